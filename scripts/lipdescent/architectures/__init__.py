@@ -1,0 +1,1 @@
+"""One architecture per file: ``build(width, *, input_shape, num_classes, **options)``."""

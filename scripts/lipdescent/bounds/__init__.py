@@ -1,0 +1,35 @@
+"""One bound per file.
+
+Each module offers ``measure(stack, *, inputs, norms, seed, **options)``, an iterator of
+:class:`Measurement`, and the constants ``DIRECTION`` and ``NORMS`` (the norms it knows).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+class NotApplicable(Exception):
+    """The bound does not exist for this network or norm; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One quantity for every model of a stack.
+
+    Attributes
+    ----------
+    quantity : for a bound, the name of its module.
+    direction : "upper" (certified, rounding included), "lower" (attained), "estimate" or "metric".
+    norm : "l2", "linf", "l1", or "" where no norm is involved. The same norm on inputs and outputs.
+    values : float64 (num_models,).
+    split : the data it was taken on: "train", "test", or "" where no data are involved.
+    """
+
+    quantity: str
+    direction: str
+    norm: str
+    values: Tensor
+    split: str = ""

@@ -1,0 +1,89 @@
+"""A stack of models: one structure, parameters with a leading stack axis.
+
+The stack axis runs over replicas (label noise x seed) in training, and over epochs x replicas
+when checkpoints are measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+
+@dataclass(frozen=True)
+class ModelStack:
+    """``num_models`` networks of one architecture.
+
+    Attributes
+    ----------
+    module : the structure, in eval mode. Its own weights are never read.
+    state : parameter or buffer name -> tensor of shape (num_models, *shape).
+    input_shape : shape of one input, without the batch axis.
+    """
+
+    module: nn.Module
+    state: dict[str, Tensor]
+    input_shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        own = dict(self.module.state_dict())
+        if set(own) != set(self.state):
+            missing, extra = sorted(set(own) - set(self.state)), sorted(set(self.state) - set(own))
+            raise ValueError(f"state does not fit the module: missing {missing}, unknown {extra}")
+        for name, tensor in self.state.items():
+            if tensor.shape[1:] != own[name].shape or tensor.shape[0] != self.num_models:
+                raise ValueError(
+                    f"{name}: shape {tuple(tensor.shape)}, "
+                    f"expected ({self.num_models}, {', '.join(map(str, own[name].shape))})"
+                )
+        self.module.eval()
+
+    @classmethod
+    def from_modules(
+        cls, modules: Sequence[nn.Module], input_shape: Sequence[int]
+    ) -> ModelStack:
+        """Stack the weights of equally built modules (a list of one is fine)."""
+        states = [m.state_dict() for m in modules]
+        state = {name: torch.stack([s[name].detach() for s in states]) for name in states[0]}
+        return cls(modules[0], state, tuple(input_shape))
+
+    @property
+    def num_models(self) -> int:
+        return next(iter(self.state.values())).shape[0] if self.state else 0
+
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self.state.values())).device
+
+    def __getitem__(self, index: slice | Tensor) -> ModelStack:
+        """Sub-stack; ``index`` is a slice, an integer tensor or a boolean mask of the models."""
+        state = {name: tensor[index] for name, tensor in self.state.items()}
+        return ModelStack(self.module, state, self.input_shape)
+
+    def to(self, *, dtype: torch.dtype | None = None, device=None) -> ModelStack:
+        """Copy on another device, floating-point tensors in another dtype."""
+        state = {
+            name: t.to(device=device, dtype=dtype if t.is_floating_point() else None)
+            for name, t in self.state.items()
+        }
+        return ModelStack(self.module, state, self.input_shape)
+
+    def finite(self) -> Tensor:
+        """Boolean (num_models,): True where every parameter and buffer is finite."""
+        ok = torch.ones(self.num_models, dtype=torch.bool, device=self.device)
+        for tensor in self.state.values():
+            if tensor.is_floating_point():
+                ok &= tensor.isfinite().flatten(1).all(1)
+        return ok
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Outputs (num_models, num_inputs, num_classes) at inputs (num_inputs, *input_shape)."""
+
+        def forward(state: dict[str, Tensor]) -> Tensor:
+            return functional_call(self.module, state, (inputs,))
+
+        return vmap(forward)(self.state)
