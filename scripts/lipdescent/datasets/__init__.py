@@ -1,1 +1,87 @@
-"""One dataset per file: ``load(**options) -> Dataset``."""
+"""One dataset per file: ``load(*, num_train, num_test, seed, **options) -> Dataset``."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Train and test points in memory, labels as they are before any label noise.
+
+    Attributes
+    ----------
+    train_inputs, test_inputs : float32 (n, *input_shape).
+    train_labels, test_labels : int64 (n,), in 0..num_classes-1.
+    """
+
+    train_inputs: np.ndarray
+    train_labels: np.ndarray
+    test_inputs: np.ndarray
+    test_labels: np.ndarray
+    num_classes: int
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return self.train_inputs.shape[1:]
+
+    def checksum(self) -> str:
+        """sha256 over shapes, types and contents."""
+        digest = hashlib.sha256(str(self.num_classes).encode())
+        for field in fields(self)[:4]:
+            array = np.ascontiguousarray(getattr(self, field.name))
+            digest.update(f"{field.name}{array.shape}{array.dtype}".encode())
+            digest.update(array.tobytes())
+        return digest.hexdigest()
+
+    def save(self, path: str | Path) -> None:
+        """Write an npz with its checksum; the file appears only when complete."""
+        path = Path(path)
+        partial = path.with_suffix(".partial.npz")
+        arrays = {f.name: getattr(self, f.name) for f in fields(self)}
+        np.savez(partial, **arrays, checksum=self.checksum())
+        os.replace(partial, path)
+
+
+def read(path: str | Path) -> Dataset:
+    """Read what :meth:`Dataset.save` wrote.
+
+    Raises
+    ------
+    ValueError
+        If the file is truncated, foreign, or its contents do not match the checksum.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {f.name: archive[f.name] for f in fields(Dataset)}
+            checksum = str(archive["checksum"])
+    except (OSError, KeyError, ValueError, EOFError) as error:
+        raise ValueError(f"{path}: not a complete dataset file ({error})") from error
+    arrays["num_classes"] = int(arrays["num_classes"])
+    dataset = Dataset(**arrays)
+    if dataset.checksum() != checksum:
+        raise ValueError(f"{path}: contents do not match the stored checksum")
+    return dataset
+
+
+def take(
+    inputs: np.ndarray, labels: np.ndarray, count: int | None, *, seed: int, what: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """A random subset of ``count`` points (all, in their order, if None), drawn by ``seed``.
+
+    Raises
+    ------
+    ValueError
+        If ``count`` is not between 1 and the number of points.
+    """
+    if count is None or count == len(labels):
+        return inputs, labels
+    if not 1 <= count <= len(labels):
+        raise ValueError(f"{what} = {count}: allowed are 1 to {len(labels)}")
+    index = np.sort(np.random.default_rng(seed).permutation(len(labels))[:count])
+    return inputs[index], labels[index]

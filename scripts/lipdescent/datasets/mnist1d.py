@@ -1,0 +1,32 @@
+"""MNIST1D (Greydanus & Kobak 2024, arXiv 2011.14439), made by the ``mnist1d`` package.
+
+4000 training and 1000 test points of 40 features, 10 classes; deterministic by its own seed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+
+import numpy as np
+
+from lipdescent.datasets import Dataset, take
+
+
+def load(
+    *, num_train: int | None = None, num_test: int | None = None, seed: int = 0
+) -> Dataset:
+    """``num_train`` of the 4000 and ``num_test`` of the 1000 points, subsets drawn by ``seed``."""
+    from mnist1d.data import get_dataset_args, make_dataset
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        data = make_dataset(get_dataset_args())
+    train = take(data["x"], data["y"], num_train, seed=seed, what="num_train")
+    test = take(data["x_test"], data["y_test"], num_test, seed=seed, what="num_test")
+    return Dataset(
+        train_inputs=train[0].astype(np.float32),
+        train_labels=train[1].astype(np.int64),
+        test_inputs=test[0].astype(np.float32),
+        test_labels=test[1].astype(np.int64),
+        num_classes=10,
+    )
