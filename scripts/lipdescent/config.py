@@ -1,0 +1,173 @@
+"""Check a study's configuration before any job runs, and list the study's runs.
+
+Never imports torch: the Snakefile and every cluster job load this.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lipdescent import names
+
+
+class ConfigError(ValueError):
+    """A mistake in the configuration; the message names the key, the value and what is allowed."""
+
+
+def prepare(config: dict[str, Any], *, schema: str | Path, figures: list[str]) -> dict[str, Any]:
+    """Validated copy of ``config`` with defaults filled in.
+
+    Parameters
+    ----------
+    schema : path of the JSON schema (YAML).
+    figures : names of the figures that can be drawn.
+
+    Raises
+    ------
+    ConfigError
+        Naming the key, its value and what is allowed.
+    """
+    config = copy.deepcopy(dict(config))
+    _check_schema(config, yaml.safe_load(Path(schema).read_text()))
+    _check_order("grid.epoch", config["grid"]["epoch"])
+    _check_names(config, figures)
+    return config
+
+
+def _check_schema(config: dict[str, Any], schema: dict[str, Any]) -> None:
+    from jsonschema import Draft202012Validator
+
+    _fill_defaults(config, schema, schema)
+    errors = sorted(
+        Draft202012Validator(schema).iter_errors(config), key=lambda e: list(map(str, e.path))
+    )
+    if errors:
+        raise ConfigError("\n".join(_explain(error) for error in errors))
+
+
+def _explain(error) -> str:
+    """One line per mistake: key, value, what is allowed."""
+    key = ".".join(str(part) for part in error.absolute_path) or "configuration"
+    if error.validator == "additionalProperties":
+        allowed = sorted(error.schema.get("properties", {}))
+        unknown = sorted(set(error.instance) - set(allowed))
+        place = "" if key == "configuration" else f"{key}."
+        lines = []
+        for name in unknown:
+            try:
+                names.check("key", f"{place}{name}", [place + a for a in allowed])
+            except ValueError as mistake:
+                lines.append(f"config: {mistake}")
+        return "\n".join(lines)
+    if error.validator == "required":
+        return f"config: {key}: {error.message}"
+    if error.validator == "uniqueItems":
+        twice = sorted({str(v) for v in error.instance if error.instance.count(v) > 1})
+        return f"config: {key} = {error.instance}: {', '.join(twice)} is there twice"
+    if error.validator == "pattern":
+        return f"config: {key} = {error.instance!r}: allowed is the pattern {error.validator_value}"
+    bounds = {
+        "minimum": "at least",
+        "exclusiveMinimum": "more than",
+        "maximum": "at most",
+        "exclusiveMaximum": "less than",
+        "minItems": "a list of at least",
+        "enum": "one of",
+        "type": "of type",
+    }
+    allowed = f"{bounds.get(error.validator, error.validator)} {error.validator_value}"
+    return f"config: {key} = {error.instance!r}: allowed is {allowed}"
+
+
+def _fill_defaults(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> None:
+    if "$ref" in schema:
+        schema = {**schema, **root["$defs"][schema["$ref"].rsplit("/", 1)[1]]}
+    if not isinstance(value, dict):
+        return
+    for key, sub in schema.get("properties", {}).items():
+        if key not in value and "default" in sub:
+            value[key] = copy.deepcopy(sub["default"])
+        if key in value:
+            _fill_defaults(value[key], sub, root)
+
+
+def _check_order(key: str, values: list[int]) -> None:
+    if any(a >= b for a, b in zip(values, values[1:], strict=False)):
+        raise ConfigError(f"config: {key} = {values}: allowed is an increasing list")
+
+
+def _check_names(config: dict[str, Any], figures: list[str]) -> None:
+    """Every name in the configuration is one of a plug-in that exists."""
+    checks: list[tuple[str, str, list[str]]] = []
+    grid = config["grid"]
+    checks += [("grid.dataset", name, names.known("datasets")) for name in grid["dataset"]]
+    described = sorted(config["architectures"])
+    checks += [("grid.architecture", name, described) for name in grid["architecture"]]
+    for name, options in config["architectures"].items():
+        module = options.get("module", name)
+        checks.append((f"architectures.{name}.module", module, names.known("architectures")))
+    checks += [("datasets", name, names.known("datasets")) for name in config["datasets"]]
+    checks.append(("noise_maker", config["noise_maker"], names.known("label_noise")))
+    checks.append(("training.loss", config["training"]["loss"], names.known("losses")))
+    checks.append(("training.schedule", config["training"]["schedule"], names.known("schedules")))
+    checks += [("bounds", name, names.known("bounds")) for name in config["bounds"]]
+    checks += [("figures", name, sorted(figures)) for name in config["figures"]]
+    for key, name, allowed in checks:
+        try:
+            names.check(key, name, allowed)
+        except ValueError as error:
+            raise ConfigError(f"config: {error}") from None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training job: a width with every label noise and a block of seeds."""
+
+    dataset: str
+    architecture: str
+    width: int
+    seeds: tuple[int, ...]
+
+    @property
+    def path(self) -> str:
+        """The run's place below results/<study>/<stage>/."""
+        block = f"seeds={seed_block(self.seeds)}"
+        return f"{self.dataset}/{self.architecture}/width={self.width}/{block}"
+
+
+def seed_block(seeds: tuple[int, ...] | list[int]) -> str:
+    """Name of a block of seeds: ``0-5`` if they are consecutive, else ``0_2_7``."""
+    first, last = seeds[0], seeds[-1]
+    if list(seeds) == list(range(first, last + 1)):
+        return f"{first}-{last}"
+    return "_".join(map(str, seeds))
+
+
+def runs(config: dict[str, Any]) -> list[Run]:
+    """Every run of the study, widest first: long jobs that start last end last."""
+    grid, size = config["grid"], config["execution"]["seeds_per_block"]
+    seeds = sorted(grid["seed"])
+    blocks = [tuple(seeds[i : i + size]) for i in range(0, len(seeds), size)]
+    return [
+        Run(dataset, architecture, width, block)
+        for width in sorted(grid["width"], reverse=True)
+        for dataset in grid["dataset"]
+        for architecture in grid["architecture"]
+        for block in blocks
+    ]
+
+
+def training_options(config: dict[str, Any], architecture: str) -> dict[str, Any]:
+    """The training section, with the architecture's own ``training`` entries on top."""
+    return {**config["training"], **config["architectures"][architecture].get("training", {})}
+
+
+def build_options(config: dict[str, Any], architecture: str) -> dict[str, Any]:
+    """What goes to the architecture's ``build``: its entry less ``module`` and ``training``."""
+    entry = config["architectures"][architecture]
+    return {k: v for k, v in entry.items() if k not in ("module", "training")}
