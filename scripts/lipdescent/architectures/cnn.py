@@ -1,0 +1,41 @@
+"""The CNN of Khromov & Singh (2024, arXiv 2302.10886): no biases, no BatchNorm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from lipdescent.architectures._blocks import four_convolutions
+
+
+def build(
+    width: int,
+    *,
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    pools: Sequence[int] | None = None,
+    bias: bool = False,
+) -> nn.Sequential:
+    """Four 3 x 3 convolutions with w, 2w, 4w, 8w channels, ReLU, max pools, a linear layer.
+
+    On CIFAR-10 (3 x 32 x 32, 10 classes) it has ``378 w**2 + 107 w`` parameters.
+
+    Parameters
+    ----------
+    pools : size of the max pool after each convolution, their product is the side of the image;
+        by default 1, 2, 2 and a quarter of the side.
+
+    Raises
+    ------
+    ValueError
+        If the inputs are not square images, or their side does not fit the pools.
+    """
+    return four_convolutions(
+        width,
+        input_shape=input_shape,
+        num_classes=num_classes,
+        pools=pools,
+        bias=bias,
+        batchnorm=False,
+    )
