@@ -1,0 +1,192 @@
+"""Lower bounds on the Lipschitz constant that a point proves, rounding included.
+
+Chains of Linear and piecewise-linear activations (:func:`certify_chain`). A running error bound
+on every pre-activation tells whether its sign is certain. If it is for all units that matter, the
+network is affine near the point, hence L >= |J v| / |v| for every v, with J computed to within
+gamma(k) |W_L| D_{L-1} ... D_1 |W_1| (Higham 2002, eq. 3.13). A unit does not matter if it is
+constant (all paths from the inputs have weight zero) or cut off from the outputs. Points with an
+uncertain sign prove nothing and get 0.
+
+Anything else (:func:`certify_module`). Whatever the kinks, |f(a) - f(b)| <= L |a - b| for any two
+points, so every quotient is a lower bound; the Jacobian only chooses the direction a - b. f itself
+is computed in float64, where the rounding error of an arbitrary module is unknown; what is
+deducted is an allowance, see :func:`evaluation_allowance`, not a proven bound.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from lipdescent.bounds._jacobian import Chain, chain, one_model, rows
+from lipdescent.bounds._rounding import UNIT_ROUNDOFF, _times_power, gamma, round_down, round_up
+from lipdescent.stacking import ModelStack
+
+_CHUNK = 2**23
+_STEPS = tuple(10.0**-k for k in range(1, 7))  # step of a quotient, relative to the point's size
+
+
+@torch.no_grad()
+def certify(stack: ModelStack, points: Tensor, *, norm: str) -> Tensor:
+    """Lower bound on the Lipschitz constant that every point proves.
+
+    Parameters
+    ----------
+    points : (num_models, k, *input_shape), own candidates for each model.
+    norm : "l2", "linf" or "l1", the same on inputs and outputs.
+
+    Returns
+    -------
+    float64 (num_models, k), 0 where a point proves nothing.
+    """
+    points = points.to(stack.device, torch.float64)
+    links = chain(stack)
+    if links is None:
+        found = [
+            certify_module(stack[i : i + 1], points[i], norm=norm) for i in range(stack.num_models)
+        ]
+        return torch.stack(found)
+    width = max(math.prod(w.shape[1:]) for w in links.weights)
+    size = max(1, _CHUNK // (points.shape[1] * width))
+    models = torch.arange(stack.num_models, device=stack.device).split(size)
+    flat = points.flatten(2)
+    return torch.cat([certify_chain(links[i], flat[i], norm=norm) for i in models])
+
+
+def certify_chain(links: Chain, points: Tensor, *, norm: str) -> Tensor:
+    """:func:`certify` for chains; points (num_models, k, n_in)."""
+    slopes, regular = _certain_slopes(links, points)
+    last = links.weights[-1][:, None]
+    product = last.expand(-1, points.shape[1], -1, -1)
+    absolute = product.abs()
+    for weight, slope in zip(links.weights[-2::-1], slopes[::-1], strict=True):
+        product = (product * slope[:, :, None, :]) @ weight[:, None]
+        absolute = (absolute * slope.abs()[:, :, None, :]) @ weight.abs()[:, None]
+    widths = [weight.shape[2] for weight in links.weights[1:]]
+    relative = gamma(sum(widths) + 2 * len(widths) + 2)
+    # Entries are at most 1: what underflows in a sum is below 2^-1074 times the number of paths.
+    underflow = 2.0**-1000 * math.prod(widths)
+    value = _certified_norm(product, relative * absolute + underflow, norm)
+    value = torch.where(regular, value.clamp_min(0.0), 0.0)
+    scaled = _times_power(value, links.exponents.clamp(-2000, 2000)[:, None])
+    scaled = torch.where(scaled < 2.0**-1000, 0.0, scaled)  # a subnormal may have rounded up
+    return scaled.clamp_max(torch.finfo(torch.float64).max)
+
+
+def _certified_norm(matrix: Tensor, error: Tensor, norm: str) -> Tensor:
+    """Lower bound on the norm of every matrix within ``error`` (elementwise) of ``matrix``."""
+    outputs, features = matrix.shape[-2:]
+    if norm != "l2":
+        axis = -1 if norm == "linf" else -2
+        k = matrix.shape[axis] + 2
+        sums = round_down(matrix.abs().sum(axis), k) - round_up(error.sum(axis), k)
+        return round_down(sums).amax(-1)
+    if features >= outputs:
+        left = torch.linalg.eigh(matrix @ matrix.mT)[1][..., -1:]
+        vector = matrix.mT @ left
+    else:
+        vector = torch.linalg.eigh(matrix.mT @ matrix)[1][..., -1:]
+    size = vector.abs().amax((-1, -2), keepdim=True)
+    vector = vector / torch.where(size > 0, size, 1.0)
+    length = torch.linalg.vector_norm(vector, dim=(-1, -2))
+    image = torch.linalg.vector_norm(matrix @ vector, dim=(-1, -2))
+    slack = gamma(features + 2) * torch.linalg.matrix_norm(matrix)  # error of matrix @ vector / |v|
+    slack = slack + torch.linalg.matrix_norm(error)
+    quotient = round_down(image / torch.where(length > 0, length, 1.0), features + outputs + 6)
+    return round_down(quotient - round_up(slack, features * outputs + 8))
+
+
+def _certain_slopes(links: Chain, points: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Slopes (num_models, k, width) of every hidden layer, and whether all that matter are certain.
+
+    The running error bound is e_i = |W_i| e_{i-1} + gamma(n + 2) (|W_i| |h_{i-1}| + |b_i|).
+    """
+    hidden, error = points, torch.zeros_like(points)
+    reach = torch.ones_like(points)  # positive where the unit may depend on the inputs
+    slopes, unsure, reaches = [], [], []
+    layers = zip(links.weights[:-1], links.biases[:-1], links.slopes, strict=True)
+    for weight, bias, (negative, positive) in layers:
+        transposed, n = weight.mT, weight.shape[2]
+        before = hidden @ transposed
+        size = hidden.abs() @ transposed.abs()
+        if bias is not None:
+            before, size = before + bias[:, None], size + bias.abs()[:, None]
+        error = error @ transposed.abs() + gamma(n + 3) * size
+        error = round_up(error, n + 4) + n * 2.0**-1000
+        slope = torch.where(before > 0, positive, negative).to(torch.float64)
+        doubt = (before.abs() <= error) & (negative != positive)
+        steepest = torch.where(doubt, max(abs(negative), abs(positive)), slope.abs())
+        reach = reach @ transposed.abs()
+        slopes.append(slope)
+        unsure.append((doubt | ~before.isfinite(), steepest))
+        reaches.append(reach)
+        reach = reach * steepest
+        hidden, error = before * slope, error * max(abs(negative), abs(positive), 1.0)
+        error = error + UNIT_ROUNDOFF * 2 * hidden.abs()
+    regular = torch.ones(points.shape[:2], dtype=torch.bool, device=points.device)
+    influence = torch.ones_like(points[..., :1]).expand(-1, -1, links.weights[-1].shape[1])
+    for weight, (doubt, steepest), reach in zip(
+        links.weights[:0:-1], unsure[::-1], reaches[::-1], strict=True
+    ):
+        influence = influence @ weight.abs()
+        regular = regular & ~(doubt & (reach > 0) & (influence > 0)).any(-1)
+        influence = influence * steepest
+    return slopes, regular
+
+
+def certify_module(stack: ModelStack, points: Tensor, *, norm: str) -> Tensor:
+    """:func:`certify` for one model of any kind; points (k, *input_shape), float64."""
+    function = one_model(stack)
+    outputs = function(points[:1]).shape[1]
+    direction = _steepest(rows(function, points, outputs), norm).view_as(points)
+    size = points.flatten(1).abs().amax(1).clamp_min(2.0**-500).view(-1, *[1] * (points.ndim - 1))
+    best = points.new_zeros(len(points))
+    for step in _STEPS:
+        above, below = points + step * size * direction, points - step * size * direction
+        best = torch.maximum(best, quotients(stack, above, below, norm=norm))
+    return best
+
+
+def quotients(stack: ModelStack, a: Tensor, b: Tensor, *, norm: str) -> Tensor:
+    """|f(a) - f(b)| / |a - b| less the allowance, rounded down; one model, a, b (n, ...)."""
+    order = {"l2": 2, "linf": torch.inf, "l1": 1}[norm]
+    function = one_model(stack)
+    above, below = function(a), function(b)
+    slack = evaluation_allowance(stack, a, above) + evaluation_allowance(stack, b, below)
+    top = torch.linalg.vector_norm(above - below, ord=order, dim=-1)
+    slack = torch.linalg.vector_norm(slack, ord=order, dim=-1)
+    bottom = torch.linalg.vector_norm((a - b).flatten(1), ord=order, dim=-1)
+    top = round_down(top, above.shape[1] + 3) - round_up(slack, above.shape[1] + 3)
+    quotient = top / round_up(torch.where(bottom > 0, bottom, 1.0), a[0].numel() + 3)
+    sound = (bottom > 2.0**-960) & quotient.isfinite()
+    return torch.where(sound, round_down(quotient, 3), 0.0).clamp_min(0.0)
+
+
+def evaluation_allowance(stack: ModelStack, points: Tensor, outputs: Tensor) -> Tensor:
+    """What is deducted for the rounding errors of f(points): (n, n_out).
+
+    The same network in float32 differs from float64 by about 2^29 times as much as float64 does
+    from the truth; 8 times that estimate, taken over all outputs, and at least 64 roundings of
+    the outputs. Infinite where float32 overflows.
+    """
+    rounded = points.to(torch.float32)
+    gap = one_model(stack, torch.float32)(rounded).to(torch.float64)
+    single = stack.to(dtype=torch.float32)
+    gap = (gap - one_model(single)(rounded.to(torch.float64))).abs().amax(-1, keepdim=True)
+    floor = 64 * UNIT_ROUNDOFF * outputs.abs().amax(-1, keepdim=True)
+    allowance = torch.maximum(8 * 2.0**-29 * gap, floor)
+    return torch.where(allowance.isfinite(), allowance, torch.inf).expand_as(outputs)
+
+
+def _steepest(jacobians: Tensor, norm: str) -> Tensor:
+    """Directions (n, n_in) of norm about 1 with |J v| close to the norm of J."""
+    if norm == "l2":
+        return torch.linalg.svd(jacobians, full_matrices=False)[2][:, 0]
+    if norm == "linf":
+        row = jacobians.abs().sum(-1).argmax(-1)
+        signs = jacobians[torch.arange(len(jacobians), device=row.device), row].sign()
+        return torch.where(signs == 0, 1.0, signs)
+    column = jacobians.abs().sum(-2).argmax(-1)
+    return torch.nn.functional.one_hot(column, jacobians.shape[-1]).to(jacobians.dtype)
