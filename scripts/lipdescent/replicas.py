@@ -1,0 +1,30 @@
+"""The replicas of a training job: every label noise with every seed of the block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lipdescent import names
+from lipdescent.datasets import Dataset
+
+
+def replicas(label_noise: Sequence[float], seeds: Sequence[int]) -> tuple[list[float], list[int]]:
+    """Label noise and seed of each replica, seeds innermost."""
+    pairs = [(float(noise), seed) for noise in label_noise for seed in seeds]
+    return [noise for noise, _ in pairs], [seed for _, seed in pairs]
+
+
+def noisy_labels(
+    dataset: Dataset, *, maker: str, label_noise: Sequence[float], seeds: Sequence[int]
+) -> Tensor:
+    """Training labels int64 (num_replicas, num_train) of replicas given by noise and seed."""
+    make = names.resolve_function("label_noise", maker)
+    labels = [
+        make(dataset.train_labels, num_classes=dataset.num_classes, fraction=noise, seed=seed)
+        for noise, seed in zip(label_noise, seeds, strict=True)
+    ]
+    return torch.from_numpy(np.stack(labels).astype(np.int64))

@@ -1,0 +1,124 @@
+"""The tidy table: one row per measured value.
+
+Parquet by pyarrow, CSV for people. Columns and their types are fixed here; nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+STATUSES = ("ok", "diverged", "not_applicable")
+TEXT = pa.dictionary(pa.int32(), pa.string())
+COLUMNS = pa.schema(
+    [
+        ("study", TEXT),
+        ("dataset", TEXT),
+        ("architecture", TEXT),
+        ("width", pa.int64()),
+        ("num_parameters", pa.int64()),
+        ("label_noise", pa.float64()),
+        ("seed", pa.int64()),
+        ("epoch", pa.int64()),
+        ("split", TEXT),
+        ("quantity", TEXT),
+        ("direction", TEXT),
+        ("norm", TEXT),
+        ("value", pa.float64()),
+        ("status", TEXT),
+    ]
+)
+
+
+def write(path: str | Path, table: pa.Table) -> None:
+    """Parquet; the file appears only when complete."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    pq.write_table(table.select(COLUMNS.names).cast(COLUMNS), partial, compression="zstd")
+    os.replace(partial, path)
+
+
+def write_csv(path: str | Path, table: pa.Table) -> None:
+    """The same rows as CSV."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.partial")
+    plain = pa.schema([(f.name, pa.string() if f.type == TEXT else f.type) for f in COLUMNS])
+    pa.csv.write_csv(table.select(COLUMNS.names).cast(plain), partial)
+    os.replace(partial, path)
+
+
+def read(path: str | Path) -> pa.Table:
+    """One table.
+
+    Raises
+    ------
+    ValueError
+        If the file is truncated, not Parquet, or has other columns.
+    """
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{path}: truncated or not a Parquet file ({error})") from error
+    if table.column_names != COLUMNS.names:
+        raise ValueError(f"{path}: columns {table.column_names}, expected {COLUMNS.names}")
+    return table.cast(COLUMNS)
+
+
+def from_columns(num_rows: int, **columns: object) -> pa.Table:
+    """Table from arrays of ``num_rows`` and constants, one per column name."""
+    arrays = []
+    for field in COLUMNS:
+        value = columns.pop(field.name)
+        if isinstance(value, np.ndarray | Sequence) and not isinstance(value, str):
+            array = pa.array(value, pa.string() if field.type == TEXT else field.type)
+        else:
+            kind = pa.string() if field.type == TEXT else field.type
+            array = pa.repeat(pa.scalar(value, kind), num_rows)
+        arrays.append(array.dictionary_encode().cast(TEXT) if field.type == TEXT else array)
+    if columns:
+        raise TypeError(f"unknown columns {sorted(columns)}")
+    return pa.Table.from_arrays(arrays, schema=COLUMNS)
+
+
+def concatenate(tables: Iterable[pa.Table]) -> pa.Table:
+    """All rows; each text column gets one dictionary."""
+    return pa.concat_tables(tables).unify_dictionaries().combine_chunks()
+
+
+class BoundViolation(ValueError):
+    """A lower bound lies above an upper bound: one of them is wrong."""
+
+
+def check_order(table: pa.Table) -> None:
+    """Every lower bound is at most every upper bound of the same network and norm.
+
+    Raises
+    ------
+    BoundViolation
+        Naming the cell, both bounds and their values.
+    """
+    cell = ["study", "dataset", "architecture", "width", "label_noise", "seed", "epoch", "norm"]
+    sides = {}
+    for direction, best in (("lower", "max"), ("upper", "min")):
+        keep = pa.compute.and_(
+            pa.compute.equal(table["direction"].cast(pa.string()), direction),
+            pa.compute.equal(table["status"].cast(pa.string()), "ok"),
+        )
+        rows = table.filter(keep).select([*cell, "value"])
+        sides[direction] = rows.group_by(cell).aggregate([("value", best)])
+    joined = sides["lower"].join(sides["upper"], cell, join_type="inner")
+    wrong = joined.filter(pa.compute.greater(joined["value_max"], joined["value_min"]))
+    if wrong.num_rows:
+        row = wrong.slice(0, 1).to_pylist()[0]
+        place = ", ".join(f"{name}={row[name]}" for name in cell)
+        raise BoundViolation(
+            f"{wrong.num_rows} cells have a lower bound above an upper bound; the first is "
+            f"{place}: best lower {row['value_max']!r} > best upper {row['value_min']!r}"
+        )

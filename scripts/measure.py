@@ -1,0 +1,30 @@
+"""Take one measurement (the metrics, or one bound) of every checkpoint of one stack."""
+
+import time
+
+import torch
+
+from lipdescent import checkpoints, datasets, device, measuring, table
+from lipdescent.progress import log_to
+
+job = snakemake  # noqa: F821
+log_to(job.log[0])
+
+torch.set_num_threads(job.threads)
+place = device.choose(job.params.device)
+start = time.perf_counter()
+dataset = datasets.read(job.input.dataset)
+saved = checkpoints.read(job.input.checkpoints)
+stack = measuring.checkpoint_stack(saved, dataset, module=job.params.module).to(device=place)
+
+rows = measuring.measure(
+    job.wildcards.measure,
+    stack,
+    saved,
+    dataset,
+    options=job.params.options,
+    noise_maker=job.params.noise_maker,
+)
+table.write(job.output[0], measuring.to_table(rows, stack, saved, study=job.wildcards.study))
+print(f"{len(rows)} quantities of {stack.num_models} checkpoints on {device.describe(place)} "
+      f"in {time.perf_counter() - start:.2f} s")

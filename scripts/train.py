@@ -1,0 +1,88 @@
+"""Train one stack: a width with every label noise and a block of seeds."""
+
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from lipdescent import checkpoints, datasets, device, names
+from lipdescent.progress import Progress, log_to
+from lipdescent.replicas import noisy_labels, replicas
+from lipdescent.training import (
+    Interrupted,
+    StackTraining,
+    TrainingData,
+    TrainingOptions,
+    initial_stack,
+)
+
+job = snakemake  # noqa: F821
+terminal = log_to(job.log[0])
+run, execution = job.params.run, job.params.execution
+
+stop_asked: list[int] = []
+for name in ("SIGTERM", "SIGUSR1"):
+    signal.signal(getattr(signal, name), lambda number, _: stop_asked.append(number))
+
+torch.set_num_threads(job.threads)
+torch.set_flush_denormal(True)  # the momentum of dead units decays into denormals, which are slow
+place = device.choose(job.params.device)
+dataset = datasets.read(job.input.dataset)
+noise, seeds = replicas(job.params.label_noise, run["seeds"])
+
+build = partial(
+    names.resolve("architectures", job.params.module).build,
+    run["width"],
+    input_shape=dataset.input_shape,
+    num_classes=dataset.num_classes,
+    **job.params.build_options,
+)
+labels = noisy_labels(dataset, maker=job.params.noise_maker, label_noise=noise, seeds=seeds)
+data = TrainingData(
+    torch.from_numpy(dataset.train_inputs).to(place), labels.to(place), dataset.num_classes
+)
+training = StackTraining(
+    initial_stack(build, seeds, dataset.input_shape),
+    data,
+    seeds=seeds,
+    epochs=job.params.epochs,
+    options=TrainingOptions(**job.params.training),
+)
+progress = Progress(
+    f"{run['dataset']}/{run['architecture']}/width={run['width']}/seeds={job.wildcards.seeds}",
+    len(seeds),
+    job.params.epochs[-1],
+    execution["progress_interval"],
+    terminal,
+)
+progress.say(f"{len(seeds)} models on {device.describe(place)}")
+state_path = Path(job.output.checkpoints).with_suffix(".state")
+try:
+    training.run(
+        progress=progress,
+        state_path=state_path,
+        state_interval=execution["state_interval"],
+        should_stop=lambda: bool(stop_asked),
+    )
+except Interrupted as error:
+    progress.say(str(error))
+    sys.exit(1)
+
+about = {"run": run, "training": job.params.training, "build": job.params.build_options}
+checkpoints.write(job.output.checkpoints, training.result(noise, about))
+curves = pd.DataFrame(
+    [
+        (label_noise, seed, int(epoch), loss)
+        for epoch, *losses in training.curves
+        for label_noise, seed, loss in zip(noise, seeds, losses, strict=True)
+    ],
+    columns=["label_noise", "seed", "epoch", "train_loss"],
+)
+curves.to_parquet(job.output.curves)
+state_path.unlink(missing_ok=True)
+diverged = int((training.diverged >= 0).sum())
+if diverged:
+    progress.say(f"{diverged} of {len(seeds)} models diverged")
