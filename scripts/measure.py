@@ -11,7 +11,7 @@ job = snakemake  # noqa: F821
 log_to(job.log[0])
 
 torch.set_num_threads(job.threads)
-place = device.choose(job.params.device)
+place = device.choose(job.config["device"])
 start = time.perf_counter()
 dataset = datasets.read(job.input.dataset)
 saved = checkpoints.read(job.input.checkpoints)

@@ -21,7 +21,7 @@ from lipdescent.training import (
 
 job = snakemake  # noqa: F821
 terminal = log_to(job.log[0])
-run, execution = job.params.run, job.params.execution
+run, execution = job.params.run, job.config["execution"]
 
 stop_asked: list[int] = []
 for name in ("SIGTERM", "SIGUSR1"):
@@ -29,7 +29,7 @@ for name in ("SIGTERM", "SIGUSR1"):
 
 torch.set_num_threads(job.threads)
 torch.set_flush_denormal(True)  # the momentum of dead units decays into denormals, which are slow
-place = device.choose(job.params.device)
+place = device.choose(job.config["device"])
 dataset = datasets.read(job.input.dataset)
 noise, seeds = replicas(job.params.label_noise, run["seeds"])
 

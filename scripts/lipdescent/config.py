@@ -6,6 +6,7 @@ Never imports torch: the Snakefile and every cluster job load this.
 from __future__ import annotations
 
 import copy
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,10 @@ def prepare(config: dict[str, Any], *, schema: str | Path, figures: list[str]) -
         Naming the key, its value and what is allowed.
     """
     config = copy.deepcopy(dict(config))
+    for section in ("bounds", "datasets", "architectures"):
+        # Overlays are merged into the default study: `name: null` takes an entry out again.
+        if isinstance(config.get(section), dict):
+            config[section] = {k: v for k, v in config[section].items() if v is not None}
     _check_schema(config, yaml.safe_load(Path(schema).read_text()))
     _check_order("grid.epoch", config["grid"]["epoch"])
     _check_names(config, figures)
@@ -171,3 +176,34 @@ def build_options(config: dict[str, Any], architecture: str) -> dict[str, Any]:
     """What goes to the architecture's ``build``: its entry less ``module`` and ``training``."""
     entry = config["architectures"][architecture]
     return {k: v for k, v in entry.items() if k not in ("module", "training")}
+
+
+def visible_gpus() -> int:
+    """NVIDIA devices of this machine, found without importing torch."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if hidden is not None and hidden.strip() in ("", "-1"):
+        return 0
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
+
+
+def gpus_per_job(device: str) -> int:
+    """What a job asks of the scheduler's ``gpu`` resource: 0 where none is used."""
+    return int(device.startswith("cuda") or (device == "auto" and visible_gpus() > 0))
+
+
+def check_device(device: str, *, local: bool) -> None:
+    """CUDA asked for and absent is an error before any job; a cluster's nodes are not known here.
+
+    Raises
+    ------
+    ConfigError
+        Naming the device and what is allowed.
+    """
+    if not local or not device.startswith("cuda"):
+        return
+    count, index = visible_gpus(), int((device.split(":") + ["0"])[1])
+    if index >= count:
+        here = ", ".join(["auto", "cpu", *(f"cuda:{i}" for i in range(count))])
+        raise ConfigError(
+            f"config: device = {device!r}: this machine has {count} CUDA devices; allowed here: {here}"
+        )

@@ -81,3 +81,11 @@ def _git(*arguments: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def caption(script: str) -> str:
+    """A plot script's docstring, which is its figure's caption."""
+    text = ast.get_docstring(ast.parse((SCRIPTS / script).read_text()))
+    if not text:
+        raise ValueError(f"{script} has no docstring: it is the figure's caption")
+    return text

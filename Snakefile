@@ -1,0 +1,36 @@
+"""Double descent and certified Lipschitz bounds: train, measure, publish."""
+
+from snakemake.utils import min_version
+
+min_version("9.13")
+
+
+configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/measure.smk"
+include: "workflow/rules/publish.smk"
+
+
+report: "../workflow/report/study.rst"
+
+
+rule all:
+    default_target: True
+    input:
+        published(),
+
+
+onstart:
+    print(f"study {STUDY}: {len(RUNS)} stacks, {num_models()} models, device {config['device']}")
+
+
+onsuccess:
+    print(f"figures, findings and table of study {STUDY}: {RESULTS}/")
+
+
+onerror:
+    print(f"study {STUDY} is not complete; what is done stays. Logs: {RESULTS}/logs/")

@@ -1,0 +1,14 @@
+"""Write down where the study's results come from."""
+
+import json
+from pathlib import Path
+
+from lipdescent import device, provenance
+from lipdescent.progress import log_to
+
+job = snakemake  # noqa: F821
+log_to(job.log[0])
+
+place = device.describe(device.choose(job.params.config["device"]))
+about = provenance.describe(place) | {"config": job.params.config}
+Path(job.output[0]).write_text(json.dumps(about, indent=2) + "\n")

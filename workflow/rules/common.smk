@@ -1,0 +1,59 @@
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
+
+from lipdescent import config as study_config
+from lipdescent.provenance import caption, code_digest
+from snakemake.exceptions import WorkflowError
+
+try:
+    prepared = study_config.prepare(
+        config,
+        schema=Path(workflow.basedir) / "workflow/schemas/config.schema.yaml",
+        figures=[p.stem[5:] for p in Path(workflow.basedir, "scripts").glob("plot_*.py")],
+    )
+    # In place: scripts are given this very object.
+    config.update(prepared)
+    study_config.check_device(config["device"], local=not workflow.remote_exec)
+except study_config.ConfigError as error:
+    raise WorkflowError(str(error)) from None
+
+STUDY = config["study"]
+RESULTS = f"results/{STUDY}"
+RUN = "{dataset}/{architecture}/width={width}/seeds={seeds}"
+GRID, EXECUTION = config["grid"], config["execution"]
+RUNS = study_config.runs(config)
+BY_PATH = {run.path: run for run in RUNS}
+MEASURES = ["metrics", *config["bounds"]]
+PAIRS = [f"{d}/{a}" for d in GRID["dataset"] for a in GRID["architecture"]]
+GPUS = study_config.gpus_per_job(config["device"])
+
+
+wildcard_constraints:
+    study=STUDY,
+    dataset="[^/]+",
+    architecture="[^/]+",
+    width="[0-9]+",
+    seeds="[0-9_-]+",
+    measure="|".join(MEASURES),
+
+
+def run_of(wildcards):
+    """The run that a job's wildcards name."""
+    return BY_PATH[RUN.format(**wildcards)]
+
+
+def module_of(wildcards):
+    """File name of an architecture in scripts/lipdescent/architectures."""
+    return config["architectures"][wildcards.architecture].get("module", wildcards.architecture)
+
+
+def code(*files):
+    """Changes when one of the files below scripts/, or a module they import, changes."""
+    return code_digest(*files)
+
+
+def num_models():
+    """Models in the whole study."""
+    return sum(len(run.seeds) for run in RUNS) * len(GRID["label_noise"])

@@ -1,0 +1,90 @@
+rule figure:
+    input:
+        table="results/{study}/table.parquet",
+    output:
+        pdf="results/{study}/figures/{dataset}/{architecture}/{figure}.pdf",
+        png=report(
+            "results/{study}/figures/{dataset}/{architecture}/{figure}.png",
+            caption="../report/figure.rst",
+            category="Figures",
+            labels={
+                "dataset": "{dataset}",
+                "architecture": "{architecture}",
+                "figure": "{figure}",
+            },
+        ),
+    log:
+        "results/{study}/logs/figure/{dataset}/{architecture}/{figure}.log",
+    benchmark:
+        "results/{study}/benchmarks/figure/{dataset}/{architecture}/{figure}.tsv"
+    params:
+        statistics=config["statistics"],
+        caption=lambda w: caption(f"plot_{w.figure}.py"),
+        code=lambda w: code(f"plot_{w.figure}.py"),
+    threads: 1
+    resources:
+        gpu=0,
+    conda:
+        "../../envs/lipdescent.yaml"
+    script:
+        "../../scripts/plot_{wildcards.figure}.py"
+
+
+rule findings:
+    input:
+        table="results/{study}/table.parquet",
+    output:
+        json="results/{study}/findings.json",
+        markdown="results/{study}/findings.md",
+        html=report(
+            "results/{study}/findings.html",
+            caption="../report/findings.rst",
+            category="Findings",
+        ),
+    log:
+        "results/{study}/logs/findings.log",
+    benchmark:
+        "results/{study}/benchmarks/findings.tsv"
+    params:
+        statistics=config["statistics"],
+        code=code("findings.py"),
+    threads: 1
+    resources:
+        gpu=0,
+    conda:
+        "../../envs/lipdescent.yaml"
+    script:
+        "../../scripts/findings.py"
+
+
+rule provenance:
+    input:
+        table="results/{study}/table.parquet",
+    output:
+        "results/{study}/provenance.json",
+    log:
+        "results/{study}/logs/provenance.log",
+    benchmark:
+        "results/{study}/benchmarks/provenance.tsv"
+    params:
+        config=config,
+        code=code("record_provenance.py"),
+    threads: 1
+    resources:
+        gpu=0,
+    conda:
+        "../../envs/lipdescent.yaml"
+    script:
+        "../../scripts/record_provenance.py"
+
+
+def published():
+    """Everything that a study publishes."""
+    figures = [
+        f"{RESULTS}/figures/{pair}/{figure}.{kind}"
+        for pair in PAIRS
+        for figure in config["figures"]
+        for kind in ("pdf", "png")
+    ]
+    files = ["table.parquet", "table.csv", "findings.md", "findings.json", "provenance.json"]
+    return figures + [f"{RESULTS}/{file}" for file in files]

@@ -1,0 +1,27 @@
+rule train:
+    input:
+        dataset="results/{study}/datasets/{dataset}.npz",
+    output:
+        checkpoints=f"results/{{study}}/checkpoints/{RUN}.safetensors",
+        curves=f"results/{{study}}/checkpoints/{RUN}.curves.parquet",
+    log:
+        f"results/{{study}}/logs/train/{RUN}.log",
+    benchmark:
+        f"results/{{study}}/benchmarks/train/{RUN}.tsv"
+    params:
+        run=lambda w: vars(run_of(w)),
+        label_noise=GRID["label_noise"],
+        epochs=GRID["epoch"],
+        module=module_of,
+        build_options=lambda w: study_config.build_options(config, w.architecture),
+        training=lambda w: study_config.training_options(config, w.architecture),
+        noise_maker=config["noise_maker"],
+        code=lambda w: code("train.py", f"lipdescent/architectures/{module_of(w)}.py"),
+    threads: EXECUTION["threads"]
+    priority: 10
+    resources:
+        gpu=GPUS,
+    conda:
+        "../../envs/lipdescent.yaml"
+    script:
+        "../../scripts/train.py"
