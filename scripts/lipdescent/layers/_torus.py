@@ -1,0 +1,192 @@
+"""Certified l2 norm of a zero-padded convolution: its norm on a torus that is large enough.
+
+Extend the input by zeros to a torus of side N (:meth:`Axis.torus_size`): no read wraps onto the
+input, so the layer is a restriction of the convolution on the torus, whose norm is the largest
+of the symbol's norms over the N-th frequencies (Sedghi et al. 2019, arXiv 1805.10408, for N = n,
+which is *not* a bound for zero padding). The extension may as well be quasi-periodic,
+x[j + N] = -x[j], which shifts the frequencies by half a step: both are bounds, and we take the
+smaller. For the kernel [a, b, a] the shifted one is exact.
+
+A stride s turns the symbol into one column block per residue of the input position modulo s
+(polyphase components), on a torus of N / s outputs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import torch
+from torch import Tensor
+
+from lipdescent.bounds import _rounding
+from lipdescent.layers._operators import Axis
+
+_CHUNK = 2**22  # complex entries held at once in each temporary: 64 MiB
+_TRY_SHIFTS = 2**21  # symbol entries up to which every shift of the frequencies is tried
+
+
+def frequencies(sizes: list[int], shifts: tuple[int, ...]) -> Tensor:
+    """Integer (F, axes): twice the frequency in steps of 1/M, one of each conjugate pair."""
+    grids = [2 * torch.arange(m) + h for m, h in zip(sizes, shifts, strict=True)]
+    grid = torch.cartesian_prod(*grids).reshape(-1, len(sizes))
+    key, mirror = torch.zeros(2, len(grid), dtype=torch.int64)
+    for a, m in enumerate(sizes):
+        key, mirror = 2 * m * key + grid[:, a], 2 * m * mirror + -grid[:, a] % (2 * m)
+    return grid[key <= mirror]
+
+
+def symbol(
+    kernel: Tensor,
+    offsets: list[Tensor],
+    strides: list[int],
+    sizes: list[int],
+    grid: Tensor,
+) -> Tensor:
+    """Symbol of a strided convolution.
+
+    Parameters
+    ----------
+    kernel : float64 (B, out, in, *kernel sizes).
+    offsets : per axis (kernel size,), position of each tap relative to stride * output.
+    strides, sizes : per axis the stride s and the number of outputs M on the torus.
+    grid : (F, axes) from :func:`frequencies`.
+
+    Returns
+    -------
+    complex128 (B, F, out, residues * in), residues over prod(strides).
+    """
+    batch, out, inputs = kernel.shape[:3]
+    device = kernel.device
+    phases, residues = [], []
+    for a, (offset, stride, size) in enumerate(zip(offsets, strides, sizes, strict=True)):
+        steps = torch.div(offset, stride, rounding_mode="floor")
+        # Reduced as integers, so that the angle carries one rounding whatever its size.
+        angle = (grid[:, a, None] * steps) % (2 * size)
+        phases.append((angle.to(torch.float64) * (math.pi / size)).to(device))
+        residues.append(offset % stride)
+    blocks = []
+    for wanted in itertools.product(*[range(stride) for stride in strides]):
+        part, angle = kernel, torch.zeros(len(grid), 1, dtype=torch.float64, device=device)
+        for a, residue in enumerate(wanted):
+            taps = torch.nonzero(residues[a] == residue)[:, 0].to(device)
+            part = part.index_select(3 + a, taps)
+            angle = (angle[:, :, None] + phases[a][:, None, taps]).flatten(1)
+        part = part.reshape(batch * out * inputs, -1).T  # (taps, B out in)
+        wave = torch.cat([angle.cos(), angle.sin()])
+        block = (wave @ part).reshape(2, len(grid), batch, out, inputs)
+        blocks.append(torch.complex(block[0], block[1]).movedim(0, 1))
+    return torch.cat(blocks, -1)
+
+
+def symbol_error(kernel: Tensor) -> Tensor:
+    """(B,): bound on the l2 norm of the rounding error in :func:`symbol`.
+
+    A tap's phase has an absolute error below 16 u per axis (angle below 2 pi per axis, its
+    rounding, cosine and sine), the sum over T taps one of gamma(T): entrywise
+    (gamma(T) + 64 u) sum_t |K_t|, and the l2 norm is below the Frobenius norm.
+    """
+    taps = math.prod(kernel.shape[3:])
+    absolute = kernel.abs().flatten(3).sum(-1).flatten(1)
+    size = torch.linalg.vector_norm(absolute, dim=1)
+    return 2 * (_rounding.gamma(taps + 2) + 64 * _rounding.UNIT_ROUNDOFF) * size
+
+
+def torus_norm(kernel: Tensor, axes: list[Axis]) -> Tensor:
+    """Certified upper bound on the l2 norm of zero-padded convolutions.
+
+    Parameters
+    ----------
+    kernel : float64 (B, out, in, *kernel sizes), no groups.
+    axes : one per spatial axis, mode "zeros", or "circular" with ``size`` a multiple of the stride
+        and at most ``size / stride`` outputs (the torus is then the input itself).
+
+    Returns
+    -------
+    float64 (B,).
+    """
+    circular = [axis.mode == "circular" for axis in axes]
+    sizes = [
+        (axis.size if wraps else axis.torus_size()) // axis.stride
+        for axis, wraps in zip(axes, circular, strict=True)
+    ]
+    scaled, exponent = _rounding._scaled(kernel.flatten(1)[:, None])
+    kernel = scaled.reshape(kernel.shape)
+    entries = math.prod(sizes) * math.prod(axis.stride for axis in axes)
+    entries *= math.prod(kernel.shape[1:3])
+    size = max(1, _CHUNK // entries)
+    values = [_one_chunk(part, axes, sizes, circular) for part in kernel.split(size)]
+    value = torch.cat(values) + symbol_error(kernel)
+    return _rounding._unscaled_up(_rounding.round_up(value, 2), exponent)
+
+
+def _one_chunk(kernel: Tensor, axes: list[Axis], sizes: list[int], circular: list[bool]) -> Tensor:
+    offsets, strides = [axis.offsets() for axis in axes], [axis.stride for axis in axes]
+    plain = (0,) * len(axes)
+    choices = [
+        (0,) if wraps or m == 1 else (0, 1) for wraps, m in zip(circular, sizes, strict=True)
+    ]
+    entries = len(kernel) * math.prod(sizes) * math.prod(strides) * math.prod(kernel.shape[1:3])
+    shifts = list(itertools.product(*choices)) if entries <= _TRY_SHIFTS else [plain]
+
+    def grams(shift: tuple[int, ...]):
+        grid = frequencies(sizes, shift)
+        for part in grid.split(max(1, _CHUNK // (entries // math.prod(sizes)))):
+            yield symbol(kernel, offsets, strides, sizes, part)
+
+    values = [torch.stack([largest_norm(h) for h in grams(shift)]).amax(0) for shift in shifts]
+    return torch.stack(values).amin(0)
+
+
+def largest_norm(matrices: Tensor) -> Tensor:
+    """Certified upper bound on max_f |H_f|_2 for complex (B, F, m, n): float64 (B,).
+
+    One Cholesky of t I - H^H H per frequency at a common t per B; only frequencies for which
+    it fails get their own eigenvalue. Complex inner products of length k have an error of at most
+    2 gamma(2 k + 4) times the product of the moduli (Higham 2002, section 3.6).
+    """
+    rows, columns = matrices.shape[-2:]
+    adjoint = matrices.mH
+    gram = matrices @ adjoint if rows <= columns else adjoint @ matrices
+    frobenius = matrices.abs().square().sum((-1, -2)).amax(1)
+    error = 2 * _rounding.gamma(2 * max(rows, columns) + 8) * frobenius
+    value = largest_eigenvalue(gram)
+    return _rounding.round_up((value.clamp_min(0.0) + error).sqrt(), 8)
+
+
+def largest_eigenvalue(matrices: Tensor) -> Tensor:
+    """Certified upper bound on max_f lambda_max(M_f), Hermitian (B, F, p, p): float64 (B,)."""
+    batch, count, p = matrices.shape[:3]
+    device = matrices.device
+    start = torch.randn(p, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    vector = (start[:, 0] + 1j * start[:, 1]).to(device)[:, None]
+    for _ in range(12):
+        vector = matrices @ vector
+        length = torch.linalg.vector_norm(vector, dim=-2, keepdim=True)
+        vector = vector / torch.where(length > 0, length, 1.0)
+    estimate = length[..., 0, 0]
+    top = estimate.topk(min(6, count), dim=1).indices
+    picked = matrices.gather(1, top[..., None, None].expand(-1, -1, p, p))
+    shift = torch.linalg.eigvalsh(picked)[..., -1].amax(1)
+    scale = matrices.diagonal(dim1=-2, dim2=-1).real.abs().amax((1, 2))
+    shift = shift + 8 * p * p * _rounding.UNIT_ROUNDOFF * torch.maximum(scale, shift.abs())
+    value, sound = _below(matrices, shift[:, None].expand(batch, count))
+    if not bool(sound.all()):
+        value[~sound] = _rounding.certified_max_eigenvalue(matrices[~sound])
+    return value.amax(1)
+
+
+def _below(matrices: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """lambda_max <= shift + e for each matrix, and where the Cholesky factor was found."""
+    p = matrices.shape[-1]
+    shifted = -matrices
+    shifted.diagonal(dim1=-2, dim2=-1).add_(shift[..., None])
+    factor, info = torch.linalg.cholesky_ex(shifted)
+    residual = torch.linalg.vector_norm(shifted - factor @ factor.mH, dim=(-2, -1))
+    # | |L| |L|^H |_2 <= |L|_F^2, and the rounding of the product is complex.
+    squares = factor.abs().square().sum((-2, -1))
+    diagonal = shifted.diagonal(dim1=-2, dim2=-1).abs().amax(-1)
+    excess = residual + 2 * _rounding.gamma(2 * p + 8) * squares
+    excess = excess + 4 * _rounding.UNIT_ROUNDOFF * diagonal
+    value = _rounding.round_up(shift + _rounding.round_up(excess, 2 * p * p + 8), 2)
+    return value, (info == 0) & value.isfinite()

@@ -1,0 +1,194 @@
+"""Activation functions: the range of their slopes, and what does not act entry by entry.
+
+A scalar function with slopes in [a, b] has the constant max(|a|, |b|) in every norm. Extrema that
+have no closed form are the zeros of the second derivative, to 17 digits, rounded outwards.
+Slopes at kinks are those of either side.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from lipdescent.bounds import NotApplicable
+
+State = dict[str, Tensor]
+Slope = float | Tensor
+Slopes = Callable[[nn.Module, State], tuple[Slope, Slope]]
+
+SELU_SCALE, SELU_ALPHA = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717
+
+
+def _fixed(low: float, high: float) -> Slopes:
+    return lambda module, state: (low, high)
+
+
+def _rounded(low: float, high: float) -> Slopes:
+    """Extrema that are not floating-point numbers, moved outwards."""
+    return _fixed(math.nextafter(low, -math.inf), math.nextafter(high, math.inf))
+
+
+def _leaky(module: nn.Module, state: State) -> tuple[float, float]:
+    return _between_one_and(module.negative_slope)
+
+
+def _rrelu(module: nn.Module, state: State) -> tuple[float, float]:
+    """In eval mode the slope is the middle of the interval."""
+    return _between_one_and(_up((module.lower + module.upper) / 2))
+
+
+def _prelu(module: nn.Module, state: State) -> tuple[Tensor, Tensor]:
+    weight = state["weight"].to(torch.float64)
+    return weight.amin(1).clamp_max(1.0), weight.amax(1).clamp_min(1.0)
+
+
+def _elu(module: nn.Module, state: State) -> tuple[float, float]:
+    """Slope alpha exp(x) for x < 0, which tends to 0, and 1 for x > 0."""
+    return min(0.0, module.alpha), max(1.0, module.alpha)
+
+
+def _celu(module: nn.Module, state: State) -> tuple[float, float]:
+    if module.alpha <= 0:
+        raise NotApplicable(f"CELU with alpha = {module.alpha} has no bounded slope; alpha > 0")
+    return 0.0, 1.0
+
+
+def _softplus(module: nn.Module, state: State) -> tuple[float, float]:
+    """The sigmoid of beta x. torch jumps by log(1 + exp(-threshold)) / beta at the threshold."""
+    if module.threshold < 20:
+        raise NotApplicable(f"Softplus jumps at threshold = {module.threshold}; allowed: >= 20")
+    return 0.0, 1.0
+
+
+def _gelu(module: nn.Module, state: State) -> tuple[float, float]:
+    """Extrema of Phi(x) + x phi(x) at +-sqrt 2, or those of the tanh form."""
+    exact = module.approximate == "none"
+    high = 1.1289041451851548 if exact else 1.1289930686587718
+    return _rounded(1 - high, high)(module, state)
+
+
+def _threshold(module: nn.Module, state: State) -> tuple[float, float]:
+    if module.threshold != module.value:
+        raise NotApplicable("Threshold jumps unless value equals threshold: not Lipschitz")
+    return 0.0, 1.0
+
+
+def _discontinuous(module: nn.Module, state: State) -> tuple[float, float]:
+    raise NotApplicable(f"{type(module).__name__} jumps: it is not Lipschitz")
+
+
+def _between_one_and(slope: float) -> tuple[float, float]:
+    return min(1.0, slope), max(1.0, slope)
+
+
+def _up(x: float) -> float:
+    return math.nextafter(x, math.inf)
+
+
+SLOPES: dict[type[nn.Module], Slopes] = {
+    nn.ReLU: _fixed(0.0, 1.0),
+    nn.ReLU6: _fixed(0.0, 1.0),
+    nn.Hardtanh: _fixed(0.0, 1.0),
+    nn.LeakyReLU: _leaky,
+    nn.PReLU: _prelu,
+    nn.RReLU: _rrelu,
+    nn.ELU: _elu,
+    nn.CELU: _celu,
+    nn.SELU: _fixed(0.0, _up(_up(SELU_SCALE * SELU_ALPHA))),
+    nn.GELU: _gelu,
+    nn.SiLU: _rounded(-0.09983932012886692, 1.0998393201288669),
+    nn.Mish: _rounded(-0.11252612238946256, 1.0884981612517279),
+    nn.Hardswish: _fixed(-0.5, 1.5),
+    nn.Hardsigmoid: _fixed(0.0, _up(1 / 6)),
+    nn.Sigmoid: _fixed(0.0, 0.25),
+    nn.Tanh: _fixed(0.0, 1.0),
+    nn.Softplus: _softplus,
+    nn.Softsign: _fixed(0.0, 1.0),
+    nn.LogSigmoid: _fixed(0.0, 1.0),
+    nn.Softshrink: _fixed(0.0, 1.0),
+    nn.Tanhshrink: _fixed(0.0, 1.0),
+    nn.Threshold: _threshold,
+    nn.Hardshrink: _discontinuous,
+}
+
+
+def slopes(module: nn.Module, state: State) -> tuple[Slope, Slope]:
+    """Smallest and largest slope of a scalar activation: numbers or float64 (models,).
+
+    Raises
+    ------
+    KeyError
+        If ``module`` does not act entry by entry.
+    NotApplicable
+        If the slopes are not bounded.
+    """
+    return SLOPES[type(module)](module, state)
+
+
+def scalar(module: nn.Module, state: State, **_) -> Slope:
+    """Constant max(|a|, |b|) of a function with slopes in [a, b], in every norm."""
+    low, high = slopes(module, state)
+    if isinstance(low, Tensor):
+        return torch.maximum(low.abs(), high.abs())
+    return max(abs(low), abs(high))
+
+
+def softmax(
+    module: nn.Module, state: State, *, input_shape: tuple[int, ...], norm: str, **_
+) -> float:
+    """J = diag(p) - p p^T: 1/2 in each norm, at p = (1/2, 1/2, 0, ...). 0 for one class."""
+    return 0.0 if _classes(module, input_shape) == 1 else 0.5
+
+
+def log_softmax(
+    module: nn.Module, state: State, *, input_shape: tuple[int, ...], norm: str, **_
+) -> float:
+    """J = I - 1 p^T, an oblique projection: |J|_2 = sqrt(n) |p|_2 <= sqrt(n).
+
+    l_inf: a row sums to 2 (1 - p_i) <= 2; l1: a column to 1 + (n - 2) p_j <= n - 1.
+    """
+    n = _classes(module, input_shape)
+    if n == 1:
+        return 0.0
+    return {"l2": _up(math.sqrt(n)), "linf": 2.0, "l1": float(n - 1)}[norm]
+
+
+def _classes(module: nn.Module, input_shape: tuple[int, ...]) -> int:
+    if isinstance(module, nn.Softmax2d):
+        return input_shape[0]
+    if module.dim is None:
+        raise ValueError(f"{type(module).__name__}: give it a dim; without one torch guesses")
+    dim = module.dim if module.dim < 0 else module.dim - 1
+    return input_shape[dim]
+
+
+def unbounded(module: nn.Module, state: State, **_) -> float:
+    """Products of inputs grow without limit."""
+    raise NotApplicable(f"{type(module).__name__} multiplies its inputs: no global constant")
+
+
+def attention(module: nn.Module, state: State, **_) -> float:
+    """Dot-product attention."""
+    raise NotApplicable(
+        "dot-product attention is not globally Lipschitz (Kim et al. 2021, arXiv 2006.04710)"
+    )
+
+
+TABLE = {
+    **dict.fromkeys(SLOPES, scalar),
+    nn.Softmax: softmax,
+    nn.Softmin: softmax,
+    nn.Softmax2d: softmax,
+    nn.LogSoftmax: log_softmax,
+    nn.GLU: unbounded,
+    nn.Bilinear: unbounded,
+    nn.MultiheadAttention: attention,
+    nn.TransformerEncoderLayer: attention,
+    nn.TransformerDecoderLayer: attention,
+    nn.TransformerEncoder: attention,
+    nn.TransformerDecoder: attention,
+    nn.Transformer: attention,
+}

@@ -1,0 +1,115 @@
+"""Constants of chains, sums and concatenations of layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lipdescent.bounds import NotApplicable, _rounding
+from lipdescent.layers import normalisation
+from lipdescent.layers.expressions import Chain, Concat, Layer, Node, Sum
+from lipdescent.layers.table import constant
+from lipdescent.layers.walker import layer_state
+from lipdescent.stacking import ModelStack
+
+# Bound of several parts at once, or None where there is none better than their own:
+# (parts of a chain, norm) -> float64 (models,), or of a sum.
+Shortcut = Callable[[tuple[Node, ...] | Sum], Tensor | None]
+# A folded weight carries the four roundings of its scale and one of the product.
+FOLDING_ERROR = 8 * _rounding.UNIT_ROUNDOFF
+
+
+def bound(node: Node, stack: ModelStack, *, norm: str, shortcut: Shortcut | None = None) -> Tensor:
+    """Upper bound on the Lipschitz constant of ``node`` for every model: float64 (num_models,).
+
+    Chain: product. Sum: sum. Concatenation: l2 the root of the sum of squares, l1 the sum, l_inf
+    the maximum. With a ``shortcut``, the best way to cut each chain into single parts and runs
+    of three parts, and the smaller of a sum's two bounds.
+
+    Raises
+    ------
+    NotApplicable, ValueError
+        From a layer, with its path.
+    """
+    if isinstance(node, Layer):
+        return layer_bound(node, stack, norm=norm)
+    values = [bound(part, stack, norm=norm, shortcut=shortcut) for part in node.parts]
+    if isinstance(node, Chain):
+        return _product(node.parts, values, stack, shortcut)
+    if isinstance(node, Concat):
+        if norm == "linf":
+            return torch.stack(values).amax(0)
+        if norm == "l2":
+            squares = torch.stack(values).square().sum(0)
+            return _rounding.round_up(squares.sqrt(), len(values) + 3)
+    total = _rounding.round_up(torch.stack(values).sum(0), len(values))
+    if shortcut is not None and isinstance(node, Sum):
+        other = shortcut(node)
+        total = total if other is None else torch.minimum(total, other)
+    return total
+
+
+def _product(
+    parts: tuple[Node, ...], values: list[Tensor], stack: ModelStack, shortcut: Shortcut | None
+) -> Tensor:
+    best = [torch.ones(stack.num_models, dtype=torch.float64, device=stack.device)]
+    for i, value in enumerate(values):
+        candidate = times(best[i], value)
+        if shortcut is not None and i >= 2:
+            run = shortcut(parts[i - 2 : i + 1])
+            if run is not None:
+                candidate = torch.minimum(candidate, times(best[i - 2], run))
+        best.append(candidate)
+    return best[-1]
+
+
+def times(a: Tensor, b: Tensor) -> Tensor:
+    """Product rounded up, exact for a factor of 1 or 0."""
+    product = a * b
+    return torch.where((a == 1) | (b == 1) | (product == 0), product, _rounding.round_up(product))
+
+
+def layer_bound(layer: Layer, stack: ModelStack, *, norm: str) -> Tensor:
+    """Constant of one layer, with the batch normalisation that is its ``scale``: (num_models,)."""
+    place = f"{layer.path or 'the network'} ({type(layer.module).__name__})"
+    shapes = {"input_shape": layer.input_shape, "output_shape": layer.output_shape}
+    try:
+        state = folded_state(layer, stack.state)
+        value = constant(layer.module, state, norm=norm, **shapes)
+        if layer.scale is not None:
+            value = _rounding.round_up(value + folding_error(layer, state, norm, value), 2)
+    except (NotApplicable, ValueError) as error:
+        raise type(error)(f"{place}: {error}") from error
+    value = torch.as_tensor(value, dtype=torch.float64, device=stack.device)
+    if not bool(value.isfinite().all()):
+        raise ValueError(f"{place}: its {norm} constant overflows float64")
+    return value.expand(stack.num_models)
+
+
+def folded_state(layer: Layer, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A layer's tensors; its weight in float64, times its batch normalisation's slopes if any."""
+    own = layer_state(layer, state)
+    if layer.scale is None:
+        return own
+    slopes = normalisation.batch_scale(layer.scale.module, layer_state(layer.scale, state))
+    weight = own["weight"].to(torch.float64)
+    if getattr(layer.module, "transposed", False):  # (models, in, out / groups, ...)
+        groups = layer.module.groups
+        split = weight.reshape(len(weight), groups, -1, *weight.shape[2:])
+        split = split * slopes.reshape(len(slopes), groups, 1, -1, *[1] * (split.ndim - 4))
+        return {**own, "weight": split.reshape(weight.shape)}
+    slopes = slopes.reshape(*slopes.shape, *[1] * (weight.ndim - 2))
+    return {**own, "weight": weight * slopes}
+
+
+def folding_error(
+    layer: Layer, state: dict[str, Tensor], norm: str, value: Tensor
+) -> Tensor | float:
+    """What the roundings in a folded weight can add: FOLDING_ERROR times the norm of |W|."""
+    if norm != "l2":
+        return FOLDING_ERROR * value
+    shapes = {"input_shape": layer.input_shape, "output_shape": layer.output_shape}
+    sums = [constant(layer.module, state, norm=n, **shapes) for n in ("l1", "linf")]
+    return FOLDING_ERROR * (sums[0].sqrt() * sums[1].sqrt()) * (1 + 8 * FOLDING_ERROR)

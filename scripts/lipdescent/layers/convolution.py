@@ -1,0 +1,160 @@
+"""Convolutions, transposed or not, in 1 to 3 dimensions.
+
+l1, l_inf : largest absolute column and row sum of the operator, from the tables of
+:mod:`lipdescent.layers._operators`; exact unless two taps of one output read the same element.
+
+l2 : zero padding by :mod:`lipdescent.layers._torus`; circular padding of a divisible input by the
+torus that the input is; other padding modes as (norm of the padding) x (convolution without
+padding). Where the dense matrix is small its exact norm is used instead. Groups act on separate
+channels: the largest of their norms. A transposed convolution is the adjoint of a convolution:
+equal l2 norm, l1 and l_inf exchanged.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lipdescent.bounds import _rounding
+from lipdescent.layers import _operators, _torus
+from lipdescent.layers._operators import Axis
+
+# Multiplications for which the exact dense norm is taken, without and with a tight torus bound.
+_DENSE_FLOPS, _DENSE_FLOPS_TIGHT = 2**34, 2**29
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """Operator with ``kernel`` float64 (models, groups, out, in, *sizes), one ``Axis`` per size.
+
+    ``transposed``: the layer is the adjoint of that operator.
+    """
+
+    kernel: Tensor
+    axes: list[Axis]
+    transposed: bool = False
+
+
+def operator(
+    module: nn.Module,
+    state: dict[str, Tensor],
+    input_shape: tuple[int, ...],
+    output_shape: tuple[int, ...],
+) -> Convolution:
+    """The linear part of a (transposed) convolution with the weights in ``state``.
+
+    Shapes are (channels, *sizes), without the batch axis.
+    """
+    transposed = hasattr(module, "output_padding") and module.transposed
+    dims = len(module.kernel_size)
+    weight = state["weight"].to(torch.float64)
+    models, groups = len(weight), module.groups
+    kernel = weight.reshape(models, groups, -1, *weight.shape[2:])
+    sizes, outputs = input_shape[-dims:], output_shape[-dims:]
+    if transposed:
+        sizes, outputs = outputs, sizes
+    axes = [
+        Axis(
+            size=sizes[a],
+            outputs=outputs[a],
+            kernel=module.kernel_size[a],
+            stride=module.stride[a],
+            dilation=module.dilation[a],
+            padding=_left_padding(module, a),
+            mode=module.padding_mode,
+        )
+        for a in range(dims)
+    ]
+    return Convolution(kernel, axes, transposed)
+
+
+def norm_of(convolution: Convolution, norm: str) -> Tensor:
+    """Certified upper bound on the operator norm: float64 (models,)."""
+    kernel, axes = convolution.kernel, convolution.axes
+    if norm == "l2":
+        return _spectral_norm(kernel, axes)
+    if _flops(kernel, axes) <= _DENSE_FLOPS and not _has_torus(axes):
+        matrix = _operators.dense(kernel, axes)
+        exact = _rounding.norm_linf if norm == "linf" else _rounding.norm_l1
+        return _rounding.round_up(exact(matrix).amax(1), math.prod(kernel.shape[4:]))
+    if (norm == "linf") != convolution.transposed:
+        return _operators.largest_row_sum(kernel, axes)
+    return _operators.largest_column_sum(kernel, axes)
+
+
+def convolution(
+    module: nn.Module,
+    state: dict[str, Tensor],
+    *,
+    input_shape: tuple[int, ...],
+    output_shape: tuple[int, ...],
+    norm: str,
+) -> Tensor:
+    """Constant of a convolution: float64 (models,)."""
+    return norm_of(operator(module, state, input_shape, output_shape), norm)
+
+
+def _left_padding(module: nn.Module, a: int) -> int:
+    if module.padding == "valid":
+        return 0
+    if module.padding == "same":  # torch adds the odd element on the right
+        return module.dilation[a] * (module.kernel_size[a] - 1) // 2
+    return module.padding[a]
+
+
+def _spectral_norm(kernel: Tensor, axes: list[Axis]) -> Tensor:
+    if _flops(kernel, axes) <= (_DENSE_FLOPS_TIGHT if _has_torus(axes) else _DENSE_FLOPS):
+        return _dense_norm(kernel, axes)
+    flat = kernel.flatten(0, 1)
+    factor, plain = 1, []
+    for axis in axes:
+        if axis.mode == "zeros" or _is_torus(axis):
+            plain.append(axis)
+        else:
+            factor *= _operators.repeats(axis)
+            size = axis.span()
+            plain.append(dataclasses.replace(axis, size=size, padding=0, mode="zeros"))
+    value = _torus.torus_norm(flat, plain)
+    if factor > 1:
+        value = _rounding.round_up(value * math.sqrt(factor), 4)
+    return value.reshape(kernel.shape[:2]).amax(1)
+
+
+def _flops(kernel: Tensor, axes: list[Axis]) -> int:
+    """Multiplications in the Gram matrices of the dense operators."""
+    rows = kernel.shape[2] * math.prod(axis.outputs for axis in axes)
+    columns = kernel.shape[3] * math.prod(axis.size for axis in axes)
+    return kernel.shape[0] * kernel.shape[1] * rows * columns * min(rows, columns)
+
+
+def _has_torus(axes: list[Axis]) -> bool:
+    return all(axis.mode == "zeros" or _is_torus(axis) for axis in axes)
+
+
+def _is_torus(axis: Axis) -> bool:
+    divisible = axis.size % axis.stride == 0
+    return axis.mode == "circular" and divisible and axis.outputs <= axis.size // axis.stride
+
+
+def _dense_norm(kernel: Tensor, axes: list[Axis]) -> Tensor:
+    matrix = _operators.dense(kernel, axes)
+    # Taps that read the same element are added: entrywise gamma(T) sum |K_t|, and
+    # |A|_2^2 <= |A|_1 |A|_inf, both taken of the operator with the kernel |K|.
+    sums = _operators.largest_row_sum(kernel, axes) * _operators.largest_column_sum(kernel, axes)
+    error = 2 * _rounding.gamma(math.prod(kernel.shape[4:]) + 2) * sums.sqrt()
+    norms = _rounding.certified_spectral_norm(matrix).amax(1)
+    return _rounding.round_up(norms + error)
+
+
+TABLE = {
+    nn.Conv1d: convolution,
+    nn.Conv2d: convolution,
+    nn.Conv3d: convolution,
+    nn.ConvTranspose1d: convolution,
+    nn.ConvTranspose2d: convolution,
+    nn.ConvTranspose3d: convolution,
+}

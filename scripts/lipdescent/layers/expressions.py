@@ -1,0 +1,83 @@
+"""What a network computes, as an expression of its layers.
+
+``nn.Sequential``, residual blocks and the networks of :mod:`lipdescent.layers.known_networks` are
+read off their class. A module with its own ``forward`` says what it computes in a method::
+
+    class Block(nn.Module):
+        def forward(self, x):
+            return F.relu(self.shortcut(x) + self.norm(self.conv(x)))
+
+        def lipschitz_structure(self):
+            return chain(residual(chain(self.conv, self.norm), self.shortcut), nn.ReLU())
+
+The parts are modules, and expressions of :func:`chain`, :func:`residual`, :func:`add` and
+:func:`concat`; a module that is not a submodule stands for a function and has no weights.
+:func:`lipdescent.layers.trace` evaluates the expression and the module's own ``forward`` at random
+inputs and raises if they differ. ``lipschitz_structure`` may raise ``NotApplicable`` where there
+is no global constant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A module of the table, its place in the network, its shapes without the batch axis.
+
+    ``scale`` is a batch normalisation that follows and is multiplied into the weights.
+    """
+
+    module: nn.Module
+    path: str
+    input_shape: tuple[int, ...] = ()
+    output_shape: tuple[int, ...] = ()
+    scale: Layer | None = None
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The parts one after another."""
+
+    parts: tuple
+
+
+@dataclass(frozen=True)
+class Sum:
+    """The sum of the parts, each at the same input."""
+
+    parts: tuple
+
+
+@dataclass(frozen=True)
+class Concat:
+    """The outputs of the parts, each at the same input, side by side along ``dim``."""
+
+    parts: tuple
+    dim: int = 1
+
+
+Node = Layer | Chain | Sum | Concat
+
+
+def chain(*parts: nn.Module | Node) -> Chain:
+    """``parts`` one after another, the first one applied first."""
+    return Chain(parts)
+
+
+def residual(branch: nn.Module | Node, skip: nn.Module | Node | None = None) -> Sum:
+    """``branch(x) + skip(x)``; the skip connection is the identity unless given."""
+    return Sum((branch, nn.Identity() if skip is None else skip))
+
+
+def add(*parts: nn.Module | Node) -> Sum:
+    """Sum of ``parts``, each at the same input."""
+    return Sum(parts)
+
+
+def concat(*parts: nn.Module | Node, dim: int = 1) -> Concat:
+    """Outputs of ``parts``, each at the same input, concatenated along ``dim`` (0 is the batch)."""
+    return Concat(parts, dim)

@@ -1,0 +1,106 @@
+"""Classes whose ``forward`` is known: how they put their layers together.
+
+Keyed by qualified name, so that torchvision is not imported to look at another network.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from lipdescent.bounds import NotApplicable
+from lipdescent.layers import activation
+from lipdescent.layers.expressions import Node, chain, residual
+from lipdescent.layers.table import TABLE, declares_constant
+
+NO_OPERATION = (
+    nn.Identity,
+    nn.Dropout,
+    nn.Dropout1d,
+    nn.Dropout2d,
+    nn.Dropout3d,
+    nn.AlphaDropout,
+    nn.FeatureAlphaDropout,
+)
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+def _residual(m: nn.Module) -> Node:
+    return residual(m.branch, m.skip)
+
+
+def _basic_block(m: nn.Module) -> Node:
+    branch = chain(m.conv1, m.bn1, m.relu, m.conv2, m.bn2)
+    return chain(residual(branch, m.downsample), m.relu)
+
+
+def _bottleneck(m: nn.Module) -> Node:
+    branch = chain(m.conv1, m.bn1, m.relu, m.conv2, m.bn2, m.relu, m.conv3, m.bn3)
+    return chain(residual(branch, m.downsample), m.relu)
+
+
+def _resnet(m: nn.Module) -> Node:
+    stages = (m.layer1, m.layer2, m.layer3, m.layer4)
+    return chain(m.conv1, m.bn1, m.relu, m.maxpool, *stages, m.avgpool, nn.Flatten(), m.fc)
+
+
+def _features_classifier(m: nn.Module) -> Node:
+    return chain(m.features, m.avgpool, nn.Flatten(), m.classifier)
+
+
+STRUCTURES = {
+    "lipdescent.architectures._blocks.Residual": _residual,
+    "torchvision.models.resnet.BasicBlock": _basic_block,
+    "torchvision.models.resnet.Bottleneck": _bottleneck,
+    "torchvision.models.resnet.ResNet": _resnet,
+    "torchvision.models.vgg.VGG": _features_classifier,
+    "torchvision.models.alexnet.AlexNet": _features_classifier,
+}
+ATTENTION = {"lipdescent.architectures.vit.SelfAttention"}
+
+
+def structure(module: nn.Module, path: str) -> Node | None:
+    """The expression of a container, None for a layer of the table.
+
+    Raises
+    ------
+    TypeError
+        For an unknown class that does not say what it computes, naming it and its ``path``.
+    """
+    if type(module) in TABLE or declares_constant(module):
+        return None
+    if hasattr(module, "lipschitz_structure"):
+        return module.lipschitz_structure()
+    name = _qualified_name(module)
+    if name in STRUCTURES:
+        return STRUCTURES[name](module)
+    if is_sequential(module):
+        return chain(*module)
+    raise TypeError(
+        f"{path or 'the network'}: unknown module {name}; allowed are the layers in "
+        "lipdescent.layers.table, or a method lipschitz_structure() that says what it computes"
+    )
+
+
+def is_sequential(module: nn.Module) -> bool:
+    """``nn.Sequential``, or a subclass that only fills it."""
+    kind = type(module)
+    return isinstance(module, nn.Sequential) and (
+        kind.forward is nn.Sequential.forward
+        and kind.__iter__ is nn.Sequential.__iter__
+        and kind.__call__ is nn.Module.__call__
+    )
+
+
+def refuse_attention(module: nn.Module) -> None:
+    """Raise NotApplicable if any submodule is an attention layer."""
+    for path, m in module.named_modules():
+        known = TABLE.get(type(m)) is activation.attention
+        if known or isinstance(m, nn.MultiheadAttention) or _qualified_name(m) in ATTENTION:
+            try:
+                activation.attention(m, {})
+            except NotApplicable as error:
+                raise NotApplicable(f"{path or 'the network'}: {error}") from None
+
+
+def _qualified_name(module: nn.Module) -> str:
+    return f"{type(module).__module__}.{type(module).__qualname__}"

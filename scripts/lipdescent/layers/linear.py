@@ -1,0 +1,46 @@
+"""Linear maps by their certified norms, and layers that only move numbers around."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lipdescent.bounds import _rounding
+
+
+def linear(module: nn.Module, state: dict[str, Tensor], *, norm: str, **_) -> Tensor:
+    """Operator norm of the weights (models, out, in): float64 (models,).
+
+    On an input with further axes, (..., in), the layer acts on each row: the same norm.
+    """
+    weight = state["weight"].to(torch.float64)
+    if norm == "l2":
+        return _rounding.certified_spectral_norm(weight)
+    return _rounding.norm_l1(weight) if norm == "l1" else _rounding.norm_linf(weight)
+
+
+def isometry(module: nn.Module, state: dict[str, Tensor], **_) -> float:
+    """1 in every norm: the layer only rearranges its inputs, or does nothing in eval mode."""
+    return 1.0
+
+
+TABLE = {
+    nn.Linear: linear,
+    **dict.fromkeys(
+        [
+            nn.Identity,
+            nn.Flatten,
+            nn.Unflatten,
+            nn.PixelShuffle,
+            nn.PixelUnshuffle,
+            nn.ChannelShuffle,
+            nn.Dropout,
+            nn.Dropout1d,
+            nn.Dropout2d,
+            nn.Dropout3d,
+            nn.AlphaDropout,
+            nn.FeatureAlphaDropout,
+        ],
+        isometry,
+    ),
+}
