@@ -1,0 +1,56 @@
+# `make` sets everything up and runs the default study; `make test` runs the tests.
+# Nothing but python3 (3.11-3.13, with venv) is needed beforehand.
+
+PYTHON ?= python3
+UV_VERSION := 0.13.0
+STUDY ?= default
+CONFIG = $(if $(filter default,$(STUDY)),,--configfile config/studies/$(STUDY).yaml)
+ENV := .venv/.ready
+# Scripts call `python`, `snakemake` and `ruff` by name: take ours.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: study
+study: $(ENV)  ## run a study and write its report (STUDY=name for config/studies/name.yaml)
+	snakemake --cores all $(CONFIG)
+	snakemake --report results/$(STUDY)/report.html $(CONFIG) --quiet
+	@echo "report: results/$(STUDY)/report.html"
+
+.PHONY: test
+test: $(ENV)  ## run the tests
+	python -m pytest
+
+.PHONY: lint
+lint: $(ENV)  ## check the style of code and workflow
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile workflow
+	snakemake --lint
+
+.PHONY: format
+format: $(ENV)  ## bring code and workflow into the project's style
+	ruff check --fix .
+	ruff format .
+	snakefmt Snakefile workflow
+
+.PHONY: env
+env: $(ENV)  ## set up .venv only
+
+$(ENV): requirements.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v < (3, 14) or sys.exit(f"Python 3.11 to 3.13 is needed, {sys.executable} is %d.%d; say make PYTHON=..." % v)'
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet uv==$(UV_VERSION)
+	.venv/bin/uv pip install --quiet --python .venv --require-hashes --compile-bytecode -r requirements.txt
+	@touch $@
+
+.PHONY: lock
+lock: $(ENV)  ## pin every dependency anew
+	uv pip compile pyproject.toml --group dev --group cluster --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --quiet -o requirements.txt
+
+.PHONY: clean
+clean:  ## delete the study's results
+	rm -rf results/$(STUDY)
+
+.PHONY: help
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | column -t -s:
