@@ -34,12 +34,13 @@ def checkpoint_stack(saved: Checkpoints, dataset: Dataset, *, module: str) -> Mo
     """All checkpoints as one stack, epochs outermost."""
     run = saved.about["run"]
     build = names.resolve("architectures", module).build
-    structure = build(
-        run["width"],
-        input_shape=dataset.input_shape,
-        num_classes=dataset.num_classes,
-        **saved.about["build"],
-    )
+    with torch.random.fork_rng(devices=[]):  # building draws weights that are never read
+        structure = build(
+            run["width"],
+            input_shape=dataset.input_shape,
+            num_classes=dataset.num_classes,
+            **saved.about["build"],
+        )
     return ModelStack(structure, saved.flat_state(), dataset.input_shape)
 
 

@@ -1,0 +1,37 @@
+"""Shared fixtures: one thread, small data."""
+
+import pytest
+import torch
+from hypothesis import settings
+
+from lipdescent.stacking import ModelStack
+
+settings.register_profile("project", deadline=None, derandomize=True, max_examples=25)
+settings.load_profile("project")
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def random_state_untouched():
+    """The test fails if anything draws from, or seeds, torch's global generator."""
+    before = torch.random.get_rng_state()
+    yield
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.fixture
+def make_stack():
+    """A stack of freshly drawn models that leaves the global random state alone."""
+
+    def make(build, count, input_shape, *, seed=0, dtype=torch.float32) -> ModelStack:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            modules = [build().to(dtype) for _ in range(count)]
+        return ModelStack.from_modules(modules, input_shape)
+
+    return make

@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+
+from lipdescent import label_noise, names
+
+LABELS = np.arange(1000) % 10
+MAKERS = names.known("label_noise")
+
+
+def make(name, fraction, seed=0, labels=LABELS):
+    function = names.resolve_function("label_noise", name)
+    return function(labels, num_classes=10, fraction=fraction, seed=seed)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_no_noise_changes_nothing_and_the_input_is_kept(name):
+    labels = LABELS.copy()
+    assert np.array_equal(make(name, 0.0, labels=labels), LABELS)
+    make(name, 0.5, labels=labels)
+    assert np.array_equal(labels, LABELS)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_noise_is_nested(name):
+    few, many = make(name, 0.2), make(name, 0.6)
+    wrong = few != LABELS
+    assert wrong.any()
+    assert np.array_equal(many[wrong], few[wrong])
+
+
+@pytest.mark.parametrize("name", sorted(set(MAKERS) - {"pair_swap"}))
+def test_seeds_differ(name):
+    assert not np.array_equal(make(name, 0.3, seed=0), make(name, 0.3, seed=1))
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.15, 0.29, 1.0])
+def test_fixed_count_flip_moves_exactly_that_many(fraction):
+    assert (make("fixed_count_flip", fraction) != LABELS).sum() == round(1000 * fraction)
+
+
+def test_pair_swap_keeps_the_histogram_and_changes_nine_tenths():
+    noisy = make("pair_swap", 0.4)
+    assert np.array_equal(np.bincount(noisy), np.bincount(LABELS))
+    assert abs((noisy != LABELS).mean() - 0.36) < 0.02
+    assert np.array_equal(noisy, make("pair_swap", 0.4, seed=7))  # the same for all seeds
+
+
+def test_bernoulli_flip_is_always_wrong_and_binomial():
+    wrong = (make("bernoulli_flip", 0.3) != LABELS).sum()
+    assert abs(wrong - 300) < 4 * np.sqrt(1000 * 0.3 * 0.7)
+    assert (make("bernoulli_flip", 1.0) != LABELS).all()
+
+
+def test_bernoulli_uniform_keeps_a_tenth_of_the_redrawn():
+    wrong = (make("bernoulli_uniform", 1.0) != LABELS).mean()
+    assert abs(wrong - 0.9) < 4 * np.sqrt(0.9 * 0.1 / 1000)
+
+
+def test_another_class_is_uniform_over_the_wrong_ones():
+    noisy = label_noise.fixed_count_flip(
+        np.zeros(9000, dtype=np.int64), num_classes=10, fraction=1.0, seed=0
+    )
+    counts = np.bincount(noisy, minlength=10)
+    assert counts[0] == 0
+    assert np.abs(counts[1:] - 1000).max() < 150
