@@ -24,10 +24,13 @@ from torch.func import functional_call, vjp, vmap
 
 from lipdescent.bounds import NotApplicable
 from lipdescent.bounds._rounding import _times_power
+from lipdescent.bounds._small_eigenvalues import largest_eigenvalue
 from lipdescent.stacking import ModelStack
 
 NORMS = ("l2", "linf", "l1")
 _CHUNK = 2**22  # Jacobian entries held at once: 32 MiB
+_MATRICES = 2**13  # spectral norms taken together
+_FEW_UNITS = 24  # up to this width equal masks are common enough to look for
 _MANY_OUTPUTS = 32  # above, the l2 norm is taken by Lanczos and no Jacobian is formed
 _LANCZOS_STEPS = 40
 
@@ -140,48 +143,90 @@ def jacobian_norms(
     check(stack, points, norms, what="points")
     points = points.to(stack.device, torch.float64)
     links = chain(stack)
-    rows = []
-    for index in range(stack.num_models):
-        one = slice(index, index + 1)
+    values = {norm: [] for norm in norms}
+    models = torch.arange(stack.num_models)
+    # The spectral norms of a few models are taken together: more matrices per operation.
+    for group in models.split(max(1, _MATRICES // len(points))):
         if links is None:
-            rows.append(_module_norms(stack[one], points, norms))
+            found = [_module_norms(stack[i : i + 1], points, norms) for i in group.tolist()]
         else:
-            rows.append(_chain_norms(links[one], points.flatten(1), norms))
-    values = {norm: torch.stack([row[norm] for row in rows]) for norm in norms}
+            found = _chain_norms(links, group.tolist(), points.flatten(1), norms)
+        for norm in norms:
+            values[norm] += [one[norm] for one in found]
+    result = {norm: torch.stack(value) for norm, value in values.items()}
     if links is not None:
-        values = {k: _times_power(v, links.exponents[:, None]) for k, v in values.items()}
-    return values
+        result = {k: _times_power(v, links.exponents[:, None]) for k, v in result.items()}
+    return result
 
 
-def _chain_norms(links: Chain, points: Tensor, norms: Sequence[str]) -> dict[str, Tensor]:
-    """One model: norm -> (n,), without 2^exponents."""
+def _chain_norms(
+    links: Chain, models: Sequence[int], points: Tensor, norms: Sequence[str]
+) -> list[dict[str, Tensor]]:
+    """For each of ``models``: norm -> (n,), without 2^exponents."""
     outputs, features = links.weights[-1].shape[1], points.shape[1]
+    widest = max(weight.shape[1] for weight in links.weights)
+    chunks = points.split(max(1, _CHUNK // max(outputs * features, 4 * widest)))
     jacobians = _table_jacobians if len(links.weights) == 2 else _deep_jacobians
-    size = max(1, _CHUNK // max(outputs * features, 4 * max(w.shape[1] for w in links.weights)))
-    parts = [operator_norms(j, norms) for j in jacobians(links, points.split(size))]
-    return {norm: torch.cat([part[norm] for part in parts]) for norm in norms}
+    grams, inverses, found = [], [], []
+    for model in models:
+        one = {norm: [] for norm in norms if norm != "l2"}
+        for matrices, inverse in jacobians(links[model : model + 1], chunks):
+            if "l2" in norms:
+                grams.append(gram(matrices))
+                inverses.append(inverse)
+            for norm in one:
+                one[norm].append(_restored(sum_norm(matrices, norm), inverse))
+        found.append({norm: torch.cat(parts) for norm, parts in one.items()})
+    if "l2" in norms:
+        values = largest_eigenvalue(torch.cat(grams)).sqrt().split([len(g) for g in grams])
+        values = [_restored(v, inverse) for v, inverse in zip(values, inverses, strict=True)]
+        for one, value in zip(found, torch.cat(values).split(len(points)), strict=True):
+            one["l2"] = value
+    return found
 
 
-def _table_jacobians(links: Chain, chunks: Sequence[Tensor]) -> Iterator[Tensor]:
-    """One hidden layer: (n, n_out, n_in) for every chunk (n, n_in) of points."""
+def _restored(values: Tensor, inverse: Tensor | None) -> Tensor:
+    return values if inverse is None else values[inverse]
+
+
+def _table_jacobians(
+    links: Chain, chunks: Sequence[Tensor]
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """One hidden layer, one model, for every chunk (n, n_in) of points.
+
+    Yields the Jacobians (k, n_out, n_in) of the k different masks and the mask (n,) that each
+    point has, or those of the n points and None.
+    """
     first, last = links.weights[0][0], links.weights[1][0]
     negative, positive = links.slopes[0]
     table = (last.T[:, :, None] * first[:, None, :]).flatten(1)
     base = negative * (last @ first).flatten()
+    powers = 2.0 ** torch.arange(len(first), dtype=torch.float64, device=first.device)
     for points in chunks:
         before = points @ first.T
         if links.biases[0] is not None:
             before += links.biases[0]
-        flat = (before > 0).to(torch.float64) @ table
+        masks, inverse = (before > 0).to(torch.float64), None
+        if len(first) <= _FEW_UNITS:
+            masks, inverse = _distinct(masks, powers)
+        flat = masks @ table
         if positive - negative != 1:
             flat *= positive - negative
         if negative:
             flat += base
-        yield flat.view(len(points), len(last), -1)
+        yield flat.view(len(flat), len(last), -1), inverse
 
 
-def _deep_jacobians(links: Chain, chunks: Sequence[Tensor]) -> Iterator[Tensor]:
-    """Any depth: (n, n_out, n_in) for every chunk (n, n_in) of points."""
+def _distinct(masks: Tensor, powers: Tensor) -> tuple[Tensor, Tensor]:
+    """The different rows among (n, width), and which of them each row is."""
+    codes, inverse = torch.unique(masks @ powers, return_inverse=True)
+    where = torch.empty_like(inverse[: len(codes)])
+    where[inverse] = torch.arange(len(inverse), device=inverse.device)
+    return masks[where], inverse
+
+
+def _deep_jacobians(links: Chain, chunks: Sequence[Tensor]) -> Iterator[tuple[Tensor, None]]:
+    """Any depth, one model: (n, n_out, n_in) for every chunk (n, n_in) of points."""
     for points in chunks:
         slopes, hidden = [], points
         for weight, bias, (negative, positive) in zip(
@@ -195,20 +240,18 @@ def _deep_jacobians(links: Chain, chunks: Sequence[Tensor]) -> Iterator[Tensor]:
         product = links.weights[-1].expand(len(points), -1, -1)
         for weight, slope in zip(links.weights[-2::-1], slopes[::-1], strict=True):
             product = (product * slope[:, None, :]) @ weight[0]
-        yield product
+        yield product, None
 
 
-def operator_norms(jacobians: Tensor, norms: Sequence[str]) -> dict[str, Tensor]:
-    """Norm -> (n,) of the matrices (n, n_out, n_in)."""
-    values = {}
-    for norm in norms:
-        if norm == "l2":
-            wide = jacobians.shape[-1] >= jacobians.shape[-2]
-            short = jacobians if wide else jacobians.mT
-            values[norm] = torch.linalg.eigvalsh(short @ short.mT)[:, -1].clamp_min(0).sqrt()
-        else:
-            values[norm] = jacobians.abs().sum(-1 if norm == "linf" else -2).amax(-1)
-    return values
+def gram(matrices: Tensor) -> Tensor:
+    """J J^T or J^T J of every matrix (n, n_out, n_in), whichever is smaller."""
+    short = matrices if matrices.shape[-1] >= matrices.shape[-2] else matrices.mT
+    return short @ short.mT
+
+
+def sum_norm(matrices: Tensor, norm: str) -> Tensor:
+    """The "linf" or "l1" operator norm (n,) of every matrix (n, n_out, n_in)."""
+    return matrices.abs().sum(-1 if norm == "linf" else -2).amax(-1)
 
 
 def _module_norms(stack: ModelStack, points: Tensor, norms: Sequence[str]) -> dict[str, Tensor]:
@@ -218,11 +261,12 @@ def _module_norms(stack: ModelStack, points: Tensor, norms: Sequence[str]) -> di
     size = max(1, _CHUNK // (points[0].numel() * 8 * min(outputs, _MANY_OUTPUTS)))
     parts = []
     for chunk in points.split(size):
-        few = outputs <= _MANY_OUTPUTS
-        part = {}
+        part, few = {}, outputs <= _MANY_OUTPUTS
         if "l2" in norms:
-            values = operator_norms(rows(function, chunk, outputs), ["l2"])["l2"] if few else None
-            part["l2"] = values if few else _lanczos_norm(function, chunk)
+            if few:
+                part["l2"] = largest_eigenvalue(gram(rows(function, chunk, outputs))).sqrt()
+            else:
+                part["l2"] = _lanczos_norm(function, chunk)
         if set(norms) - {"l2"}:
             part |= _sum_norms(function, chunk, outputs)
         parts.append(part)
@@ -262,15 +306,19 @@ def _lanczos_norm(function, points: Tensor) -> Tensor:
         _, push = vjp(lambda u: pull(u)[0], torch.zeros_like(outputs))
     steps = min(_LANCZOS_STEPS, outputs.shape[1], points[0].numel())
     start = torch.randn(points.shape[1:], dtype=torch.float64, generator=_generator())
-    right, _ = _unit(start.flatten().to(points.device).expand(len(points), -1), [])
+    start = start.flatten().to(points.device).expand(len(points), -1)
+    right, _ = _unit(start, [], points.new_zeros(len(points)))
     rights, lefts = [right], []
     bidiagonal = points.new_zeros(len(points), steps, steps)
+    scale = points.new_zeros(len(points))
     for k in range(steps):
         image = push(rights[k].view_as(points))[0]
-        left, bidiagonal[:, k, k] = _unit(image, lefts)
+        left, bidiagonal[:, k, k] = _unit(image, lefts, 1e-13 * scale)
+        scale = torch.maximum(scale, bidiagonal[:, k, k])
         lefts.append(left)
         if k + 1 < steps:
-            right, bidiagonal[:, k, k + 1] = _unit(pull(left)[0].flatten(1), rights)
+            image = pull(left)[0].flatten(1)
+            right, bidiagonal[:, k, k + 1] = _unit(image, rights, 1e-13 * scale)
             rights.append(right)
     return torch.linalg.matrix_norm(bidiagonal, ord=2)
 
@@ -279,10 +327,16 @@ def _generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-def _unit(vectors: Tensor, basis: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Vectors (n, d) made orthogonal to ``basis`` and of length 1 or 0, and their lengths (n,)."""
+def _unit(vectors: Tensor, basis: list[Tensor], floor: Tensor) -> tuple[Tensor, Tensor]:
+    """Vectors (n, d) made orthogonal to ``basis``, of length 1, and the lengths (n,) they had.
+
+    What is shorter than ``floor`` (n,) is rounding noise: the Krylov space is complete. It
+    becomes 0.
+    """
     for _ in range(2 if basis else 0):
         known = torch.stack(basis, 1)
         vectors = vectors - (known.mT @ (known @ vectors[:, :, None])).squeeze(-1)
     length = torch.linalg.vector_norm(vectors, dim=-1)
-    return vectors / torch.where(length > 0, length, 1.0)[:, None], length
+    length = torch.where(length > floor, length, 0.0)
+    found = (length > 0)[:, None]
+    return torch.where(found, vectors / torch.where(found, length[:, None], 1.0), 0.0), length
