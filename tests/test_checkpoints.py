@@ -1,0 +1,51 @@
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from lipdescent import checkpoints
+from lipdescent.checkpoints import Checkpoints, empty_epochs
+
+
+def some():
+    return Checkpoints(
+        state={"0.weight": torch.arange(24.0).view(2, 3, 2, 2)},
+        epoch=torch.tensor([0, 4]),
+        label_noise=torch.tensor([0.0, 0.1, 0.2], dtype=torch.float64),
+        seed=torch.tensor([0, 1, 2]),
+        stopped_epoch=empty_epochs(3),
+        diverged_epoch=empty_epochs(3),
+        about={"width": 2},
+    )
+
+
+def test_round_trip_and_flat_order(tmp_path):
+    path = tmp_path / "a" / "run.safetensors"
+    checkpoints.write(path, some())
+    again = checkpoints.read(path)
+    assert again.about == {"width": 2}
+    assert again.num_replicas == 3
+    assert torch.equal(again.flat_state()["0.weight"][3 + 1], some().state["0.weight"][1, 1])
+    assert list(path.parent.iterdir()) == [path]  # nothing temporary stays
+
+
+@pytest.mark.parametrize("keep", [0, 5, 100, -1])
+def test_truncated_files_are_named(tmp_path, keep):
+    path = tmp_path / "run.safetensors"
+    checkpoints.write(path, some())
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ValueError, match=r"run.safetensors: truncated or not a safetensors file"):
+        checkpoints.read(path)
+
+
+def test_a_foreign_safetensors_file_is_named(tmp_path):
+    path = tmp_path / "resnet.safetensors"
+    save_file({"fc.weight": torch.zeros(2)}, path)
+    with pytest.raises(ValueError, match=r"resnet.safetensors: not a checkpoint file"):
+        checkpoints.read(path)
+
+
+def test_a_pickle_is_refused(tmp_path):
+    path = tmp_path / "model.pt"
+    torch.save({"w": torch.zeros(2)}, path)
+    with pytest.raises(ValueError, match=r"model.pt"):
+        checkpoints.read(path)

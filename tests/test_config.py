@@ -1,0 +1,129 @@
+"""Every mistake stops before any job, with the key, the value and what is allowed."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lipdescent import config as study_config
+from lipdescent.config import ConfigError, Run, prepare, runs, seed_block
+
+ROOT = Path(__file__).parent.parent
+DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
+FIGURES = [p.stem[5:] for p in (ROOT / "scripts").glob("plot_*.py")]
+
+
+def check(change=None, **entries):
+    config = copy.deepcopy(DEFAULT)
+    for path, value in {**(change or {}), **entries}.items():
+        *parents, last = path.split(".")
+        section = config
+        for name in parents:
+            section = section[name]
+        section[last] = value
+    return prepare(config, schema=SCHEMA, figures=FIGURES)
+
+
+def test_the_default_study_is_valid_and_has_360_models():
+    config = check()
+    assert len(config["grid"]["width"]) >= 12
+    assert len(config["grid"]["epoch"]) == 12
+    models = sum(len(run.seeds) for run in runs(config)) * len(config["grid"]["label_noise"])
+    assert models == 360
+
+
+def test_the_given_configuration_is_not_changed():
+    before = copy.deepcopy(DEFAULT)
+    check()
+    assert before == DEFAULT
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bouns": {}}, r"unknown key 'bouns' \(did you mean 'bounds'\?\); known: .*figures"),
+        ({"grid.widht": [4]}, r"'grid.widht' \(did you mean 'grid.width'\?\)"),
+        ({"training.momentun": 0.9}, "did you mean 'training.momentum'"),
+        ({"grid.width": [-4]}, r"grid.width.0 = -4: allowed is at least 1"),
+        ({"grid.width": []}, r"grid.width = \[\]: allowed is a list of at least 1"),
+        ({"grid.width": ["4"]}, r"grid.width.0 = '4': allowed is of type integer"),
+        ({"grid.label_noise": [1.5]}, r"grid.label_noise.0 = 1.5: allowed is at most 1"),
+        ({"grid.label_noise": [-0.1]}, r"label_noise.0 = -0.1: allowed is at least 0"),
+        ({"grid.epoch": [0, 5, 3]}, r"grid.epoch = \[0, 5, 3\]: allowed is an increasing list"),
+        ({"grid.seed": [1, 2, 1]}, r"grid.seed = \[1, 2, 1\]: 1 is there twice"),
+        ({"grid.dataset": ["mnist2d"]}, r"unknown grid.dataset 'mnist2d'.*known: .*mnist1d"),
+        ({"grid.architecture": ["mpl"]}, r"unknown grid.architecture 'mpl'.*known: mlp"),
+        ({"architectures.mlp": {"module": "mpl"}}, r"architectures.mlp.module 'mpl'.*known: .*mlp"),
+        ({"training.loss": "crossentropy"}, r"training.loss 'crossentropy'.*cross_entropy"),
+        ({"training.schedule": "cosin"}, r"training.schedule 'cosin'.*cosine"),
+        ({"training.optimizer": "lbfgs"}, r"training.optimizer = 'lbfgs': allowed is one of"),
+        ({"training.learning_rate": 0}, r"learning_rate = 0: allowed is more than 0"),
+        ({"training.momentum": 1.0}, r"momentum = 1.0: allowed is less than 1"),
+        ({"training.batch_size": 0}, r"batch_size = 0: allowed is at least 1"),
+        ({"bounds": {"upper_lipspd": {}}}, r"unknown bounds 'upper_lipspd'.*known: "),
+        ({"bounds": {"lower_jacobian": {"norms": ["l3"]}}}, r"norms.0 = 'l3': allowed is one of"),
+        ({"figures": ["double_decent"]}, r"figures 'double_decent' \(did you mean 'double_descent'"),
+        ({"noise_maker": "flip"}, r"noise_maker 'flip'.*known: .*bernoulli_flip"),
+        ({"device": "gpu"}, r"device = 'gpu': allowed"),
+        ({"study": "a/b"}, r"study = 'a/b': allowed"),
+        ({"statistics.confidence": 2}, r"confidence = 2: allowed is less than 1"),
+        ({"training.stopping": {"gradient_norm": 0}}, r"gradient_norm = 0: allowed is more than 0"),
+    ],
+)
+def test_mistakes_are_named(change, message):
+    with pytest.raises(ConfigError, match=message):
+        check(change)
+
+
+def test_every_mistake_is_told_at_once():
+    with pytest.raises(ConfigError) as error:
+        check({"grid.width": [-1], "training.batch_size": 0})
+    assert len(str(error.value).splitlines()) == 2
+
+
+def test_null_takes_an_entry_out_of_the_default_study():
+    assert "lower_jacobian" not in check({"bounds.lower_jacobian": None})["bounds"]
+
+
+def test_blocks_of_seeds_are_stable_when_seeds_are_added():
+    few = {run.path for run in runs(check({"grid.seed": list(range(6))}))}
+    more = {run.path for run in runs(check({"grid.seed": list(range(12))}))}
+    assert few < more
+
+
+@pytest.mark.parametrize(
+    ("seeds", "name"), [([0, 1, 2], "0-2"), ([3], "3-3"), ([0, 2, 7], "0_2_7")]
+)
+def test_seed_block_names(seeds, name):
+    assert seed_block(seeds) == name
+    assert Run("d", "a", 8, tuple(seeds)).path == f"d/a/width=8/seeds={name}"
+
+
+def test_cuda_asked_for_and_absent(monkeypatch):
+    monkeypatch.setattr(study_config, "visible_gpus", lambda: 0)
+    with pytest.raises(ConfigError, match=r"device = 'cuda': .* 0 CUDA devices; allowed.*auto, cpu"):
+        study_config.check_device("cuda", local=True)
+    study_config.check_device("cuda", local=False)  # a cluster's nodes may have what we lack
+    study_config.check_device("auto", local=True)
+    monkeypatch.setattr(study_config, "visible_gpus", lambda: 1)
+    study_config.check_device("cuda:0", local=True)
+    with pytest.raises(ConfigError, match=r"cuda:1.*allowed here: auto, cpu, cuda:0"):
+        study_config.check_device("cuda:1", local=True)
+
+
+def test_an_architecture_may_train_in_its_own_way():
+    config = check({"architectures.mlp": {"module": "mlp", "training": {"learning_rate": 0.5}}})
+    assert study_config.training_options(config, "mlp")["learning_rate"] == 0.5
+    assert study_config.training_options(config, "mlp")["batch_size"] == 100
+    assert study_config.build_options(config, "mlp") == {}
+
+
+@pytest.mark.parametrize("overlay", sorted((ROOT / "config/studies").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_study_is_valid(overlay):
+    from snakemake.utils import update_config
+
+    config = copy.deepcopy(DEFAULT)
+    update_config(config, yaml.safe_load(overlay.read_text()))
+    assert prepare(config, schema=SCHEMA, figures=FIGURES)["study"] != "default"

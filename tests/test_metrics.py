@@ -1,0 +1,45 @@
+"""Against plain PyTorch, one model at a time."""
+
+import torch
+from torch import nn
+
+from lipdescent import losses, metrics
+from lipdescent.architectures import mlp
+
+
+def build():
+    return mlp.build(7, input_shape=(4,), num_classes=3)
+
+
+def test_metrics_equal_plain_pytorch(make_stack, generator, monkeypatch):
+    stack = make_stack(build, 5, (4,), dtype=torch.float64)
+    initial = make_stack(build, 5, (4,), seed=1, dtype=torch.float64).state
+    inputs = {
+        s: torch.randn(n, 4, dtype=torch.float64, generator=generator)
+        for s, n in (("train", 20), ("test", 11))
+    }
+    clean = {s: torch.randint(3, (len(x),), generator=generator) for s, x in inputs.items()}
+    noisy = torch.randint(3, (5, 20), generator=generator)
+    monkeypatch.setattr(metrics, "CHUNK_BYTES", 3000)  # several chunks
+    found = {
+        m.quantity: m.values
+        for m in metrics.measure(
+            stack, inputs=inputs, noisy_labels=noisy, clean_labels=clean, initial=initial,
+            loss=losses.cross_entropy, num_classes=3,
+        )
+    }  # fmt: skip
+    for i in range(5):
+        state = {name: tensor[i] for name, tensor in stack.state.items()}
+        for name, x, y in (
+            ("train_{}", inputs["train"], noisy[i]),
+            ("train_{}_clean", inputs["train"], clean["train"]),
+            ("test_{}", inputs["test"], clean["test"]),
+        ):
+            logits = torch.func.functional_call(stack.module, state, (x,))
+            torch.testing.assert_close(
+                found[name.format("loss")][i], nn.functional.cross_entropy(logits, y)
+            )
+            accuracy = (logits.argmax(1) == y).double().mean()
+            torch.testing.assert_close(found[name.format("accuracy")][i], accuracy)
+        distance = torch.cat([(state[n] - initial[n][i]).flatten() for n in state]).norm()
+        torch.testing.assert_close(found["distance_from_init"][i], distance)

@@ -1,0 +1,24 @@
+import sys
+
+import pytest
+
+from lipdescent import names
+
+
+def test_known_lists_public_modules_and_functions():
+    assert "mnist1d" in names.known("datasets")
+    assert not any(name.startswith("_") for name in names.known("bounds"))
+    assert "cross_entropy" in names.known("losses")
+
+
+def test_resolve():
+    assert names.resolve("architectures", "mlp") is sys.modules["lipdescent.architectures.mlp"]
+    assert names.resolve_function("losses", "cross_entropy").__name__ == "cross_entropy"
+
+
+@pytest.mark.parametrize("resolve", [names.resolve, names.resolve_function])
+def test_unknown_names_list_the_known_ones(resolve):
+    package = "datasets" if resolve is names.resolve else "losses"
+    known = names.known(package)[0]
+    with pytest.raises(ValueError, match=rf"'nonsense'.*known: .*{known}"):
+        resolve(package, "nonsense")
