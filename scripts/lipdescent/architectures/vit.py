@@ -13,44 +13,46 @@ from torch.nn.functional import scaled_dot_product_attention
 from lipdescent.architectures._blocks import Residual, image_side
 
 
-class PatchTokens(nn.Module):
-    """Images (n, channels, side, side) -> tokens (n, 1 + patches, width), the class token first."""
+class Patches(nn.Module):
+    """Images (n, channels, side, side) -> patches as vectors (n, patches, patch**2 * channels)."""
 
-    def __init__(self, width: int, *, channels: int, side: int, patch: int) -> None:
+    def __init__(self, patch: int) -> None:
         super().__init__()
-        features = channels * patch**2
         self.patch = patch
-        self.embed = nn.Sequential(
-            nn.LayerNorm(features), nn.Linear(features, width), nn.LayerNorm(width)
-        )
-        self.class_token = nn.Parameter(torch.randn(1, 1, width))
-        self.position = nn.Parameter(torch.randn(1, 1 + (side // patch) ** 2, width))
 
     def forward(self, images: Tensor) -> Tensor:
-        n, channels, side, _ = images.shape
-        grid, p = side // self.patch, self.patch
-        patches = images.reshape(n, channels, grid, p, grid, p).permute(0, 2, 4, 3, 5, 1)
-        tokens = self.embed(patches.reshape(n, grid**2, p * p * channels))
-        class_token = self.class_token.expand(n, -1, -1)
+        p = self.patch
+        patches = images.unflatten(3, (-1, p)).unflatten(
+            2, (-1, p)
+        )  # n, channels, rows, p, cols, p
+        return patches.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
+
+
+class Positions(nn.Module):
+    """Put the class token before tokens (n, tokens, width) and add what is learnt per position."""
+
+    def __init__(self, tokens: int, width: int) -> None:
+        super().__init__()
+        self.class_token = nn.Parameter(torch.randn(1, width))
+        self.position = nn.Parameter(torch.randn(1 + tokens, width))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        class_token = self.class_token.expand(len(tokens), 1, -1)
         return torch.cat([class_token, tokens], dim=1) + self.position
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention of normalised tokens (n, tokens, width)."""
+    """Queries, keys and values (n, tokens, 3 heads d) -> mixed values (n, tokens, heads d)."""
 
-    def __init__(self, width: int, *, heads: int, head_width: int) -> None:
+    def __init__(self, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.norm = nn.LayerNorm(width)
-        self.queries_keys_values = nn.Linear(width, 3 * heads * head_width, bias=False)
-        self.out = nn.Linear(heads * head_width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         n, tokens, _ = x.shape
-        qkv = self.queries_keys_values(self.norm(x)).reshape(n, tokens, 3, self.heads, -1)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()  # each (n, heads, tokens, head_width)
-        mixed = scaled_dot_product_attention(q, k, v)
-        return self.out(mixed.transpose(1, 2).reshape(n, tokens, -1))
+        parts = x.reshape(n, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = parts.unbind()  # each (n, heads, tokens, d)
+        return scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, tokens, -1)
 
 
 class ClassToken(nn.Module):
@@ -86,11 +88,23 @@ def build(
             f"wrong image size for the patches: {side} x {side}, "
             f"allowed are multiples of patch = {patch}"
         )
-    layers: list[nn.Module] = [PatchTokens(width, channels=channels, side=side, patch=patch)]
+    features, inner = channels * patch**2, heads * head_width
+    layers: list[nn.Module] = [
+        Patches(patch),
+        nn.LayerNorm(features),
+        nn.Linear(features, width),
+        nn.LayerNorm(width),
+        Positions((side // patch) ** 2, width),
+    ]
     for _ in range(blocks):
+        attention = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, 3 * inner, bias=False),
+            SelfAttention(heads),
+            nn.Linear(inner, width),
+        )
         feed_forward = nn.Sequential(
             nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
         )
-        layers.append(Residual(SelfAttention(width, heads=heads, head_width=head_width)))
-        layers.append(Residual(feed_forward))
+        layers += [Residual(attention), Residual(feed_forward)]
     return nn.Sequential(*layers, nn.LayerNorm(width), ClassToken(), nn.Linear(width, num_classes))

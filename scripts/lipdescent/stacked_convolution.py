@@ -1,0 +1,252 @@
+"""Convolutions and max pools of a stack of networks, each with its own weights and batch.
+
+On a CPU a convolution of few channels is a batched matrix product per model: activations lie in
+memory as (models, height, channels, width, batch), so that the patches of a row of pixels are one
+strided matrix (kernel height * kernel width * channels, width * batch) over a copy of the
+activations shifted once per kernel column. Elsewhere all models are one grouped convolution.
+benchmarks/image_stacking.py compares them.
+
+Shapes outside are always (models, batch, channels, *space); what is said above is the order in
+memory, which elementwise operations keep.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+
+class Geometry(NamedTuple):
+    """Kernel, stride and zero padding along height and width."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+
+    def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        return tuple(
+            (n + 2 * p - k) // s + 1
+            for n, k, s, p in zip(size, self.kernel, self.stride, self.padding, strict=True)
+        )
+
+
+def _shifted(x: Tensor, geometry: Geometry) -> Tensor:
+    """Rows ready for :func:`_patches`: (models, height + padding, kernel width, C, out width, B).
+
+    ``x`` is (models, height, C, width, B). Entry [r, y, j, c, i] is the pixel that column j of the
+    kernel sees when it computes column i of the output, zero outside the image.
+    """
+    (_, taps), (_, step), (pad_rows, pad) = geometry
+    models, height, channels, width, batch = x.shape
+    columns = geometry.output_size((height, width))[1]
+    if taps == 1 and step == 1 and pad == 0 and pad_rows == 0:
+        return x.contiguous().unsqueeze(2)
+    out = x.new_empty(models, height + 2 * pad_rows, taps, channels, columns, batch)
+    if pad_rows:
+        out[:, :pad_rows] = 0
+        out[:, height + pad_rows :] = 0
+    inside = out[:, pad_rows : pad_rows + height]
+    for j in range(taps):
+        first = min(max(0, -((j - pad) // step)), columns)  # first column that sees the image
+        last = max(first, min(columns, (width - 1 + pad - j) // step + 1))
+        inside[:, :, j, :, :first] = 0
+        inside[:, :, j, :, last:] = 0
+        if last > first:
+            begin = first * step + j - pad
+            end = (last - 1) * step + j - pad + 1
+            inside[:, :, j, :, first:last] = x[:, :, :, begin:end:step]
+    return out
+
+
+def _patches(shifted: Tensor, geometry: Geometry, rows: int) -> Tensor:
+    """View of one model's :func:`_shifted`: (out height, kernel size * C, out width * B)."""
+    _, taps, channels, columns, batch = shifted.shape
+    row = taps * channels * columns * batch
+    return shifted.as_strided(
+        (rows, geometry.kernel[0] * taps * channels, columns * batch),
+        (geometry.stride[0] * row, columns * batch, 1),
+        shifted.storage_offset(),
+    )
+
+
+def _multiply(matrices: Tensor, shifted: Tensor, geometry: Geometry, size) -> Tensor:
+    """``matrices`` (models, out, kernel size * C) times the patches: (models, H, out, W, B)."""
+    models, out_channels, _ = matrices.shape
+    rows, columns = size
+    batch = shifted.shape[-1]
+    out = shifted.new_empty(models, rows, out_channels, columns * batch)
+    for r in range(models):
+        matrix = matrices[r].expand(rows, -1, -1)
+        torch.bmm(matrix, _patches(shifted[r], geometry, rows), out=out[r])
+    return out.unflatten(-1, (columns, batch))
+
+
+class _Convolution(torch.autograd.Function):
+    """x (models, H, C, W, B), weight (models, out, C, kh, kw), bias (models, out) or None."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+        size = geometry.output_size((x.shape[1], x.shape[3]))
+        shifted = _shifted(x, geometry)
+        matrices = weight.permute(0, 1, 3, 4, 2).flatten(2)
+        out = _multiply(matrices, shifted, geometry, size)
+        if bias is not None:
+            out += bias[:, None, :, None, None]
+        ctx.save_for_backward(shifted, weight)
+        ctx.geometry, ctx.size, ctx.input_shape = geometry, size, x.shape
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        shifted, weight = ctx.saved_tensors
+        grad = grad.contiguous()
+        grad_x = grad_weight = grad_bias = None
+        if ctx.needs_input_grad[1]:
+            grad_weight = _weight_gradient(grad, shifted, weight, ctx.geometry)
+        if ctx.needs_input_grad[2]:
+            grad_bias = grad.sum((1, 3, 4))
+        if ctx.needs_input_grad[0]:
+            grad_x = _input_gradient(grad, weight, ctx.geometry, ctx.input_shape)
+        return grad_x, grad_weight, grad_bias, None
+
+
+def _weight_gradient(grad: Tensor, shifted: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+    models, out_channels, channels, *kernel = weight.shape
+    rows = grad.shape[1]
+    total = torch.stack(
+        [
+            torch.bmm(grad[r].flatten(2), _patches(shifted[r], geometry, rows).mT).sum(0)
+            for r in range(models)
+        ]
+    )
+    return total.view(models, out_channels, *kernel, channels).permute(0, 1, 4, 2, 3)
+
+
+def _input_gradient(grad: Tensor, weight: Tensor, geometry: Geometry, shape) -> Tensor:
+    kernel, stride, padding = geometry
+    reach = tuple(k - 1 - p for k, p in zip(kernel, padding, strict=True))
+    if stride == (1, 1) and min(reach) >= 0:  # a convolution with the kernel turned around
+        turned = Geometry(kernel, stride, reach)
+        matrices = weight.flip(3, 4).permute(0, 2, 3, 4, 1).flatten(2)
+        return _multiply(matrices, _shifted(grad, turned), turned, (shape[1], shape[3]))
+    models, height, channels, width, batch = shape
+    rows, columns = grad.shape[1], grad.shape[3]
+    matrices = weight.permute(0, 3, 4, 2, 1).flatten(1, 3)  # (models, kernel size * C, out)
+    by_patch = torch.matmul(matrices.unsqueeze(1), grad.flatten(3))
+    by_patch = by_patch.view(models, rows, *kernel, channels, columns, batch)
+    padded = [n + 2 * p for n, p in zip((height, width), padding, strict=True)]
+    out = grad.new_zeros(models, padded[0], channels, padded[1], batch)
+    for i in range(kernel[0]):
+        row = slice(i, i + stride[0] * (rows - 1) + 1, stride[0])
+        for j in range(kernel[1]):
+            column = slice(j, j + stride[1] * (columns - 1) + 1, stride[1])
+            out[:, row, :, column] += by_patch[:, :, i, j]
+    return out[:, padding[0] : padding[0] + height, :, padding[1] : padding[1] + width]
+
+
+def convolve(module: nn.Conv1d | nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None):
+    """Every model's convolution of its own batch.
+
+    Parameters
+    ----------
+    module : gives stride, padding, dilation and groups; its weights are not read.
+    x : (models, batch, channels, *space), one space axis for Conv1d, two for Conv2d.
+    weight, bias : as the module's, with a leading axis of models.
+
+    Returns
+    -------
+    (models, batch, out channels, *output space).
+    """
+    plain = module.groups == 1 and set(module.dilation) == {1} and module.padding_mode == "zeros"
+    if x.device.type != "cpu" or not plain or isinstance(module.padding, str):
+        return _grouped(module, x, weight, bias)
+    flat = isinstance(module, nn.Conv1d)
+    if flat:  # an image of height 1
+        x, weight = x.unsqueeze(3), weight.unsqueeze(3)
+    kernel, stride, padding = (
+        (neutral, value[0]) if flat else tuple(value)
+        for neutral, value in ((1, module.kernel_size), (1, module.stride), (0, module.padding))
+    )
+    geometry = Geometry(kernel, stride, padding)
+    if min(geometry.output_size(tuple(x.shape[3:]))) < 1:
+        raise ValueError(f"{module}: the image is smaller than the kernel, {tuple(x.shape[3:])}")
+    out = _Convolution.apply(x.permute(0, 3, 2, 4, 1), weight, bias, geometry)
+    out = out.permute(0, 4, 2, 1, 3)
+    return out.squeeze(3) if flat else out
+
+
+def _grouped(module, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """One convolution with a group (or ``module.groups`` of them) per model."""
+    models = x.shape[0]
+    channels_of_all = x.transpose(0, 1).flatten(1, 2)
+    if module.padding_mode != "zeros":
+        raise TypeError(f"{module}: padding_mode {module.padding_mode!r}; allowed is 'zeros'")
+    function = nn.functional.conv1d if isinstance(module, nn.Conv1d) else nn.functional.conv2d
+    out = function(
+        channels_of_all,
+        weight.flatten(0, 1),
+        None if bias is None else bias.flatten(),
+        stride=module.stride,
+        padding=module.padding,
+        dilation=module.dilation,
+        groups=models * module.groups,
+    )
+    return out.unflatten(1, (models, -1)).transpose(0, 1)
+
+
+class _MaxAlong(torch.autograd.Function):
+    """Maximum over windows of ``size`` along ``dim``; the first of equal entries gets the slope."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, dim: int, size: int) -> Tensor:
+        parts = _windows(x, dim, size)
+        out = torch.maximum(parts[0], parts[1])
+        for part in parts[2:]:
+            torch.maximum(out, part, out=out)
+        ctx.save_for_backward(x, out)
+        ctx.dim, ctx.window = dim, size
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        x, out = ctx.saved_tensors
+        slope = torch.empty_like(x)
+        covered = out.shape[ctx.dim] * ctx.window
+        if covered < x.shape[ctx.dim]:
+            slope.narrow(ctx.dim, covered, x.shape[ctx.dim] - covered).zero_()
+        left = grad
+        pairs = zip(
+            _windows(x, ctx.dim, ctx.window), _windows(slope, ctx.dim, ctx.window), strict=True
+        )
+        for i, (part, target) in enumerate(pairs):
+            if i == ctx.window - 1:
+                target.copy_(left)
+                break
+            torch.mul(left, part == out, out=target)
+            left = left - target
+        return slope, None, None
+
+
+def _windows(x: Tensor, dim: int, size: int) -> tuple[Tensor, ...]:
+    """Views of the first, second, ... entry of every whole window of ``size`` along ``dim``."""
+    count = x.shape[dim] // size
+    return x.narrow(dim, 0, count * size).unflatten(dim, (count, size)).unbind(dim + 1)
+
+
+def max_pool(x: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Max pool of (models, batch, channels, *space) over windows that do not overlap.
+
+    Columns first, then rows: among equal pixels the first in reading order gets the slope, as in
+    ``torch.nn.functional.max_pool2d``.
+    """
+    for axis in reversed(range(len(size))):
+        if x.shape[3 + axis] < size[axis]:
+            raise ValueError(f"max pool of {size} on an image of {tuple(x.shape[3:])}")
+        if size[axis] > 1:
+            x = _MaxAlong.apply(x, 3 + axis, size[axis])
+    return x

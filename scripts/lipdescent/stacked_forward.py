@@ -1,0 +1,264 @@
+"""Forward pass of a stack of networks, each with its own weights, batch and statistics.
+
+The structure is walked layer by layer: convolutions, linear layers, normalisations and pools of
+all models are one operation each; what is unknown is vectorised by ``torch.func.vmap``. Autograd
+differentiates it: models share nothing, so the gradient of the sum of their losses with respect
+to a stacked parameter is every model's own gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from lipdescent.architectures._blocks import Residual
+from lipdescent.stacked_convolution import convolve, max_pool
+
+ELEMENTWISE = (
+    nn.ELU,
+    nn.GELU,
+    nn.Identity,
+    nn.LeakyReLU,
+    nn.Sigmoid,
+    nn.SiLU,
+    nn.Softplus,
+    nn.Tanh,
+)
+DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+
+
+def stacked_forward(
+    module: nn.Module, state: dict[str, Tensor], inputs: Tensor, *, train: bool
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Outputs of every model on its own batch.
+
+    Parameters
+    ----------
+    module : the structure; neither its weights nor its mode matter.
+    state : parameter or buffer name -> (models, *shape).
+    inputs : (models, batch, *input_shape); ``expand`` shared inputs.
+    train : normalise with the statistics of each model's batch, else with the running ones.
+
+    Returns
+    -------
+    outputs (models, batch, num_classes), differentiable in ``state`` and ``inputs``, and the
+    buffers that training changes (BatchNorm's statistics), by name; empty if ``train`` is False.
+
+    Raises
+    ------
+    TypeError
+        For a layer that draws random numbers in training (dropout).
+    """
+    run = _Run(state, train)
+    return run(module, "", inputs), run.buffers
+
+
+class _Run:
+    """One pass: the stacked tensors, the mode, and the new buffers as they arise."""
+
+    def __init__(self, state: dict[str, Tensor], train: bool) -> None:
+        self.state, self.train = state, train
+        self.buffers: dict[str, Tensor] = {}
+
+    def tensor(self, path: str, name: str) -> Tensor | None:
+        return self.state.get(_join(path, name))
+
+    def __call__(self, module: nn.Module, path: str, x: Tensor) -> Tensor:
+        kind = type(module)
+        known = LAYERS.get(kind) or LAYERS.get(f"{kind.__module__}.{kind.__qualname__}")
+        if known is not None:
+            return known(self, module, path, x)
+        if kind in ELEMENTWISE:
+            return module(x)
+        return _unknown(self, module, path, x)
+
+    def sequence(self, module: nn.Module, path: str, names: list[str], x: Tensor) -> Tensor:
+        """Children in this order. ReLU and a max pool exchange: the pool leaves less to do."""
+        names = list(names)
+        for i in range(len(names) - 1):
+            first, second = (getattr(module, name) for name in names[i : i + 2])
+            if type(first) is nn.ReLU and _is_tiling(second):
+                names[i : i + 2] = names[i + 1], names[i]
+        for name in names:
+            x = self(getattr(module, name), _join(path, name), x)
+        return x
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _is_tiling(module: nn.Module) -> bool:
+    """True for a max pool whose windows lie side by side."""
+    return (
+        type(module) in (nn.MaxPool1d, nn.MaxPool2d)
+        and _pair(module, module.kernel_size) == _pair(module, module.stride)
+        and set(_pair(module, module.padding)) == {0}
+        and set(_pair(module, module.dilation)) == {1}
+        and not module.ceil_mode
+        and not module.return_indices
+    )
+
+
+def _pair(module: nn.Module, value: int | tuple[int, ...]) -> tuple[int, ...]:
+    axes = 1 if isinstance(module, nn.MaxPool1d) else 2
+    return (value,) * axes if isinstance(value, int) else tuple(value)
+
+
+def _sequential(run: _Run, module: nn.Sequential, path: str, x: Tensor) -> Tensor:
+    return run.sequence(module, path, [name for name, _ in module.named_children()], x)
+
+
+def _residual(run: _Run, module: Residual, path: str, x: Tensor) -> Tensor:
+    branch = run(module.branch, _join(path, "branch"), x)
+    return branch + run(module.skip, _join(path, "skip"), x)
+
+
+def _relu(run: _Run, module: nn.ReLU, path: str, x: Tensor) -> Tensor:
+    return nn.functional.relu(x)  # not in place, whatever the module says
+
+
+def _linear(run: _Run, module: nn.Linear, path: str, x: Tensor) -> Tensor:
+    weight, bias = run.tensor(path, "weight"), run.tensor(path, "bias")
+    flat = x.reshape(x.shape[0], -1, x.shape[-1])
+    out = torch.bmm(weight, flat.mT).mT  # the fast way round for few outputs
+    if bias is not None:
+        out = out + bias.unsqueeze(1)
+    return out.reshape(*x.shape[:-1], -1)
+
+
+def _convolution(run: _Run, module: nn.Conv2d, path: str, x: Tensor) -> Tensor:
+    return convolve(module, x, run.tensor(path, "weight"), run.tensor(path, "bias"))
+
+
+def _max_pool(run: _Run, module: nn.MaxPool2d, path: str, x: Tensor) -> Tensor:
+    if x.device.type == "cpu" and _is_tiling(module):
+        return max_pool(x, _pair(module, module.kernel_size))
+    return _per_sample(module, x)
+
+
+def _batch_norm(run: _Run, module: nn.BatchNorm2d, path: str, x: Tensor) -> Tensor:
+    """Each model's own statistics; the running ones change as PyTorch's do."""
+    mean, var = run.tensor(path, "running_mean"), run.tensor(path, "running_var")
+    over = (1, *range(3, x.ndim))
+    if run.train or mean is None:
+        count = x[0, :, 0].numel()
+        if count < 2:
+            raise ValueError(f"{path} ({module}): batch statistics of a single value per channel")
+        old_mean, old_var = mean, var
+        var, mean = torch.var_mean(x, dim=over, correction=0)
+        if old_mean is not None:
+            _update(run, module, path, (old_mean, old_var), (mean, var * (count / (count - 1))))
+    scale = torch.rsqrt(var + module.eps)
+    weight, bias = run.tensor(path, "weight"), run.tensor(path, "bias")
+    if weight is not None:
+        scale = scale * weight
+    shift = -mean * scale if bias is None else bias - mean * scale
+    shape = (x.shape[0], 1, x.shape[2], *[1] * (x.ndim - 3))
+    return x * scale.view(shape) + shift.view(shape)
+
+
+def _update(run: _Run, module: nn.BatchNorm2d, path: str, old, new) -> None:
+    seen = run.tensor(path, "num_batches_tracked") + 1
+    run.buffers[_join(path, "num_batches_tracked")] = seen
+    momentum = 1 / seen.unsqueeze(1) if module.momentum is None else module.momentum
+    for name, before, now in zip(("running_mean", "running_var"), old, new, strict=True):
+        run.buffers[_join(path, name)] = before + momentum * (now.detach() - before)
+
+
+def _layer_norm(run: _Run, module: nn.LayerNorm, path: str, x: Tensor) -> Tensor:
+    out = nn.functional.layer_norm(x, module.normalized_shape, eps=module.eps)
+    weight, bias = run.tensor(path, "weight"), run.tensor(path, "bias")
+    between = [1] * (x.ndim - 1 - len(module.normalized_shape))
+    for tensor, combine in ((weight, torch.mul), (bias, torch.add)):
+        if tensor is not None:
+            out = combine(out, tensor.view(len(tensor), *between, *module.normalized_shape))
+    return out
+
+
+def _dropout(run: _Run, module: nn.Dropout, path: str, x: Tensor) -> Tensor:
+    if run.train and module.p > 0:
+        raise TypeError(f"{path} ({module}): dropout needs random numbers per replica; set p to 0")
+    return x
+
+
+def _global_average(run: _Run, module: nn.AdaptiveAvgPool2d, path: str, x: Tensor) -> Tensor:
+    if module.output_size in (1, (1, 1)):
+        return x.mean((3, 4), keepdim=True)
+    return _per_sample(module, x)
+
+
+def _average(run: _Run, module: nn.AvgPool2d, path: str, x: Tensor) -> Tensor:
+    if module.kernel_size == x.shape[3] == x.shape[4] and not module.padding:
+        return x.mean((3, 4), keepdim=True)
+    return _per_sample(module, x)
+
+
+def _torchvision_block(*names: str) -> Callable:
+    def forward(run: _Run, module: nn.Module, path: str, x: Tensor) -> Tensor:
+        branch = run.sequence(module, path, list(names), x)
+        if module.downsample is not None:
+            x = run(module.downsample, _join(path, "downsample"), x)
+        return nn.functional.relu(branch + x)
+
+    return forward
+
+
+def _torchvision_resnet(run: _Run, module: nn.Module, path: str, x: Tensor) -> Tensor:
+    stages = [f"layer{i}" for i in range(1, 5)]
+    x = run.sequence(module, path, ["conv1", "bn1", "relu", "maxpool", *stages, "avgpool"], x)
+    return run(module.fc, _join(path, "fc"), x.flatten(2))
+
+
+def _per_sample(module: nn.Module, x: Tensor) -> Tensor:
+    """A layer without weights that treats samples alike: models and batch are one axis."""
+    return module(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+def _unknown(run: _Run, module: nn.Module, path: str, x: Tensor) -> Tensor:
+    for name, part in module.named_modules():
+        if isinstance(part, DROPOUT):
+            _dropout(run, part, _join(path, name), x)
+    start = f"{path}." if path else ""
+    own = {n.removeprefix(start): t for n, t in run.state.items() if n.startswith(start)}
+    buffers = {name for name, _ in module.named_buffers()}
+    own = {name: t.clone() if name in buffers else t for name, t in own.items()}
+    if not own and not any(isinstance(part, BATCH_NORMS) for part in module.modules()):
+        return _per_sample(module, x)
+    was_training = module.training
+    module.train(run.train)
+    try:  # buffers are changed in place, each model's its own
+        out = vmap(lambda s, inputs: functional_call(module, s, (inputs,)))(own, x)
+    finally:
+        module.train(was_training)
+    if run.train:
+        run.buffers.update({start + name: own[name] for name in buffers})
+    return out
+
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+RESNET = "torchvision.models.resnet"
+# Layer type, or its qualified name where the package is only imported on demand -> its pass.
+LAYERS: dict[type | str, Callable[[_Run, nn.Module, str, Tensor], Tensor]] = {
+    nn.Sequential: _sequential,
+    Residual: _residual,
+    nn.ReLU: _relu,
+    nn.Linear: _linear,
+    nn.Conv1d: _convolution,
+    nn.Conv2d: _convolution,
+    nn.MaxPool1d: _max_pool,
+    nn.MaxPool2d: _max_pool,
+    nn.AvgPool2d: _average,
+    nn.AdaptiveAvgPool2d: _global_average,
+    nn.LayerNorm: _layer_norm,
+    **dict.fromkeys(BATCH_NORMS, _batch_norm),
+    **dict.fromkeys(DROPOUT, _dropout),
+    f"{RESNET}.BasicBlock": _torchvision_block("conv1", "bn1", "relu", "conv2", "bn2"),
+    f"{RESNET}.Bottleneck": _torchvision_block(
+        "conv1", "bn1", "relu", "conv2", "bn2", "relu", "conv3", "bn3"
+    ),
+    f"{RESNET}.ResNet": _torchvision_resnet,
+}
