@@ -1,0 +1,81 @@
+"""Fully connected network with a Lipschitz constant that cannot be exceeded.
+
+Orthonormal weights and GroupSort as in Anil et al. (2019, arXiv 1811.05381) and Béthune et al.
+(2022, arXiv 2104.05097); every layer's norm is at most 1, the last one's ``constant``.
+"""
+
+from __future__ import annotations
+
+import math
+
+from torch import nn
+from torch.nn.utils import parametrizations
+
+from lipdescent.constrained.constraints import Bjorck, L1Rows, Scaled, Spectral, constrain
+from lipdescent.constrained.layers import GroupSort
+
+CONSTRAINTS = ("bjorck", "cayley", "spectral", "spectral_hard", "l1_rows")
+
+
+def build(
+    width: int,
+    *,
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    depth: int = 1,
+    bias: bool = True,
+    constraint: str = "bjorck",
+    order: int = 1,
+    iterations: int = 12,
+    constant: float = 1.0,
+    group_size: int | None = 2,
+    activation: str = "groupsort",
+) -> nn.Sequential:
+    """Network R^input_shape -> R^num_classes with ``depth`` hidden layers of ``width`` units.
+
+    Parameters
+    ----------
+    constraint : "bjorck" (with ``order``, ``iterations``), "cayley" (torch's ``orthogonal``),
+        "spectral" (soft) and "spectral_hard" bound the l2 norm; "l1_rows" the l_inf norm.
+        For the spectral ones every layer's bound is ``constant``, for the others only the last
+        layer's, which makes it the network's.
+    group_size : of the sorted groups; null sorts all.
+    activation : "groupsort" or "relu".
+
+    Raises
+    ------
+    ValueError
+        If the group size does not divide the width, or an option is unknown or out of range.
+    """
+    if group_size is not None and activation == "groupsort" and width % group_size:
+        raise ValueError(f"group_size = {group_size} does not divide width = {width}")
+    if activation not in ("groupsort", "relu"):
+        raise ValueError(f"activation = {activation!r}: allowed are groupsort, relu")
+    sizes = [math.prod(input_shape), *[width] * depth, num_classes]
+    layers: list[nn.Module] = [nn.Flatten()] if len(input_shape) > 1 else []
+    for i in range(depth + 1):
+        linear = nn.Linear(sizes[i], sizes[i + 1], bias=bias)
+        nn.init.orthogonal_(linear.weight)
+        is_last = i == depth
+        own = constant if is_last or constraint.startswith("spectral") else 1.0
+        layers.append(_constrained(linear, constraint, own, order, iterations))
+        if not is_last:
+            layers.append(GroupSort(group_size) if activation == "groupsort" else nn.ReLU())
+    return nn.Sequential(*layers)
+
+
+def _constrained(
+    linear: nn.Linear, constraint: str, constant: float, order: int, iterations: int
+) -> nn.Module:
+    if constraint == "bjorck":
+        return constrain(linear, Bjorck(order=order, iterations=iterations, constant=constant))
+    if constraint == "cayley":
+        orthogonal = parametrizations.orthogonal(
+            linear, orthogonal_map="cayley", use_trivialization=False
+        )
+        return constrain(orthogonal, Scaled(constant=constant))
+    if constraint == "l1_rows":
+        return constrain(linear, L1Rows(constant=constant))
+    if constraint in ("spectral", "spectral_hard"):
+        return constrain(linear, Spectral(constant=constant, soft=constraint == "spectral"))
+    raise ValueError(f"constraint = {constraint!r}: allowed are {', '.join(CONSTRAINTS)}")

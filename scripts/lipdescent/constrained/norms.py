@@ -1,0 +1,96 @@
+"""Differentiable upper bounds on spectral norms, cheap enough for every training step.
+
+They hold in exact arithmetic; :mod:`lipdescent.constrained.plain` covers rounding.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+GRAM_ITERATIONS = 5
+
+
+def spectral_bound(matrix: Tensor, *, iterations: int = GRAM_ITERATIONS) -> Tensor:
+    """Upper bound on the spectral norm of matrices (..., m, n), real or complex: (...).
+
+    Gram iteration (Delattre et al. 2023, arXiv 2305.16173, theorem 3.1): with A = W^H W,
+    |W|_2 <= |A^p|_F^(1 / 2p), p = 2^iterations. It exceeds the norm by a factor of at most
+    min(m, n)^(1 / 4p): 1.038 for 128 x 128 and 5 iterations. 0 for a zero matrix.
+    """
+    if matrix.shape[-2] < matrix.shape[-1]:
+        matrix = matrix.mT
+    # Homogeneous, so a scale that is held constant changes neither value nor gradient, and keeps
+    # squares of very large and very small weights within the range of float32.
+    scale = _nonzero(matrix.detach().abs().amax((-2, -1), keepdim=True))
+    matrix = matrix / scale
+    power = matrix.mH @ matrix
+    logarithm, exponent = torch.zeros_like(scale[..., 0, 0]), 1.0
+    for _ in range(iterations):
+        size = _frobenius(power)
+        logarithm = logarithm + exponent * size.log()
+        power = power / size[..., None, None]
+        power = power @ power
+        exponent /= 2
+    logarithm = logarithm + exponent * _frobenius(power).log()
+    return scale[..., 0, 0] * (logarithm / 2).exp()
+
+
+def simple_bound(matrix: Tensor, gram: Tensor) -> Tensor:
+    """Upper bound (...) on the spectral norm of (..., m, n) with ``gram`` = W^T W at hand.
+
+    The smallest of sqrt(|W|_1 |W|_inf), sqrt(|W^T W|_inf) and sqrt(|W^T W|_F). The second is exact
+    for orthonormal columns, where the first exceeds the norm by up to sqrt(n).
+    """
+    absolute = matrix.abs()
+    rows, columns = absolute.sum(-1).amax(-1), absolute.sum(-2).amax(-1)
+    product = rows * columns
+    product = torch.minimum(product, gram.abs().sum(-1).amax(-1))
+    return _nonzero(torch.minimum(product, _frobenius(gram))).sqrt()
+
+
+def convolution_bound(
+    kernel: Tensor, *, sizes: Sequence[int], padding: Sequence[int], circular: bool
+) -> Tensor:
+    """Upper bound (...) on the norm of a convolution with stride 1, on its real input size.
+
+    Circular padding: exact block diagonalisation by the DFT (Sedghi et al. 2019). Zero padding:
+    the same on a torus on which the padded input never meets its own copy, a superset of the
+    layer, hence an upper bound.
+
+    Parameters
+    ----------
+    kernel : (..., out, in, *kernel sizes).
+    sizes : spatial input size, one per axis.
+    padding : zeros (or wrapped elements) on each side, one per axis.
+    """
+    dims = len(sizes)
+    taps = kernel.shape[-dims:]
+    torus = [n if circular else n + max(p, k - 1 - p) for n, p, k in zip(sizes, padding, taps)]
+    waves = _waves(torus, taps, kernel)
+    flat = kernel.flatten(-dims)  # (..., out, in, taps)
+    symbol = torch.complex(flat @ waves[0], flat @ waves[1])
+    return spectral_bound(symbol.movedim(-1, -3)).amax(-1)
+
+
+def _waves(torus: Sequence[int], taps: Sequence[int], like: Tensor) -> Tensor:
+    """cos and sin (2, taps, frequencies), one of each pair of conjugate frequencies."""
+    frequencies = [range(n) for n in torus]
+    frequencies[-1] = range(torus[-1] // 2 + 1)
+    grid = torch.tensor(list(itertools.product(*frequencies)), dtype=torch.float64)
+    place = torch.tensor(list(itertools.product(*map(range, taps))), dtype=torch.float64)
+    steps = 2 * math.pi / torch.tensor(torus, dtype=torch.float64)
+    angle = (place * steps) @ grid.T
+    return torch.stack([angle.cos(), angle.sin()]).to(like)
+
+
+def _frobenius(matrix: Tensor) -> Tensor:
+    return _nonzero(torch.linalg.vector_norm(matrix, dim=(-2, -1)))
+
+
+def _nonzero(x: Tensor) -> Tensor:
+    return x.clamp_min(torch.finfo(x.dtype).tiny)

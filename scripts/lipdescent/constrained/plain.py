@@ -1,0 +1,155 @@
+"""From constrained networks to ordinary ones whose layers' norms are certified."""
+
+from __future__ import annotations
+
+import copy
+import logging
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.nn.utils import parametrize
+
+from lipdescent.bounds import _rounding
+from lipdescent.constrained.constraints import Constraint
+from lipdescent.constrained.layers import LimitedBatchNorm1d, LimitedBatchNorm2d
+from lipdescent.layers.table import constant
+
+log = logging.getLogger(__name__)
+
+# Certified norms stay this far below what is promised, so that products of many, each rounded
+# up, do too.
+SLACK = 2.0**-40
+_CHUNK_BYTES = 256 << 20
+_PLAIN = {LimitedBatchNorm1d: nn.BatchNorm1d, LimitedBatchNorm2d: nn.BatchNorm2d}
+
+
+def is_constrained(module: nn.Module) -> bool:
+    """Whether :func:`materialise` would change anything."""
+    return any(type(m) in _PLAIN or parametrize.is_parametrized(m) for m in module.modules())
+
+
+def materialise(module: nn.Module, state: dict[str, Tensor]) -> tuple[nn.Module, dict[str, Tensor]]:
+    """Stack of ordinary networks that compute what the constrained ones do.
+
+    Parameters
+    ----------
+    module : the structure, with parametrised layers.
+    state : raw parameters and buffers, name -> (num_models, *shape).
+
+    Returns
+    -------
+    The structure with ``nn.Linear``, convolutions and BatchNorm in place of the constrained ones,
+    and its state. Constrained weights are float64; where their certified norm exceeds what the
+    :class:`Constraint` promises (by rounding, or because the raw weights were trained in float32)
+    they are divided by the excess, so it never does. Models with a raw weight that is not finite
+    get NaN, and a warning names layer and models. Unconstrained networks come back as they are.
+    """
+    if not is_constrained(module):
+        return module, state
+    plain = copy.deepcopy(module).eval()
+    state = dict(state)
+    for path, layer in module.named_modules():
+        if type(layer) in _PLAIN:
+            _replace(plain, path, _plain_batch_norm(layer))
+            _limit_batch_norm(path, layer, state)
+        elif parametrize.is_parametrized(layer):
+            for name in layer.parametrizations:
+                _materialise_weight(plain, path, layer, name, state)
+    return plain, state
+
+
+def _materialise_weight(
+    plain: nn.Module, path: str, layer: nn.Module, name: str, state: dict[str, Tensor]
+) -> None:
+    """Move one parametrised tensor of ``state`` to its plain name and value."""
+    steps = layer.parametrizations[name]
+    prefix = _join(path, f"parametrizations.{name}.")
+    raw = {n.removeprefix(prefix): state.pop(n) for n in list(state) if n.startswith(prefix)}
+    promises = [step for step in steps if isinstance(step, Constraint)]
+    raw = {n: t.double() if t.is_floating_point() else t for n, t in raw.items()}
+    weight = _evaluate(steps, raw)
+    target = plain.get_submodule(path) if path else plain
+    parametrize.remove_parametrizations(target, name)
+    bad = _not_finite(path, raw, len(weight))
+    weight[bad] = 1.0  # anything finite, until the norms are certified
+    for promise in promises:
+        weight = certify(target, weight, promise)
+    weight[bad] = torch.nan
+    state[_join(path, name)] = weight
+
+
+def certify(layer: nn.Module, weight: Tensor, promise: Constraint) -> Tensor:
+    """Weights (num_models, ...) divided where needed so that the promise is certified."""
+    shapes = _shapes(layer, promise)
+    limit = promise.constant * (1 - SLACK)
+    for _ in range(3):
+        found = constant(layer, {"weight": weight}, norm=promise.norm, **shapes)
+        if bool((found <= promise.constant * (1 - SLACK / 2)).all()):
+            return weight
+        factor = torch.where(found > limit, limit / found, torch.ones_like(found))
+        weight = weight * factor.view(-1, *[1] * (weight.dim() - 1))
+    raise ValueError(
+        f"{type(layer).__name__}: certified {promise.norm} norm {found.max().item()!r}, promised is "
+        f"{promise.constant}"
+    )
+
+
+def _shapes(layer: nn.Module, promise: Constraint) -> dict[str, tuple[int, ...]]:
+    if isinstance(layer, nn.Linear):
+        return {"input_shape": (layer.in_features,), "output_shape": (layer.out_features,)}
+    sizes = promise.sizes
+    outputs = [
+        n + 2 * p - k + 1 for n, p, k in zip(sizes, layer.padding, layer.kernel_size, strict=True)
+    ]
+    return {
+        "input_shape": (layer.in_channels, *sizes),
+        "output_shape": (layer.out_channels, *outputs),
+    }
+
+
+@torch.no_grad()
+def _evaluate(steps: nn.Module, raw: dict[str, Tensor]) -> Tensor:
+    """Constrained weights in float64, a chunk of models at a time."""
+    per_model = sum(t[0].numel() * 8 for t in raw.values())
+    count = len(next(iter(raw.values())))
+    size = max(1, _CHUNK_BYTES // (16 * per_model))
+    parts = []
+    for begin in range(0, count, size):
+        part = {n: t[begin : begin + size] for n, t in raw.items()}
+        parts.append(vmap(lambda own: functional_call(steps, own, ()))(part))
+    return torch.cat(parts)
+
+
+def _not_finite(path: str, raw: dict[str, Tensor], count: int) -> Tensor:
+    finite = [t.reshape(count, -1).isfinite().all(1) for t in raw.values()]
+    bad = ~torch.stack(finite).all(0)
+    if bool(bad.any()):
+        models = bad.nonzero()[:, 0].tolist()
+        log.warning("%s: raw weights of models %s are not finite", path, models)
+    return bad
+
+
+def _limit_batch_norm(path: str, layer: nn.Module, state: dict[str, Tensor]) -> None:
+    names = ("weight", "running_var")
+    weight, var = (state[_join(path, name)].double() for name in names)
+    slope = (weight / (var + layer.eps).sqrt()).abs().amax(-1)
+    slope = _rounding.round_up(slope, 4)
+    factor = (layer.constant * (1 - SLACK) / slope).clamp_max(1.0)
+    state[_join(path, "weight")] = torch.where(slope > 0, factor, 1.0)[:, None] * weight
+    for name in ("running_mean", "running_var", "bias"):
+        state[_join(path, name)] = state[_join(path, name)].double()
+
+
+def _plain_batch_norm(layer: nn.Module) -> nn.Module:
+    plain = _PLAIN[type(layer)](layer.num_features, eps=layer.eps, momentum=layer.momentum)
+    return plain.eval()
+
+
+def _replace(module: nn.Module, path: str, part: nn.Module) -> None:
+    parent, _, name = path.rpartition(".")
+    setattr(module.get_submodule(parent), name, part)
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
