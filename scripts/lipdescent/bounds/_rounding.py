@@ -26,7 +26,7 @@ On CUDA the matrix products must be true float64 products, which is the default.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -121,8 +121,8 @@ def norm_l1(matrix: Tensor) -> Tensor:
 
 def norm_frobenius(matrix: Tensor) -> Tensor:
     """Frobenius norm, an upper bound on the spectral norm, rounded up: (...)."""
-    scaled, exponent = _scaled(_checked(matrix, "matrix"))
-    return _unscaled_up(_frobenius(scaled), exponent)
+    scaled, exponent = scaled_to_one(_checked(matrix, "matrix"))
+    return unscaled_up(_frobenius(scaled), exponent)
 
 
 def lower_quotient(
@@ -133,8 +133,8 @@ def lower_quotient(
     With v = ``denominator`` and ``numerator`` = fl(A v) this bounds |A|_2 from below if ``error``
     is at least the l2 norm of fl(A v) - A v, e.g. gamma(n) | |A| |v| |_2, n columns.
     """
-    top, top_exponent = _scaled(_checked(numerator[..., None, :], "numerator"))
-    bottom, bottom_exponent = _scaled(_checked(denominator[..., None, :], "denominator"))
+    top, top_exponent = scaled_to_one(_checked(numerator[..., None, :], "numerator"))
+    bottom, bottom_exponent = scaled_to_one(_checked(denominator[..., None, :], "denominator"))
     if not (bottom != 0).any(-1).all():
         raise ValueError("denominator: a vector is zero")
     k = max(numerator.shape[-1], denominator.shape[-1]) + 2
@@ -151,7 +151,7 @@ def lower_quotient(
 def _max_eigenvalue(matrix: Tensor) -> Tensor:
     """(B, p, p), lower triangles, to (B,)."""
     lower = matrix.tril()
-    scaled, exponent = _scaled(lower + matrix.tril(-1).transpose(-1, -2))
+    scaled, exponent = scaled_to_one(lower + matrix.tril(-1).transpose(-1, -2))
     p = scaled.shape[-1]
     values = torch.linalg.eigvalsh(scaled)
     step = p * UNIT_ROUNDOFF * values.abs().amax(-1)
@@ -165,7 +165,7 @@ def _max_eigenvalue(matrix: Tensor) -> Tensor:
         if not len(todo):
             break
         step = 16 * step
-    return _unscaled_up(bound, exponent)
+    return unscaled_up(bound, exponent)
 
 
 def _shifted_factor(matrix: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
@@ -187,7 +187,7 @@ def _shifted_factor(matrix: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
 
 def _spectral_norm(matrix: Tensor) -> Tensor:
     """(B, m, n) to (B,)."""
-    scaled, exponent = _scaled(matrix)
+    scaled, exponent = scaled_to_one(matrix)
     rows, columns = scaled.shape[-2:]
     tall = scaled if rows >= columns else scaled.transpose(-1, -2)
     gram = tall.transpose(-1, -2) @ tall
@@ -195,7 +195,7 @@ def _spectral_norm(matrix: Tensor) -> Tensor:
     square = _max_eigenvalue(gram)
     square = round_up(square + round_up(gamma(max(rows, columns)) * frobenius.square(), 4), 2)
     norm = round_up(square.clamp_min(0.0).sqrt(), 2)
-    return _unscaled_up(torch.minimum(norm, frobenius), exponent)
+    return unscaled_up(torch.minimum(norm, frobenius), exponent)
 
 
 def _frobenius(scaled: Tensor) -> Tensor:
@@ -205,8 +205,28 @@ def _frobenius(scaled: Tensor) -> Tensor:
     return torch.where(norm == 0, norm, round_up(norm, k))
 
 
-def _scaled(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Matrix / 2^exponent with its largest entry in [1/2, 1), and the exponents (...)."""
+def product_up(factors: Sequence[Tensor]) -> Tensor:
+    """Product of non-negative float64 tensors of one shape, rounded up, free of under/overflow.
+
+    0 exactly where a factor is 0.
+    """
+    total, power = torch.frexp(factors[0])
+    power = power.to(torch.int64)
+    for factor in factors[1:]:
+        mantissa, exponent = torch.frexp(factor)
+        total, carry = torch.frexp(total * mantissa)
+        power = power + exponent + carry
+    total = round_up(total, len(factors))
+    total = torch.where(power > 1100, torch.inf, unscaled_up(total, power.clamp(-1100, 1100)))
+    zero = torch.stack([factor == 0 for factor in factors]).any(0)
+    return torch.where(zero, 0.0, total)
+
+
+def scaled_to_one(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Matrix / 2^exponent with its largest entry in [1/2, 1), and the exponents (...).
+
+    Exact but for entries below 2^-1022 of the largest.
+    """
     exponent = torch.frexp(matrix.abs().amax((-1, -2)))[1].to(torch.int64)
     return _times_power(matrix, -exponent[..., None, None]), exponent
 
@@ -221,7 +241,7 @@ def _times_power(x: Tensor, exponent: Tensor) -> Tensor:
     return x
 
 
-def _unscaled_up(x: Tensor, exponent: Tensor) -> Tensor:
+def unscaled_up(x: Tensor, exponent: Tensor) -> Tensor:
     """x 2^exponent, one ulp up unless it is exactly 0."""
     y = _times_power(x, exponent)
     return torch.where(x == 0, y, round_up(y))

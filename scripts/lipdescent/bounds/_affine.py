@@ -1,0 +1,231 @@
+"""Fully connected networks as a chain of matrices and slope intervals.
+
+The chain is the network x -> W_L phi_{L-1}(... phi_1(W_1 x + b_1) ...) + b_L with every slope of
+phi_i in [a_i, b_i]. Linear maps that follow each other, BatchNorm1d in eval mode included, are
+multiplied in float64 and the rounding is carried along in the l2 norm. Whatever the chain cannot
+represent exactly is refused by name: a module that is not understood must never count as 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from lipdescent.stacking import ModelStack
+
+from . import NotApplicable
+from ._rounding import certified_spectral_norm, gamma, norm_frobenius, product_up, round_up
+from ._slopes import Interval, compose, slope_interval
+
+_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+
+
+@dataclass
+class AffineChain:
+    """``depth`` hidden layers, S models.
+
+    Attributes
+    ----------
+    weights : float64 (S, width_i, width_{i-1}), depth + 1 of them.
+    biases : float64 (S, width_i), to working precision.
+    slopes : (a_i, b_i) of the activation after each hidden layer, a_i < b_i; depth of them.
+    errors : float64 (S,), l2-norm bounds on what rounding has changed in each weight matrix
+        (0 unless BatchNorm or adjacent linear layers were merged).
+    """
+
+    weights: list[Tensor] = field(default_factory=list)
+    biases: list[Tensor] = field(default_factory=list)
+    slopes: list[Interval] = field(default_factory=list)
+    errors: list[Tensor] = field(default_factory=list)
+
+    @property
+    def depth(self) -> int:
+        return len(self.slopes)
+
+    def norms(self) -> list[Tensor]:
+        """Certified spectral norms (S,) of the stored weights."""
+        return [certified_spectral_norm(weight) for weight in self.weights]
+
+    def product(self) -> Tensor:
+        """Layer product: certified l2 bound (S,), the weights' ``errors`` included."""
+        pairs = zip(self.norms(), self.errors, strict=True)
+        return self._scaled_product([torch.where(e > 0, round_up(n + e), n) for n, e in pairs])
+
+    def excess(self) -> Tensor:
+        """What to add to an l2 bound of the stored chain, (S,); exactly 0 where nothing rounded.
+
+        With |E_i| <= e_i, telescoping gives for every choice of slopes
+        |J(W + E) - J(W)| <= sum_i e_i prod_{j != i} (|W_j| + e_j) prod_j max |slope_j|.
+        """
+        total = torch.zeros_like(self.errors[0])
+        if not any(bool(error.any()) for error in self.errors):
+            return total
+        norms = [round_up(n + e) for n, e in zip(self.norms(), self.errors, strict=True)]
+        for i, error in enumerate(self.errors):
+            total = total + self._scaled_product([*norms[:i], error, *norms[i + 1 :]])
+        return torch.where(total > 0, round_up(total, len(norms)), total)
+
+    def _scaled_product(self, factors: list[Tensor]) -> Tensor:
+        steepest = [max(abs(low), abs(high)) for low, high in self.slopes]
+        return product_up([*factors, *(torch.full_like(factors[0], s) for s in steepest)])
+
+
+def refuse_other_norms(norms: Sequence[str], known: Sequence[str]) -> None:
+    """Raise NotApplicable for the first of ``norms`` that is not ``known``."""
+    for norm in norms:
+        if norm not in known:
+            raise NotApplicable(f"norm {norm!r}: this bound exists in {', '.join(known)}")
+
+
+def affine_chain(stack: ModelStack) -> AffineChain:
+    """The chain of a fully connected network.
+
+    Understood are Sequential (nested), Linear, Flatten, Dropout, Identity, BatchNorm1d and the
+    activations of ``_slopes``, all exactly of these types, in eval mode, without hooks, forward
+    overrides, parametrizations or shared weights.
+
+    Raises
+    ------
+    NotApplicable
+        For anything else; the message names the module and its place.
+    ValueError
+        If a weight is NaN or infinite, or ``input_shape`` does not fit the first layer.
+    """
+    finite = stack.finite()
+    if not bool(finite.all()):
+        bad = (~finite).nonzero().flatten().tolist()
+        raise ValueError(f"weights of models {bad[:8]} contain NaN or infinity; allowed are finite")
+    _refuse_shared_weights(stack.module)
+    builder = _Builder(stack)
+    for name, module in _leaves(stack.module, ""):
+        builder.add(name, module)
+    return builder.finish()
+
+
+def _leaves(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
+    place = f"{type(module).__name__} at {name or 'the root'!r}"
+    hooked = module._forward_hooks or module._forward_pre_hooks
+    if hooked or "forward" in vars(module):
+        raise NotApplicable(f"{place} has hooks or its own forward; no chain of known layers")
+    if module.training:
+        raise NotApplicable(f"{place} is in training mode")
+    if type(module) is nn.Sequential:
+        for key, child in module._modules.items():  # named_children skips a repeated ReLU
+            yield from _leaves(child, f"{name}.{key}" if name else key)
+    else:
+        yield name, module
+
+
+def _refuse_shared_weights(module: nn.Module) -> None:
+    seen: dict[int, str] = {}
+    for name, tensor in module.named_parameters(remove_duplicate=False):
+        if id(tensor) in seen:
+            raise NotApplicable(f"{name} and {seen[id(tensor)]} share their weights")
+        seen[id(tensor)] = name
+
+
+class _Builder:
+    """Reads the layers in order; the affine map since the last activation is pending."""
+
+    def __init__(self, stack: ModelStack) -> None:
+        self.stack, self.shape, self.chain = stack, tuple(stack.input_shape), AffineChain()
+        self.weight: Tensor | None = None  # None: the identity
+        self.bias = self.error = torch.zeros(stack.num_models, 1, dtype=torch.float64)
+        self.reset()
+
+    def reset(self) -> None:
+        size, (count, device) = math.prod(self.shape), self.place()
+        self.weight = None
+        self.bias = torch.zeros(count, size, dtype=torch.float64, device=device)
+        self.error = torch.zeros(count, dtype=torch.float64, device=device)
+
+    def place(self) -> tuple[int, torch.device]:
+        count = self.stack.num_models
+        return count, self.stack.device if count else torch.device("cpu")
+
+    def add(self, name: str, module: nn.Module) -> None:
+        interval = slope_interval(module)
+        place = f"{type(module).__name__} at {name or 'the root'!r}"
+        if type(module) is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1):
+            self.shape = (math.prod(self.shape),)
+        elif type(module) in _DROPOUTS or interval == (1.0, 1.0):
+            return
+        elif interval is not None:
+            self.activation(interval)
+        elif len(self.shape) > 1 and type(module) in (nn.Linear, nn.BatchNorm1d):
+            raise NotApplicable(f"{place}: its input has shape {self.shape}, not a vector")
+        elif type(module) is nn.Linear:
+            self.linear(f"{name}." if name else "", module, place)
+        elif type(module) is nn.BatchNorm1d and module.track_running_stats:
+            self.batch_norm(f"{name}." if name else "", module, place)
+        else:
+            raise NotApplicable(f"{place}: not a layer of a fully connected chain")
+
+    def get(self, name: str) -> Tensor:
+        tensor = self.stack.state[name]
+        if not tensor.is_floating_point():
+            raise TypeError(f"{name}: dtype {tensor.dtype}, allowed are floating-point types")
+        return tensor.to(torch.float64)
+
+    def expect(self, size: int, place: str) -> None:
+        if size != self.shape[0]:
+            raise ValueError(f"{place}: takes {size} features, its input has {self.shape[0]}")
+
+    def linear(self, prefix: str, module: nn.Linear, place: str) -> None:
+        self.expect(module.in_features, place)
+        weight = self.get(prefix + "weight")
+        bias = (weight @ self.bias[..., None])[..., 0]
+        if module.bias is not None:
+            bias = bias + self.get(prefix + "bias")
+        if self.weight is None:
+            self.weight = weight
+        else:
+            norm, inner = norm_frobenius(weight), norm_frobenius(self.weight)
+            rounding = round_up(gamma(module.in_features + 1) * norm * inner, 3)
+            self.error = round_up(rounding + round_up(norm * self.error), 2)
+            self.weight = weight @ self.weight
+        self.bias, self.shape = bias, (module.out_features,)
+
+    def batch_norm(self, prefix: str, module: nn.BatchNorm1d, place: str) -> None:
+        self.expect(module.num_features, place)
+        scale = (self.get(prefix + "running_var") + module.eps).rsqrt()
+        bias = self.bias - self.get(prefix + "running_mean")
+        if module.affine:
+            scale = scale * self.get(prefix + "weight")
+        bias = scale * bias + (self.get(prefix + "bias") if module.affine else 0)
+        if not bool(scale.isfinite().all()):
+            raise ValueError(f"{place}: running_var + eps must be positive, finite numbers")
+        largest = round_up(scale.abs().amax(1), 8)
+        if self.weight is None:
+            self.weight = torch.diag_embed(scale)
+        else:
+            self.weight = scale[..., None] * self.weight
+        # Sum, root, quotient and two products: 5 roundings, rsqrt may take one more ulp.
+        rounding = gamma(10) * norm_frobenius(self.weight)
+        self.error = round_up(round_up(rounding) + round_up(largest * self.error), 2)
+        self.bias = bias
+
+    def activation(self, interval: Interval) -> None:
+        if self.weight is None and self.chain.weights:
+            self.chain.slopes[-1] = compose(interval, self.chain.slopes[-1])
+            return
+        self.push()
+        self.chain.slopes.append(interval)
+
+    def push(self) -> None:
+        if self.weight is None:
+            (count, device), size = self.place(), math.prod(self.shape)
+            eye = torch.eye(size, dtype=torch.float64, device=device)
+            self.weight = eye.expand(count, size, size)
+        self.chain.weights.append(self.weight)
+        self.chain.biases.append(self.bias)
+        self.chain.errors.append(self.error)
+        self.reset()
+
+    def finish(self) -> AffineChain:
+        self.push()
+        return self.chain

@@ -1,0 +1,317 @@
+"""LipSDP-Neuron of one hidden layer as an eigenvalue problem, without an SDP solver.
+
+With slopes in [m - r, m + r], a Jacobian is J = m W2 W1 + r W2 diag(tau) W1, |tau_i| <= 1, and
+2 x y <= d x^2 + y^2 / d. So for unit u, v and every d > 0 (one number per hidden unit)
+
+    u^T J v <= (v, u)^T M(d) (v, u) / 2 + ..., that is |J|_2 <= lambda_max(M(d)),
+    M(d) = [[ r W1^T diag(d) W1 , m (W2 W1)^T ], [ m W2 W1 , r W2 diag(1/d) W2^T ]].
+
+lambda_max(M(e^theta)) is convex in theta and its minimum is LipSDP-Neuron (Fazlyab et al. 2019,
+arXiv 1906.04893). M has n_in + n_out rows whatever the width.
+
+Minimised is the smooth min over t of t - mu log det(t I - M(e^theta)) for falling mu (Boyd &
+Vandenberghe, Convex Optimization, ch. 11), at whose minimum lambda_max is within N mu of the
+optimum. X = mu (t I - M)^-1 has trace 1 and is nearly of low rank, so the Hessian is a diagonal
+plus the part of the top eigenvectors, which Woodbury's formula inverts: a step costs a few products
+of (units) x (n_in + n_out) matrices and one eigendecomposition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ._rounding import (
+    certified_max_eigenvalue,
+    gamma,
+    norm_frobenius,
+    round_up,
+    scaled_to_one,
+    unscaled_up,
+)
+from ._slopes import Interval, recentred
+
+_TOP = 9  # eigenvectors in the Hessian: few more than an optimal X usually has (1 to 8)
+_CG_STEPS, _CG_TOLERANCE = 6, 0.1  # the latter on the squared preconditioned residual
+_SHRINK, _FIRST = 0.3, 0.1  # of mu N / lambda_max
+_ENTRIES = 2**22  # of the largest temporary, per chunk of models
+
+
+def shallow_lipsdp(
+    first: Tensor, second: Tensor, *, slopes: Interval, tolerance: float, max_steps: int
+) -> Tensor:
+    """Certified bound (S,) of x -> second phi(first x), at any ``max_steps``.
+
+    Parameters
+    ----------
+    first : float64 (S, w, n_in). second : float64 (S, n_out, w).
+    slopes : (a, b) of phi, a < b.
+    tolerance : relative excess over the SDP's optimum that is aimed at.
+    """
+    units = first.shape[1]
+    size = min(units, first.shape[2]) + min(units, second.shape[1])
+    pairs = min(_TOP, size) * (min(_TOP, size) + 1) // 2
+    chunk = max(1, _ENTRIES // (units * (size + 2 * pairs) + 4 * size * size))
+    parts = zip(first.split(chunk), second.split(chunk), strict=True)
+    bounds = [_chunk(p, q, slopes, tolerance, max_steps) for p, q in parts]
+    return torch.cat(bounds) if bounds else first.new_zeros(0)
+
+
+def _chunk(first: Tensor, second: Tensor, slopes: Interval, tolerance: float, steps: int) -> Tensor:
+    rows, columns, balance, exponent = balanced(first, second)
+    left, right, cross = reduced(rows, columns, slopes)
+    dtype = torch.float32 if tolerance >= 2e-4 else torch.float64
+    theta = minimise(
+        left.to(dtype), right.to(dtype), cross.to(dtype), tolerance=tolerance, max_steps=steps
+    )
+    del balance
+    return certify(rows, columns, theta, slopes=slopes, exponent=exponent)
+
+
+def balanced(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """W1 and W2^T scaled by powers of two: rows p_i and q_i of equal length for every unit i.
+
+    Returns (S, w, n_in), (S, w, n_out), the log of what d = 1 now stands for, and the exponents
+    (S,) by which a bound must be multiplied. Units with p_i = 0 or q_i = 0 become 0 in both: they
+    add nothing to any Jacobian. All of it is exact.
+    """
+    rows, e1 = scaled_to_one(first)
+    columns, e2 = scaled_to_one(second.mT)
+    live = ((rows != 0).any(-1) & (columns != 0).any(-1))[..., None]
+    rows, columns = torch.where(live, rows, 0.0), torch.where(live, columns, 0.0)
+    ratio = torch.where(live, columns.norm(dim=-1, keepdim=True), 1.0)
+    ratio = ratio / torch.where(live, rows.norm(dim=-1, keepdim=True), 1.0)
+    shift = torch.frexp(ratio.sqrt())[1]
+    power = torch.exp2(shift.to(torch.float64))
+    return rows * power, columns / power, shift, e1 + e2
+
+
+def reduced(rows: Tensor, columns: Tensor, slopes: Interval) -> tuple[Tensor, Tensor, Tensor]:
+    """sqrt(r) rows and columns in as few dimensions as units, and m W2 W1 there."""
+    middle, radius = recentred(slopes)
+    small = [
+        x if x.shape[1] >= x.shape[2] else torch.linalg.qr(x.mT)[1].mT for x in (rows, columns)
+    ]
+    cross = middle * small[1].mT @ small[0]
+    return radius**0.5 * small[0], radius**0.5 * small[1], cross
+
+
+def certify(
+    rows: Tensor, columns: Tensor, theta: Tensor, *, slopes: Interval, exponent: Tensor
+) -> Tensor:
+    """lambda_max(M(d)) rounded up with d = e^2, e = fl(exp(theta / 2)), of balanced weights."""
+    middle, radius = recentred(slopes)
+    root = (theta.to(torch.float64) / 2).exp()[..., None]
+    left, right = rows * root, columns / root
+    top = torch.cat([radius * (left.mT @ left), middle * (left.mT @ right)], -1)
+    bottom = torch.cat([middle * (right.mT @ left), radius * (right.mT @ right)], -1)
+    matrix = torch.cat([top, bottom], -2)
+    # Each entry of left, right is rounded once, each product once more: an elementwise error of
+    # gamma(w + 4) times the same expression in absolute values.
+    p, q = norm_frobenius(left), norm_frobenius(right)
+    size = radius * torch.maximum(p, q).square() + abs(middle) * p * q
+    error = round_up(gamma(rows.shape[1] + 6) * size, 8) + 2.0**-1000
+    bound = certified_max_eigenvalue(matrix, error=round_up(error))
+    zero = (p == 0) | (q == 0)
+    return torch.where(zero, 0.0, unscaled_up(bound.clamp_min(0.0), exponent))
+
+
+class _Point(NamedTuple):
+    """Per model: theta (S, w), eigenvalues and vectors of M, mu, and t and value of the barrier."""
+
+    theta: Tensor
+    values: Tensor
+    vectors: Tensor
+    mu: Tensor
+    shift: Tensor
+    barrier: Tensor
+
+    def take(self, index: Tensor) -> _Point:
+        return _Point(*(x[index] for x in self))
+
+
+class _Problem(NamedTuple):
+    left: Tensor
+    right: Tensor
+    cross: Tensor
+
+    def take(self, index: Tensor) -> _Problem:
+        return _Problem(*(x[index] for x in self))
+
+    def at(self, theta: Tensor, mu: Tensor) -> _Point:
+        d = theta.exp()[..., None]
+        top = torch.cat([(self.left * d).mT @ self.left, self.cross.mT], -1)
+        bottom = torch.cat([self.cross, (self.right / d).mT @ self.right], -1)
+        values, vectors = torch.linalg.eigh(torch.cat([top, bottom], -2))
+        return _Point(theta, values, vectors, mu, *_barrier(values, mu))
+
+
+def _barrier(values: Tensor, mu: Tensor) -> tuple[Tensor, Tensor]:
+    """t with sum mu / (t - values) = 1, by Newton's method on the reciprocal; the barrier there."""
+    size, top = values.shape[1], values[:, -1]
+    shift = top + mu * size**0.5
+    for _ in range(10):
+        y = mu[:, None] / (shift[:, None] - values)
+        total = y.sum(1)
+        shift = shift + (total - 1) * total * mu / y.square().sum(1)
+        shift = torch.minimum(torch.maximum(shift, top + mu), top + size * mu)
+    return shift, shift - mu * ((shift[:, None] - values) / mu[:, None]).log().sum(1)
+
+
+class _Model(NamedTuple):
+    """Quadratic model of the barrier at a point: gradient (S, w) and what its Hessian needs."""
+
+    left: Tensor  # sqrt(d_i) p_i
+    right: Tensor  # q_i / sqrt(d_i)
+    inverse: Tensor  # X, trace 1
+    mu: Tensor
+    gradient: Tensor
+    diagonal: Tensor  # a + b
+    along: Tensor  # derivative of the gradient with respect to t, scaled: t is eliminated
+
+    def hessian(self, v: Tensor) -> Tensor:
+        """Exact Hessian times v (S, w)."""
+        n = self.left.shape[2]
+        x1, x2 = self.inverse[:, :n], self.inverse[:, n:]
+        m1 = (self.left * v[..., None]).mT @ self.left
+        m2 = (self.right * v[..., None]).mT @ self.right
+        y = x1.mT @ (m1 @ x1) - x2.mT @ (m2 @ x2)
+        first = ((self.left @ y[:, :n, :n]) * self.left).sum(-1)
+        second = ((self.right @ y[:, n:, n:]) * self.right).sum(-1)
+        rank_one = self.along * (self.along * v).sum(-1, keepdim=True)
+        return (first - second) / self.mu[:, None] + self.diagonal * v - rank_one
+
+
+def _model(problem: _Problem, point: _Point) -> _Model:
+    n = problem.left.shape[2]
+    root = (point.theta / 2).exp()[..., None]
+    left, right = problem.left * root, problem.right / root
+    x = point.mu[:, None] / (point.shift[:, None] - point.values)
+    inverse = (point.vectors * x[:, None]) @ point.vectors.mT
+    a = ((left @ inverse[:, :n, :n]) * left).sum(-1)
+    b = ((right @ inverse[:, n:, n:]) * right).sum(-1)
+    square = (point.vectors * x.square()[:, None]) @ point.vectors.mT
+    along = ((left @ square[:, :n, :n]) * left).sum(-1)
+    along = along - ((right @ square[:, n:, n:]) * right).sum(-1)
+    along = along / (x.square().sum(1) * point.mu).sqrt()[:, None]
+    return _Model(left, right, inverse, point.mu, a - b, a + b, along)
+
+
+def _preconditioner(model: _Model, point: _Point) -> Callable[[Tensor], Tensor]:
+    """Inverse of the diagonal plus the top eigenvectors' part of the Hessian, by Woodbury."""
+    n, k = model.left.shape[2], min(_TOP, point.values.shape[1])
+    diagonal = model.diagonal + model.diagonal.amax(1, keepdim=True) * 1e-7
+    diagonal = diagonal + torch.finfo(diagonal.dtype).tiny
+    x = model.mu[:, None] / (point.shift[:, None] - point.values)
+    p, q = model.left @ point.vectors[:, :n, -k:], model.right @ point.vectors[:, n:, -k:]
+    i, j = torch.triu_indices(k, k, device=p.device)
+    weight = (x[:, -k:][:, i] * x[:, -k:][:, j] / model.mu[:, None]).sqrt()
+    factor = p[..., i] * p[..., j] - q[..., i] * q[..., j]
+    factor = factor * (weight * torch.where(i == j, 1.0, 2**0.5))[:, None]
+    scaled = factor / diagonal[..., None]
+    # Eliminating t turns F F^T into F (I - z z^T) F^T.
+    z = torch.where(i == j, weight, 0.0) / (x.square().sum(1) / model.mu).sqrt()[:, None]
+    core = z[:, :, None] * z[:, None] / (1 - z.square().sum(1)).clamp_min(1e-5)[:, None, None]
+    core = core + torch.eye(len(i), dtype=p.dtype, device=p.device) + factor.mT @ scaled
+    lower = torch.linalg.cholesky_ex(core)[0]
+
+    def solve(v: Tensor) -> Tensor:
+        inner = torch.cholesky_solve(scaled.mT @ v[..., None], lower)
+        return v / diagonal - (scaled @ inner)[..., 0]
+
+    return solve
+
+
+def _direction(problem: _Problem, point: _Point) -> tuple[Tensor, Tensor]:
+    """Inexact Newton step (S, w) by a few preconditioned CG steps; its slope (S,), negative."""
+    model = _model(problem, point)
+    solve = _preconditioner(model, point)
+    residual = -model.gradient
+    step = torch.zeros_like(residual)
+    vector = z = solve(residual)
+    product = start = (residual * z).sum(-1)
+    for _ in range(_CG_STEPS):
+        image = model.hessian(vector)
+        length = product / (vector * image).sum(-1)
+        length = torch.where(product > _CG_TOLERANCE * start, length, 0.0)
+        step = step + length[:, None] * vector
+        residual = residual - length[:, None] * image
+        z = solve(residual)
+        old, product = product, (residual * z).sum(-1)
+        if not (product > _CG_TOLERANCE * start).any():
+            break
+        vector = z + (product / old)[:, None] * vector
+    step = step.clamp(-4, 4)
+    slope = (model.gradient * step).sum(-1)
+    bad = ~((slope < 0) & step.isfinite().all(1))
+    plain = -(model.gradient / model.diagonal.clamp_min(1e-30)).clamp(-1, 1)
+    step = torch.where(bad[:, None], plain, step)
+    return step, torch.where(bad, (model.gradient * plain).sum(-1), slope)
+
+
+def _search(problem: _Problem, point: _Point, step: Tensor, slope: Tensor) -> tuple[_Point, Tensor]:
+    """Backtracking by quadratic interpolation; the new point and the step lengths (S,)."""
+    new = [x.clone() for x in point]
+    length = torch.ones_like(slope)
+    todo = torch.arange(len(slope), device=slope.device)
+    for _ in range(7):
+        part, start = (
+            (problem, point)
+            if len(todo) == len(slope)
+            else (
+                problem.take(todo),
+                point.take(todo),
+            )
+        )
+        trial = part.at(start.theta + length[todo, None] * step[todo], start.mu)
+        expected = length[todo] * slope[todo]
+        change = trial.barrier - start.barrier
+        fine = change <= 0.05 * expected
+        for old, value in zip(new, trial, strict=True):
+            old[todo[fine]] = value[fine]
+        ratio = -0.5 * expected / (change - expected)
+        length[todo[~fine]] = (length[todo] * ratio.clamp(0.15, 0.6))[~fine]
+        todo = todo[~fine]
+        if not len(todo):
+            break
+    length[todo] = 0.0
+    return _Point(*new), length
+
+
+def minimise(
+    left: Tensor, right: Tensor, cross: Tensor, *, tolerance: float, max_steps: int
+) -> Tensor:
+    """theta = log d (S, w) with lambda_max(M(d)) close to its minimum; any theta is valid."""
+    size = cross.shape[1] + cross.shape[2]
+    theta = left.new_zeros(left.shape[:2])
+    tiny = torch.finfo(left.dtype).tiny
+    norms = [torch.linalg.matrix_norm(x).clamp_min(tiny) for x in (left, right)]
+    theta = theta + (norms[1] / norms[0]).log()[:, None]
+    problem = _Problem(left, right, cross)
+    point = problem.at(theta, torch.ones_like(norms[0]))
+    lowest, best = point.values[:, -1].clone(), theta.clone()
+    floor = tiny**0.5
+    mu = (_FIRST / size * lowest).clamp_min(floor)
+    point = point._replace(mu=mu)
+    point = _Point(*point[:4], *_barrier(point.values, mu))
+    alive = torch.arange(len(theta), device=theta.device)
+    for _ in range(max_steps):
+        if not len(alive):
+            break
+        step, slope = _direction(problem, point)
+        centred = -slope < point.mu
+        new, length = _search(problem, point, step, slope)
+        value = new.values[:, -1]
+        lower = alive[value < lowest[alive]]
+        lowest[lower], best[lower] = value[value < lowest[alive]], new.theta[value < lowest[alive]]
+        last = (4 * tolerance / size * lowest[alive]).clamp_min(floor)
+        done = ((point.mu <= last * 1.001) & centred) | (length == 0)
+        mu = torch.where((length >= 0.5) | centred, torch.maximum(_SHRINK * new.mu, last), new.mu)
+        point = _Point(*new[:3], mu, *_barrier(new.values, mu))
+        if done.any():
+            keep = (~done).nonzero().flatten()
+            alive, point, problem = alive[keep], point.take(keep), problem.take(keep)
+    return best
