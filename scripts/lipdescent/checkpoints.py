@@ -8,7 +8,6 @@ means never. Metadata: JSON under ``about``.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from lipdescent import files
 
 FORMAT = "lipdescent-checkpoints-1"
 
@@ -70,14 +71,9 @@ def save_atomically(
     path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str]
 ) -> None:
     """save_file to a temporary name in the same folder, flushed to disk, then os.replace."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
     on_cpu = {n: t.detach().to("cpu").contiguous() for n, t in tensors.items()}
-    save_file(on_cpu, partial, metadata=metadata)
-    with open(partial, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    with files.complete(path) as partial:
+        save_file(on_cpu, partial, metadata=metadata)
 
 
 def load(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -5,7 +5,6 @@ Parquet by pyarrow, CSV for people. Columns and their types are fixed here; noth
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -13,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
+
+from lipdescent import files
 
 STATUSES = ("ok", "diverged", "not_applicable")
 TEXT = pa.dictionary(pa.int32(), pa.string())
@@ -38,20 +39,15 @@ COLUMNS = pa.schema(
 
 def write(path: str | Path, table: pa.Table) -> None:
     """Parquet; the file appears only when complete."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    pq.write_table(table.select(COLUMNS.names).cast(COLUMNS), partial, compression="zstd")
-    os.replace(partial, path)
+    with files.complete(path) as partial:
+        pq.write_table(table.select(COLUMNS.names).cast(COLUMNS), partial, compression="zstd")
 
 
 def write_csv(path: str | Path, table: pa.Table) -> None:
     """The same rows as CSV."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
     plain = pa.schema([(f.name, pa.string() if f.type == TEXT else f.type) for f in COLUMNS])
-    pa.csv.write_csv(table.select(COLUMNS.names).cast(plain), partial)
-    os.replace(partial, path)
+    with files.complete(path) as partial:
+        pa.csv.write_csv(table.select(COLUMNS.names).cast(plain), partial)
 
 
 def read(path: str | Path) -> pa.Table:
