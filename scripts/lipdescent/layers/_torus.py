@@ -22,8 +22,8 @@ from torch import Tensor
 from lipdescent.bounds import _rounding
 from lipdescent.layers._operators import Axis
 
-_CHUNK = 2**22  # complex entries held at once in each temporary: 64 MiB
-_TRY_SHIFTS = 2**21  # symbol entries up to which every shift of the frequencies is tried
+_CHUNK = 2**18  # complex entries in each temporary, 4 MiB: what a cache holds
+_TRY_SHIFTS = 2**22  # symbol entries up to which every shift of the frequencies is tried
 
 
 def frequencies(sizes: list[int], shifts: tuple[int, ...]) -> Tensor:
@@ -84,7 +84,8 @@ def symbol_error(kernel: Tensor) -> Tensor:
 
     A tap's phase has an absolute error below 16 u per axis (angle below 2 pi per axis, its
     rounding, cosine and sine), the sum over T taps one of gamma(T): entrywise
-    (gamma(T) + 64 u) sum_t |K_t|, and the l2 norm is below the Frobenius norm.
+    (gamma(T) + 64 u) sum_t |K_t|, and the l2 norm is below the Frobenius norm. Doubled, which also
+    covers relative errors of up to 64 u in the kernel itself.
     """
     taps = math.prod(kernel.shape[3:])
     absolute = kernel.abs().flatten(3).sum(-1).flatten(1)
@@ -110,31 +111,31 @@ def torus_norm(kernel: Tensor, axes: list[Axis]) -> Tensor:
         (axis.size if wraps else axis.torus_size()) // axis.stride
         for axis, wraps in zip(axes, circular, strict=True)
     ]
-    scaled, exponent = _rounding._scaled(kernel.flatten(1)[:, None])
+    scaled, exponent = _rounding.scaled_to_one(kernel.flatten(1)[:, None])
     kernel = scaled.reshape(kernel.shape)
     entries = math.prod(sizes) * math.prod(axis.stride for axis in axes)
     entries *= math.prod(kernel.shape[1:3])
+    shifts = [(0,) * len(axes)]
+    if len(kernel) * entries <= _TRY_SHIFTS:
+        both = [(0,) if c or m == 1 else (0, 1) for c, m in zip(circular, sizes, strict=True)]
+        shifts = list(itertools.product(*both))
     size = max(1, _CHUNK // entries)
-    values = [_one_chunk(part, axes, sizes, circular) for part in kernel.split(size)]
+    values = [_one_chunk(part, axes, sizes, shifts) for part in kernel.split(size)]
     value = torch.cat(values) + symbol_error(kernel)
-    return _rounding._unscaled_up(_rounding.round_up(value, 2), exponent)
+    return _rounding.unscaled_up(_rounding.round_up(value, 2), exponent)
 
 
-def _one_chunk(kernel: Tensor, axes: list[Axis], sizes: list[int], circular: list[bool]) -> Tensor:
+def _one_chunk(
+    kernel: Tensor, axes: list[Axis], sizes: list[int], shifts: list[tuple[int, ...]]
+) -> Tensor:
+    """Smallest bound (B,) over the shifts of the frequencies."""
     offsets, strides = [axis.offsets() for axis in axes], [axis.stride for axis in axes]
-    plain = (0,) * len(axes)
-    choices = [
-        (0,) if wraps or m == 1 else (0, 1) for wraps, m in zip(circular, sizes, strict=True)
-    ]
-    entries = len(kernel) * math.prod(sizes) * math.prod(strides) * math.prod(kernel.shape[1:3])
-    shifts = list(itertools.product(*choices)) if entries <= _TRY_SHIFTS else [plain]
-
-    def grams(shift: tuple[int, ...]):
-        grid = frequencies(sizes, shift)
-        for part in grid.split(max(1, _CHUNK // (entries // math.prod(sizes)))):
-            yield symbol(kernel, offsets, strides, sizes, part)
-
-    values = [torch.stack([largest_norm(h) for h in grams(shift)]).amax(0) for shift in shifts]
+    entries = len(kernel) * math.prod(strides) * math.prod(kernel.shape[1:3])
+    values = []
+    for shift in shifts:
+        grid = frequencies(sizes, shift).split(max(1, _CHUNK // entries))
+        symbols = (symbol(kernel, offsets, strides, sizes, part) for part in grid)
+        values.append(torch.stack([largest_norm(h) for h in symbols]).amax(0))
     return torch.stack(values).amin(0)
 
 

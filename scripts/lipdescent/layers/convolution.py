@@ -25,6 +25,7 @@ from lipdescent.layers._operators import Axis
 
 # Multiplications for which the exact dense norm is taken, without and with a tight torus bound.
 _DENSE_FLOPS, _DENSE_FLOPS_TIGHT = 2**34, 2**29
+_DENSE_ENTRIES = 2**25  # 256 MiB
 
 
 @dataclass(frozen=True)
@@ -124,11 +125,12 @@ def _spectral_norm(kernel: Tensor, axes: list[Axis]) -> Tensor:
     return value.reshape(kernel.shape[:2]).amax(1)
 
 
-def _flops(kernel: Tensor, axes: list[Axis]) -> int:
-    """Multiplications in the Gram matrices of the dense operators."""
+def _flops(kernel: Tensor, axes: list[Axis]) -> float:
+    """Multiplications in the Gram matrices of the dense operators; infinite if too large."""
     rows = kernel.shape[2] * math.prod(axis.outputs for axis in axes)
     columns = kernel.shape[3] * math.prod(axis.size for axis in axes)
-    return kernel.shape[0] * kernel.shape[1] * rows * columns * min(rows, columns)
+    entries = kernel.shape[0] * kernel.shape[1] * rows * columns
+    return entries * min(rows, columns) if entries <= _DENSE_ENTRIES else math.inf
 
 
 def _has_torus(axes: list[Axis]) -> bool:

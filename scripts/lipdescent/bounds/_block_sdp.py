@@ -1,0 +1,267 @@
+"""LipSDP-Neuron for W2 sigma(W1 x) + W0 x with convolutions, one multiplier per channel.
+
+With slopes in [a, b], m = (a + b) / 2, r = (b - a) / 2 and any d > 0, the constant is at most
+
+    lambda_max [[ r W1* diag(d) W1 , (W0 + m W2 W1)* ], [ W0 + m W2 W1 , r W2 diag(1/d) W2* ]]
+
+(the eigenvalue form of Fazlyab et al. 2019, arXiv 1906.04893, by 2xy <= d x^2 + y^2 / d). On a
+torus on which no zero-padded read wraps (:mod:`lipdescent.layers._torus`), with one d per channel,
+the matrix is block diagonal in frequency. The zero-padded layers are those on the torus with their
+outputs cropped: a crop is a slope of 0, so [a, b] is extended to contain 0.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lipdescent.bounds import _rounding
+from lipdescent.layers import _torus
+from lipdescent.layers._operators import Axis
+
+ACTIVE, STEPS, SCREENS = 8, 20, 3
+LARGEST = 2**25  # complex entries of all symbols of one model: 512 MiB
+
+
+@dataclass(frozen=True)
+class LinearMap:
+    """Zero-padded convolution, kernel float64 (models, out, in, *sizes), an Axis per size."""
+
+    kernel: Tensor
+    axes: list[Axis]
+
+    @property
+    def strides(self) -> list[int]:
+        return [axis.stride for axis in self.axes]
+
+    @property
+    def offsets(self) -> list[Tensor]:
+        return [axis.offsets() for axis in self.axes]
+
+
+@dataclass(frozen=True)
+class Symbols:
+    """complex128 (models, F, rows, columns) each; ``repeats`` rows of ``first`` per channel.
+
+    ``errors`` bound their rounding in the l2 norm, (models,) each.
+    """
+
+    first: Tensor
+    second: Tensor
+    skip: Tensor
+    repeats: int
+    errors: tuple[Tensor, Tensor, Tensor]
+
+
+def block_bound(
+    first: LinearMap,
+    second: LinearMap,
+    slopes: tuple[Tensor, Tensor],
+    *,
+    skip: LinearMap | str | None = None,
+) -> Tensor | None:
+    """Certified upper bound on the l2 Lipschitz constant of second . sigma . first + skip.
+
+    Parameters
+    ----------
+    slopes : (models,) each, the smallest and the largest slope of the activation.
+    skip : None, "identity", or a convolution whose stride is the product of the other two.
+
+    Returns
+    -------
+    float64 (models,), infinite where float64 overflows; None where the block does not fit.
+    """
+    sizes = torus_sizes(first, second, skip)
+    if sizes is None:
+        return None
+    low, high = slopes
+    if any(m * s != a.outputs for m, s, a in zip(sizes, second.strides, first.axes, strict=True)):
+        low, high = low.clamp_max(0.0), high.clamp_min(0.0)
+    middle, radius = (low + high) / 2, _rounding.round_up((high - low) / 2, 4)
+    per_model = math.prod(sizes) * _entries(first, second)
+    if per_model > LARGEST:
+        return None
+    count = max(1, LARGEST // 8 // per_model)
+    values = []
+    for i in range(0, len(first.kernel), count):
+        part = slice(i, i + count)
+        maps = [
+            LinearMap(f.kernel[part], f.axes) if isinstance(f, LinearMap) else f
+            for f in (first, second, skip)
+        ]
+        symbols = block_symbols(*maps, sizes=sizes)
+        values.append(_minimise(symbols, middle[part], radius[part]))
+    return torch.cat(values)
+
+
+def torus_sizes(
+    first: LinearMap, second: LinearMap, skip: LinearMap | str | None
+) -> list[int] | None:
+    """Outputs per axis of a torus that is large enough for all maps, None if they do not fit."""
+    sizes = []
+    for a, (one, two) in enumerate(zip(first.axes, second.axes, strict=True)):
+        stride = one.stride * two.stride
+        side = max(one.torus_size(), one.stride * two.torus_size())
+        if skip == "identity" and stride != 1:
+            return None
+        if isinstance(skip, LinearMap):
+            if skip.axes[a].stride != stride:
+                return None
+            side = max(side, skip.axes[a].torus_size())
+        sizes.append(math.ceil(side / stride))
+    return sizes
+
+
+def block_symbols(
+    first: LinearMap, second: LinearMap, skip: LinearMap | str | None, *, sizes: list[int]
+) -> Symbols:
+    """Symbols on the output lattice; the hidden positions modulo stride are rows of ``first``."""
+    grid = _torus.frequencies(sizes, (0,) * len(sizes))
+    strides = [s * t for s, t in zip(first.strides, second.strides, strict=True)]
+    rows = []
+    for phase in itertools.product(*[range(s) for s in second.strides]):
+        offsets = [
+            o + axis.stride * p for o, axis, p in zip(first.offsets, first.axes, phase, strict=True)
+        ]
+        rows.append(_torus.symbol(first.kernel, offsets, strides, sizes, grid))
+    h1 = torch.cat(rows, -2)
+    h2 = _torus.symbol(second.kernel, second.offsets, second.strides, sizes, grid)
+    errors = [_torus.symbol_error(f.kernel) for f in (first, second)]
+    errors[0] = errors[0] * math.sqrt(len(rows))
+    if isinstance(skip, LinearMap):
+        h0 = _torus.symbol(skip.kernel, skip.offsets, strides, sizes, grid)
+        errors.append(_torus.symbol_error(skip.kernel))
+    else:
+        h0 = h1.new_zeros(*h1.shape[:2], h2.shape[2], h1.shape[3])
+        if skip == "identity":
+            h0.diagonal(dim1=-2, dim2=-1).fill_(1.0)
+        errors.append(torch.zeros_like(errors[0]))
+    return Symbols(h1, h2, h0, len(rows), tuple(errors))
+
+
+def matrices(symbols: Symbols, log_d: Tensor, middle: Tensor, radius: Tensor) -> Tensor:
+    """The matrix of every model and frequency: complex (models, F, p, p)."""
+    d = log_d.exp().repeat(1, symbols.repeats)[:, None]
+    r, m = radius[:, None, None], middle[:, None, None, None]
+    h1, h2 = symbols.first, symbols.second
+    top = (h1.mH * (r * d)[:, :, None]) @ h1
+    bottom = (h2 * (r / d)[:, :, None]) @ h2.mH
+    cross = symbols.skip + m * (h2 @ h1)
+    return torch.cat([torch.cat([top, cross.mH], -1), torch.cat([cross, bottom], -1)], -2)
+
+
+def certificate(symbols: Symbols, log_d: Tensor, middle: Tensor, radius: Tensor) -> Tensor:
+    """Certified largest eigenvalue over the frequencies: float64 (models,), infinite if none.
+
+    Errors of the symbols enter each block by |A B - A' B'| <= |A - A'| |B| + |A'| |B - B'|, those
+    of the complex products by 2 gamma(2 k + 16) times the product of the Frobenius norms.
+    """
+    d = log_d.exp().repeat(1, symbols.repeats)[:, None, :, None]
+    e1, e2, e0 = symbols.errors
+    n1, n2, n0 = (
+        torch.linalg.vector_norm(h, dim=(-2, -1)).amax(1)
+        for h in (symbols.first, symbols.second, symbols.skip)
+    )
+    low, high = d.amin((1, 2, 3)), d.amax((1, 2, 3))
+    gamma = 2 * _rounding.gamma(2 * max(*symbols.first.shape[2:], *symbols.second.shape[2:]) + 16)
+    top = radius * high * (e1 * (2 * n1 + e1) + gamma * n1.square())
+    bottom = radius / low * (e2 * (2 * n2 + e2) + gamma * n2.square())
+    cross = e0 + gamma * n0 + middle.abs() * (e1 * n2 + e2 * n1 + e1 * e2 + gamma * n1 * n2)
+    error = 2 * (torch.maximum(top, bottom) + cross)
+    full = matrices(symbols, log_d, middle, radius)
+    sound = full.isfinite().flatten(1).all(1) & error.isfinite()
+    value = torch.full_like(radius, math.inf)
+    if bool(sound.any()):
+        parts = full[sound].split(max(1, _torus._CHUNK // full.shape[-1] ** 2), dim=1)
+        largest = torch.stack([_torus.largest_eigenvalue(part) for part in parts]).amax(0)
+        value[sound] = _rounding.round_up(largest.clamp_min(0.0) + error[sound], 2)
+    return value
+
+
+def _entries(first: LinearMap, second: LinearMap) -> int:
+    stride = math.prod(first.strides) * math.prod(second.strides)
+    inputs = first.kernel.shape[2] * stride
+    hidden = first.kernel.shape[1] * math.prod(second.strides)
+    outputs = second.kernel.shape[1]
+    return hidden * (inputs + outputs) + (inputs + outputs) ** 2
+
+
+def _minimise(symbols: Symbols, middle: Tensor, radius: Tensor) -> Tensor:
+    """Descend over log d, then certify the best one: float64 (models,)."""
+    log_d = _balanced(symbols)
+    best, best_value = log_d, torch.full_like(radius, math.inf)
+    moments = [torch.zeros_like(log_d), torch.zeros_like(log_d)]
+    for k in range(STEPS * SCREENS + 1):
+        if k % STEPS == 0:
+            full = matrices(symbols, log_d, middle, radius)
+            value, active = _screen(full)
+            better = value < best_value
+            best = torch.where(better[:, None], log_d, best)
+            best_value = torch.where(better, value, best_value)
+            some = _pick(symbols, active)
+        if k == STEPS * SCREENS:
+            break
+        gradient = _gradient(some, log_d, middle, radius)
+        step = 0.1 * 0.5 ** (k // STEPS)
+        for i, power in enumerate((1, 2)):
+            moments[i] = (0.8, 0.95)[i] * moments[i] + (0.2, 0.05)[i] * gradient**power
+        scale = (moments[1] / (1 - 0.95 ** (k + 1))).sqrt() + 1e-12
+        log_d = (log_d - step * moments[0] / (1 - 0.8 ** (k + 1)) / scale).clamp(-30.0, 30.0)
+    return certificate(symbols, best, middle, radius)
+
+
+def _balanced(symbols: Symbols) -> Tensor:
+    """log d that gives the channels equal shares in both diagonal blocks: (models, channels)."""
+    rows = symbols.first.abs().square().sum((1, 3)).unflatten(1, (symbols.repeats, -1)).sum(1)
+    columns = symbols.second.abs().square().sum((1, 2))
+    columns = columns.unflatten(1, (symbols.repeats, -1)).sum(1)
+    tiny = 1e-12 * torch.sqrt(rows.amax(1, keepdim=True) * columns.amax(1, keepdim=True)) + 1e-280
+    ratio = ((columns + tiny) / (rows + tiny)).log() / 2
+    return ratio.clamp(-30.0, 30.0)
+
+
+def _screen(full: Tensor) -> tuple[Tensor, Tensor]:
+    """Largest eigenvalue (models,) and the frequencies (models, K) that may attain it."""
+    count = full.shape[1]
+    if count <= ACTIVE:
+        active = torch.arange(count, device=full.device).expand(len(full), -1)
+    else:
+        # |lambda_min| <= lambda_max here; the shift keeps a mirrored spectrum from stalling.
+        shift = full.abs().sum(-1).amax((1, 2)) / 4
+        p = full.shape[-1]
+        start = torch.randn(p, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        vector = torch.view_as_complex(start)[:, None].to(full.device)
+        for _ in range(16):
+            vector = full @ vector + shift[:, None, None, None] * vector
+            length = torch.linalg.vector_norm(vector, dim=-2, keepdim=True)
+            vector = vector / length.clamp_min(1e-300)
+        active = length[..., 0, 0].topk(ACTIVE, dim=1).indices
+    picked = full.gather(1, active[..., None, None].expand(-1, -1, *full.shape[2:]))
+    return torch.linalg.eigvalsh(picked)[..., -1].amax(1), active
+
+
+def _pick(symbols: Symbols, active: Tensor) -> Symbols:
+    def pick(h: Tensor) -> Tensor:
+        return h.gather(1, active[..., None, None].expand(-1, -1, *h.shape[2:]))
+
+    chosen = [pick(h) for h in (symbols.first, symbols.second, symbols.skip)]
+    return Symbols(*chosen, symbols.repeats, symbols.errors)
+
+
+def _gradient(symbols: Symbols, log_d: Tensor, middle: Tensor, radius: Tensor) -> Tensor:
+    """Gradient in log d of a soft maximum of the leading eigenvalues, relative: (models, C)."""
+    values, vectors = torch.linalg.eigh(matrices(symbols, log_d, middle, radius))
+    values, vectors = values[..., -4:], vectors[..., -4:]
+    top = values.amax((1, 2), keepdim=True)
+    weights = ((values / top - 1) / 2e-3).flatten(1).softmax(1).reshape(values.shape)
+    inputs = symbols.first.shape[-1]
+    d = log_d.exp().repeat(1, symbols.repeats)[:, None, :, None]
+    one = (symbols.first @ vectors[..., :inputs, :]).abs().square() * d
+    two = (symbols.second.mH @ vectors[..., inputs:, :]).abs().square() / d
+    change = ((one - two) * weights[..., None, :]).sum((1, 3))
+    change = change.unflatten(1, (symbols.repeats, -1)).sum(1)
+    return change * radius[:, None] / top[:, 0]
