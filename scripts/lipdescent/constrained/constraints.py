@@ -169,7 +169,7 @@ class SpectralConvolution(Constraint):
         if self.orthonormal:
             flat = weight.flatten(-dims - 1)
             flat = bjorck(flat, order=self.order, iterations=self.iterations)
-            weight = flat.view(weight.shape)
+            weight = flat.reshape(weight.shape)
         bound = convolution_bound(
             weight, sizes=self.sizes, padding=self.padding, circular=self.circular
         )
@@ -198,8 +198,8 @@ def _check_convolution(convolution: nn.Module, sizes: Sequence[int]) -> None:
     if rest != ({1}, {1}, 1) or isinstance(convolution.padding, str):
         raise ValueError(
             f"{kind} with stride {convolution.stride}, dilation {convolution.dilation}, groups "
-            f"{convolution.groups}, padding {convolution.padding!r}: allowed are 1, 1, 1, integers; "
-            "for a stride put InvertibleDownsampling before it"
+            f"{convolution.groups}, padding {convolution.padding!r}: allowed are 1, 1, 1, "
+            "integers; for a stride put InvertibleDownsampling before it"
         )
     if convolution.padding_mode not in ("zeros", "circular"):
         mode = convolution.padding_mode

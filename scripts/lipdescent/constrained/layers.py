@@ -46,12 +46,12 @@ class GroupSort(nn.Module):
         return groups.sort(2).values.flatten(1, 2)
 
 
-def MaxMin() -> GroupSort:  # noqa: N802
+def MaxMin() -> GroupSort:
     """GroupSort of pairs."""
     return GroupSort(2)
 
 
-def FullSort() -> GroupSort:  # noqa: N802
+def FullSort() -> GroupSort:
     """GroupSort of all features as one group."""
     return GroupSort(None)
 

@@ -70,7 +70,10 @@ def convolution_bound(
     """
     dims = len(sizes)
     taps = kernel.shape[-dims:]
-    torus = [n if circular else n + max(p, k - 1 - p) for n, p, k in zip(sizes, padding, taps)]
+    torus = [
+        n if circular else n + max(p, 2 * p - k + 1)
+        for n, p, k in zip(sizes, padding, taps, strict=True)
+    ]
     waves = _waves(torus, taps, kernel)
     flat = kernel.flatten(-dims)  # (..., out, in, taps)
     symbol = torch.complex(flat @ waves[0], flat @ waves[1])

@@ -40,18 +40,18 @@ def materialise(module: nn.Module, state: dict[str, Tensor]) -> tuple[nn.Module,
     Returns
     -------
     The structure with ``nn.Linear``, convolutions and BatchNorm in place of the constrained ones,
-    and its state. Constrained weights are float64; where their certified norm exceeds what the
+    and its state in float64. Where the certified norm of a weight exceeds what the
     :class:`Constraint` promises (by rounding, or because the raw weights were trained in float32)
-    they are divided by the excess, so it never does. Models with a raw weight that is not finite
+    it is divided by the excess, so it never does. Models with a raw weight that is not finite
     get NaN, and a warning names layer and models. Unconstrained networks come back as they are.
     """
     if not is_constrained(module):
         return module, state
-    plain = copy.deepcopy(module).eval()
-    state = dict(state)
+    plain = _without_parametrisations(copy.deepcopy(module)).eval()
+    state = {n: t.double() if t.is_floating_point() else t for n, t in state.items()}
     for path, layer in module.named_modules():
         if type(layer) in _PLAIN:
-            _replace(plain, path, _plain_batch_norm(layer))
+            plain = _replace(plain, path, _plain_batch_norm(layer))
             _limit_batch_norm(path, layer, state)
         elif parametrize.is_parametrized(layer):
             for name in layer.parametrizations:
@@ -67,14 +67,13 @@ def _materialise_weight(
     prefix = _join(path, f"parametrizations.{name}.")
     raw = {n.removeprefix(prefix): state.pop(n) for n in list(state) if n.startswith(prefix)}
     promises = [step for step in steps if isinstance(step, Constraint)]
-    raw = {n: t.double() if t.is_floating_point() else t for n, t in raw.items()}
     weight = _evaluate(steps, raw)
-    target = plain.get_submodule(path) if path else plain
-    parametrize.remove_parametrizations(target, name)
+    layer = plain.get_submodule(path)
+    _give_parameter(layer, name, weight.shape[1:])
     bad = _not_finite(path, raw, len(weight))
     weight[bad] = 1.0  # anything finite, until the norms are certified
     for promise in promises:
-        weight = certify(target, weight, promise)
+        weight = certify(layer, weight, promise)
     weight[bad] = torch.nan
     state[_join(path, name)] = weight
 
@@ -90,9 +89,25 @@ def certify(layer: nn.Module, weight: Tensor, promise: Constraint) -> Tensor:
         factor = torch.where(found > limit, limit / found, torch.ones_like(found))
         weight = weight * factor.view(-1, *[1] * (weight.dim() - 1))
     raise ValueError(
-        f"{type(layer).__name__}: certified {promise.norm} norm {found.max().item()!r}, promised is "
-        f"{promise.constant}"
+        f"{type(layer).__name__}: certified {promise.norm} norm {found.max().item()!r}, "
+        f"promised is {promise.constant}"
     )
+
+
+def _without_parametrisations(module: nn.Module) -> nn.Module:
+    """The same layers of their original classes; parametrised tensors are missing.
+
+    ``remove_parametrizations`` does not do: it changes the class, which copies share.
+    """
+    for layer in list(module.modules()):
+        if parametrize.is_parametrized(layer):
+            del layer._modules["parametrizations"]
+            layer.__class__ = type(layer).__mro__[1]
+    return module
+
+
+def _give_parameter(layer: nn.Module, name: str, shape: torch.Size) -> None:
+    layer.register_parameter(name, nn.Parameter(torch.zeros(shape, dtype=torch.float64)))
 
 
 def _shapes(layer: nn.Module, promise: Constraint) -> dict[str, tuple[int, ...]]:
@@ -132,13 +147,11 @@ def _not_finite(path: str, raw: dict[str, Tensor], count: int) -> Tensor:
 
 def _limit_batch_norm(path: str, layer: nn.Module, state: dict[str, Tensor]) -> None:
     names = ("weight", "running_var")
-    weight, var = (state[_join(path, name)].double() for name in names)
+    weight, var = (state[_join(path, name)] for name in names)
     slope = (weight / (var + layer.eps).sqrt()).abs().amax(-1)
     slope = _rounding.round_up(slope, 4)
     factor = (layer.constant * (1 - SLACK) / slope).clamp_max(1.0)
     state[_join(path, "weight")] = torch.where(slope > 0, factor, 1.0)[:, None] * weight
-    for name in ("running_mean", "running_var", "bias"):
-        state[_join(path, name)] = state[_join(path, name)].double()
 
 
 def _plain_batch_norm(layer: nn.Module) -> nn.Module:
@@ -146,9 +159,13 @@ def _plain_batch_norm(layer: nn.Module) -> nn.Module:
     return plain.eval()
 
 
-def _replace(module: nn.Module, path: str, part: nn.Module) -> None:
+def _replace(module: nn.Module, path: str, part: nn.Module) -> nn.Module:
+    """``module`` with ``part`` at ``path``, or the part itself at the empty path."""
+    if not path:
+        return part
     parent, _, name = path.rpartition(".")
     setattr(module.get_submodule(parent), name, part)
+    return module
 
 
 def _join(path: str, name: str) -> str:

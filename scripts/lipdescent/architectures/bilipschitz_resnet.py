@@ -1,0 +1,123 @@
+"""Residual network with circular convolutions whose branches are kept small.
+
+The scheme of Smith et al. (2021, arXiv 2106.02469): x + g(x) is bi-Lipschitz where g is a
+contraction. Signals (length,) or (channels, length) in one dimension, images in two.
+"""
+
+from __future__ import annotations
+
+import math
+
+from torch import nn
+
+from lipdescent.architectures._blocks import Residual
+from lipdescent.constrained.constraints import SpectralConvolution, constrain
+from lipdescent.constrained.layers import (
+    GroupSort,
+    InvertibleDownsampling,
+    LimitedBatchNorm1d,
+    LimitedBatchNorm2d,
+)
+
+ACTIVATIONS = {"relu": nn.ReLU, "maxmin": GroupSort, "none": nn.Identity}
+CONVOLUTION = {1: nn.Conv1d, 2: nn.Conv2d}
+POOL = {1: nn.AvgPool1d, 2: nn.AvgPool2d}
+LIMITED_NORM = {1: LimitedBatchNorm1d, 2: LimitedBatchNorm2d}
+NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d}
+
+
+def build(
+    width: int,
+    *,
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    stages: int = 3,
+    blocks: int = 2,
+    coefficient: float | None = None,
+    batchnorm: bool = False,
+    activation: str = "relu",
+    downsampling: str = "average",
+    kernel: int = 3,
+) -> nn.Sequential:
+    """Isometric lift to ``width`` channels, ``stages`` of residual blocks, a linear layer.
+
+    Everything before the last two layers (flatten, linear) is the feature map. A branch is
+    convolution, activation, convolution, each behind a BatchNorm if ``batchnorm``.
+
+    Parameters
+    ----------
+    coefficient : largest norm c of every convolution (on its real input size) and BatchNorm of a
+        branch, or null for none; without BatchNorm a branch's constant is at most c^2.
+    activation : "relu", "maxmin" or "none" (a linear network).
+    downsampling : between stages, "average" (pool of 2) or "invertible" (space to depth).
+
+    Raises
+    ------
+    ValueError
+        If the inputs are of another kind, a size is not divisible, or an option is unknown.
+    """
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation = {activation!r}: allowed are {', '.join(ACTIVATIONS)}")
+    if downsampling not in ("average", "invertible"):
+        raise ValueError(f"downsampling = {downsampling!r}: allowed are average, invertible")
+    if coefficient is not None and not coefficient > 0:
+        raise ValueError(f"coefficient = {coefficient}: allowed are positive numbers, or null")
+    if activation == "maxmin" and width % 2:
+        raise ValueError(f"width = {width}: maxmin needs an even number of channels")
+    channels, sizes = _geometry(input_shape, stages, width)
+    layers: list[nn.Module] = [nn.Unflatten(1, (1, *sizes))] if len(input_shape) == 1 else []
+    dims = len(sizes)
+    lift = CONVOLUTION[dims](channels, width, 1, bias=False)
+    nn.init.orthogonal_(lift.weight)
+    rule = SpectralConvolution(lift, sizes, orthonormal=True)
+    layers.append(constrain(lift, rule))
+    for stage in range(stages):
+        if stage:
+            sizes = tuple(n // 2 for n in sizes)
+            if downsampling == "average":
+                layers.append(POOL[dims](2))
+            else:
+                layers.append(InvertibleDownsampling(2))
+                width *= 2**dims
+        for _ in range(blocks):
+            branch: list[nn.Module] = []
+            for i in range(2):
+                if batchnorm:
+                    branch.append(_batch_norm(width, dims, coefficient))
+                if i or batchnorm:
+                    branch.append(ACTIVATIONS[activation]())
+                branch.append(_convolution(width, sizes, kernel, coefficient))
+            layers.append(Residual(nn.Sequential(*branch)))
+    features = width * math.prod(sizes)
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(features, num_classes))
+
+
+def _geometry(input_shape: tuple[int, ...], stages: int, width: int) -> tuple[int, tuple[int, ...]]:
+    shape = (1, *input_shape) if len(input_shape) == 1 else tuple(input_shape)
+    if len(shape) not in (2, 3):
+        raise ValueError(
+            f"input_shape = {tuple(input_shape)}: allowed are (length,), (channels, length) and "
+            "(channels, height, width)"
+        )
+    if stages < 1 or any(n % 2 ** (stages - 1) for n in shape[1:]):
+        raise ValueError(f"stages = {stages}: 2^(stages - 1) has to divide the sizes {shape[1:]}")
+    if width < shape[0]:
+        raise ValueError(f"width = {width}: allowed are at least the {shape[0]} input channels")
+    return shape[0], shape[1:]
+
+
+def _convolution(
+    width: int, sizes: tuple[int, ...], kernel: int, coefficient: float | None
+) -> nn.Module:
+    layer = CONVOLUTION[len(sizes)](
+        width, width, kernel, padding=kernel // 2, padding_mode="circular"
+    )
+    if coefficient is None:
+        return layer
+    return constrain(layer, SpectralConvolution(layer, sizes, constant=coefficient))
+
+
+def _batch_norm(width: int, dims: int, coefficient: float | None) -> nn.Module:
+    if coefficient is None:
+        return NORM[dims](width)
+    return LIMITED_NORM[dims](width, constant=coefficient)
