@@ -131,6 +131,8 @@ def _linear(run: _Run, module: nn.Linear, path: str, x: Tensor) -> Tensor:
 
 
 def _convolution(run: _Run, module: nn.Conv2d, path: str, x: Tensor) -> Tensor:
+    if module.padding_mode != "zeros":
+        return _unknown(run, module, path, x)
     return convolve(module, x, run.tensor(path, "weight"), run.tensor(path, "bias"))
 
 
