@@ -1,0 +1,159 @@
+"""What an interrupted or ended training leaves behind, so that another process can go on.
+
+A state holds everything that the next epoch depends on, and nothing else: weights, the optimiser's
+memory, checkpoints and curves so far. Random draws depend on seed and epoch alone, so no
+generator's state is part of it. A state is only used for the training it came from: same options,
+seeds, data and shapes. The list of epochs may differ where that changes nothing of the past.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lipdescent import checkpoints
+
+if TYPE_CHECKING:
+    from lipdescent.progress import Progress
+    from lipdescent.training import StackTraining
+
+
+def end_paths(checkpoints_path: str | Path) -> tuple[Path, Path]:
+    """Where an ended training keeps its end state and a second name of its checkpoints."""
+    path = Path(checkpoints_path)
+    return path.with_suffix(".end.state"), path.with_suffix(".end.checkpoints")
+
+
+def save(training: StackTraining, path: str | Path, *, with_checkpoints: bool = True) -> None:
+    """Write the state atomically."""
+    tensors = _live_tensors(training)
+    if with_checkpoints:
+        for epoch, state in training.saved.items():
+            tensors |= {f"saved/{epoch}/{name}": tensor for name, tensor in state.items()}
+    tensors["stopped"], tensors["diverged"] = training.stopped, training.diverged
+    tensors["curves"] = torch.tensor(training.curves, dtype=torch.float64)
+    metadata = {
+        "fingerprint": fingerprint(training),
+        "epoch": str(training.epoch),
+        "epochs": json.dumps(training.epochs),
+    }
+    checkpoints.save_atomically(path, tensors, metadata)
+
+
+def keep_end(training: StackTraining, checkpoints_path: str | Path) -> None:
+    """Keep what a longer training needs: the end state, and the checkpoints by a hard link.
+
+    Snakemake deletes a job's outputs before it runs the job again; the link keeps the checkpoints
+    without taking their space twice. Where the file system has no hard links nothing is kept.
+    """
+    if training.epoch != training.num_epochs:
+        return  # fewer epochs were asked for than an earlier training had: keep that one's end
+    end_state, kept = end_paths(checkpoints_path)
+    # In this order: where there is an end state, the kept checkpoints are its own.
+    end_state.unlink(missing_ok=True)
+    kept.unlink(missing_ok=True)
+    try:
+        os.link(checkpoints_path, kept)
+    except OSError as error:
+        print(f"more epochs will mean training anew: no hard link {kept} ({error})")
+        return
+    save(training, end_state, with_checkpoints=False)
+
+
+def resume(training: StackTraining, path: str | Path, progress: Progress) -> bool:
+    """Take over the state at ``path``; False, and a line that says why, where that cannot be."""
+    path = Path(path)
+    if not path.exists():
+        return False
+    try:
+        tensors, metadata = checkpoints.load(path)
+        saved = _saved(path, tensors)
+    except ValueError as error:
+        progress.say(f"starting over: {error}")
+        return False
+    reason = _why_not(training, metadata, saved)
+    if reason:
+        progress.say(f"starting over: {path} {reason}")
+        return False
+    for name, live in _live_tensors(training).items():
+        live.copy_(tensors[name])
+    epoch, last = int(metadata["epoch"]), training.num_epochs
+    training.epoch = epoch
+    training.saved = {e: state for e, state in saved.items() if e in training.epochs}
+    training.curves = [row for row in tensors["curves"].tolist() if row[0] <= last]
+    never = torch.tensor(-1)
+    training.stopped = torch.where(tensors["stopped"] > last, never, tensors["stopped"])
+    training.diverged = torch.where(tensors["diverged"] > last, never, tensors["diverged"])
+    progress.say(f"going on from epoch {epoch} of {path}")
+    return True
+
+
+def fingerprint(training: StackTraining) -> str:
+    """sha256 of what a state must have in common with the training that takes it over."""
+    digest = hashlib.sha256()
+    described = [dataclasses.asdict(training.options), training.seeds]
+    digest.update(json.dumps(described, sort_keys=True).encode())
+    for tensor in (training.data.inputs, training.data.labels):
+        digest.update(str(tensor.shape).encode() + tensor.cpu().numpy().tobytes())
+    for block in training.blocks:
+        digest.update(f"{block.part}{[tuple(p.shape) for p in block.engine.parameters]}".encode())
+    return digest.hexdigest()
+
+
+def _saved(path: Path, tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+    """epoch -> state dict: from the state itself, or from the checkpoints kept beside it."""
+    saved: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("saved/"):
+            _, epoch, parameter = name.split("/", 2)
+            saved.setdefault(int(epoch), {})[parameter] = tensor
+    kept = path.with_suffix(".checkpoints")
+    if path.name.endswith(".end.state") and kept.exists():
+        found = checkpoints.read(kept)
+        for i, epoch in enumerate(found.epoch.tolist()):
+            saved[epoch] = {name: tensor[i] for name, tensor in found.state.items()}
+    return saved
+
+
+def _why_not(
+    training: StackTraining, metadata: dict[str, str], saved: dict[int, dict[str, Tensor]]
+) -> str:
+    """Why a state cannot be taken over, or an empty text."""
+    if "epochs" not in metadata or metadata.get("fingerprint") != fingerprint(training):
+        return "belongs to another configuration"
+    epoch, epochs = int(metadata["epoch"]), json.loads(metadata["epochs"])
+    missing = [e for e in training.epochs if e <= epoch and e not in saved]
+    if missing:
+        return f"has no checkpoint of epochs {missing}"
+    if epochs[-1] == training.num_epochs:
+        return ""
+    num_train, options = len(training.data.inputs), training.options
+    for past in range(min(epoch, training.num_epochs)):
+        before, now = (
+            options.rates(epoch=past, num_train=num_train, num_epochs=length)
+            for length in (epochs[-1], training.num_epochs)
+        )
+        if not np.array_equal(before, now):
+            return (
+                f"was trained for {epochs[-1]} epochs and {training.num_epochs} are wanted: the "
+                f"learning rates of schedule {options.schedule!r} depend on the length of training"
+            )
+    return ""
+
+
+def _live_tensors(training: StackTraining) -> dict[str, Tensor]:
+    live = {}
+    for b, block in enumerate(training.blocks):
+        for i, tensor in enumerate([*block.engine.parameters, *block.engine.extra_state]):
+            live[f"parameter/{b}/{i}"] = tensor
+        for i, tensor in enumerate(block.optimizer.memory):
+            live[f"optimizer/{b}/{i}"] = tensor
+    return live
