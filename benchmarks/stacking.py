@@ -23,15 +23,19 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 from lipdescent import device as devices
 from lipdescent.architectures import mlp
 from lipdescent.datasets import mnist1d
+from lipdescent.replica_block import TrainingData
 from lipdescent.replicas import noisy_labels, replicas
-from lipdescent.training import StackTraining, TrainingData, TrainingOptions, initial_stack
+from lipdescent.training import StackTraining, initial_stack
+from lipdescent.training_options import TrainingOptions
 
 OPTIONS = TrainingOptions(learning_rate=0.05, batch_size=100, momentum=0.9, schedule="cosine")
 NOISE, SEEDS = [0, 0.1, 0.2, 0.3, 0.4], range(6)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--widths", type=int, nargs="+", default=[8, 16, 32, 64, 128, 256, 512])
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--device", default="cpu")
@@ -40,10 +44,14 @@ def main() -> None:
     torch.set_flush_denormal(True)
     place = devices.choose(arguments.device)
     dataset = mnist1d.load(num_train=1000)
-    print(f"device: {devices.describe(place)}, torch {torch.__version__}, "
-          f"{arguments.repetitions} repetitions, medians\n")
-    print("| width | stack, model epochs/s | one at a time, model epochs/s | ratio "
-          "| GFLOP/s | of peak |\n|---|---|---|---|---|---|")
+    print(
+        f"device: {devices.describe(place)}, torch {torch.__version__}, "
+        f"{arguments.repetitions} repetitions, medians\n"
+    )
+    print(
+        "| width | stack, model epochs/s | one at a time, model epochs/s | ratio "
+        "| GFLOP/s | of peak |\n|---|---|---|---|---|---|"
+    )
     for width in arguments.widths:
         print(row(width, dataset, place, arguments.repetitions), flush=True)
 
@@ -62,15 +70,21 @@ def row(width, dataset, place, repetitions) -> str:
     training._one_epoch()
     plain.one_epoch()
     for _ in range(repetitions):
-        stacked.append(len(seeds) / seconds(lambda: [training._one_epoch() for _ in range(epochs)], place) * epochs)
+        stacked.append(
+            len(seeds)
+            / seconds(lambda: [training._one_epoch() for _ in range(epochs)], place)
+            * epochs
+        )
         alone.append(1 / seconds(plain.one_epoch, place))
         peaks.append(peak_rate(place))
     ratio = statistics.median(s / a for s, a in zip(stacked, alone, strict=True))
     flops = 220 * width * 1000  # multiply-adds of forward and backward pass, 2 each, per epoch
     rates = [s * flops for s in stacked]
     of_peak = statistics.median(r / p for r, p in zip(rates, peaks, strict=True))
-    return (f"| {width} | {statistics.median(stacked):.0f} | {statistics.median(alone):.2f} "
-            f"| {ratio:.1f} | {statistics.median(rates) / 1e9:.1f} | {of_peak:.0%} |")
+    return (
+        f"| {width} | {statistics.median(stacked):.0f} | {statistics.median(alone):.2f} "
+        f"| {ratio:.1f} | {statistics.median(rates) / 1e9:.1f} | {of_peak:.0%} |"
+    )
 
 
 class PlainTraining:

@@ -24,7 +24,10 @@ rows = measuring.measure(
     dataset,
     options=job.params.options,
     noise_maker=job.params.noise_maker,
+    uppers=job.input.get("uppers", []),
 )
 table.write(job.output[0], measuring.to_table(rows, stack, saved, study=job.wildcards.study))
-print(f"{len(rows)} quantities of {stack.num_models} checkpoints on {device.describe(place)} "
-      f"in {time.perf_counter() - start:.2f} s")
+print(
+    f"{len(rows)} quantities of {stack.num_models} checkpoints on {device.describe(place)} "
+    f"in {time.perf_counter() - start:.2f} s"
+)

@@ -11,5 +11,7 @@ job = snakemake  # noqa: F821
 dataset = names.resolve("datasets", job.wildcards.dataset).load(**job.params.options)
 Path(job.output[0]).parent.mkdir(parents=True, exist_ok=True)
 dataset.save(job.output[0])
-print(f"{len(dataset.train_labels)} train, {len(dataset.test_labels)} test points of shape "
-      f"{dataset.input_shape}, {dataset.num_classes} classes, checksum {dataset.checksum()}")
+print(
+    f"{len(dataset.train_labels)} train, {len(dataset.test_labels)} test points of shape "
+    f"{dataset.input_shape}, {dataset.num_classes} classes, checksum {dataset.checksum()}"
+)

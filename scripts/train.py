@@ -7,17 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-
-from lipdescent import checkpoints, datasets, device, names
+from lipdescent import checkpoints, datasets, device, files, names, training_state
 from lipdescent.progress import Progress, log_to
+from lipdescent.replica_block import TrainingData
 from lipdescent.replicas import noisy_labels, replicas
-from lipdescent.training import (
-    Interrupted,
-    StackTraining,
-    TrainingData,
-    TrainingOptions,
-    initial_stack,
-)
+from lipdescent.training import Interrupted, StackTraining, initial_stack
+from lipdescent.training_options import TrainingOptions
 
 job = snakemake  # noqa: F821
 terminal = log_to(job.log[0])
@@ -30,6 +25,8 @@ for name in ("SIGTERM", "SIGUSR1"):
 torch.set_num_threads(job.threads)
 torch.set_flush_denormal(True)  # the momentum of dead units decays into denormals, which are slow
 place = device.choose(job.config["device"])
+options = TrainingOptions(**job.params.training)
+dtype = device.set_precision(options.precision)
 dataset = datasets.read(job.input.dataset)
 noise, seeds = replicas(job.params.label_noise, run["seeds"])
 
@@ -42,14 +39,14 @@ build = partial(
 )
 labels = noisy_labels(dataset, maker=job.params.noise_maker, label_noise=noise, seeds=seeds)
 data = TrainingData(
-    torch.from_numpy(dataset.train_inputs).to(place), labels.to(place), dataset.num_classes
+    torch.from_numpy(dataset.train_inputs).to(place, dtype), labels.to(place), dataset.num_classes
 )
 training = StackTraining(
     initial_stack(build, seeds, dataset.input_shape),
     data,
     seeds=seeds,
     epochs=job.params.epochs,
-    options=TrainingOptions(**job.params.training),
+    options=options,
 )
 progress = Progress(
     f"{run['dataset']}/{run['architecture']}/width={run['width']}/seeds={job.wildcards.seeds}",
@@ -60,10 +57,12 @@ progress = Progress(
 )
 progress.say(f"{len(seeds)} models on {device.describe(place)}")
 state_path = Path(job.output.checkpoints).with_suffix(".state")
+end_state, _ = training_state.end_paths(job.output.checkpoints)
 try:
     training.run(
         progress=progress,
         state_path=state_path,
+        end_state=end_state,
         state_interval=execution["state_interval"],
         should_stop=lambda: bool(stop_asked),
     )
@@ -81,7 +80,9 @@ curves = pd.DataFrame(
     ],
     columns=["label_noise", "seed", "epoch", "train_loss"],
 )
-curves.to_parquet(job.output.curves)
+with files.complete(job.output.curves) as partial:
+    curves.to_parquet(partial)
+training_state.keep_end(training, job.output.checkpoints)
 state_path.unlink(missing_ok=True)
 diverged = int((training.diverged >= 0).sum())
 if diverged:

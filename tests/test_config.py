@@ -64,7 +64,10 @@ def test_the_given_configuration_is_not_changed():
         ({"training.batch_size": 0}, r"batch_size = 0: allowed is at least 1"),
         ({"bounds": {"upper_lipspd": {}}}, r"unknown bounds 'upper_lipspd'.*known: "),
         ({"bounds": {"lower_jacobian": {"norms": ["l3"]}}}, r"norms.0 = 'l3': allowed is one of"),
-        ({"figures": ["double_decent"]}, r"figures 'double_decent' \(did you mean 'double_descent'"),
+        (
+            {"figures": ["double_decent"]},
+            r"figures 'double_decent' \(did you mean 'double_descent'",
+        ),
         ({"noise_maker": "flip"}, r"noise_maker 'flip'.*known: .*bernoulli_flip"),
         ({"device": "gpu"}, r"device = 'gpu': allowed"),
         ({"study": "a/b"}, r"study = 'a/b': allowed"),
@@ -103,7 +106,9 @@ def test_seed_block_names(seeds, name):
 
 def test_cuda_asked_for_and_absent(monkeypatch):
     monkeypatch.setattr(study_config, "visible_gpus", lambda: 0)
-    with pytest.raises(ConfigError, match=r"device = 'cuda': .* 0 CUDA devices; allowed.*auto, cpu"):
+    with pytest.raises(
+        ConfigError, match=r"device = 'cuda': .* 0 CUDA devices; allowed.*auto, cpu"
+    ):
         study_config.check_device("cuda", local=True)
     study_config.check_device("cuda", local=False)  # a cluster's nodes may have what we lack
     study_config.check_device("auto", local=True)
@@ -120,7 +125,9 @@ def test_an_architecture_may_train_in_its_own_way():
     assert study_config.build_options(config, "mlp") == {}
 
 
-@pytest.mark.parametrize("overlay", sorted((ROOT / "config/studies").glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "overlay", sorted((ROOT / "config/studies").glob("*.yaml")), ids=lambda p: p.stem
+)
 def test_every_study_is_valid(overlay):
     from snakemake.utils import update_config
 

@@ -23,7 +23,11 @@ RATES = [0.1, 0.02, 0.0]
             0.5,
         ),
         (Adam(weight_decay=0.01), {"cls": torch.optim.Adam, "weight_decay": 0.01}, None),
-        (Adam(betas=(0.5, 0.9), gradient_clip=0.1), {"cls": torch.optim.Adam, "betas": (0.5, 0.9)}, 0.1),
+        (
+            Adam(betas=(0.5, 0.9), gradient_clip=0.1),
+            {"cls": torch.optim.Adam, "betas": (0.5, 0.9)},
+            0.1,
+        ),
     ],
 )
 def test_equals_torch_optim(ours, theirs, clip, generator):

@@ -67,7 +67,9 @@ def test_training_does_not_depend_on_bounds_nor_figures_on_training():
                 continue
             seen.add(path)
             for node in ast.parse(path.read_text()).body:
-                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lipdescent"):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
+                    "lipdescent"
+                ):
                     base = ROOT / "scripts" / node.module.replace(".", "/")
                     names = [base / a.name for a in node.names] + [base]
                     todo += [p.with_suffix(".py") for p in names if p.with_suffix(".py").exists()]

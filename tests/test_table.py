@@ -39,7 +39,9 @@ def test_truncated_and_foreign_files_are_named(tmp_path):
 
 def test_unknown_columns_are_refused():
     with pytest.raises(TypeError, match="colour"):
-        table.from_columns(1, **{f.name: "" if f.type == table.TEXT else 0 for f in table.COLUMNS}, colour=1)
+        table.from_columns(
+            1, **{f.name: "" if f.type == table.TEXT else 0 for f in table.COLUMNS}, colour=1
+        )
 
 
 def test_lower_above_upper_names_the_cell():

@@ -6,20 +6,13 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from torch import nn
-
 from lipdescent import checkpoints
 from lipdescent.architectures import mlp
 from lipdescent.progress import Progress
-from lipdescent.training import (
-    Interrupted,
-    StackTraining,
-    TrainingData,
-    TrainingOptions,
-    batch_order,
-    initial_stack,
-    split_into_blocks,
-)
+from lipdescent.replica_block import TrainingData, split_into_blocks
+from lipdescent.training import Interrupted, StackTraining, batch_order, initial_stack
+from lipdescent.training_options import TrainingOptions
+from torch import nn
 
 NUM_TRAIN, NUM_CLASSES, SHAPE = 45, 3, (6,)
 OPTIONS = TrainingOptions(learning_rate=0.05, batch_size=10, momentum=0.9, schedule="cosine")
@@ -118,7 +111,9 @@ def test_interrupted_and_resumed_is_bit_identical(tmp_path, optimizer, clip):
         training = make([0, 1], options=options)
         try:
             training.run(
-                progress=quiet(), state_path=state, should_stop=lambda looks=looks: next(looks, True)
+                progress=quiet(),
+                state_path=state,
+                should_stop=lambda looks=looks: next(looks, True),
             )
         except Interrupted:
             continue

@@ -34,7 +34,7 @@ def prepare(config: dict[str, Any], *, schema: str | Path, figures: list[str]) -
         Naming the key, its value and what is allowed.
     """
     config = copy.deepcopy(dict(config))
-    for section in ("bounds", "datasets", "architectures"):
+    for section in ("bounds", "datasets", "architectures", "experiments"):
         # Overlays are merged into the default study: `name: null` takes an entry out again.
         if isinstance(config.get(section), dict):
             config[section] = {k: v for k, v in config[section].items() if v is not None}
@@ -121,6 +121,13 @@ def _check_names(config: dict[str, Any], figures: list[str]) -> None:
     checks.append(("training.loss", config["training"]["loss"], names.known("losses")))
     checks.append(("training.schedule", config["training"]["schedule"], names.known("schedules")))
     checks += [("bounds", name, names.known("bounds")) for name in config["bounds"]]
+    certificates = config["certificates"]
+    if certificates:
+        asked = sorted(config["bounds"])
+        checks += [("certificates.upper", name, asked) for name in certificates["upper"]]
+        for norm, radii in certificates["radii"].items():
+            _check_order(f"certificates.radii.{norm}", radii)
+    checks += [("experiments", name, names.known("experiments")) for name in config["experiments"]]
     checks += [("figures", name, sorted(figures)) for name in config["figures"]]
     for key, name, allowed in checks:
         try:

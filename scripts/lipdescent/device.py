@@ -31,3 +31,14 @@ def describe(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return f"cpu ({torch.get_num_threads()} threads)"
+
+
+def set_precision(precision: str) -> torch.dtype:
+    """Set how this process multiplies float32 matrices; the dtype of weights and inputs.
+
+    ``float32`` is IEEE throughout, ``tf32`` lets CUDA round the factors of products and
+    convolutions to 10 bits, ``bfloat16`` keeps float32 weights and leaves products to autocast.
+    """
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    return torch.float64 if precision == "float64" else torch.float32

@@ -11,9 +11,7 @@ import numpy as np
 from lipdescent.seeding import seed_of
 
 
-def pair_swap(
-    labels: np.ndarray, *, num_classes: int, fraction: float, seed: int
-) -> np.ndarray:
+def pair_swap(labels: np.ndarray, *, num_classes: int, fraction: float, seed: int) -> np.ndarray:
     """Disjoint pairs exchange labels (Khromov & Singh 2024): the class histogram is kept.
 
     floor(n * fraction) // 2 pairs of one permutation that is the same for every seed. Partners of
@@ -62,9 +60,7 @@ def _random(*key: object) -> np.random.Generator:
     return np.random.default_rng(seed_of("label_noise", *key))
 
 
-def _another_class(
-    labels: np.ndarray, num_classes: int, random: np.random.Generator
-) -> np.ndarray:
+def _another_class(labels: np.ndarray, num_classes: int, random: np.random.Generator) -> np.ndarray:
     return (labels + random.integers(1, num_classes, len(labels))) % num_classes
 
 

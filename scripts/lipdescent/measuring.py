@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,16 +12,17 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from lipdescent import metrics, names, table
+from lipdescent import certificates, metrics, names, table
 from lipdescent.bounds import Measurement, NotApplicable
 from lipdescent.checkpoints import Checkpoints
+from lipdescent.constrained.plain import materialise
 from lipdescent.datasets import Dataset
 from lipdescent.replicas import noisy_labels
 from lipdescent.seeding import seed_of
 from lipdescent.stacking import ModelStack
-from lipdescent.training import TrainingOptions
+from lipdescent.training_options import TrainingOptions
 
-METRICS = "metrics"
+METRICS, CERTIFICATES = "metrics", "certificates"
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Column:
 
 
 def checkpoint_stack(saved: Checkpoints, dataset: Dataset, *, module: str) -> ModelStack:
-    """All checkpoints as one stack, epochs outermost."""
+    """All checkpoints as one stack, epochs outermost; constrained layers as ordinary ones."""
     run = saved.about["run"]
     build = names.resolve("architectures", module).build
     with torch.random.fork_rng(devices=[]):  # building draws weights that are never read
@@ -41,7 +44,7 @@ def checkpoint_stack(saved: Checkpoints, dataset: Dataset, *, module: str) -> Mo
             num_classes=dataset.num_classes,
             **saved.about["build"],
         )
-    return ModelStack(structure, saved.flat_state(), dataset.input_shape)
+    return ModelStack(*materialise(structure, saved.flat_state()), dataset.input_shape)
 
 
 def measure(
@@ -52,8 +55,11 @@ def measure(
     *,
     options: dict[str, Any],
     noise_maker: str,
+    uppers: Sequence[str | Path] = (),
 ) -> list[Column]:
-    """Columns of the metrics or of the bound ``name``.
+    """Columns of the metrics, the certificates or of the bound ``name``.
+
+    ``uppers`` are the measurements of the upper bounds that certificates rest on.
 
     Models with a weight that is not finite are left out and get the status ``diverged``; a bound
     that does not exist for the network or the norm gets ``not_applicable``.
@@ -67,10 +73,15 @@ def measure(
     if sound.num_models == 0:
         return [_nothing(name, "diverged", stack.num_models)]
     if name == METRICS:
-        found = list(_metrics(sound, finite, saved, dataset, inputs, noise_maker))
+        found = list(_metrics(stack, finite, saved, dataset, inputs, noise_maker))
     else:
         try:
-            found = list(_bound(name, sound, inputs, saved, options))
+            if name == CERTIFICATES:
+                smallest = smallest_upper(uppers, stack.num_models)
+                upper = {n: values[finite.cpu()] for n, values in smallest.items()}
+                found = list(_certificates(sound, saved, dataset, inputs, upper, options))
+            else:
+                found = list(_bound(name, sound, inputs, saved, options))
         except NotApplicable as reason:
             print(f"{name}: not applicable: {reason}")
             return [_nothing(name, "not_applicable", stack.num_models)]
@@ -90,6 +101,44 @@ def _bound(
     yield from bound.measure(stack, inputs=inputs, norms=norms, seed=seed, **options)
 
 
+def _certificates(
+    stack: ModelStack,
+    saved: Checkpoints,
+    dataset: Dataset,
+    inputs: dict[str, Tensor],
+    upper: dict[str, Tensor],
+    options: dict[str, Any],
+):
+    options = {k: v for k, v in options.items() if k != "upper"}
+    yield from certificates.measure(
+        stack,
+        inputs=inputs,
+        labels={"test": torch.from_numpy(dataset.test_labels).to(stack.device)},
+        upper={norm: values.to(stack.device) for norm, values in upper.items()},
+        seed=seed_of("attack", *saved.about["run"].values()),
+        **options,
+    )
+
+
+def smallest_upper(paths: Sequence[str | Path], num_models: int) -> dict[str, Tensor]:
+    """Smallest certified upper bound of every model: norm -> float64 (num_models,).
+
+    A norm in which no bound is available is left out; models that have diverged get NaN.
+    """
+    best: dict[str, np.ndarray] = {}
+    for path in paths:
+        frame = table.read(path).to_pandas()
+        frame = frame[frame["direction"] == "upper"]
+        for (_, norm), rows in frame.groupby(["quantity", "norm"], observed=True):
+            if len(rows) != num_models:
+                raise ValueError(f"{path}: {len(rows)} rows, expected {num_models}")
+            if (rows["status"] == "not_applicable").any():
+                continue
+            values = np.where(rows["status"] == "ok", rows["value"], np.nan)
+            best[norm] = np.fmin(best.get(norm, values), values)
+    return {norm: torch.from_numpy(values) for norm, values in best.items()}
+
+
 def _metrics(
     stack: ModelStack,
     finite: Tensor,
@@ -105,17 +154,18 @@ def _metrics(
         seeds=saved.seed.tolist(),
     )
     num_epochs, kept = len(saved.epoch), finite.cpu()
-    first = {name: t[:1].expand(num_epochs, *t.shape[1:]) for name, t in saved.state.items()}
+    first = {n: t[: saved.num_replicas].repeat(num_epochs, *[1] * (t.dim() - 1))
+             for n, t in stack.state.items()}
     options = TrainingOptions(**saved.about["training"])
     yield from metrics.measure(
-        stack,
+        stack[finite],
         inputs=inputs,
         noisy_labels=labels.repeat(num_epochs, 1)[kept].to(stack.device),
         clean_labels={
             "train": torch.from_numpy(dataset.train_labels).to(stack.device),
             "test": torch.from_numpy(dataset.test_labels).to(stack.device),
         },
-        initial={n: t.flatten(0, 1)[kept].to(stack.device) for n, t in first.items()},
+        initial={name: tensor[finite] for name, tensor in first.items()},
         loss=options.make_loss(),
         num_classes=dataset.num_classes,
     )
@@ -132,7 +182,8 @@ def _spread(measurement: Measurement, finite: Tensor) -> Column:
 
 
 def _nothing(name: str, status: str, count: int) -> Column:
-    direction = "metric" if name == METRICS else names.resolve("bounds", name).DIRECTION
+    is_metric = name in (METRICS, CERTIFICATES)
+    direction = "metric" if is_metric else names.resolve("bounds", name).DIRECTION
     values = torch.full((count,), float("nan"), dtype=torch.float64)
     return Column(Measurement(name, direction, "", values), np.full(count, status))
 

@@ -37,7 +37,9 @@ def measure(
     train = (clean_labels["train"].expand(count, -1), "_clean")
     test = (clean_labels["test"].expand(count, -1), "")
     for split, labellings in (("train", [(noisy_labels, ""), train]), ("test", [test])):
-        results = _losses(stack, inputs[split], [labels for labels, _ in labellings], loss, num_classes)
+        results = _losses(
+            stack, inputs[split], [labels for labels, _ in labellings], loss, num_classes
+        )
         for (_, suffix), (losses, accuracies) in zip(labellings, results, strict=True):
             yield Measurement(f"{split}_loss{suffix}", "metric", "", losses, split)
             yield Measurement(f"{split}_accuracy{suffix}", "metric", "", accuracies, split)

@@ -1,23 +1,35 @@
 """Gradients of a stack of any architecture by autograd.
 
-The plain way: one vectorised forward pass, then the gradient of the sum of the models' losses.
-Models do not share parameters, so the gradient of the sum is every model's own gradient.
+One vectorised forward pass, then the gradient of the sum of the models' losses. Models do not
+share parameters, so the gradient of the sum is every model's own gradient.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+
+from lipdescent.stacked_forward import stacked_forward
 
 
 class StackedAutograd:
-    """Same interface as :class:`lipdescent.stacked_mlp.StackedMLP`, for any module."""
+    """Same interface as :class:`lipdescent.stacked_mlp.StackedMLP`, for any module.
 
-    def __init__(self, module: nn.Module, state: dict[str, Tensor], loss: Callable) -> None:
-        self._module, self._loss = module, loss
+    ``autocast`` is a dtype in which products are computed (bfloat16), or None.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        state: dict[str, Tensor],
+        loss: Callable,
+        *,
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        self._module, self._loss, self._autocast = module, loss, autocast
         trained = {name for name, _ in module.named_parameters()}
         self._state = {name: tensor.clone() for name, tensor in state.items()}
         self._trained = [name for name in state if name in trained]
@@ -42,14 +54,25 @@ class StackedAutograd:
             name: tensor.detach().requires_grad_(name in self._trained)
             for name, tensor in self._state.items()
         }
-
-        def forward(state: dict[str, Tensor], x: Tensor) -> Tensor:
-            return functional_call(self._module, state, (x,))
-
         with torch.enable_grad():
-            losses = self._loss(vmap(forward)(leaves, inputs), targets)
+            with self._precision(inputs.device):
+                outputs, changed = stacked_forward(self._module, leaves, inputs, train=True)
+            losses = self._loss(outputs.to(targets.dtype), targets)
             gradients = torch.autograd.grad(
                 losses.mean(1).sum(), [leaves[name] for name in self._trained]
             )
         for buffer, gradient in zip(buffers, gradients, strict=True):
             buffer.mul_(decay).add_(gradient)
+        for name, tensor in changed.items():
+            self._state[name].copy_(tensor.detach())
+
+    def losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """See :meth:`lipdescent.stacked_mlp.StackedMLP.losses`."""
+        with torch.no_grad(), self._precision(inputs.device):
+            outputs, _ = stacked_forward(self._module, self._state, inputs, train=False)
+        return self._loss(outputs.to(targets.dtype), targets)
+
+    def _precision(self, device: torch.device) -> contextlib.AbstractContextManager:
+        if self._autocast is None:
+            return contextlib.nullcontext()
+        return torch.autocast(device.type, dtype=self._autocast)

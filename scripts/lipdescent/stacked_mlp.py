@@ -81,6 +81,12 @@ class StackedMLP:
         delta = self._logit_gradient(self._forward(inputs, hidden), targets)
         self._backward(buffers, inputs, hidden, [*deltas, delta], decay)
 
+    def losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Loss of every sample, (num_models, batch); shapes as in :meth:`accumulate`."""
+        inputs = inputs.flatten(2)
+        hidden, _ = self._workspace(inputs.shape[:2])
+        return self._loss(self._forward(inputs, hidden), targets)
+
     def _workspace(self, shape: torch.Size) -> tuple[list[Tensor], list[Tensor]]:
         """Memory for the activations and their gradients, kept from step to step."""
         key = tuple(shape)

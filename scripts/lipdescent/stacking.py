@@ -43,9 +43,7 @@ class ModelStack:
         self.module.eval()
 
     @classmethod
-    def from_modules(
-        cls, modules: Sequence[nn.Module], input_shape: Sequence[int]
-    ) -> ModelStack:
+    def from_modules(cls, modules: Sequence[nn.Module], input_shape: Sequence[int]) -> ModelStack:
         """Stack the weights of equally built modules (a list of one is fine)."""
         states = [m.state_dict() for m in modules]
         state = {name: torch.stack([s[name].detach() for s in states]) for name in states[0]}

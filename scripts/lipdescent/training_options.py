@@ -1,0 +1,58 @@
+"""How a network is trained: the ``training`` section of the configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from lipdescent import names, optimizers
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """The ``training`` section of the configuration; units are there."""
+
+    learning_rate: float
+    batch_size: int
+    loss: str = "cross_entropy"
+    loss_options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    optimizer: str = "sgd"
+    momentum: float = 0.0
+    betas: Sequence[float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    schedule: str = "constant"
+    schedule_options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    gradient_clip: float | None = None
+    augmentation: dict[str, Any] | None = None
+    precision: str = "float32"
+    stopping: dict[str, Any] | None = None
+
+    def make_loss(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """(logits, one-hot targets) -> loss per sample, the options bound."""
+        function = names.resolve_function("losses", self.loss)
+        if not self.loss_options:
+            return function
+        return lambda logits, targets: function(logits, targets, **self.loss_options)
+
+    def make_optimizer(self) -> optimizers.SGD | optimizers.Adam:
+        if self.optimizer == "adam":
+            return optimizers.Adam(tuple(self.betas), self.weight_decay, self.gradient_clip)
+        return optimizers.SGD(self.momentum, self.weight_decay, self.gradient_clip)
+
+    def rates(self, *, epoch: int, num_train: int, num_epochs: int) -> np.ndarray:
+        """Learning rate of every update in an epoch (the first is epoch 0)."""
+        per_epoch = -(-num_train // self.batch_size)
+        update = np.arange(epoch * per_epoch, (epoch + 1) * per_epoch)
+        schedule = names.resolve_function("schedules", self.schedule)
+        factors = schedule(
+            update,
+            updates_per_epoch=per_epoch,
+            total_updates=num_epochs * per_epoch,
+            **self.schedule_options,
+        )
+        return self.learning_rate * factors
