@@ -6,13 +6,14 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
 from lipdescent import checkpoints
 from lipdescent.architectures import mlp
 from lipdescent.progress import Progress
 from lipdescent.replica_block import TrainingData, split_into_blocks
 from lipdescent.training import Interrupted, StackTraining, batch_order, initial_stack
 from lipdescent.training_options import TrainingOptions
-from torch import nn
 
 NUM_TRAIN, NUM_CLASSES, SHAPE = 45, 3, (6,)
 OPTIONS = TrainingOptions(learning_rate=0.05, batch_size=10, momentum=0.9, schedule="cosine")
@@ -107,13 +108,13 @@ def test_interrupted_and_resumed_is_bit_identical(tmp_path, optimizer, clip):
     whole = trained(make([0, 1], options=options))
     state = tmp_path / "run.state"
     for _ in range(20):
-        looks = iter([False, True])
+        asked = iter([False, True])
         training = make([0, 1], options=options)
         try:
             training.run(
                 progress=quiet(),
                 state_path=state,
-                should_stop=lambda looks=looks: next(looks, True),
+                should_stop=lambda asked=asked: next(asked, True),
             )
         except Interrupted:
             continue

@@ -1,0 +1,241 @@
+"""The workflow end to end on a tiny study: runs, reruns, mistakes, interruptions."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lipdescent import checkpoints, table
+
+ROOT = Path(__file__).parent.parent
+SNAKEMAKE = [sys.executable, "-m", "snakemake"]
+TINY = {
+    "study": "tiny",
+    "device": "cpu",
+    "grid": {"width": [2, 5], "label_noise": [0, 0.2], "seed": [0, 1], "epoch": [0, 1, 3]},
+    "datasets": {"mnist1d": {"num_train": 60, "num_test": 30}},
+    "statistics": {"bootstrap": 20},
+    "bounds": {
+        name: None
+        for name in yaml.safe_load((ROOT / "config/config.yaml").read_text())["bounds"]
+        if name not in ("lower_jacobian", "upper_layer_product")
+    },
+}
+
+
+def command(folder, *arguments, config=TINY):
+    overlay = folder / "overlay.yaml"
+    overlay.write_text(yaml.safe_dump(config))
+    return [
+        *SNAKEMAKE, "--snakefile", str(source(folder) / "Snakefile"), "--directory", str(folder),
+        "--cores", "2", "--configfile", str(overlay), *arguments,
+    ]  # fmt: skip
+
+
+def run(folder, *arguments, config=TINY, ok=True):
+    done = subprocess.run(
+        command(folder, *arguments, config=config), capture_output=True, text=True, timeout=300
+    )
+    assert (done.returncode == 0) is ok, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def source(folder):
+    """A copy of the workflow, so that a test can change its code."""
+    copy = folder / "source"
+    if not copy.exists():
+        copy.mkdir(parents=True)
+        for name in ("Snakefile", "workflow", "scripts", "config", "profiles", "envs"):
+            origin = ROOT / name
+            if origin.is_dir():
+                shutil.copytree(origin, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(origin, copy / name)
+    return copy
+
+
+def planned(output):
+    """Rules that a dry run would execute, with counts, without the target rule."""
+    jobs = {}
+    for line in output.splitlines():
+        parts = line.split()
+        if len(parts) == 2 and parts[1].isdigit() and parts[0] not in ("total", "all"):
+            jobs[parts[0]] = int(parts[1])
+    return jobs
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished tiny study."""
+    folder = tmp_path_factory.mktemp("finished")
+    run(folder)
+    return folder
+
+
+@pytest.fixture
+def study(finished, tmp_path):
+    """A private copy of the finished study."""
+    folder = tmp_path / "study"
+    shutil.copytree(finished, folder, symlinks=True)
+    return folder
+
+
+def test_everything_published_is_there(finished):
+    results = finished / "results/tiny"
+    rows = table.read(results / "table.parquet")
+    checkpoints_measured = 2 * 2 * 2 * 3
+    frame = rows.to_pandas()
+    for quantity in ("train_loss", "test_loss", "distance_from_init"):
+        assert (frame["quantity"] == quantity).sum() == checkpoints_measured
+    for norm in ("l2", "linf"):
+        chosen = frame[(frame["quantity"] == "upper_layer_product") & (frame["norm"] == norm)]
+        assert len(chosen) == checkpoints_measured
+    assert set(frame["status"]) == {"ok"}
+    default = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    for figure in default["figures"]:
+        for kind in ("pdf", "png"):
+            assert (results / f"figures/mnist1d/mlp/{figure}.{kind}").stat().st_size > 2000
+    assert json.loads((results / "findings.json").read_text())
+    assert json.loads((results / "provenance.json").read_text())["config"]["study"] == "tiny"
+
+
+def test_nothing_reruns_untouched_or_after_touching(study):
+    assert "Nothing to be done" in run(study, "-n")
+    for path in (source(study) / "scripts").rglob("*.py"):
+        os.utime(path)
+    os.utime(source(study) / "config/config.yaml")
+    assert "Nothing to be done" in run(study, "-n")
+
+
+def test_a_changed_bound_reruns_only_what_depends_on_it(study):
+    path = source(study) / "scripts/lipdescent/bounds/upper_layer_product.py"
+    path.write_text(path.read_text() + "\n# another comment\n")
+    jobs = planned(run(study, "-n"))
+    assert jobs["measure"] == 2
+    assert "train" not in jobs
+    assert "dataset" not in jobs
+
+
+def test_changed_training_code_retrains(study):
+    path = source(study) / "scripts/lipdescent/stacked_mlp.py"
+    path.write_text(path.read_text() + "\n# another comment\n")
+    jobs = planned(run(study, "-n"))
+    assert jobs["train"] == 2
+    assert "dataset" not in jobs
+
+
+def test_a_changed_figure_redraws_only_it(study):
+    path = source(study) / "scripts/plot_bound_gap.py"
+    path.write_text(path.read_text() + "\n# another comment\n")
+    assert planned(run(study, "-n")) == {"figure": 1}
+
+
+def test_another_width_computes_only_it(study):
+    config = TINY | {"grid": TINY["grid"] | {"width": [2, 3, 5]}}
+    jobs = planned(run(study, "-n", config=config))
+    assert jobs["train"] == 1
+    assert jobs["measure"] == 3
+
+
+def test_another_figure_draws_only_it(study):
+    results = study / "results/tiny/figures/mnist1d/mlp"
+    (results / "alignment.pdf").unlink()
+    assert planned(run(study, "-n")) == {"figure": 1}
+
+
+def test_a_changed_learning_rate_retrains_but_keeps_the_data(study):
+    jobs = planned(run(study, "-n", config=TINY | {"training": {"learning_rate": 0.01}}))
+    assert jobs["train"] == 2
+    assert "dataset" not in jobs
+
+
+def test_how_jobs_run_changes_nothing(study):
+    config = TINY | {"execution": {"progress_interval": 1, "state_interval": 1, "threads": 2}}
+    assert "Nothing to be done" in run(study, "-n", config=config)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"grid": {"widht": [2]}}, "did you mean 'grid.width'"),
+        ({"bounds": {"upper_nonsense": {}}}, "unknown bounds 'upper_nonsense'"),
+        ({"device": "cuda:99"}, "device = 'cuda:99'"),
+    ],
+)
+def test_mistakes_stop_before_any_job(tmp_path, change, message):
+    output = run(tmp_path, config=TINY | change, ok=False)
+    assert message in output
+    assert "Traceback" not in output
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_truncated_checkpoint_is_named_and_mended_by_force(study):
+    broken = study / "results/tiny/checkpoints/mnist1d/mlp/width=2/seeds=0-1.safetensors"
+    whole = checkpoints.read(broken)
+    broken.write_bytes(broken.read_bytes()[:200])
+    target = "results/tiny/measurements/mnist1d/mlp/width=2/seeds=0-1/metrics.parquet"
+    output = run(study, "--forcerun", "measure", "--", target, ok=False)
+    assert "seeds=0-1.safetensors: truncated or not a safetensors file" in output
+    broken.unlink()
+    run(study)
+    again = checkpoints.read(broken)
+    assert all((again.state[n] == t).all() for n, t in whole.state.items())
+
+
+def test_a_study_with_one_width_one_seed_one_epoch(tmp_path):
+    grid = {"width": [3], "label_noise": [0], "seed": [0], "epoch": [0]}
+    run(tmp_path, config=TINY | {"grid": grid})
+    text = (tmp_path / "results/tiny/findings.md").read_text()
+    assert "cannot be" in text or "not estimated" in text
+
+
+def test_a_diverging_study_ends_and_says_so(tmp_path):
+    grid = TINY["grid"] | {"epoch": [0, 1, 30]}
+    config = TINY | {"grid": grid, "training": {"learning_rate": 1e6, "schedule": "constant"}}
+    run(tmp_path, config=config)
+    frame = table.read(tmp_path / "results/tiny/table.parquet").to_pandas()
+    assert "diverged" in set(frame["status"])
+    assert frame.loc[frame["status"] != "ok", "value"].isna().all()
+    assert "diverged" in (tmp_path / "results/tiny/findings.md").read_text()
+
+
+def test_killed_training_goes_on_to_the_same_result(tmp_path, finished):
+    """SIGKILL of snakemake and its job in mid-training; the same command completes the study."""
+    grid = TINY["grid"] | {"width": [5], "epoch": [0, 1, 1500]}
+    config = TINY | {"grid": grid, "figures": [], "execution": {"state_interval": 0.2}}
+    target = "results/tiny/checkpoints/mnist1d/mlp/width=5/seeds=0-1.safetensors"
+    run(tmp_path / "whole", "--", target, config=config)
+    folder = tmp_path / "killed"
+    state = (folder / target).with_suffix(".state")
+    for _ in range(3):
+        process = subprocess.Popen(
+            command(folder, "--rerun-incomplete", "--nolock", "--", target, config=config),
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        before = state.stat().st_mtime_ns if state.exists() else 0
+        while process.poll() is None:
+            if state.exists() and state.stat().st_mtime_ns > before:
+                os.killpg(process.pid, signal.SIGKILL)
+                break
+            time.sleep(0.02)
+        process.wait()
+    run(folder, "--rerun-incomplete", "--nolock", "--", target, config=config)
+    log = (folder / "results/tiny/logs/train/mnist1d/mlp/width=5/seeds=0-1.log").read_text()
+    assert "going on from epoch" in log or not state.exists()
+    one, other = (checkpoints.read(f / target) for f in (tmp_path / "whole", folder))
+    for name, tensor in one.state.items():
+        assert tensor.equal(other.state[name])
+
+
+def test_an_unwritable_results_folder_is_an_error(tmp_path):
+    source(tmp_path)
+    (tmp_path / "results").write_text("in the way")
+    output = run(tmp_path, ok=False)
+    assert "results" in output
