@@ -20,7 +20,8 @@ import math
 import torch
 from torch import Tensor
 
-from lipdescent.bounds._jacobian import Chain, chain, one_model, rows
+from lipdescent.bounds._chain import Chain, chain
+from lipdescent.bounds._jacobian import one_model, rows
 from lipdescent.bounds._rounding import UNIT_ROUNDOFF, _times_power, gamma, round_down, round_up
 from lipdescent.stacking import ModelStack
 

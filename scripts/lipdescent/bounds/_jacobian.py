@@ -1,12 +1,7 @@
-"""Norms of Jacobians of every model of a stack at every point.
+"""Norms of Jacobians of every model of a stack at every point, in float64.
 
-Three ways, all in float64 and one model at a time, so that a model's numbers are the same bit by
-bit whatever else is in its stack:
-
-- one hidden layer: J(x) = W2 D(x) W1 is linear in the mask D(x), so all points of a model take one
-  product ``mask @ T`` with the table T[h, (o, i)] = W2[o, h] W1[h, i];
-- deeper chains of Linear and piecewise-linear activations: masks forward, products backward;
-- any other module: ``torch.func``, reverse mode; with many outputs, Lanczos with J v and J^T u.
+Chains of Linear and ReLU-like layers go through ``_chain.py``; any other module through
+``torch.func`` in reverse mode, with many outputs by Lanczos with J v and J^T u.
 
 At a kink of an activation these norms follow autograd (the slope on the negative side, 0 for
 ReLU). Such a Jacobian may exceed the Lipschitz constant, so that no norm from this file is a
@@ -15,14 +10,14 @@ bound by itself: ``_certified.py`` turns candidates into lower bounds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call, vjp, vmap
 
 from lipdescent.bounds import NotApplicable
+from lipdescent.bounds._chain import chain, chain_norms, gram
 from lipdescent.bounds._rounding import _times_power
 from lipdescent.bounds._small_eigenvalues import largest_eigenvalue
 from lipdescent.stacking import ModelStack
@@ -30,75 +25,8 @@ from lipdescent.stacking import ModelStack
 NORMS = ("l2", "linf", "l1")
 _CHUNK = 2**22  # Jacobian entries held at once: 32 MiB
 _MATRICES = 2**13  # spectral norms taken together
-_FEW_UNITS = 24  # up to this width equal masks are common enough to look for
 _MANY_OUTPUTS = 32  # above, the l2 norm is taken by Lanczos and no Jacobian is formed
 _LANCZOS_STEPS = 40
-
-
-@dataclass(frozen=True)
-class Chain:
-    """Linear layers with piecewise-linear activations between them.
-
-    Attributes
-    ----------
-    weights : float64 (num_models, n_out, n_in) each, scaled to largest entries in [1/2, 1).
-    biases : float64 (num_models, n_out) or None each, in the units of the scaled outputs.
-    slopes : (negative side, positive side) of every activation, one less than weights.
-    exponents : int64 (num_models,), J of the network = 2^exponents J of the scaled chain.
-    """
-
-    weights: list[Tensor]
-    biases: list[Tensor | None]
-    slopes: list[tuple[float, float]]
-    exponents: Tensor
-
-    def __getitem__(self, index: slice | Tensor) -> Chain:
-        weights = [weight[index] for weight in self.weights]
-        biases = [None if bias is None else bias[index] for bias in self.biases]
-        return Chain(weights, biases, self.slopes, self.exponents[index])
-
-
-def chain(stack: ModelStack) -> Chain | None:
-    """The chain that ``stack`` is, or None if it is something else."""
-    layers = [m for m in stack.module.modules() if not isinstance(m, nn.Sequential)]
-    if not isinstance(stack.module, (nn.Sequential, nn.Linear)):
-        return None
-    names = {id(m): name for name, m in stack.module.named_modules()}
-    linears: list[str] = []
-    slopes: list[tuple[float, float]] = []
-    for layer in layers:
-        if type(layer) is nn.Linear:
-            if len(linears) > len(slopes):
-                slopes.append((1.0, 1.0))
-            linears.append(names[id(layer)])
-        elif type(layer) is nn.ReLU or type(layer) is nn.LeakyReLU:
-            if len(linears) != len(slopes) + 1:
-                return None
-            slopes.append((float(getattr(layer, "negative_slope", 0.0)), 1.0))
-        elif not ((type(layer) is nn.Flatten and not linears) or type(layer) is nn.Identity):
-            return None
-    if not linears or len(slopes) >= len(linears) or len(set(linears)) < len(linears):
-        return None
-    return _scaled_chain(stack, linears, slopes)
-
-
-def _scaled_chain(
-    stack: ModelStack, linears: Sequence[str], slopes: list[tuple[float, float]]
-) -> Chain:
-    """Scale by powers of two, which these activations commute with, against over- and underflow."""
-    total = torch.zeros(stack.num_models, dtype=torch.int64, device=stack.device)
-    weights, biases = [], []
-    for name in linears:
-        prefix = f"{name}." if name else ""
-        weight = stack.state[f"{prefix}weight"].to(torch.float64)
-        exponent = torch.frexp(weight.abs().amax((-1, -2)))[1].to(torch.int64)
-        total = total + exponent
-        weights.append(_times_power(weight, -exponent[:, None, None]))
-        bias = stack.state.get(f"{prefix}bias")
-        if bias is not None:
-            bias = _times_power(bias.to(torch.float64), -total.clamp(-2000, 2000)[:, None])
-        biases.append(bias)
-    return Chain(weights, biases, slopes, total)
 
 
 def check(stack: ModelStack, points: Tensor, norms: Sequence[str], *, what: str) -> None:
@@ -150,108 +78,14 @@ def jacobian_norms(
         if links is None:
             found = [_module_norms(stack[i : i + 1], points, norms) for i in group.tolist()]
         else:
-            found = _chain_norms(links, group.tolist(), points.flatten(1), norms)
+            found = chain_norms(links, group.tolist(), points.flatten(1), norms)
         for norm in norms:
             values[norm] += [one[norm] for one in found]
     result = {norm: torch.stack(value) for norm, value in values.items()}
     if links is not None:
-        result = {k: _times_power(v, links.exponents[:, None]) for k, v in result.items()}
+        exponents = links.exponents[:, None].clamp(-2100, 2100)
+        result = {norm: _times_power(value, exponents) for norm, value in result.items()}
     return result
-
-
-def _chain_norms(
-    links: Chain, models: Sequence[int], points: Tensor, norms: Sequence[str]
-) -> list[dict[str, Tensor]]:
-    """For each of ``models``: norm -> (n,), without 2^exponents."""
-    outputs, features = links.weights[-1].shape[1], points.shape[1]
-    widest = max(weight.shape[1] for weight in links.weights)
-    chunks = points.split(max(1, _CHUNK // max(outputs * features, 4 * widest)))
-    jacobians = _table_jacobians if len(links.weights) == 2 else _deep_jacobians
-    grams, inverses, found = [], [], []
-    for model in models:
-        one = {norm: [] for norm in norms if norm != "l2"}
-        for matrices, inverse in jacobians(links[model : model + 1], chunks):
-            if "l2" in norms:
-                grams.append(gram(matrices))
-                inverses.append(inverse)
-            for norm in one:
-                one[norm].append(_restored(sum_norm(matrices, norm), inverse))
-        found.append({norm: torch.cat(parts) for norm, parts in one.items()})
-    if "l2" in norms:
-        values = largest_eigenvalue(torch.cat(grams)).sqrt().split([len(g) for g in grams])
-        values = [_restored(v, inverse) for v, inverse in zip(values, inverses, strict=True)]
-        for one, value in zip(found, torch.cat(values).split(len(points)), strict=True):
-            one["l2"] = value
-    return found
-
-
-def _restored(values: Tensor, inverse: Tensor | None) -> Tensor:
-    return values if inverse is None else values[inverse]
-
-
-def _table_jacobians(
-    links: Chain, chunks: Sequence[Tensor]
-) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """One hidden layer, one model, for every chunk (n, n_in) of points.
-
-    Yields the Jacobians (k, n_out, n_in) of the k different masks and the mask (n,) that each
-    point has, or those of the n points and None.
-    """
-    first, last = links.weights[0][0], links.weights[1][0]
-    negative, positive = links.slopes[0]
-    table = (last.T[:, :, None] * first[:, None, :]).flatten(1)
-    base = negative * (last @ first).flatten()
-    powers = 2.0 ** torch.arange(len(first), dtype=torch.float64, device=first.device)
-    for points in chunks:
-        before = points @ first.T
-        if links.biases[0] is not None:
-            before += links.biases[0]
-        masks, inverse = (before > 0).to(torch.float64), None
-        if len(first) <= _FEW_UNITS:
-            masks, inverse = _distinct(masks, powers)
-        flat = masks @ table
-        if positive - negative != 1:
-            flat *= positive - negative
-        if negative:
-            flat += base
-        yield flat.view(len(flat), len(last), -1), inverse
-
-
-def _distinct(masks: Tensor, powers: Tensor) -> tuple[Tensor, Tensor]:
-    """The different rows among (n, width), and which of them each row is."""
-    codes, inverse = torch.unique(masks @ powers, return_inverse=True)
-    where = torch.empty_like(inverse[: len(codes)])
-    where[inverse] = torch.arange(len(inverse), device=inverse.device)
-    return masks[where], inverse
-
-
-def _deep_jacobians(links: Chain, chunks: Sequence[Tensor]) -> Iterator[tuple[Tensor, None]]:
-    """Any depth, one model: (n, n_out, n_in) for every chunk (n, n_in) of points."""
-    for points in chunks:
-        slopes, hidden = [], points
-        for weight, bias, (negative, positive) in zip(
-            links.weights[:-1], links.biases[:-1], links.slopes, strict=True
-        ):
-            hidden = hidden @ weight[0].T
-            if bias is not None:
-                hidden = hidden + bias[0]
-            slopes.append(torch.where(hidden > 0, positive, negative))
-            hidden = hidden * slopes[-1]
-        product = links.weights[-1].expand(len(points), -1, -1)
-        for weight, slope in zip(links.weights[-2::-1], slopes[::-1], strict=True):
-            product = (product * slope[:, None, :]) @ weight[0]
-        yield product, None
-
-
-def gram(matrices: Tensor) -> Tensor:
-    """J J^T or J^T J of every matrix (n, n_out, n_in), whichever is smaller."""
-    short = matrices if matrices.shape[-1] >= matrices.shape[-2] else matrices.mT
-    return short @ short.mT
-
-
-def sum_norm(matrices: Tensor, norm: str) -> Tensor:
-    """The "linf" or "l1" operator norm (n,) of every matrix (n, n_out, n_in)."""
-    return matrices.abs().sum(-1 if norm == "linf" else -2).amax(-1)
 
 
 def _module_norms(stack: ModelStack, points: Tensor, norms: Sequence[str]) -> dict[str, Tensor]:

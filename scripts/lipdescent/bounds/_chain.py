@@ -1,0 +1,209 @@
+"""Chains of Linear and piecewise-linear activations, and the norms of their Jacobians.
+
+One hidden layer: J(x) = W2 D(x) W1 is linear in the mask D(x), so all points of a model take one
+product ``mask @ T`` with the table T[h, (o, i)] = W2[o, h] W1[h, i]. Deeper: masks forward,
+products backward. One model at a time, in float64, so that a model's numbers are the same bit by
+bit whatever else is in its stack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lipdescent.bounds._rounding import _times_power
+from lipdescent.bounds._small_eigenvalues import largest_eigenvalue
+from lipdescent.stacking import ModelStack
+
+_CHUNK = {"cpu": 2**18, "cuda": 2**24}  # numbers in the largest array; measured at n_out n_in = 400
+_FEW_UNITS = 24  # up to this width equal masks are common enough to look for
+_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Linear layers with piecewise-linear activations between them.
+
+    Attributes
+    ----------
+    weights : float64 (num_models, n_out, n_in) each, scaled to largest entries in [1/2, 1).
+    biases : float64 (num_models, n_out) or None each, in the units of the scaled outputs.
+    slopes : (negative side, positive side) of every activation, one less than weights.
+    exponents : int64 (num_models,), J of the network = 2^exponents J of the scaled chain.
+    """
+
+    weights: list[Tensor]
+    biases: list[Tensor | None]
+    slopes: list[tuple[float, float]]
+    exponents: Tensor
+
+    def __getitem__(self, index: slice | Tensor) -> Chain:
+        weights = [weight[index] for weight in self.weights]
+        biases = [None if bias is None else bias[index] for bias in self.biases]
+        return Chain(weights, biases, self.slopes, self.exponents[index])
+
+
+def chain(stack: ModelStack) -> Chain | None:
+    """The chain that ``stack`` is, or None if it is anything else.
+
+    Understood are nested Sequential, Linear, ReLU, LeakyReLU, Identity, Flatten of everything and
+    dropout, exactly of these types, in eval mode, without hooks or shared weights.
+    """
+    leaves = list(_leaves(stack.module, ""))
+    linears: list[str] = []
+    slopes: list[tuple[float, float]] = []
+    for name, layer in leaves:
+        kind = type(layer)
+        if layer.training or layer._forward_hooks or layer._forward_pre_hooks:
+            return None
+        if "forward" in vars(layer) or getattr(layer, "parametrizations", None):
+            return None
+        if kind is nn.Linear:
+            slopes += [(1.0, 1.0)] * (len(linears) - len(slopes))
+            linears.append(name)
+        elif kind in (nn.ReLU, nn.LeakyReLU) and len(linears) == len(slopes) + 1:
+            slopes.append((float(getattr(layer, "negative_slope", 0.0)), 1.0))
+        elif kind is nn.Flatten and (layer.start_dim, layer.end_dim) == (1, -1) and not linears:
+            continue
+        elif kind is not nn.Identity and kind not in _DROPOUTS:
+            return None
+    vectors = len(stack.input_shape) == 1 or type(leaves[0][1]) is nn.Flatten
+    parameters = sum(1 for _ in stack.module.parameters())
+    if not linears or not vectors or parameters != len(stack.state):
+        return None
+    return _scaled_chain(stack, linears, slopes)
+
+
+def _leaves(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
+    """Modules in the order of the forward pass; a repeated one comes as often as it is used."""
+    plain = "forward" not in vars(module) and not module._forward_hooks
+    if type(module) is nn.Sequential and plain and not module._forward_pre_hooks:
+        for key, child in module._modules.items():
+            yield from _leaves(child, f"{name}.{key}" if name else key)
+    else:
+        yield name, module
+
+
+def _scaled_chain(
+    stack: ModelStack, linears: Sequence[str], slopes: list[tuple[float, float]]
+) -> Chain:
+    """Scale by powers of two, which these activations commute with, against over- and underflow."""
+    total = torch.zeros(stack.num_models, dtype=torch.int64, device=stack.device)
+    weights, biases = [], []
+    for name in linears:
+        prefix = f"{name}." if name else ""
+        weight = stack.state[f"{prefix}weight"].to(torch.float64)
+        exponent = torch.frexp(weight.abs().amax((-1, -2)))[1].to(torch.int64)
+        total = total + exponent
+        weights.append(_times_power(weight, -exponent[:, None, None]))
+        bias = stack.state.get(f"{prefix}bias")
+        if bias is not None:
+            bias = _times_power(bias.to(torch.float64), -total.clamp(-2000, 2000)[:, None])
+        biases.append(bias)
+    if len(slopes) == len(linears):  # an activation comes last
+        size = weights[-1].shape[1]
+        eye = torch.eye(size, dtype=torch.float64, device=stack.device)
+        weights.append(eye.expand(stack.num_models, -1, -1))
+        biases.append(None)
+    return Chain(weights, biases, slopes, total)
+
+
+def chain_norms(
+    links: Chain, models: Sequence[int], points: Tensor, norms: Sequence[str]
+) -> list[dict[str, Tensor]]:
+    """For each of ``models``: norm -> (n,), without 2^exponents."""
+    outputs, features = links.weights[-1].shape[1], points.shape[1]
+    widest = max(weight.shape[1] for weight in links.weights)
+    shallow = len(links.weights) == 2
+    largest = max(outputs * features, widest if shallow else outputs * widest)
+    chunks = points.split(max(1, _CHUNK.get(points.device.type, 2**18) // largest))
+    jacobians = _table_jacobians if shallow else _deep_jacobians
+    grams, inverses, found = [], [], []
+    for model in models:
+        one = {norm: [] for norm in norms if norm != "l2"}
+        for matrices, inverse in jacobians(links[model : model + 1], chunks):
+            if "l2" in norms:
+                grams.append(gram(matrices))
+                inverses.append(inverse)
+            matrices = matrices.abs_() if one else matrices
+            for norm in one:
+                one[norm].append(_restored(sum_norm(matrices, norm), inverse))
+        found.append({norm: torch.cat(parts) for norm, parts in one.items()})
+    if "l2" in norms:
+        values = largest_eigenvalue(torch.cat(grams)).sqrt().split([len(g) for g in grams])
+        values = [_restored(v, inverse) for v, inverse in zip(values, inverses, strict=True)]
+        for one, value in zip(found, torch.cat(values).split(len(points)), strict=True):
+            one["l2"] = value
+    return found
+
+
+def _restored(values: Tensor, inverse: Tensor | None) -> Tensor:
+    return values if inverse is None else values[inverse]
+
+
+def _table_jacobians(
+    links: Chain, chunks: Sequence[Tensor]
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """One hidden layer, one model, for every chunk (n, n_in) of points.
+
+    Yields the Jacobians (k, n_out, n_in) of the k different masks and the mask (n,) that each
+    point has, or those of the n points and None.
+    """
+    first, last = links.weights[0][0], links.weights[1][0]
+    negative, positive = links.slopes[0]
+    table = (last.T[:, :, None] * first[:, None, :]).flatten(1)
+    base = negative * (last @ first).flatten()
+    powers = 2.0 ** torch.arange(len(first), dtype=torch.float64, device=first.device)
+    for points in chunks:
+        before = points @ first.T
+        if links.biases[0] is not None:
+            before += links.biases[0]
+        masks, inverse = (before > 0).to(torch.float64), None
+        if len(first) <= _FEW_UNITS:
+            masks, inverse = _distinct(masks, powers)
+        flat = masks @ table
+        if positive - negative != 1:
+            flat *= positive - negative
+        if negative:
+            flat += base
+        yield flat.view(len(flat), len(last), -1), inverse
+
+
+def _distinct(masks: Tensor, powers: Tensor) -> tuple[Tensor, Tensor]:
+    """The different rows among (n, width), and which of them each row is."""
+    codes, inverse = torch.unique(masks @ powers, return_inverse=True)
+    where = torch.empty_like(inverse[: len(codes)])
+    where[inverse] = torch.arange(len(inverse), device=inverse.device)
+    return masks[where], inverse
+
+
+def _deep_jacobians(links: Chain, chunks: Sequence[Tensor]) -> Iterator[tuple[Tensor, None]]:
+    """Any depth, one model: (n, n_out, n_in) for every chunk (n, n_in) of points."""
+    for points in chunks:
+        slopes, hidden = [], points
+        for weight, bias, (negative, positive) in zip(
+            links.weights[:-1], links.biases[:-1], links.slopes, strict=True
+        ):
+            hidden = hidden @ weight[0].T
+            if bias is not None:
+                hidden = hidden + bias[0]
+            slopes.append(torch.where(hidden > 0, positive, negative))
+            hidden = hidden * slopes[-1]
+        product = links.weights[-1].expand(len(points), -1, -1)
+        for weight, slope in zip(links.weights[-2::-1], slopes[::-1], strict=True):
+            product = (product * slope[:, None, :]) @ weight[0]
+        yield product, None
+
+
+def gram(matrices: Tensor) -> Tensor:
+    """J J^T or J^T J of every matrix (n, n_out, n_in), whichever is smaller."""
+    short = matrices if matrices.shape[-1] >= matrices.shape[-2] else matrices.mT
+    return short @ short.mT
+
+
+def sum_norm(absolute: Tensor, norm: str) -> Tensor:
+    """The "linf" or "l1" operator norm (n,) from the absolute values (n, n_out, n_in)."""
+    return absolute.sum(-1 if norm == "linf" else -2).amax(-1)
