@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import os
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ def _fill_defaults(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> 
 
 
 def _check_order(key: str, values: list[int]) -> None:
-    if any(a >= b for a, b in zip(values, values[1:], strict=False)):
+    if any(a >= b for a, b in pairwise(values)):
         raise ConfigError(f"config: {key} = {values}: allowed is an increasing list")
 
 
@@ -208,9 +209,10 @@ def check_device(device: str, *, local: bool) -> None:
     """
     if not local or not device.startswith("cuda"):
         return
-    count, index = visible_gpus(), int((device.split(":") + ["0"])[1])
+    count, index = visible_gpus(), int(device.partition(":")[2] or 0)
     if index >= count:
         here = ", ".join(["auto", "cpu", *(f"cuda:{i}" for i in range(count))])
         raise ConfigError(
-            f"config: device = {device!r}: this machine has {count} CUDA devices; allowed here: {here}"
+            f"config: device = {device!r}: this machine has {count} CUDA devices; "
+            f"allowed here: {here}"
         )
