@@ -16,8 +16,9 @@ Certificate. For any p > 0 (length n) and q > 0 (length h),
 
 as sum_ij B_ij <x_i, z_j> = <M, (sqrt(p_i) x_i)(sqrt(q_j) z_j)^T> and the two stacked vectors have
 lengths sqrt(sum p), sqrt(sum q). In "l2" all p_i are one number, which replaces sum p. At the
-maximiser q_j = ||(B^T X)_j||, and p_i = ||(B Z)_i|| ("l2": sum q), make it an equality. The matrix has as many eigenvalues to
-look at as the smaller of n and h: for 40 inputs, 40, whatever the width.
+maximiser q_j = ||(B^T X)_j||, and p_i = ||(B Z)_i|| ("l2": sum q), make it an equality.
+The matrix has as many eigenvalues to look at as the smaller of n and h: for 40 inputs, 40,
+whatever the width.
 """
 
 from __future__ import annotations
