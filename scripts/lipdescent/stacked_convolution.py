@@ -227,7 +227,7 @@ class _MaxAlong(torch.autograd.Function):
             if i == ctx.window - 1:
                 target.copy_(left)
                 break
-            torch.mul(left, part == out, out=target)
+            torch.eq(part, out, out=target).mul_(left)  # as numbers: booleans are slow to multiply
             left = left - target
         return slope, None, None
 

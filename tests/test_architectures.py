@@ -1,0 +1,116 @@
+"""Parameter counts as published, output shapes, errors on images that do not fit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lipdescent import names
+
+CIFAR = (3, 32, 32)
+
+
+def build(name, width, input_shape=CIFAR, num_classes=10, **options):
+    module = names.resolve("architectures", name)
+    return module.build(width, input_shape=input_shape, num_classes=num_classes, **options)
+
+
+def count(net):
+    return sum(p.numel() for p in net.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "expected"),
+    [
+        ("cnn", 5, 9_985),
+        ("cnn", 7, 19_271),
+        ("cnn", 12, 55_716),
+        ("cnn", 60, 1_367_220),
+        ("cnn_batchnorm", 64, 1_558_026),
+        ("vit", 5, 49_099),
+        ("resnet18", 64, 11_171_146),
+        ("torchvision_resnet", 64, 11_181_642),
+    ],
+)
+def test_parameter_counts_of_the_papers(name, width, expected):
+    assert count(build(name, width)) == expected
+
+
+def test_conv1d_has_the_size_of_mnist1d_s_authors():
+    assert count(build("conv1d", 25, (40,))) == 5_210
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "options"),
+    [
+        ("cnn", (1, 28, 28), {}),
+        ("cnn", (1, 14, 14), {"pools": [1, 2, 1, 7]}),
+        ("cnn", (1, 8, 8), {}),
+        ("cnn_batchnorm", (1, 28, 28), {}),
+        ("convnet", (1, 8, 8), {"bias": False}),
+        ("conv1d", (40,), {}),
+        ("conv1d", (2, 17), {}),
+        ("resnet18", (1, 8, 8), {}),
+        ("resnet18", CIFAR, {"batchnorm": False}),
+        ("torchvision_resnet", (1, 28, 28), {}),
+        ("torchvision_resnet", CIFAR, {"depth": 50}),
+        ("vit", (1, 28, 28), {"patch": 7, "blocks": 2}),
+    ],
+)
+def test_outputs_have_one_logit_per_class(name, shape, options):
+    net = build(name, 3, shape, num_classes=7, **options).eval()
+    inputs = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    outputs = net(inputs)
+    assert outputs.shape == (2, 7)
+    assert outputs.isfinite().all()
+
+
+def test_pools_leave_one_pixel():
+    pools = [m.kernel_size for m in build("cnn", 2) if isinstance(m, torch.nn.MaxPool2d)]
+    assert pools == [2, 2, 8]
+    small = build("cnn", 2, (1, 28, 28))
+    assert [m.kernel_size for m in small if isinstance(m, torch.nn.MaxPool2d)] == [2, 2, 7]
+
+
+def test_resnet18_without_batchnorm_has_none():
+    net = build("resnet18", 2, batchnorm=False)
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in net.modules())
+    with_it = [m for m in build("resnet18", 2).modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert len(with_it) == 16  # two in each of eight blocks, none before the last pool
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_at_width_64_it_is_torchvision_s_resnet(depth):
+    import torchvision
+
+    own = build("torchvision_resnet", 64, depth=depth).eval()
+    reference = getattr(torchvision.models, f"resnet{depth}")(num_classes=10).eval()
+    own.load_state_dict(reference.state_dict())
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(own(images), reference(images), rtol=0, atol=0)
+
+
+def test_torchvision_resnet_keeps_its_initialisation():
+    weight = build("torchvision_resnet", 16).layer4[1].conv2.weight.detach()
+    assert abs(float(weight.std()) - (2 / (128 * 9)) ** 0.5) < 1e-3  # He's, by fan-out
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "options", "message"),
+    [
+        ("cnn", (1, 14, 14), {}, "wrong image size for the pools: 14 x 14, allowed are multiples"),
+        ("cnn", (1, 2, 2), {}, "wrong image size for the pools: 2 x 2"),
+        ("cnn", CIFAR, {"pools": [1, 2, 2, 7]}, "32 x 32 with pools .* whose product is 32"),
+        ("cnn_batchnorm", CIFAR, {"pools": [2, 16]}, "allowed are 4 positive integers"),
+        ("convnet", (40,), {}, r"input_shape = \(40,\): allowed are square images"),
+        ("cnn", (1, 28, 32), {}, "allowed are square images"),
+        ("resnet18", (1, 28, 28), {}, "wrong image size for the strides: 28 x 28"),
+        ("vit", (1, 28, 28), {}, "wrong image size for the patches: 28 x 28, .* patch = 8"),
+        ("conv1d", CIFAR, {}, "allowed are .length,. and"),
+        ("torchvision_resnet", CIFAR, {"depth": 34}, "depth = 34: allowed are 18, 50"),
+        ("torchvision_resnet", (40,), {}, r"input_shape = \(40,\)"),
+    ],
+)
+def test_what_does_not_fit_is_named(name, shape, options, message):
+    with pytest.raises(ValueError, match=message):
+        build(name, 2, shape, **options)
