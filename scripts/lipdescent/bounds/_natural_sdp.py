@@ -6,7 +6,7 @@ z_j of length one, and x_i of length one ("linf") or of joint length one ("l2"):
     sdp(B) = max sum_ij B_ij <x_i, z_j>.
 
 Ascent. X -> Z = normalise(B^T X) -> X = normalise(B Z) never lowers the sum; extrapolating X by
-``_momentum`` makes it converge in some tens of steps. X has few columns: a maximiser of rank
+``momentum`` makes it converge in some tens of steps. X has few columns: a maximiser of rank
 O(sqrt(n + h)) exists (Barvinok, Pataki), and with more columns than rows no local maximum is
 spurious.
 
@@ -30,7 +30,7 @@ from torch import Tensor
 
 from ._rounding import certified_spectral_norm, gamma, round_up
 
-_CHECKS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096)
+CHECKS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096)
 _NEGLIGIBLE = 1e-100  # of the largest entry: such entries leave the matrix and are added back
 
 
@@ -135,9 +135,9 @@ class _Search:
         x = self._unit_rows(start).expand(len(matrix), -1, -1)
         before = x
         for k in range(1, max_iterations + 1):
-            z = matrix.mT @ (x + _momentum(k) * (x - before))
+            z = matrix.mT @ (x + momentum(k) * (x - before))
             before, x = x, self._unit_rows(matrix @ _unit(z, z.norm(dim=-1, keepdim=True)))
-            if k in _CHECKS or k == max_iterations:
+            if k in CHECKS or k == max_iterations:
                 keep = self._check(matrix, x)
                 if not keep.any():
                     return
@@ -184,6 +184,6 @@ def _largest_ratio(matrix: Tensor, weight: Tensor, dim: int) -> Tensor:
     return (matrix.square() / weight.clamp_min(1e-300)).amax(dim)
 
 
-def _momentum(k: int) -> float:
+def momentum(k: int) -> float:
     """Extrapolation of step k; found by experiment, of no influence on validity."""
     return min(0.8, k / (k + 10))
