@@ -1,1 +1,52 @@
-"""x"""
+"""How closely each Lipschitz bound follows the test loss over width, at the last epoch.
+
+Spearman's and Kendall's (tau-b) rank correlation between the mean over seeds of the bound and of
+the test loss, over all widths, one marker per bound; 1: both rise and fall together. Bars are
+bootstrap intervals over seeds (95 % unless configured otherwise): seeds are drawn anew, jointly
+for bound and test loss, and the means and correlations taken again. Bounds are in l2. Diverged
+models are left out and counted in the heading.
+"""
+
+import numpy as np
+
+from lipdescent import drawing, selection, statistics
+from lipdescent import figure_style as style
+from lipdescent.progress import log_to
+
+job = snakemake  # noqa: F821
+log_to(job.log[0])
+options = job.params.statistics
+group = selection.load(
+    job.input.table, dataset=job.wildcards.dataset, architecture=job.wildcards.architecture
+)
+counts = statistics.resample_seeds(
+    len(group.seed), resamples=options["bootstrap"], generator=np.random.default_rng(0)
+)
+test_loss = selection.metric(group, "test_loss")[:, :, -1]
+rungs, styles = selection.rungs(group, "l2"), style.rung_styles(selection.all_rungs(group))
+positions = np.arange(len(group.label_noise))
+figure, axes = style.new_figure(1, 2, width=style.TWO_COLUMNS, height=2.6, sharey=True)
+measures = {
+    "Spearman's rank correlation": statistics.spearman,
+    "Kendall's rank correlation": statistics.kendall,
+}
+for place, (name, correlation) in zip(axes[0], measures.items(), strict=True):
+    for shift, (rung, values) in zip(drawing.shifts(len(rungs)), rungs.items(), strict=True):
+        y = statistics.correlation_over_width(
+            correlation, values[:, :, -1], test_loss, counts, confidence=options["confidence"]
+        )
+        drawing.points(place, positions + shift, y, **styles[rung])
+    place.set_title(name)
+    place.set_xlabel("label noise (%)")
+    place.set_xticks(positions, [f"{100 * level:g}" for level in group.label_noise])
+    place.set(ylim=(-1.08, 1.08), xlim=(-0.6, len(positions) - 0.4))
+    place.axhline(0, color=style.GREY, lw=0.6)
+    if not rungs:
+        style.say_nothing_here(place, "no bound in this study")
+    elif len(group.width) < statistics.MIN_POINTS:
+        style.say_nothing_here(place, f"needs {statistics.MIN_POINTS} widths")
+axes[0, 0].set_ylabel("with the test loss, over width")
+handles = [drawing.key(**styles[rung] | {"linestyle": ""}) for rung in rungs]
+style.legend(figure, handles, [style.rung_name(rung) for rung in rungs], columns=4)
+style.heading(figure, group, f"{len(group.width)} widths", f"epoch {group.epoch[-1]}")
+style.save(figure, job.output.pdf, job.output.png)

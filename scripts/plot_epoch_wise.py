@@ -1,1 +1,51 @@
-"""x"""
+"""Test loss and both Lipschitz bounds over width and training epoch.
+
+Heat maps of the mean over seeds, colours on a log scale that a column shares; rows are the least
+and the most label noise. Bounds are the best certified ones in l2. White dots: the width with the
+largest value at that epoch. Black line: the first width whose mean train accuracy, on the labels
+trained on, reaches the interpolation accuracy (99.5 % unless configured otherwise) by that epoch;
+where there is none, no width does. Reading along a row gives epoch-wise, reading along a column
+model-wise double descent. Diverged models are left out and counted in the heading.
+"""
+
+from lipdescent import drawing, selection, statistics
+from lipdescent import figure_style as style
+from lipdescent.progress import log_to
+
+job = snakemake  # noqa: F821
+log_to(job.log[0])
+options = job.params.statistics
+group = selection.load(
+    job.input.table, dataset=job.wildcards.dataset, architecture=job.wildcards.architecture
+)
+panels = {
+    style.loss_name("test", job.params.loss): selection.metric(group, "test_loss"),
+    style.bound_name("best lower", "l2"): selection.best(group, "lower", "l2"),
+    style.bound_name("best upper", "l2"): selection.best(group, "upper", "l2"),
+}
+accuracy = statistics.mean(selection.metric(group, "train_accuracy"))
+rows = sorted({0, len(group.label_noise) - 1})
+figure, axes = style.new_figure(
+    len(rows), 3, width=style.TWO_COLUMNS, height=0.6 + 1.9 * len(rows), sharex=True, sharey=True
+)
+for column, (name, values) in enumerate(panels.items()):
+    means = statistics.mean(values)
+    norm = drawing.common_log_norm(means[:, rows])
+    for place, noise in zip(axes[:, column], rows, strict=True):
+        drawing.heat_map(place, means[:, noise], group.epoch, group.width, norm=norm)
+        drawing.peak_marks(place, means[:, noise])
+        drawing.boundary(place, accuracy[:, noise] >= options["interpolation_accuracy"])
+    axes[0, column].set_title(name)
+    axes[-1, column].set_xlabel("epoch")
+    drawing.colour_bar(figure, axes[:, column], norm)
+for place, noise in zip(axes[:, 0], rows, strict=True):
+    level = style.noise_name(group.label_noise[noise])
+    place.set_ylabel(f"label noise {level}\nwidth (hidden units)")
+style.legend(
+    figure,
+    [drawing.peak_key(), drawing.key(color="black")],
+    ["largest value of the epoch", "interpolation threshold"],
+    columns=2,
+)
+style.heading(figure, group)
+style.save(figure, job.output.pdf, job.output.png)

@@ -1,1 +1,46 @@
-"""x"""
+"""Test loss and both Lipschitz bounds over width and label noise, at the last epoch.
+
+Heat maps of the mean over seeds, colours on a log scale. Bounds are the best certified ones in l2.
+White dots: the width with the largest value at that label noise. Black line: the first width whose
+mean train accuracy, on the labels trained on, reaches the interpolation accuracy (99.5 % unless
+configured otherwise). Diverged models are left out and counted in the heading.
+"""
+
+import numpy as np
+
+from lipdescent import drawing, selection, statistics
+from lipdescent import figure_style as style
+from lipdescent.progress import log_to
+
+job = snakemake  # noqa: F821
+log_to(job.log[0])
+options = job.params.statistics
+group = selection.load(
+    job.input.table, dataset=job.wildcards.dataset, architecture=job.wildcards.architecture
+)
+panels = {
+    style.loss_name("test", job.params.loss): selection.metric(group, "test_loss"),
+    style.bound_name("best lower", "l2"): selection.best(group, "lower", "l2"),
+    style.bound_name("best upper", "l2"): selection.best(group, "upper", "l2"),
+}
+accuracy = statistics.mean(selection.metric(group, "train_accuracy")[:, :, -1])
+percent = 100 * np.asarray(group.label_noise)
+figure, axes = style.new_figure(1, 3, width=style.TWO_COLUMNS, height=2.7, sharey=True)
+for place, (name, values) in zip(axes[0], panels.items(), strict=True):
+    means = statistics.mean(values[:, :, -1])
+    norm = drawing.common_log_norm(means)
+    drawing.heat_map(place, means, percent, group.width, norm=norm)
+    drawing.peak_marks(place, means)
+    drawing.boundary(place, accuracy >= options["interpolation_accuracy"])
+    place.set_title(name)
+    place.set_xlabel("label noise (%)")
+    drawing.colour_bar(figure, place, norm)
+axes[0, 0].set_ylabel("width (hidden units)")
+style.legend(
+    figure,
+    [drawing.peak_key(), drawing.key(color="black")],
+    ["largest value of the noise level", "interpolation threshold"],
+    columns=2,
+)
+style.heading(figure, group, f"epoch {group.epoch[-1]}")
+style.save(figure, job.output.pdf, job.output.png)

@@ -19,6 +19,7 @@ rule figure:
         "results/{study}/benchmarks/figure/{dataset}/{architecture}/{figure}.tsv"
     params:
         statistics=config["statistics"],
+        loss=lambda w: study_config.training_options(config, w.architecture)["loss"],
         caption=lambda w: caption(f"plot_{w.figure}.py"),
         code=lambda w: code(f"plot_{w.figure}.py"),
     threads: 1
@@ -79,7 +80,9 @@ rule provenance:
 
 
 def published():
-    """Everything that a study publishes."""
+    """Everything that a study publishes; one with experiments, these alone."""
+    if config["experiments"]:
+        return experiment_files()
     figures = [
         f"{RESULTS}/figures/{pair}/{figure}.{kind}"
         for pair in PAIRS

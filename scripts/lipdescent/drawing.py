@@ -1,0 +1,150 @@
+"""Parts that several figures share: curves with a band, heat maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, NullFormatter
+from numpy.typing import NDArray
+
+from lipdescent.figure_style import say_nothing_here
+from lipdescent.statistics import Array, Estimate
+
+MAX_TICKS = 8
+PEAK = {
+    "marker": "o",
+    "markersize": 3.4,
+    "color": "white",
+    "markeredgecolor": "black",
+    "markeredgewidth": 0.6,
+}
+
+
+def curve(axes: Axes, x: Array, y: Estimate, **style) -> Line2D:
+    """Line through the values with a band over their intervals; bars where it is a single point."""
+    style = {"marker": "o"} | style
+    (line,) = axes.plot(x, y.value, **style)
+    if len(x) > 1:
+        axes.fill_between(x, y.low, y.high, color=line.get_color(), alpha=0.18, linewidth=0)
+    else:
+        axes.vlines(x, y.low, y.high, color=line.get_color())
+    return line
+
+
+def ring(axes: Axes, x: Array, y: Array, at: float, colour) -> None:
+    """Mark the point of a curve at ``at`` (NaN: no mark)."""
+    here = np.flatnonzero(x == at)
+    if len(here) and np.isfinite(y[here[0]]):
+        axes.plot(
+            at,
+            y[here[0]],
+            "o",
+            markersize=6.5,
+            markerfacecolor="white",
+            markeredgecolor=colour,
+            markeredgewidth=1.1,
+            zorder=4,
+        )
+
+
+def key(**style) -> Line2D:
+    """An entry of a legend."""
+    return Line2D([], [], **style)
+
+
+def ring_key() -> Line2D:
+    """The ring's entry in a legend."""
+    return Line2D(
+        [],
+        [],
+        marker="o",
+        linestyle="",
+        markersize=6.5,
+        markerfacecolor="white",
+        markeredgecolor="black",
+        markeredgewidth=1.1,
+    )
+
+
+def peak_key() -> Line2D:
+    """The entry of :func:`peak_marks` in a legend."""
+    return Line2D([], [], linestyle="", **PEAK)
+
+
+def points(axes: Axes, x: Array, y: Estimate, **style) -> None:
+    """Markers with a bar over each interval, no line."""
+    style = style | {"linestyle": ""}
+    axes.plot(x, y.value, markersize=4, **style)
+    axes.vlines(x, y.low, y.high, color=style["color"], linewidth=1)
+
+
+def shifts(count: int, *, step: float = 0.12) -> Array:
+    """Places of ``count`` markers side by side around 0."""
+    return step * (np.arange(count) - (count - 1) / 2) * min(1.0, 6 / max(count, 1))
+
+
+def common_log_norm(*values: Array) -> LogNorm | None:
+    """Log colour scale over all positive values; None if there are none."""
+    there = np.concatenate([v[np.isfinite(v) & (v > 0)].ravel() for v in values])
+    if not len(there):
+        return None
+    low, high = there.min(), there.max()
+    return LogNorm(low, high) if high > low else LogNorm(low / 1.1, high * 1.1)
+
+
+def heat_map(
+    axes: Axes, values: Array, x: Sequence[float], y: Sequence[float], *, norm: LogNorm | None
+) -> None:
+    """Equal cells, ``values`` (len(y), len(x)), named by ``x`` and ``y``; hatched: no value."""
+    axes.grid(False)
+    axes.spines[:].set_visible(True)
+    if norm is not None and np.isfinite(values).any():
+        axes.patch.set(facecolor="#eeeeee", hatch="////", edgecolor="#bbbbbb")
+        shown = np.ma.masked_invalid(np.where(values > 0, values, np.nan))
+        axes.pcolormesh(
+            np.arange(len(x) + 1) - 0.5,
+            np.arange(len(y) + 1) - 0.5,
+            shown,
+            norm=norm,
+            rasterized=True,
+        )
+    else:
+        axes.set(xlim=(-0.5, len(x) - 0.5), ylim=(-0.5, len(y) - 0.5))
+        say_nothing_here(axes, "none in this study")
+    for axis, names in ((axes.xaxis, x), (axes.yaxis, y)):
+        every = -(-len(names) // MAX_TICKS)
+        axis.set_ticks(range(0, len(names), every), labels=[f"{n:g}" for n in names[::every]])
+
+
+def peak_marks(axes: Axes, values: Array) -> None:
+    """White dots: the largest value of each column."""
+    for column in np.flatnonzero(np.isfinite(values).any(axis=0)):
+        row = np.nanargmax(values[:, column])
+        axes.plot(column, row, linestyle="", **PEAK)
+
+
+def boundary(axes: Axes, reached: NDArray[np.bool_]) -> None:
+    """Black steps below the first row of each column that is true; columns without one are open."""
+    first = np.where(reached.any(axis=0), reached.argmax(axis=0) - 0.5, np.nan)
+    edges = np.arange(len(first) + 1) - 0.5
+    axes.stairs(first, edges, baseline=None, color="black", linewidth=1.3)
+
+
+def colour_bar(figure: Figure, axes, norm: LogNorm | None) -> None:
+    """Log colour bar of one or more axes, with plain numbers."""
+    if norm is None:
+        return
+    bar = figure.colorbar(ScalarMappable(norm), ax=axes, pad=0.02, aspect=25)
+    bar.ax.yaxis.set_minor_formatter(NullFormatter())
+    steps = (1, 1.5, 2, 3, 5, 7) if norm.vmax / norm.vmin < 8 else (1, 2, 5)
+    steps = steps if norm.vmax / norm.vmin < 300 else (1,)
+    ticks = [m * 10.0**e for e in range(-12, 13) for m in steps]
+    ticks = [tick for tick in ticks if norm.vmin <= tick <= norm.vmax]
+    bar.set_ticks(ticks if len(ticks) > 1 else [norm.vmin, norm.vmax])
+    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))

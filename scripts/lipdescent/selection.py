@@ -1,0 +1,209 @@
+"""The tidy table of one dataset and architecture as arrays over width, noise, epoch and seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from lipdescent import table as tidy
+from lipdescent.statistics import Array
+
+AXES = ("width", "label_noise", "epoch", "seed")
+
+
+class Series(NamedTuple):
+    """What was measured."""
+
+    quantity: str
+    direction: str
+    norm: str
+    split: str
+
+
+class Rung(NamedTuple):
+    """One bound of the ladder, the data it was taken on merged."""
+
+    quantity: str
+    direction: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """All measurements of one dataset and architecture.
+
+    Attributes
+    ----------
+    width, label_noise, epoch, seed : the axes, increasing: (W,), (N,), (E,), (S,).
+    series : what was measured -> float64 (W, N, E, S), NaN where there is no value.
+    diverged : bool (W, N, E, S), checkpoints with a NaN or an infinity; no series has them.
+    not_applicable : bounds that do not exist for these networks.
+    """
+
+    study: str
+    dataset: str
+    architecture: str
+    width: NDArray[np.int64]
+    label_noise: Array
+    epoch: NDArray[np.int64]
+    seed: NDArray[np.int64]
+    series: dict[Series, Array]
+    diverged: NDArray[np.bool_]
+    not_applicable: tuple[str, ...]
+
+    @property
+    def num_models(self) -> int:
+        """Trained networks: widths x noise levels x seeds."""
+        return len(self.width) * len(self.label_noise) * len(self.seed)
+
+    @property
+    def num_diverged(self) -> int:
+        """Networks that diverged by their last epoch."""
+        return int(self.diverged.any(axis=2).sum())
+
+
+def pairs(table: pa.Table) -> list[tuple[str, str]]:
+    """(dataset, architecture) of every group, in the table's order."""
+    rows = table.select(["dataset", "architecture"]).group_by(["dataset", "architecture"])
+    return [(row["dataset"], row["architecture"]) for row in rows.aggregate([]).to_pylist()]
+
+
+def load(path: str | Path, *, dataset: str, architecture: str) -> Group:
+    """One dataset and architecture out of a study's table file."""
+    return group(tidy.read(path), dataset=dataset, architecture=architecture)
+
+
+def group(table: pa.Table, *, dataset: str, architecture: str) -> Group:
+    """The rows of one dataset and architecture.
+
+    Raises
+    ------
+    ValueError
+        If the table has none.
+    """
+    keep = pc.and_(_is(table, "dataset", dataset), _is(table, "architecture", architecture))
+    rows = table.filter(keep)
+    if rows.num_rows == 0:
+        known = ", ".join("/".join(pair) for pair in pairs(table))
+        raise ValueError(f"no rows of {dataset}/{architecture} in the table; it has: {known}")
+    axes, places = [], []
+    for name in AXES:
+        axis, place = np.unique(rows[name].to_numpy(), return_inverse=True)
+        axes.append(axis)
+        places.append(place)
+    shape = tuple(map(len, axes))
+    cell = np.ravel_multi_index(tuple(places), shape)
+    status, diverged = _text(rows["status"]), np.zeros(shape, dtype=bool)
+    diverged.ravel()[cell[status == "diverged"]] = True
+    absent = status == "not_applicable"
+    series = _series(rows, cell, shape)
+    present = {key.quantity for key in series}
+    return Group(
+        study=rows["study"][0].as_py(),
+        dataset=dataset,
+        architecture=architecture,
+        **dict(zip(AXES, axes, strict=True)),
+        series={key: np.where(diverged, np.nan, value) for key, value in series.items()},
+        diverged=diverged,
+        not_applicable=tuple(sorted(set(_text(rows["quantity"])[absent]) - present)),
+    )
+
+
+def metric(group: Group, quantity: str) -> Array:
+    """A loss, an accuracy or another metric without a norm, (W, N, E, S).
+
+    Raises
+    ------
+    KeyError
+        Naming the metric and those that are there.
+    """
+    for key, values in group.series.items():
+        if key.quantity == quantity and key.direction == "metric":
+            return values
+    known = sorted({key.quantity for key in group.series if key.direction == "metric"})
+    raise KeyError(f"no metric {quantity!r} in the table; it has: {', '.join(known)}")
+
+
+def norms(group: Group) -> list[str]:
+    """Norms in which there is a bound, l2 first."""
+    found = {key.norm for key in group.series if key.direction in ("lower", "upper")}
+    return sorted(found, key=lambda norm: (norm != "l2", norm))
+
+
+def rungs(group: Group, norm: str) -> dict[Rung, Array]:
+    """Every bound in one norm, lowest first; over data splits the largest lower, least upper value.
+
+    "Lowest" is by the median over all checkpoints.
+    """
+    found: dict[Rung, Array] = {}
+    for key, values in group.series.items():
+        if key.norm == norm and key.direction in ("lower", "upper"):
+            rung = Rung(key.quantity, key.direction)
+            better = np.fmax if key.direction == "lower" else np.fmin
+            found[rung] = better(found[rung], values) if rung in found else values
+    return dict(sorted(found.items(), key=lambda item: (item[0].direction, np.nanmedian(item[1]))))
+
+
+def all_rungs(group: Group) -> list[Rung]:
+    """Every bound in any norm, in the order of :func:`rungs`, the first norm first."""
+    return list(dict.fromkeys(rung for norm in norms(group) for rung in rungs(group, norm)))
+
+
+def best(group: Group, direction: str, norm: str) -> Array:
+    """Largest lower or least upper bound of every checkpoint, (W, N, E, S); all NaN if none."""
+    better = np.fmax if direction == "lower" else np.fmin
+    found = [v for rung, v in rungs(group, norm).items() if rung.direction == direction]
+    return better.reduce(found) if found else np.full(group.diverged.shape, np.nan)
+
+
+def bracket(group: Group, norm: str) -> tuple[Array, Array]:
+    """Best lower and best upper bound where both are there, so means are of the same models."""
+    lower, upper = best(group, "lower", norm), best(group, "upper", norm)
+    both = np.isfinite(lower) & np.isfinite(upper)
+    return np.where(both, lower, np.nan), np.where(both, upper, np.nan)
+
+
+def gaps(group: Group, norm: str) -> dict[Rung, Array]:
+    """Every upper bound over the best lower one, (W, N, E, S); none where the lower bound is 0."""
+    lower = best(group, "lower", norm)
+    lower = np.where(lower > 0, lower, np.nan)
+    found = {rung: v / lower for rung, v in rungs(group, norm).items() if rung.direction == "upper"}
+    return {rung: ratio for rung, ratio in found.items() if np.isfinite(ratio).any()}
+
+
+def _series(rows: pa.Table, cell: NDArray[np.int64], shape: tuple[int, ...]) -> dict[Series, Array]:
+    """Arrays of every series that has a value."""
+    names, codes = [], np.zeros(rows.num_rows, dtype=np.int64)
+    for field in Series._fields:
+        column, code = np.unique(_text(rows[field]), return_inverse=True)
+        names.append(column)
+        codes = codes * len(column) + code
+    values = rows["value"].to_numpy()
+    keep = np.isfinite(values) & (_text(rows["status"]) == "ok")
+    series = {}
+    for code in np.unique(codes[keep]):
+        places = np.unravel_index(code, tuple(map(len, names)))
+        key = Series(*(str(column[place]) for column, place in zip(names, places, strict=True)))
+        here = keep & (codes == code)
+        array = np.full(shape, np.nan)
+        array.ravel()[cell[here]] = values[here]
+        series[key] = array
+    return series
+
+
+def _is(table: pa.Table, column: str, value: str) -> pa.ChunkedArray:
+    return pc.equal(table[column].cast(pa.string()), value)
+
+
+def _text(column: pa.ChunkedArray) -> NDArray[np.str_]:
+    """A dictionary column as fixed-width text; through the dictionary, which is short."""
+    whole = column.unify_dictionaries().combine_chunks()
+    if isinstance(whole, pa.ChunkedArray):
+        whole = whole.chunk(0)
+    words = np.array(whole.dictionary.to_pylist() or [""], dtype=np.str_)
+    return words[whole.indices.to_numpy()]

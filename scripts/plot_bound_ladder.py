@@ -1,0 +1,60 @@
+"""Every Lipschitz bound of the study over width, at the last epoch.
+
+Solid lines: certified upper bounds; dashed: certified lower bounds, the largest over all the data
+they were taken on; the true constants, averaged over seeds, lie in the grey region between the
+best of each. One row per norm, columns from the least to the most label noise. Lines are means over
+seeds, bands bootstrap intervals of the mean over seeds (95 % unless configured otherwise). Diverged
+models are left out and counted in the heading.
+"""
+
+import numpy as np
+
+from lipdescent import drawing, selection, statistics
+from lipdescent import figure_style as style
+from lipdescent.progress import log_to
+
+job = snakemake  # noqa: F821
+log_to(job.log[0])
+options = job.params.statistics
+group = selection.load(
+    job.input.table, dataset=job.wildcards.dataset, architecture=job.wildcards.architecture
+)
+counts = statistics.resample_seeds(
+    len(group.seed), resamples=options["bootstrap"], generator=np.random.default_rng(0)
+)
+rungs = selection.all_rungs(group)
+styles, norms = style.rung_styles(rungs), selection.norms(group) or ["l2"]
+last = len(group.label_noise) - 1
+noises = sorted({0, last // 2, last})
+figure, axes = style.new_figure(
+    len(norms),
+    len(noises),
+    width=style.TWO_COLUMNS,
+    height=0.8 + 2.0 * len(norms),
+    sharex=True,
+    sharey="row",
+)
+for row, norm in zip(axes, norms, strict=True):
+    row[0].set_ylabel(f"Lipschitz bound ({style.NORMS[norm]})")
+    lower, upper = (statistics.mean(side[:, :, -1]) for side in selection.bracket(group, norm))
+    for place, noise in zip(row, noises, strict=True):
+        place.fill_between(group.width, lower[:, noise], upper[:, noise], color="0.88", lw=0)
+        for rung, values in selection.rungs(group, norm).items():
+            y = statistics.mean_estimate(
+                values[:, noise, -1], counts, confidence=options["confidence"]
+            )
+            drawing.curve(place, group.width, y, **styles[rung])
+        if rungs:
+            style.log_values(place)
+        else:
+            style.say_nothing_here(place, "no bound in this study")
+for place, noise in zip(axes[0], noises, strict=True):
+    place.set_title(f"label noise {style.noise_name(group.label_noise[noise])}")
+for place in axes[-1]:
+    place.set_xlabel("width (hidden units)")
+for place in axes.flat:
+    style.log_axis(place.xaxis, group.width)
+handles = [drawing.key(**styles[rung]) for rung in rungs]
+style.legend(figure, handles, [style.rung_name(rung) for rung in rungs], columns=3)
+style.heading(figure, group, f"epoch {group.epoch[-1]}")
+style.save(figure, job.output.pdf, job.output.png)
