@@ -55,9 +55,7 @@ def lipsdp_per_unit(
     """
     size = (first.shape[2] + last.shape[1]) ** 2 + first.shape[1] * (first.shape[2] + 2 * _RANK)
     chunks = torch.arange(len(first), device=first.device).split(max(1, _CHUNK // size))
-    parts = [
-        _solve(first[i], last[i], low[i], high[i], tolerance, max_iterations) for i in chunks
-    ]
+    parts = [_solve(first[i], last[i], low[i], high[i], tolerance, max_iterations) for i in chunks]
     return tuple(torch.cat(part) for part in zip(*parts, strict=True))
 
 

@@ -186,7 +186,7 @@ def _bounds(stack: ModelStack, *, norm: str, only_largest: bool, **options) -> T
     if norm == "linf":
         value = torch.minimum(value, path_norm(scaled, steepest))
     value = torch.where(value == 0, value, round_up(_times_power(value, exponent[:, None])))
-    excess = _excess(chain, norm)
+    excess = chain_excess(chain, norm)[:, None]
     return torch.where(excess > 0, round_up(value + excess), value)
 
 
@@ -197,10 +197,10 @@ def _scaled(weights: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
     return scaled, torch.stack(exponents).sum(0)
 
 
-def _excess(chain: AffineChain, norm: str) -> Tensor:
-    """What merged layers' rounding adds, (S, 1): ``AffineChain.excess``, |E|_inf <= sqrt(n) e."""
+def chain_excess(chain: AffineChain, norm: str) -> Tensor:
+    """What merged layers' rounding adds, (S,): ``AffineChain.excess``, |E|_inf <= sqrt(n) e."""
     if norm == "l2" or not any(bool(error.any()) for error in chain.errors):
-        return chain.excess()[:, None]
+        return chain.excess()
     sizes = [w.shape[2] ** 0.5 for w in chain.weights]
     errors = [round_up(e * n, 2) for e, n in zip(chain.errors, sizes, strict=True)]
     norms = [norm_linf(w) + e for w, e in zip(chain.weights, errors, strict=True)]
@@ -211,7 +211,7 @@ def _excess(chain: AffineChain, norm: str) -> Tensor:
         error * torch.stack([*norms[:i], *norms[i + 1 :], torch.ones_like(error)]).prod(0)
         for i, error in enumerate(errors)
     )
-    return round_up(total * steep, 8 * len(norms) + 8)[:, None]
+    return round_up(total * steep, 8 * len(norms) + 8)
 
 
 def _deep(

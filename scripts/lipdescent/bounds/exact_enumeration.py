@@ -1,0 +1,179 @@
+"""The largest Jacobian over all activation patterns, and the largest proved to occur.
+
+One hidden layer of ReLU or LeakyReLU units, in l2 and l_inf. Two measurements of the same name:
+
+- "upper": FGL, the maximum over all 2^h patterns (Wang, Prakriya & Jha, arXiv 2203.01212, sec. 3),
+  certified; an upper bound on the Lipschitz constant that can exceed it: relu(x) - relu(-x) has
+  FGL 2 and constant 1, as its two units are never on together.
+- "lower": the largest norm of a pattern for which a point is found whose pre-activations have
+  its signs beyond rounding. The pattern then holds on an open set, so the norm is a lower bound.
+
+If the live units are at most as many as the inputs and W1 has full row rank, W1 x + b takes every
+value, so every pattern occurs, biases or not, and both are the exact constant. Otherwise
+patterns are tried from the top, each with a linear programme; its answer is only a proposal, what
+counts is the check of the signs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from scipy.optimize import linprog
+from torch import Tensor
+
+from lipdescent.stacking import ModelStack
+
+from . import Measurement, NotApplicable
+from ._affine import affine_chain, refuse_other_norms
+from ._certified import certify
+from ._chain import chain as linear_pieces
+from ._patterns import Layer, branch_and_bound, enumerate_patterns
+from ._rounding import round_up
+from .upper_geolip import chain_excess
+
+DIRECTION = "upper"
+NORMS = ("l2", "linf")
+
+
+@torch.no_grad()
+def measure(
+    stack: ModelStack,
+    *,
+    inputs: Mapping[str, Tensor] | None = None,
+    norms: Sequence[str] = ("l2",),
+    seed: int = 0,
+    max_units: int = 64,
+    max_enumerated: int = 14,
+    max_nodes: int = 4096,
+    tolerance: float = 1e-6,
+    candidates: int = 32,
+) -> Iterator[Measurement]:
+    """Yield ``exact_enumeration`` twice per norm, directions "upper" and "lower".
+
+    Parameters
+    ----------
+    inputs, seed : not used.
+    max_units : largest width; beyond it the bound does not apply.
+    max_enumerated : largest width of which all patterns are looked at; above, branch and bound.
+    max_nodes : of branch and bound. When they are used up the upper side is above FGL, but valid.
+    tolerance : relative gap at which branch and bound stops.
+    candidates : patterns tried, from the top, for the lower side.
+
+    Raises
+    ------
+    NotApplicable
+        For another norm, other networks, or more than ``max_units`` units.
+    ValueError
+        For weights that are not finite.
+    """
+    refuse_other_norms(norms, NORMS)
+    for norm in norms:
+        upper, lower = fgl(
+            stack,
+            norm=norm,
+            max_units=max_units,
+            max_enumerated=max_enumerated,
+            max_nodes=max_nodes,
+            tolerance=tolerance,
+            candidates=candidates,
+        )
+        yield Measurement("exact_enumeration", "upper", norm, upper)
+        yield Measurement("exact_enumeration", "lower", norm, lower)
+
+
+@torch.no_grad()
+def fgl(
+    stack: ModelStack,
+    *,
+    norm: str = "l2",
+    max_units: int = 64,
+    max_enumerated: int = 14,
+    max_nodes: int = 4096,
+    tolerance: float = 1e-6,
+    candidates: int = 32,
+) -> tuple[Tensor, Tensor]:
+    """FGL (certified from above) and the largest norm of a realised pattern: (num_models,) each.
+
+    Arguments and errors as in :func:`measure`.
+    """
+    chain = affine_chain(stack)
+    if linear_pieces(stack) is None or chain.depth != 1:
+        raise NotApplicable("patterns are enumerated for one hidden layer of ReLU or LeakyReLU")
+    units = chain.weights[0].shape[1]
+    if units > max_units:
+        raise NotApplicable(f"{units} hidden units, more than max_units = {max_units}")
+    uppers, lowers = [], []
+    for model in range(stack.num_models):
+        first, last = chain.weights[0][model], chain.weights[1][model]
+        live = (first != 0).any(1) & (last != 0).any(0)
+        zero = first.new_zeros(())
+        if not live.any():
+            uppers.append(zero)
+            lowers.append(zero)
+            continue
+        layer = Layer(first[live], last[:, live], *chain.slopes[0])
+        if len(layer.first) <= max_enumerated:
+            upper, patterns = enumerate_patterns(layer, norm=norm, keep=candidates)
+        else:
+            upper, patterns = branch_and_bound(
+                layer, norm=norm, keep=candidates, max_nodes=max_nodes, tolerance=tolerance
+            )
+        uppers.append(upper)
+        found = realise(patterns, layer.first, chain.biases[0][model][live], first_only=True)
+        lowers.append(_proved(stack[model : model + 1], found, norm))
+    upper, excess = torch.stack(uppers), chain_excess(chain, norm)
+    return torch.where(excess > 0, round_up(upper + excess), upper), torch.stack(lowers)
+
+
+def realise(patterns: Tensor, weight: Tensor, bias: Tensor, *, first_only: bool = False) -> Tensor:
+    """Points (k, n_in) whose pre-activations have the signs of some of the patterns, in order.
+
+    Parameters
+    ----------
+    patterns : bool (N, h). weight, bias : float64 (h, n_in), (h,), no zero row in ``weight``.
+    first_only : stop at the first pattern for which a point is found.
+    """
+    scale = weight.norm(dim=1)
+    rows, offset = weight / scale[:, None], bias / scale
+    size = 1 + offset.abs().amax()
+    inverse = None
+    if len(rows) <= rows.shape[1] and torch.linalg.svdvals(rows)[-1] > 1e-8:
+        inverse = torch.linalg.pinv(rows)
+    points = []
+    for pattern in patterns:
+        signs = torch.where(pattern, 1.0, -1.0).to(rows.dtype)
+        if inverse is not None:
+            point = inverse @ (size * signs - offset)
+        else:
+            point = _widest(signs[:, None] * rows, signs * offset, size)
+        if point is not None and bool((signs * (rows @ point + offset) > 0).all()):
+            points.append(point)
+            if first_only:
+                break
+    return torch.stack(points) if points else rows.new_zeros(0, rows.shape[1])
+
+
+def _widest(rows: Tensor, offset: Tensor, size: Tensor) -> Tensor | None:
+    """The point with the largest smallest rows @ x + offset in a box, if that is positive."""
+    a, c = rows.cpu().numpy(), offset.cpu().numpy()
+    box = 1e4 * float(size)
+    answer = linprog(
+        np.append(np.zeros(a.shape[1]), -1.0),
+        A_ub=np.hstack([-a, np.ones((len(a), 1))]),
+        b_ub=c,
+        bounds=[(-box, box)] * a.shape[1] + [(None, float(size))],
+        method="highs",
+    )
+    if answer.x is None or not answer.x[-1] > 0:
+        return None
+    return torch.from_numpy(answer.x[:-1]).to(rows)
+
+
+def _proved(stack: ModelStack, points: Tensor, norm: str) -> Tensor:
+    """Largest certified Jacobian norm at the points, 0 without any."""
+    if not len(points):
+        return points.new_zeros(())
+    shaped = points.reshape(1, len(points), *stack.input_shape)
+    return certify(stack, shaped, norm=norm).amax().to(points.device)
