@@ -1,9 +1,9 @@
 """LipSDP-Neuron of one hidden layer as an eigenvalue problem, without an SDP solver.
 
-With slopes in [m - r, m + r], a Jacobian is J = m W2 W1 + r W2 diag(tau) W1, |tau_i| <= 1, and
-2 x y <= d x^2 + y^2 / d. So for unit u, v and every d > 0 (one number per hidden unit)
+With slopes in [m - r, m + r], a Jacobian is J = m W2 W1 + r W2 diag(tau) W1 with |tau_i| <= 1.
+As 2 x y <= d x^2 + y^2 / d, for unit u, v and every d > 0 (one per hidden unit)
 
-    u^T J v <= (v, u)^T M(d) (v, u) / 2 + ..., that is |J|_2 <= lambda_max(M(d)),
+    u^T J v <= (v, u)^T M(d) (v, u) / 2 <= lambda_max(M(d)),
     M(d) = [[ r W1^T diag(d) W1 , m (W2 W1)^T ], [ m W2 W1 , r W2 diag(1/d) W2^T ]].
 
 lambda_max(M(e^theta)) is convex in theta and its minimum is LipSDP-Neuron (Fazlyab et al. 2019,
@@ -61,13 +61,12 @@ def shallow_lipsdp(
 
 
 def _chunk(first: Tensor, second: Tensor, slopes: Interval, tolerance: float, steps: int) -> Tensor:
-    rows, columns, balance, exponent = balanced(first, second)
+    rows, columns, _, exponent = balanced(first, second)
     left, right, cross = reduced(rows, columns, slopes)
     dtype = torch.float32 if tolerance >= 2e-4 else torch.float64
     theta = minimise(
         left.to(dtype), right.to(dtype), cross.to(dtype), tolerance=tolerance, max_steps=steps
     )
-    del balance
     return certify(rows, columns, theta, slopes=slopes, exponent=exponent)
 
 

@@ -1,0 +1,126 @@
+"""ECLipsE-Fast: LipSDP with one multiplier per layer, in closed form, in l2.
+
+Xu & Sivaranjani, NeurIPS 2024, arXiv 2404.04375, algorithm 1 with proposition 4, for slopes in
+[m - r, m + r]. With G_i = W_i Y_{i-1}^-1 W_i^T, Y_0 = I, eliminating the layers of LipSDP's matrix
+one after the other leaves
+
+    Y_i^-1 = I / l_i + m^2 G_i (I - r^2 l_i G_i)^-1,
+
+and the bound is |G_L|^(1/2). l_i = 1 / (r (|m| + r) |G_i|), which is 2 / |G_i| for ReLU, minimises
+|Y_i^-1|; then |Y_i^-1| = (|m| + r)^2 |G_i|, so that the bound never exceeds the layer product.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from lipdescent.stacking import ModelStack
+
+from . import Measurement, NotApplicable
+from ._affine import AffineChain, affine_chain, refuse_other_norms
+from ._chain_certificate import certify_chain, normalised, unnormalise
+from ._lipsdp_shallow import balanced, certify
+from ._rounding import round_up
+from ._slopes import Interval, recentred
+
+DIRECTION = "upper"
+NORMS = ("l2",)
+MAX_SIZE = 4096  # inputs + hidden units of a deep chain: the matrix that is certified
+_ENTRIES = 2**22
+
+
+def measure(
+    stack: ModelStack,
+    *,
+    inputs: Mapping[str, Tensor] | None = None,
+    norms: Sequence[str] = NORMS,
+    seed: int = 0,
+) -> Iterator[Measurement]:
+    """Yield ``upper_eclipse_fast``, certified. ``inputs`` and ``seed`` are not used.
+
+    Raises
+    ------
+    NotApplicable
+        For a norm other than l2, a network that is not a fully connected chain, or two and more
+        hidden layers with more than ``MAX_SIZE`` inputs and units together.
+    ValueError
+        If a weight is NaN or infinite.
+    """
+    refuse_other_norms(norms, NORMS)
+    yield Measurement("upper_eclipse_fast", DIRECTION, "l2", eclipse_fast(affine_chain(stack)))
+
+
+def eclipse_fast(chain: AffineChain) -> Tensor:
+    """Certified ECLipsE-Fast bound of every model: float64 (S,), at most the layer product."""
+    product = chain.product()
+    if chain.depth == 0:
+        return product
+    refuse_large(chain)
+    bounds = []
+    for part in chunks(chain.weights):
+        bounds.append(
+            _shallow(part, chain.slopes) if chain.depth == 1 else _deep(part, chain.slopes)
+        )
+    bound = torch.cat(bounds) if bounds else product
+    excess = chain.excess()
+    return torch.minimum(torch.where(excess > 0, round_up(bound + excess), bound), product)
+
+
+def refuse_large(chain: AffineChain) -> None:
+    size = sum(weight.shape[2] for weight in chain.weights)
+    if chain.depth > 1 and size > MAX_SIZE:
+        raise NotApplicable(f"{size} inputs and hidden units; a deep chain may have {MAX_SIZE}")
+
+
+def chunks(weights: list[Tensor]) -> Iterator[list[Tensor]]:
+    """Split the models so that a chunk's matrices stay small."""
+    size = sum(weight.shape[2] for weight in weights)
+    largest = size * size if len(weights) > 2 else max(w[0].numel() for w in weights)
+    count = max(1, _ENTRIES // (4 * largest))
+    return (list(part) for part in zip(*(w.split(count) for w in weights), strict=True))
+
+
+def layer_multipliers(weights: list[Tensor], slopes: list[Interval]) -> tuple[list[Tensor], Tensor]:
+    """l_i (S,) of every hidden layer and the squared bound (S,), in plain float64."""
+    multipliers: list[Tensor] = []
+    first = weights[0]
+    tall = first.shape[1] > first.shape[2]
+    gram = first.mT @ first if tall else first @ first.mT
+    for weight, interval in zip(weights[1:], slopes, strict=True):
+        middle, radius = recentred(interval)
+        values, vectors = torch.linalg.eigh(gram)
+        values = values.clamp_min(0.0)
+        inverse = (radius * (abs(middle) + radius) * values[:, -1]).clamp_min(1e-250)
+        remain = (1 - radius**2 * values / inverse[:, None]).clamp_min(1e-9)
+        if tall and not multipliers:  # G = V V^T with V = W_1, of which V^T V is at hand
+            basis, spread = first @ vectors, 1 / remain
+        else:
+            basis, spread = vectors, values / remain
+        image = abs(middle) * (weight @ basis) * spread.sqrt()[:, None]
+        gram = inverse[:, None, None] * (weight @ weight.mT) + image @ image.mT
+        multipliers.append(1 / inverse)
+    return multipliers, torch.linalg.eigvalsh(gram)[:, -1].clamp_min(0.0)
+
+
+def _shallow(weights: list[Tensor], slopes: list[Interval]) -> Tensor:
+    rows, columns, shift, exponent = balanced(*weights)
+    power = torch.exp2(shift.to(torch.float64))
+    plain = [rows / power, (columns * power).mT]
+    (multiplier,), square = layer_multipliers(plain, slopes)
+    # The multipliers T of LipSDP and the d of its eigenvalue form: d = r |J| T.
+    scale = recentred(slopes[0])[1] * square.sqrt().clamp_min(1e-150) * multiplier
+    theta = scale.log()[:, None] - 2 * math.log(2) * shift[..., 0]
+    return certify(rows, columns, theta, slopes=slopes[0], exponent=exponent)
+
+
+def _deep(weights: list[Tensor], slopes: list[Interval]) -> Tensor:
+    small, exponent = normalised(weights)
+    scalars, _ = layer_multipliers(small, slopes)
+    multipliers = [
+        s[:, None].expand(-1, w.shape[1]) for s, w in zip(scalars, small[:-1], strict=True)
+    ]
+    return unnormalise(certify_chain(small, multipliers, slopes), small, exponent)

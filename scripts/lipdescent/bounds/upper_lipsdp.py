@@ -1,0 +1,126 @@
+"""LipSDP-Neuron in l2, without an SDP solver: certified at whatever iterate it stops.
+
+Fazlyab, Robey, Hassani, Morari & Pappas, NeurIPS 2019, arXiv 1906.04893, sec. 2.2, one multiplier
+per hidden unit. One hidden layer is an eigenvalue problem of size n_in + n_out whatever the width
+(``_lipsdp_shallow``); deeper chains are solved by a log-barrier (``_lipsdp_deep``). The third
+variant of the paper, LipSDP-Network, is not valid and not offered.
+
+The value is the smallest of four valid bounds: LipSDP at the last iterate, Combettes-Pesquet,
+ECLipsE-Fast and the layer product. In exact arithmetic LipSDP is below the other two SDP-like
+bounds for one hidden layer; stopped early, or for deep chains, Combettes-Pesquet can be smaller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from lipdescent.stacking import ModelStack
+
+from . import Measurement
+from ._affine import AffineChain, affine_chain, refuse_other_norms
+from ._lipsdp_deep import deep_lipsdp
+from ._lipsdp_shallow import shallow_lipsdp
+from ._rounding import round_up
+from ._slopes import Interval
+from .upper_combettes_pesquet import combettes_pesquet
+from .upper_eclipse_fast import chunks, eclipse_fast, refuse_large
+
+DIRECTION = "upper"
+NORMS = ("l2",)
+
+
+def measure(
+    stack: ModelStack,
+    *,
+    inputs: Mapping[str, Tensor] | None = None,
+    norms: Sequence[str] = NORMS,
+    seed: int = 0,
+    tolerance: float = 1e-3,
+    max_steps: int = 60,
+) -> Iterator[Measurement]:
+    """Yield ``upper_lipsdp``, certified. ``inputs`` and ``seed`` are not used, nothing is drawn.
+
+    Parameters
+    ----------
+    tolerance : relative distance to the SDP's optimum to aim at, 1e-8 to 1e-1. Measured on trained
+        40-w-10 networks the value ends .1 to .6 tolerances above the optimum.
+    max_steps : Newton steps at most; the bound is valid at any number, 0 included.
+
+    Raises
+    ------
+    NotApplicable
+        For a norm other than l2, a network that is not a fully connected chain, or two and more
+        hidden layers with more than ``upper_eclipse_fast.MAX_SIZE`` inputs and units together.
+    ValueError
+        If a weight is NaN or infinite, or an option is outside its range.
+    """
+    refuse_other_norms(norms, NORMS)
+    values = lipsdp_chain(affine_chain(stack), tolerance=tolerance, max_steps=max_steps)
+    yield Measurement("upper_lipsdp", DIRECTION, "l2", values)
+
+
+def lipsdp(
+    weights: Sequence[Tensor],
+    *,
+    slopes: Interval | Sequence[Interval] = (0.0, 1.0),
+    tolerance: float = 1e-3,
+    max_steps: int = 60,
+) -> Tensor:
+    """Certified l2 Lipschitz bound of x -> W_L phi(... phi(W_1 x)).
+
+    Parameters
+    ----------
+    weights : (..., width_i, width_{i-1}) each, with equal leading axes; lifted to float64.
+    slopes : (a, b) of the activation, a < b, or one pair per hidden layer.
+
+    Returns
+    -------
+    float64 (...).
+
+    Raises
+    ------
+    NotApplicable, TypeError, ValueError
+        As :func:`measure`, and for weights that do not fit together.
+    """
+    pairs = [slopes] * (len(weights) - 1) if _is_pair(slopes) else list(slopes)
+    if not weights or len(pairs) != len(weights) - 1:
+        raise ValueError(f"{len(weights)} weights and {len(pairs)} slopes: one less is allowed")
+    shape = weights[0].shape[:-2]
+    for before, after in pairwise(weights):
+        if after.shape[:-2] != shape or after.shape[-1] != before.shape[-2]:
+            raise ValueError(f"weights {tuple(before.shape)} and {tuple(after.shape)} do not fit")
+    flat = [w.reshape(-1, *w.shape[-2:]).to(torch.float64) for w in weights]
+    none = flat[0].new_zeros(len(flat[0]))
+    chain = AffineChain(flat, [], [(float(a), float(b)) for a, b in pairs], [none] * len(flat))
+    return lipsdp_chain(chain, tolerance=tolerance, max_steps=max_steps).reshape(shape)
+
+
+def lipsdp_chain(chain: AffineChain, *, tolerance: float, max_steps: int) -> Tensor:
+    """Certified bound (S,) of every model of a chain."""
+    if not 1e-8 <= tolerance <= 0.1:
+        raise ValueError(f"tolerance = {tolerance}: allowed are 1e-8 to 0.1")
+    if max_steps < 0:
+        raise ValueError(f"max_steps = {max_steps}: allowed are 0 and more")
+    for low, high in chain.slopes:
+        if not low < high:
+            raise ValueError(f"slopes ({low}, {high}): allowed are a < b")
+    if chain.depth == 0:
+        return chain.product()
+    refuse_large(chain)
+    best = torch.minimum(combettes_pesquet(chain), eclipse_fast(chain))
+    options = {"tolerance": tolerance, "max_steps": max_steps}
+    if chain.depth == 1:
+        bound = shallow_lipsdp(*chain.weights, slopes=chain.slopes[0], **options)
+    else:
+        parts = [deep_lipsdp(part, chain.slopes, **options) for part in chunks(chain.weights)]
+        bound = torch.cat(parts) if parts else best
+    excess = chain.excess()
+    return torch.minimum(torch.where(excess > 0, round_up(bound + excess), bound), best)
+
+
+def _is_pair(slopes: Interval | Sequence[Interval]) -> bool:
+    return len(slopes) == 2 and not isinstance(slopes[0], Sequence)
