@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+
 from lipdescent import checkpoints, datasets, device, files, names, training_state
 from lipdescent.progress import Progress, log_to
 from lipdescent.replica_block import TrainingData
@@ -27,7 +28,8 @@ torch.set_flush_denormal(True)  # the momentum of dead units decays into denorma
 place = device.choose(job.config["device"])
 options = TrainingOptions(**job.params.training)
 dtype = device.set_precision(options.precision)
-dataset = datasets.read(job.input.dataset)
+with files.sound(job.input.dataset):
+    dataset = datasets.read(job.input.dataset)
 noise, seeds = replicas(job.params.label_noise, run["seeds"])
 
 build = partial(

@@ -52,3 +52,27 @@ def _alive(process: int) -> bool:
     except PermissionError:
         pass
     return True
+
+
+@contextmanager
+def sound(path: str | Path) -> Iterator[None]:
+    """Around reading an input: a broken file is put aside, so that the next run makes it anew.
+
+    Raises
+    ------
+    ValueError
+        As the reader did, with what has become of the file and what to do.
+    """
+    path = Path(path)
+    aside = path.with_name(f"{path.name}.broken")
+    advice = "start the same command again: the file is made anew"
+    try:
+        yield
+    except ValueError as error:
+        if not path.exists() and aside.exists():
+            raise ValueError(f"{path} was broken and is now {aside.name}; {advice}") from error
+        try:
+            os.replace(path, aside)
+        except OSError:
+            raise error from None
+        raise ValueError(f"{error}. It is now {aside.name}; {advice}") from error

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from lipdescent import files
+from lipdescent import files, places
 
 STATUSES = ("ok", "diverged", "not_applicable")
 TEXT = pa.dictionary(pa.int32(), pa.string())
@@ -56,7 +56,8 @@ def read(path: str | Path) -> pa.Table:
     Raises
     ------
     ValueError
-        If the file is truncated, not Parquet, or has other columns.
+        If the file is truncated, not Parquet, has other columns, or lies in results/<study>/ and
+        holds another study's or run's rows.
     """
     try:
         table = pq.read_table(path)
@@ -64,6 +65,7 @@ def read(path: str | Path) -> pa.Table:
         raise ValueError(f"{path}: truncated or not a Parquet file ({error})") from error
     if table.column_names != COLUMNS.names:
         raise ValueError(f"{path}: columns {table.column_names}, expected {COLUMNS.names}")
+    places.check(table, path)
     return table.cast(COLUMNS)
 
 
