@@ -4,7 +4,7 @@ import time
 
 import torch
 
-from lipdescent import checkpoints, datasets, device, measuring, table
+from lipdescent import checkpoints, datasets, device, files, measuring, table
 from lipdescent.progress import log_to
 
 job = snakemake  # noqa: F821
@@ -13,8 +13,10 @@ log_to(job.log[0])
 torch.set_num_threads(job.threads)
 place = device.choose(job.config["device"])
 start = time.perf_counter()
-dataset = datasets.read(job.input.dataset)
-saved = checkpoints.read(job.input.checkpoints)
+with files.sound(job.input.dataset):
+    dataset = datasets.read(job.input.dataset)
+with files.sound(job.input.checkpoints):
+    saved = checkpoints.read(job.input.checkpoints)
 stack = measuring.checkpoint_stack(saved, dataset, module=job.params.module).to(device=place)
 
 rows = measuring.measure(
