@@ -9,6 +9,7 @@ configfile: f"{workflow.basedir}/config/config.yaml"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/cluster.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/measure.smk"
@@ -25,6 +26,9 @@ rule all:
 
 
 onstart:
+    check_cluster()
+    allow_continuations()
+    study_config.record_blocks(config)
     print(f"study {STUDY}: {len(RUNS)} stacks, {num_models()} models, device {config['device']}")
 
 

@@ -97,6 +97,24 @@ def longest(partition: str | None, known: list[Node]) -> float:
     return max(limits, default=float("inf"))
 
 
+def requests(jobs: Iterable) -> list[Request]:
+    """What Snakemake's jobs ask for, each different request once."""
+    found = {}
+    for job in jobs:
+        ask = job.resources
+        partition = ask.get("slurm_partition")
+        request = Request(
+            rule=job.rule.name,
+            mem_mb=ask.get("mem_mb", 0),
+            cpus=ask.get("cpus_per_task") or job.threads,
+            minutes=ask.get("runtime", 0),
+            gpus=ask.get("gpu", 0),
+            partition=str(partition) if partition else None,
+        )
+        found[request] = None
+    return list(found)
+
+
 def check(requests: Iterable[Request], known: list[Node]) -> None:
     """Refuse what the cluster can never run.
 

@@ -6,6 +6,7 @@ Never imports torch: the Snakefile and every cluster job load this.
 from __future__ import annotations
 
 import copy
+import json
 import os
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from lipdescent import names
+from lipdescent import files, names
 
 
 class ConfigError(ValueError):
@@ -161,11 +162,40 @@ def seed_block(seeds: tuple[int, ...] | list[int]) -> str:
     return "_".join(map(str, seeds))
 
 
+def seed_blocks(config: dict[str, Any]) -> list[tuple[int, ...]]:
+    """Seeds that are trained together: blocks that the study already has, then new ones.
+
+    A block that exists stays as it is when seeds are added or ``seeds_per_block`` changes.
+    """
+    wanted, size = set(config["grid"]["seed"]), config["execution"]["seeds_per_block"]
+    try:
+        recorded = [tuple(block) for block in json.loads(_block_file(config).read_text())]
+    except (OSError, ValueError, TypeError):
+        recorded = []
+    kept: list[tuple[int, ...]] = []
+    for block in recorded:
+        if wanted.issuperset(block):
+            kept.append(block)
+            wanted -= set(block)
+    rest = sorted(wanted)
+    return kept + [tuple(rest[i : i + size]) for i in range(0, len(rest), size)]
+
+
+def record_blocks(config: dict[str, Any]) -> None:
+    """Remember how the seeds are divided; called when jobs are about to run."""
+    path = _block_file(config)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with files.complete(path) as partial:
+        partial.write_text(json.dumps(seed_blocks(config)))
+
+
+def _block_file(config: dict[str, Any]) -> Path:
+    return Path("results", config["study"], "seed_blocks.json")
+
+
 def runs(config: dict[str, Any]) -> list[Run]:
     """Every run of the study, widest first: long jobs that start last end last."""
-    grid, size = config["grid"], config["execution"]["seeds_per_block"]
-    seeds = sorted(grid["seed"])
-    blocks = [tuple(seeds[i : i + size]) for i in range(0, len(seeds), size)]
+    grid, blocks = config["grid"], seed_blocks(config)
     return [
         Run(dataset, architecture, width, block)
         for width in sorted(grid["width"], reverse=True)

@@ -15,7 +15,9 @@ try:
     )
     # In place: scripts are given this very object.
     config.update(prepared)
-    study_config.check_device(config["device"], local=not workflow.remote_exec)
+    # Where jobs are submitted, other machines compute: their devices are not known here.
+    submits = workflow.resource_settings.nodes is not None
+    study_config.check_device(config["device"], local=not (submits or workflow.remote_exec))
 except study_config.ConfigError as error:
     raise WorkflowError(str(error)) from None
 

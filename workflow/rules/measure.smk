@@ -16,6 +16,8 @@ rule measure:
     threads: EXECUTION["threads"]
     resources:
         gpu=GPUS,
+        mem_mb=needs("measure", "mem_mb"),
+        runtime=needs("measure", "runtime"),
     conda:
         "../../envs/lipdescent.yaml"
     script:
@@ -49,6 +51,8 @@ rule table:
     threads: 1
     resources:
         gpu=0,
+        mem_mb=needs("publish", "mem_mb"),
+        runtime=needs("publish", "runtime"),
     conda:
         "../../envs/lipdescent.yaml"
     script:

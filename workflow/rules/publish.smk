@@ -25,6 +25,8 @@ rule figure:
     threads: 1
     resources:
         gpu=0,
+        mem_mb=needs("publish", "mem_mb"),
+        runtime=needs("publish", "runtime"),
     conda:
         "../../envs/lipdescent.yaml"
     script:
@@ -52,6 +54,8 @@ rule findings:
     threads: 1
     resources:
         gpu=0,
+        mem_mb=needs("publish", "mem_mb"),
+        runtime=needs("publish", "runtime"),
     conda:
         "../../envs/lipdescent.yaml"
     script:
@@ -73,6 +77,8 @@ rule provenance:
     threads: 1
     resources:
         gpu=0,
+        mem_mb=needs("publish", "mem_mb"),
+        runtime=needs("publish", "runtime"),
     conda:
         "../../envs/lipdescent.yaml"
     script:

@@ -8,6 +8,14 @@ rule train:
         f"results/{{study}}/logs/train/{RUN}.log",
     benchmark:
         f"results/{{study}}/benchmarks/train/{RUN}.tsv"
+    priority: 10
+    conda:
+        "../../envs/lipdescent.yaml"
+    threads: EXECUTION["threads"]
+    resources:
+        gpu=GPUS,
+        mem_mb=needs("train", "mem_mb"),
+        runtime=needs("train", "runtime"),
     params:
         run=lambda w: vars(run_of(w)),
         label_noise=GRID["label_noise"],
@@ -17,11 +25,5 @@ rule train:
         training=lambda w: study_config.training_options(config, w.architecture),
         noise_maker=config["noise_maker"],
         code=lambda w: code("train.py", f"lipdescent/architectures/{module_of(w)}.py"),
-    threads: EXECUTION["threads"]
-    priority: 10
-    resources:
-        gpu=GPUS,
-    conda:
-        "../../envs/lipdescent.yaml"
     script:
         "../../scripts/train.py"

@@ -1,0 +1,70 @@
+import math
+import os
+from functools import cache
+
+from lipdescent import cluster, resources
+
+# The time limit that the submitting process found, for Snakemake inside of the jobs.
+LONGEST = "LIPDESCENT_LONGEST_JOB"
+
+
+@cache
+def slurm_nodes():
+    """Nodes of the cluster; none where jobs are not submitted to Slurm from here."""
+    plugin = workflow.executor_plugin
+    return cluster.nodes() if plugin is not None and plugin.name == "slurm" else []
+
+
+@cache
+def longest_job():
+    """Minutes that the default partition of this run allows a job."""
+    if LONGEST in os.environ:
+        return float(os.environ[LONGEST])
+    if not slurm_nodes():
+        return float("inf")
+    partition = workflow.resource_settings._parsed_default_resources.get(
+        "slurm_partition"
+    )
+    limit = cluster.longest(str(partition.value) if partition else None, slurm_nodes())
+    os.environ[LONGEST] = str(limit)
+    return limit
+
+
+@cache
+def train_needs(attempt):
+    """The same for all stacks, so that one job array holds them."""
+    return resources.train(config, RUNS, attempt, gpus=GPUS)
+
+
+def needs(stage, key):
+    """Function for `resources:`, of a stage in lipdescent/resources.py and one of its keys."""
+
+    def wanted(wildcards, attempt):
+        if stage == "train":
+            found = train_needs(attempt)[key]
+        elif stage == "measure":
+            found = resources.measure(config, run_of(wildcards), attempt, gpus=GPUS)[
+                key
+            ]
+        else:
+            found = resources.publish(config, RUNS, attempt)[key]
+        return int(min(found, longest_job())) if key == "runtime" else found
+
+    return wanted
+
+
+def check_cluster():
+    """Refuse what the cluster can never run, before anything is submitted."""
+    try:
+        cluster.check_shared(".", slurm_nodes())
+        if slurm_nodes():
+            cluster.check(cluster.requests(workflow.dag.needrun_jobs()), slurm_nodes())
+    except study_config.ConfigError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def allow_continuations():
+    """Training that takes longer than a job may last goes on in as many jobs as it needs."""
+    if longest_job() < float("inf"):
+        jobs = math.ceil(train_needs(1)["runtime"] / longest_job())
+        workflow.get_rule("train").restart_times += jobs - 1
