@@ -2,13 +2,14 @@
 
 import signal
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import torch
 
-from lipdescent import checkpoints, datasets, device, files, names, training_state
+from lipdescent import checkpoints, datasets, device, files, names, time_limit, training_state
 from lipdescent.progress import Progress, log_to
 from lipdescent.replica_block import TrainingData
 from lipdescent.replicas import noisy_labels, replicas
@@ -58,6 +59,8 @@ progress = Progress(
     terminal,
 )
 progress.say(f"{len(seeds)} models on {device.describe(place)}")
+# Slurm ends a job at its limit: stop a little before, the job that follows goes on from there.
+stop_at = (time_limit.job_end() or float("inf")) - execution["stop_before_limit"]
 state_path = Path(job.output.checkpoints).with_suffix(".state")
 end_state, _ = training_state.end_paths(job.output.checkpoints)
 try:
@@ -66,7 +69,7 @@ try:
         state_path=state_path,
         end_state=end_state,
         state_interval=execution["state_interval"],
-        should_stop=lambda: bool(stop_asked),
+        should_stop=lambda: bool(stop_asked) or time.time() > stop_at,
     )
 except Interrupted as error:
     progress.say(str(error))

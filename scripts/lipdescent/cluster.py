@@ -1,16 +1,16 @@
-"""What a Slurm cluster allows, asked before anything is submitted, and when a job must end."""
+"""What a Slurm cluster allows, asked before anything is submitted."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from lipdescent.config import ConfigError
+from lipdescent.time_limit import minutes_of
 
 # File systems that only this machine can see.
 LOCAL_FILE_SYSTEMS = ("tmpfs", "ramfs", "overlay")
@@ -75,20 +75,6 @@ def _node(line: str) -> Node:
         gpu="gpu" in gres,
         host=host,
     )
-
-
-def minutes_of(limit: str) -> float:
-    """Minutes of a Slurm time: ``infinite``, ``MM``, ``MM:SS``, ``HH:MM:SS`` or ``D-HH:MM:SS``."""
-    if limit in ("infinite", "UNLIMITED", "n/a"):
-        return float("inf")
-    days, _, clock = limit.rpartition("-")
-    parts = [int(part) for part in clock.split(":")]
-    if days:
-        parts += [0] * (3 - len(parts))
-    elif len(parts) < 3:
-        parts = [0, *parts, *[0] * (2 - len(parts))]
-    hours, minutes, seconds = parts
-    return int(days or 0) * 1440 + hours * 60 + minutes + seconds / 60
 
 
 def longest(partition: str | None, known: list[Node]) -> float:
@@ -178,19 +164,3 @@ def file_system(folder: str | Path, mounts: str | Path = "/proc/mounts") -> str:
         if place.is_relative_to(mount) and len(mount) >= len(best):
             best, kind = mount, found
     return kind
-
-
-def job_end() -> float | None:
-    """When Slurm will end this job, in seconds since the epoch; None outside of Slurm."""
-    if os.environ.get("SLURM_JOB_END_TIME", "").isdigit():
-        return float(os.environ["SLURM_JOB_END_TIME"])
-    job = os.environ.get("SLURM_JOB_ID")
-    if not job or shutil.which("squeue") is None:
-        return None
-    command = ["squeue", "--noheader", "--jobs", job, "--format", "%L"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
-        left = minutes_of(done.stdout.split()[0])
-    except (OSError, ValueError, IndexError, subprocess.TimeoutExpired):
-        return None
-    return None if left == float("inf") else time.time() + 60 * left
