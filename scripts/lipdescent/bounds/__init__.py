@@ -33,3 +33,12 @@ class Measurement:
     norm: str
     values: Tensor
     split: str = ""
+
+
+def __getattr__(name: str):
+    """``lipdescent.bounds.bracket``, imported only when it is asked for."""
+    if name == "bracket":
+        from lipdescent.bracket import bracket
+
+        return bracket
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -111,6 +111,7 @@ def _resolve(part: nn.Module | Node, names: dict[int, str], owner: str) -> Node:
         path = names[id(part)]
     elif next(part.parameters(), None) is None and next(part.buffers(), None) is None:
         path = f"{owner}.<{type(part).__name__}>"
+        part.eval()  # made by lipschitz_structure(), nobody else has set its mode
     else:
         raise ValueError(
             f"{owner}: a {type(part).__name__} in lipschitz_structure() is no submodule"

@@ -1,0 +1,170 @@
+"""Certified bracket of a network's Lipschitz constant: every bound that fits it, in one table."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from lipdescent import names
+from lipdescent.bounds import NotApplicable
+from lipdescent.layers import trace
+from lipdescent.layers.walker import check_module, check_state
+from lipdescent.stacking import ModelStack
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+NORMS = ("l2", "linf", "l1")
+COLUMNS = ("quantity", "direction", "norm", "value", "status", "seconds", "split", "reason")
+# Not bounds of the global Lipschitz constant: around a point, or over all activation patterns.
+LOCAL, PATTERNS = "upper_local", "fgl"
+
+
+def bracket(
+    model: nn.Module,
+    input_shape: Sequence[int],
+    *,
+    norm: str = "l2",
+    data: Tensor | np.ndarray | Mapping[str, Tensor | np.ndarray] | None = None,
+    methods: Sequence[str] | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Upper and lower bounds of one network's Lipschitz constant.
+
+    Parameters
+    ----------
+    model : in eval mode, made of known layers (:mod:`lipdescent.layers`).
+    input_shape : of one input, without the batch axis.
+    norm : "l2", "linf" or "l1", on inputs and outputs.
+    data : floating-point inputs (n, *input_shape), or several by the name of their split. Bounds
+        that need data are not applicable without.
+    methods : modules of ``lipdescent.bounds``; all of them unless given.
+    seed : of the bounds that draw.
+
+    Returns
+    -------
+    One row per quantity and split: quantity, direction, norm, value, status ("ok" or
+    "not_applicable"), seconds (of its method), split, reason (why it is not applicable).
+
+    Raises
+    ------
+    TypeError
+        For a module that is neither known nor says what it computes, with its path.
+    ValueError
+        For train mode, hooks, parametrised or shared modules, NaN or infinite weights or data,
+        no data points, a shape that does not fit, an unknown norm or method.
+    RuntimeError
+        If a lower bound exceeds an upper one.
+    """
+    import pandas as pd
+
+    if norm not in NORMS:
+        raise ValueError(f"norm {norm!r}: allowed are {', '.join(NORMS)}")
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: {type(model).__name__}, allowed is a torch.nn.Module")
+    methods = list(methods if methods is not None else names.known("bounds"))
+    bounds = {name: names.resolve("bounds", name) for name in methods}
+    if not bounds:
+        raise ValueError("methods is empty; allowed: " + ", ".join(names.known("bounds")))
+    check_module(model)
+    stack = _stack_of_one(model, input_shape)
+    check_state(stack)
+    if any(bound.DIRECTION == "upper" for bound in bounds.values()):
+        with contextlib.suppress(NotApplicable):  # each upper bound says so in its row
+            trace(stack)
+    inputs = _checked_data(data, stack)
+    rows: list[dict] = []
+    for name, bound in bounds.items():
+        rows += _rows(name, bound, stack, inputs, norm, seed)
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    check_order(frame)
+    return frame
+
+
+def best(frame: pd.DataFrame) -> tuple[float, float]:
+    """Largest lower and smallest upper bound of the global constant, NaN where there is none."""
+    sound = frame[(frame.status == "ok") & ~frame.quantity.str.startswith(LOCAL)]
+    lower = sound[(sound.direction == "lower") & ~sound.quantity.str.contains(PATTERNS)]
+    return float(lower.value.max()), float(sound[sound.direction == "upper"].value.min())
+
+
+def check_order(frame: pd.DataFrame) -> None:
+    """Raise RuntimeError where the largest lower bound exceeds the smallest upper one."""
+    lower, upper = best(frame)
+    if lower > upper:
+        sound = frame[frame.status == "ok"]
+        pair = [sound[sound.value == value].quantity.iloc[0] for value in (lower, upper)]
+        raise RuntimeError(f"{pair[0]} = {lower!r} exceeds {pair[1]} = {upper!r}")
+
+
+def _stack_of_one(model: nn.Module, input_shape: Sequence[int]) -> ModelStack:
+    shape = tuple(input_shape)
+    if not shape or not all(isinstance(n, int) and n >= 1 for n in shape):
+        raise ValueError(f"input_shape {shape}: allowed are positive integers, no batch axis")
+    if not model.state_dict():
+        raise ValueError("the network has no parameters or buffers: there is nothing to measure")
+    return ModelStack.from_modules([model], shape)
+
+
+def _checked_data(data, stack: ModelStack) -> dict[str, Tensor]:
+    if data is None:
+        return {}
+    splits = data if isinstance(data, Mapping) else {"": data}
+    inputs = {}
+    for split, points in splits.items():
+        what = f"data {split!r}" if split else "data"
+        points = torch.as_tensor(points)
+        if not points.is_floating_point():
+            raise TypeError(f"{what}: dtype {points.dtype}, allowed are floating-point numbers")
+        if points.shape[1:] != stack.input_shape:
+            expected = ", ".join(map(str, ("n", *stack.input_shape)))
+            raise ValueError(f"{what}: shape {tuple(points.shape)}, expected ({expected})")
+        if not len(points):
+            raise ValueError(f"{what}: no points; at least one is needed")
+        if not bool(points.isfinite().all()):
+            raise ValueError(f"{what}: contains NaN or inf; allowed are finite numbers")
+        inputs[split] = points.to(stack.device)
+    return inputs
+
+
+def _rows(
+    name: str,
+    bound: ModuleType,
+    stack: ModelStack,
+    inputs: dict[str, Tensor],
+    norm: str,
+    seed: int,
+) -> list[dict]:
+    start = time.perf_counter()
+    nothing = {"quantity": name, "direction": bound.DIRECTION, "norm": norm, "split": ""}
+    nothing |= {"value": float("nan"), "status": "not_applicable"}
+    reason = None
+    try:
+        if norm not in bound.NORMS:
+            raise NotApplicable(f"exists in {', '.join(bound.NORMS)}")
+        rows = list(_measured(bound, stack, inputs, norm, seed))
+    except NotApplicable as error:
+        reason = str(error)
+    except ValueError as error:
+        if inputs or bound.DIRECTION != "lower":
+            raise
+        reason = f"needs data: {error}"
+    if reason is not None:
+        rows = [nothing | {"reason": reason}]
+    seconds = time.perf_counter() - start
+    return [row | {"seconds": seconds} for row in rows]
+
+
+def _measured(
+    bound: ModuleType, stack: ModelStack, inputs: dict[str, Tensor], norm: str, seed: int
+) -> Iterator[dict]:
+    for m in bound.measure(stack, inputs=inputs, norms=[norm], seed=seed):
+        row = {"quantity": m.quantity, "direction": m.direction, "norm": m.norm}
+        yield row | {"value": float(m.values[0]), "status": "ok", "split": m.split, "reason": ""}
