@@ -101,6 +101,8 @@ def fgl(
     chain = affine_chain(stack)
     if linear_pieces(stack) is None or chain.depth != 1:
         raise NotApplicable("patterns are enumerated for one hidden layer of ReLU or LeakyReLU")
+    if chain.slopes[0][1] != 1.0:
+        raise NotApplicable(f"LeakyReLU with slopes {chain.slopes[0]}; allowed are slopes up to 1")
     units = chain.weights[0].shape[1]
     if units > max_units:
         raise NotApplicable(f"{units} hidden units, more than max_units = {max_units}")
@@ -121,7 +123,9 @@ def fgl(
                 layer, norm=norm, keep=candidates, max_nodes=max_nodes, tolerance=tolerance
             )
         uppers.append(upper)
-        found = realise(patterns, layer.first, chain.biases[0][model][live], first_only=True)
+        bias = chain.biases[0][model][live]
+        found = realise(patterns, layer.first, bias, first_only=True)
+        found = torch.cat([found, _anywhere(layer.first, bias)])
         lowers.append(_proved(stack[model : model + 1], found, norm))
     upper, excess = torch.stack(uppers), chain_excess(chain, norm)
     return torch.where(excess > 0, round_up(upper + excess), upper), torch.stack(lowers)
@@ -171,9 +175,15 @@ def _widest(rows: Tensor, offset: Tensor, size: Tensor) -> Tensor | None:
     return torch.from_numpy(answer.x[:-1]).to(rows)
 
 
+def _anywhere(weight: Tensor, bias: Tensor, *, count: int = 64) -> Tensor:
+    """Gaussian points (count, n_in) on the scale of the kinks: their patterns do occur."""
+    generator = torch.Generator().manual_seed(weight.shape[1])
+    points = torch.randn(count, weight.shape[1], generator=generator, dtype=weight.dtype)
+    scale = 1 + (bias.abs() / weight.norm(dim=1)).amax()
+    return points.to(weight.device) * scale
+
+
 def _proved(stack: ModelStack, points: Tensor, norm: str) -> Tensor:
-    """Largest certified Jacobian norm at the points, 0 without any."""
-    if not len(points):
-        return points.new_zeros(())
+    """Largest certified Jacobian norm at the points."""
     shaped = points.reshape(1, len(points), *stack.input_shape)
     return certify(stack, shaped, norm=norm).amax().to(points.device)
