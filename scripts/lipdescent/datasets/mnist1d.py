@@ -13,9 +13,7 @@ import numpy as np
 from lipdescent.datasets import Dataset, take
 
 
-def load(
-    *, num_train: int | None = None, num_test: int | None = None, seed: int = 0
-) -> Dataset:
+def load(*, num_train: int | None = None, num_test: int | None = None, seed: int = 0) -> Dataset:
     """``num_train`` of the 4000 and ``num_test`` of the 1000 points, subsets drawn by ``seed``."""
     from mnist1d.data import get_dataset_args, make_dataset
 
