@@ -154,5 +154,6 @@ def split_into_blocks(stack: ModelStack, batch_size: int, device: torch.device) 
         return [slice(0, count)]
     weights = [t[0] for name, t in stack.state.items() if name.endswith("weight")]
     per_replica = sum(2 * 4 * (w.numel() + batch_size * w.shape[0]) for w in weights)
-    size = max(1, CPU_BLOCK_BYTES // per_replica)
+    num_blocks = -(-count // max(1, CPU_BLOCK_BYTES // per_replica))
+    size = -(-count // num_blocks)
     return [slice(i, min(i + size, count)) for i in range(0, count, size)]
