@@ -10,12 +10,13 @@ uncertain sign prove nothing and get 0.
 Anything else (:func:`certify_module`). Whatever the kinks, |f(a) - f(b)| <= L |a - b| for any two
 points, so every quotient is a lower bound; the Jacobian only chooses the direction a - b. f itself
 is computed in float64, where the rounding error of an arbitrary module is unknown; what is
-deducted is an allowance, see :func:`evaluation_allowance`, not a proven bound.
+deducted is an allowance, see :func:`evaluate`, not a proven bound.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -99,15 +100,15 @@ def _certified_norm(matrix: Tensor, error: Tensor, norm: str) -> Tensor:
     return round_down(quotient - round_up(slack, features * outputs + 8))
 
 
-def _certain_slopes(links: Chain, points: Tensor) -> tuple[list[Tensor], Tensor]:
-    """Slopes (num_models, k, width) of every hidden layer, and whether all that matter are certain.
+def pre_activations(links: Chain, points: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Outputs of each Linear layer and bounds on their rounding errors, (num_models, k, width).
 
-    The running error bound is e_i = |W_i| e_{i-1} + gamma(n + 2) (|W_i| |h_{i-1}| + |b_i|).
+    points (num_models, k, n_in) are exact. The running error bound is
+    e_i = |W_i| e_{i-1} + gamma(n + 2) (|W_i| |h_{i-1}| + |b_i|).
     """
     hidden, error = points, torch.zeros_like(points)
-    reach = torch.ones_like(points)  # positive where the unit may depend on the inputs
-    slopes, unsure, reaches = [], [], []
-    layers = zip(links.weights[:-1], links.biases[:-1], links.slopes, strict=True)
+    # The last layer has no slopes: (1, 1) is not used.
+    layers = zip(links.weights, links.biases, [*links.slopes, (1.0, 1.0)], strict=True)
     for weight, bias, (negative, positive) in layers:
         transposed, n = weight.mT, weight.shape[2]
         before = hidden @ transposed
@@ -116,23 +117,35 @@ def _certain_slopes(links: Chain, points: Tensor) -> tuple[list[Tensor], Tensor]
             before, size = before + bias[:, None], size + bias.abs()[:, None]
         error = error @ transposed.abs() + gamma(n + 3) * size
         error = round_up(error, n + 4) + n * 2.0**-1000
-        slope = torch.where(before > 0, positive, negative).to(torch.float64)
-        doubt = (before.abs() <= error) & (negative != positive)
-        steepest = torch.where(doubt, max(abs(negative), abs(positive)), slope.abs())
-        reach = reach @ transposed.abs()
-        slopes.append(slope)
-        unsure.append((doubt | ~before.isfinite(), steepest))
-        reaches.append(reach)
-        reach = reach * steepest
-        hidden, error = before * slope, error * max(abs(negative), abs(positive), 1.0)
-        error = error + UNIT_ROUNDOFF * 2 * hidden.abs()
-    regular = torch.ones(points.shape[:2], dtype=torch.bool, device=points.device)
-    influence = torch.ones_like(points[..., :1]).expand(-1, -1, links.weights[-1].shape[1])
-    for weight, (doubt, steepest), reach in zip(
-        links.weights[:0:-1], unsure[::-1], reaches[::-1], strict=True
+        yield before, error
+        hidden = before * torch.where(before > 0, positive, negative)
+        error = error * max(abs(negative), abs(positive), 1.0) + 2 * UNIT_ROUNDOFF * hidden.abs()
+
+
+def _certain_slopes(links: Chain, points: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Slopes (num_models, k, width) of every hidden layer, and whether all that matter are certain.
+
+    A unit matters if some path leads to it from the inputs and from it to the outputs, through
+    units that may be active.
+    """
+    reach = torch.ones_like(points)
+    slopes, unsure = [], []
+    for weight, (negative, positive), (before, error) in zip(
+        links.weights, links.slopes, pre_activations(links, points), strict=False
     ):
+        slope = torch.where(before > 0, positive, negative).to(torch.float64)
+        steepest = max(abs(negative), abs(positive))
+        # Not "<=": what overflowed is a doubt, too.
+        doubt = ~(before.abs() > error) & (negative != positive)
+        reach = reach @ weight.mT.abs()
+        slopes.append(slope)
+        unsure.append((doubt & (reach > 0), torch.where(doubt, steepest, slope.abs())))
+        reach = reach * unsure[-1][1]
+    regular = torch.ones(points.shape[:2], dtype=torch.bool, device=points.device)
+    influence = points.new_ones(*points.shape[:2], links.weights[-1].shape[1])
+    for weight, (doubt, steepest) in zip(links.weights[:0:-1], unsure[::-1], strict=True):
         influence = influence @ weight.abs()
-        regular = regular & ~(doubt & (reach > 0) & (influence > 0)).any(-1)
+        regular = regular & ~(doubt & (influence > 0)).any(-1)
         influence = influence * steepest
     return slopes, regular
 
@@ -151,34 +164,39 @@ def certify_module(stack: ModelStack, points: Tensor, *, norm: str) -> Tensor:
 
 
 def quotients(stack: ModelStack, a: Tensor, b: Tensor, *, norm: str) -> Tensor:
-    """|f(a) - f(b)| / |a - b| less the allowance, rounded down; one model, a, b (n, ...)."""
+    """|f(a) - f(b)| / |a - b| less the rounding errors, rounded down; one model, a, b (n, ...)."""
     order = {"l2": 2, "linf": torch.inf, "l1": 1}[norm]
-    function = one_model(stack)
-    above, below = function(a), function(b)
-    slack = evaluation_allowance(stack, a, above) + evaluation_allowance(stack, b, below)
+    (above, error), (below, other) = evaluate(stack, a), evaluate(stack, b)
     top = torch.linalg.vector_norm(above - below, ord=order, dim=-1)
-    slack = torch.linalg.vector_norm(slack, ord=order, dim=-1)
+    slack = torch.linalg.vector_norm(error + other, ord=order, dim=-1)
     bottom = torch.linalg.vector_norm((a - b).flatten(1), ord=order, dim=-1)
-    top = round_down(top, above.shape[1] + 3) - round_up(slack, above.shape[1] + 3)
+    top = round_down(top, above.shape[1] + 3) - round_up(slack, above.shape[1] + 4)
     quotient = top / round_up(torch.where(bottom > 0, bottom, 1.0), a[0].numel() + 3)
-    sound = (bottom > 2.0**-960) & quotient.isfinite()
-    return torch.where(sound, round_down(quotient, 3), 0.0).clamp_min(0.0)
+    sound = (bottom > 2.0**-960) & quotient.isfinite() & (top > 2.0**-960)
+    return torch.where(sound, round_down(quotient, 3), 0.0)
 
 
-def evaluation_allowance(stack: ModelStack, points: Tensor, outputs: Tensor) -> Tensor:
-    """What is deducted for the rounding errors of f(points): (n, n_out).
+def evaluate(stack: ModelStack, points: Tensor) -> tuple[Tensor, Tensor]:
+    """f(points) of one model and what to deduct for rounding errors, float64 (n, n_out) each.
 
-    The same network in float32 differs from float64 by about 2^29 times as much as float64 does
-    from the truth; 8 times that estimate, taken over all outputs, and at least 64 roundings of
-    the outputs. Infinite where float32 overflows.
+    For chains a proven bound. For other modules an allowance: float32 differs from float64 by
+    about 2^29 times as much as float64 from the truth. 8 times that estimate, taken over all
+    outputs, and at least 64 roundings of the outputs; infinite where float32 overflows.
     """
+    links = chain(stack)
+    if links is not None:
+        *_, (outputs, error) = pre_activations(links, points.flatten(1)[None])
+        exponent = links.exponents.clamp(-2000, 2000)[:, None]
+        error = _times_power(error[0], exponent) + 2.0**-1000
+        return _times_power(outputs[0], exponent), error
+    outputs = one_model(stack)(points)
     rounded = points.to(torch.float32)
     gap = one_model(stack, torch.float32)(rounded).to(torch.float64)
     single = stack.to(dtype=torch.float32)
     gap = (gap - one_model(single)(rounded.to(torch.float64))).abs().amax(-1, keepdim=True)
     floor = 64 * UNIT_ROUNDOFF * outputs.abs().amax(-1, keepdim=True)
     allowance = torch.maximum(8 * 2.0**-29 * gap, floor)
-    return torch.where(allowance.isfinite(), allowance, torch.inf).expand_as(outputs)
+    return outputs, torch.where(allowance.isfinite(), allowance, torch.inf).expand_as(outputs)
 
 
 def _steepest(jacobians: Tensor, norm: str) -> Tensor:

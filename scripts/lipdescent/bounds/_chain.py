@@ -120,7 +120,7 @@ def chain_norms(
     shallow = len(links.weights) == 2
     largest = max(outputs * features, widest if shallow else outputs * widest)
     chunks = points.split(max(1, _CHUNK.get(points.device.type, 2**18) // largest))
-    jacobians = _table_jacobians if shallow else _deep_jacobians
+    jacobians = _table_jacobians if shallow else deep_jacobians
     grams, inverses, found = [], [], []
     for model in models:
         one = {norm: [] for norm in norms if norm != "l2"}
@@ -180,7 +180,7 @@ def _distinct(masks: Tensor, powers: Tensor) -> tuple[Tensor, Tensor]:
     return masks[where], inverse
 
 
-def _deep_jacobians(links: Chain, chunks: Sequence[Tensor]) -> Iterator[tuple[Tensor, None]]:
+def deep_jacobians(links: Chain, chunks: Sequence[Tensor]) -> Iterator[tuple[Tensor, None]]:
     """Any depth, one model: (n, n_out, n_in) for every chunk (n, n_in) of points."""
     for points in chunks:
         slopes, hidden = [], points
@@ -196,6 +196,27 @@ def _deep_jacobians(links: Chain, chunks: Sequence[Tensor]) -> Iterator[tuple[Te
         for weight, slope in zip(links.weights[-2::-1], slopes[::-1], strict=True):
             product = (product * slope[:, None, :]) @ weight[0]
         yield product, None
+
+
+def soft_product(
+    links: Chain, points: Tensor, left: Tensor, right: Tensor, *, sharpness: float
+) -> Tensor:
+    """u^T J(x) v (n,) with sigmoids in place of the steps of the slopes, one model.
+
+    The sigmoids' argument is ``sharpness`` pre-activation / its mean absolute value at a point;
+    ``left`` (n, n_out), ``right`` (n, n_in).
+    """
+    hidden, tangent = points, right
+    layers = zip(links.weights[:-1], links.biases[:-1], links.slopes, strict=True)
+    for weight, bias, (negative, positive) in layers:
+        hidden, tangent = hidden @ weight[0].T, tangent @ weight[0].T
+        if bias is not None:
+            hidden = hidden + bias[0]
+        scale = hidden.detach().abs().mean(-1, keepdim=True).clamp_min(1e-300)
+        soft = negative + (positive - negative) * torch.sigmoid(sharpness * hidden / scale)
+        hidden = hidden * torch.where(hidden > 0, positive, negative)
+        tangent = tangent * soft
+    return ((tangent @ links.weights[-1][0].T) * left).sum(-1)
 
 
 def gram(matrices: Tensor) -> Tensor:

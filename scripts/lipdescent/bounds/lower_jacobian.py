@@ -103,3 +103,16 @@ def largest_certified(
         todo = todo[(best[todo] == 0) & positive]
         start, count = start + count, 4 * count
     return best
+
+
+def largest_jacobian(
+    stack: ModelStack, points: Tensor, *, norms: Sequence[str], chunk: int = 2**13
+) -> dict[str, Tensor]:
+    """Norm -> certified maximum (num_models,) over any number of points (n, *input_shape)."""
+    best: dict[str, Tensor] = {}
+    for part in points.split(chunk):
+        values = jac.jacobian_norms(stack, part, norms=norms)
+        for norm in norms:
+            found = largest_certified(stack, part, values[norm], norm=norm)
+            best[norm] = torch.maximum(best[norm], found) if norm in best else found
+    return best

@@ -1,0 +1,171 @@
+"""Ascent on the Jacobian norm, away from the data: a lower bound on the global constant.
+
+The gradient of ||J(x)|| is exactly 0 almost everywhere for ReLU networks, so that an ascent needs
+something else to follow:
+
+- one hidden layer: exact line searches over the activation masks (``_activation_ascent.py``);
+- deeper chains: the gradient of u^T J(x) v with sigmoids in place of the masks, u and v the
+  singular vectors (or l_inf, l1 duals) of the true Jacobian, and the best of a few steps along it;
+- any other module: gradient ascent on the quotient |f(a) - f(b)| / |a - b| over pairs of points,
+  which is not flat.
+
+It starts from the points with the largest norms among some of the data. Whatever it follows, the
+value that is claimed is certified at the points it ends in (``_certified.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from lipdescent.bounds import Measurement
+from lipdescent.bounds import _jacobian as jac
+from lipdescent.bounds._activation_ascent import ascend, dual_vectors
+from lipdescent.bounds._certified import certify
+from lipdescent.bounds._chain import Chain, chain, deep_jacobians, soft_product
+from lipdescent.stacking import ModelStack
+
+DIRECTION = "lower"
+NORMS = jac.NORMS
+_STEP_SIZES = (0.01, 0.04, 0.15)  # relative to the size of a point
+_SHARPNESS = 4.0  # of the sigmoids
+
+
+def measure(
+    stack: ModelStack,
+    *,
+    inputs: Mapping[str, Tensor],
+    norms: Sequence[str] = ("l2",),
+    seed: int = 0,
+    restarts: int = 4,
+    steps: int = 20,
+    num_candidates: int | None = 256,
+) -> Iterator[Measurement]:
+    """Yield ``lower_ascent`` once per norm, with no split: it bounds the global constant.
+
+    Parameters
+    ----------
+    inputs : split -> (n, *input_shape); all splits together give the starting points.
+    restarts : ascents per model, from the data points with the largest norms.
+    steps : of each ascent, at most.
+    num_candidates : data points, drawn by ``seed``, among which the starts are chosen; None: all.
+
+    Raises
+    ------
+    TypeError, ValueError, NotApplicable
+        As for ``lower_jacobian``; also if an option is not a positive integer.
+    """
+    options = {"restarts": restarts, "steps": steps, "num_candidates": num_candidates}
+    for name, value in options.items():
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise ValueError(f"{name} = {value!r}: allowed are integers >= 1")
+    points = _candidates(stack, inputs, norms, num_candidates, seed)
+    values = jac.jacobian_norms(stack, points, norms=norms)
+    for norm in norms:
+        best = values[norm].topk(min(restarts, len(points)), dim=1).indices
+        ends = ascent(stack, points[best], norm=norm, steps=steps, seed=seed)
+        bound = torch.maximum(
+            certify(stack, ends, norm=norm).amax(1),
+            certify(stack, points[best[:, :1]], norm=norm).amax(1),
+        )
+        yield Measurement("lower_ascent", "lower", norm, bound)
+
+
+@torch.no_grad()
+def ascent(
+    stack: ModelStack, points: Tensor, *, norm: str = "l2", steps: int = 20, seed: int = 0
+) -> Tensor:
+    """Points of larger Jacobian norm: (num_models, k, *input_shape) to the same shape, float64.
+
+    Every model draws from its own generator, so that its points do not depend on the others.
+    """
+    points = points.to(stack.device, torch.float64)
+    links, ends = chain(stack), []
+    for index, start in enumerate(points):
+        generator = torch.Generator().manual_seed(seed)
+        if links is None:
+            ends.append(_pair_ascent(stack[index : index + 1], start, norm, steps))
+            continue
+        one, flat = links[index : index + 1], start.flatten(1)
+        if len(links.weights) == 2:
+            bias = None if one.biases[0] is None else one.biases[0][0]
+            layers = (one.weights[0][0], bias, one.weights[1][0], one.slopes[0])
+            found = ascend(*layers, flat, norm=norm, steps=steps, generator=generator)
+        else:
+            found = _surrogate_ascent(one, flat, norm, steps)
+        ends.append(found.view_as(start))
+    return torch.stack(ends)
+
+
+def _candidates(
+    stack: ModelStack,
+    inputs: Mapping[str, Tensor],
+    norms: Sequence[str],
+    count: int | None,
+    seed: int,
+) -> Tensor:
+    if not inputs:
+        raise ValueError("inputs: no split; a lower bound on data needs at least one")
+    for split, points in inputs.items():
+        jac.check(stack, points, norms, what=split)
+    points = torch.cat([p.to(stack.device, torch.float64) for p in inputs.values()])
+    if count is None or count >= len(points):
+        return points
+    generator = torch.Generator().manual_seed(seed)
+    index = torch.randperm(len(points), generator=generator)[:count]
+    return points[index.to(points.device)]
+
+
+def _surrogate_ascent(links: Chain, points: Tensor, norm: str, steps: int) -> Tensor:
+    """Chains of any depth, one model: points (k, n_in) of larger norm."""
+    at = torch.arange(len(points), device=points.device)
+    left, right, value = dual_vectors(_jacobians(links, points), norm)
+    best, kept = value, points
+    for _ in range(steps):
+        with torch.enable_grad():
+            variable = points.clone().requires_grad_()
+            objective = soft_product(links, variable, left, right, sharpness=_SHARPNESS).sum()
+            (gradient,) = torch.autograd.grad(objective, variable)
+        size = torch.linalg.vector_norm(points, dim=-1, keepdim=True)
+        unit = torch.nn.functional.normalize(gradient, dim=-1, eps=1e-300)
+        trials = torch.stack([points + s * size * unit for s in _STEP_SIZES])
+        found = dual_vectors(_jacobians(links, trials.flatten(0, 1)), norm)[2]
+        # The best of the trials even where it loses a little: what follows may gain.
+        found, which = found.view(len(_STEP_SIZES), -1).max(0)
+        points = torch.where((found < 0.9 * best)[:, None], kept, trials[which, at])
+        left, right, value = dual_vectors(_jacobians(links, points), norm)
+        better = value > best
+        kept, best = torch.where(better[:, None], points, kept), torch.maximum(value, best)
+    return kept
+
+
+def _jacobians(links: Chain, points: Tensor) -> Tensor:
+    return next(deep_jacobians(links, [points]))[0]
+
+
+def _pair_ascent(stack: ModelStack, points: Tensor, norm: str, steps: int) -> Tensor:
+    """Any module, one model: the middles (k, *input_shape) of pairs with larger quotients."""
+    function = jac.one_model(stack)
+    order = {"l2": 2, "linf": torch.inf, "l1": 1}[norm]
+    outputs = function(points[:1]).shape[1]
+    _, right, _ = dual_vectors(jac.rows(function, points, outputs), norm)
+    size = torch.linalg.vector_norm(points.flatten(1), dim=-1).clamp_min(1e-300)
+    pair = torch.stack([points.flatten(1), right * (0.03 * size[:, None])])
+    best, kept = points.new_zeros(len(points)), points
+    for _ in range(steps):
+        with torch.enable_grad():
+            middle, half = variable = pair.clone().requires_grad_()
+            a, b = (middle + half).view_as(points), (middle - half).view_as(points)
+            top = torch.linalg.vector_norm(function(a) - function(b), ord=order, dim=-1)
+            value = top / (2 * torch.linalg.vector_norm(half, ord=order, dim=-1))
+            (gradient,) = torch.autograd.grad(value.sum(), variable)
+        better = value > best
+        best = torch.where(better, value.detach(), best)
+        kept = torch.where(better.view(-1, *[1] * (points.ndim - 1)), middle.view_as(points), kept)
+        unit = torch.nn.functional.normalize(gradient, dim=-1, eps=1e-300)
+        lengths = torch.linalg.vector_norm(pair, dim=-1, keepdim=True)
+        pair = pair + unit * lengths * lengths.new_tensor([0.01, 0.1])[:, None, None]
+        pair[1] *= 0.03 * size[:, None] / torch.linalg.vector_norm(pair[1], dim=-1, keepdim=True)
+    return kept.detach()

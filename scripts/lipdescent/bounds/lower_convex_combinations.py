@@ -1,0 +1,72 @@
+"""Largest Jacobian norm over data and convex combinations of pairs: C_S* of Khromov & Singh.
+
+2024, arXiv 2302.10886, sec. 3.2: the points, and lambda x_i + (1 - lambda) x_j for random pairs
+of points of the same split (100,000 pairs for each lambda in .1 ... .5 in the paper, of train and
+of test points; its S* is the larger of the two).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from lipdescent.bounds import Measurement
+from lipdescent.bounds import _jacobian as jac
+from lipdescent.bounds.lower_jacobian import largest_jacobian
+from lipdescent.stacking import ModelStack
+
+DIRECTION = "lower"
+NORMS = jac.NORMS
+
+
+def measure(
+    stack: ModelStack,
+    *,
+    inputs: Mapping[str, Tensor],
+    norms: Sequence[str] = ("l2",),
+    seed: int = 0,
+    num_pairs: int = 1000,
+    lambdas: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5),
+) -> Iterator[Measurement]:
+    """Yield ``lower_convex_combinations`` for each split and norm.
+
+    Parameters
+    ----------
+    inputs : split -> (n, *input_shape), at least one split.
+    seed : of the pairs; the same for all models, each split starts anew.
+    num_pairs : random pairs for each of ``lambdas``.
+    lambdas : weights of the first point, in [0, 1].
+
+    Raises
+    ------
+    TypeError, ValueError, NotApplicable
+        As for ``lower_jacobian``, or if an option is not as above.
+    """
+    if not inputs:
+        raise ValueError("inputs: no split; a lower bound on data needs at least one")
+    for split, points in inputs.items():
+        jac.check(stack, points, norms, what=split)
+        mixed = combinations(points, num_pairs=num_pairs, lambdas=lambdas, seed=seed)
+        everything = torch.cat([points.to(torch.float64), mixed])
+        found = largest_jacobian(stack, everything, norms=norms)
+        for norm in norms:
+            yield Measurement("lower_convex_combinations", "lower", norm, found[norm], split)
+
+
+def combinations(points: Tensor, *, num_pairs: int, lambdas: Sequence[float], seed: int) -> Tensor:
+    """lambda x_i + (1 - lambda) x_j: float64 (num_pairs * len(lambdas), *input_shape)."""
+    if not isinstance(num_pairs, int) or num_pairs < 1:
+        raise ValueError(f"num_pairs = {num_pairs!r}: allowed are integers >= 1")
+    for weight in lambdas:
+        if not 0 <= weight <= 1:
+            raise ValueError(f"lambdas: {weight}; allowed are numbers in [0, 1]")
+    generator = torch.Generator().manual_seed(seed)
+    points = points.to(torch.float64)
+    mixed = []
+    for weight in lambdas:
+        pairs = torch.randint(len(points), (2, num_pairs), generator=generator)
+        first, second = points[pairs.to(points.device)]
+        mixed.append(weight * first + (1 - weight) * second)
+    return torch.cat(mixed) if mixed else points[:0]

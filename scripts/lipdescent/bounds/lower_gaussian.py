@@ -1,0 +1,62 @@
+"""Largest Jacobian norm over Gaussian points with the data's mean and standard deviation.
+
+Each feature is drawn on its own with the mean and the (population) standard deviation that it has
+in the split: off the data but on their scale, the control that Khromov & Singh (2024, arXiv
+2302.10886) set beside convex combinations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from lipdescent.bounds import Measurement
+from lipdescent.bounds import _jacobian as jac
+from lipdescent.bounds.lower_jacobian import largest_jacobian
+from lipdescent.stacking import ModelStack
+
+DIRECTION = "lower"
+NORMS = jac.NORMS
+
+
+def measure(
+    stack: ModelStack,
+    *,
+    inputs: Mapping[str, Tensor],
+    norms: Sequence[str] = ("l2",),
+    seed: int = 0,
+    num_points: int = 1000,
+) -> Iterator[Measurement]:
+    """Yield ``lower_gaussian`` for each split and norm.
+
+    Parameters
+    ----------
+    inputs : split -> (n, *input_shape); gives the means and standard deviations.
+    seed : of the points; the same for all models, each split starts anew.
+    num_points : Gaussian points per split.
+
+    Raises
+    ------
+    TypeError, ValueError, NotApplicable
+        As for ``lower_jacobian``, or if ``num_points`` is not a positive integer.
+    """
+    if not inputs:
+        raise ValueError("inputs: no split; a lower bound on data needs at least one")
+    for split, points in inputs.items():
+        jac.check(stack, points, norms, what=split)
+        drawn = gaussian_points(points, num_points=num_points, seed=seed)
+        found = largest_jacobian(stack, drawn, norms=norms)
+        for norm in norms:
+            yield Measurement("lower_gaussian", "lower", norm, found[norm], split)
+
+
+def gaussian_points(points: Tensor, *, num_points: int, seed: int) -> Tensor:
+    """Points (num_points, *input_shape), float64, with the features' moments in ``points``."""
+    if not isinstance(num_points, int) or num_points < 1:
+        raise ValueError(f"num_points = {num_points!r}: allowed are integers >= 1")
+    points = points.to(torch.float64)
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(num_points, *points.shape[1:], generator=generator, dtype=torch.float64)
+    return points.mean(0) + points.std(0, correction=0) * noise.to(points.device)

@@ -1,0 +1,85 @@
+"""Largest quotient |f(x) - f(y)| / |x - y| over all pairs of points: C_alt of Khromov & Singh.
+
+2024, arXiv 2302.10886. All pairs of a split are compared, from differences and not from
+matrix products, which cancel for close pairs. From the best pairs rounding is deducted: for chains
+of Linear and ReLU-like layers by a running error bound on f, for other modules by an allowance
+(``_certified.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from lipdescent.bounds import Measurement
+from lipdescent.bounds import _jacobian as jac
+from lipdescent.bounds._certified import evaluate, quotients
+from lipdescent.stacking import ModelStack
+
+DIRECTION = "lower"
+NORMS = jac.NORMS
+_CHUNK = 2**22  # pairs compared at once
+
+
+def measure(
+    stack: ModelStack,
+    *,
+    inputs: Mapping[str, Tensor],
+    norms: Sequence[str] = ("l2",),
+    seed: int = 0,
+    num_candidates: int = 16,
+) -> Iterator[Measurement]:
+    """Yield ``lower_pairs`` for each split and norm.
+
+    Parameters
+    ----------
+    inputs : split -> (n, *input_shape), n >= 2, at least one split.
+    seed : not used, nothing is drawn.
+    num_candidates : best pairs of every block whose quotients are bounded with rounding.
+
+    Raises
+    ------
+    TypeError, ValueError, NotApplicable
+        As for ``lower_jacobian``, or if a split has fewer than 2 points.
+    """
+    if not inputs:
+        raise ValueError("inputs: no split; a lower bound on data needs at least one")
+    for split, points in inputs.items():
+        jac.check(stack, points, norms, what=split)
+        if len(points) < 2:
+            raise ValueError(f"{split}: 1 point; a pair needs at least 2")
+        for norm in norms:
+            bound = largest_quotient(stack, points, norm=norm, num_candidates=num_candidates)
+            yield Measurement("lower_pairs", "lower", norm, bound, split)
+
+
+@torch.no_grad()
+def largest_quotient(
+    stack: ModelStack, points: Tensor, *, norm: str = "l2", num_candidates: int = 16
+) -> Tensor:
+    """Largest quotient (num_models,) over all pairs of points (n, *input_shape), rounded down."""
+    points = points.to(stack.device, torch.float64)
+    flat = points.flatten(1)
+    blocks = torch.arange(len(points), device=stack.device).split(max(1, _CHUNK // len(points)))
+    outputs = [evaluate(stack[i : i + 1], points)[0] for i in range(stack.num_models)]
+    best = flat.new_zeros(stack.num_models)
+    for block in blocks:
+        inverse = _distances(flat[block], flat, norm).reciprocal_()
+        # Itself and its copies: no quotient. A pair is seen from its first point only.
+        inverse[~inverse.isfinite() | (block[:, None] >= torch.arange(len(flat)).to(block))] = 0.0
+        for index, values in enumerate(outputs):
+            quotient = _distances(values[block], values, norm).mul_(inverse).flatten()
+            pairs = quotient.topk(min(num_candidates, len(quotient))).indices
+            one = stack[index : index + 1]
+            first, second = points[block[pairs // len(flat)]], points[pairs % len(flat)]
+            found = quotients(one, first, second, norm=norm).amax()
+            best[index] = torch.maximum(best[index], found)
+    return best
+
+
+def _distances(a: Tensor, b: Tensor, norm: str) -> Tensor:
+    """(len(a), len(b)) distances between the rows."""
+    order = {"l2": 2.0, "linf": torch.inf, "l1": 1.0}[norm]
+    return torch.cdist(a, b, p=order, compute_mode="donot_use_mm_for_euclid_dist")
