@@ -1,1 +1,35 @@
-"""x"""
+"""What the table says, computed from it: JSON for programs, Markdown and HTML for people."""
+
+import json
+import os
+from pathlib import Path
+
+from lipdescent import selection, table
+from lipdescent.findings import document, measured, page
+from lipdescent.progress import log_to
+
+job = snakemake  # noqa: F821
+log_to(job.log[0])
+
+
+def write(path: str, text: str) -> None:
+    """The file appears only when complete."""
+    partial = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+rows = table.read(job.input.table)
+groups = [
+    measured.findings(
+        selection.group(rows, dataset=dataset, architecture=architecture), job.params.statistics
+    )
+    for dataset, architecture in selection.pairs(rows)
+]
+study = job.wildcards.study
+blocks = document.report(study, groups)
+write(job.output.json, json.dumps({"study": study, "groups": groups}, indent=2) + "\n")
+write(job.output.markdown, page.markdown(blocks))
+write(job.output.html, page.html(blocks, title=f"Findings of study {study}"))
+for facts in groups:
+    print("\n".join(document.headlines(facts)))

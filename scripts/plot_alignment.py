@@ -9,7 +9,7 @@ models are left out and counted in the heading.
 
 import numpy as np
 
-from lipdescent import drawing, selection, statistics
+from lipdescent import drawing, labels, selection, statistics
 from lipdescent import figure_style as style
 from lipdescent.progress import log_to
 
@@ -39,14 +39,16 @@ for place, (name, correlation) in zip(axes[0], measures.items(), strict=True):
     place.set_title(name)
     place.set_xlabel("label noise (%)")
     place.set_xticks(positions, [f"{100 * level:g}" for level in group.label_noise])
-    place.set(ylim=(-1.08, 1.08), xlim=(-0.6, len(positions) - 0.4))
+    place.set_xlim(-0.6, len(positions) - 0.4)
     place.axhline(0, color=style.GREY, lw=0.6)
     if not rungs:
         style.say_nothing_here(place, "no bound in this study")
     elif len(group.width) < statistics.MIN_POINTS:
         style.say_nothing_here(place, f"needs {statistics.MIN_POINTS} widths")
+lowest = min(place.dataLim.y0 for place in axes[0])
+axes[0, 0].set_ylim(min(lowest, 0.0) - 0.08, 1.08)
 axes[0, 0].set_ylabel("with the test loss, over width")
 handles = [drawing.key(**styles[rung] | {"linestyle": ""}) for rung in rungs]
-style.legend(figure, handles, [style.rung_name(rung) for rung in rungs], columns=4)
+style.legend(figure, handles, [labels.rung_name(rung) for rung in rungs], columns=4)
 style.heading(figure, group, f"{len(group.width)} widths", f"epoch {group.epoch[-1]}")
 style.save(figure, job.output.pdf, job.output.png)

@@ -10,7 +10,7 @@ models are left out and counted in the heading.
 
 import numpy as np
 
-from lipdescent import drawing, selection, statistics
+from lipdescent import drawing, labels, selection, statistics
 from lipdescent import figure_style as style
 from lipdescent.progress import log_to
 
@@ -36,7 +36,7 @@ figure, axes = style.new_figure(
     len(gaps), 3, width=style.TWO_COLUMNS, height=0.8 + 1.7 * len(gaps), sharex="col", sharey="row"
 )
 for row, (norm, ratios) in zip(axes, gaps.items(), strict=True):
-    row[0].set_ylabel(f"upper / best lower ({style.NORMS[norm]})")
+    row[0].set_ylabel(f"upper / best lower ({labels.NORMS[norm]})")
     for rung, ratio in ratios.items():
         y = statistics.mean_estimate(ratio, counts, confidence=options["confidence"])
         for noise, dash in noises.items():
@@ -44,10 +44,10 @@ for row, (norm, ratios) in zip(axes, gaps.items(), strict=True):
             drawing.curve(row[0], group.width, statistics.pick(y, np.s_[:, noise, -1]), **look)
             for place, width in zip(row[1:], (middle, -1), strict=True):
                 drawing.curve(place, group.epoch, statistics.pick(y, np.s_[width, noise]), **look)
-    for place in row:
-        if ratios:
-            style.log_values(place)
-        else:
+    if ratios:
+        style.log_values(*row)
+    else:
+        for place in row:
             style.say_nothing_here(place, "needs a lower and\nan upper bound")
 for row in axes:
     style.log_axis(row[0].xaxis, group.width)
@@ -63,8 +63,8 @@ style.legend(
     figure,
     [drawing.key(**styles[rung]) for rung in shown]
     + [drawing.key(color="black", linestyle=dash) for dash in noises.values()],
-    [style.rung_name(rung) for rung in shown]
-    + [f"label noise {style.noise_name(group.label_noise[noise])}" for noise in noises],
+    [labels.rung_name(rung) for rung in shown]
+    + [f"label noise {labels.noise_name(group.label_noise[noise])}" for noise in noises],
     columns=4,
 )
 style.heading(figure, group)

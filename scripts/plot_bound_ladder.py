@@ -9,7 +9,7 @@ models are left out and counted in the heading.
 
 import numpy as np
 
-from lipdescent import drawing, selection, statistics
+from lipdescent import drawing, labels, selection, statistics
 from lipdescent import figure_style as style
 from lipdescent.progress import log_to
 
@@ -35,7 +35,7 @@ figure, axes = style.new_figure(
     sharey="row",
 )
 for row, norm in zip(axes, norms, strict=True):
-    row[0].set_ylabel(f"Lipschitz bound ({style.NORMS[norm]})")
+    row[0].set_ylabel(f"Lipschitz bound ({labels.NORMS[norm]})")
     lower, upper = (statistics.mean(side[:, :, -1]) for side in selection.bracket(group, norm))
     for place, noise in zip(row, noises, strict=True):
         place.fill_between(group.width, lower[:, noise], upper[:, noise], color="0.88", lw=0)
@@ -44,17 +44,17 @@ for row, norm in zip(axes, norms, strict=True):
                 values[:, noise, -1], counts, confidence=options["confidence"]
             )
             drawing.curve(place, group.width, y, **styles[rung])
-        if rungs:
-            style.log_values(place)
-        else:
+        if not rungs:
             style.say_nothing_here(place, "no bound in this study")
+    if rungs:
+        style.log_values(*row)
 for place, noise in zip(axes[0], noises, strict=True):
-    place.set_title(f"label noise {style.noise_name(group.label_noise[noise])}")
+    place.set_title(f"label noise {labels.noise_name(group.label_noise[noise])}")
 for place in axes[-1]:
     place.set_xlabel("width (hidden units)")
 for place in axes.flat:
     style.log_axis(place.xaxis, group.width)
 handles = [drawing.key(**styles[rung]) for rung in rungs]
-style.legend(figure, handles, [style.rung_name(rung) for rung in rungs], columns=3)
+style.legend(figure, handles, [labels.rung_name(rung) for rung in rungs], columns=3)
 style.heading(figure, group, f"epoch {group.epoch[-1]}")
 style.save(figure, job.output.pdf, job.output.png)

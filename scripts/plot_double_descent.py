@@ -3,7 +3,8 @@
 Top: test loss, train loss and train accuracy, the latter two on the labels trained on, noisy ones
 included. Bottom: the best certified lower and the best certified upper bound on the Lipschitz
 constant in l2 (logits per unit of input), and the certified bracket between the two for the least
-and the most label noise: the true constants, averaged over seeds, lie inside. Lines are means over
+and the most label noise (dashed: lower, solid: upper): the true constants, averaged over seeds, lie
+inside. Lines are means over
 seeds, bands bootstrap intervals of the mean over seeds (95 % unless configured otherwise). A ring
 marks the interpolation threshold: the first width whose mean train accuracy reaches the dashed
 line (99.5 % unless configured otherwise). Diverged models are left out and counted in the heading.
@@ -11,7 +12,7 @@ line (99.5 % unless configured otherwise). Diverged models are left out and coun
 
 import numpy as np
 
-from lipdescent import drawing, selection, statistics
+from lipdescent import drawing, labels, selection, statistics
 from lipdescent import figure_style as style
 from lipdescent.progress import log_to
 
@@ -26,18 +27,18 @@ counts = statistics.resample_seeds(
 )
 accuracy = selection.metric(group, "train_accuracy")
 panels = {
-    style.loss_name("test", loss): selection.metric(group, "test_loss"),
-    style.loss_name("train", loss): selection.metric(group, "train_loss"),
+    labels.loss_name("test", loss): selection.metric(group, "test_loss"),
+    labels.loss_name("train", loss): selection.metric(group, "train_loss"),
     "train accuracy": accuracy,
-    style.bound_name("best lower", "l2"): selection.best(group, "lower", "l2"),
-    style.bound_name("best upper", "l2"): selection.best(group, "upper", "l2"),
+    labels.bound_name("best lower", "l2"): selection.best(group, "lower", "l2"),
+    labels.bound_name("best upper", "l2"): selection.best(group, "upper", "l2"),
 }
 colours = style.noise_colours(group.label_noise)
 threshold = statistics.first_reaching(
     statistics.mean(accuracy[:, :, -1]).T, group.width, level=options["interpolation_accuracy"]
 )
 figure, axes = style.new_figure(2, 3, width=style.TWO_COLUMNS, height=4.3, sharex=True)
-bounds_shown = []
+brackets = []
 for place, (name, values) in zip(axes.flat, panels.items(), strict=False):
     place.set_ylabel(name)
     if not np.isfinite(values[:, :, -1]).any():
@@ -50,11 +51,11 @@ for place, (name, values) in zip(axes.flat, panels.items(), strict=False):
     if values is accuracy:
         place.axhline(options["interpolation_accuracy"], color=style.GREY, linestyle="--", lw=0.7)
     else:
-        bounds_shown += [place] if "bound" in name else []
+        brackets += [place] if place in axes[1] else []
         style.log_values(place)
 
 last = axes[1, 2]
-last.set_ylabel(f"certified bracket ({style.NORMS['l2']})")
+last.set_ylabel(f"certified bracket ({labels.NORMS['l2']})")
 lower, upper = (statistics.mean(side[:, :, -1]) for side in selection.bracket(group, "l2"))
 if np.isfinite(lower).any():
     for noise in sorted({0, len(group.label_noise) - 1}):
@@ -64,7 +65,7 @@ if np.isfinite(lower).any():
         )
         last.plot(group.width, lower[:, noise], "--", color=colour)
         last.plot(group.width, upper[:, noise], "-", color=colour)
-    style.log_values(last)
+    style.log_values(*brackets, last)
 else:
     style.say_nothing_here(last, "needs a lower and\nan upper bound")
 
@@ -73,7 +74,7 @@ for place in axes.flat:
 for place in axes[1]:
     place.set_xlabel("width (hidden units)")
 handles = [drawing.key(color=colours[level], marker="o") for level in group.label_noise]
-names = [style.noise_name(level) for level in group.label_noise]
+names = [labels.noise_name(level) for level in group.label_noise]
 style.legend(
     figure,
     [drawing.key(linestyle=""), *handles, drawing.ring_key()],

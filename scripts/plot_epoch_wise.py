@@ -8,7 +8,7 @@ where there is none, no width does. Reading along a row gives epoch-wise, readin
 model-wise double descent. Diverged models are left out and counted in the heading.
 """
 
-from lipdescent import drawing, selection, statistics
+from lipdescent import drawing, labels, selection, statistics
 from lipdescent import figure_style as style
 from lipdescent.progress import log_to
 
@@ -19,9 +19,9 @@ group = selection.load(
     job.input.table, dataset=job.wildcards.dataset, architecture=job.wildcards.architecture
 )
 panels = {
-    style.loss_name("test", job.params.loss): selection.metric(group, "test_loss"),
-    style.bound_name("best lower", "l2"): selection.best(group, "lower", "l2"),
-    style.bound_name("best upper", "l2"): selection.best(group, "upper", "l2"),
+    labels.loss_name("test", job.params.loss): selection.metric(group, "test_loss"),
+    labels.bound_name("best lower", "l2"): selection.best(group, "lower", "l2"),
+    labels.bound_name("best upper", "l2"): selection.best(group, "upper", "l2"),
 }
 accuracy = statistics.mean(selection.metric(group, "train_accuracy"))
 rows = sorted({0, len(group.label_noise) - 1})
@@ -39,7 +39,7 @@ for column, (name, values) in enumerate(panels.items()):
     axes[-1, column].set_xlabel("epoch")
     drawing.colour_bar(figure, axes[:, column], norm)
 for place, noise in zip(axes[:, 0], rows, strict=True):
-    level = style.noise_name(group.label_noise[noise])
+    level = labels.noise_name(group.label_noise[noise])
     place.set_ylabel(f"label noise {level}\nwidth (hidden units)")
 style.legend(
     figure,

@@ -8,7 +8,7 @@ configured otherwise). Diverged models are left out and counted in the heading.
 
 import numpy as np
 
-from lipdescent import drawing, selection, statistics
+from lipdescent import drawing, labels, selection, statistics
 from lipdescent import figure_style as style
 from lipdescent.progress import log_to
 
@@ -19,9 +19,9 @@ group = selection.load(
     job.input.table, dataset=job.wildcards.dataset, architecture=job.wildcards.architecture
 )
 panels = {
-    style.loss_name("test", job.params.loss): selection.metric(group, "test_loss"),
-    style.bound_name("best lower", "l2"): selection.best(group, "lower", "l2"),
-    style.bound_name("best upper", "l2"): selection.best(group, "upper", "l2"),
+    labels.loss_name("test", job.params.loss): selection.metric(group, "test_loss"),
+    labels.bound_name("best lower", "l2"): selection.best(group, "lower", "l2"),
+    labels.bound_name("best upper", "l2"): selection.best(group, "upper", "l2"),
 }
 accuracy = statistics.mean(selection.metric(group, "train_accuracy")[:, :, -1])
 percent = 100 * np.asarray(group.label_noise)

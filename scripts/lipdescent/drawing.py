@@ -10,13 +10,13 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
-from lipdescent.figure_style import say_nothing_here
+from lipdescent.figure_style import log_ticks, say_nothing_here
 from lipdescent.statistics import Array, Estimate
 
-MAX_TICKS = 8
+MAX_COLUMNS, MAX_ROWS = 7, 14  # named cells of a heat map
 PEAK = {
     "marker": "o",
     "markersize": 3.4,
@@ -46,7 +46,7 @@ def ring(axes: Axes, x: Array, y: Array, at: float, colour) -> None:
             y[here[0]],
             "o",
             markersize=6.5,
-            markerfacecolor="white",
+            markerfacecolor="none",
             markeredgecolor=colour,
             markeredgewidth=1.1,
             zorder=4,
@@ -66,7 +66,7 @@ def ring_key() -> Line2D:
         marker="o",
         linestyle="",
         markersize=6.5,
-        markerfacecolor="white",
+        markerfacecolor="none",
         markeredgecolor="black",
         markeredgewidth=1.1,
     )
@@ -117,9 +117,10 @@ def heat_map(
     else:
         axes.set(xlim=(-0.5, len(x) - 0.5), ylim=(-0.5, len(y) - 0.5))
         say_nothing_here(axes, "none in this study")
-    for axis, names in ((axes.xaxis, x), (axes.yaxis, y)):
-        every = -(-len(names) // MAX_TICKS)
-        axis.set_ticks(range(0, len(names), every), labels=[f"{n:g}" for n in names[::every]])
+    for axis, names, most in ((axes.xaxis, x, MAX_COLUMNS), (axes.yaxis, y, MAX_ROWS)):
+        shown = list(range(len(names) - 1, -1, -(-len(names) // most)))
+        shown[-1] = 0  # both ends have their name
+        axis.set_ticks(shown, labels=[f"{names[place]:g}" for place in shown])
 
 
 def peak_marks(axes: Axes, values: Array) -> None:
@@ -141,10 +142,6 @@ def colour_bar(figure: Figure, axes, norm: LogNorm | None) -> None:
     if norm is None:
         return
     bar = figure.colorbar(ScalarMappable(norm), ax=axes, pad=0.02, aspect=25)
-    bar.ax.yaxis.set_minor_formatter(NullFormatter())
-    steps = (1, 1.5, 2, 3, 5, 7) if norm.vmax / norm.vmin < 8 else (1, 2, 5)
-    steps = steps if norm.vmax / norm.vmin < 300 else (1,)
-    ticks = [m * 10.0**e for e in range(-12, 13) for m in steps]
-    ticks = [tick for tick in ticks if norm.vmin <= tick <= norm.vmax]
-    bar.set_ticks(ticks if len(ticks) > 1 else [norm.vmin, norm.vmax])
+    bar.ax.yaxis.set_minor_locator(NullLocator())
+    bar.set_ticks(log_ticks(norm.vmin, norm.vmax))
     bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))

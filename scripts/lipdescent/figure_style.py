@@ -23,17 +23,6 @@ DPI = 200
 GREY = "#555555"
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
-NORMS = {"l1": r"$\ell_1$", "l2": r"$\ell_2$", "linf": r"$\ell_\infty$"}
-SPELLING = {
-    "lipsdp": "LipSDP",
-    "geolip": "GeoLIP",
-    "jacobian": "Jacobian",
-    "eclipse": "ECLipsE",
-    "combettes": "Combettes",
-    "pesquet": "Pesquet",
-    "gaussian": "Gaussian",
-}
-LOSS_UNITS = {"cross_entropy": "nats"}
 STYLE = {
     "font.size": 8,
     "axes.titlesize": 8,
@@ -91,11 +80,6 @@ def noise_colours(levels: Iterable[float]) -> dict[float, tuple]:
     return {level: colours(0.88 * place / steps) for place, level in enumerate(levels)}
 
 
-def noise_name(level: float) -> str:
-    """A fraction as a percentage: .25 -> ``25 %``."""
-    return f"{100 * level:g} %"
-
-
 def rung_styles(rungs: Iterable[Rung]) -> dict[Rung, dict]:
     """Colour, marker and dash of every bound, the same in every figure of a study.
 
@@ -109,23 +93,6 @@ def rung_styles(rungs: Iterable[Rung]) -> dict[Rung, dict]:
             "linestyle": "--" if rung.direction == "lower" else "-",
         }
     return styles
-
-
-def rung_name(rung: Rung) -> str:
-    """``upper_layer_product`` -> ``layer product (upper)``."""
-    words = rung.quantity.removeprefix(f"{rung.direction}_").split("_")
-    return f"{' '.join(SPELLING.get(word, word) for word in words)} ({rung.direction})"
-
-
-def loss_name(split: str, loss: str) -> str:
-    """``test cross entropy (nats)``."""
-    unit = f" ({LOSS_UNITS[loss]})" if loss in LOSS_UNITS else ""
-    return f"{split} {loss.replace('_', ' ')}{unit}"
-
-
-def bound_name(which: str, norm: str) -> str:
-    """``best lower bound ($\\ell_2$)``; a bound on logits per unit of input."""
-    return f"{which} bound ({NORMS.get(norm, norm)})"
 
 
 def legend(figure: Figure, handles: Sequence, labels: Sequence[str], *, columns: int) -> None:
@@ -170,6 +137,7 @@ def epoch_axis(axes: Axes, epochs: Sequence[int]) -> None:
     places = [e for e in (0, 1, 10, 100, 1000, 10_000, 100_000) if epochs[0] <= e <= epochs[-1]]
     places = places if len(places) > 1 else sorted({epochs[0], epochs[-1]})
     axes.set_xticks(places, labels=[f"{e:g}" for e in places])
+    axes.set_xlim(epochs[0] - 0.15, epochs[-1] * 1.3 + 0.15)
 
 
 def _spread(values: Sequence[float], *, gap: float = 1.8) -> list[float]:
@@ -182,17 +150,33 @@ def _spread(values: Sequence[float], *, gap: float = 1.8) -> list[float]:
     return kept if ends[1] in kept else [*kept, ends[1]]
 
 
-def log_values(axes: Axes) -> None:
-    """Logarithmic y axis with plain numbers (20, 50, 100), few enough to read."""
-    axes.set_yscale("log")
-    axes.yaxis.set_minor_formatter("")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    low, high = axes.get_ylim()
-    steps = (1, 2, 5) if high / low < 200 else (1,)
-    ticks = [m * 10.0**e for e in range(-12, 13) for m in steps]
-    inside = [tick for tick in ticks if low <= tick <= high]
-    if len(inside) >= 2:
-        axes.set_yticks(inside)
+def log_values(*axes: Axes) -> None:
+    """Logarithmic y axes over one range, with plain numbers (20, 50, 100); after the data."""
+    low = min(place.dataLim.intervaly[0] for place in axes)
+    high = max(place.dataLim.intervaly[1] for place in axes)
+    margin = max((high / low) ** 0.05, 1.02)
+    low, high = low / margin, high * margin
+    for place in axes:
+        place.set_yscale("log")
+        place.set_ylim(low, high)
+        place.yaxis.set_minor_locator(NullLocator())
+        place.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+        place.set_yticks(log_ticks(low, high))
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers in [low, high], between two and about seven."""
+    for steps in (
+        (1,),
+        (1, 2, 5),
+        (1, 1.5, 2, 3, 5, 7),
+        (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 5, 7),
+    ):
+        ticks = [step * 10.0**power for power in range(-12, 13) for step in steps]
+        inside = [tick for tick in ticks if low <= tick <= high]
+        if len(inside) >= 3:
+            return inside[:: -(-len(inside) // 7)]
+    return inside if len(inside) > 1 else [low, high]
 
 
 def say_nothing_here(axes: Axes, text: str) -> None:

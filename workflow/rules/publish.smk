@@ -95,5 +95,6 @@ def published():
         for figure in config["figures"]
         for kind in ("pdf", "png")
     ]
-    files = ["table.parquet", "table.csv", "findings.md", "findings.json", "provenance.json"]
+    files = ["table.parquet", "table.csv", "provenance.json"]
+    files += [f"findings.{kind}" for kind in ("json", "md", "html")]
     return figures + [f"{RESULTS}/{file}" for file in files]

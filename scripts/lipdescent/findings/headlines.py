@@ -1,0 +1,144 @@
+"""The answers of a study, each in a sentence or two made from the numbers."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from lipdescent.findings import words
+from lipdescent.findings.words import NORMS, SIDES, Facts
+from lipdescent.labels import noise_name
+
+ANSWERS = {
+    "grows": "it grows",
+    "falls": "it falls",
+    "flat": "it stays within a factor 1.1",
+    "undecided": "undecided",
+    "unknown": "no bracket",
+}
+
+
+def headlines(facts: Facts) -> list[str]:
+    """The answers in a sentence or two each."""
+    lines = [_test_loss_headline(facts)]
+    for norm in facts["bounds"]:
+        lines += [_peak_headline(facts, norm), _constant_headline(facts, norm)]
+        lines.append(_noise_headline(facts, norm))
+    if not facts["bounds"]:
+        lines.append("The study measured no Lipschitz bound.")
+    return [line for line in lines if line]
+
+
+def _test_loss_headline(facts: Facts) -> str:
+    loss, noise = facts["test_loss"], facts["label_noise"]
+    inside = [place for place, yes in enumerate(loss["peak_inside_grid"]) if yes]
+    if len(facts["width"]) < 3:
+        return "Fewer than three widths: whether the test loss peaks cannot be estimated."
+    if not inside:
+        return (
+            "No double descent of the test loss over width: it is largest at the narrowest or the "
+            "widest network at every label noise."
+        )
+    where = "; ".join(
+        f"at width {words.value(loss['peak_width'][p], '{:g}')} with {noise_name(noise[p])} label "
+        f"noise, {words.value(loss['peak_over_widest'][p])} times the widest network's"
+        for p in _ends(inside)
+    )
+    return (
+        f"Double descent: the test loss peaks inside the grid of widths at "
+        f"{words.share(len(inside), len(noise))} of label noise ({where})."
+    )
+
+
+def _peak_headline(facts: Facts, norm: str) -> str:
+    if len(facts["width"]) < 3:
+        return ""
+    parts = []
+    for side in SIDES:
+        bound = facts["bounds"][norm].get(side)
+        if bound is None:
+            parts.append(f"there is no {side.removeprefix('best ')} bound")
+            continue
+        steps = [step["value"] for step in bound["steps_from_test_peak"]]
+        same, near = steps.count(0), sum(s is not None and abs(s) <= 1 for s in steps)
+        far = f" and within one width of the grid at {near}" if near > same else ""
+        parts.append(f"the {side} bound at {words.share(same, len(steps))} of label noise{far}")
+    return (
+        f"Do the bounds peak at the width where the test loss peaks? In {NORMS[norm]}: "
+        f"{'; '.join(parts)}."
+    )
+
+
+def _constant_headline(facts: Facts, norm: str) -> str:
+    pairs = zip(facts["label_noise"], facts["constant"][norm], strict=True)
+    known = [(noise, c) for noise, c in pairs if c["can_peak_at"]]
+    if not known or len(facts["width"]) < 3:
+        return ""
+    most = max(len(c["can_peak_at"]) for _, c in known)
+    if most > len(facts["width"]) / 2:
+        return (
+            f"Where the true {NORMS[norm]} constant itself peaks is not proved: the brackets leave "
+            f"up to {most} of {len(facts['width'])} widths possible."
+        )
+    where = "; ".join(
+        f"{' or '.join(map(str, c['can_peak_at']))} with {noise_name(noise)} label noise"
+        for noise, c in _ends(known)
+    )
+    peaks = [p["value"] for p in facts["test_loss"]["peak_width"]]
+    pairs = zip(peaks, facts["constant"][norm], strict=True)
+    holds = sum(p in c["can_peak_at"] for p, c in pairs if c["can_peak_at"])
+    text = (
+        f"Proved by the brackets: the true {NORMS[norm]} constant, averaged over seeds, is largest "
+        f"at width {where}; the test loss's peak is among the possible widths at "
+        f"{words.share(holds, len(known))}."
+    )
+    falls = [c["falls_at_least"] for _, c in known if (c["falls_at_least"] or 0) > 1]
+    if falls:
+        text += (
+            f" From its peak to the widest network it falls by a factor of at least "
+            f"{min(falls):.2f} at {words.share(len(falls), len(known))}."
+        )
+    return text
+
+
+def _noise_headline(facts: Facts, norm: str) -> str:
+    found = facts["label_noise_effect"][norm]
+    start = f"Beyond the threshold, does the {NORMS[norm]} constant grow with label noise?"
+    if not found["widths"]:
+        return f"{start} Cannot be said: {found['reason']}."
+    rows = found["widths"]
+    least, most = (noise_name(level) for level in found["between"])
+    verdicts = "; ".join(
+        f"{ANSWERS[v]} at {words.share(n, len(rows), 'width')}"
+        for v, n in Counter(row["verdict"] for row in rows).most_common()
+    )
+    text = f"{start} From {least} to {most}, by the brackets: {verdicts}"
+    decided = [row for row in rows if row["verdict"] in ("grows", "falls", "flat")]
+    if decided and len(facts["seed"]) > 1:
+        firm = sum(row["verdict"] == row["verdict_over_seeds"] for row in decided)
+        text += f" (decided also over the seeds' intervals at {firm} of these {len(decided)})"
+    widest = rows[-1]
+    if widest["ratio_at_least"] is not None and widest["ratio_at_most"] is not None:
+        text += (
+            f". At width {widest['width']} the constant changes by a factor between "
+            f"{widest['ratio_at_least']:.2f} and {widest['ratio_at_most']:.2f}"
+        )
+    return f"{text}. {_trends(widest)}"
+
+
+def _trends(row: Facts) -> str:
+    """What each bound, read alone, would say; by its interval over seeds where there is one."""
+    sides: dict[str, list[str]] = {"growth": [], "decline": [], "no clear change": []}
+    for name in words.distinct(list(row["trend"])):
+        ratio = row["trend"][name]
+        if not words.known(ratio):
+            continue
+        low = ratio["value"] if ratio["low"] is None else ratio["low"]
+        high = ratio["value"] if ratio["high"] is None else ratio["high"]
+        side = "growth" if low > 1 else "decline" if high < 1 else "no clear change"
+        sides[side].append(f"{name} {words.interval(ratio)}")
+    told = "; ".join(f"{side}: {', '.join(names)}" for side, names in sides.items() if names)
+    return f"The bounds, each read alone, say there: {told}."
+
+
+def _ends(items: list) -> list:
+    return items if len(items) == 1 else [items[0], items[-1]]

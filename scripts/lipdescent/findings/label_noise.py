@@ -1,0 +1,107 @@
+"""Does the Lipschitz constant of wide networks grow with label noise? Only the bracket decides."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lipdescent import labels, selection, statistics
+from lipdescent.selection import Group
+from lipdescent.statistics import Array
+
+FLAT = 1.1  # a change proved to be by less than this factor counts as flat
+
+
+def effect(
+    group: Group, norm: str, threshold: Array, counts: Array, confidence: float
+) -> dict[str, Any]:
+    """Constants with the least and the most label noise, at every width beyond both thresholds.
+
+    The least and the most noise are the outermost levels that some width interpolates; ``widths``
+    are those larger than both their interpolation thresholds. At each, the ratio of the mean
+    constants (most over least noise) lies between lower(most)/upper(least) and
+    upper(most)/lower(least).
+
+    Parameters
+    ----------
+    threshold : (N,), NaN where no width interpolates.
+    """
+    levels = np.flatnonzero(np.isfinite(threshold))
+    if len(levels) < 2:
+        return {"between": None, "widths": [], "reason": _reason(len(group.label_noise))}
+    ends = levels[[0, -1]]
+    widths = np.flatnonzero(group.width > threshold[ends].max())
+    lower, upper = (side[:, ends, -1] for side in selection.bracket(group, norm))
+    trends = {"best lower": lower, "best upper": upper}
+    for rung, values in selection.rungs(group, norm).items():
+        trends[labels.rung_name(rung)] = values[:, ends, -1]
+    rows = [
+        {"width": int(group.width[place])}
+        | _range(lower[place], upper[place], counts, confidence)
+        | {"trend": {n: trend(v[place], counts, confidence) for n, v in trends.items()}}
+        for place in widths
+    ]
+    reason = None if len(widths) else "no width of the grid lies beyond the interpolation threshold"
+    between = group.label_noise[ends].tolist()
+    return {"between": between, "widths": rows, "reason": reason}
+
+
+def _range(lower: Array, upper: Array, counts: Array, confidence: float) -> dict[str, Any]:
+    """What the bracket proves of the ratio of the mean constants; bounds are (2, S).
+
+    ``verdict`` is about the networks that were trained; ``verdict_over_seeds`` takes the outer
+    ends of the bootstrap intervals of both ends of the range.
+    """
+    at_least = _divide(statistics.mean(lower)[1], statistics.mean(upper)[0])
+    at_most = _divide(statistics.mean(upper)[1], statistics.mean(lower)[0])
+    over_seeds = None
+    if lower.shape[-1] > 1:
+        low, high = (statistics.resampled_means(side, counts) for side in (lower, upper))
+        over_seeds = verdict(
+            float(statistics.interval(_divide(low[:, 1], high[:, 0]), confidence=confidence)[0]),
+            float(statistics.interval(_divide(high[:, 1], low[:, 0]), confidence=confidence)[1]),
+        )
+    return {
+        "ratio_at_least": _number(at_least),
+        "ratio_at_most": _number(at_most),
+        "verdict": verdict(float(at_least), float(at_most)),
+        "verdict_over_seeds": over_seeds,
+    }
+
+
+def verdict(at_least: float, at_most: float) -> str:
+    """``grows``, ``falls``, ``flat`` (within a factor 1.1) or ``undecided``, from a range."""
+    if not (np.isfinite(at_least) and np.isfinite(at_most)):
+        return "unknown"
+    if at_least > 1 / FLAT and at_most < FLAT:
+        return "flat"
+    if at_least > 1:
+        return "grows"
+    return "falls" if at_most < 1 else "undecided"
+
+
+def trend(values: Array, counts: Array, confidence: float) -> dict[str, float | None]:
+    """Ratio of the means over seeds, second row over first, (2, S), with its interval."""
+    means = statistics.mean(values)
+    drawn = statistics.resampled_means(values, counts if values.shape[-1] > 1 else counts[:0])
+    ratio = statistics.estimate(
+        _divide(means[1], means[0]), _divide(drawn[:, 1], drawn[:, 0]), confidence=confidence
+    )
+    return {name: _number(part) for name, part in zip(ratio._fields, ratio, strict=True)}
+
+
+def _reason(levels: int) -> str:
+    if levels < 2:
+        return "the study has one label noise"
+    return "fewer than two levels of label noise have an interpolation threshold on this grid"
+
+
+def _divide(above: Array, below: Array) -> Array:
+    above, below = np.asarray(above, dtype=np.float64), np.asarray(below, dtype=np.float64)
+    out = np.full(np.broadcast(above, below).shape, np.nan)
+    return np.divide(above, below, out=out, where=below > 0)
+
+
+def _number(value: Array) -> float | None:
+    return float(value) if np.isfinite(value) else None

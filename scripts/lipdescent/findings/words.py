@@ -1,0 +1,68 @@
+"""Numbers, intervals and ranges in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+Facts = dict[str, Any]
+NORMS = {"l1": "l1", "l2": "l2", "linf": "l-infinity"}
+SIDES = ("best lower", "best upper")
+
+
+def interval(estimate: Facts, form: str = "{:.2f}") -> str:
+    """``32 [32, 40]``; a dash where there is no value."""
+    if not known(estimate):
+        return "-"
+    text = form.format(estimate["value"])
+    if estimate["low"] is None:
+        return text
+    return f"{text} [{form.format(estimate['low'])}, {form.format(estimate['high'])}]"
+
+
+def value(estimate: Facts, form: str = "{:.2f}") -> str:
+    """The value without its interval."""
+    return form.format(estimate["value"]) if known(estimate) else "?"
+
+
+def number(value: float | None) -> str:
+    """Two decimals; a dash where there is none."""
+    return "-" if value is None else f"{value:.2f}"
+
+
+def known(estimate: Facts) -> bool:
+    """Whether there is a value."""
+    return estimate["value"] is not None
+
+
+def edge(peaks: Facts, place: int) -> str:
+    """A star for a peak at an end of the grid."""
+    outside = known(peaks["peak_width"][place]) and not peaks["peak_inside_grid"][place]
+    return " *" if outside else ""
+
+
+def count(values: Sequence, word: str) -> str:
+    """``6 seeds``, ``1 seed``."""
+    return f"{len(values)} {word}{'s' * (len(values) != 1)}"
+
+
+def span(values: Sequence, form: Callable[[Any], str] = str) -> str:
+    """``4 to 512``."""
+    return form(values[0]) if len(values) == 1 else f"{form(values[0])} to {form(values[-1])}"
+
+
+def share(part: int, whole: int, noun: str = "level") -> str:
+    """``all 5 levels``, ``2 of 5 levels``, ``the only level``."""
+    if whole == 1:
+        return f"{'the only' if part else 'not the only'} {noun}"
+    return f"all {whole} {noun}s" if part == whole else f"{part} of {whole} {noun}s"
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """Names of bounds, less those that say again what the best of their side says."""
+    kept = list(names)
+    for side in ("lower", "upper"):
+        own = [name for name in names if name.endswith(f"({side})")]
+        if len(own) == 1 and f"best {side}" in kept:
+            kept.remove(own[0])
+    return kept

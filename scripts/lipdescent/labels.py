@@ -1,0 +1,40 @@
+"""Names for people of what the tidy table holds. Imports no plotting library."""
+
+from __future__ import annotations
+
+from lipdescent.selection import Rung
+
+NORMS = {"l1": r"$\ell_1$", "l2": r"$\ell_2$", "linf": r"$\ell_\infty$"}
+SPELLING = {
+    "jacobian": "Jacobian",
+    "gaussian": "Gaussian",
+    "lipsdp": "LipSDP",
+    "geolip": "GeoLIP",
+    "eclipse fast": "ECLipsE-Fast",
+    "combettes pesquet": "Combettes-Pesquet",
+}
+LOSS_UNITS = {"cross_entropy": "nats"}
+
+
+def noise_name(level: float) -> str:
+    """A fraction as a percentage: .25 -> ``25 %``."""
+    return f"{100 * level:g} %"
+
+
+def rung_name(rung: Rung) -> str:
+    """``upper_layer_product`` -> ``layer product (upper)``."""
+    name = rung.quantity.removeprefix(f"{rung.direction}_").replace("_", " ")
+    for plain, proper in SPELLING.items():
+        name = name.replace(plain, proper)
+    return f"{name} ({rung.direction})"
+
+
+def loss_name(split: str, loss: str) -> str:
+    """``test cross entropy (nats)``."""
+    unit = f" ({LOSS_UNITS[loss]})" if loss in LOSS_UNITS else ""
+    return f"{split} {loss.replace('_', ' ')}{unit}"
+
+
+def bound_name(which: str, norm: str) -> str:
+    """``best lower bound ($\\ell_2$)``; a bound on logits per unit of input."""
+    return f"{which} bound ({NORMS.get(norm, norm)})"
