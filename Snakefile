@@ -28,7 +28,7 @@ rule all:
 onstart:
     check_cluster()
     allow_continuations()
-    study_config.record_blocks(config)
+    study_config.record_plan(config)
     print(f"study {STUDY}: {len(RUNS)} stacks, {num_models()} models, device {config['device']}")
 
 

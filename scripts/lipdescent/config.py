@@ -169,11 +169,11 @@ def seed_blocks(config: dict[str, Any]) -> list[tuple[int, ...]]:
     """
     wanted, size = set(config["grid"]["seed"]), config["execution"]["seeds_per_block"]
     try:
-        recorded = [tuple(block) for block in json.loads(_block_file(config).read_text())]
-    except (OSError, ValueError, TypeError):
+        recorded = json.loads(plan_file(config["study"]).read_text())["seed_blocks"]
+    except (OSError, ValueError, KeyError):
         recorded = []
     kept: list[tuple[int, ...]] = []
-    for block in recorded:
+    for block in map(tuple, recorded):
         if wanted.issuperset(block):
             kept.append(block)
             wanted -= set(block)
@@ -181,16 +181,16 @@ def seed_blocks(config: dict[str, Any]) -> list[tuple[int, ...]]:
     return kept + [tuple(rest[i : i + size]) for i in range(0, len(rest), size)]
 
 
-def record_blocks(config: dict[str, Any]) -> None:
-    """Remember how the seeds are divided; called when jobs are about to run."""
-    path = _block_file(config)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with files.complete(path) as partial:
-        partial.write_text(json.dumps(seed_blocks(config)))
+def record_plan(config: dict[str, Any]) -> None:
+    """Write down the configuration and how seeds are divided; called when jobs are about to run."""
+    with files.complete(plan_file(config["study"])) as partial:
+        plan = {"seed_blocks": seed_blocks(config), "config": config}
+        partial.write_text(json.dumps(plan, indent=1))
 
 
-def _block_file(config: dict[str, Any]) -> Path:
-    return Path("results", config["study"], "seed_blocks.json")
+def plan_file(study: str) -> Path:
+    """What the study's last run was asked to do."""
+    return Path("results", study, "plan.json")
 
 
 def runs(config: dict[str, Any]) -> list[Run]:
