@@ -13,6 +13,7 @@ include: "workflow/rules/cluster.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/measure.smk"
+include: "workflow/rules/experiments.smk"
 include: "workflow/rules/publish.smk"
 
 

@@ -154,8 +154,10 @@ def _metrics(
         seeds=saved.seed.tolist(),
     )
     num_epochs, kept = len(saved.epoch), finite.cpu()
-    first = {n: t[: saved.num_replicas].repeat(num_epochs, *[1] * (t.dim() - 1))
-             for n, t in stack.state.items()}
+    first = {
+        n: t[: saved.num_replicas].repeat(num_epochs, *[1] * (t.dim() - 1))
+        for n, t in stack.state.items()
+    }
     options = TrainingOptions(**saved.about["training"])
     yield from metrics.measure(
         stack[finite],

@@ -27,7 +27,8 @@ RUN = "{dataset}/{architecture}/width={width}/seeds={seeds}"
 GRID, EXECUTION = config["grid"], config["execution"]
 RUNS = study_config.runs(config)
 BY_PATH = {run.path: run for run in RUNS}
-MEASURES = ["metrics", *config["bounds"]]
+CERTIFICATES = config["certificates"]
+MEASURES = ["metrics", *config["bounds"], *(["certificates"] if CERTIFICATES else [])]
 PAIRS = [f"{d}/{a}" for d in GRID["dataset"] for a in GRID["architecture"]]
 GPUS = study_config.gpus_per_job(config["device"])
 
@@ -39,6 +40,7 @@ wildcard_constraints:
     width="[0-9]+",
     seeds="[0-9_-]+",
     measure="|".join(MEASURES),
+    experiment="[^/]+",
 
 
 def run_of(wildcards):
@@ -49,6 +51,21 @@ def run_of(wildcards):
 def module_of(wildcards):
     """File name of an architecture in scripts/lipdescent/architectures."""
     return config["architectures"][wildcards.architecture].get("module", wildcards.architecture)
+
+
+def uppers(wildcards):
+    """Measurements of the upper bounds that certificates rest on."""
+    if wildcards.measure != "certificates":
+        return []
+    folder = f"{RESULTS}/measurements/{run_of(wildcards).path}"
+    return [f"{folder}/{bound}.parquet" for bound in CERTIFICATES["upper"]]
+
+
+def measure_options(wildcards):
+    """The section of a bound, or of the certificates."""
+    if wildcards.measure == "certificates":
+        return CERTIFICATES
+    return config["bounds"].get(wildcards.measure, {})
 
 
 def code(*files):

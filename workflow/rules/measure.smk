@@ -2,6 +2,7 @@ rule measure:
     input:
         dataset="results/{study}/datasets/{dataset}.npz",
         checkpoints=f"results/{{study}}/checkpoints/{RUN}.safetensors",
+        uppers=uppers,
     output:
         f"results/{{study}}/measurements/{RUN}/{{measure}}.parquet",
     log:
@@ -9,7 +10,7 @@ rule measure:
     benchmark:
         f"results/{{study}}/benchmarks/measure/{RUN}/{{measure}}.tsv"
     params:
-        options=lambda w: config["bounds"].get(w.measure, {}),
+        options=measure_options,
         module=module_of,
         noise_maker=config["noise_maker"],
         code=lambda w: code("measure.py", *measure_files(w)),
@@ -27,7 +28,7 @@ rule measure:
 def measure_files(wildcards):
     """Plug-ins behind a measurement, beside what measure.py imports itself."""
     files = [f"lipdescent/architectures/{module_of(wildcards)}.py"]
-    if wildcards.measure != "metrics":
+    if wildcards.measure not in ("metrics", "certificates"):
         files.append(f"lipdescent/bounds/{wildcards.measure}.py")
     return files
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from lipdescent.constrained._polynomial import COEFFICIENTS, iterate
 from lipdescent.constrained.norms import convolution_bound, simple_bound, spectral_bound
 
 MAX_ORDER = 4
@@ -25,8 +26,9 @@ def bjorck(weight: Tensor, *, order: int = 1, iterations: int = 12) -> Tensor:
     Björck & Bowie (1971), as in Anil et al. (2019, arXiv 1811.05381, eq. 3): W <- W (I + Q / 2 +
     3/8 Q^2 + ...) with Q = I - W^T W and powers up to ``order``; order 1 is
     W <- 3/2 W - 1/2 W W^T W. Each step keeps singular values of [0, 1] in it; the division by an
-    upper bound of the norm brings them there, whatever W is. From 0.01 to 1e-6 below 1 it takes
-    15, 10, 8, 7 iterations of order 1, 2, 3, 4.
+    upper bound of the norm brings them there, whatever W is (the bound counts as constant in the
+    gradient: the limit does not depend on it). From 0.01 to 1e-6 below 1 it takes 15, 10, 8, 7
+    iterations of order 1, 2, 3, 4.
 
     Raises
     ------
@@ -39,10 +41,22 @@ def bjorck(weight: Tensor, *, order: int = 1, iterations: int = 12) -> Tensor:
         raise ValueError(f"iterations = {iterations}: allowed are integers >= 0")
     if weight.shape[-2] < weight.shape[-1]:
         return bjorck(weight.mT, order=order, iterations=iterations).mT
-    largest = weight.detach().abs().amax((-2, -1), keepdim=True)
-    weight = weight / largest.clamp_min(torch.finfo(weight.dtype).tiny)
-    bound = simple_bound(weight, weight.mT @ weight)
-    weight = weight / bound[..., None, None]
+    weight = weight / _scale(weight.detach())
+    if weight.device.type == "cpu":  # on CUDA, eigenvalues are slower than products
+        return iterate(weight, order=order, iterations=iterations)
+    return bjorck_by_products(weight, order=order, iterations=iterations)
+
+
+def _scale(weight: Tensor) -> Tensor:
+    """Upper bound on the norm, (..., 1, 1)."""
+    largest = weight.abs().amax((-2, -1), keepdim=True)
+    largest = largest.clamp_min(torch.finfo(weight.dtype).tiny)
+    weight = weight / largest
+    return largest * simple_bound(weight, weight.mT @ weight)[..., None, None]
+
+
+def bjorck_by_products(weight: Tensor, *, order: int, iterations: int) -> Tensor:
+    """:func:`bjorck` of (..., m, n), m >= n, singular values at most 1, as it is written."""
     identity = torch.eye(weight.shape[-1], dtype=weight.dtype, device=weight.device)
     for _ in range(iterations):
         weight = weight @ _series(identity - weight.mT @ weight, identity, order)
@@ -50,15 +64,15 @@ def bjorck(weight: Tensor, *, order: int = 1, iterations: int = 12) -> Tensor:
 
 
 def _series(q: Tensor, identity: Tensor, order: int) -> Tensor:
-    """Powers of (I - Q)^(-1/2) up to ``order``, with as few products as possible."""
-    total = identity + q / 2
+    """Sum of COEFFICIENTS[i] Q^i up to ``order``, with as few products as possible."""
+    total = identity + COEFFICIENTS[1] * q
     if order >= 2:
         square = q @ q
-        total = total + 3 / 8 * square
+        total = total + COEFFICIENTS[2] * square
     if order == 3:
-        total = total + 5 / 16 * (square @ q)
+        total = total + COEFFICIENTS[3] * (square @ q)
     if order == 4:
-        total = total + square @ (5 / 16 * q + 35 / 128 * square)
+        total = total + square @ (COEFFICIENTS[3] * q + COEFFICIENTS[4] * square)
     return total
 
 

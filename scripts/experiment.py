@@ -1,0 +1,19 @@
+"""Run one experiment and keep its table."""
+
+import time
+
+import torch
+
+from lipdescent import names
+from lipdescent.progress import log_to
+
+job = snakemake  # noqa: F821
+log_to(job.log[0])
+
+torch.set_num_threads(job.threads)
+torch.set_flush_denormal(True)
+start = time.perf_counter()
+frame = names.resolve("experiments", job.wildcards.experiment).run(**job.params.options)
+frame.to_parquet(job.output.parquet)
+frame.to_csv(job.output.csv, index=False)
+print(f"{len(frame)} rows in {time.perf_counter() - start:.1f} s")
