@@ -218,3 +218,43 @@ def test_cuda_follows_the_cpu():
     gpu = trained(training)
     for name, tensor in cpu.state.items():
         torch.testing.assert_close(gpu.state[name].cpu(), tensor, rtol=1e-3, atol=1e-4)
+
+
+def image_training(seeds, options, pick):
+    def build_cnn():
+        return nn.Sequential(
+            nn.Conv2d(1, 3, 3, padding=1, bias=False), nn.BatchNorm2d(3), nn.ReLU(),
+            nn.MaxPool2d(4), nn.Flatten(), nn.Linear(12, NUM_CLASSES),
+        )  # fmt: skip
+
+    random = np.random.default_rng(1)
+    images = torch.tensor(random.standard_normal((NUM_TRAIN, 1, 8, 8)), dtype=torch.float32)
+    labels = torch.tensor(random.integers(0, NUM_CLASSES, (4, NUM_TRAIN)))[pick]
+    stack = initial_stack(build_cnn, seeds, (1, 8, 8))
+    data = TrainingData(images, labels, NUM_CLASSES)
+    return StackTraining(stack, data, seeds=seeds, epochs=EPOCHS, options=options)
+
+
+@pytest.mark.parametrize("augmentation", [None, {"padding": 2}])
+def test_a_convolutional_replica_does_not_depend_on_its_stack_mates(augmentation):
+    options = TrainingOptions(
+        learning_rate=0.05, batch_size=10, momentum=0.9, augmentation=augmentation
+    )
+    together = trained(image_training([0, 1, 2], options, [0, 1, 2]))
+    alone = trained(image_training([1], options, [1]))
+    for name, tensor in alone.state.items():
+        torch.testing.assert_close(
+            tensor[:, 0].float(), together.state[name][:, 1].float(), rtol=1e-4, atol=1e-5
+        )
+    assert (together.state["1.num_batches_tracked"][-1] == 8 * 5).all()
+    assert not torch.equal(together.state["1.running_mean"][0], together.state["1.running_mean"][1])
+
+
+def test_augmentation_changes_training():
+    plain = TrainingOptions(learning_rate=0.05, batch_size=10)
+    augmented = TrainingOptions(learning_rate=0.05, batch_size=10, augmentation={"padding": 2})
+    weights = [
+        trained(image_training([0], options, [0])).state["0.weight"][-1]
+        for options in (plain, augmented)
+    ]
+    assert not torch.equal(*weights)

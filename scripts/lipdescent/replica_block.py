@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lipdescent import optimizers
+from lipdescent.augmentation import crop_and_flip
 from lipdescent.cuda_graph import EpochGraph
 from lipdescent.stacked_autograd import StackedAutograd
 from lipdescent.stacked_mlp import StackedMLP, supports
@@ -61,6 +62,7 @@ class Block:
         labels = data.labels[part].to(device)
         targets = torch.nn.functional.one_hot(labels, data.num_classes)
         self.targets = targets.to(data.inputs.dtype)
+        self.padding = (options.augmentation or {}).get("padding", 0)
         self._graph: EpochGraph | None = None
 
     def live_tensors(self) -> dict[str, Tensor]:
@@ -69,20 +71,36 @@ class Block:
         named = {f"model/{i}": tensor for i, tensor in enumerate(live)}
         return named | {f"optimizer/{i}": t for i, t in enumerate(self.optimizer.memory)}
 
-    def run_epoch(self, order: Tensor, rates: Tensor, first_update: int) -> None:
-        """One epoch: ``order`` (replicas, num_train), ``rates`` (updates, replicas).
+    def run_epoch(
+        self, order: Tensor, rates: Tensor, first_update: int, draws: Tensor | None = None
+    ) -> None:
+        """One epoch. On CUDA it returns before the device has finished.
 
-        On CUDA it returns before the device has finished.
+        Parameters
+        ----------
+        order : int64 (replicas, num_train), which samples make up the batches.
+        rates : (updates, replicas), learning rates; 0 freezes a replica.
+        first_update : updates made before this epoch.
+        draws : int64 (replicas, num_train, 3), crop corner and flip of each place in the order;
+            None where nothing is augmented.
         """
         if order.device.type != "cuda":
-            self._steps(order, rates, first_update)
+            self._steps(order, rates, first_update, draws)
             return
+        update = torch.tensor(first_update, dtype=torch.float64, device=order.device)
+        values = [order, rates, update, *([] if draws is None else [draws])]
         if self._graph is None:
             live = [*self.live_tensors().values(), *self.optimizer.buffers]
-            self._graph = EpochGraph(self._steps, order, rates, live)
-        self._graph(order, rates, first_update)
+            self._graph = EpochGraph(self._steps, values, live)
+        self._graph(values)
 
-    def _steps(self, order: Tensor, rates: Tensor, first_update: int | Tensor) -> None:
+    def _steps(
+        self,
+        order: Tensor,
+        rates: Tensor,
+        first_update: int | Tensor,
+        draws: Tensor | None = None,
+    ) -> None:
         num_train, size = order.shape[1], self.batch_size
         per_batch = size * len(order) * self.inputs[0].numel() * self.inputs.element_size()
         ahead = size * max(1, GATHER_BYTES // per_batch)
@@ -91,11 +109,12 @@ class Block:
             inputs, targets = self._gather(order[:, begin : begin + ahead])
             for batch in range(0, inputs.shape[1], size):
                 rows = slice(batch, batch + size)
+                x = inputs[:, rows]
+                if draws is not None:
+                    d = draws[:, begin + batch : begin + batch + size]
+                    x = crop_and_flip(x, d[..., :2], d[..., 2].bool(), padding=self.padding)
                 self.engine.accumulate(
-                    self.optimizer.buffers,
-                    inputs[:, rows],
-                    targets[:, rows],
-                    decay=self.optimizer.decay,
+                    self.optimizer.buffers, x, targets[:, rows], decay=self.optimizer.decay
                 )
                 self.optimizer.step(self.engine.parameters, rates[update], first_update + update)
                 update += 1

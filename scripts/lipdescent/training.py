@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lipdescent import checkpoints, training_state
+from lipdescent import augmentation, checkpoints, training_state
 from lipdescent.progress import Progress
 from lipdescent.replica_block import Block, TrainingData, split_into_blocks
 from lipdescent.seeding import generator, seed_of
@@ -52,6 +52,18 @@ def batch_order(seeds: Sequence[int], epoch: int, num_train: int) -> Tensor:
         seed: torch.randperm(num_train, generator=generator("order", seed, epoch))
         for seed in dict.fromkeys(seeds)
     }
+    return torch.stack([drawn[seed] for seed in seeds])
+
+
+def augmentation_draws(
+    seeds: Sequence[int], epoch: int, num_train: int, *, padding: int, flip: bool = True
+) -> Tensor:
+    """Crops and flips of an epoch by place in its order: int64 (len(seeds), num_train, 3)."""
+    drawn = {}
+    for seed in dict.fromkeys(seeds):
+        source = generator("augmentation", seed, epoch)
+        offsets, flips = augmentation.draw(num_train, padding=padding, flip=flip, generator=source)
+        drawn[seed] = torch.cat([offsets, flips.long().unsqueeze(1)], 1)
     return torch.stack([drawn[seed] for seed in seeds])
 
 
@@ -143,8 +155,18 @@ class StackTraining:
             table = torch.from_numpy(rates).to(dtype)[:, None] * running
             table = table.to(device, dtype, non_blocking=True)
             order = batch_order(self.seeds, self.epoch, num_train).to(device, non_blocking=True)
+            draws = None
+            if options.augmentation:
+                draws = augmentation_draws(
+                    self.seeds, self.epoch, num_train, **options.augmentation
+                ).to(device, non_blocking=True)
             for block in self.blocks:
-                block.run_epoch(order[block.part], table[:, block.part], self.epoch * len(rates))
+                block.run_epoch(
+                    order[block.part],
+                    table[:, block.part],
+                    self.epoch * len(rates),
+                    None if draws is None else draws[block.part],
+                )
         self.epoch += 1
         self._look()
 
