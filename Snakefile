@@ -27,6 +27,7 @@ rule all:
 
 
 onstart:
+    folder_lock.claim()
     check_cluster()
     allow_continuations()
     study_config.record_plan(config)

@@ -27,7 +27,11 @@ def complete(path: str | Path) -> Iterator[Path]:
     host = socket.gethostname().split(".")[0]
     partial = path.with_name(f".{path.name}.{host}.{os.getpid()}.partial")
     try:
+        partial.touch()
+        mode = partial.stat().st_mode
         yield partial
+        # Some writers make files that nobody else may read.
+        partial.chmod(mode)
         with open(partial, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)

@@ -96,21 +96,29 @@ def train(config: dict[str, Any], runs: Iterable[Run], attempt: int = 1, *, gpus
 
 
 def _train(config: dict[str, Any], run: Run, gpus: int) -> tuple[float, float]:
-    parameters, products, activations = size(config, run.architecture, run.dataset, run.width)
+    parameters, _, activations = size(config, run.architecture, run.dataset, run.width)
     models = len(run.seeds) * len(config["grid"]["label_noise"])
     epochs, samples = config["grid"]["epoch"], num_train(config, run.dataset)
     options = training_options(config, run.architecture)
-    updates = math.ceil(samples / options["batch_size"])
     # Weights, momentum, gradient; every checkpoint, once more stacked, once more being written.
     values = models * parameters * (4 + 3 * len(epochs))
     if not gpus:
         values += models * min(options["batch_size"], samples) * activations * 3
     data = samples * DATASETS.get(run.dataset, UNKNOWN_DATASET)[0] * 4
     memory = BASE_MB + CUDA_MB * bool(gpus) + (values * 4 + data * 3) / 2**20
+    return memory, START_MINUTES + train_seconds(config, run, gpus=gpus) / 60
+
+
+def train_seconds(config: dict[str, Any], run: Run, *, gpus: int = 0) -> float:
+    """Expected seconds of training a stack, rather too many."""
+    _, products, _ = size(config, run.architecture, run.dataset, run.width)
+    models = len(run.seeds) * len(config["grid"]["label_noise"])
+    samples = num_train(config, run.dataset)
+    updates = math.ceil(samples / training_options(config, run.architecture)["batch_size"])
     rate = GPU_RATE if gpus else CPU_RATE * config["execution"]["threads"]
     overhead = updates * UPDATE_SECONDS / (10 if gpus else 1)
-    seconds = models * epochs[-1] * (overhead + samples * products * 3 / rate)
-    return memory, START_MINUTES + seconds / 60
+    epochs = config["grid"]["epoch"][-1]
+    return models * epochs * (overhead + samples * products * 3 / rate)
 
 
 def measure(config: dict[str, Any], run: Run, attempt: int = 1, *, gpus: int = 0) -> dict:
@@ -120,8 +128,14 @@ def measure(config: dict[str, Any], run: Run, attempt: int = 1, *, gpus: int = 0
     data = num_train(config, run.dataset) * DATASETS.get(run.dataset, UNKNOWN_DATASET)[0] * 4
     # The checkpoints as they are and lifted to float64, and a bound's own working space.
     memory = BASE_MB + CUDA_MB * bool(gpus) + 1000 + (models * parameters * 16 + data * 4) / 2**20
-    seconds = models * (CHECKPOINT_SECONDS + parameters * PARAMETER_SECONDS)
-    return _grown(memory, START_MINUTES + seconds / 60, attempt)
+    return _grown(memory, START_MINUTES + measure_seconds(config, run) / 60, attempt)
+
+
+def measure_seconds(config: dict[str, Any], run: Run) -> float:
+    """Expected seconds of a measurement of a stack, rather too many."""
+    parameters, _, _ = size(config, run.architecture, run.dataset, run.width)
+    models = len(run.seeds) * len(config["grid"]["label_noise"]) * len(config["grid"]["epoch"])
+    return models * (CHECKPOINT_SECONDS + parameters * PARAMETER_SECONDS)
 
 
 def publish(config: dict[str, Any], runs: Iterable[Run], attempt: int = 1) -> dict:

@@ -2,10 +2,13 @@ import math
 import os
 from functools import cache
 
-from lipdescent import cluster, resources
+from lipdescent import cluster, folder_lock, resources
 
 # The time limit that the submitting process found, for Snakemake inside of the jobs.
 LONGEST = "LIPDESCENT_LONGEST_JOB"
+
+if workflow.is_main_process and folder_lock.clear_stale():
+    print("the Snakemake that had locked this folder is dead: lock removed", file=sys.stderr)
 
 
 @cache
