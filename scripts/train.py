@@ -1,5 +1,6 @@
 """Train one stack: a width with every label noise and a block of seeds."""
 
+import json
 import signal
 import sys
 import time
@@ -68,6 +69,7 @@ try:
         progress=progress,
         state_path=state_path,
         end_state=end_state,
+        identity=json.dumps([job.params.code, job.params.module, job.params.build_options]),
         state_interval=execution["state_interval"],
         should_stop=lambda: bool(stop_asked) or time.time() > stop_at,
     )

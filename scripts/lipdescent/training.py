@@ -84,7 +84,7 @@ class StackTraining:
         device = data.inputs.device
         parts = split_into_blocks(stack, options.batch_size, device)
         self.blocks = [Block(stack, data, part, options) for part in parts]
-        self.epoch = 0
+        self.epoch, self.identity = 0, ""
         self.stopped = checkpoints.empty_epochs(len(seeds))
         self.diverged = checkpoints.empty_epochs(len(seeds))
         self.saved: dict[int, dict[str, Tensor]] = {}
@@ -96,6 +96,7 @@ class StackTraining:
         progress: Progress,
         state_path: Path | None = None,
         end_state: Path | None = None,
+        identity: str = "",
         state_interval: float = 30.0,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -105,12 +106,14 @@ class StackTraining:
         ----------
         state_path : where states are saved every ``state_interval`` seconds, and looked for.
         end_state : the end state of a shorter training, looked for next (see training_state).
+        identity : what else a state must have in common, such as the network and the code.
 
         Raises
         ------
         Interrupted
             If ``should_stop()`` turned true; the state is saved.
         """
+        self.identity = identity
         for path in filter(None, (state_path, end_state)):
             if training_state.resume(self, path, progress):
                 break

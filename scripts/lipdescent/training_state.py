@@ -3,7 +3,8 @@
 A state holds everything that the next epoch depends on, and nothing else: weights, the optimiser's
 memory, checkpoints and curves so far. Random draws depend on seed and epoch alone, so no
 generator's state is part of it. A state is only used for the training it came from: same options,
-seeds, data and shapes. The list of epochs may differ where that changes nothing of the past.
+seeds, data, shapes, network and code. The list of epochs may differ where that changes nothing of
+the past.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ def resume(training: StackTraining, path: str | Path, progress: Progress) -> boo
 def fingerprint(training: StackTraining) -> str:
     """sha256 of what a state must have in common with the training that takes it over."""
     digest = hashlib.sha256()
-    described = [dataclasses.asdict(training.options), training.seeds]
+    described = [dataclasses.asdict(training.options), training.seeds, training.identity]
     digest.update(json.dumps(described, sort_keys=True).encode())
     for tensor in (training.data.inputs, training.data.labels):
         digest.update(str(tensor.shape).encode() + tensor.cpu().numpy().tobytes())
@@ -128,7 +129,7 @@ def _why_not(
 ) -> str:
     """Why a state cannot be taken over, or an empty text."""
     if "epochs" not in metadata or metadata.get("fingerprint") != fingerprint(training):
-        return "belongs to another configuration"
+        return "belongs to another configuration, data or version of the code"
     epoch, epochs = int(metadata["epoch"]), json.loads(metadata["epochs"])
     missing = [e for e in training.epochs if e <= epoch and e not in saved]
     if missing:
