@@ -23,7 +23,8 @@ from lipdescent.bounds import _rounding
 from lipdescent.layers import _torus
 from lipdescent.layers._operators import Axis
 
-ACTIVE, STEPS, SCREENS = 8, 20, 3
+# Descent: frequencies in play at each step, steps between two choices of them, choices.
+ACTIVE, STEPS, SCREENS = 12, 12, 5
 LARGEST = 2**25  # complex entries of all symbols of one model: 512 MiB
 
 
@@ -197,15 +198,15 @@ def _minimise(symbols: Symbols, middle: Tensor, radius: Tensor) -> Tensor:
     moments = [torch.zeros_like(log_d), torch.zeros_like(log_d)]
     for k in range(STEPS * SCREENS + 1):
         if k % STEPS == 0:
-            full = matrices(symbols, log_d, middle, radius)
-            value, active = _screen(full)
+            value, active = _screen(matrices(symbols, log_d, middle, radius))
             better = value < best_value
             best = torch.where(better[:, None], log_d, best)
             best_value = torch.where(better, value, best_value)
-            some = _pick(symbols, active)
+            some, vectors = _pick(symbols, active), None
         if k == STEPS * SCREENS:
             break
-        gradient = _gradient(some, log_d, middle, radius)
+        values, vectors = _leading(matrices(some, log_d, middle, radius), vectors)
+        gradient = _gradient(some, values, vectors, log_d, radius)
         step = 0.1 * 0.5 ** (k // STEPS)
         for i, power in enumerate((1, 2)):
             moments[i] = (0.8, 0.95)[i] * moments[i] + (0.2, 0.05)[i] * gradient**power
@@ -230,18 +231,39 @@ def _screen(full: Tensor) -> tuple[Tensor, Tensor]:
     if count <= ACTIVE:
         active = torch.arange(count, device=full.device).expand(len(full), -1)
     else:
+        vector = _start(full, 1)
         # |lambda_min| <= lambda_max here; the shift keeps a mirrored spectrum from stalling.
-        shift = full.abs().sum(-1).amax((1, 2)) / 4
-        p = full.shape[-1]
-        start = torch.randn(p, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        vector = torch.view_as_complex(start)[:, None].to(full.device)
-        for _ in range(16):
-            vector = full @ vector + shift[:, None, None, None] * vector
+        shift = full.diagonal(dim1=-2, dim2=-1).real.amax((1, 2))[:, None, None, None]
+        for _ in range(10):
+            vector = full @ vector + shift * vector
             length = torch.linalg.vector_norm(vector, dim=-2, keepdim=True)
             vector = vector / length.clamp_min(1e-300)
         active = length[..., 0, 0].topk(ACTIVE, dim=1).indices
     picked = full.gather(1, active[..., None, None].expand(-1, -1, *full.shape[2:]))
     return torch.linalg.eigvalsh(picked)[..., -1].amax(1), active
+
+
+def _start(full: Tensor, count: int) -> Tensor:
+    """Random complex (p, count), the same on every call."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (full.shape[-1], count, 2)
+    start = torch.randn(shape, generator=generator, dtype=torch.float64)
+    return torch.view_as_complex(start).to(full.device)
+
+
+def _leading(full: Tensor, vectors: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Some leading eigenvalues (models, K, k) and vectors, from those of the last step."""
+    if full.shape[-1] <= 20:
+        values, vectors = torch.linalg.eigh(full)
+        return values[..., -4:], vectors[..., -4:]
+    sweeps = 3
+    if vectors is None:
+        vectors, sweeps = _start(full, 5).expand(*full.shape[:2], -1, -1), 10
+    shift = full.diagonal(dim1=-2, dim2=-1).real.amax((1, 2))[:, None, None, None] / 2
+    for _ in range(sweeps):
+        vectors, _ = torch.linalg.qr(full @ vectors + shift * vectors)
+    values, rotation = torch.linalg.eigh(vectors.mH @ (full @ vectors))
+    return values, vectors @ rotation
 
 
 def _pick(symbols: Symbols, active: Tensor) -> Symbols:
@@ -252,10 +274,10 @@ def _pick(symbols: Symbols, active: Tensor) -> Symbols:
     return Symbols(*chosen, symbols.repeats, symbols.errors)
 
 
-def _gradient(symbols: Symbols, log_d: Tensor, middle: Tensor, radius: Tensor) -> Tensor:
+def _gradient(
+    symbols: Symbols, values: Tensor, vectors: Tensor, log_d: Tensor, radius: Tensor
+) -> Tensor:
     """Gradient in log d of a soft maximum of the leading eigenvalues, relative: (models, C)."""
-    values, vectors = torch.linalg.eigh(matrices(symbols, log_d, middle, radius))
-    values, vectors = values[..., -4:], vectors[..., -4:]
     top = values.amax((1, 2), keepdim=True)
     weights = ((values / top - 1) / 2e-3).flatten(1).softmax(1).reshape(values.shape)
     inputs = symbols.first.shape[-1]

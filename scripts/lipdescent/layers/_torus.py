@@ -42,6 +42,8 @@ def symbol(
     strides: list[int],
     sizes: list[int],
     grid: Tensor,
+    *,
+    drop_empty: bool = False,
 ) -> Tensor:
     """Symbol of a strided convolution.
 
@@ -51,6 +53,7 @@ def symbol(
     offsets : per axis (kernel size,), position of each tap relative to stride * output.
     strides, sizes : per axis the stride s and the number of outputs M on the torus.
     grid : (F, axes) from :func:`frequencies`.
+    drop_empty : leave out the column blocks of residues that no tap reads.
 
     Returns
     -------
@@ -67,6 +70,9 @@ def symbol(
         residues.append(offset % stride)
     blocks = []
     for wanted in itertools.product(*[range(stride) for stride in strides]):
+        read = [bool((r == w).any()) for r, w in zip(residues, wanted, strict=True)]
+        if drop_empty and not all(read):
+            continue
         part, angle = kernel, torch.zeros(len(grid), 1, dtype=torch.float64, device=device)
         for a, residue in enumerate(wanted):
             taps = torch.nonzero(residues[a] == residue)[:, 0].to(device)
@@ -134,7 +140,7 @@ def _one_chunk(
     values = []
     for shift in shifts:
         grid = frequencies(sizes, shift).split(max(1, _CHUNK // entries))
-        symbols = (symbol(kernel, offsets, strides, sizes, part) for part in grid)
+        symbols = (symbol(kernel, offsets, strides, sizes, part, drop_empty=True) for part in grid)
         values.append(torch.stack([largest_norm(h) for h in symbols]).amax(0))
     return torch.stack(values).amin(0)
 
