@@ -21,7 +21,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from lipdescent.bounds._chain import Chain, chain
+from lipdescent.bounds._chain import Chain, chain, slopes_at
 from lipdescent.bounds._jacobian import one_model, rows
 from lipdescent.bounds._rounding import UNIT_ROUNDOFF, _times_power, gamma, round_down, round_up
 from lipdescent.stacking import ModelStack
@@ -118,7 +118,7 @@ def pre_activations(links: Chain, points: Tensor) -> Iterator[tuple[Tensor, Tens
         error = error @ transposed.abs() + gamma(n + 3) * size
         error = round_up(error, n + 4) + n * 2.0**-1000
         yield before, error
-        hidden = before * torch.where(before > 0, positive, negative)
+        hidden = before * slopes_at(before, negative, positive)
         error = error * max(abs(negative), abs(positive), 1.0) + 2 * UNIT_ROUNDOFF * hidden.abs()
 
 
@@ -133,7 +133,7 @@ def _certain_slopes(links: Chain, points: Tensor) -> tuple[list[Tensor], Tensor]
     for weight, (negative, positive), (before, error) in zip(
         links.weights, links.slopes, pre_activations(links, points), strict=False
     ):
-        slope = torch.where(before > 0, positive, negative).to(torch.float64)
+        slope = slopes_at(before, negative, positive)
         steepest = max(abs(negative), abs(positive))
         # Not "<=": what overflowed is a doubt, too.
         doubt = ~(before.abs() > error) & (negative != positive)

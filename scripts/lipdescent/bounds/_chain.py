@@ -190,12 +190,17 @@ def deep_jacobians(links: Chain, chunks: Sequence[Tensor]) -> Iterator[tuple[Ten
             hidden = hidden @ weight[0].T
             if bias is not None:
                 hidden = hidden + bias[0]
-            slopes.append(torch.where(hidden > 0, positive, negative))
+            slopes.append(slopes_at(hidden, negative, positive))
             hidden = hidden * slopes[-1]
-        product = links.weights[-1].expand(len(points), -1, -1)
+        product = links.weights[-1].expand(len(points), -1, -1).clone()
         for weight, slope in zip(links.weights[-2::-1], slopes[::-1], strict=True):
             product = (product * slope[:, None, :]) @ weight[0]
         yield product, None
+
+
+def slopes_at(before: Tensor, negative: float, positive: float) -> Tensor:
+    """Slopes of an activation at pre-activations, in their dtype."""
+    return torch.where(before > 0, before.new_tensor(positive), before.new_tensor(negative))
 
 
 def soft_product(
@@ -214,7 +219,7 @@ def soft_product(
             hidden = hidden + bias[0]
         scale = hidden.detach().abs().mean(-1, keepdim=True).clamp_min(1e-300)
         soft = negative + (positive - negative) * torch.sigmoid(sharpness * hidden / scale)
-        hidden = hidden * torch.where(hidden > 0, positive, negative)
+        hidden = hidden * slopes_at(hidden, negative, positive)
         tangent = tangent * soft
     return ((tangent @ links.weights[-1][0].T) * left).sum(-1)
 

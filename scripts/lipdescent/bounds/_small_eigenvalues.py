@@ -15,6 +15,7 @@ from torch import Tensor
 
 _LARGEST = 16  # measured: above, LAPACK is faster
 _CHUNK = 2**11  # matrices reduced at a time, to stay in the cache
+_LANES = 64  # a multiple of what a vector instruction or its unrolled loop takes
 _FEWEST_STEPS = 4  # by then most have arrived
 _MAX_STEPS = 60
 
@@ -33,20 +34,24 @@ def largest_eigenvalue(matrices: Tensor) -> Tensor:
     if matrices.shape[-1] > _LARGEST:
         return torch.linalg.eigvalsh(matrices)[:, -1].clamp_min(0.0)
     parts = matrices.split(_CHUNK if matrices.device.type == "cpu" else max(1, len(matrices)))
-    traces, diagonals, squares = zip(
-        *[_normalised_tridiagonal(part) for part in parts], strict=True
-    )
-    roots = _largest_root(torch.cat(diagonals, 1), torch.cat(squares, 1))
+    reduced = [_normalised_tridiagonal(part) for part in parts]
+    traces, starts, diagonals, squares = zip(*reduced, strict=True)
+    roots = _largest_root(torch.cat(starts), torch.cat(diagonals, 1), torch.cat(squares, 1))
     return roots * torch.cat(traces)
 
 
-def _normalised_tridiagonal(matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Traces (n,), and the tridiagonal forms of matrices / trace."""
+def _normalised_tridiagonal(matrices: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Traces (n,); upper bounds on the roots and tridiagonal forms of matrices / trace."""
     trace = matrices.diagonal(dim1=-2, dim2=-1).sum(-1)
     inverse = torch.where(trace > 0, 1 / trace, 0.0).nan_to_num(posinf=0.0)
-    work = matrices.new_empty(*matrices.shape[1:], len(matrices))
-    torch.mul(matrices.permute(1, 2, 0), inverse, out=work)
-    return trace, *_tridiagonal(work)
+    # Torch rounds what is left over by vector registers in another way: leave nothing over, so
+    # that a result does not depend on its place in the batch.
+    count = len(matrices)
+    work = matrices.new_zeros(*matrices.shape[1:], -(-count // _LANES) * _LANES)
+    torch.mul(matrices.permute(1, 2, 0), inverse, out=work[:, :, :count])
+    diagonal, square = _tridiagonal(work)
+    start = _upper_start(diagonal, square)[:count]
+    return trace, start, diagonal[:, :count], square[:, :count]
 
 
 def _tridiagonal(work: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,21 +76,20 @@ def _tridiagonal(work: Tensor) -> tuple[Tensor, Tensor]:
     return work.diagonal(dim1=0, dim2=1).T.contiguous(), square
 
 
-def _largest_root(diagonal: Tensor, square: Tensor) -> Tensor:
-    """Largest root (n,) of the characteristic polynomials of tridiagonal matrices.
+def _largest_root(x: Tensor, diagonal: Tensor, square: Tensor) -> Tensor:
+    """Largest root (n,) of the characteristic polynomials of tridiagonal matrices, from x above.
 
     Every matrix takes its own number of steps, so that its root does not depend on the others.
     """
     if len(diagonal) == 1:
         return diagonal[0]
-    x = _upper_start(diagonal, square)
     todo, start = torch.arange(len(x), device=x.device), x
     for count in range(_MAX_STEPS):
         step = _laguerre_step(diagonal, square, start)
         start = start - step
         if count + 1 >= _FEWEST_STEPS:
             x[todo] = start
-            moving = (step > 1e-12 * start).nonzero().flatten()
+            moving = (step > 1e-14 * start).nonzero().flatten()
             if not len(moving):
                 break
             todo, start = todo[moving], start[moving]
@@ -95,21 +99,21 @@ def _largest_root(diagonal: Tensor, square: Tensor) -> Tensor:
 
 def _laguerre_step(diagonal: Tensor, square: Tensor, x: Tensor) -> Tensor:
     """How far (n,) to go down from x, by the ratios of successive leading minors of x I - T."""
-    p, one = len(diagonal), torch.ones_like(x)
+    p = len(diagonal)
     # g is the ratio, s = g' / g, u = g'' / g; sums over the minors of s and of s^2 - u.
     inverse = (x - diagonal[0]).reciprocal_()
     s, u = inverse.clone(), torch.zeros_like(x)
     first, second = s.clone(), s.square()
     for i in range(1, p):
         t = inverse.mul_(square[i - 1])
-        u.addcmul_(s, s, value=-2).mul_(t)
-        s = torch.addcmul(one, t, s)
+        u.sub_(s.square().mul_(2)).mul_(t)
+        s.mul_(t).add_(1)
         inverse = (x - diagonal[i]).sub_(t).reciprocal_()
         s *= inverse
         u *= inverse
         first += s
-        second.addcmul_(s, s).sub_(u)
-    root = second.mul_(p).addcmul_(first, first, value=-1).mul_(p - 1).clamp_min_(0.0).sqrt_()
+        second.add_(s.square()).sub_(u)
+    root = second.mul_(p).sub_(first.square()).mul_(p - 1).clamp_min_(0.0).sqrt_()
     # first = sum 1 / (x - lambda_i): not positive or not finite once x has reached the root.
     step = p / (first + root)
     return torch.where((first > 0) & (step > 0), step, 0.0)

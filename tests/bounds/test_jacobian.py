@@ -1,0 +1,190 @@
+"""Jacobian norms against autograd and LAPACK; their largest eigenvalues against LAPACK."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from lipdescent.architectures import mlp
+from lipdescent.bounds import NotApplicable
+from lipdescent.bounds._chain import chain
+from lipdescent.bounds._jacobian import jacobian_norms
+from lipdescent.bounds._small_eigenvalues import largest_eigenvalue
+from lipdescent.stacking import ModelStack
+
+NORMS = ("l2", "linf", "l1")
+
+
+def seeded(build, seed: int) -> nn.Module:
+    """``build()`` with weights drawn by ``seed``, the global generator untouched."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        module = build()
+    for parameter in module.parameters():
+        fan = parameter[0].numel() if parameter.ndim > 1 else 4
+        parameter.data = torch.randn(parameter.shape, generator=generator) / fan**0.5
+    return module
+
+
+def points(count: int, shape: tuple[int, ...], seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, *shape, generator=generator, dtype=torch.float64)
+
+
+def reference(module: nn.Module, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+    """One backward pass per logit and point, LAPACK's singular values."""
+    module = module.double().eval()
+    jacobians = []
+    for x in inputs.double():
+        x = x.clone().requires_grad_()
+        y = module(x[None])[0].flatten()
+        rows = [torch.autograd.grad(v, x, retain_graph=True)[0].flatten() for v in y]
+        jacobians.append(torch.stack(rows))
+    jacobian = torch.stack(jacobians)
+    orders = {"l2": 2, "linf": torch.inf, "l1": 1}
+    return {n: torch.linalg.matrix_norm(jacobian, ord=orders[n]) for n in NORMS}
+
+
+class Smooth(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv1d(2, 3, 3, padding=1), nn.BatchNorm1d(3)
+        self.last = nn.Linear(12, 4)
+
+    def forward(self, x):
+        x = torch.nn.functional.gelu(self.norm(self.conv(x)))
+        return self.last(torch.nn.functional.max_pool1d(x, 2).flatten(1))
+
+
+CASES = {
+    "one hidden": ((6,), lambda: mlp.build(9, input_shape=(6,), num_classes=3)),
+    "wide": ((6,), lambda: mlp.build(40, input_shape=(6,), num_classes=3, bias=True)),
+    "more outputs": ((3,), lambda: mlp.build(30, input_shape=(3,), num_classes=7)),
+    "many outputs": ((20,), lambda: mlp.build(30, input_shape=(20,), num_classes=18)),
+    "one output": ((5,), lambda: mlp.build(8, input_shape=(5,), num_classes=1, bias=True)),
+    "one input": ((1,), lambda: mlp.build(8, input_shape=(1,), num_classes=3, bias=True)),
+    "image": ((2, 3), lambda: mlp.build(8, input_shape=(2, 3), num_classes=3)),
+    "deep": ((6,), lambda: mlp.build(9, input_shape=(6,), num_classes=3, depth=3, bias=True)),
+    "linear": ((6,), lambda: nn.Linear(6, 3)),
+    "leaky, nested, end": (
+        (6,),
+        lambda: nn.Sequential(
+            nn.Sequential(nn.Linear(6, 9), nn.LeakyReLU(0.1), nn.Dropout()),
+            nn.Linear(9, 4),
+            nn.LeakyReLU(0.01),
+        ),
+    ),
+    "two linear": ((6,), lambda: nn.Sequential(nn.Linear(6, 9), nn.Linear(9, 4), nn.ReLU())),
+    "smooth": ((2, 8), Smooth),
+    "tanh": ((5,), lambda: nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3))),
+    "Lanczos": ((20,), lambda: nn.Sequential(nn.Linear(20, 40), nn.Tanh(), nn.Linear(40, 35))),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_equals_autograd(name):
+    shape, build = CASES[name]
+    modules = [seeded(build, seed) for seed in (1, 2)]
+    stack = ModelStack.from_modules(modules, shape)
+    assert (chain(stack) is None) == (name in ("smooth", "tanh", "Lanczos"))
+    inputs = points(15, shape)
+    found = jacobian_norms(stack, inputs, norms=NORMS)
+    for index, module in enumerate(modules):
+        for norm, expected in reference(module, inputs).items():
+            assert found[norm].shape == (2, 15)
+            torch.testing.assert_close(found[norm][index], expected, rtol=1e-12, atol=1e-12)
+
+
+def test_not_a_chain():
+    relu = nn.ReLU()
+    hooked = mlp.build(4, input_shape=(3,), num_classes=2)
+    hooked[1].register_forward_hook(lambda module, args, output: 2 * output)
+    for module in (
+        nn.Sequential(relu, nn.Linear(3, 2)),
+        nn.Sequential(nn.Linear(3, 3), nn.ReLU6(), nn.Linear(3, 2)),
+        hooked,
+    ):
+        stack = ModelStack.from_modules([module], (3,))
+        assert chain(stack) is None
+        found = jacobian_norms(stack, points(5, (3,)), norms=["l2"])["l2"][0]
+        torch.testing.assert_close(found, reference(module, points(5, (3,)))["l2"])
+    shared = nn.Linear(3, 3)
+    assert chain(ModelStack.from_modules([nn.Sequential(shared, relu, shared)], (3,))) is None
+    repeated = nn.Sequential(nn.Linear(3, 4), relu, nn.Linear(4, 4), relu, nn.Linear(4, 2))
+    assert len(chain(ModelStack.from_modules([repeated], (3,))).weights) == 3
+
+
+@pytest.mark.parametrize("name", ["one hidden", "wide", "deep", "many outputs", "smooth"])
+def test_independent_of_stack_mates(name):
+    shape, build = CASES[name]
+    modules = [seeded(build, seed) for seed in range(5)]
+    together = jacobian_norms(ModelStack.from_modules(modules, shape), points(300, shape))["l2"]
+    for index in (0, 3):
+        alone = ModelStack.from_modules([modules[index]], shape)
+        assert torch.equal(jacobian_norms(alone, points(300, shape))["l2"][0], together[index])
+
+
+@pytest.mark.parametrize("scale", [1e-150, 1e150])
+@pytest.mark.parametrize("name", ["one hidden", "deep"])
+def test_extreme_scales(name, scale):
+    shape = (6,)
+    depth = 1 if name == "one hidden" else 2
+    module = seeded(lambda: mlp.build(9, input_shape=shape, num_classes=3, depth=depth), 0).double()
+    plain = jacobian_norms(ModelStack.from_modules([module], shape), points(20, shape))["l2"]
+    module[0].weight.data *= scale
+    found = jacobian_norms(ModelStack.from_modules([module], shape), points(20, shape))["l2"]
+    torch.testing.assert_close(found / scale, plain, rtol=1e-12, atol=0)
+
+
+@settings(deadline=None, derandomize=True, max_examples=25)
+@given(st.integers(1, 20), st.integers(1, 25), st.integers(0, 10**6), st.integers(-100, 100))
+def test_largest_eigenvalue(size, rank, seed, power):
+    factor = points(30, (size, rank), seed) * 10.0**power
+    factor[0] = 0
+    factor[1, :, 1:] = 0
+    factor[2, 1:] *= 1e-12
+    matrices = factor @ factor.mT
+    matrices[3] = 10.0**power * torch.eye(size, dtype=torch.float64)
+    expected = torch.linalg.eigvalsh(matrices)[:, -1]
+    found = largest_eigenvalue(matrices)
+    torch.testing.assert_close(found, expected, rtol=1e-13, atol=0)
+    if size <= 16:  # larger ones go to LAPACK
+        assert torch.equal(largest_eigenvalue(matrices[7:9]), found[7:9])
+
+
+def test_close_eigenvalues():
+    """Clusters, where Laguerre's iteration is slow."""
+    basis = torch.linalg.qr(points(40, (10, 10)))[0]
+    values = torch.ones(40, 10, dtype=torch.float64)
+    values[:, 5:] -= 10.0 ** -torch.arange(1, 41, dtype=torch.float64)[:, None] / 3
+    values[:, 8:] = 0
+    found = largest_eigenvalue(basis @ torch.diag_embed(values) @ basis.mT)
+    torch.testing.assert_close(found, torch.ones(40, dtype=torch.float64), rtol=1e-13, atol=0)
+
+
+def test_mistakes_are_named():
+    module = mlp.build(4, input_shape=(3,), num_classes=2)
+    stack = ModelStack.from_modules([module], (3,))
+    with pytest.raises(ValueError, match=r"shape \(5, 4\), expected \(n, 3\)"):
+        jacobian_norms(stack, points(5, (4,)))
+    with pytest.raises(ValueError, match="n >= 1"):
+        jacobian_norms(stack, points(0, (3,)))
+    with pytest.raises(ValueError, match="points: contains NaN"):
+        jacobian_norms(stack, points(5, (3,)) * float("nan"))
+    with pytest.raises(TypeError, match="int64"):
+        jacobian_norms(stack, torch.ones(5, 3, dtype=torch.int64))
+    with pytest.raises(NotApplicable, match="'l3'"):
+        jacobian_norms(stack, points(5, (3,)), norms=["l3"])
+    stack.state["0.weight"][0, 1, 1] = float("inf")
+    with pytest.raises(ValueError, match=r"infinite weights in models \[0\]"):
+        jacobian_norms(stack, points(5, (3,)))
+
+
+def test_global_generator_untouched():
+    before = torch.get_rng_state()
+    stack = ModelStack.from_modules([seeded(CASES["Lanczos"][1], 0)], (20,))
+    jacobian_norms(stack, points(3, (20,)))
+    assert torch.equal(torch.get_rng_state(), before)
