@@ -23,7 +23,7 @@ from torch import Tensor
 
 from lipdescent.bounds._chain import Chain, chain, slopes_at
 from lipdescent.bounds._jacobian import one_model, rows
-from lipdescent.bounds._rounding import UNIT_ROUNDOFF, _times_power, gamma, round_down, round_up
+from lipdescent.bounds._rounding import UNIT_ROUNDOFF, times_power, gamma, round_down, round_up
 from lipdescent.stacking import ModelStack
 
 _CHUNK = 2**23
@@ -72,7 +72,7 @@ def certify_chain(links: Chain, points: Tensor, *, norm: str) -> Tensor:
     underflow = 2.0**-1000 * math.prod(widths)
     value = _certified_norm(product, relative * absolute + underflow, norm)
     value = torch.where(regular, value.clamp_min(0.0), 0.0)
-    scaled = _times_power(value, links.exponents.clamp(-2000, 2000)[:, None])
+    scaled = times_power(value, links.exponents.clamp(-2000, 2000)[:, None])
     scaled = torch.where(scaled < 2.0**-1000, 0.0, scaled)  # a subnormal may have rounded up
     return scaled.clamp_max(torch.finfo(torch.float64).max)
 
@@ -187,8 +187,8 @@ def evaluate(stack: ModelStack, points: Tensor) -> tuple[Tensor, Tensor]:
     if links is not None:
         *_, (outputs, error) = pre_activations(links, points.flatten(1)[None])
         exponent = links.exponents.clamp(-2000, 2000)[:, None]
-        error = _times_power(error[0], exponent) + 2.0**-1000
-        return _times_power(outputs[0], exponent), error
+        error = times_power(error[0], exponent) + 2.0**-1000
+        return times_power(outputs[0], exponent), error
     outputs = one_model(stack)(points)
     rounded = points.to(torch.float32)
     gap = one_model(stack, torch.float32)(rounded).to(torch.float64)

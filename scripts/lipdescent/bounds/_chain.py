@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lipdescent.bounds._rounding import _times_power
+from lipdescent.bounds._rounding import times_power
 from lipdescent.bounds._small_eigenvalues import largest_eigenvalue
 from lipdescent.stacking import ModelStack
 
@@ -98,10 +98,10 @@ def _scaled_chain(
         weight = stack.state[f"{prefix}weight"].to(torch.float64)
         exponent = torch.frexp(weight.abs().amax((-1, -2)))[1].to(torch.int64)
         total = total + exponent
-        weights.append(_times_power(weight, -exponent[:, None, None]))
+        weights.append(times_power(weight, -exponent[:, None, None]))
         bias = stack.state.get(f"{prefix}bias")
         if bias is not None:
-            bias = _times_power(bias.to(torch.float64), -total.clamp(-2000, 2000)[:, None])
+            bias = times_power(bias.to(torch.float64), -total.clamp(-2000, 2000)[:, None])
         biases.append(bias)
     if len(slopes) == len(linears):  # an activation comes last
         size = weights[-1].shape[1]

@@ -18,7 +18,7 @@ from torch.func import functional_call, vjp, vmap
 
 from lipdescent.bounds import NotApplicable
 from lipdescent.bounds._chain import chain, chain_norms, gram
-from lipdescent.bounds._rounding import _times_power
+from lipdescent.bounds._rounding import times_power
 from lipdescent.bounds._small_eigenvalues import largest_eigenvalue
 from lipdescent.stacking import ModelStack
 
@@ -84,7 +84,7 @@ def jacobian_norms(
     result = {norm: torch.stack(value) for norm, value in values.items()}
     if links is not None:
         exponents = links.exponents[:, None].clamp(-2100, 2100)
-        result = {norm: _times_power(value, exponents) for norm, value in result.items()}
+        result = {norm: times_power(value, exponents) for norm, value in result.items()}
     return result
 
 
