@@ -45,7 +45,10 @@ class _Iterate(torch.autograd.Function):
     @staticmethod
     def forward(weight: Tensor, order: int, iterations: int) -> tuple[Tensor, ...]:
         lifted = weight.double()
-        values, vectors = torch.linalg.eigh(lifted.mT @ lifted)
+        gram = lifted.mT @ lifted
+        # LAPACK refuses the whole stack for one NaN; it stays in the product with the weight.
+        finite = gram.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
+        values, vectors = torch.linalg.eigh(torch.where(finite, gram, 0.0))
         g, dg = scalar(values.clamp_min(0), order=order, iterations=iterations)
         gap = values[..., :, None] - values[..., None, :]
         close = gap.abs() < _CLOSE

@@ -52,7 +52,8 @@ def _scale(weight: Tensor) -> Tensor:
     largest = weight.abs().amax((-2, -1), keepdim=True)
     largest = largest.clamp_min(torch.finfo(weight.dtype).tiny)
     weight = weight / largest
-    return largest * simple_bound(weight, weight.mT @ weight)[..., None, None]
+    bound = largest * simple_bound(weight, weight.mT @ weight)[..., None, None]
+    return bound.clamp_min(torch.finfo(weight.dtype).tiny)
 
 
 def bjorck_by_products(weight: Tensor, *, order: int, iterations: int) -> Tensor:
