@@ -26,29 +26,42 @@ from ._rounding import (
     norm_frobenius,
     round_up,
     scaled_to_one,
+    times_power,
     unscaled_up,
 )
 from ._slopes import Interval, recentred
 
 
-def normalised(weights: list[Tensor]) -> tuple[list[Tensor], Tensor]:
+def normalised(weights: list[Tensor], *, balance: bool = False) -> tuple[list[Tensor], Tensor]:
     """Weights with spectral norm in (1/4, 1] by powers of two, dead units set to 0.
 
-    Returns the weights and the exponents (S,) by which a bound must be multiplied. A unit is dead
-    if no path leads through it: it adds nothing to any Jacobian.
+    Returns the weights and the exponents (S,) of what a bound must be multiplied by. A unit is dead
+    if no path leads through it: it adds nothing to any Jacobian. With ``balance`` every hidden unit
+    is first rescaled to incoming and outgoing weights of about the same length, which changes no
+    Jacobian either.
     """
     live = [torch.ones_like(weights[0][:, 0], dtype=torch.bool)]
     for weight in weights:
         live.append(((weight != 0) & live[-1][:, None]).any(-1))
     for i in range(len(weights) - 1, -1, -1):
         live[i] = live[i] & ((weights[i] != 0) & live[i + 1][..., None]).any(-2)
-    small, total = [], torch.zeros_like(live[0][:, 0], dtype=torch.int64)
+    total = torch.zeros_like(live[0][:, 0], dtype=torch.int64)
+    small = []
     for i, weight in enumerate(weights):
         weight = torch.where(live[i + 1][..., None] & live[i][:, None], weight, 0.0)
         weight, exponent = scaled_to_one(weight)
+        small.append(weight)
+        total = total + exponent
+    for i in range(1, len(small) if balance else 0):
+        ratio = small[i].norm(dim=1) / small[i - 1].norm(dim=2)
+        ratio = torch.where(live[i] & ratio.isfinite() & (ratio > 0), ratio, 1.0)
+        power = torch.frexp(ratio.sqrt())[1].to(torch.int64)
+        small[i - 1] = times_power(small[i - 1], power[..., None])
+        small[i] = times_power(small[i], -power[:, None])
+    for i, weight in enumerate(small):
         more = torch.frexp(certified_spectral_norm(weight))[1].to(torch.int64)
-        small.append(weight * torch.exp2(-more.to(torch.float64))[:, None, None])
-        total = total + exponent + more
+        small[i] = times_power(weight, -more[:, None, None])
+        total = total + more
     return small, total
 
 

@@ -1,11 +1,15 @@
 """LipSDP-Neuron of a deep chain by Newton's method on a log-barrier, started from ECLipsE-Fast.
 
 In rho = 1 / L^2 and the multipliers T the constraint H(T, rho) >= 0 of ``_chain_certificate`` is
-linear. For growing s the self-concordant function -s rho - log det H is minimised (Boyd &
-Vandenberghe, Convex Optimization, ch. 11); at its minimum rho is within N / s of the optimum, N the
-inputs and hidden units. Unit k enters H by a_k a_k^T - b_k b_k^T with a_k = e_k - m w_k, b_k = r w_k
-(w_k its incoming weights), so the Hessian is made of the squared entries of A H^-1 A^T, A H^-1 B^T
-and B H^-1 B^T. Where slopes are bounded away from 0 (a b > 0), T > 0 is kept by -sum log T.
+linear. For growing s the function
+
+    -s log rho - log det(D^-1/2 H D^-1/2), D the identity on the inputs and T on the units,
+
+is minimised over log T and log rho (Boyd & Vandenberghe, Convex Optimization, ch. 11, with the
+barrier made scale-free: -log det H alone has its centre at enormous multipliers). At its minimum L
+is within a factor of about 1 + N / (2 s) of the optimum, N the inputs and hidden units. Unit k
+enters H by T_k (a_k a_k^T - b_k b_k^T) with a_k = e_k - m w_k, b_k = r w_k (w_k its incoming
+weights), so the Hessian is made of the squared entries of A H^-1 A^T, A H^-1 B^T and B H^-1 B^T.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from ._chain_certificate import certify_chain, normalised, unnormalise
 from ._slopes import Interval, recentred
 from .upper_eclipse_fast import layer_multipliers
 
-_GROWTH, _START = 12.0, 2.0  # of s rho / N
+_GROWTH, _LONGEST = 8.0, 3.0  # of s; of a step in log T
 
 
 class _Problem(NamedTuple):
@@ -30,34 +34,30 @@ class _Problem(NamedTuple):
     last: Tensor
     live: Tensor
     inputs: int
-    positive: float  # weight of -sum log T: 1 where needed, else 0
 
-    def matrix(self, t: Tensor, rho: Tensor) -> Tensor:
-        h = self.above.mT @ (t[..., None] * self.above) - self.below.mT @ (
-            t[..., None] * self.below
-        )
+    def value(self, x: Tensor, sharpness: Tensor) -> tuple[Tensor, Tensor]:
+        """Barrier at x = (log T, log rho), infinite where H is not positive; Cholesky's factor."""
+        t, rho = x[:, :-1, None].exp(), x[:, -1, None, None].exp()
+        h = self.above.mT @ (t * self.above) - self.below.mT @ (t * self.below)
         h.diagonal(dim1=1, dim2=2)[:, : self.inputs] += 1.0
-        return h - rho[:, None, None] * (self.last.mT @ self.last)
-
-    def value(self, t: Tensor, rho: Tensor, sharpness: Tensor) -> tuple[Tensor, Tensor]:
-        """The barrier's value, infinite where H is not positive definite, and H's factor."""
-        factor, info = torch.linalg.cholesky_ex(self.matrix(t, rho))
+        factor, info = torch.linalg.cholesky_ex(h - rho * (self.last.mT @ self.last))
         logs = 2 * factor.diagonal(dim1=1, dim2=2).clamp_min(1e-300).log().sum(1)
-        value = -sharpness * rho - logs - self.positive * t.clamp_min(1e-300).log().sum(1)
-        return torch.where((info == 0) & (t > 0).all(1), value, torch.inf), factor
+        value = x[:, :-1].sum(1) - sharpness * x[:, -1] - logs
+        return torch.where((info == 0) & value.isfinite(), value, torch.inf), factor
 
 
 def deep_lipsdp(
     weights: list[Tensor], slopes: list[Interval], *, tolerance: float, max_steps: int
 ) -> Tensor:
     """Certified bound (S,) of a chain with two or more hidden layers, at any ``max_steps``."""
-    small, exponent = normalised(weights)
+    small, exponent = normalised(weights, balance=True)
     scalars, square = layer_multipliers(small, slopes)
     start = [s[:, None].expand(-1, w.shape[1]) for s, w in zip(scalars, small[:-1], strict=True)]
     problem = _problem(small, slopes)
     t = torch.where(problem.live, torch.cat(start, 1), 1.0)
-    t = minimise(problem, t, 0.7 / square.clamp_min(1e-200), tolerance, max_steps)
-    multipliers = list(t.split([w.shape[1] for w in small[:-1]], 1))
+    x = torch.cat([t, 0.5 / square.clamp_min(1e-200)[:, None]], 1).log()
+    x = minimise(problem, x, tolerance=tolerance, max_steps=max_steps)
+    multipliers = list(x[:, :-1].exp().split([w.shape[1] for w in small[:-1]], 1))
     return unnormalise(certify_chain(small, multipliers, slopes), small, exponent)
 
 
@@ -75,64 +75,65 @@ def _problem(weights: list[Tensor], slopes: list[Interval]) -> _Problem:
         row, column = block[0].stop, block[1].stop
     last = torch.nn.functional.pad(weights[-1], (column, 0))
     live = torch.cat([(w != 0).any(2) for w in weights[:-1]], 1)
-    positive = float(any(low * high > 0 for low, high in slopes))
-    return _Problem(above, below, last, live, inputs, positive)
+    return _Problem(above, below, last, live, inputs)
 
 
-def _newton(problem: _Problem, t: Tensor, factor: Tensor, sharpness: Tensor) -> tuple[Tensor, ...]:
-    """Newton step in (T, rho), scaled per unit by T, and the squared decrement (S,)."""
+def _newton(
+    problem: _Problem, x: Tensor, factor: Tensor, sharpness: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Newton step (S, W + 1) and squared decrement (S,)."""
+    root = (x / 2).exp()
+    above, below = root[:, :-1, None] * problem.above, root[:, :-1, None] * problem.below
+    last = root[:, -1, None, None] * problem.last
     inverse = torch.cholesky_inverse(factor)
-    above, below = problem.above @ inverse, problem.below @ inverse
-    aa, bb = above @ problem.above.mT, below @ problem.below.mT
-    ab = (above @ problem.below.mT).square()
-    hessian = aa.square() + bb.square() - ab - ab.mT
-    gradient = -(aa.diagonal(dim1=1, dim2=2) - bb.diagonal(dim1=1, dim2=2))
-    gradient = gradient - problem.positive / t
-    hessian.diagonal(dim1=1, dim2=2).add_(problem.positive / t.square())
-    outer = problem.last @ inverse
-    cross = (outer @ problem.below.mT).square().sum(1) - (outer @ problem.above.mT).square().sum(1)
-    corner = (outer @ problem.last.mT).square().sum((1, 2))
-    slope = (outer * problem.last).sum((1, 2)) - sharpness
-    units = t.shape[1]
-    full = hessian.new_zeros(len(t), units + 1, units + 1)
-    full[:, :units, :units] = hessian
-    full[:, units, :units], full[:, :units, units] = cross, cross
-    full[:, units, units] = corner
-    right = torch.cat([gradient, slope[:, None]], 1)
+    aa, bb = above @ inverse @ above.mT, below @ inverse @ below.mT
+    ab = (above @ inverse @ below.mT).square()
+    outer = last @ inverse
+    cross = (outer @ below.mT).square().sum(1) - (outer @ above.mT).square().sum(1)
+    linear = (bb - aa).diagonal(dim1=1, dim2=2)  # second derivative of exp: its first again
+    trace = (outer * last).sum((1, 2))
     live = torch.nn.functional.pad(problem.live, (0, 1), value=True)
-    full = torch.where(live[:, None] & live[..., None], full, 0.0)
-    scale = torch.where(live, full.diagonal(dim1=1, dim2=2).clamp_min(1e-300).rsqrt(), 0.0)
-    full = scale[:, None] * full * scale[..., None]
-    full.diagonal(dim1=1, dim2=2).copy_(torch.ones_like(scale) * (1 + 1e-13))
-    step = torch.linalg.solve_ex(full, -(scale * right)[..., None])[0][..., 0] * scale
+    gradient = torch.cat([1 + linear, (trace - sharpness)[:, None]], 1)
+    gradient = torch.where(live, gradient, 0.0)
+    hessian = torch.nn.functional.pad(aa.square() + bb.square() - ab - ab.mT, (0, 1, 0, 1))
+    hessian[:, -1, :-1], hessian[:, :-1, -1] = cross, cross
+    hessian[:, -1, -1] = (outer @ last.mT).square().sum((1, 2)) + trace
+    hessian = torch.where(live[:, None] & live[..., None], hessian, 0.0)
+    linear = torch.nn.functional.pad(linear, (0, 1))
+    exact = hessian + torch.diag_embed(torch.where(live, linear, 1.0))
+    lower, info = torch.linalg.cholesky_ex(exact)
+    if bool((info > 0).any()):  # not convex here: leave out the negative part
+        safe = hessian + torch.diag_embed(torch.where(live, (1 + linear).clamp_min(1e-9), 1.0))
+        lower = torch.where((info > 0)[:, None, None], torch.linalg.cholesky_ex(safe)[0], lower)
+    step = -torch.cholesky_solve(gradient[..., None], lower)[..., 0]
     step = step.nan_to_num(0.0, 0.0, 0.0)
-    return step[:, :units], step[:, units], -(step * right).sum(1)
+    return step, -(gradient * step).sum(1)
 
 
-def minimise(problem: _Problem, t: Tensor, rho: Tensor, tolerance: float, max_steps: int) -> Tensor:
-    """Multipliers (S, W) near the optimum from feasible ``t`` and ``rho``."""
-    size = problem.above.shape[2] + problem.positive * t.shape[1]
-    sharpness = _START * size / rho
-    value, factor = problem.value(t, rho, sharpness)
-    best, best_rho = t, rho
+def minimise(problem: _Problem, x: Tensor, *, tolerance: float, max_steps: int) -> Tensor:
+    """log T and log rho (S, W + 1) near the optimum, from a feasible ``x``."""
+    size = problem.above.shape[2]
+    sharpness = torch.full_like(x[:, 0], size)
+    value, factor = problem.value(x, sharpness)
     for _ in range(max_steps):
-        dt, drho, decrement = _newton(problem, t, factor, sharpness)
-        length = torch.where(decrement > 0, 1.0, 0.0)
-        for _ in range(30):
-            trial = problem.value(t + length[:, None] * dt, rho + length * drho, sharpness)
-            poor = (length > 0) & ~(trial[0] <= value - 0.05 * length * decrement)
-            if not poor.any():
+        step, decrement = _newton(problem, x, factor, sharpness)
+        usable = (decrement > 0) & value.isfinite()
+        longest = step[:, :-1].abs().amax(1).clamp_min(_LONGEST)
+        length = torch.where(usable, _LONGEST / longest, 0.0)
+        for _ in range(25):
+            new = x + length[:, None] * step
+            value_new, _ = problem.value(new, sharpness)
+            poor = (length > 0) & ~(value_new <= value - 0.05 * length * decrement)
+            if not bool(poor.any()):
                 break
             length = torch.where(poor, 0.5 * length, length)
-        length = torch.where(poor, 0.0, length)
-        t, rho = t + length[:, None] * dt, rho + length * drho
-        better = rho > best_rho
-        best, best_rho = torch.where(better[:, None], t, best), torch.maximum(rho, best_rho)
-        centred = (decrement < 0.5) | (length == 0)
-        # The bound L = rho^(-1/2) has half of rho's relative error.
-        final = sharpness * rho >= size / (2 * tolerance)
-        if (centred & final).all():
+        moved = (length > 0) & ~poor
+        x = torch.where(moved[:, None], new, x)
+        # Measured, the value is then about tolerance / 10 above the optimum.
+        final = sharpness >= 0.05 * size / tolerance
+        centred = (decrement < 1.0) | ~moved
+        if bool((centred & final).all()):
             break
         sharpness = torch.where(centred & ~final, _GROWTH * sharpness, sharpness)
-        value, factor = problem.value(t, rho, sharpness)
-    return best
+        value, factor = problem.value(x, sharpness)
+    return x

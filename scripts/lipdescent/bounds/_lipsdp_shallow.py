@@ -30,6 +30,7 @@ from ._rounding import (
     norm_frobenius,
     round_up,
     scaled_to_one,
+    times_power,
     unscaled_up,
 )
 from ._slopes import Interval, recentred
@@ -71,11 +72,11 @@ def _chunk(first: Tensor, second: Tensor, slopes: Interval, tolerance: float, st
 
 
 def balanced(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """W1 and W2^T scaled by powers of two: rows p_i and q_i of equal length for every unit i.
+    """W1 and W2^T scaled by powers of two: rows p_i and q_i of about equal length.
 
-    Returns (S, w, n_in), (S, w, n_out), the log of what d = 1 now stands for, and the exponents
-    (S,) by which a bound must be multiplied. Units with p_i = 0 or q_i = 0 become 0 in both: they
-    add nothing to any Jacobian. All of it is exact.
+    Returns (S, w, n_in), (S, w, n_out), the exponents (S, w) of what rows were multiplied and
+    columns divided by, and the exponents (S,) of what a bound must be multiplied by. Units with
+    p_i = 0 or q_i = 0 become 0 in both: they add nothing to any Jacobian. All of it is exact.
     """
     rows, e1 = scaled_to_one(first)
     columns, e2 = scaled_to_one(second.mT)
@@ -83,9 +84,9 @@ def balanced(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor, Ten
     rows, columns = torch.where(live, rows, 0.0), torch.where(live, columns, 0.0)
     ratio = torch.where(live, columns.norm(dim=-1, keepdim=True), 1.0)
     ratio = ratio / torch.where(live, rows.norm(dim=-1, keepdim=True), 1.0)
-    shift = torch.frexp(ratio.sqrt())[1]
-    power = torch.exp2(shift.to(torch.float64))
-    return rows * power, columns / power, shift, e1 + e2
+    power = torch.frexp(ratio.sqrt())[1].to(torch.int64)
+    rows, columns = times_power(rows, power), times_power(columns, -power)
+    return rows, columns, power[..., 0], e1 + e2
 
 
 def reduced(rows: Tensor, columns: Tensor, slopes: Interval) -> tuple[Tensor, Tensor, Tensor]:
@@ -209,7 +210,7 @@ def _preconditioner(model: _Model, point: _Point) -> Callable[[Tensor], Tensor]:
     i, j = torch.triu_indices(k, k, device=p.device)
     weight = (x[:, -k:][:, i] * x[:, -k:][:, j] / model.mu[:, None]).sqrt()
     factor = p[..., i] * p[..., j] - q[..., i] * q[..., j]
-    factor = factor * (weight * torch.where(i == j, 1.0, 2**0.5))[:, None]
+    factor = factor * torch.where(i == j, weight, 2**0.5 * weight)[:, None]
     scaled = factor / diagonal[..., None]
     # Eliminating t turns F F^T into F (I - z z^T) F^T.
     z = torch.where(i == j, weight, 0.0) / (x.square().sum(1) / model.mu).sqrt()[:, None]
@@ -306,7 +307,7 @@ def minimise(
         value = new.values[:, -1]
         lower = alive[value < lowest[alive]]
         lowest[lower], best[lower] = value[value < lowest[alive]], new.theta[value < lowest[alive]]
-        last = (4 * tolerance / size * lowest[alive]).clamp_min(floor)
+        last = (2 * tolerance / size * lowest[alive]).clamp_min(floor)
         done = ((point.mu <= last * 1.001) & centred) | (length == 0)
         mu = torch.where((length >= 0.5) | centred, torch.maximum(_SHRINK * new.mu, last), new.mu)
         point = _Point(*new[:3], mu, *_barrier(new.values, mu))

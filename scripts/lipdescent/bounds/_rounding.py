@@ -141,10 +141,10 @@ def lower_quotient(
     length = round_down(top.square().sum((-1, -2)).sqrt(), k)
     # Scaled to be compared with a length of the order of one: 2^-e error, e the exponent of |A v|.
     error = torch.as_tensor(error, dtype=torch.float64, device=length.device)
-    slack = _times_power(error, -top_exponent)
+    slack = times_power(error, -top_exponent)
     length = round_down(length - round_up(slack), 1)
     quotient = length / round_up(bottom.square().sum((-1, -2)).sqrt(), k)
-    quotient = _times_power(round_down(quotient, 2), top_exponent - bottom_exponent)
+    quotient = times_power(round_down(quotient, 2), top_exponent - bottom_exponent)
     return round_down(quotient, 1).clamp_min(0.0)
 
 
@@ -228,10 +228,10 @@ def scaled_to_one(matrix: Tensor) -> tuple[Tensor, Tensor]:
     Exact but for entries below 2^-1022 of the largest.
     """
     exponent = torch.frexp(matrix.abs().amax((-1, -2)))[1].to(torch.int64)
-    return _times_power(matrix, -exponent[..., None, None]), exponent
+    return times_power(matrix, -exponent[..., None, None]), exponent
 
 
-def _times_power(x: Tensor, exponent: Tensor) -> Tensor:
+def times_power(x: Tensor, exponent: Tensor) -> Tensor:
     """x 2^exponent; exact unless it leaves the normal range. |exponent| < 2200."""
     # torch.ldexp takes the power in float32. Three factors, as one may leave float64's range.
     first = torch.div(exponent, 3, rounding_mode="floor")
@@ -243,7 +243,7 @@ def _times_power(x: Tensor, exponent: Tensor) -> Tensor:
 
 def unscaled_up(x: Tensor, exponent: Tensor) -> Tensor:
     """x 2^exponent, one ulp up unless it is exactly 0."""
-    y = _times_power(x, exponent)
+    y = times_power(x, exponent)
     return torch.where(x == 0, y, round_up(y))
 
 

@@ -60,7 +60,7 @@ _TABLE: dict[type[nn.Module], Callable[..., Interval | None]] = {
     nn.CELU: lambda module: (0.0, 1.0) if module.alpha > 0 else None,
     nn.ELU: _elu,
     nn.GELU: _gelu,
-    nn.Hardsigmoid: lambda module: _outwards(0.0, 1 / 6),
+    nn.Hardsigmoid: lambda module: _outwards(0.0, 0.16666667163372042),  # torch's float32 1/6
     nn.Hardswish: lambda module: (-0.5, 1.5),
     nn.Identity: lambda module: (1.0, 1.0),
     nn.LeakyReLU: _leaky,

@@ -13,6 +13,7 @@ is at most the layer product, as |W_k ... W_{j+1}| is at most the product of the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -74,11 +75,13 @@ def combettes_pesquet(chain: AffineChain) -> Tensor:
                 rounding = gamma(piece.shape[-1] + 1) * product[0] * product[1]
                 error = round_up(round_up(error * product[1], 1) + round_up(rounding, 2), 2)
                 piece = piece @ weights[j]
-                middle = float(round_up(torch.tensor(middle * abs(centres[j][0])), 2))
+                middle = math.nextafter(middle * abs(centres[j][0]), math.inf)
             norm = certified_spectral_norm(piece, error=error)
             cut = theta[j] * (centres[j - 1][1] if j else 1.0)
             terms = terms + product_up([norm, cut.abs(), torch.full_like(norm, middle)])
         theta.append(torch.where(terms > 0, round_up(terms, len(weights) + 4), terms))
     total = sum(exponents)
     bound = unscaled_up(theta[-1], total)
-    return torch.where(chain.excess() > 0, round_up(bound + chain.excess()), bound)
+    excess = chain.excess()
+    bound = torch.where(excess > 0, round_up(bound + excess), bound)
+    return torch.minimum(bound, chain.product())

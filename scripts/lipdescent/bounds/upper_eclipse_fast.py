@@ -24,7 +24,7 @@ from . import Measurement, NotApplicable
 from ._affine import AffineChain, affine_chain, refuse_other_norms
 from ._chain_certificate import certify_chain, normalised, unnormalise
 from ._lipsdp_shallow import balanced, certify
-from ._rounding import round_up
+from ._rounding import round_up, times_power
 from ._slopes import Interval, recentred
 
 DIRECTION = "upper"
@@ -108,12 +108,12 @@ def layer_multipliers(weights: list[Tensor], slopes: list[Interval]) -> tuple[li
 
 def _shallow(weights: list[Tensor], slopes: list[Interval]) -> Tensor:
     rows, columns, shift, exponent = balanced(*weights)
-    power = torch.exp2(shift.to(torch.float64))
-    plain = [rows / power, (columns * power).mT]
+    power = shift[..., None]
+    plain = [times_power(rows, -power), times_power(columns, power).mT]
     (multiplier,), square = layer_multipliers(plain, slopes)
     # The multipliers T of LipSDP and the d of its eigenvalue form: d = r |J| T.
     scale = recentred(slopes[0])[1] * square.sqrt().clamp_min(1e-150) * multiplier
-    theta = scale.log()[:, None] - 2 * math.log(2) * shift[..., 0]
+    theta = scale.log()[:, None] - 2 * math.log(2) * shift.to(torch.float64)
     return certify(rows, columns, theta, slopes=slopes[0], exponent=exponent)
 
 

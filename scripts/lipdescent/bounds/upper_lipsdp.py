@@ -47,7 +47,7 @@ def measure(
     Parameters
     ----------
     tolerance : relative distance to the SDP's optimum to aim at, 1e-8 to 1e-1. Measured on trained
-        40-w-10 networks the value ends .1 to .6 tolerances above the optimum.
+        40-w-10 networks the value ends at most .4 tolerances above the optimum.
     max_steps : Newton steps at most; the bound is valid at any number, 0 included.
 
     Raises
