@@ -1,0 +1,219 @@
+"""Gradients of a stack of plain convolutional networks by matrix products, on a CPU.
+
+What :mod:`lipdescent.stacked_convolution` does under autograd, here with every view made once and
+no memory allocated in a step (benchmarks/image_stacking.py): at few channels that is most of the
+time. A few models and a part of the batch are worked on at a time, as the cache holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from lipdescent.cnn_workspace import Stage, StageWorkspace
+
+# What a group of models touches for a part of the batch should stay in a core's cache.
+CACHE_BYTES = 16 << 20
+# Fewer samples than this at a time, and the calls cost more than the work.
+SMALLEST_PART = 32
+
+
+def _stages(module: nn.Module) -> list[Stage] | None:
+    """The stages of [Conv2d, ReLU, (MaxPool2d)], ..., Flatten, Linear; None for anything else."""
+    named = list(module.named_children()) if type(module) is nn.Sequential else []
+    kinds = [type(layer) for _, layer in named]
+    if kinds[-2:] != [nn.Flatten, nn.Linear]:
+        return None
+    stages: list[Stage] = []
+    body = named[:-2]
+    while body:
+        if [type(layer) for _, layer in body[:2]] != [nn.Conv2d, nn.ReLU]:
+            return None
+        (name, conv), pool = body[0], (1, 1)
+        body = body[2:]
+        if body and type(body[0][1]) is nn.MaxPool2d:
+            pool, body = _tiling(body[0][1]), body[1:]
+        if pool is None or not _keeps_size(conv):
+            return None
+        stages.append(Stage(name, (conv.in_channels, conv.out_channels), conv.kernel_size, pool))
+    return stages or None
+
+
+def _keeps_size(conv: nn.Conv2d) -> bool:
+    odd = all(k % 2 for k in conv.kernel_size)
+    same = conv.padding == tuple(k // 2 for k in conv.kernel_size)
+    plain = conv.padding_mode == "zeros" and conv.groups == 1
+    return odd and same and plain and conv.stride == conv.dilation == (1, 1)
+
+
+def _tiling(pool: nn.MaxPool2d) -> tuple[int, int] | None:
+    size, stride = ((v, v) if isinstance(v, int) else v for v in (pool.kernel_size, pool.stride))
+    padded = pool.padding not in (0, (0, 0)) or pool.dilation not in (1, (1, 1))
+    return None if size != stride or padded or pool.ceil_mode or pool.return_indices else size
+
+
+def supports(module: nn.Module) -> bool:
+    """True for chains of size-keeping Conv2d, ReLU and tiling MaxPool2d, then Flatten, Linear."""
+    return _stages(module) is not None
+
+
+def _each(function: Callable, *stacks: Tensor) -> Tensor:
+    """A matrix product per model: a batched one rounds otherwise for one model than for several."""
+    return torch.stack([function(*matrices) for matrices in zip(*stacks, strict=True)])
+
+
+class StackedCNN:
+    """Same interface as :class:`lipdescent.stacked_mlp.StackedMLP`, for :func:`supports` nets.
+
+    Convolution kernels lie as (models, out, kernel height * kernel width * in).
+    """
+
+    def __init__(self, module: nn.Sequential, state: dict[str, Tensor], loss: Callable) -> None:
+        stages = _stages(module)
+        if stages is None:
+            raise TypeError(f"not a chain of convolutions, ReLUs and tiling pools: {module}")
+        self._stages_of, self._loss = stages, loss
+        self._names = [stage.name for stage in stages]
+        self._last = list(dict(module.named_children()))[-1]
+        kernels = [
+            state[f"{name}.weight"].permute(0, 1, 3, 4, 2).flatten(2) for name in self._names
+        ]
+        self._weights = [
+            *(k.clone(memory_format=torch.contiguous_format) for k in kernels),
+            state[f"{self._last}.weight"].clone(),
+        ]
+        self._biases = [
+            state[f"{name}.bias"].clone() if f"{name}.bias" in state else None
+            for name in [*self._names, self._last]
+        ]
+        self._workspaces: dict[tuple[int, ...], list[StageWorkspace]] = {}
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        return self._weights + [b for b in self._biases if b is not None]
+
+    @property
+    def extra_state(self) -> list[Tensor]:
+        return []
+
+    def state(self) -> dict[str, Tensor]:
+        """Copies of the parameters under the module's names and in its shapes."""
+        state: dict[str, Tensor] = {}
+        for name, weight, bias in zip(
+            [*self._names, self._last], self._weights, self._biases, strict=True
+        ):
+            state[f"{name}.weight"] = weight.clone()
+            if bias is not None:
+                state[f"{name}.bias"] = bias.clone()
+        for stage in self._stages_of:
+            channels, out = stage.channels
+            weight = state[f"{stage.name}.weight"].view(-1, out, *stage.kernel, channels)
+            state[f"{stage.name}.weight"] = weight.permute(0, 1, 4, 2, 3).contiguous()
+        return state
+
+    def accumulate(
+        self, buffers: list[Tensor], inputs: Tensor, targets: Tensor, *, decay: float
+    ) -> None:
+        """See :meth:`lipdescent.stacked_mlp.StackedMLP.accumulate`."""
+        models, batch = inputs.shape[:2]
+        group, part = self._sizes(inputs)
+        for buffer in buffers:
+            buffer.mul_(decay)
+        for first in range(0, models, group):
+            chosen = slice(first, first + group)
+            own = [buffer[chosen] for buffer in buffers]
+            for begin in range(0, batch, part):
+                rows = slice(begin, begin + part)
+                self._add(own, inputs[chosen, rows], targets[chosen, rows], chosen, 1 / batch)
+
+    def losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """See :meth:`lipdescent.stacked_mlp.StackedMLP.losses`."""
+        models, batch = inputs.shape[:2]
+        group, part = self._sizes(inputs)
+        out = inputs.new_empty(models, batch)
+        for first in range(0, models, group):
+            chosen = slice(first, first + group)
+            weights = [w[chosen] for w in self._weights]
+            biases = [None if b is None else b[chosen] for b in self._biases]
+            for begin in range(0, batch, part):
+                rows = slice(begin, begin + part)
+                own = inputs[chosen, rows]
+                _, logits = self._forward(self._workspace(own), own, weights, biases)
+                out[chosen, rows] = self._loss(logits, targets[chosen, rows])
+        return out
+
+    def _sizes(self, inputs: Tensor) -> tuple[int, int]:
+        """Models and samples that are worked on at a time, by what the cache holds."""
+        models, batch, _, height, width = inputs.shape
+        floats, pixels = 0, height * width
+        for stage in self._stages_of:
+            floats += pixels * (stage.kernel[1] + 2) * sum(stage.channels)
+            pixels //= stage.pool[0] * stage.pool[1]
+        per_sample = floats * inputs.element_size()
+        part = min(batch, max(SMALLEST_PART, CACHE_BYTES // per_sample))
+        part = -(-batch // -(-batch // part))  # parts of about equal size
+        return max(1, min(models, CACHE_BYTES // (per_sample * part))), part
+
+    def _workspace(self, inputs: Tensor) -> list[StageWorkspace]:
+        key = tuple(inputs.shape)
+        if key not in self._workspaces:
+            models, batch, _, *space = key
+            stages = []
+            for i, stage in enumerate(self._stages_of):
+                stages.append(StageWorkspace(stage, inputs, models, space, batch, i == 0))
+                space = stages[-1].space
+            self._workspaces[key] = stages
+        return self._workspaces[key]
+
+    def _add(self, buffers, inputs: Tensor, targets: Tensor, chosen: slice, factor: float) -> None:
+        """Add ``factor`` times the gradient of the summed loss to ``buffers``."""
+        stages, weights = self._workspace(inputs), [w[chosen] for w in self._weights]
+        biases = [None if b is None else b[chosen] for b in self._biases]
+        features, logits = self._forward(stages, inputs, weights, biases)
+        delta = self._logit_gradient(logits, targets).mT  # (models, classes, batch)
+        gradients = [_each(torch.mm, delta, features.mT)]
+        bias_gradients = [delta.sum(2)]
+        top = stages[-1]
+        models, rows, channels, *rest = top.pooled_slope.shape
+        below = _each(torch.mm, weights[-1].mT, delta).view(models, channels, rows, *rest)
+        top.pooled_slope.copy_(below.transpose(1, 2))
+        for i in range(len(stages) - 1, -1, -1):
+            slope = stages[i].pooled_slope
+            torch.ops.aten.threshold_backward.grad_input(
+                slope, stages[i].pooled, 0, grad_input=slope
+            )
+            gradient, bias_gradient = stages[i].backward(weights[i], stages[i - 1] if i else None)
+            gradients.insert(0, gradient)
+            bias_gradients.insert(0, bias_gradient)
+        kept = [g for g, b in zip(bias_gradients, biases, strict=True) if b is not None]
+        for buffer, gradient in zip(buffers, gradients + kept, strict=True):
+            buffer.add_(gradient, alpha=factor)
+
+    def _forward(
+        self,
+        stages: list[StageWorkspace],
+        inputs: Tensor,
+        weights: list[Tensor],
+        biases: list[Tensor | None],
+    ) -> tuple[Tensor, Tensor]:
+        """Features (models, features, batch) of the last layer, logits (models, batch, classes)."""
+        stages[0].input.image.copy_(inputs.permute(0, 3, 2, 4, 1))
+        for i, stage in enumerate(stages):
+            stage.forward(weights[i], biases[i])
+            if i + 1 < len(stages):
+                torch.clamp_min(stage.pooled, 0, out=stages[i + 1].input.image)
+        features = stages[-1].pooled.clamp_min(0).transpose(1, 2).flatten(1, 3)
+        logits = _each(torch.mm, weights[-1], features)
+        if biases[-1] is not None:
+            logits += biases[-1].unsqueeze(2)
+        return features, logits.mT
+
+    def _logit_gradient(self, logits: Tensor, targets: Tensor) -> Tensor:
+        closed_form = getattr(self._loss, "logit_gradient", None)
+        if closed_form is not None:
+            return closed_form(logits, targets)
+        with torch.enable_grad():
+            leaf = logits.detach().requires_grad_()
+            return torch.autograd.grad(self._loss(leaf, targets).sum(), leaf)[0]
