@@ -23,7 +23,7 @@ from torch import Tensor
 
 from lipdescent.bounds._chain import Chain, chain, slopes_at
 from lipdescent.bounds._jacobian import one_model, rows
-from lipdescent.bounds._rounding import UNIT_ROUNDOFF, times_power, gamma, round_down, round_up
+from lipdescent.bounds._rounding import UNIT_ROUNDOFF, gamma, round_down, round_up, times_power
 from lipdescent.stacking import ModelStack
 
 _CHUNK = 2**23

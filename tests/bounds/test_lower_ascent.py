@@ -1,0 +1,170 @@
+"""Ascent: never above enumeration, at least its start, and often the exact constant."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from lipdescent.bounds import lower_ascent, lower_jacobian
+from lipdescent.bounds._activation_ascent import dual_vectors
+from lipdescent.stacking import ModelStack
+
+ORDERS = {"l2": 2, "linf": torch.inf, "l1": 1}
+NORMS = tuple(ORDERS)
+
+
+def draw(*shape: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def network(widths, seed: int = 0, bias: bool = False, activation=nn.ReLU) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for i, (n_in, n_out) in enumerate(itertools.pairwise(widths)):
+        with torch.random.fork_rng(devices=[]):
+            layer = nn.Linear(n_in, n_out, bias=bias).double()
+        layer.weight.data = draw(n_out, n_in, seed=100 * seed + i)
+        if bias:
+            layer.bias.data = draw(n_out, seed=100 * seed + 50 + i)
+        layers += [layer, activation()]
+    return nn.Sequential(*layers[:-1])
+
+
+def exact(module: nn.Sequential, norm: str, slope: float = 0.0) -> float:
+    """Maximum over all masks of one hidden layer: the constant, or FGL where not all exist."""
+    first, last = module[0].weight.detach(), module[2].weight.detach()
+    masks = torch.tensor(list(itertools.product((slope, 1.0), repeat=len(first)))).double()
+    return torch.linalg.matrix_norm((last * masks[:, None]) @ first, ord=ORDERS[norm]).max().item()
+
+
+def ascent(module, points, norm="l2", **options) -> float:
+    stack = ModelStack.from_modules([module], tuple(points.shape[1:]))
+    measured = list(lower_ascent.measure(stack, inputs={"a": points}, norms=[norm], **options))
+    assert len(measured) == 1
+    assert (measured[0].split, measured[0].direction) == ("", "lower")
+    return measured[0].values.item()
+
+
+def from_data(module, points, norm="l2") -> float:
+    stack = ModelStack.from_modules([module], tuple(points.shape[1:]))
+    measured = lower_jacobian.measure(stack, inputs={"a": points}, norms=[norm])
+    return next(m.values.item() for m in measured if m.quantity == "lower_jacobian")
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("bias", [False, True])
+def test_exact_where_every_mask_exists(norm, bias):
+    """10 units of 12 inputs: W1 has full row rank, so the largest mask is the exact constant."""
+    for seed in range(3):
+        module = network((12, 10, 4), seed=seed, bias=bias)
+        best = exact(module, norm)
+        found = ascent(module, draw(20, 12), norm, restarts=20, steps=60)
+        assert best * (1 - 1e-11) <= found <= best
+
+
+@settings(max_examples=15)
+@given(st.integers(1, 9), st.integers(1, 5), st.integers(1, 3), st.booleans(), st.integers(0, 99))
+def test_between_the_data_and_all_masks(width, features, outputs, bias, seed):
+    module = network((features, width, outputs), seed=seed, bias=bias)
+    points = draw(12, features, seed=seed)
+    for norm in NORMS:
+        found = ascent(module, points, norm, steps=5)
+        assert from_data(module, points, norm) <= found <= exact(module, norm)
+
+
+def test_leaky():
+    module = network((8, 6, 3), activation=lambda: nn.LeakyReLU(0.25))
+    best = exact(module, "l2", slope=0.25)
+    found = ascent(module, draw(20, 8), restarts=10, steps=40)
+    assert best * (1 - 1e-11) <= found <= best
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_gains_on_wide_and_deep_networks(norm):
+    points = draw(50, 10)
+    for widths in ((10, 60, 4), (10, 30, 30, 4)):
+        module = network(widths)
+        start, found = from_data(module, points, norm), ascent(module, points, norm)
+        product = 1.0
+        for layer in module[::2]:
+            product *= torch.linalg.matrix_norm(layer.weight.detach(), ord=ORDERS[norm]).item()
+        assert 1.02 * start < found < product
+
+
+class Unknown(nn.Module):
+    """A network that is no chain: convolution and GELU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            self.conv, self.last = nn.Conv1d(1, 4, 3), nn.Linear(4 * 8, 3)
+        self.conv.weight.data, self.last.weight.data = draw(4, 1, 3).float(), draw(3, 32).float()
+
+    def forward(self, x):
+        return self.last(torch.nn.functional.gelu(self.conv(x)).flatten(1))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_any_module(norm):
+    """GELU's slopes are in [-.129, 1.129]; the convolution as a dense matrix."""
+    module, points = Unknown(), draw(30, 1, 10)
+    dense = torch.zeros(32, 10, dtype=torch.float64)
+    for channel in range(4):
+        for i in range(8):
+            dense[8 * channel + i, i : i + 3] = module.conv.weight.detach()[channel, 0]
+    last = module.last.weight.detach().double()
+    upper = torch.linalg.matrix_norm(dense, ord=ORDERS[norm])
+    upper = 1.1289041453 * upper * torch.linalg.matrix_norm(last, ord=ORDERS[norm])
+    found = ascent(module, points, norm)
+    assert from_data(module, points, norm) * (1 - 1e-9) <= found <= upper
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("shape", [(5, 3), (3, 5), (1, 4), (4, 1)])
+def test_dual_vectors(norm, shape):
+    matrices = draw(9, *shape)
+    left, right, value = dual_vectors(matrices, norm)
+    expected = torch.linalg.matrix_norm(matrices, ord=ORDERS[norm])
+    torch.testing.assert_close(value, expected)
+    product = (left[:, None] @ matrices @ right[..., None]).flatten()
+    torch.testing.assert_close(product.abs(), expected)
+    dual = {"l2": 2, "linf": 1, "l1": torch.inf}[norm]
+    assert (torch.linalg.vector_norm(left, ord=dual, dim=-1) <= 1 + 1e-12).all()
+    assert (torch.linalg.vector_norm(right, ord=ORDERS[norm], dim=-1) <= 1 + 1e-12).all()
+
+
+def test_reproducible_and_independent_of_stack_mates():
+    before = torch.get_rng_state()
+    modules = [network((6, 14, 3), seed=i) for i in range(4)]
+    points = draw(40, 6)
+    stack = ModelStack.from_modules(modules, (6,))
+    runs = [
+        next(lower_ascent.measure(stack, inputs={"a": points}, seed=s)).values for s in (0, 0, 1)
+    ]
+    assert torch.equal(runs[0], runs[1])
+    alone = ModelStack.from_modules(modules[2:3], (6,))
+    assert torch.equal(next(lower_ascent.measure(alone, inputs={"a": points})).values, runs[0][2:3])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_degenerate_networks_and_data():
+    assert ascent(network((1, 1, 1)), torch.zeros(1, 1)) >= 0
+    dead = network((3, 4, 2))
+    dead[0].weight.data.zero_()
+    assert ascent(dead, draw(5, 3)) == 0
+    dead[2].weight.data.zero_()
+    assert ascent(dead, draw(5, 3), "linf") == 0
+
+
+@pytest.mark.parametrize("option", ["restarts", "steps", "num_candidates"])
+def test_mistakes_are_named(option):
+    with pytest.raises(ValueError, match=f"{option} = 0: allowed are integers >= 1"):
+        ascent(network((3, 4, 2)), draw(5, 3), **{option: 0})
+    stack = ModelStack.from_modules([network((3, 4, 2))], (3,))
+    with pytest.raises(ValueError, match="no split"):
+        list(lower_ascent.measure(stack, inputs={}))
