@@ -50,7 +50,7 @@ def minimise(
         for buffer, gradient in zip(adam.buffers, gradients, strict=True):
             buffer.copy_(gradient)
         factor = (1 + math.cos(math.pi * step / steps)) / 2 if cosine else 1.0
-        rate = torch.full((stack.num_models,), learning_rate * factor, device=stack.device)
+        rate = torch.as_tensor(learning_rate, device=stack.device).expand(stack.num_models) * factor
         adam.step(parameters, rate.to(parameters[0].dtype), step)
     return ModelStack(stack.module, state, stack.input_shape)
 

@@ -1,0 +1,132 @@
+"""Certificates and attacks against linear classifiers, where both are exact."""
+
+import math
+
+import pytest
+import torch
+from lipdescent import attacks, certificates
+from lipdescent.bounds import NotApplicable
+from lipdescent.bounds.upper_layer_product import layer_product
+from lipdescent.certificates import CertificateViolation
+from lipdescent.stacking import ModelStack
+from torch import nn
+
+
+def stack_of(*weights):
+    modules = []
+    for weight in weights:
+        linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, dtype=torch.float64)
+        linear.weight.data = weight.clone()
+        modules.append(nn.Sequential(linear))
+    return ModelStack.from_modules(modules, (weights[0].shape[1],))
+
+
+def opposite(direction):
+    """Logits (w x, -w x): the l2 margin radius is exact, norm of the map sqrt 2 |w|."""
+    direction = torch.as_tensor(direction, dtype=torch.float64)
+    return torch.stack([direction, -direction])
+
+
+def test_radii_of_a_linear_classifier_are_its_distances_to_the_boundary():
+    w = torch.tensor([3.0, 4.0], dtype=torch.float64)
+    stack = stack_of(opposite(w), opposite(2 * w))
+    x = torch.tensor([[1.0, 0.5], [-1.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
+    y = torch.tensor([0, 1, 1])
+    radii = certificates.certified_radii(stack, x, y, upper=layer_product(stack), norm="l2")
+    exact = torch.stack([x[0] @ w, -x[1] @ w, -x[2] @ w]) / 5
+    torch.testing.assert_close(radii, exact.expand(2, 3), rtol=1e-9, atol=0)
+    assert (radii <= exact).all()
+
+
+def test_radii_in_l_inf():
+    stack = stack_of(opposite([3.0, 4.0]))
+    x = torch.tensor([[1.0, 0.5]], dtype=torch.float64)
+    upper = layer_product(stack, norm="linf")
+    radii = certificates.certified_radii(stack, x, torch.tensor([0]), upper=upper, norm="linf")
+    torch.testing.assert_close(radii.item(), 5 / 7, rtol=1e-9, atol=0)
+
+
+def test_certified_accuracy_and_mean_radius():
+    radii = torch.tensor([[0.1, 0.3, -0.2, 0.0]], dtype=torch.float64)
+    assert certificates.certified_accuracy(radii, [0.0, 0.1, 0.2]).tolist() == [[0.5, 0.25, 0.25]]
+    assert certificates.mean_certified_radius(radii).item() == pytest.approx(0.1)
+    negative = certificates.mean_certified_radius(radii, misclassified="negative")
+    assert negative.item() == pytest.approx(0.05)
+    with pytest.raises(ValueError, match="misclassified"):
+        certificates.mean_certified_radius(radii, misclassified="x")
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_pgd_is_exact_for_linear_classifiers(norm):
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(3, 5, generator=generator, dtype=torch.float64)
+    stack = stack_of(*[opposite(w) for w in weights])
+    x = torch.randn(40, 5, generator=generator, dtype=torch.float64)
+    y = torch.arange(40) % 2
+    margin = (x @ weights.T).T * (1 - 2 * y)
+    distance = margin / torch.linalg.vector_norm(weights, ord=2 if norm == "l2" else 1, dim=1)[:, None]
+    radii = [0.1, 0.4, 1.0]
+    found = attacks.robust(stack, x, y, radii=radii, norm=norm, seed=0)
+    for i, radius in enumerate(radii):
+        certain = (distance - radius).abs() > 0.02
+        assert torch.equal(found[..., i][certain], (distance > radius)[certain])
+    adversarial = attacks.pgd(stack, x, y, radius=0.4, norm=norm, seed=0)
+    sizes = torch.linalg.vector_norm(adversarial - x, ord=2 if norm == "l2" else math.inf, dim=-1)
+    assert sizes.max() <= 0.4
+
+
+def measured(stack, upper, **options):
+    x = torch.randn(30, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    y = (x @ torch.tensor([3.0, 4.0], dtype=torch.float64) < 0).long()
+    found = certificates.measure(
+        stack,
+        inputs={"test": x},
+        labels={"test": y},
+        upper=upper,
+        radii={"l2": [0.1, 0.5], "linf": [0.1]},
+        seed=0,
+        **options,
+    )
+    return {(m.quantity, m.norm): m.values for m in found}
+
+
+def test_measure_orders_certified_below_pgd_below_clean():
+    stack = stack_of(opposite([3.0, 4.0]), opposite([4.0, 3.0]))
+    upper = {norm: layer_product(stack, norm=norm) for norm in ("l2", "linf")}
+    found = measured(stack, upper)
+    for norm, radius in (("l2", "0.1"), ("l2", "0.5"), ("linf", "0.1")):
+        certified = found[f"certified_accuracy@{radius}", norm]
+        assert (certified <= found[f"pgd_accuracy@{radius}", norm]).all()
+    assert (found["certified_accuracy@0.5", "l2"] < found["certified_accuracy@0.1", "l2"]).all()
+    assert found["mean_certified_radius", "l2"][0] > found["mean_certified_radius", "l2"][1]
+
+
+def test_a_wrong_upper_bound_is_found_by_the_attack():
+    stack = stack_of(opposite([3.0, 4.0]))
+    with pytest.raises(CertificateViolation, match="certified in l2"):
+        measured(stack, {"l2": layer_product(stack) / 3})
+
+
+def test_without_an_upper_bound_there_is_a_status_not_a_number():
+    with pytest.raises(NotApplicable, match="no certified upper bound"):
+        measured(stack_of(opposite([3.0, 4.0])), {})
+
+
+def test_bad_input_is_named():
+    stack = stack_of(opposite([3.0, 4.0]))
+    x, y = torch.ones(2, 2, dtype=torch.float64), torch.tensor([0, 1])
+    one = torch.ones(1, dtype=torch.float64)
+    with pytest.raises(ValueError, match="norm 'l1'"):
+        certificates.certified_radii(stack, x, y, upper=one, norm="l1")
+    with pytest.raises(ValueError, match="upper"):
+        certificates.certified_radii(stack, x, y, upper=-one, norm="l2")
+    with pytest.raises(ValueError, match="upper"):
+        certificates.certified_radii(stack, x, y, upper=one * torch.nan, norm="l2")
+    with pytest.raises(ValueError, match="equally many"):
+        certificates.certified_radii(stack, x, y[:1], upper=one, norm="l2")
+    with pytest.raises(ValueError, match="radius = 0"):
+        attacks.pgd(stack, x, y, radius=0.0, norm="l2", seed=0)
+    with pytest.raises(ValueError, match="steps = 0"):
+        attacks.pgd(stack, x, y, radius=1.0, norm="l2", seed=0, steps=0)
+    with pytest.raises(ValueError, match="increasing"):
+        attacks.robust(stack, x, y, radii=[0.2, 0.1], norm="l2", seed=0)

@@ -1,0 +1,83 @@
+"""Losses of constrained networks against their definitions."""
+
+import math
+
+import pytest
+import torch
+from lipdescent import losses
+
+LOGITS = torch.tensor([[1.0, -0.5, 0.25], [0.1, 0.3, 0.2]], dtype=torch.float64)
+TARGETS = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
+PAIR = torch.tensor([[0.3, 1.1], [0.4, -0.2]], dtype=torch.float64)
+PAIR_TARGETS = torch.tensor([[0.0, 1.0], [0.0, 1.0]], dtype=torch.float64)
+SCORES = torch.tensor([0.8, -0.6], dtype=torch.float64) / math.sqrt(2)  # y f of PAIR
+
+
+def test_cross_entropy_with_temperature():
+    found = losses.cross_entropy_temperature(LOGITS, TARGETS, tau=4.0)
+    theirs = torch.nn.functional.cross_entropy(4 * LOGITS, torch.tensor([0, 2]), reduction="none")
+    torch.testing.assert_close(found, theirs)
+    torch.testing.assert_close(
+        losses.cross_entropy_temperature(LOGITS, TARGETS, tau=1.0),
+        losses.cross_entropy(LOGITS, TARGETS),
+    )
+
+
+def test_binary_cross_entropy():
+    found = losses.binary_cross_entropy(PAIR, PAIR_TARGETS, tau=4.0)
+    torch.testing.assert_close(found, -torch.sigmoid(4 * SCORES).log())
+    single = losses.binary_cross_entropy(torch.tensor([[1.0]]), torch.tensor([[1.0]]), tau=4.0)
+    assert single.item() == pytest.approx(0.0181499, abs=1e-7)  # softplus(-4)
+
+
+def test_binary_hinge_kr_and_hkr():
+    hinge = losses.binary_hinge(PAIR, PAIR_TARGETS, margin=0.7)
+    torch.testing.assert_close(hinge, (0.7 - SCORES).clamp_min(0))
+    torch.testing.assert_close(losses.binary_kr(PAIR, PAIR_TARGETS), -SCORES)
+    both = losses.binary_hkr(PAIR, PAIR_TARGETS, alpha=5.0, margin=0.7)
+    torch.testing.assert_close(both, -SCORES + 5 * hinge)
+
+
+def test_multiclass_hinge_kr_and_hkr():
+    hinge = losses.hinge(LOGITS, TARGETS, margin=1.0)
+    torch.testing.assert_close(hinge, torch.tensor([0.25, 1.1], dtype=torch.float64))
+    kr = losses.kr(LOGITS, TARGETS)
+    torch.testing.assert_close(kr, torch.tensor([-1.125, 0.0], dtype=torch.float64))
+    torch.testing.assert_close(losses.hkr(LOGITS, TARGETS, alpha=2.0), kr + 2 * hinge)
+
+
+def test_two_classes_are_the_binary_case_up_to_the_scale_of_f():
+    torch.testing.assert_close(losses.kr(PAIR, PAIR_TARGETS), -math.sqrt(2) * SCORES)
+
+
+@pytest.mark.parametrize("tau", [0.0, -1.0, math.nan, math.inf])
+def test_temperature_has_to_be_positive(tau):
+    for loss in (losses.cross_entropy_temperature, losses.binary_cross_entropy):
+        with pytest.raises(ValueError, match="tau"):
+            loss(PAIR, PAIR_TARGETS, tau=tau)
+
+
+def test_other_options_are_checked():
+    for loss in (losses.hkr, losses.binary_hkr):
+        with pytest.raises(ValueError, match="alpha = -1"):
+            loss(PAIR, PAIR_TARGETS, alpha=-1)
+        with pytest.raises(ValueError, match="margin = 0"):
+            loss(PAIR, PAIR_TARGETS, alpha=1, margin=0)
+    with pytest.raises(ValueError, match="binary"):
+        losses.binary_kr(LOGITS, TARGETS)
+    with pytest.raises(ValueError, match="two classes"):
+        losses.hinge(LOGITS[:, :1], TARGETS[:, :1])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_against_torchlip():
+    torchlip = pytest.importorskip("deel.torchlip")
+    y, f = torch.tensor([1.0, -1.0, 1.0]), torch.tensor([0.3, 0.2, 1.5])
+    # It divides by tau, and its hinge has the margin m / 2.
+    theirs = torchlip.TauBCEWithLogitsLoss(4.0)(f, (y + 1) / 2)
+    ours = losses.binary_cross_entropy(f[:, None], y[:, None], tau=4.0).mean()
+    torch.testing.assert_close(4 * theirs, ours)
+    theirs = torchlip.HingeMarginLoss(2.0)(f, y)
+    torch.testing.assert_close(
+        theirs, losses.binary_hinge(f[:, None], y[:, None], margin=1.0).mean()
+    )
