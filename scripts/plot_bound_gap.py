@@ -50,7 +50,7 @@ for row, (norm, ratios) in zip(axes, gaps.items(), strict=True):
         for place in row:
             style.say_nothing_here(place, "needs a lower and\nan upper bound")
 for row in axes:
-    style.log_axis(row[0].xaxis, group.width)
+    style.width_axis(row[0], group.width)
     for place in row[1:]:
         style.epoch_axis(place, group.epoch)
 axes[-1, 0].set_xlabel("width (hidden units)")

@@ -53,7 +53,7 @@ for place, noise in zip(axes[0], noises, strict=True):
 for place in axes[-1]:
     place.set_xlabel("width (hidden units)")
 for place in axes.flat:
-    style.log_axis(place.xaxis, group.width)
+    style.width_axis(place, group.width)
 handles = [drawing.key(**styles[rung]) for rung in rungs]
 style.legend(figure, handles, [labels.rung_name(rung) for rung in rungs], columns=3)
 style.heading(figure, group, f"epoch {group.epoch[-1]}")

@@ -70,7 +70,7 @@ else:
     style.say_nothing_here(last, "needs a lower and\nan upper bound")
 
 for place in axes.flat:
-    style.log_axis(place.xaxis, group.width)
+    style.width_axis(place, group.width)
 for place in axes[1]:
     place.set_xlabel("width (hidden units)")
 handles = [drawing.key(color=colours[level], marker="o") for level in group.label_noise]

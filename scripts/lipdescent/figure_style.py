@@ -7,14 +7,18 @@ readable with a colour vision deficiency; markers and dashes repeat what colours
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
+from PIL import Image
 
 from lipdescent.selection import Group, Rung
 
@@ -60,24 +64,31 @@ def new_figure(rows: int, columns: int, *, width: float, height: float, **option
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
-def save(figure: Figure, *paths: str | Path) -> None:
-    """Write the figure at its exact size; each file appears only when complete."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # laid out once, the same in every file
-    for path in map(Path, paths):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        dates = {"CreationDate": None} if path.suffix == ".pdf" else {}
-        figure.savefig(partial, format=path.suffix[1:], metadata=dates)
-        os.replace(partial, path)
+def save(figure: Figure, pdf: str | Path, png: str | Path) -> None:
+    """Write the figure at its exact size; each file appears only when complete.
+
+    The canvases are driven directly: ``savefig`` would draw the whole figure twice for each file.
+    """
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    figure.set_layout_engine("none")  # laid out once, the same in both files
+    with _complete(png) as partial:
+        image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+        image.save(partial, format="png", dpi=(figure.dpi, figure.dpi))
+    dpi = figure.dpi
+    with _complete(pdf) as partial:
+        FigureCanvasPdf(figure).print_pdf(partial, metadata={"CreationDate": None})
+    figure.dpi = dpi
+    figure.set_canvas(canvas)
 
 
-def noise_colours(levels: Iterable[float]) -> dict[float, tuple]:
-    """A colour for every noise level, dark to light; the palest yellow is left out."""
-    levels = sorted(levels)
-    steps = max(len(levels) - 1, 1)
-    colours = matplotlib.colormaps["viridis"]
-    return {level: colours(0.88 * place / steps) for place, level in enumerate(levels)}
+@contextmanager
+def _complete(path: str | Path) -> Iterator[Path]:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    yield partial
+    os.replace(partial, path)
 
 
 def rung_styles(rungs: Iterable[Rung]) -> dict[Rung, dict]:
@@ -122,12 +133,14 @@ def seeds_text(group: Group) -> str:
     return f"{group.num_models} models, {seeds} seed{'s' * (seeds > 1)}"
 
 
-def log_axis(axis, values: Sequence[float]) -> None:
-    """Logarithmic x or y axis with a tick at as many of ``values`` as there is room for."""
-    set_scale = axis.axes.set_xscale if axis.axis_name == "x" else axis.axes.set_yscale
-    set_scale("log")
-    axis.set_minor_locator(NullLocator())
-    axis.set_ticks(_spread(values), labels=[f"{value:g}" for value in _spread(values)])
+def width_axis(axes: Axes, widths: Sequence[float]) -> None:
+    """Logarithmic x axis over ``widths``, named at as many as there is room for."""
+    axes.set_xscale("log")
+    axes.xaxis.set_minor_locator(NullLocator())
+    shown = _spread(widths)
+    axes.set_xticks(shown, labels=[f"{value:g}" for value in shown])
+    margin = max((widths[-1] / widths[0]) ** 0.05, 1.2)
+    axes.set_xlim(widths[0] / margin, widths[-1] * margin)
 
 
 def epoch_axis(axes: Axes, epochs: Sequence[int]) -> None:
@@ -140,14 +153,15 @@ def epoch_axis(axes: Axes, epochs: Sequence[int]) -> None:
     axes.set_xlim(epochs[0] - 0.15, epochs[-1] * 1.3 + 0.15)
 
 
-def _spread(values: Sequence[float], *, gap: float = 1.8) -> list[float]:
-    """``values`` less those closer than a factor ``gap`` to the one before; both ends stay."""
-    ends = [values[0], values[-1]]
-    kept: list[float] = []
+def _spread(values: Sequence[float], *, most: int = 8) -> list[float]:
+    """About ``most`` of ``values``, apart on a log scale; both ends stay."""
+    first, last = values[0], values[-1]
+    gap = max(1.8, 0.99 * (last / first) ** (1 / (most - 1)))
+    kept = [first]
     for value in values:
-        if (not kept or value >= gap * kept[-1]) and (value == ends[1] or ends[1] >= gap * value):
+        if value >= gap * kept[-1] and last >= gap * value:
             kept.append(value)
-    return kept if ends[1] in kept else [*kept, ends[1]]
+    return kept if last == first else [*kept, last]
 
 
 def log_values(*axes: Axes) -> None:
@@ -181,6 +195,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 def say_nothing_here(axes: Axes, text: str) -> None:
     """A panel that has no data says why."""
+    axes.set_yticks([])
     axes.text(
         0.5,
         0.5,

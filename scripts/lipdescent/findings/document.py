@@ -30,12 +30,14 @@ def report(study: str, groups: Sequence[Facts]) -> list[Block]:
 
 def about(facts: Facts) -> str:
     """What was trained, and what is left out."""
-    text = (
-        f"{facts['num_models']} networks: {words.count(facts['width'], 'width')} "
-        f"({words.span(facts['width'])}), "
-        f"{words.count(facts['label_noise'], 'level')} of label noise ({words.span(facts['label_noise'], noise_name)}), {words.count(facts['seed'], 'seed')}; "
-        f"all numbers at epoch {facts['epoch']}."
-    )
+    grid = [
+        f"{words.count(facts['width'], 'width')} ({words.span(facts['width'])})",
+        f"{words.count(facts['label_noise'], 'level')} of label noise "
+        f"({words.span(facts['label_noise'], noise_name)})",
+        words.count(facts["seed"], "seed"),
+    ]
+    text = f"{facts['num_models']} networks: {', '.join(grid)}; all numbers at epoch "
+    text += f"{facts['epoch']}."
     if facts["num_diverged"]:
         text += f" {facts['num_diverged']} diverged networks are left out."
     if facts["not_applicable"]:

@@ -1,0 +1,164 @@
+"""Every figure of whole and of degenerate studies: drawn, readable, nothing clipped."""
+
+import runpy
+import sys
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import synthetic_study
+from matplotlib.figure import Figure
+from PIL import Image
+
+from lipdescent import figure_style, table
+from lipdescent.provenance import caption
+
+SCRIPTS = Path(figure_style.__file__).parent.parent
+FIGURES = sorted(path.stem.removeprefix("plot_") for path in SCRIPTS.glob("plot_*.py"))
+LOWER = tuple(bound for bound in synthetic_study.BOUNDS if bound[1] == "lower")
+UPPER = tuple(bound for bound in synthetic_study.BOUNDS if bound[1] == "upper")
+STUDIES = {
+    "whole": {},
+    "one_width": {"widths": (16,)},
+    "one_seed_one_noise": {"seeds": (0,), "noises": (0.2,)},
+    "one_of_each": {"widths": (16,), "seeds": (3,), "noises": (0.0,), "epochs": (0,)},
+    "no_upper": {"bounds": LOWER},
+    "no_lower": {"bounds": UPPER},
+    "no_bound": {"bounds": ()},
+    "large_grid": {
+        "widths": (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 40, 48, 64, 96, 128, 256, 4096),
+        "epochs": (*range(0, 40, 2), 20_000),
+        "seeds": (0, 1),
+    },
+    "diverged": {"diverged": ((128, 0.2, 1), (128, 0.4, 0), (128, 0.4, 1), (128, 0.4, 2))},
+}
+
+
+@pytest.fixture
+def draw(tmp_path, monkeypatch):
+    """Run a plot script on a table; gives the figure, drawn, and saved if asked for."""
+    save = figure_style.save
+
+    def run(figure: str, rows, *, write: bool = False) -> Figure:
+        table.write(tmp_path / "table.parquet", rows)
+        kept: list[Figure] = []
+
+        def keep(drawn: Figure, *paths: Path) -> None:
+            kept.append(drawn)
+            if write:
+                save(drawn, *paths)
+            else:
+                drawn.canvas.draw()
+
+        monkeypatch.setattr(figure_style, "save", keep)
+        job = SimpleNamespace(
+            input=SimpleNamespace(table=tmp_path / "table.parquet"),
+            output=SimpleNamespace(pdf=tmp_path / "figure.pdf", png=tmp_path / "figure.png"),
+            log=[tmp_path / "log"],
+            wildcards=SimpleNamespace(dataset="mnist1d", architecture="mlp"),
+            params=SimpleNamespace(
+                loss="cross_entropy",
+                statistics={"bootstrap": 50, "confidence": 0.9, "interpolation_accuracy": 0.995},
+            ),
+        )
+        streams = sys.stdout, sys.stderr
+        try:
+            runpy.run_path(str(SCRIPTS / f"plot_{figure}.py"), init_globals={"snakemake": job})
+        finally:
+            sys.stdout.close()
+            sys.stdout, sys.stderr = streams
+        return kept[0]
+
+    return run
+
+
+@pytest.mark.parametrize("study", STUDIES)
+@pytest.mark.parametrize("figure", FIGURES)
+def test_figure_is_drawn_and_nothing_is_clipped_or_covered(figure, study, draw):
+    drawn = draw(figure, synthetic_study.make(**STUDIES[study]))
+    assert drawn.get_size_inches()[0] == figure_style.TWO_COLUMNS
+    renderer = drawn.canvas.get_renderer()
+    width, height = drawn.get_size_inches()
+    whole = drawn.get_tightbbox(renderer)
+    assert whole.x0 >= -0.01, "clipped on the left"
+    assert whole.y0 >= -0.01, "clipped at the bottom"
+    assert whole.x1 <= width + 0.01, "clipped on the right"
+    assert whole.y1 <= height + 0.01, "clipped at the top"
+    for legend in drawn.legends:
+        box = legend.get_window_extent(renderer)
+        assert not any(box.overlaps(axes.get_window_extent(renderer)) for axes in drawn.axes)
+    for axes in drawn.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            boxes = _tick_boxes(axis, renderer)
+            assert not any(a.overlaps(b) for a, b in pairwise(boxes)), (
+                f"tick labels of {axes.get_title() or axes.get_ylabel()} run into each other"
+            )
+
+
+def _tick_boxes(axis, renderer):
+    low, high = sorted(axis.get_view_interval())
+    places = zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=False)
+    shown = [label for place, label in places if low <= place <= high and label.get_text()]
+    return [label.get_window_extent(renderer) for label in shown if label.get_visible()]
+
+
+@pytest.mark.parametrize("figure", ["alignment", "label_noise"])
+def test_files_are_of_exact_size_with_true_type_fonts_and_reproducible(figure, draw, tmp_path):
+    rows = synthetic_study.make(seeds=(0, 1), epochs=(0, 100))
+    drawn = draw(figure, rows, write=True)
+    first = (tmp_path / "figure.pdf").read_bytes()
+    assert b"/Type3" not in first
+    assert b"/FontFile2" in first
+    assert first.startswith(b"%PDF")
+    with Image.open(tmp_path / "figure.png") as image:
+        assert image.size == tuple(np.round(drawn.get_size_inches() * figure_style.DPI))
+        assert image.info["dpi"][0] == pytest.approx(figure_style.DPI, abs=0.1)
+    draw(figure, rows, write=True)
+    assert (tmp_path / "figure.pdf").read_bytes() == first
+    assert not list(tmp_path.glob(".*.partial"))
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_axes_are_named_and_diverged_models_counted(figure, draw):
+    drawn = draw(figure, synthetic_study.make(**STUDIES["diverged"]))
+    assert "4 diverged models left out" in drawn.get_suptitle()
+    panels = [axes for axes in drawn.axes if axes.get_label() != "<colorbar>"]
+    bottom = min(round(axes.get_position().y0, 2) for axes in panels)
+    assert all(axes.get_xlabel() for axes in panels if round(axes.get_position().y0, 2) == bottom)
+    left = min(round(axes.get_position().x0, 2) for axes in panels)
+    assert all(axes.get_ylabel() for axes in panels if round(axes.get_position().x0, 2) == left)
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_caption_says_what_is_shown(figure):
+    text = caption(f"plot_{figure}.py")
+    assert "over seeds" in text
+    assert "iverged models are left out" in text
+
+
+def test_double_descent_draws_the_means_and_marks_the_threshold(draw):
+    drawn = draw("double_descent", synthetic_study.make(scatter=0))
+    test_loss = drawn.axes[0]
+    clean = test_loss.lines[0]
+    expected = [5 * synthetic_study.hump(w, 16) for w in synthetic_study.WIDTHS]
+    np.testing.assert_allclose(clean.get_ydata(), expected, rtol=1e-12)
+    rings = [line for line in test_loss.lines if line.get_markerfacecolor() == "none"]
+    assert [ring.get_xdata()[0] for ring in rings] == [16, 32, 32]
+    lower, upper = (drawn.axes[place].lines[0].get_ydata() for place in (3, 4))
+    np.testing.assert_allclose(upper / lower, 1.25 / 0.8)
+
+
+@pytest.mark.parametrize("study", ["no_upper", "no_lower", "no_bound"])
+def test_a_missing_bound_is_said_in_the_figure(study, draw):
+    drawn = draw("double_descent", synthetic_study.make(**STUDIES[study]))
+    said = [text.get_text() for axes in drawn.axes for text in axes.texts]
+    assert any("needs a lower and" in text for text in said)
+    assert any("none in this study" in text for text in said)
+
+
+def test_noise_colours_differ_in_lightness():
+    colours = figure_style.noise_colours([0.4, 0.0, 0.2])
+    light = [np.dot(colours[level][:3], (0.2126, 0.7152, 0.0722)) for level in (0.0, 0.2, 0.4)]
+    assert light[0] < light[1] < light[2] < 0.8

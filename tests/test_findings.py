@@ -1,0 +1,234 @@
+"""Findings of made-up studies whose truth is known, and of studies too small to tell."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import synthetic_study
+
+from lipdescent import selection, table
+from lipdescent.findings import document, label_noise, measured, page, words
+
+OPTIONS = {"bootstrap": 200, "confidence": 0.9, "interpolation_accuracy": 0.995}
+TIGHT = (
+    ("lower_ascent", "lower", "l2", "train", 0.99),
+    ("upper_lipsdp", "upper", "l2", "", 1.01),
+    ("upper_layer_product", "upper", "l2", "", 3.0),
+)
+
+
+def facts_of(**study):
+    group = selection.group(synthetic_study.make(**study), dataset="mnist1d", architecture="mlp")
+    return measured.findings(group, OPTIONS)
+
+
+def values(estimates):
+    return [estimate["value"] for estimate in estimates]
+
+
+def test_peaks_thresholds_and_correlations_of_a_known_study():
+    facts = facts_of()
+    assert values(facts["interpolation_threshold"]) == [16, 32, 32]
+    assert values(facts["test_loss"]["peak_width"]) == [16, 32, 32]
+    truth = synthetic_study.hump(16, 16) / synthetic_study.hump(128, 16)
+    ratio = facts["test_loss"]["peak_over_widest"][0]
+    assert ratio["value"] == pytest.approx(truth, rel=0.02)
+    assert ratio["low"] <= ratio["value"] <= ratio["high"]
+    for norm, names in (
+        ("l2", ["best lower", "best upper", "Jacobian (lower)", "LipSDP (upper)",
+                "layer product (upper)"]),
+        ("linf", ["best lower", "best upper", "Jacobian (lower)", "layer product (upper)"]),
+    ):  # fmt: skip
+        assert list(facts["bounds"][norm]) == names
+        for bound in facts["bounds"][norm].values():
+            assert values(bound["peak_width"]) == [16, 32, 32]
+            assert values(bound["steps_from_test_peak"]) == [0, 0, 0]
+            assert values(bound["spearman"]) == pytest.approx([1, 1, 1])
+            assert bound["peak_inside_grid"] == [True] * 3
+
+
+def test_best_bounds_are_the_best_over_quantities_and_splits():
+    group = selection.group(synthetic_study.make(), dataset="mnist1d", architecture="mlp")
+    lower, upper = selection.bracket(group, "l2")
+    np.testing.assert_allclose(upper / lower, 1.25 / 0.8)
+    assert lower.shape == (6, 3, 3, 3)  # width, noise, epoch, seed
+    gaps = selection.gaps(group, "linf")
+    assert [rung.quantity for rung in gaps] == ["upper_layer_product"]
+    np.testing.assert_allclose(next(iter(gaps.values())), 9 / 0.8)
+
+
+def test_the_constants_peak_is_claimed_only_where_the_bracket_proves_it():
+    tight = facts_of(bounds=TIGHT, scatter=0)["constant"]["l2"]
+    assert [fact["can_peak_at"] for fact in tight] == [[16], [32], [32]]
+    truth = synthetic_study.hump(16, 16) / synthetic_study.hump(128, 16)
+    assert tight[0]["falls_at_least"] == pytest.approx(truth * 0.99 / 1.01)
+    assert tight[0]["falls_at_most"] == pytest.approx(truth * 1.01 / 0.99)
+    wide = facts_of(scatter=0)["constant"]["linf"]
+    assert wide[0]["can_peak_at"] == list(synthetic_study.WIDTHS)
+    assert wide[0]["falls_at_least"] < 1
+    text = page.markdown(document.report("x", [facts_of(bounds=TIGHT)]))
+    assert "largest at width 16 with 0 % label noise; 32 with 40 % label noise" in text
+    wide_bounds = tuple(bound for bound in synthetic_study.BOUNDS if bound[2] == "linf")
+    text = page.markdown(document.report("x", [facts_of(bounds=wide_bounds)]))
+    assert "constant itself peaks is not proved" in text
+
+
+@pytest.mark.parametrize(("growth", "expected"), [(1.5, "grows"), (1.0, "flat"), (0.6, "falls")])
+def test_label_noise_is_decided_only_by_disjoint_brackets(growth, expected):
+    # Both noise levels have the same curve, so that growth is the true ratio
+    facts = facts_of(bounds=TIGHT, noises=(0.2, 0.4), growth=growth, scatter=0)
+    found = facts["label_noise_effect"]["l2"]
+    assert found["between"] == [0.2, 0.4]
+    assert [row["width"] for row in found["widths"]] == [64, 128]
+    for row in found["widths"]:
+        assert row["verdict"] == expected
+        assert row["ratio_at_least"] == pytest.approx(growth * 0.99 / 1.01)
+        assert row["ratio_at_most"] == pytest.approx(growth * 1.01 / 0.99)
+        assert row["trend"]["layer product (upper)"]["value"] == pytest.approx(growth)
+    text = page.markdown(document.report("x", [facts]))
+    line = next(line for line in text.splitlines() if "grow with label noise?" in line)
+    said = "stays within a factor 1.1" if expected == "flat" else expected
+    assert f"it {said} at all 2 widths" in line
+
+
+def test_a_wide_bracket_decides_nothing_though_the_layer_product_grows():
+    facts = facts_of(noises=(0.2, 0.4), growth=1.3)
+    row = facts["label_noise_effect"]["l2"]["widths"][-1]
+    assert row["trend"]["layer product (upper)"]["low"] > 1.2
+    assert row["verdict"] == "undecided"
+    assert row["verdict_over_seeds"] == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.95, 1.05, "flat"),
+        (1.01, 1.05, "flat"),
+        (1.01, 1.2, "grows"),
+        (0.5, 0.99, "falls"),
+        (0.5, 1.5, "undecided"),
+        (float("nan"), 1.5, "unknown"),
+    ],
+)
+def test_verdict(low, high, expected):
+    assert label_noise.verdict(low, high) == expected
+
+
+def test_diverged_models_are_left_out_and_counted():
+    bad = ((128, 0.4, 0), (128, 0.4, 1), (128, 0.4, 2), (32, 0.4, 1))
+    facts = facts_of(diverged=bad)
+    assert facts["num_diverged"] == 4
+    assert facts["num_models"] == 54
+    assert values(facts["test_loss"]["peak_width"]) == [16, 32, 32]
+    assert facts["test_loss"]["peak_over_widest"][2]["value"] is None
+    text = page.markdown(document.report("x", [facts]))
+    assert "4 diverged networks are left out." in text
+
+
+@pytest.mark.parametrize(
+    ("study", "said"),
+    [
+        ({"widths": (16,)}, "Fewer than three widths: no peaks inside the grid"),
+        ({"seeds": (0,)}, "One seed: no bootstrap intervals."),
+        ({"noises": (0.2,)}, "One level of label noise: no effect of label noise."),
+        ({"epochs": (0,)}, "1 seed"),
+        ({"bounds": ()}, "No Lipschitz bound: nothing to compare"),
+        ({"bounds": TIGHT[:1]}, "No upper bound in l2: no certified bracket."),
+        ({"bounds": TIGHT[1:]}, "No lower bound in l2: no certified bracket."),
+        ({"widths": (2, 4, 8)}, "No interpolation threshold with label noise 0 %, 20 %, 40 %"),
+        ({"widths": (16,), "seeds": (0,), "noises": (0.0,), "epochs": (0,)}, "One seed"),
+    ],
+)
+def test_a_study_that_is_too_small_says_so(study, said):
+    study = {"seeds": (0,)} | study if said == "1 seed" else study
+    facts = facts_of(**study)
+    json.dumps(facts, allow_nan=False)
+    blocks = document.report("small", [facts])
+    assert said in page.markdown(blocks)
+    assert "nan" not in page.markdown(blocks).split()
+
+
+def test_no_interior_peak_is_no_double_descent():
+    facts = facts_of(widths=(2, 4, 8))
+    text = page.markdown(document.report("x", [facts]))
+    assert "No double descent of the test loss over width" in text
+    assert "8 [8, 8] *" in text
+
+
+def test_the_script_writes_three_files_of_every_group(tmp_path):
+    rows = table.concatenate(
+        [synthetic_study.make(), synthetic_study.make(architecture="cnn<b>", bounds=())]
+    )
+    table.write(tmp_path / "table.parquet", rows)
+    names = ("json", "markdown", "html")
+    job = SimpleNamespace(
+        input=SimpleNamespace(table=tmp_path / "table.parquet"),
+        output=SimpleNamespace(**{name: str(tmp_path / f"findings.{name}") for name in names}),
+        log=[tmp_path / "log"],
+        wildcards=SimpleNamespace(study="made-up"),
+        params=SimpleNamespace(statistics=OPTIONS),
+    )
+    streams = sys.stdout, sys.stderr
+    try:
+        script = Path(table.__file__).parent.parent / "findings.py"
+        runpy.run_path(str(script), init_globals={"snakemake": job})
+    finally:
+        sys.stdout.close()
+        sys.stdout, sys.stderr = streams
+    found = json.loads((tmp_path / "findings.json").read_text())
+    assert [group["architecture"] for group in found["groups"]] == ["mlp", "cnn<b>"]
+    html = (tmp_path / "findings.html").read_text()
+    assert html.startswith("<!DOCTYPE html>")
+    assert "cnn&lt;b&gt;" in html
+    assert "http" not in html  # self-contained
+    assert "peaks inside the grid" in (tmp_path / "log").read_text()
+
+
+def test_unknown_group_and_metric_are_named():
+    rows = synthetic_study.make(epochs=(0,), seeds=(0,))
+    with pytest.raises(ValueError, match=r"no rows of mnist1d/vit .* has: mnist1d/mlp"):
+        selection.group(rows, dataset="mnist1d", architecture="vit")
+    group = selection.group(rows, dataset="mnist1d", architecture="mlp")
+    with pytest.raises(KeyError, match="no metric 'tast_loss' in the table; it has: test_accuracy"):
+        selection.metric(group, "tast_loss")
+
+
+def test_not_applicable_bounds_are_named():
+    rows = synthetic_study.make(epochs=(0,), seeds=(0,), bounds=())
+    nothing = table.from_columns(
+        1,
+        study="made-up", dataset="mnist1d", architecture="mlp", width=4, num_parameters=200,
+        label_noise=0.0, seed=0, epoch=0, split="", quantity="upper_lipsdp", direction="upper",
+        norm="", value=float("nan"), status="not_applicable",
+    )  # fmt: skip
+    group = selection.group(
+        table.concatenate([rows, nothing]), dataset="mnist1d", architecture="mlp"
+    )
+    assert group.not_applicable == ("upper_lipsdp",)
+    assert selection.norms(group) == []
+    assert "Not applicable to these networks: upper_lipsdp." in document.about(
+        measured.findings(group, OPTIONS)
+    )
+
+
+def test_words():
+    assert words.share(5, 5) == "all 5 levels"
+    assert words.share(1, 1) == "the only level"
+    assert words.interval({"value": 32, "low": 16, "high": 64}, "{:g}") == "32 [16, 64]"
+    assert words.interval({"value": None, "low": None, "high": None}) == "-"
+    names = ["best lower", "best upper", "a (lower)", "b (upper)", "c (upper)"]
+    assert words.distinct(names) == ["best lower", "best upper", "b (upper)", "c (upper)"]
+
+
+def test_markdown_and_html_say_the_same():
+    blocks = document.report("made-up", [facts_of()])
+    markdown, html = page.markdown(blocks), page.html(blocks, title="t")
+    for block in blocks:
+        if isinstance(block, page.Table):
+            assert all(f"| {' | '.join(row)} |" in markdown for row in block.rows)
+            assert all(f"<td>{row[0]}</td>" in html for row in block.rows)
+            assert {len(row) for row in block.rows} == {len(block.header)}
