@@ -70,10 +70,19 @@ def read(path: str | Path) -> Checkpoints:
 def save_atomically(
     path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str]
 ) -> None:
-    """save_file to a temporary name in the same folder, flushed to disk, then os.replace."""
+    """save_file to a temporary name in the same folder, flushed to disk, then os.replace.
+
+    Raises
+    ------
+    OSError
+        Naming the file, if the disk is full or cannot be written.
+    """
     on_cpu = {n: t.detach().to("cpu").contiguous() for n, t in tensors.items()}
     with files.complete(path) as partial:
-        save_file(on_cpu, partial, metadata=metadata)
+        try:
+            save_file(on_cpu, partial, metadata=metadata)
+        except SafetensorError as error:
+            raise OSError(f"{path}: {error}") from error
 
 
 def load(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:

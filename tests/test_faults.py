@@ -1,0 +1,285 @@
+"""Kills, full and read-only disks, broken and foreign files, two writers, two Snakemakes."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+
+from lipdescent import checkpoints, files, folder_lock, places, table
+from lipdescent import config as study_config
+
+ROOT = Path(__file__).parent.parent
+STUDY = {
+    "study": "faults",
+    "device": "cpu",
+    "grid": {"width": [2], "label_noise": [0], "seed": [0, 1], "epoch": [0, 2]},
+    "datasets": {"mnist1d": {"num_train": 40, "num_test": 20}},
+    "bounds": dict.fromkeys(yaml.safe_load((ROOT / "config/config.yaml").read_text())["bounds"]),
+    "figures": [],
+    "execution": {"seeds_per_block": 2},
+}
+TARGET = "results/faults/table.parquet"
+RUN = "mnist1d/mlp/width=2/seeds=0-1"
+
+
+def snakemake(folder, *arguments, config=STUDY):
+    if not (folder / "source").exists():  # a copy: the checkout may change under a long test
+        for name in ("workflow", "scripts", "config", "envs"):
+            shutil.copytree(ROOT / name, folder / "source" / name)
+        shutil.copy(ROOT / "Snakefile", folder / "source")
+    overlay = folder / "overlay.yaml"
+    overlay.write_text(yaml.safe_dump(config))
+    return [
+        sys.executable, "-m", "snakemake", "--snakefile", str(folder / "source/Snakefile"),
+        "--directory", str(folder), "--cores", "2", "--configfile", str(overlay), *arguments,
+    ]  # fmt: skip
+
+
+def run(folder, *arguments, config=STUDY, ok=True):
+    done = subprocess.run(
+        snakemake(folder, *arguments, "--", TARGET, config=config),
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    output = done.stdout + done.stderr
+    assert (done.returncode == 0) is ok, output
+    return output
+
+
+def rows(folder):
+    """The table's rows in a fixed order."""
+    frame = table.read(folder / TARGET).to_pandas()
+    text = [name for name in frame.columns if frame[name].dtype == "category"]
+    keys = ["width", "label_noise", "seed", "epoch", "split", "quantity", "norm"]
+    return frame.astype(dict.fromkeys(text, str)).sort_values(keys, ignore_index=True)
+
+
+def some_checkpoints(value=0.0):
+    state = {"0.weight": torch.full((2, 3, 50, 50), value)}
+    seed, stopped, diverged = (checkpoints.empty_epochs(3) for _ in range(3))
+    return checkpoints.Checkpoints(
+        state, torch.tensor([0, 1]), torch.zeros(3), seed, stopped, diverged
+    )
+
+
+def some_table(study="faults", width=2, seed=0, rows=10):
+    return table.from_columns(
+        rows, study=study, dataset="mnist1d", architecture="mlp", width=width, num_parameters=1,
+        label_noise=0.0, seed=seed, epoch=0, split="test", quantity="loss", direction="metric",
+        norm="", value=1.0, status="ok",
+    )  # fmt: skip
+
+
+# Files
+
+
+WRITER = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+from lipdescent import files
+with files.complete(sys.argv[2]) as partial:
+    with open(partial, "wb") as file:
+        file.write(b"half of it")
+        file.flush()
+        print("writing", flush=True)
+        time.sleep(60)
+"""
+
+
+def test_a_killed_writer_leaves_no_file_and_its_remains_are_swept(tmp_path):
+    path = tmp_path / "result"
+    command = [sys.executable, "-c", WRITER, str(ROOT / "scripts"), str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout.readline() == "writing\n"
+        with files.complete(path) as partial:  # a second writer beside the first
+            partial.write_text("all of it")
+        assert path.read_text() == "all of it"
+        assert len(list(tmp_path.iterdir())) == 2  # the living writer's file is left alone
+        writer.send_signal(signal.SIGKILL)
+    with files.complete(path) as partial:
+        partial.write_text("again")
+    assert [p.name for p in tmp_path.iterdir()] == ["result"]
+
+
+def test_results_can_be_read_by_the_group(tmp_path):
+    mask = os.umask(0o027)
+    try:
+        checkpoints.write(tmp_path / "c.safetensors", some_checkpoints())
+        table.write(tmp_path / "t.parquet", some_table())
+    finally:
+        os.umask(mask)
+    for name in ("c.safetensors", "t.parquet"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o640
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 256 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root may mount a small file system")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(folder, leave):
+    place = os.statvfs(folder)
+    with open(folder / "other", "ab") as file:
+        file.write(bytes(place.f_bavail * place.f_bsize - leave))
+
+
+def test_a_full_disk_is_named_and_the_old_file_stays(small_disk):
+    path = small_disk / "c.safetensors"
+    table.write(small_disk / "t.parquet", some_table())
+    checkpoints.write(path, some_checkpoints(1.0))
+    fill(small_disk, leave=30_000)
+    with pytest.raises(OSError, match=r"c\.safetensors: .*No space left"):
+        checkpoints.write(path, some_checkpoints(2.0))
+    assert checkpoints.read(path).state["0.weight"].eq(1.0).all()
+    fill(small_disk, leave=8_000)
+    with pytest.raises(OSError, match="No space left"):
+        table.write(small_disk / "t.parquet", some_table(rows=100_000))
+    assert table.read(small_disk / "t.parquet").num_rows == 10
+    assert not list(small_disk.glob(".*.partial"))
+
+
+def test_a_read_only_folder_is_named(small_disk):
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(OSError, match=r"Read-only file system.*t\.parquet"):
+        table.write(small_disk / "t.parquet", some_table())
+
+
+def test_a_broken_input_is_put_aside_and_said_so_at_every_attempt(tmp_path):
+    path = tmp_path / "c.safetensors"
+    checkpoints.write(path, some_checkpoints())
+    os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(ValueError, match=r"truncated.*c\.safetensors\.broken.*made anew"):  # noqa: SIM117
+        with files.sound(path):
+            checkpoints.read(path)
+    assert not path.exists()
+    with pytest.raises(ValueError, match=r"was broken and is now c\.safetensors\.broken"):  # noqa: SIM117
+        with files.sound(path):
+            checkpoints.read(path)
+
+
+@pytest.mark.parametrize(
+    ("place", "content", "message"),
+    [
+        ("table.parquet", {"study": "other"}, "holds study other, but its place is that of study"),
+        (f"measurements/{RUN}/metrics.parquet", {"width": 3}, "holds width 3"),
+        (f"measurements/{RUN}/metrics.parquet", {"seed": 7}, "holds seed 7"),
+    ],
+)
+def test_a_table_of_another_study_or_run_is_refused(tmp_path, place, content, message):
+    path = tmp_path / "results/faults" / place
+    table.write(path, some_table())
+    assert table.read(path).num_rows == 10
+    table.write(path, some_table(**content))
+    with pytest.raises(ValueError, match=message):
+        table.read(path)
+
+
+def test_names_of_seed_blocks_give_their_seeds():
+    for seeds in [(4,), (0, 1, 2), (0, 2, 7), (3, 5)]:
+        assert places.seeds_of(study_config.seed_block(seeds)) == set(seeds)
+
+
+# The folder's lock
+
+
+def test_a_dead_owners_lock_is_removed_and_a_living_ones_is_not(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder_lock.LOCKS.mkdir(parents=True)
+    lock = folder_lock.LOCKS / "0.output.lock"
+    lock.touch()
+    assert not folder_lock.clear_stale()  # nobody knows whose it is
+    folder_lock.claim()
+    assert not folder_lock.clear_stale()  # ours: alive
+    program = f"import sys; sys.path.insert(0, {str(ROOT / 'scripts')!r}); "
+    program += "from lipdescent import folder_lock; folder_lock.claim()"
+    subprocess.run([sys.executable, "-c", program], check=True)
+    assert folder_lock.clear_stale()
+    assert not lock.exists()
+
+
+# Seed blocks
+
+
+def test_added_seeds_leave_the_blocks_that_exist(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def config(seeds, size):
+        return {"study": "s", "grid": {"seed": seeds}, "execution": {"seeds_per_block": size}}
+
+    assert study_config.seed_blocks(config([0, 1, 2, 3], 3)) == [(0, 1, 2), (3,)]
+    study_config.record_plan(config([0, 1, 2, 3], 3))
+    more = config([0, 1, 2, 3, 4, 5, 6, 7], 3)
+    assert study_config.seed_blocks(more) == [(0, 1, 2), (3,), (4, 5, 6), (7,)]
+    assert study_config.seed_blocks(config([0, 1, 2, 3], 2)) == [(0, 1, 2), (3,)]
+    assert study_config.seed_blocks(config([1, 2, 3], 3)) == [(3,), (1, 2)]
+    study_config.plan_file("s").write_text("cut in ha")
+    assert study_config.seed_blocks(more) == [(0, 1, 2), (3, 4, 5), (6, 7)]
+
+
+# The whole workflow
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    run(folder)
+    return folder
+
+
+def test_snakemake_killed_two_at_once_then_broken_files(finished, tmp_path):
+    """SIGKILL of Snakemake; a second Snakemake beside a living one; files cut in half."""
+    shutil.copytree(finished / "source", tmp_path / "source")
+    slow = STUDY | {"grid": STUDY["grid"] | {"epoch": [0, 2, 3000]}}
+    log = tmp_path / "results/faults/logs/train" / f"{RUN}.log"
+    first = subprocess.Popen(
+        snakemake(tmp_path, "--", TARGET, config=slow),
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 120
+        while not (log.exists() and "models on cpu" in log.read_text()):
+            assert first.poll() is None, "ended before it trained"
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        second = run(tmp_path, ok=False)
+        assert "locked" in second
+        assert "--unlock" in second
+    finally:
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+    assert "lock removed" in run(tmp_path)
+    assert rows(tmp_path).equals(rows(finished))
+    # Any input of a job that has to run may be broken: that job says so, the next run mends it.
+    saved = tmp_path / "results/faults/checkpoints" / f"{RUN}.safetensors"
+    os.truncate(saved, saved.stat().st_size // 2)
+    measured = tmp_path / "results/faults/measurements" / RUN / "metrics.parquet"
+    measured.unlink()
+    assert "seeds=0-1.safetensors.broken" in run(tmp_path, ok=False)
+    run(tmp_path)
+    assert rows(tmp_path).equals(rows(finished))
+
+
+def test_a_measurement_of_another_study_is_refused_and_replaced(finished, tmp_path):
+    subprocess.run(["cp", "-a", f"{finished}/.", tmp_path], check=True)
+    path = tmp_path / "results/faults/measurements" / RUN / "metrics.parquet"
+    foreign = pq.read_table(path).to_pandas()
+    foreign["study"], foreign["value"] = "other", 123.0
+    table.write(path, table.pa.Table.from_pandas(foreign, table.COLUMNS, preserve_index=False))
+    (tmp_path / TARGET).unlink()
+    assert "holds study other" in run(tmp_path, ok=False)
+    run(tmp_path)
+    assert rows(tmp_path).equals(rows(finished))
