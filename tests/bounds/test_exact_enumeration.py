@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lipdescent.bounds import NotApplicable, exact_enumeration, upper_geolip
+from lipdescent.bounds import NotApplicable, _patterns, exact_enumeration, upper_geolip
 from lipdescent.bounds._patterns import Layer, branch_and_bound, enumerate_patterns
 from lipdescent.bounds.exact_enumeration import fgl, realise
 from lipdescent.stacking import ModelStack
@@ -137,6 +137,29 @@ def test_branch_and_bound_equals_enumeration(norm):
         )
         assert float(value) == pytest.approx(float(truth), rel=2e-7)
         assert torch.equal(patterns[0], best[0])
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_discarded_nodes_count(norm, monkeypatch):
+    """With a bad start and a wide tolerance the best pattern is thrown away; FGL must not be."""
+    first, last = (torch.from_numpy(w) for w in random_layer(1, 6, 9, 3))
+    layer = Layer(first, last, 0.0, 1.0)
+    truth, best = enumerate_patterns(layer, norm=norm, keep=200)
+    start = best[layer.norms(best, norm) < truth / 1.2][:1]
+    assert len(start)
+    monkeypatch.setattr(_patterns, "_local_search", lambda layer, norm: start)
+    value, _ = branch_and_bound(layer, norm=norm, keep=3, max_nodes=10**5, tolerance=0.6)
+    assert float(value) >= float(truth) * (1 - 1e-12)
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_local_search_finds_the_best_pattern_of_small_networks(norm):
+    for seed in range(5):
+        first, last = (torch.from_numpy(w) for w in random_layer(seed, 8, 10, 3))
+        layer = Layer(first, last, 0.0, 1.0)
+        truth, _ = enumerate_patterns(layer, norm=norm, keep=1)
+        found = layer.norms(_patterns._local_search(layer, norm), norm).amax()
+        assert float(found) == pytest.approx(float(truth), rel=1e-12)
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])

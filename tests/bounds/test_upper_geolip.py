@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lipdescent.bounds import NotApplicable, upper_geolip, upper_layer_product
-from lipdescent.bounds._deep_sdp import Network, deep_sdp
+from lipdescent.bounds._deep_sdp import Network, Problem, certify, deep_sdp
 from lipdescent.bounds._natural_sdp import certificate, natural_sdp
 from lipdescent.stacking import ModelStack
 
@@ -255,6 +255,21 @@ def test_any_iterate_and_any_multipliers_give_a_bound():
         assert float(certificate(matrix[0, 0], p, q, norm="linf")) >= truth * (1 - 1e-7)
     with pytest.raises(ValueError, match="a zero belongs to a row or column that is not zero"):
         certificate(matrix[0, 0], torch.zeros(8).double(), q, norm="linf")
+
+
+def test_deep_certificate_holds_for_infeasible_multipliers():
+    """S is indefinite: its smallest eigenvalue must be paid for."""
+    *hidden, last = random_weights(5, 4, 5, 5, 1)
+    network = Network(hidden, last.new_zeros(10), last.new_ones(10))
+    problem = Problem.of(network, last[0])
+    truth = clarabel_deep(hidden, last[0], *RELU)
+    theta = problem.dual_start(network)
+    for factor in (1.0, 0.1, 1e-3, 1e-6):
+        smaller = theta.clone()
+        smaller[-1] *= factor
+        bound = float(certify(network, problem, smaller))
+        assert bound >= truth * (1 - 1e-7)
+    assert float(torch.linalg.eigvalsh(problem.matrix(smaller))[0]) < 0
 
 
 def test_certified_where_the_exact_value_is_known_in_rational_numbers():

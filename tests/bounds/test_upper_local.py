@@ -117,6 +117,19 @@ def test_a_linear_piece_is_bounded_exactly():
     assert float(local_bounds(stack, point, radius=2.0)) == pytest.approx(2, rel=1e-4)
 
 
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_a_kink_near_the_edge_of_the_ball_is_seen(norm):
+    """relu(relu(x + 10) - 10.9) and its mirror image: flat around 0 up to |x| = .9."""
+    stack = random_stack(0, 1, 2, 2, 1)
+    state = stack.state
+    state["0.weight"][0], state["0.bias"][0] = torch.tensor([[1.0], [-1]]), torch.tensor([10.0, 10])
+    state["2.weight"][0], state["2.bias"][0] = torch.eye(2), torch.tensor([-10.9, -10.9])
+    state["4.weight"][0] = torch.tensor([[1.0, 1.0]])
+    point = torch.zeros(1, 1, dtype=torch.float64)
+    assert float(local_bounds(stack, point, radius=0.89 / 2**0.5, norm=norm)) < 1e-300
+    assert float(local_bounds(stack, point, radius=0.91, norm=norm)) >= 1.0
+
+
 def clarabel_lipsdp(first, last, low, high) -> float:
     """LipSDP-Neuron (Fazlyab et al. 2019, theorem 2) with slopes per unit."""
     units, inputs = first.shape

@@ -28,7 +28,7 @@ import math
 import torch
 from torch import Tensor
 
-from ._rounding import certified_spectral_norm, gamma, round_up
+from ._rounding import certified_spectral_norm, gamma, round_up, times_power, unscaled_up
 
 CHECKS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096)
 _NEGLIGIBLE = 1e-100  # of the largest entry: such entries leave the matrix and are added back
@@ -61,9 +61,8 @@ def natural_sdp(
     largest = matrix.abs().amax((-1, -2))
     if only_largest:  # values are compared: one unit for the whole group
         largest = largest.amax(-1, keepdim=True).expand(-1, problems)
-    exponent = torch.frexp(largest)[1].clamp(-1000, 1000)
-    scale = torch.exp2(exponent.to(torch.float64))
-    scaled = (matrix / scale[..., None, None]).reshape(groups * problems, n, h)
+    exponent = torch.frexp(largest)[1].to(torch.int64)
+    scaled = times_power(matrix, -exponent[..., None, None]).reshape(groups * problems, n, h)
     small = scaled.abs() < _NEGLIGIBLE
     dropped = (scaled.abs() * small).sum((-1, -2))
     scaled = scaled.masked_fill(small, 0.0)
@@ -76,9 +75,9 @@ def natural_sdp(
     if full_rank > 12:
         search.ascend(rank=full_rank, max_iterations=max_iterations)
     upper = certificate(scaled, search.p, search.q, norm=norm)
-    upper = round_up(round_up(upper + round_up(dropped, n * h)) * scale.flatten())
-    value = search.lower * scale.flatten()
-    return upper.reshape(groups, problems), value.reshape(groups, problems)
+    upper = torch.where(dropped > 0, round_up(upper + round_up(dropped, n * h)), upper)
+    upper = unscaled_up(upper.reshape(groups, problems), exponent)
+    return upper, times_power(search.lower.reshape(groups, problems), exponent)
 
 
 def certificate(matrix: Tensor, p: Tensor, q: Tensor, *, norm: str) -> Tensor:

@@ -25,6 +25,7 @@ from ._rounding import (
     norm_frobenius,
     round_up,
     scaled_to_one,
+    times_power,
     unscaled_up,
 )
 
@@ -103,8 +104,7 @@ def _solve(
                 v, v_before, out, out_before = (x[keep] for x in (v, v_before, out, out_before))
     exponent = e1 + e2
     bound = unscaled_up(_certify((w, u, middle, radius), best.sqrt()), exponent)
-    scale = torch.exp2(exponent.to(torch.float64))
-    return bound, value * scale, slack * scale[:, None]
+    return bound, times_power(value, exponent), times_power(slack, exponent[:, None])
 
 
 def _read(p: Tensor, q: Tensor, part: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:

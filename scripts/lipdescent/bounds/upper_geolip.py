@@ -30,7 +30,7 @@ from . import Measurement, NotApplicable
 from ._affine import AffineChain, affine_chain, refuse_other_norms
 from ._deep_sdp import Network, deep_sdp
 from ._natural_sdp import natural_sdp
-from ._rounding import _times_power, gamma, norm_linf, round_up
+from ._rounding import gamma, norm_linf, round_up, scaled_to_one, unscaled_up
 
 DIRECTION = "upper"
 NORMS = ("linf",)
@@ -166,7 +166,8 @@ def _bounds(stack: ModelStack, *, norm: str, only_largest: bool, **options) -> T
     if not options["tolerance"] > 0:
         raise ValueError(f"tolerance: {options['tolerance']}; allowed are numbers > 0")
     chain = affine_chain(stack)
-    scaled, exponent = _scaled(chain.weights)
+    pairs = [scaled_to_one(weight) for weight in chain.weights]
+    scaled, exponent = [pair[0] for pair in pairs], sum(pair[1] for pair in pairs)
     lows, highs = ([scaled[0].new_tensor([s[i]]) for s in chain.slopes] for i in (0, 1))
     steepest = [torch.maximum(a.abs(), b.abs()) for a, b in zip(lows, highs, strict=True)]
     if chain.depth == 1:
@@ -185,16 +186,9 @@ def _bounds(stack: ModelStack, *, norm: str, only_largest: bool, **options) -> T
         raise NotApplicable(f"norm {norm!r} with {chain.depth} hidden layers: use upper_lipsdp")
     if norm == "linf":
         value = torch.minimum(value, path_norm(scaled, steepest))
-    value = torch.where(value == 0, value, round_up(_times_power(value, exponent[:, None])))
+    value = unscaled_up(value, exponent[:, None])
     excess = chain_excess(chain, norm)[:, None]
     return torch.where(excess > 0, round_up(value + excess), value)
-
-
-def _scaled(weights: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
-    """Weights with a largest entry in [1/2, 1), and the exponent (S,) of their product's scale."""
-    exponents = [torch.frexp(w.abs().amax((-1, -2)))[1].to(torch.int64) for w in weights]
-    scaled = [_times_power(w, -e[:, None, None]) for w, e in zip(weights, exponents, strict=True)]
-    return scaled, torch.stack(exponents).sum(0)
 
 
 def chain_excess(chain: AffineChain, norm: str) -> Tensor:
