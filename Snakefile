@@ -40,3 +40,5 @@ onsuccess:
 
 onerror:
     print(f"study {STUDY} is not complete; what is done stays. Logs: {RESULTS}/logs/")
+    if slurm_nodes():
+        print(f"A job without a log in {RESULTS}/logs/ never started. Do the nodes see {Path.cwd()}?")
