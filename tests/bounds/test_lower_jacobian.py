@@ -117,12 +117,18 @@ def test_kinks_that_do_not_matter():
     assert zero == 0
 
 
-def test_point_closer_to_a_kink_than_rounding():
-    """The computed sign of the pre-activation is wrong: nothing may be claimed there."""
-    first = torch.tensor([[1.0, 1.0, 1.0]], dtype=torch.float64)
-    point = torch.tensor([[1.0, 2.0**-54, -1.0 - 2.0**-52]], dtype=torch.float64)
-    found = bounds(stacked(network(first, [[1.0]])), point)
-    assert found.item() == 0
+def test_points_closer_to_a_kink_than_rounding():
+    """3 relu(z) - relu(-3 z) = 3 z, but the computed signs of z and -3 z disagree at some points."""
+    row = torch.tensor([[3.0, 5.0, 7.0]], dtype=torch.float64)
+    first, last = torch.cat([row, -3 * row]), torch.tensor([[3.0, -1.0]], dtype=torch.float64)
+    points = draw(2000, 3)
+    points -= points @ row.T * row / row.square().sum()
+    computed = torch.linalg.matrix_norm((last * (points @ first.T > 0)[:, None]) @ first, ord=2)
+    constant = 3 * 83**0.5
+    assert computed.max() > 1.9 * constant
+    assert bounds(stacked(network(first, last)), points).item() <= constant
+    away = points + 1e-9 * row
+    assert bounds(stacked(network(first, last)), away).item() >= constant * (1 - 1e-12)
 
 
 @pytest.mark.parametrize("norm", NORMS)
