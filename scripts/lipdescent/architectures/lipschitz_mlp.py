@@ -7,6 +7,7 @@ Orthonormal weights and GroupSort as in Anil et al. (2019, arXiv 1811.05381) and
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from torch import nn
 from torch.nn.utils import parametrizations
@@ -14,6 +15,7 @@ from torch.nn.utils import parametrizations
 from lipdescent.constrained.constraints import Bjorck, L1Rows, Scaled, Spectral, constrain
 from lipdescent.constrained.layers import GroupSort
 
+ITERATIONS = 12
 CONSTRAINTS = ("bjorck", "cayley", "spectral", "spectral_hard", "l1_rows")
 
 
@@ -26,7 +28,7 @@ def build(
     bias: bool = True,
     constraint: str = "bjorck",
     order: int = 1,
-    iterations: int = 12,
+    iterations: int = ITERATIONS,
     constant: float = 1.0,
     group_size: int | None = 2,
     activation: str = "groupsort",
@@ -47,16 +49,42 @@ def build(
     ValueError
         If the group size does not divide the width, or an option is unknown or out of range.
     """
-    if group_size is not None and activation == "groupsort" and width % group_size:
-        raise ValueError(f"group_size = {group_size} does not divide width = {width}")
+    return network(
+        [math.prod(input_shape), *[width] * depth, num_classes],
+        flatten=len(input_shape) > 1,
+        bias=bias,
+        constraint=constraint,
+        order=order,
+        iterations=iterations,
+        constant=constant,
+        group_size=group_size,
+        activation=activation,
+    )
+
+
+def network(
+    sizes: Sequence[int],
+    *,
+    flatten: bool = False,
+    bias: bool = True,
+    constraint: str = "bjorck",
+    order: int = 1,
+    iterations: int = ITERATIONS,
+    constant: float = 1.0,
+    group_size: int | None = 2,
+    activation: str = "groupsort",
+) -> nn.Sequential:
+    """:func:`build` with layers of any ``sizes``: inputs, hidden units, ..., outputs."""
+    for width in sizes[1:-1]:
+        if group_size is not None and activation == "groupsort" and width % group_size:
+            raise ValueError(f"group_size = {group_size} does not divide width = {width}")
     if activation not in ("groupsort", "relu"):
         raise ValueError(f"activation = {activation!r}: allowed are groupsort, relu")
-    sizes = [math.prod(input_shape), *[width] * depth, num_classes]
-    layers: list[nn.Module] = [nn.Flatten()] if len(input_shape) > 1 else []
-    for i in range(depth + 1):
+    layers: list[nn.Module] = [nn.Flatten()] if flatten else []
+    for i in range(len(sizes) - 1):
         linear = nn.Linear(sizes[i], sizes[i + 1], bias=bias)
         nn.init.orthogonal_(linear.weight)
-        is_last = i == depth
+        is_last = i == len(sizes) - 2
         own = constant if is_last or constraint.startswith("spectral") else 1.0
         layers.append(_constrained(linear, constraint, own, order, iterations))
         if not is_last:

@@ -12,10 +12,12 @@ from collections.abc import Sequence
 
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from lipdescent.architectures import lipschitz_mlp
 from lipdescent.bounds.upper_layer_product import layer_product
+from lipdescent.experiments._drawing import GREY, look, panels
 from lipdescent.experiments._fitting import certified, minimise
 from lipdescent.seeding import generator
 from lipdescent.stacking import ModelStack
@@ -113,3 +115,17 @@ def run(*, seeds: Sequence[int] = (0, 1, 2), width: int = 128) -> pd.DataFrame:
             ]
     columns = ["task", "activation", "seed", "estimate", "certified_constant"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def draw(frame: pd.DataFrame) -> Figure:
+    """One panel per task, one column per activation, a point per seed."""
+    figure, axes = panels(len(TASKS), sharey=True)
+    for axis, (task, rows) in zip(axes, frame.groupby("task", sort=False), strict=True):
+        for i, (_, part) in enumerate(rows.groupby("activation", sort=False)):
+            axis.plot([i] * len(part), part["estimate"], linestyle="", **look(i))
+        axis.axhline(1, color=GREY, linestyle=":")
+        axis.set_xticks(range(len(ACTIVATIONS)), list(ACTIVATIONS))
+        axis.set_xlim(-0.5, len(ACTIVATIONS) - 0.5)
+        axis.set_title(task.replace("_", " "))
+    axes[0].set_ylabel("estimated distance (exact: 1)")
+    return figure

@@ -1,0 +1,30 @@
+"""What the experiments' figures share."""
+
+from __future__ import annotations
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lipdescent.figure_style import GREY, MARKERS, OKABE_ITO, TWO_COLUMNS, legend, new_figure
+
+__all__ = ["GREY", "key_of", "look", "panels"]
+
+
+def panels(count: int, *, height: float = 2.4, **options) -> tuple[Figure, list[Axes]]:
+    """A figure of two columns' width with ``count`` panels side by side."""
+    figure, axes = new_figure(1, count, width=TWO_COLUMNS, height=height, **options)
+    return figure, list(axes[0])
+
+
+def look(index: int) -> dict[str, str]:
+    """Colour and marker of the ``index``-th kind."""
+    return {
+        "color": OKABE_ITO[index % len(OKABE_ITO)],
+        "marker": MARKERS[index % len(MARKERS)],
+    }
+
+
+def key_of(figure: Figure, axis: Axes, *, columns: int = 6) -> None:
+    """One legend below all panels, of what ``axis`` shows."""
+    handles, names = axis.get_legend_handles_labels()
+    legend(figure, handles, names, columns=columns)

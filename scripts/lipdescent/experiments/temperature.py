@@ -1,0 +1,242 @@
+"""What temperature and margin do to 1-Lipschitz classifiers (Béthune et al. 2022, 2104.05097).
+
+First panel: the one-dimensional mixture .9 N(-2, .3^2) + .1 N(1, .1^2) against its mirror image,
+binary cross-entropy with temperature tau: accuracy and mean signed certified radius (limit
+W1 / 2 = 1.70). Second: two moons, accuracy against the mean certified radius, a point per tau.
+Third: Fashion-MNIST, accuracy against certified accuracy for cross-entropy (tau), hinge (margin)
+and hKR (alpha). All certificates use the certified constant.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from lipdescent import certificates, losses, names
+from lipdescent.architectures import lipschitz_mlp
+from lipdescent.bounds.upper_layer_product import layer_product
+from lipdescent.experiments._drawing import key_of, look, panels
+from lipdescent.experiments._fitting import certified, minimise
+from lipdescent.seeding import generator
+from lipdescent.stacking import ModelStack
+from lipdescent.training import initial_stack
+
+TAUS = (1, 2, 4, 8, 64, 256)
+FASHION_LOSSES = (
+    *[("cross_entropy_temperature", "tau", tau) for tau in (1, 4, 16, 64, 256)],
+    *[("hinge", "margin", margin) for margin in (0.02, 0.1, 0.5, 2)],
+    *[("hkr", "alpha", alpha) for alpha in (1, 5, 25, 100)],
+)
+
+
+def two_points(*, tau: float, seed: int = 0, steps: int = 400, width: int = 8) -> float:
+    """Binary cross-entropy of a 1-Lipschitz network on x = y = +-1; at best softplus(-tau)."""
+
+    def build():
+        return lipschitz_mlp.build(width, input_shape=(1,), num_classes=1)
+
+    x = torch.tensor([[1.0], [-1.0]])
+
+    def loss(forward, step: int) -> Tensor:
+        return losses.binary_cross_entropy(forward(x[None]), x[None], tau=tau).mean(1)
+
+    stack = initial_stack(build, [seed], (1,))
+    stack = certified(minimise(stack, loss, steps=steps, learning_rate=1e-2))
+    return losses.binary_cross_entropy(stack(x.double()), x.double()[None], tau=tau).mean().item()
+
+
+def mixture(count: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    """``count`` points of each class: inputs (2 count, 1), labels +-1 (2 count, 1)."""
+    rare = torch.rand(2 * count, generator=random) < 0.1
+    noise = torch.randn(2 * count, generator=random)
+    x = torch.where(rare, 1 + 0.1 * noise, -2 + 0.3 * noise)
+    sign = torch.where(torch.arange(2 * count) < count, 1.0, -1.0)
+    return (sign * x)[:, None], -sign[:, None]  # P, around -2, is class -1
+
+
+def fit_mixture(
+    *, taus: Sequence[float], seeds: Sequence[int], steps: int = 300, count: int = 100
+) -> tuple[ModelStack, list[tuple[float, int]]]:
+    """1-256-128-64-1 GroupSort networks, Adam 1e-3, one per tau and seed."""
+    replicas = list(itertools.product(taus, seeds))
+
+    def build():
+        return lipschitz_mlp.network([1, 256, 128, 64, 1])
+
+    tau = torch.tensor([float(t) for t, _ in replicas])[:, None]
+    data = {seed: mixture(count, generator("mixture", seed)) for seed in seeds}
+    x = torch.stack([data[seed][0] for _, seed in replicas])
+    y = torch.stack([data[seed][1] for _, seed in replicas])[..., 0]
+
+    def loss(forward, step: int) -> Tensor:
+        return torch.nn.functional.softplus(-tau * y * forward(x)[..., 0]).mean(1)
+
+    stack = initial_stack(build, [seed for _, seed in replicas], (1,))
+    stack = minimise(stack, loss, steps=steps, learning_rate=1e-3, cosine=False)
+    return certified(stack), replicas
+
+
+def run_mixture(*, taus: Sequence[float], seeds: Sequence[int], **options) -> list[dict[str, Any]]:
+    """Accuracy, loss and mean signed radius on 5000 fresh points of each class."""
+    stack, replicas = fit_mixture(taus=taus, seeds=seeds, **options)
+    x, y = mixture(5000, generator("mixture", "test"))
+    signed = stack(x.double())[..., 0] * y[:, 0] / layer_product(stack)[:, None]
+    rows = []
+    for (tau, seed), score in zip(replicas, signed, strict=True):
+        loss = torch.nn.functional.softplus(-tau * score).mean()
+        rows.append(
+            {
+                "task": "mixture",
+                "loss": "binary_cross_entropy",
+                "option": float(tau),
+                "seed": seed,
+                "accuracy": (score > 0).double().mean().item(),
+                "test_loss": loss.item(),
+                "mean_radius": score.mean().item(),
+            }
+        )
+    return rows
+
+
+def _fit_classifiers(
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    sizes: Sequence[int],
+    choices: Sequence[tuple[str, str, float]],
+    seeds: Sequence[int],
+    steps: int,
+    batch_size: int,
+) -> tuple[ModelStack, list]:
+    """A network per choice (loss, option's name, value) and seed; Adam 5e-3, cosine."""
+    replicas = list(itertools.product(choices, seeds))
+    targets = torch.nn.functional.one_hot(labels, sizes[-1]).to(inputs.dtype)
+    random = [generator("batches", seed) for _, seed in replicas]
+
+    def loss(forward, step: int) -> Tensor:
+        index = torch.stack(
+            [torch.randint(len(inputs), (batch_size,), generator=g) for g in random]
+        )
+        logits = forward(inputs[index])
+        each = [
+            names.resolve_function("losses", name)(logits[i], targets[index[i]], **{key: value})
+            for i, ((name, key, value), _) in enumerate(replicas)
+        ]
+        return torch.stack(each).mean(1)
+
+    def build():
+        return lipschitz_mlp.network(sizes)
+
+    stack = initial_stack(build, [seed for _, seed in replicas], inputs.shape[1:])
+    return certified(minimise(stack, loss, steps=steps, learning_rate=5e-3)), replicas
+
+
+def _certify(
+    task: str, stack: ModelStack, replicas: list, inputs: Tensor, labels: Tensor, radius: float
+) -> list[dict[str, Any]]:
+    upper = layer_product(stack)
+    radii = certificates.certified_radii(stack, inputs, labels, upper=upper, norm="l2")
+    at = certificates.certified_accuracy(radii, [radius])[:, 0]
+    mean = certificates.mean_certified_radius(radii)
+    accuracy = (stack(inputs.double()).argmax(-1) == labels).double().mean(1)
+    return [
+        {
+            "task": task,
+            "loss": name,
+            "option": float(value),
+            "seed": seed,
+            "accuracy": accuracy[i].item(),
+            "mean_radius": mean[i].item(),
+            "radius": radius,
+            "certified_accuracy": at[i].item(),
+        }
+        for i, ((name, _, value), seed) in enumerate(replicas)
+    ]
+
+
+def run_moons(*, seeds: Sequence[int], steps: int) -> list[dict[str, Any]]:
+    """Two moons with noise .15: 200 training points, 1000 test points."""
+    from sklearn.datasets import make_moons
+
+    x, y = make_moons(1200, noise=0.15, random_state=0)
+    x, y = torch.from_numpy(x).float(), torch.from_numpy(y)
+    stack, replicas = _fit_classifiers(
+        x[:200],
+        y[:200],
+        sizes=[2, 64, 64, 2],
+        choices=[("cross_entropy_temperature", "tau", tau) for tau in (1, 4, 16, 64, 256)],
+        seeds=seeds,
+        steps=steps,
+        batch_size=100,
+    )
+    return _certify("moons", stack, replicas, x[200:], y[200:], 0.1)
+
+
+def run_fashion(*, seeds: Sequence[int], steps: int, num_train: int) -> list[dict[str, Any]]:
+    """Fashion-MNIST with pixels in [0, 1], 784-64-10; certified at l2 radius .1."""
+    data = names.resolve("datasets", "fashion_mnist").load(
+        num_train=num_train, num_test=1000, normalise="none"
+    )
+    train, test = (torch.from_numpy(x).flatten(1) for x in (data.train_inputs, data.test_inputs))
+    stack, replicas = _fit_classifiers(
+        train,
+        torch.from_numpy(data.train_labels),
+        sizes=[784, 64, 10],
+        choices=FASHION_LOSSES,
+        seeds=seeds,
+        steps=steps,
+        batch_size=128,
+    )
+    return _certify("fashion_mnist", stack, replicas, test, torch.from_numpy(data.test_labels), 0.1)
+
+
+def run(
+    *,
+    seeds: Sequence[int] = (0, 1, 2),
+    taus: Sequence[float] = TAUS,
+    steps: int = 300,
+    num_train: int = 5000,
+    fashion: bool = True,
+) -> pd.DataFrame:
+    """Rows of the mixture, the moons and Fashion-MNIST (left out if ``fashion`` is false)."""
+    rows = run_mixture(taus=taus, seeds=seeds, steps=steps)
+    rows += run_moons(seeds=seeds, steps=steps)
+    if fashion:
+        rows += run_fashion(seeds=seeds[:1], steps=steps, num_train=num_train)
+    return pd.DataFrame(rows)
+
+
+def draw(frame: pd.DataFrame) -> Figure:
+    """Mixture over tau; accuracy against radius; accuracy against certified accuracy."""
+    figure, (left, middle, right) = panels(3)
+    mixed = frame[frame["task"] == "mixture"].groupby("option")
+    for i, column in enumerate(("accuracy", "mean_radius")):
+        label = column.replace("_", " ")
+        left.plot(list(mixed.groups), mixed[column].median(), label=label, **look(i))
+    left.set_xscale("log")
+    left.set_xlabel("temperature tau")
+    left.set_title("mixture on the line")
+    moons = frame[frame["task"] == "moons"]
+    middle.plot(moons["mean_radius"], moons["accuracy"], linestyle="", **look(0))
+    middle.set_xlabel("mean certified radius")
+    middle.set_ylabel("test accuracy")
+    middle.set_title("two moons")
+    for i, (loss, part) in enumerate(
+        frame[frame["task"] == "fashion_mnist"].groupby("loss", sort=False)
+    ):
+        name = loss.replace("_", " ")
+        right.plot(part["certified_accuracy"], part["accuracy"], label=name, **look(i + 2))
+    right.set_xlabel("certified accuracy, radius 0.1")
+    right.set_ylabel("test accuracy")
+    right.set_title("Fashion-MNIST")
+    handles = [axis.get_legend_handles_labels() for axis in (left, right)]
+    for handle, label in zip(*handles[1], strict=True):
+        left.plot([], [], color=handle.get_color(), marker=handle.get_marker(), label=label)
+    key_of(figure, left)
+    return figure
