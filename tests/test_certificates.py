@@ -4,12 +4,13 @@ import math
 
 import pytest
 import torch
+from torch import nn
+
 from lipdescent import attacks, certificates
 from lipdescent.bounds import NotApplicable
 from lipdescent.bounds.upper_layer_product import layer_product
 from lipdescent.certificates import CertificateViolation
 from lipdescent.stacking import ModelStack
-from torch import nn
 
 
 def stack_of(*weights):
@@ -64,7 +65,9 @@ def test_pgd_is_exact_for_linear_classifiers(norm):
     x = torch.randn(40, 5, generator=generator, dtype=torch.float64)
     y = torch.arange(40) % 2
     margin = (x @ weights.T).T * (1 - 2 * y)
-    distance = margin / torch.linalg.vector_norm(weights, ord=2 if norm == "l2" else 1, dim=1)[:, None]
+    distance = (
+        margin / torch.linalg.vector_norm(weights, ord=2 if norm == "l2" else 1, dim=1)[:, None]
+    )
     radii = [0.1, 0.4, 1.0]
     found = attacks.robust(stack, x, y, radii=radii, norm=norm, seed=0)
     for i, radius in enumerate(radii):

@@ -6,6 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.func import vmap
+
 from lipdescent.architectures import bilipschitz_resnet, lipschitz_cnn, lipschitz_mlp
 from lipdescent.bounds.upper_layer_product import layer_product
 from lipdescent.constrained import constraints, norms
@@ -22,7 +24,6 @@ from lipdescent.losses import cross_entropy
 from lipdescent.stacked_autograd import StackedAutograd
 from lipdescent.stacking import ModelStack
 from lipdescent.training import initial_stack
-from torch.func import vmap
 
 COMMON = settings(deadline=None, derandomize=True, max_examples=20)
 
@@ -312,9 +313,7 @@ def test_after_every_step_the_norm_is_certified_and_eval_uses_the_new_weights(na
         found = plain(now)
         assert (layer_product(found) <= 1).all()
         after = now(inputs[0])
-        torch.testing.assert_close(
-            found(inputs[0].double()), after.double(), rtol=1e-4, atol=1e-5
-        )
+        torch.testing.assert_close(found(inputs[0].double()), after.double(), rtol=1e-4, atol=1e-5)
         assert not torch.allclose(before, after)
         before = after
 

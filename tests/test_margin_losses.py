@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from lipdescent import losses
 
 LOGITS = torch.tensor([[1.0, -0.5, 0.25], [0.1, 0.3, 0.2]], dtype=torch.float64)

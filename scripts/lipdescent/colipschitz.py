@@ -1,0 +1,192 @@
+"""Lower (co-)Lipschitz quantities: how far a feature map can bring two inputs together.
+
+f is (l, L)-bi-Lipschitz if l |x - x'| <= |f(x) - f(x')| <= L |x - x'| (Smith et al. 2021, arXiv
+2106.02469). Everything measured on data is an upper bound on l; only :func:`low_band_bound` and
+:func:`circular_gains` are guarantees.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lipdescent.bounds._jacobian import one_model, rows
+from lipdescent.stacking import ModelStack
+
+TRANSFORMS = ("dft", "dct")
+
+
+def jacobians(stack: ModelStack, points: Tensor) -> Tensor:
+    """Jacobians of the first model at (n, *input_shape): float64 (n, outputs, inputs)."""
+    points = points.double()
+    function = one_model(stack)
+    return rows(function, points, function(points[:1]).shape[1])
+
+
+def band_basis(length: int, frequencies: Sequence[int], *, transform: str = "dft") -> Tensor:
+    """Orthonormal basis of a frequency band of real signals: float64 (length, dimension).
+
+    "dft": cosine and sine of each integer frequency 0 .. length / 2; "dct": the DCT-II vectors
+    0 .. length - 1.
+
+    Raises
+    ------
+    ValueError
+        For an unknown transform or frequency.
+    """
+    if transform not in TRANSFORMS:
+        raise ValueError(f"transform {transform!r}: allowed are {', '.join(TRANSFORMS)}")
+    most = length // 2 if transform == "dft" else length - 1
+    if not frequencies or min(frequencies) < 0 or max(frequencies) > most:
+        raise ValueError(
+            f"frequencies = {list(frequencies)}: allowed are 0 to {most}, at least one"
+        )
+    place = torch.arange(length, dtype=torch.float64)
+    vectors = []
+    for k in frequencies:
+        if transform == "dct":
+            vectors.append(torch.cos(math.pi * k * (place + 0.5) / length))
+            continue
+        vectors.append(torch.cos(2 * math.pi * k * place / length))
+        if 0 < 2 * k < length:
+            vectors.append(torch.sin(2 * math.pi * k * place / length))
+    return torch.nn.functional.normalize(torch.stack(vectors, 1), dim=0)
+
+
+def band_singular_values(jacobian: Tensor, basis: Tensor | None = None) -> Tensor:
+    """Singular values of Jacobians (n, outputs, inputs) on a subspace: (n, dimension), descending.
+
+    A dimension that exceeds the outputs' number has singular values of 0, which count: they are
+    the directions the map cannot see.
+    """
+    matrix = jacobian if basis is None else jacobian @ basis.to(jacobian)
+    values = torch.linalg.svdvals(matrix)
+    missing = matrix.shape[-1] - values.shape[-1]
+    return torch.nn.functional.pad(values, (0, max(0, missing)))
+
+
+def distance_ratios(stack: ModelStack, points: Tensor, *, basis: Tensor | None = None) -> Tensor:
+    """|f(x) - f(x')| / |x - x'| over all pairs of points (n, d): float64 (num_models, pairs).
+
+    With a ``basis`` the points are projected onto its span first.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two distinct points.
+    """
+    points = points.double()
+    if basis is not None:
+        flat = points.flatten(1)
+        points = (flat @ basis @ basis.T).view_as(points)
+    inputs = torch.nn.functional.pdist(points.flatten(1))
+    if not bool((inputs > 0).any()):
+        raise ValueError(f"{len(points)} points: allowed are at least two distinct ones")
+    outputs = stack.to(dtype=torch.float64)(points).flatten(2)
+    found = torch.stack([torch.nn.functional.pdist(y) for y in outputs])
+    return (found / inputs)[:, inputs > 0]
+
+
+def circular_gains(kernel: Tensor, length: int) -> Tensor:
+    """Singular values of a circular convolution at each frequency 0 .. length - 1.
+
+    Parameters
+    ----------
+    kernel : (out, in, taps), centred as ``nn.Conv1d`` with padding (taps - 1) / 2.
+
+    Returns
+    -------
+    complex128 symbols (length, out, in): the network's map of the k-th Fourier coefficients.
+    """
+    taps = kernel.shape[-1]
+    place = torch.arange(taps, dtype=torch.float64) - (taps - 1) // 2
+    angle = 2 * math.pi / length * torch.arange(length, dtype=torch.float64)[:, None] * place
+    wave = torch.polar(torch.ones_like(angle), angle)
+    return torch.einsum("ft,oit->foi", wave, kernel.to(wave))
+
+
+def low_band_bound(branch_constants: Sequence[float]) -> float:
+    """l in |P(f(x) - f(x'))| >= l |x - x'| for x - x' in the low band, at least 0.
+
+    For a residual network x + g_i(x) of one resolution with branch constants k_i it holds that
+    f(x) - f(x') = (x - x') + r with |r| <= prod(1 + k_i) - 1 times |x - x'|, so the low-pass P,
+    an orthogonal projection that leaves x - x' alone, gives l = 2 - prod(1 + k_i).
+    """
+    for k in branch_constants:
+        if not k >= 0:
+            raise ValueError(f"branch constant {k}: allowed are numbers >= 0")
+    return max(0.0, 2 - math.prod(1 + k for k in branch_constants))
+
+
+@dataclass(frozen=True)
+class CounterExample:
+    """Two inputs that a map brings together.
+
+    Attributes
+    ----------
+    start : (d,), one of them; ``start + direction`` is the other.
+    ratio : |f(start + direction) - f(start)| / |direction|.
+    infinitesimal : |J v| for the unit singular vector v of J's smallest singular value.
+    """
+
+    start: Tensor
+    direction: Tensor
+    ratio: float
+    infinitesimal: float
+
+
+def counter_example(
+    stack: ModelStack, start: Tensor, *, radius: float, steps: int = 200, step_size: float = 0.05
+) -> CounterExample:
+    """Search an input at distance ``radius`` from ``start`` that the first model cannot tell apart.
+
+    The right singular vector of the Jacobian's smallest singular value (its null space where there
+    are fewer outputs than inputs), then Riemannian gradient descent of the ratio on the sphere.
+
+    Raises
+    ------
+    ValueError
+        If ``radius`` is not positive.
+    """
+    if not radius > 0:
+        raise ValueError(f"radius = {radius}: allowed are positive numbers")
+    function, start = one_model(stack), start.double()
+    jacobian = jacobians(stack, start[None])[0]
+    unit = torch.linalg.svd(jacobian, full_matrices=True).Vh[-1]
+    infinitesimal = (jacobian @ unit).norm().item()
+    base = function(start[None]).detach()
+    best, best_ratio = unit, math.inf
+    for i in range(steps + 1):
+        leaf = unit.detach().requires_grad_()
+        with torch.enable_grad():
+            moved = function((start + radius * leaf.view_as(start))[None])
+            ratio = (moved - base).norm() / radius
+            (gradient,) = torch.autograd.grad(ratio, leaf)
+        if ratio.item() < best_ratio:
+            best, best_ratio = unit, ratio.item()
+        tangent = gradient - (gradient @ unit) * unit
+        size = tangent.norm()
+        if size == 0:
+            break
+        step = step_size * (1 + math.cos(math.pi * i / (steps + 1))) / 2
+        unit = torch.nn.functional.normalize(unit - step * tangent / size, dim=0)
+    direction = (radius * best).view_as(start)
+    return CounterExample(start, direction, best_ratio, infinitesimal)
+
+
+def energy_per_frequency(direction: Tensor, *, transform: str = "dft") -> Tensor:
+    """Share of |d|^2 at each frequency of a signal (length,): sums to 1.
+
+    "dft": frequencies 0 .. length / 2; "dct": 0 .. length - 1.
+    """
+    length = len(direction)
+    count = length // 2 + 1 if transform == "dft" else length
+    shares = [
+        (band_basis(length, [k], transform=transform).T @ direction.double()).square().sum()
+        for k in range(count)
+    ]
+    return torch.stack(shares) / direction.double().square().sum()
