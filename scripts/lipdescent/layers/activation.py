@@ -65,9 +65,9 @@ def _softplus(module: nn.Module, state: State) -> tuple[float, float]:
 
 def _gelu(module: nn.Module, state: State) -> tuple[float, float]:
     """Extrema of Phi(x) + x phi(x) at +-sqrt 2, or those of the tanh form."""
-    exact = module.approximate == "none"
-    high = 1.1289041451851548 if exact else 1.1289930686587718
-    return _rounded(1 - high, high)(module, state)
+    if module.approximate == "none":
+        return _rounded(-0.12890414518515480, 1.1289041451851548)(module, state)
+    return _rounded(-0.12899306865877178, 1.1289930686587718)(module, state)
 
 
 def _threshold(module: nn.Module, state: State) -> tuple[float, float]:
@@ -102,7 +102,8 @@ SLOPES: dict[type[nn.Module], Slopes] = {
     nn.SiLU: _rounded(-0.09983932012886692, 1.0998393201288669),
     nn.Mish: _rounded(-0.11252612238946256, 1.0884981612517279),
     nn.Hardswish: _fixed(-0.5, 1.5),
-    nn.Hardsigmoid: _fixed(0.0, _up(1 / 6)),
+    # 1/6, but torch's derivative is 1/6 in float32, a little more.
+    nn.Hardsigmoid: _rounded(0.0, 0.16666667163372042),
     nn.Sigmoid: _fixed(0.0, 0.25),
     nn.Tanh: _fixed(0.0, 1.0),
     nn.Softplus: _softplus,

@@ -1,0 +1,231 @@
+"""The bracket of one network: the table, its order, and what is refused."""
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn.utils import parametrizations
+
+from lipdescent import bounds, names
+from lipdescent.bracket import best, bracket, check_order
+from lipdescent.layers import Residual
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "bracket.py"
+LAYER_BOUNDS = ["lower_jacobian", "upper_layer_product", "upper_block_lipsdp"]
+
+
+def network():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        branch = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), nn.Conv2d(3, 2, 1))
+        return nn.Sequential(
+            nn.Conv2d(1, 2, 3), Residual(branch), nn.MaxPool2d(3, 2), nn.Flatten(), nn.Linear(8, 2)
+        ).eval()
+
+
+def points(n=5, shape=(1, 7, 7)):
+    return torch.randn(n, *shape, generator=torch.Generator().manual_seed(0))
+
+
+def small():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        return nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
+
+
+def test_the_table_has_every_bound_in_order(random_state_untouched):
+    frame = bounds.bracket(network(), (1, 7, 7), data=points(), methods=LAYER_BOUNDS)
+    assert list(frame.columns[:6]) == [
+        "quantity", "direction", "norm", "value", "status", "seconds"
+    ]  # fmt: skip
+    values = frame.set_index("quantity").value
+    lower, upper = best(frame)
+    assert lower == values["lower_jacobian"] > 0
+    assert lower <= upper == values["upper_block_lipsdp"] <= values["upper_layer_product"]
+    assert set(frame.status) == {"ok"}
+    assert (frame.seconds > 0).all()
+
+
+def test_all_methods_on_a_small_network():
+    frame = bracket(small(), (3,), data={"train": points(6, (3,)), "test": points(4, (3,))})
+    assert set(frame.status) <= {"ok", "not_applicable"}
+    known = set(names.known("bounds"))
+    assert known & set(frame.quantity) >= {"upper_lipsdp", "upper_layer_product"}
+    assert set(frame[frame.quantity == "lower_jacobian"].split) == {"train", "test"}
+    assert frame[frame.status == "not_applicable"].reason.str.len().gt(0).all()
+    assert frame[frame.status == "ok"].value.notna().all()
+    lower, upper = best(frame)
+    assert 0 < lower <= upper
+
+
+@pytest.mark.parametrize("norm", ["l1", "linf"])
+def test_other_norms(norm):
+    frame = bracket(network(), (1, 7, 7), norm=norm, data=points(), methods=LAYER_BOUNDS)
+    rows = frame.set_index("quantity")
+    assert rows.status["upper_block_lipsdp"] == "not_applicable"
+    assert rows.reason["upper_block_lipsdp"] == "exists in l2"
+    lower, upper = best(frame)
+    assert 0 < lower <= upper
+
+
+def test_without_data_lower_bounds_on_data_say_what_they_need():
+    frame = bracket(network(), (1, 7, 7), methods=LAYER_BOUNDS)
+    row = frame.set_index("quantity").loc["lower_jacobian"]
+    assert row.status == "not_applicable"
+    assert row.reason.startswith("needs data")
+    assert math.isnan(best(frame)[0])
+
+
+def test_attention_is_not_applicable_for_upper_bounds():
+    layer = nn.TransformerEncoderLayer(4, 1, 8, batch_first=True, dropout=0.0)
+    frame = bracket(nn.Sequential(layer).eval(), (3, 4), methods=["upper_layer_product"])
+    assert list(frame.status) == ["not_applicable"]
+    assert "attention" in frame.reason[0]
+
+
+def test_a_lower_bound_above_an_upper_one_is_an_error():
+    rows = [("lower_x", "lower", 2.0), ("upper_y", "upper", 1.0), ("upper_local", "upper", 0.5)]
+    frame = pd.DataFrame(rows, columns=["quantity", "direction", "value"]).assign(status="ok")
+    with pytest.raises(RuntimeError, match=r"lower_x = 2\.0 exceeds upper_y = 1\.0"):
+        check_order(frame)
+    check_order(frame[frame.quantity != "upper_y"])  # a local bound is no bound of the constant
+
+
+def shared():
+    layer = nn.Linear(3, 3)
+    return nn.Sequential(layer, layer)
+
+
+def with_nan():
+    net = small()
+    net[0].weight.data[0, 0] = math.nan
+    return net
+
+
+def with_hook():
+    net = small()
+    net[0].register_forward_pre_hook(lambda module, inputs: inputs)
+    return net
+
+
+@pytest.mark.parametrize(
+    ("build", "match"),
+    [
+        (with_nan, r"0\.weight of model 0: contains NaN or inf"),
+        (lambda: small().train(), "train mode"),
+        (lambda: nn.Sequential(parametrizations.weight_norm(nn.Linear(3, 3))), "parametrised"),
+        (shared, "shared"),
+        (with_hook, "hooks"),
+        (lambda: nn.Sequential(nn.Linear(4, 3)), r"0 \(Linear\) does not take .* \(3,\)"),
+        (lambda: nn.Sequential(nn.ReLU()), "no parameters"),
+    ],
+)
+def test_bad_networks_are_errors(build, match):
+    net = build()
+    net = net if match == "train mode" else net.eval()
+    with pytest.raises(ValueError, match=match):
+        bracket(net, (3,), methods=["upper_layer_product"])
+
+
+def test_functional_code_is_an_error():
+    class Mine(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(3, 3)
+
+        def forward(self, x):
+            return torch.relu(self.linear(x))
+
+    with pytest.raises(TypeError, match=r"the network: unknown module .*Mine"):
+        bracket(Mine().eval(), (3,))
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "match"),
+    [
+        (torch.zeros(0, 3), ValueError, "no points"),
+        (torch.zeros(5, 4), ValueError, r"shape \(5, 4\), expected \(n, 3\)"),
+        (torch.zeros(5, 3, dtype=torch.uint8), TypeError, "uint8"),
+        ({"train": torch.full((2, 3), math.inf)}, ValueError, "data 'train': contains NaN or inf"),
+    ],
+)
+def test_bad_data_are_errors(data, error, match):
+    with pytest.raises(error, match=match):
+        bracket(small(), (3,), data=data, methods=["lower_jacobian"])
+
+
+def test_bad_arguments_are_errors():
+    with pytest.raises(ValueError, match="norm 'l3': allowed are l2, linf, l1"):
+        bracket(small(), (3,), norm="l3")
+    with pytest.raises(ValueError, match="unknown bound 'upper_x'"):
+        bracket(small(), (3,), methods=["upper_x"])
+    with pytest.raises(ValueError, match="input_shape"):
+        bracket(small(), (0,))
+    with pytest.raises(TypeError, match="model: str"):
+        bracket("resnet", (3,))
+
+
+MODEL = """
+import torch
+from torch import nn
+from helper import WIDTH
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(WIDTH, WIDTH, 3, padding=1)
+
+    def forward(self, x):
+        return torch.relu(x + self.conv(x))
+
+    def lipschitz_structure(self):
+        from lipdescent.layers import chain, residual
+        return chain(residual(self.conv), nn.ReLU())
+
+def net():
+    return nn.Sequential(nn.Conv2d(1, WIDTH, 3), Block(), nn.Flatten(), nn.Linear(50, 3))
+"""
+
+
+def test_the_command_in_a_fresh_directory(tmp_path):
+    (tmp_path / "helper.py").write_text("WIDTH = 2\n")
+    (tmp_path / "mine.py").write_text(MODEL)
+    sys.path.insert(0, str(tmp_path))
+    try:
+        import mine
+    finally:
+        sys.path.remove(str(tmp_path))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = mine.net().eval()
+    save_file(net.state_dict(), tmp_path / "w.safetensors")
+    np.savez(tmp_path / "x.npz", train_inputs=points(4).numpy(), train_labels=np.arange(4))
+    command = [sys.executable, str(SCRIPT), "--model", "mine.py:net", "--input-shape", "1,7,7"]
+    command += [
+        "--weights",
+        "w.safetensors",
+        "--data",
+        "x.npz",
+        "--methods",
+        ",".join(LAYER_BOUNDS),
+    ]
+    options = {"cwd": tmp_path, "capture_output": True, "text": True}
+    options["env"] = {**os.environ, "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(command, **options)
+    assert run.returncode == 0, run.stderr
+    frame = bracket(net, (1, 7, 7), data={"train": points(4)}, methods=LAYER_BOUNDS)
+    lower, upper = best(frame)
+    assert f"best bracket (l2): {lower:.7g} <= L <= {upper:.7g}" in run.stdout
+    assert f"ratio {upper / lower:.4g}" in run.stdout
+    broken = [*command[:-4], "--data", "helper.py"]
+    run = subprocess.run(broken, **options)
+    assert run.returncode != 0
+    assert "error: --data helper.py: not a readable npz file" in run.stderr

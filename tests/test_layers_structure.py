@@ -1,0 +1,331 @@
+"""How layers are put together: walking networks, folding, and what is refused."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrizations
+
+from lipdescent import layers
+from lipdescent.bounds import NotApplicable
+from lipdescent.layers import chain, concat, residual
+from lipdescent.layers.walker import layers as leaves
+from lipdescent.stacking import ModelStack
+
+ORDER = {"l1": 1, "l2": 2, "linf": math.inf}
+
+
+def make(build, seed=0):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = build().double()
+        for name, buffer in module.named_buffers():
+            if "running" in name:
+                buffer.copy_(torch.rand_like(buffer) + 0.5)
+        for name, parameter in module.named_parameters():
+            if parameter.ndim == 1:
+                parameter.data.normal_()
+            del name
+    return module.eval()
+
+
+def upper(module, shape, norm="l2"):
+    stack = ModelStack.from_modules([module], shape)
+    return float(layers.bound(layers.trace(stack), stack, norm=norm))
+
+
+def jacobian_norm(module, shape, norm, *, points=4):
+    x = torch.randn(points, *shape, generator=torch.Generator().manual_seed(3)).double()
+    norms = []
+    for p in x:
+        j = torch.autograd.functional.jacobian(module, p[None])
+        j = j.reshape(-1, math.prod(shape))
+        norms.append(float(torch.linalg.matrix_norm(j, ORDER[norm])))
+    return max(norms)
+
+
+class Block(nn.Module):
+    """A user's block: functional ReLU, skip connection."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x):
+        return F.relu(x + self.norm(self.conv(x)))
+
+    def lipschitz_structure(self):
+        return chain(residual(chain(self.conv, self.norm)), nn.ReLU())
+
+
+class TwoBranches(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 3), nn.Linear(4, 5)
+
+    def forward(self, x):
+        return torch.cat([torch.tanh(self.a(x)), self.b(x)], 1)
+
+    def lipschitz_structure(self):
+        return concat(chain(self.a, nn.Tanh()), self.b)
+
+
+NETWORKS = {
+    "mlp": (lambda: nn.Sequential(nn.Linear(5, 7), nn.GELU(), nn.Linear(7, 3)), (5,)),
+    "scalar": (lambda: nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 1)), (5,)),
+    "nested": (
+        lambda: nn.Sequential(
+            nn.Sequential(nn.Linear(5, 7), nn.Sequential(nn.ReLU(), nn.Linear(7, 2))),
+            nn.Sequential(nn.ReLU(), nn.Linear(2, 3)),
+        ),
+        (5,),
+    ),
+    "residual": (
+        lambda: nn.Sequential(
+            layers.Residual(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))),
+            layers.Residual(nn.Linear(4, 2), nn.Linear(4, 2)),
+        ),
+        (4,),
+    ),
+    "user's block": (
+        lambda: nn.Sequential(
+            nn.Conv2d(2, 3, 3),
+            nn.BatchNorm2d(3),
+            nn.ReLU(),
+            Block(3),
+            nn.Flatten(),
+            nn.Linear(27, 2),
+        ),
+        (2, 5, 5),
+    ),
+    "concat": (TwoBranches, (4,)),
+    "cnn": (
+        lambda: nn.Sequential(
+            nn.Conv2d(1, 3, 3, padding=1),
+            nn.SiLU(),
+            nn.MaxPool2d(3, 2),
+            nn.Conv2d(3, 4, 3),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Dropout(),
+            nn.Linear(4, 3),
+            nn.LogSoftmax(1),
+        ),
+        (1, 8, 8),
+    ),
+}
+
+
+@pytest.mark.parametrize("norm", ORDER)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_bound_is_above_every_jacobian(name, norm):
+    build, shape = NETWORKS[name]
+    module = make(build)
+    assert upper(module, shape, norm) >= jacobian_norm(module, shape, norm)
+
+
+@pytest.mark.parametrize("norm", ORDER)
+def test_chains_sums_and_concatenations(norm):
+    a, b = make(lambda: nn.Linear(4, 3)), make(lambda: nn.Linear(4, 3), 1)
+    size = {m: float(torch.linalg.matrix_norm(m.weight.detach(), ORDER[norm])) for m in (a, b)}
+
+    class Both(nn.Module):
+        def __init__(self, how):
+            super().__init__()
+            self.a, self.b, self.how = a, b, how
+
+        def forward(self, x):
+            y = [self.a(x), self.b(x)]
+            return y[0] + y[1] if self.how is layers.add else torch.cat(y, 1)
+
+        def lipschitz_structure(self):
+            return self.how(self.a, self.b)
+
+    x, y = size.values()
+    expected = {"l1": x + y, "l2": math.hypot(x, y), "linf": max(x, y)}[norm]
+    assert upper(Both(concat).eval(), (4,), norm) == pytest.approx(expected, rel=1e-12)
+    assert upper(Both(layers.add).eval(), (4,), norm) == pytest.approx(x + y, rel=1e-12)
+    square = make(lambda: nn.Linear(4, 4))
+    alone = float(torch.linalg.matrix_norm(square.weight.detach(), ORDER[norm]))
+    twice = nn.Sequential(square, nn.Sequential(nn.Sequential(nn.ReLU()), a)).eval()
+    assert upper(twice, (4,), norm) == pytest.approx(alone * x, rel=1e-12)
+    skip = layers.Residual(square).eval()
+    assert upper(skip, (4,), norm) == pytest.approx(1 + alone, rel=1e-12)
+
+
+@pytest.mark.parametrize("norm", ORDER)
+@pytest.mark.parametrize(
+    ("build", "shape"),
+    [
+        (lambda: [nn.Linear(5, 4), nn.BatchNorm1d(4)], (5,)),
+        (lambda: [nn.Conv2d(2, 4, 3, groups=2), nn.BatchNorm2d(4)], (2, 6, 5)),
+        (lambda: [nn.ConvTranspose2d(4, 6, 3, groups=2), nn.BatchNorm2d(6)], (4, 3, 3)),
+        (lambda: [nn.Conv1d(2, 3, 3, stride=2), nn.BatchNorm1d(3)], (2, 9)),
+    ],
+)
+def test_batch_norm_is_folded_into_the_weights_before_it(build, shape, norm):
+    module = make(lambda: nn.Sequential(*build()))
+    assert next(iter(leaves(layers.trace(ModelStack.from_modules([module], shape))))).scale
+    size = math.prod(shape)
+    unit = torch.eye(size, dtype=torch.float64).reshape(size, *shape)
+    with torch.no_grad():
+        matrix = (module(unit) - module(torch.zeros_like(unit[:1]))).flatten(1).T
+    truth = float(torch.linalg.matrix_norm(matrix, ORDER[norm]))
+    assert truth * (1 - 1e-14) <= upper(module, shape, norm) <= truth * (1 + 1e-9)
+
+
+def test_batch_norm_along_another_axis_is_not_folded():
+    module = make(lambda: nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(3)))
+    found = list(leaves(layers.trace(ModelStack.from_modules([module], (3, 5)))))
+    assert [type(leaf.module) for leaf in found] == [nn.Linear, nn.BatchNorm1d]
+    assert upper(module, (3, 5)) >= jacobian_norm(module, (3, 5), "l2")
+
+
+def torchvision_net(name):
+    resnet = pytest.importorskip("torchvision.models.resnet")
+    if name == "basic":
+        return make(lambda: resnet.BasicBlock(3, 3)), (3, 4, 4)
+    down = lambda: nn.Sequential(nn.Conv2d(3, 4, 1, 2), nn.BatchNorm2d(4))  # noqa: E731
+    if name == "bottleneck":
+        return make(lambda: resnet.Bottleneck(3, 1, 2, down())), (3, 4, 4)
+    net = resnet.ResNet(resnet.BasicBlock, [1, 1, 1, 1], num_classes=4)
+    return make(lambda: net), (3, 16, 16)
+
+
+@pytest.mark.parametrize("name", ["basic", "bottleneck", "resnet"])
+def test_torchvision_residual_networks(name):
+    module, shape = torchvision_net(name)
+    value = upper(module, shape)
+    assert math.isfinite(value)
+    assert value >= jacobian_norm(module, shape, "l2", points=1)
+    if name == "basic":  # not counted as 1, and the skip connection is added
+        branch = nn.Sequential(module.conv1, module.bn1, module.relu, module.conv2, module.bn2)
+        assert value == pytest.approx(1 + upper(branch, shape), rel=1e-12)
+    if name == "resnet":
+        stack = ModelStack.from_modules([module], shape)
+        pool = next(leaf for leaf in leaves(layers.trace(stack)) if leaf.path == "maxpool")
+        found = layers.constant(
+            pool.module, {}, input_shape=(64, 8, 8), output_shape=(64, 4, 4), norm="l2"
+        )
+        assert found == 2.0
+
+
+class Hidden(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.inner(3 * x)
+
+
+class Wrong(Hidden):
+    def lipschitz_structure(self):
+        return chain(self.inner)
+
+
+class Foreign(Hidden):
+    def lipschitz_structure(self):
+        return chain(nn.Linear(4, 4))
+
+
+class Mixing(nn.Module):
+    def forward(self, x):
+        return x - x.mean(0)
+
+
+def refuse(module, shape, error, match):
+    with pytest.raises(error, match=match):
+        upper(module, shape)
+
+
+def test_what_the_walker_cannot_see_is_an_error():
+    hidden = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.ReLU(), Hidden())).eval()
+    refuse(hidden, (4,), TypeError, r"1\.1: unknown module .*Hidden")
+    refuse(nn.Sequential(Wrong()).eval(), (4,), ValueError, "forward.. differ")
+    refuse(Foreign().eval(), (4,), ValueError, "no submodule")
+
+    class Subclass(nn.Linear):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    refuse(nn.Sequential(Subclass(4, 4)).eval(), (4,), TypeError, "0: unknown module .*Subclass")
+
+    class Longer(nn.Sequential):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    refuse(Longer(nn.Linear(4, 4)).eval(), (4,), TypeError, "the network: unknown module .*Longer")
+
+    class Filled(nn.Sequential):
+        def __init__(self):
+            super().__init__(nn.Linear(4, 4))
+
+    assert upper(Filled().eval(), (4,)) > 0
+    replaced = nn.Sequential(nn.Linear(4, 4)).eval()
+    replaced[0].forward = lambda x: 2 * x
+    refuse(replaced, (4,), ValueError, "forward was replaced")
+
+
+def test_weights_that_are_not_what_the_forward_pass_uses_are_an_error():
+    shared = nn.Linear(4, 4)
+    refuse(nn.Sequential(shared, nn.ReLU(), shared).eval(), (4,), ValueError, "shared with 0")
+    tied = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)).eval()
+    tied[1].weight = tied[0].weight
+    refuse(tied, (4,), ValueError, r"1\.weight is shared with 0\.weight")
+    spectral = nn.Sequential(parametrizations.spectral_norm(nn.Linear(4, 4))).eval()
+    refuse(spectral, (4,), ValueError, "parametrised")
+    hooked = nn.Sequential(nn.Linear(4, 4)).eval()
+    hooked[0].register_forward_hook(lambda module, inputs, output: 2 * output)
+    refuse(hooked, (4,), ValueError, "hooks")
+    activation = nn.ReLU()
+    reused = nn.Sequential(nn.Linear(4, 4), activation, nn.Linear(4, 4), activation).eval()
+    assert upper(reused, (4,)) > 0  # no weights: nothing is shared
+
+
+def test_modes_weights_and_shapes_are_checked():
+    module = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)).eval()
+    stack = ModelStack.from_modules([module, module], (4,))
+    module[1].train()
+    with pytest.raises(ValueError, match=r"1 \(BatchNorm1d\) is in train mode"):
+        layers.trace(stack)
+    module.eval()
+    refuse(module, (5,), ValueError, r"0 \(Linear\) does not take an input of shape \(5,\)")
+    for bad in (math.nan, math.inf):
+        stack.state["0.weight"][1, 2, 3] = bad
+        with pytest.raises(ValueError, match=r"0\.weight of model 1: contains NaN or inf"):
+            layers.trace(stack)
+    softmax = nn.Sequential(nn.Linear(4, 4), nn.Softmax(0)).eval()
+    refuse(softmax, (4,), ValueError, "examples of a batch influence each other")
+    pool = nn.Sequential(nn.Conv1d(1, 1, 1), nn.MaxPool1d(2, return_indices=True)).eval()
+    refuse(pool, (1, 4), ValueError, "returns a tuple")
+    refuse(nn.Sequential(nn.ReLU()), (4,), ValueError, "no parameters")
+
+
+def test_attention_is_not_applicable():
+    encoder = nn.TransformerEncoderLayer(4, 1, 8, batch_first=True)
+    refuse(nn.Sequential(encoder).eval(), (3, 4), NotApplicable, "0.*Kim et al. 2021")
+    vit = pytest.importorskip("lipdescent.architectures.vit")
+    module = make(lambda: vit.build(4, input_shape=(1, 8, 8), num_classes=2, patch=4, blocks=1))
+    refuse(module, (1, 8, 8), NotApplicable, "attention is not globally Lipschitz")
+
+
+def test_a_structure_may_say_that_there_is_no_constant():
+    class Square(nn.Module):
+        def forward(self, x):
+            return x * x
+
+        def lipschitz_structure(self):
+            raise NotApplicable("a square grows without limit")
+
+    refuse(nn.Sequential(nn.Linear(2, 2), Square()).eval(), (2,), NotApplicable, "square grows")
+
+
+def test_tracing_leaves_module_and_random_state_alone(random_state_untouched):
+    module = make(NETWORKS["user's block"][0])
+    before = {name: t.clone() for name, t in module.state_dict().items()}
+    assert upper(module, (2, 5, 5)) > 0
+    assert all(torch.equal(before[name], t) for name, t in module.state_dict().items())
