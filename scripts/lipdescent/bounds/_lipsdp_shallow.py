@@ -38,6 +38,7 @@ from ._slopes import Interval, recentred
 _TOP = 9  # eigenvectors in the Hessian: few more than an optimal X usually has (1 to 8)
 _CG_STEPS, _CG_TOLERANCE = 6, 0.1  # the latter on the squared preconditioned residual
 _SHRINK, _FIRST = 0.3, 0.1  # of mu N / lambda_max
+_NEAR = 100.0  # mu shrinks once the squared Newton decrement is below this many mu
 _ENTRIES = 2**22  # of the largest temporary, per chunk of models
 
 
@@ -309,7 +310,11 @@ def minimise(
         lowest[lower], best[lower] = value[value < lowest[alive]], new.theta[value < lowest[alive]]
         last = (2 * tolerance / size * lowest[alive]).clamp_min(floor)
         done = ((point.mu <= last * 1.001) & centred) | (length == 0)
-        mu = torch.where((length >= 0.5) | centred, torch.maximum(_SHRINK * new.mu, last), new.mu)
+        mu = torch.where(
+            ((length >= 0.5) & (-slope < _NEAR * point.mu)) | centred,
+            torch.maximum(_SHRINK * new.mu, last),
+            new.mu,
+        )
         point = _Point(*new[:3], mu, *_barrier(new.values, mu))
         if done.any():
             keep = (~done).nonzero().flatten()
