@@ -16,6 +16,7 @@ from torch.func import functional_call, vmap
 
 from lipdescent.architectures._blocks import Residual
 from lipdescent.stacked_convolution import convolve, max_pool
+from lipdescent.stacked_normalisation import normalise, normalise_batch
 
 ELEMENTWISE = (
     nn.ELU,
@@ -145,22 +146,17 @@ def _max_pool(run: _Run, module: nn.MaxPool2d, path: str, x: Tensor) -> Tensor:
 def _batch_norm(run: _Run, module: nn.BatchNorm2d, path: str, x: Tensor) -> Tensor:
     """Each model's own statistics; the running ones change as PyTorch's do."""
     mean, var = run.tensor(path, "running_mean"), run.tensor(path, "running_var")
-    over = (1, *range(3, x.ndim))
-    if run.train or mean is None:
-        count = x[0, :, 0].numel()
-        if count < 2:
-            raise ValueError(f"{path} ({module}): batch statistics of a single value per channel")
-        old_mean, old_var = mean, var
-        var, mean = torch.var_mean(x, dim=over, correction=0)
-        if old_mean is not None:
-            _update(run, module, path, (old_mean, old_var), (mean, var * (count / (count - 1))))
-    scale = torch.rsqrt(var + module.eps)
     weight, bias = run.tensor(path, "weight"), run.tensor(path, "bias")
-    if weight is not None:
-        scale = scale * weight
-    shift = -mean * scale if bias is None else bias - mean * scale
-    shape = (x.shape[0], 1, x.shape[2], *[1] * (x.ndim - 3))
-    return x * scale.view(shape) + shift.view(shape)
+    if not run.train and mean is not None:
+        return normalise(x, mean, var, weight, bias, eps=module.eps)
+    count = x[0, :, 0].numel()
+    if count < 2:
+        raise ValueError(f"{path} ({module}): batch statistics of a single value per channel")
+    out, batch_mean, batch_var = normalise_batch(x, weight, bias, eps=module.eps)
+    if mean is not None:
+        unbiased = batch_var * (count / (count - 1))
+        _update(run, module, path, (mean, var), (batch_mean, unbiased))
+    return out
 
 
 def _update(run: _Run, module: nn.BatchNorm2d, path: str, old, new) -> None:
@@ -168,7 +164,7 @@ def _update(run: _Run, module: nn.BatchNorm2d, path: str, old, new) -> None:
     run.buffers[_join(path, "num_batches_tracked")] = seen
     momentum = 1 / seen.unsqueeze(1) if module.momentum is None else module.momentum
     for name, before, now in zip(("running_mean", "running_var"), old, new, strict=True):
-        run.buffers[_join(path, name)] = before + momentum * (now.detach() - before)
+        run.buffers[_join(path, name)] = before + momentum * (now - before)
 
 
 def _layer_norm(run: _Run, module: nn.LayerNorm, path: str, x: Tensor) -> Tensor:
