@@ -118,7 +118,7 @@ def test_kinks_that_do_not_matter():
 
 
 def test_points_closer_to_a_kink_than_rounding():
-    """3 relu(z) - relu(-3 z) = 3 z, but the computed signs of z and -3 z disagree at some points."""
+    """3 relu(z) - relu(-3 z) = 3 z, but the computed signs of z and -3 z may disagree."""
     row = torch.tensor([[3.0, 5.0, 7.0]], dtype=torch.float64)
     first, last = torch.cat([row, -3 * row]), torch.tensor([[3.0, -1.0]], dtype=torch.float64)
     points = draw(2000, 3)
