@@ -1,0 +1,158 @@
+"""upper_geolip, exact_enumeration and upper_local: seconds and gaps, beside cvxpy's solvers.
+
+Networks 40-w-10 without biases, weights as torch initialises them, drawn by a fixed seed. Seconds
+are CPU time of the process, with one thread for torch: other load on the machine counts little.
+Medians of repetitions; solvers once. Run: python benchmarks/bounds_geolip.py [--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import cvxpy as cp
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+
+from lipdescent.architectures import mlp
+from lipdescent.bounds import exact_enumeration, upper_geolip, upper_local
+from lipdescent.bounds._natural_sdp import natural_sdp
+from lipdescent.stacking import ModelStack
+
+WIDTHS = (4, 8, 12, 16, 24, 32, 40, 48, 64, 96, 128, 256, 512)  # of the default study
+
+
+def networks(count: int, width: int, depth: int = 1) -> ModelStack:
+    module = mlp.build(width, input_shape=(40,), num_classes=10, depth=depth)
+    generator = torch.Generator().manual_seed(width)
+    state = {
+        k: (2 * torch.rand(count, *v.shape, generator=generator) - 1) / v.shape[1] ** 0.5
+        for k, v in module.state_dict().items()
+    }
+    return ModelStack(module, state, (40,))
+
+
+def seconds(function, repetitions: int) -> float:
+    function()
+    times = []
+    for _ in range(repetitions):
+        start = time.process_time()
+        function()
+        times.append(time.process_time() - start)
+    return statistics.median(times)
+
+
+def matrices(stack: ModelStack) -> Tensor:
+    first, last = (stack.state[k].double() for k in ("0.weight", "2.weight"))
+    slopes = (torch.tensor([s], dtype=torch.float64) for s in (0.0, 1.0))
+    return upper_geolip.natural_matrix(first, last, *slopes)[0]
+
+
+def solver(matrix: Tensor, name: str) -> tuple[float, float]:
+    """Seconds and value of the natural SDP of one logit."""
+    b = matrix.numpy()
+    n, h = b.shape
+    x = cp.Variable((n + h, n + h), PSD=True)
+    problem = cp.Problem(cp.Maximize(cp.sum(cp.multiply(b, x[:n, n:]))), [cp.diag(x) == 1])
+    start = time.process_time()
+    value = problem.solve(solver=name)
+    return time.process_time() - start, float(value)
+
+
+def against_solvers(cases: list[tuple[int, str]], repetitions: int) -> None:
+    print("\n## One logit in l_inf, tolerance 1e-6\n")
+    print("| width | here, s | solver | solver, s | ratio | here / solver - 1 |")
+    print("|---|---|---|---|---|---|")
+    for width, name in cases:
+        matrix = matrices(networks(1, width))[:, :1]
+        mine = seconds(lambda m=matrix: natural_sdp(m, norm="linf", tolerance=1e-6), repetitions)
+        upper, _ = natural_sdp(matrix, norm="linf", tolerance=1e-6)
+        taken, value = solver(matrix[0, 0], name)
+        excess = float(upper) / value - 1
+        print(
+            f"| {width} | {mine:.4f} | {name} | {taken:.2f} | {taken / mine:.0f} | {excess:.1e} |"
+        )
+
+
+def one_network(widths: tuple[int, ...], repetitions: int) -> None:
+    print("\n## One network, ten logits, tolerance 1e-4\n")
+    print("| width | l_inf, s | largest gap | whole map only, s | l2 per logit, s | largest gap |")
+    print("|---|---|---|---|---|---|")
+    for width in widths:
+        stack = networks(1, width)
+        cells = []
+        for norm in ("linf", "l2"):
+            upper, value = natural_sdp(matrices(stack), norm=norm)
+            gap = float((upper / value - 1).max())
+            taken = seconds(lambda n=norm, s=stack: upper_geolip.per_logit(s, norm=n), repetitions)
+            cells.append((taken, gap))
+        whole = seconds(lambda s=stack: list(upper_geolip.measure(s)), repetitions)
+        (linf, gap), (l2, gap2) = cells
+        print(f"| {width} | {linf:.4f} | {gap:.1e} | {whole:.4f} | {l2:.4f} | {gap2:.1e} |")
+
+
+def study(models: int, repetitions: int) -> None:
+    print(f"\n## Every checkpoint of the default study, from {models} networks per width\n")
+    print("| tolerance | ms per checkpoint, w = 4 / 64 / 512 | 13 widths x 360, s |")
+    print("|---|---|---|")
+    for tolerance in (1e-2, 1e-3, 1e-4):
+        each = {}
+        for width in WIDTHS:
+            stack = networks(models, width)
+            taken = seconds(
+                lambda s=stack, t=tolerance: list(upper_geolip.measure(s, tolerance=t)),
+                repetitions,
+            )
+            each[width] = taken / models
+        shown = " / ".join(f"{each[w] * 1e3:.2f}" for w in (4, 64, 512))
+        print(f"| {tolerance:g} | {shown} | {360 * sum(each.values()):.0f} |")
+
+
+def others(repetitions: int) -> None:
+    points = torch.randn(16, 40, generator=torch.Generator().manual_seed(0))
+    print("\n## Others, one network\n")
+    print("| what | s |")
+    print("|---|---|")
+    deep = networks(1, 64, depth=3)
+    rows = {
+        "upper_geolip 40-64-64-64-10, whole map, tolerance 1e-2": lambda: list(
+            upper_geolip.measure(deep, tolerance=1e-2)
+        ),
+        "exact_enumeration 40-8-10, l2, both sides": lambda: exact_enumeration.fgl(networks(1, 8)),
+        "exact_enumeration 40-32-10, l2": lambda: exact_enumeration.fgl(networks(1, 32)),
+        "exact_enumeration 40-32-10, l_inf": lambda: exact_enumeration.fgl(
+            networks(1, 32), norm="linf"
+        ),
+        "upper_local 40-64-10, l2, 16 points, radius .1": lambda: upper_local.local_bounds(
+            networks(1, 64), points, radius=0.1
+        ),
+        "upper_local 40-64-10, l_inf, 16 points, radius .1": lambda: upper_local.local_bounds(
+            networks(1, 64), points, radius=0.1, norm="linf"
+        ),
+    }
+    for name, function in rows.items():
+        print(f"| {name} | {seconds(function, repetitions):.3f} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer widths and repetitions")
+    quick = parser.parse_args().quick
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
+    cases = [(8, "CLARABEL"), (16, "CLARABEL"), (32, "SCS")]
+    cases += [] if quick else [(32, "CLARABEL"), (64, "SCS")]
+    repetitions = 1 if quick else 5
+    against_solvers(cases, repetitions)
+    one_network((64, 512, 1024), repetitions)
+    study(12 if quick else 36, 1 if quick else 3)
+    others(1 if quick else 3)
+
+
+if __name__ == "__main__":
+    main()
