@@ -283,3 +283,12 @@ def test_a_measurement_of_another_study_is_refused_and_replaced(finished, tmp_pa
     assert "holds study other" in run(tmp_path, ok=False)
     run(tmp_path)
     assert rows(tmp_path).equals(rows(finished))
+
+
+@pytest.mark.parametrize("added", [{"width": [2, 9]}, {"seed": [0, 1, 2]}])
+def test_added_widths_and_seeds_train_only_what_is_new(finished, tmp_path, added):
+    subprocess.run(["cp", "-a", f"{finished}/.", tmp_path], check=True)
+    plan = run(tmp_path, "-n", "--quiet", "rules", config=STUDY | {"grid": STUDY["grid"] | added})
+    counts = dict(line.split() for line in plan.splitlines() if len(line.split()) == 2)
+    assert (counts["train"], counts["measure"], counts["table"]) == ("1", "1", "1")
+    assert "dataset" not in counts
