@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.func import functional_call, vmap
 
 from lipdescent import optimizers
 from lipdescent.constrained.plain import materialise
+from lipdescent.seeding import generator
 from lipdescent.stacked_forward import stacked_forward
 from lipdescent.stacking import ModelStack
 
@@ -55,13 +55,44 @@ def minimise(
     return ModelStack(stack.module, state, stack.input_shape)
 
 
+def classify(
+    stack: ModelStack,
+    inputs: Tensor,
+    labels: Tensor,
+    each_loss: Sequence[Callable[[Tensor, Tensor], Tensor]],
+    *,
+    seeds: Sequence[int],
+    num_classes: int,
+    steps: int,
+    batch_size: int,
+    learning_rate: float = 5e-3,
+    disturb: Callable[[Callable, Tensor, Tensor], Tensor] | None = None,
+) -> ModelStack:
+    """Train every model on random batches with its own loss.
+
+    Parameters
+    ----------
+    each_loss : per model (logits, one-hot) -> loss of every sample.
+    seeds : of each model's batches.
+    disturb : (forward, inputs, labels) -> inputs (num_models, batch, ...), e.g. an attack.
+    """
+    targets = torch.nn.functional.one_hot(labels, num_classes).to(inputs.dtype)
+    random = [generator("batches", seed) for seed in seeds]
+
+    def loss(forward, step: int) -> Tensor:
+        draws = [torch.randint(len(inputs), (batch_size,), generator=g) for g in random]
+        index = torch.stack(draws)
+        x = inputs[index]
+        if disturb is not None:
+            x = disturb(forward, x, labels[index])
+        logits = forward(x)
+        values = [f(logits[i], targets[index[i]]) for i, f in enumerate(each_loss)]
+        return torch.stack(values).mean(1)
+
+    return minimise(stack, loss, steps=steps, learning_rate=learning_rate)
+
+
 def certified(stack: ModelStack) -> ModelStack:
     """Constrained layers as ordinary ones with certified norms, float64."""
     module, state = materialise(stack.module, stack.state)
     return ModelStack(module, state, stack.input_shape).to(dtype=torch.float64)
-
-
-@torch.no_grad()
-def outputs(stack: ModelStack, inputs: Tensor) -> Tensor:
-    """Outputs at each model's own inputs (num_models, n, *input_shape)."""
-    return vmap(lambda s, x: functional_call(stack.module, s, (x,)))(stack.state, inputs)

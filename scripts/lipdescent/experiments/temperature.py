@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -22,7 +23,7 @@ from lipdescent import certificates, losses, names
 from lipdescent.architectures import lipschitz_mlp
 from lipdescent.bounds.upper_layer_product import layer_product
 from lipdescent.experiments._drawing import key_of, look, panels
-from lipdescent.experiments._fitting import certified, minimise
+from lipdescent.experiments._fitting import certified, classify, minimise
 from lipdescent.seeding import generator
 from lipdescent.stacking import ModelStack
 from lipdescent.training import initial_stack
@@ -116,25 +117,25 @@ def _fit_classifiers(
 ) -> tuple[ModelStack, list]:
     """A network per choice (loss, option's name, value) and seed; Adam 5e-3, cosine."""
     replicas = list(itertools.product(choices, seeds))
-    targets = torch.nn.functional.one_hot(labels, sizes[-1]).to(inputs.dtype)
-    random = [generator("batches", seed) for _, seed in replicas]
-
-    def loss(forward, step: int) -> Tensor:
-        index = torch.stack(
-            [torch.randint(len(inputs), (batch_size,), generator=g) for g in random]
-        )
-        logits = forward(inputs[index])
-        each = [
-            names.resolve_function("losses", name)(logits[i], targets[index[i]], **{key: value})
-            for i, ((name, key, value), _) in enumerate(replicas)
-        ]
-        return torch.stack(each).mean(1)
 
     def build():
         return lipschitz_mlp.network(sizes)
 
-    stack = initial_stack(build, [seed for _, seed in replicas], inputs.shape[1:])
-    return certified(minimise(stack, loss, steps=steps, learning_rate=5e-3)), replicas
+    own_seeds = [seed for _, seed in replicas]
+    stack = classify(
+        initial_stack(build, own_seeds, inputs.shape[1:]),
+        inputs,
+        labels,
+        [
+            partial(names.resolve_function("losses", name), **{key: value})
+            for (name, key, value), _ in replicas
+        ],
+        seeds=own_seeds,
+        num_classes=sizes[-1],
+        steps=steps,
+        batch_size=batch_size,
+    )
+    return certified(stack), replicas
 
 
 def _certify(

@@ -1,0 +1,172 @@
+"""Bounds of fully connected networks on Fashion-MNIST, plain (filled) and PGD-trained (open).
+
+After the tables of Wang et al. (2022, arXiv 2203.01212): 784-w-10 networks and one with three
+hidden layers of 64 units. Left: l_inf, sampling (a lower bound), GeoLIP, product; middle: l2,
+sampling, LipSDP, product; where the activation patterns can be enumerated, the largest Jacobian
+norm over them. Right: seconds for one network.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from lipdescent import losses, names
+from lipdescent.architectures import mlp
+from lipdescent.bounds import NotApplicable
+from lipdescent.experiments._drawing import key_of, look, panels
+from lipdescent.experiments._fitting import classify
+from lipdescent.stacking import ModelStack
+from lipdescent.training import initial_stack
+
+# In increasing order, each with the side that is taken of it.
+BOUNDS = {
+    "lower_jacobian": "lower",
+    "exact_enumeration": "upper",
+    "upper_geolip": "upper",
+    "upper_lipsdp": "upper",
+    "upper_layer_product": "upper",
+}
+ATTACK_RADIUS = 0.1  # l_inf, pixels in [0, 1]
+
+
+def pgd_batches(forward, inputs: Tensor, labels: Tensor, *, steps: int = 4) -> Tensor:
+    """Inputs (num_models, batch, d) moved within the l_inf ball to raise the cross-entropy."""
+    delta = torch.zeros_like(inputs)
+    for _ in range(steps):
+        delta = delta.detach().requires_grad_()
+        logits = forward(inputs + delta)
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
+        (gradient,) = torch.autograd.grad(loss, delta)
+        delta = (delta + 2 * ATTACK_RADIUS / steps * gradient.sign()).detach()
+        delta = delta.clamp(-ATTACK_RADIUS, ATTACK_RADIUS)
+    return (inputs + delta).detach()
+
+
+def fit(
+    inputs: Tensor, labels: Tensor, *, width: int, depth: int, robust: bool, steps: int, seed: int
+) -> ModelStack:
+    """One ReLU network with biases, Adam 2e-3, cosine, batches of 128."""
+
+    def build():
+        return mlp.build(width, input_shape=(784,), num_classes=10, depth=depth, bias=True)
+
+    return classify(
+        initial_stack(build, [seed], (784,)),
+        inputs,
+        labels,
+        [losses.cross_entropy],
+        seeds=[seed],
+        num_classes=10,
+        steps=steps,
+        batch_size=128,
+        learning_rate=2e-3,
+        disturb=pgd_batches if robust else None,
+    )
+
+
+def measure(stack: ModelStack, points: Tensor) -> list[dict[str, object]]:
+    """Every bound of a single model, with the seconds it took; absent ones are left out."""
+    rows = []
+    for name in BOUNDS:
+        bound = names.resolve("bounds", name)
+        for norm in ("linf", "l2"):
+            if norm not in bound.NORMS:
+                continue
+            start = time.perf_counter()
+            try:
+                found = list(bound.measure(stack, inputs={"test": points}, norms=[norm], seed=0))
+            except NotApplicable as reason:
+                print(f"{name}, {norm}: {reason}")
+                continue
+            seconds = time.perf_counter() - start
+            rows += [
+                {
+                    "quantity": m.quantity,
+                    "direction": m.direction,
+                    "norm": norm,
+                    "value": m.values.item(),
+                    "seconds": seconds,
+                }
+                for m in found
+                if (m.quantity, m.direction) in BOUNDS.items()
+            ]
+    return rows
+
+
+def check_order(frame: pd.DataFrame) -> None:
+    """Sampling <= enumeration <= GeoLIP or LipSDP <= product for every network, or ValueError."""
+    for key, rows in frame.groupby(["width", "depth", "training", "norm"]):
+        values = rows.set_index("quantity")["value"]
+        known = [values[name] for name in BOUNDS if name in values]
+        if any(a > b * (1 + 1e-9) for a, b in pairwise(known)):
+            raise ValueError(f"{key}: bounds out of order: {values.to_dict()}")
+
+
+def run(
+    *,
+    widths: Sequence[int] = (8, 16, 64, 128, 256),
+    deep: bool = True,
+    steps: int = 300,
+    num_train: int = 10000,
+    num_points: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """One row per network, bound and norm."""
+    data = names.resolve("datasets", "fashion_mnist").load(
+        num_train=num_train, num_test=num_points, normalise="none"
+    )
+    inputs = torch.from_numpy(data.train_inputs).flatten(1)
+    points = torch.from_numpy(data.test_inputs).flatten(1)
+    labels, test_labels = (torch.from_numpy(y) for y in (data.train_labels, data.test_labels))
+    rows = []
+    for width, depth in [*((w, 1) for w in widths), *([(64, 3)] if deep else [])]:
+        for robust in (False, True):
+            options = {"width": width, "depth": depth, "robust": robust, "seed": seed}
+            stack = fit(inputs, labels, steps=steps, **options).to(dtype=torch.float64)
+            hits = stack(points.double())[0].argmax(-1) == test_labels
+            about = {
+                "width": width,
+                "depth": depth,
+                "training": "PGD" if robust else "plain",
+                "accuracy": hits.double().mean().item(),
+            }
+            print(about)
+            rows += [about | row for row in measure(stack, points)]
+    frame = pd.DataFrame(rows)
+    check_order(frame)
+    return frame
+
+
+def draw(frame: pd.DataFrame) -> Figure:
+    """Values in both norms, and seconds, over the width; the deep network stands last."""
+    figure, axes = panels(3)
+    networks = list(dict.fromkeys(zip(frame["width"], frame["depth"], strict=True)))
+    place = {network: i for i, network in enumerate(networks)}
+    x = [place[n] for n in zip(frame["width"], frame["depth"], strict=True)]
+    frame = frame.assign(place=x)
+    for i, name in enumerate(dict.fromkeys(frame["quantity"])):
+        rows = frame[frame["quantity"] == name]
+        for training, face in (("plain", None), ("PGD", "none")):
+            part = rows[rows["training"] == training]
+            label = name.replace("_", " ") if training == "plain" else None
+            style = look(i) | {"linestyle": "", "markerfacecolor": face}
+            for axis, norm in zip(axes, ("linf", "l2"), strict=False):
+                of_norm = part[part["norm"] == norm]
+                axis.plot(of_norm["place"], of_norm["value"], **style)
+            axes[2].plot(part["place"], part["seconds"], label=label, **style)
+    for axis, title in zip(axes, ("l_inf bound", "l2 bound", "seconds"), strict=True):
+        axis.set_yscale("log")
+        axis.set_title(title)
+        axis.set_xticks(
+            range(len(networks)), [str(w) if d == 1 else f"{d}x{w}" for w, d in networks]
+        )
+        axis.set_xlabel("hidden units")
+    key_of(figure, axes[2], columns=5)
+    return figure
