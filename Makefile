@@ -15,6 +15,10 @@ study: $(ENV)  ## run a study and write its report (STUDY=name for config/studie
 	snakemake --report results/$(STUDY)/report.html $(CONFIG) --quiet
 	@echo "report: results/$(STUDY)/report.html"
 
+.PHONY: verify
+verify: $(ENV)  ## recompute every invariant of the bounds for a sample of the study's checkpoints
+	snakemake --cores all $(CONFIG) --forcerun verify -- results/$(STUDY)/verification.json
+
 .PHONY: test
 test: $(ENV)  ## run the tests
 	python -m pytest

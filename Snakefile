@@ -15,6 +15,7 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/measure.smk"
 include: "workflow/rules/experiments.smk"
 include: "workflow/rules/publish.smk"
+include: "workflow/rules/verify.smk"
 
 
 report: "../workflow/report/study.rst"
@@ -31,7 +32,9 @@ onstart:
     check_cluster()
     allow_continuations()
     study_config.record_plan(config)
-    print(f"study {STUDY}: {len(RUNS)} stacks, {num_models()} models, device {config['device']}")
+    print(
+        f"study {STUDY}: {len(RUNS)} stacks, {num_models()} models, device {config['device']}"
+    )
 
 
 onsuccess:
@@ -39,6 +42,10 @@ onsuccess:
 
 
 onerror:
-    print(f"study {STUDY} is not complete; what is done stays. Logs: {RESULTS}/logs/")
+    print(
+        f"study {STUDY} is not complete; what is done stays. Logs: {RESULTS}/logs/"
+    )
     if slurm_nodes():
-        print(f"A job without a log in {RESULTS}/logs/ never started. Do the nodes see {Path.cwd()}?")
+        print(
+            f"A job without a log in {RESULTS}/logs/ never started. Do the nodes see {Path.cwd()}?"
+        )

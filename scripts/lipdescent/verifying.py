@@ -1,0 +1,158 @@
+"""Recompute every invariant of the bounds for single checkpoints, by routes of their own.
+
+What is compared: the ladder's order, bounds against norms in high precision, the stored values
+against fresh ones, and the values on a GPU against those on the CPU where there is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import mpmath
+import numpy as np
+import torch
+from torch import Tensor
+
+from lipdescent import names
+from lipdescent.bounds import NotApplicable
+from lipdescent.stacking import ModelStack
+
+# Smallest first: each bound is at most the next, for networks of one hidden layer.
+LADDER = {
+    "l2": [
+        ("lower_jacobian", "lower"),
+        ("lower_ascent", "lower"),
+        ("exact_enumeration", "lower"),
+        ("exact_enumeration", "upper"),
+        ("upper_lipsdp", "upper"),
+        ("upper_combettes_pesquet", "upper"),
+        ("upper_eclipse_fast", "upper"),
+        ("upper_layer_product", "upper"),
+    ],
+    "linf": [
+        ("lower_jacobian", "lower"),
+        ("exact_enumeration", "lower"),
+        ("exact_enumeration", "upper"),
+        ("upper_geolip", "upper"),
+        ("upper_layer_product", "upper"),
+    ],
+}
+# Every bound of the left side is at most every bound of the right one.
+ORDER = {
+    "l2": [
+        (["lower_jacobian", "lower_ascent"], ["exact_enumeration"]),
+        (["exact_enumeration"], ["upper_lipsdp"]),
+        (["upper_lipsdp"], ["upper_eclipse_fast", "upper_combettes_pesquet"]),
+        (["upper_eclipse_fast", "upper_combettes_pesquet"], ["upper_layer_product"]),
+    ],
+    "linf": [
+        (["lower_jacobian"], ["exact_enumeration"]),
+        (["exact_enumeration"], ["upper_geolip"]),
+        (["upper_geolip"], ["upper_layer_product"]),
+    ],
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One invariant of one checkpoint."""
+
+    name: str
+    holds: bool
+    detail: str
+
+
+def ladder(
+    stack: ModelStack, inputs: dict[str, Tensor], *, norm: str
+) -> dict[tuple[str, str], float]:
+    """(quantity, direction) -> value of every rung that exists for a stack of one."""
+    found: dict[tuple[str, str], float] = {}
+    for name in dict.fromkeys(quantity for quantity, _ in LADDER[norm]):
+        try:
+            bound = names.resolve("bounds", name)
+            for m in bound.measure(stack, inputs=inputs, norms=[norm], seed=0):
+                if m.quantity == name and m.direction in ("lower", "upper"):
+                    best = max if m.direction == "lower" else min
+                    value = float(m.values[0])
+                    key = (name, m.direction)
+                    found[key] = best(found.get(key, value), value)
+        except NotApplicable:
+            continue
+    return found
+
+
+def check_order(found: dict[tuple[str, str], float], *, norm: str) -> Iterator[Check]:
+    """Every pair of neighbouring rungs, and every lower against every upper bound."""
+    lowers = {q: v for (q, d), v in found.items() if d == "lower"}
+    uppers = {q: v for (q, d), v in found.items() if d == "upper"}
+    for low, a in lowers.items():
+        for up, b in uppers.items():
+            yield Check(f"{norm}: {low} <= {up}", a <= b, f"{a!r} <= {b!r}")
+    for smaller, larger in ORDER[norm]:
+        for low in smaller:
+            for up in larger:
+                if low in uppers and up in uppers:
+                    a, b = uppers[low], uppers[up]
+                    yield Check(f"{norm}: {low} <= {up}", a <= b, f"{a!r} <= {b!r}")
+
+
+def check_rounding(stack: ModelStack, found: dict[tuple[str, str], float]) -> Iterator[Check]:
+    """Certified bounds against 50-digit arithmetic, for chains of linear layers and ReLUs.
+
+    The layer product must be at least the product of the true spectral norms, and LipSDP at least
+    the norm of the Jacobian with every unit on: that pattern is one of those it covers.
+    """
+    weights = [t[0].double().numpy() for name, t in stack.state.items() if name.endswith("weight")]
+    if any(w.ndim != 2 for w in weights) or max(min(w.shape) for w in weights) > 64:
+        return
+    with mpmath.workdps(50):
+        norms = [exact_spectral_norm(w) for w in weights]
+        product = mpmath.fprod(norms)
+        value = found.get(("upper_layer_product", "upper"))
+        if value is not None:
+            holds = mpmath.mpf(value) >= product
+            yield Check(
+                "l2: upper_layer_product certified",
+                holds,
+                f"{value!r} >= {mpmath.nstr(product, 20)}",
+            )
+        value = found.get(("upper_lipsdp", "upper"))
+        if value is not None:
+            jacobian = mpmath.matrix(weights[-1].tolist())
+            for w in reversed(weights[:-1]):
+                jacobian = jacobian * mpmath.matrix(w.tolist())
+            reached = exact_spectral_norm(jacobian)
+            holds = mpmath.mpf(value) >= reached
+            detail = f"{value!r} >= {mpmath.nstr(reached, 20)}"
+            yield Check("l2: upper_lipsdp certified", holds, detail)
+
+
+def exact_spectral_norm(matrix: np.ndarray | mpmath.matrix) -> mpmath.mpf:
+    """Spectral norm in mpmath's current precision, by the smaller Gram matrix."""
+    m = matrix if isinstance(matrix, mpmath.matrix) else mpmath.matrix(matrix.tolist())
+    gram = m * m.T if m.rows <= m.cols else m.T * m
+    return mpmath.sqrt(max(mpmath.eigsy(gram, eigvals_only=True)))
+
+
+def check_stored(
+    found: dict[tuple[str, str], float], stored: dict[tuple[str, str], float], *, norm: str
+) -> Iterator[Check]:
+    """Upper bounds in the table are what is found anew, to 1e-6 relative."""
+    for (quantity, direction), value in stored.items():
+        fresh = found.get((quantity, direction))
+        if direction == "upper" and fresh is not None:
+            holds = abs(fresh - value) <= 1e-6 * abs(fresh)
+            yield Check(f"{norm}: {quantity} as stored", holds, f"{fresh!r} and {value!r}")
+
+
+def check_devices(
+    stack: ModelStack, inputs: dict[str, Tensor], found: dict[tuple[str, str], float], *, norm: str
+) -> Iterator[Check]:
+    """On a GPU, the same values to 1e-9 relative; nothing where there is no GPU."""
+    if not torch.cuda.is_available():
+        return
+    there = {split: x.cuda() for split, x in inputs.items()}
+    for key, value in ladder(stack.to(device="cuda"), there, norm=norm).items():
+        holds = abs(value - found[key]) <= 1e-9 * abs(found[key])
+        yield Check(f"{norm}: {key[0]} on the GPU", holds, f"{found[key]!r} and {value!r}")

@@ -1,0 +1,69 @@
+"""Recompute every invariant for a random sample of checkpoints; a broken one ends the run."""
+
+import json
+import sys
+from collections import Counter
+
+import numpy as np
+import pyarrow.compute as pc
+import torch
+
+from lipdescent import checkpoints, datasets, files, measuring, table, verifying
+from lipdescent.progress import log_to
+
+job = snakemake  # noqa: F821
+terminal = log_to(job.log[0])
+torch.set_num_threads(job.threads)
+
+random = np.random.default_rng(job.params.seed)
+sampled = random.integers(len(job.input.checkpoints), size=job.params.samples)
+whole = table.read(job.input.table)
+broken, done = [], Counter()
+for place in sampled:
+    path = job.input.checkpoints[place]
+    saved = checkpoints.read(path)
+    run = saved.about["run"]
+    dataset = datasets.read(f"results/{job.wildcards.study}/datasets/{run['dataset']}.npz")
+    module = job.config["architectures"][run["architecture"]].get("module", run["architecture"])
+    stack = measuring.checkpoint_stack(saved, dataset, module=module)
+    index = int(random.integers(stack.num_models))
+    epoch, replica = divmod(index, saved.num_replicas)
+    one = stack[index : index + 1]
+    if not one.finite().all():
+        continue
+    inputs = {"train": torch.from_numpy(dataset.train_inputs)}
+    cell = {
+        **{name: run[name] for name in ("dataset", "architecture", "width")},
+        "label_noise": float(saved.label_noise[replica]),
+        "seed": int(saved.seed[replica]),
+        "epoch": int(saved.epoch[epoch]),
+    }
+    checks = []
+    for norm in verifying.LADDER:
+        keep = pc.equal(whole["norm"].cast("string"), norm)
+        for name, value in cell.items():
+            column = whole[name]
+            column = column.cast("string") if isinstance(value, str) else column
+            keep = pc.and_(keep, pc.equal(column, value))
+        rows = whole.filter(keep).to_pylist()
+        stored = {(r["quantity"], r["direction"]): r["value"] for r in rows if r["status"] == "ok"}
+        found = verifying.ladder(one, inputs, norm=norm)
+        checks += verifying.check_order(found, norm=norm)
+        checks += verifying.check_stored(found, stored, norm=norm)
+        checks += verifying.check_devices(one, inputs, found, norm=norm)
+        if norm == "l2":
+            checks += verifying.check_rounding(one, found)
+    done.update(check.name for check in checks)
+    for check in checks:
+        if not check.holds:
+            broken.append({"cell": cell, "check": check.name, "detail": check.detail})
+            print(f"BROKEN {check.name} at {cell}: {check.detail}")
+    print(f"{cell}: {len(checks)} checks")
+
+summary = f"{sum(done.values())} checks on {len(sampled)} checkpoints, {len(broken)} broken"
+print(summary)
+print(summary, file=terminal)
+if broken:
+    sys.exit(1)
+with files.complete(job.output[0]) as partial:
+    partial.write_text(json.dumps({"checks": dict(done), "broken": broken}, indent=2) + "\n")

@@ -1,0 +1,53 @@
+"""The verifier finds what is wrong, and nothing in what is right."""
+
+import mpmath
+import numpy as np
+import pytest
+import torch
+
+from lipdescent import verifying
+from lipdescent.architectures import mlp
+
+
+@pytest.fixture
+def found(make_stack, generator):
+    stack = make_stack(lambda: mlp.build(6, input_shape=(5,), num_classes=3), 1, (5,))
+    inputs = {"train": torch.randn(20, 5, generator=generator)}
+    return stack, inputs, verifying.ladder(stack, inputs, norm="l2")
+
+
+def test_sound_bounds_pass_every_check(found):
+    stack, _, values = found
+    checks = [
+        *verifying.check_order(values, norm="l2"),
+        *verifying.check_rounding(stack, values),
+        *verifying.check_stored(values, dict(values), norm="l2"),
+    ]
+    assert len(checks) > 10
+    assert all(check.holds for check in checks)
+
+
+@pytest.mark.parametrize("quantity", ["upper_lipsdp", "upper_layer_product"])
+def test_an_upper_bound_that_is_too_small_is_found(found, quantity):
+    stack, _, values = found
+    # One part in 10^12 below the certified value is below the truth for the product, whose margin
+    # is smaller; LipSDP is not exact, so it has to fall below a lower bound.
+    factor = 1 - 1e-12 if quantity == "upper_layer_product" else 0.5
+    wrong = values | {(quantity, "upper"): values[(quantity, "upper")] * factor}
+    checks = [*verifying.check_order(wrong, norm="l2"), *verifying.check_rounding(stack, wrong)]
+    broken = [check for check in checks if not check.holds]
+    assert broken
+    assert all(quantity in check.name for check in broken)
+
+
+def test_a_stored_value_that_differs_is_found(found):
+    _, _, values = found
+    stored = values | {("upper_lipsdp", "upper"): 1.001 * values[("upper_lipsdp", "upper")]}
+    broken = [c for c in verifying.check_stored(values, stored, norm="l2") if not c.holds]
+    assert [check.name for check in broken] == ["l2: upper_lipsdp as stored"]
+
+
+def test_exact_spectral_norm():
+    with mpmath.workdps(50):
+        norm = verifying.exact_spectral_norm(np.outer([3.0, 4.0], [1.0, 2.0, 2.0]))
+        assert abs(norm - 15) < mpmath.mpf(10) ** -40

@@ -1,0 +1,32 @@
+rule verify:
+    input:
+        table="results/{study}/table.parquet",
+        datasets=[f"results/{{study}}/datasets/{name}.npz" for name in GRID["dataset"]],
+        checkpoints=[
+            f"results/{{study}}/checkpoints/{run.path}.safetensors" for run in RUNS
+        ],
+    output:
+        "results/{study}/verification.json",
+    log:
+        "results/{study}/logs/verify.log",
+    benchmark:
+        "results/{study}/benchmarks/verify.tsv"
+    conda:
+        "../../envs/lipdescent.yaml"
+    threads: EXECUTION["threads"]
+    resources:
+        gpu=GPUS,
+        mem_mb=needs("publish", "mem_mb"),
+        runtime=needs("publish", "runtime"),
+    params:
+        samples=30,
+        seed=0,
+        code=code(
+            "verify.py",
+            *(
+                f"lipdescent/bounds/{name}.py"
+                for name in study_config.names.known("bounds")
+            ),
+        ),
+    script:
+        "../../scripts/verify.py"
