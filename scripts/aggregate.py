@@ -1,17 +1,25 @@
 """Gather all measurements into the tidy table; a lower bound above an upper one ends the run."""
 
+from itertools import groupby
+from pathlib import Path
+
 from lipdescent import files, table
 from lipdescent.progress import log_to
 
 job = snakemake  # noqa: F821
 log_to(job.log[0])
 
-tables = []
-for path in job.input:
+
+def read(path):
+    """One measurement of one stack."""
     with files.sound(path):
-        tables.append(table.read(path))
-whole = table.concatenate(tables)
-table.check_order(whole)
-table.write_csv(job.output.csv, whole)
-table.write(job.output.parquet, whole)
-print(f"{whole.num_rows} rows from {len(job.input)} files")
+        return table.read(path)
+
+
+# A stack's measurements lie in one folder and follow each other.
+stacks = (
+    table.concatenate([read(path) for path in paths])
+    for _, paths in groupby(job.input, key=lambda path: Path(path).parent)
+)
+count = table.gather(stacks, parquet=job.output.parquet, csv=job.output.csv)
+print(f"{count} rows from {len(job.input)} files")

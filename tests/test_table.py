@@ -20,9 +20,11 @@ def test_round_trip(tmp_path):
     whole = table.concatenate([rows([1.0, 2.0]), rows([0.5], direction="lower", quantity="r")])
     table.write(tmp_path / "t.parquet", whole)
     assert table.read(tmp_path / "t.parquet").equals(whole)
-    table.write_csv(tmp_path / "t.csv", whole)
-    lines = (tmp_path / "t.csv").read_text().splitlines()
-    assert len(lines) == 4
+    stacks = [whole, rows([3.0], quantity="another", width=9)]
+    assert table.gather(stacks, parquet=tmp_path / "w.parquet", csv=tmp_path / "w.csv") == 4
+    assert table.read(tmp_path / "w.parquet").equals(table.concatenate(stacks))
+    lines = (tmp_path / "w.csv").read_text().splitlines()
+    assert len(lines) == 5
     assert lines[0].replace('"', "") == ",".join(table.COLUMNS.names)
 
 

@@ -43,11 +43,34 @@ def write(path: str | Path, table: pa.Table) -> None:
         pq.write_table(table.select(COLUMNS.names).cast(COLUMNS), partial, compression="zstd")
 
 
-def write_csv(path: str | Path, table: pa.Table) -> None:
-    """The same rows as CSV."""
+def gather(stacks: Iterable[pa.Table], *, parquet: str | Path, csv: str | Path) -> int:
+    """Check and write the whole table, holding the rows of one stack at a time; number of rows.
+
+    Both files appear only when complete.
+
+    Parameters
+    ----------
+    stacks : all rows of one stack each: a cell's bounds are compared within their stack.
+
+    Raises
+    ------
+    BoundViolation
+        See :func:`check_order`.
+    """
     plain = pa.schema([(f.name, pa.string() if f.type == TEXT else f.type) for f in COLUMNS])
-    with files.complete(path) as partial:
-        pa.csv.write_csv(table.select(COLUMNS.names).cast(plain), partial)
+    count = 0
+    with (
+        files.complete(parquet) as whole,
+        files.complete(csv) as text,
+        pq.ParquetWriter(whole, COLUMNS, compression="zstd") as rows,
+        pa.csv.CSVWriter(text, plain) as lines,
+    ):
+        for stack in stacks:
+            check_order(stack)
+            rows.write_table(stack)
+            lines.write_table(stack.cast(plain))
+            count += stack.num_rows
+    return count
 
 
 def read(path: str | Path) -> pa.Table:
@@ -66,7 +89,7 @@ def read(path: str | Path) -> pa.Table:
     if table.column_names != COLUMNS.names:
         raise ValueError(f"{path}: columns {table.column_names}, expected {COLUMNS.names}")
     places.check(table, path)
-    return table.cast(COLUMNS)
+    return table.cast(COLUMNS).unify_dictionaries()
 
 
 def from_columns(num_rows: int, **columns: object) -> pa.Table:
