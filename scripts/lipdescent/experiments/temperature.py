@@ -19,7 +19,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lipdescent import certificates, losses, names
+from lipdescent import certificates, names
 from lipdescent.architectures import lipschitz_mlp
 from lipdescent.bounds.upper_layer_product import layer_product
 from lipdescent.experiments._drawing import key_of, look, panels
@@ -34,22 +34,6 @@ FASHION_LOSSES = (
     *[("hinge", "margin", margin) for margin in (0.02, 0.1, 0.5, 2)],
     *[("hkr", "alpha", alpha) for alpha in (1, 5, 25, 100)],
 )
-
-
-def two_points(*, tau: float, seed: int = 0, steps: int = 400, width: int = 8) -> float:
-    """Binary cross-entropy of a 1-Lipschitz network on x = y = +-1; at best softplus(-tau)."""
-
-    def build():
-        return lipschitz_mlp.build(width, input_shape=(1,), num_classes=1)
-
-    x = torch.tensor([[1.0], [-1.0]])
-
-    def loss(forward, step: int) -> Tensor:
-        return losses.binary_cross_entropy(forward(x[None]), x[None], tau=tau).mean(1)
-
-    stack = initial_stack(build, [seed], (1,))
-    stack = certified(minimise(stack, loss, steps=steps, learning_rate=1e-2))
-    return losses.binary_cross_entropy(stack(x.double()), x.double()[None], tau=tau).mean().item()
 
 
 def mixture(count: int, random: torch.Generator) -> tuple[Tensor, Tensor]:

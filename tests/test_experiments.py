@@ -1,0 +1,102 @@
+"""Experiments, small: closed forms, orders that have to hold, tables and figures that fit."""
+
+import math
+
+import pandas as pd
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from lipdescent.experiments import (
+    distance_preservation,
+    geolip,
+    isometry,
+    temperature,
+    two_points,
+    wasserstein,
+)
+from lipdescent.experiments._fitting import certified
+
+
+def test_absolute_value_tells_sorting_from_relu():
+    found = {}
+    for activation in ("ReLU", "MaxMin"):
+        stack = wasserstein.fit(
+            "absolute_value", activation, seeds=[0], width=16, steps=150, batch_size=32
+        )
+        found[activation] = wasserstein.estimate(certified(stack), "absolute_value").item()
+    assert 0.99 <= found["MaxMin"] <= 1.001
+    assert found["ReLU"] <= 0.70
+
+
+@pytest.mark.parametrize("task", wasserstein.TASKS)
+def test_samples_are_at_distance_one(task):
+    inner, outer = wasserstein.sample(task, 9, torch.Generator().manual_seed(0))
+    assert inner.shape == outer.shape == (9, wasserstein.TASKS[task]["dimension"])
+    torch.testing.assert_close((outer - inner).norm(dim=1), torch.ones(9))
+
+
+@pytest.mark.parametrize("tau", [1.0, 4.0])
+def test_two_points_reach_the_best_loss_and_no_better(tau):
+    best = math.log1p(math.exp(-tau))
+    assert best <= two_points.fit(tau=tau) <= best + 1e-4
+
+
+def test_gradient_flow_against_its_closed_form():
+    times = [1, 10, 100]
+    for time, slope in zip(times, two_points.gradient_flow(times), strict=True):
+        assert slope == pytest.approx(two_points.exact_slope(time), abs=1e-5)
+        assert math.exp(slope) + slope == pytest.approx(time + 1, rel=1e-3)
+    assert two_points.exact_slope(1000) == pytest.approx(6.902, abs=1e-3)
+
+
+def test_isometry_of_sorting_networks():
+    frame = isometry.run(seeds=[0], depths=[3], width=16, num_points=5)
+    for activation in ("MaxMin", "FullSort"):
+        row = frame[frame["activation"] == activation].iloc[0]
+        assert 1 - 1e-4 <= row["smallest"] <= row["largest"] <= 1 + 1e-4
+    assert frame[frame["activation"] == "ReLU"].iloc[0]["median"] < 0.9
+    assert isinstance(isometry.draw(frame), Figure)
+
+
+def test_mixture_has_its_mean_and_labels():
+    x, y = temperature.mixture(20000, torch.Generator().manual_seed(0))
+    positive = x[y > 0]
+    assert positive.mean().item() == pytest.approx(0.9 * 2 - 0.1, abs=0.02)
+    assert ((positive + 1).abs() < 0.5).double().mean().item() == pytest.approx(0.1, abs=0.01)
+    torch.testing.assert_close(y.sum(), torch.tensor(0.0))
+
+
+def test_bounds_out_of_order_stop_the_run():
+    rows = [("lower_jacobian", 2.0), ("upper_geolip", 3.0), ("upper_layer_product", 4.0)]
+    frame = pd.DataFrame(
+        [(8, 1, "plain", "linf", name, value) for name, value in rows],
+        columns=["width", "depth", "training", "norm", "quantity", "value"],
+    )
+    geolip.check_order(frame)
+    frame.loc[1, "value"] = 5.0
+    with pytest.raises(ValueError, match="out of order"):
+        geolip.check_order(frame)
+
+
+def test_attack_of_training_stays_in_its_ball():
+    weight = torch.randn(1, 3, 5, generator=torch.Generator().manual_seed(0))
+    x, labels = torch.zeros(1, 4, 5), torch.tensor([[0, 1, 2, 0]])
+    moved = geolip.pgd_batches(lambda z: z @ weight.mT, x, labels)
+    assert (moved - x).abs().max() <= geolip.ATTACK_RADIUS
+
+    def loss(z):
+        return torch.nn.functional.cross_entropy((z @ weight.mT)[0], labels[0])
+
+    assert loss(moved) > loss(x)
+
+
+def test_narrow_networks_have_counter_examples():
+    frame = distance_preservation.run(
+        widths=[2], constants=[0.5], seeds=[0], steps=3, num_points=6, num_searches=1
+    )
+    row = frame.iloc[0]
+    assert row["full_smallest"] == 0
+    assert row["counter_infinitesimal"] <= 1e-5
+    assert row["dft_smallest"] > 0
+    assert isinstance(distance_preservation.draw(frame), Figure)

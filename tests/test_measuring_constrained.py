@@ -1,0 +1,92 @@
+"""Constrained networks and certificates through the measurement that the workflow runs."""
+
+import numpy as np
+import pytest
+import torch
+
+from lipdescent import measuring, table
+from lipdescent.architectures import lipschitz_mlp
+from lipdescent.checkpoints import Checkpoints
+from lipdescent.datasets import Dataset
+from lipdescent.training import initial_stack
+
+SEEDS = [0, 1]
+
+
+@pytest.fixture
+def study():
+    random = np.random.default_rng(0)
+    x = random.normal(size=(40, 6)).astype(np.float32)
+    y = (x[:, 0] > 0).astype(np.int64)
+    dataset = Dataset(x[:20], y[:20], x[20:], y[20:], 2)
+    build = {"depth": 1, "bias": True}
+    stack = initial_stack(
+        lambda: lipschitz_mlp.build(8, input_shape=(6,), num_classes=2, **build), SEEDS, (6,)
+    )
+    state = {name: torch.stack([t, 2 * t]) for name, t in stack.state.items()}
+    about = {
+        "run": {"dataset": "d", "architecture": "a", "width": 8, "seeds": SEEDS},
+        "build": build,
+        "training": {"learning_rate": 0.1, "batch_size": 10},
+    }
+    never = torch.full((2,), -1)
+    saved = Checkpoints(
+        state, torch.tensor([0, 1]), torch.zeros(2), torch.tensor(SEEDS), never, never, about
+    )
+    return dataset, saved
+
+
+def measured(name, study, **options):
+    dataset, saved = study
+    stack = measuring.checkpoint_stack(saved, dataset, module="lipschitz_mlp")
+    rest = {"options": {}, "noise_maker": "fixed_count_flip"} | options
+    columns = measuring.measure(name, stack, saved, dataset, **rest)
+    return measuring.to_table(columns, stack, saved, study="s").to_pandas()
+
+
+def test_bounds_see_ordinary_layers(study):
+    frame = measured("upper_layer_product", study, options={"norms": ["l2"]})
+    assert (frame["value"] <= 1).all()
+    assert (frame["status"] == "ok").all()
+    assert set(frame["num_parameters"]) == {6 * 8 + 8 + 8 * 2 + 2}
+
+
+def test_metrics_of_constrained_networks(study):
+    frame = measured("metrics", study)
+    moved = frame[frame["quantity"] == "distance_from_init"]
+    # Doubled raw weights are the same weights; the biases have moved.
+    assert (moved[moved["epoch"] == 0]["value"] == 0).all()
+    assert (moved[moved["epoch"] == 1]["value"] > 0).all()
+
+
+def test_certificates_rest_on_the_measured_upper_bounds(study, tmp_path):
+    dataset, saved = study
+    stack = measuring.checkpoint_stack(saved, dataset, module="lipschitz_mlp")
+    rest = {"options": {"norms": ["l2"]}, "noise_maker": "fixed_count_flip"}
+    columns = measuring.measure("upper_layer_product", stack, saved, dataset, **rest)
+    path = tmp_path / "upper.parquet"
+    table.write(path, measuring.to_table(columns, stack, saved, study="s"))
+    options = {"upper": ["upper_layer_product"], "radii": {"l2": [0.1], "linf": [0.1]}}
+    frame = measured("certificates", study, options=options, uppers=[path])
+    values = frame.set_index(["quantity", "epoch", "seed"])["value"]
+    for epoch in (0, 1):
+        for seed in SEEDS:
+            certified = values["certified_accuracy@0.1", epoch, seed]
+            assert 0 <= certified <= values["pgd_accuracy@0.1", epoch, seed] <= 1
+    assert set(frame["norm"]) == {"l2"}
+
+
+def test_certificates_without_an_upper_bound_are_a_status(study):
+    options = {"upper": [], "radii": {"l2": [0.1]}}
+    frame = measured("certificates", study, options=options)
+    assert set(frame["status"]) == {"not_applicable"}
+    assert frame["value"].isna().all()
+
+
+def test_a_diverged_constrained_network_is_a_status(study):
+    _, saved = study
+    saved.state["0.parametrizations.weight.original"][1, 0, 0, 0] = torch.nan
+    frame = measured("upper_layer_product", study, options={"norms": ["l2"]})
+    status = frame.set_index(["epoch", "seed"])["status"]
+    assert status[1, 0] == "diverged"
+    assert (status.drop((1, 0)) == "ok").all()
