@@ -50,5 +50,5 @@ axes[0, 0].set_ylim(min(lowest, 0.0) - 0.08, 1.08)
 axes[0, 0].set_ylabel("with the test loss, over width")
 handles = [drawing.key(**styles[rung] | {"linestyle": ""}) for rung in rungs]
 style.legend(figure, handles, [labels.rung_name(rung) for rung in rungs], columns=4)
-style.heading(figure, group, f"{len(group.width)} widths", f"epoch {group.epoch[-1]}")
+style.heading(figure, group, style.count(len(group.width), "width"), f"epoch {group.epoch[-1]}")
 style.save(figure, job.output.pdf, job.output.png)

@@ -60,11 +60,7 @@ lower, upper = (statistics.mean(side[:, :, -1]) for side in selection.bracket(gr
 if np.isfinite(lower).any():
     for noise in sorted({0, len(group.label_noise) - 1}):
         colour = colours[group.label_noise[noise]]
-        last.fill_between(
-            group.width, lower[:, noise], upper[:, noise], color=colour, alpha=0.3, lw=0
-        )
-        last.plot(group.width, lower[:, noise], "--", color=colour)
-        last.plot(group.width, upper[:, noise], "-", color=colour)
+        drawing.bracket(last, group.width, lower[:, noise], upper[:, noise], colour=colour)
     style.log_values(*brackets, last)
 else:
     style.say_nothing_here(last, "needs a lower and\nan upper bound")

@@ -36,48 +36,66 @@ STUDIES = {
 }
 
 
+@pytest.fixture(scope="module")
+def drawn_study(tmp_path_factory):
+    """Figures of the studies above, each drawn once."""
+    done: dict[tuple[str, str], Figure] = {}
+
+    def get(figure: str, study: str) -> Figure:
+        if (figure, study) not in done:
+            folder = tmp_path_factory.mktemp("figure")
+            with pytest.MonkeyPatch.context() as patch:
+                rows = synthetic_study.make(**STUDIES[study])
+                done[figure, study] = run_script(figure, rows, folder, patch, write=False)
+        return done[figure, study]
+
+    return get
+
+
 @pytest.fixture
 def draw(tmp_path, monkeypatch):
-    """Run a plot script on a table; gives the figure, drawn, and saved if asked for."""
+    """Run a plot script on a table and write its files; gives the figure."""
+    return lambda figure, rows: run_script(figure, rows, tmp_path, monkeypatch, write=True)
+
+
+def run_script(figure: str, rows, folder: Path, patch: pytest.MonkeyPatch, *, write: bool):
+    """The figure that a plot script saves; drawn only, or written too."""
+    table.write(folder / "table.parquet", rows)
+    kept: list[Figure] = []
     save = figure_style.save
 
-    def run(figure: str, rows, *, write: bool = False) -> Figure:
-        table.write(tmp_path / "table.parquet", rows)
-        kept: list[Figure] = []
+    def keep(drawn: Figure, *paths: Path) -> None:
+        kept.append(drawn)
+        if write:
+            save(drawn, *paths)
+        else:
+            drawn.canvas.draw()
 
-        def keep(drawn: Figure, *paths: Path) -> None:
-            kept.append(drawn)
-            if write:
-                save(drawn, *paths)
-            else:
-                drawn.canvas.draw()
-
-        monkeypatch.setattr(figure_style, "save", keep)
-        job = SimpleNamespace(
-            input=SimpleNamespace(table=tmp_path / "table.parquet"),
-            output=SimpleNamespace(pdf=tmp_path / "figure.pdf", png=tmp_path / "figure.png"),
-            log=[tmp_path / "log"],
-            wildcards=SimpleNamespace(dataset="mnist1d", architecture="mlp"),
-            params=SimpleNamespace(
-                loss="cross_entropy",
-                statistics={"bootstrap": 50, "confidence": 0.9, "interpolation_accuracy": 0.995},
-            ),
-        )
-        streams = sys.stdout, sys.stderr
-        try:
+    job = SimpleNamespace(
+        input=SimpleNamespace(table=folder / "table.parquet"),
+        output=SimpleNamespace(pdf=folder / "figure.pdf", png=folder / "figure.png"),
+        log=[folder / "log"],
+        wildcards=SimpleNamespace(dataset="mnist1d", architecture="mlp"),
+        params=SimpleNamespace(
+            loss="cross_entropy",
+            statistics={"bootstrap": 50, "confidence": 0.9, "interpolation_accuracy": 0.995},
+        ),
+    )
+    streams = sys.stdout, sys.stderr
+    try:
+        with patch.context() as patched:
+            patched.setattr(figure_style, "save", keep)
             runpy.run_path(str(SCRIPTS / f"plot_{figure}.py"), init_globals={"snakemake": job})
-        finally:
-            sys.stdout.close()
-            sys.stdout, sys.stderr = streams
-        return kept[0]
-
-    return run
+    finally:
+        sys.stdout.close()
+        sys.stdout, sys.stderr = streams
+    return kept[0]
 
 
 @pytest.mark.parametrize("study", STUDIES)
 @pytest.mark.parametrize("figure", FIGURES)
-def test_figure_is_drawn_and_nothing_is_clipped_or_covered(figure, study, draw):
-    drawn = draw(figure, synthetic_study.make(**STUDIES[study]))
+def test_figure_is_drawn_and_nothing_is_clipped_or_covered(figure, study, drawn_study):
+    drawn = drawn_study(figure, study)
     assert drawn.get_size_inches()[0] == figure_style.TWO_COLUMNS
     renderer = drawn.canvas.get_renderer()
     width, height = drawn.get_size_inches()
@@ -107,7 +125,7 @@ def _tick_boxes(axis, renderer):
 @pytest.mark.parametrize("figure", ["alignment", "label_noise"])
 def test_files_are_of_exact_size_with_true_type_fonts_and_reproducible(figure, draw, tmp_path):
     rows = synthetic_study.make(seeds=(0, 1), epochs=(0, 100))
-    drawn = draw(figure, rows, write=True)
+    drawn = draw(figure, rows)
     first = (tmp_path / "figure.pdf").read_bytes()
     assert b"/Type3" not in first
     assert b"/FontFile2" in first
@@ -115,14 +133,14 @@ def test_files_are_of_exact_size_with_true_type_fonts_and_reproducible(figure, d
     with Image.open(tmp_path / "figure.png") as image:
         assert image.size == tuple(np.round(drawn.get_size_inches() * figure_style.DPI))
         assert image.info["dpi"][0] == pytest.approx(figure_style.DPI, abs=0.1)
-    draw(figure, rows, write=True)
+    draw(figure, rows)
     assert (tmp_path / "figure.pdf").read_bytes() == first
     assert not list(tmp_path.glob(".*.partial"))
 
 
 @pytest.mark.parametrize("figure", FIGURES)
-def test_axes_are_named_and_diverged_models_counted(figure, draw):
-    drawn = draw(figure, synthetic_study.make(**STUDIES["diverged"]))
+def test_axes_are_named_and_diverged_models_counted(figure, drawn_study):
+    drawn = drawn_study(figure, "diverged")
     assert "4 diverged models left out" in drawn.get_suptitle()
     panels = [axes for axes in drawn.axes if axes.get_label() != "<colorbar>"]
     bottom = min(round(axes.get_position().y0, 2) for axes in panels)
@@ -135,7 +153,7 @@ def test_axes_are_named_and_diverged_models_counted(figure, draw):
 def test_caption_says_what_is_shown(figure):
     text = caption(f"plot_{figure}.py")
     assert "over seeds" in text
-    assert "iverged models are left out" in text
+    assert "diverged models are left out" in " ".join(text.lower().split())
 
 
 def test_double_descent_draws_the_means_and_marks_the_threshold(draw):
@@ -151,8 +169,8 @@ def test_double_descent_draws_the_means_and_marks_the_threshold(draw):
 
 
 @pytest.mark.parametrize("study", ["no_upper", "no_lower", "no_bound"])
-def test_a_missing_bound_is_said_in_the_figure(study, draw):
-    drawn = draw("double_descent", synthetic_study.make(**STUDIES[study]))
+def test_a_missing_bound_is_said_in_the_figure(study, drawn_study):
+    drawn = drawn_study("double_descent", study)
     said = [text.get_text() for axes in drawn.axes for text in axes.texts]
     assert any("needs a lower and" in text for text in said)
     assert any("none in this study" in text for text in said)

@@ -13,10 +13,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
-from lipdescent.figure_style import log_ticks, say_nothing_here
+from lipdescent.figure_style import log_ticks, say_nothing_here, short
 from lipdescent.statistics import Array, Estimate
 
-MAX_COLUMNS, MAX_ROWS = 7, 14  # named cells of a heat map
+MAX_CHARACTERS, MAX_ROWS = 24, 14  # room for the names of a heat map's columns and rows
 PEAK = {
     "marker": "o",
     "markersize": 3.4,
@@ -35,6 +35,16 @@ def curve(axes: Axes, x: Array, y: Estimate, **style) -> Line2D:
     else:
         axes.vlines(x, y.low, y.high, color=line.get_color())
     return line
+
+
+def bracket(axes: Axes, x: Array, lower: Array, upper: Array, *, colour) -> None:
+    """Region between a dashed lower and a solid upper bound; a bar where it is a single point."""
+    axes.plot(x, lower, "--", color=colour)
+    axes.plot(x, upper, "-", color=colour)
+    if len(x) > 1:
+        axes.fill_between(x, lower, upper, color=colour, alpha=0.3, linewidth=0)
+    else:
+        axes.vlines(x, lower, upper, color=colour, linewidth=3, alpha=0.5)
 
 
 def ring(axes: Axes, x: Array, y: Array, at: float, colour) -> None:
@@ -117,8 +127,10 @@ def heat_map(
     else:
         axes.set(xlim=(-0.5, len(x) - 0.5), ylim=(-0.5, len(y) - 0.5))
         say_nothing_here(axes, "none in this study")
-    for axis, names, most in ((axes.xaxis, x, MAX_COLUMNS), (axes.yaxis, y, MAX_ROWS)):
-        shown = list(range(len(names) - 1, -1, -(-len(names) // most)))
+    longest = max(len(f"{name:g}") for name in x)
+    columns = max(2, int(MAX_CHARACTERS / (longest + 0.5)))
+    for axis, names, most in ((axes.xaxis, x, columns), (axes.yaxis, y, MAX_ROWS)):
+        shown = list(range(len(names) - 1, -1, -len(names) // most))
         shown[-1] = 0  # both ends have their name
         axis.set_ticks(shown, labels=[f"{names[place]:g}" for place in shown])
 
@@ -144,4 +156,4 @@ def colour_bar(figure: Figure, axes, norm: LogNorm | None) -> None:
     bar = figure.colorbar(ScalarMappable(norm), ax=axes, pad=0.02, aspect=25)
     bar.ax.yaxis.set_minor_locator(NullLocator())
     bar.set_ticks(log_ticks(norm.vmin, norm.vmax))
-    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    bar.ax.yaxis.set_major_formatter(FuncFormatter(short))

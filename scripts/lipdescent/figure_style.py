@@ -91,6 +91,14 @@ def _complete(path: str | Path) -> Iterator[Path]:
     os.replace(partial, path)
 
 
+def noise_colours(levels: Iterable[float]) -> dict[float, tuple]:
+    """A colour for every noise level, dark to light; the palest yellow is left out."""
+    levels = sorted(levels)
+    steps = max(len(levels) - 1, 1)
+    colours = matplotlib.colormaps["viridis"]
+    return {level: colours(0.88 * place / steps) for place, level in enumerate(levels)}
+
+
 def rung_styles(rungs: Iterable[Rung]) -> dict[Rung, dict]:
     """Colour, marker and dash of every bound, the same in every figure of a study.
 
@@ -123,14 +131,18 @@ def heading(figure: Figure, group: Group, *parts: str) -> None:
     """One line above the axes: what was studied, of how many models, and how many are left out."""
     text = [f"{group.dataset}, {group.architecture}", *parts, seeds_text(group)]
     if group.num_diverged:
-        text.append(f"{group.num_diverged} diverged models left out")
+        text.append(f"{count(group.num_diverged, 'diverged model')} left out")
     figure.suptitle("; ".join(text), fontsize=7, color=GREY)
+
+
+def count(number: int, word: str) -> str:
+    """``6 seeds``, ``1 seed``."""
+    return f"{number} {word}{'s' * (number != 1)}"
 
 
 def seeds_text(group: Group) -> str:
     """``390 models, 6 seeds``."""
-    seeds = len(group.seed)
-    return f"{group.num_models} models, {seeds} seed{'s' * (seeds > 1)}"
+    return f"{count(group.num_models, 'model')}, {count(len(group.seed), 'seed')}"
 
 
 def width_axis(axes: Axes, widths: Sequence[float]) -> None:
@@ -174,8 +186,13 @@ def log_values(*axes: Axes) -> None:
         place.set_yscale("log")
         place.set_ylim(low, high)
         place.yaxis.set_minor_locator(NullLocator())
-        place.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+        place.yaxis.set_major_formatter(FuncFormatter(short))
         place.set_yticks(log_ticks(low, high))
+
+
+def short(value: float, _: int | None = None) -> str:
+    """At most three digits that count, without an exponent where that is readable."""
+    return f"{float(f'{value:.3g}'):g}"
 
 
 def log_ticks(low: float, high: float) -> list[float]:

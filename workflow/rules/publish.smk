@@ -17,18 +17,18 @@ rule figure:
         "results/{study}/logs/figure/{dataset}/{architecture}/{figure}.log",
     benchmark:
         "results/{study}/benchmarks/figure/{dataset}/{architecture}/{figure}.tsv"
-    params:
-        statistics=config["statistics"],
-        loss=lambda w: study_config.training_options(config, w.architecture)["loss"],
-        caption=lambda w: caption(f"plot_{w.figure}.py"),
-        code=lambda w: code(f"plot_{w.figure}.py"),
+    conda:
+        "../../envs/lipdescent.yaml"
     threads: 1
     resources:
         gpu=0,
         mem_mb=needs("publish", "mem_mb"),
         runtime=needs("publish", "runtime"),
-    conda:
-        "../../envs/lipdescent.yaml"
+    params:
+        statistics=config["statistics"],
+        loss=lambda w: study_config.training_options(config, w.architecture)["loss"],
+        caption=lambda w: caption(f"plot_{w.figure}.py"),
+        code=lambda w: code(f"plot_{w.figure}.py"),
     script:
         "../../scripts/plot_{wildcards.figure}.py"
 
@@ -48,16 +48,16 @@ rule findings:
         "results/{study}/logs/findings.log",
     benchmark:
         "results/{study}/benchmarks/findings.tsv"
-    params:
-        statistics=config["statistics"],
-        code=code("findings.py"),
+    conda:
+        "../../envs/lipdescent.yaml"
     threads: 1
     resources:
         gpu=0,
         mem_mb=needs("publish", "mem_mb"),
         runtime=needs("publish", "runtime"),
-    conda:
-        "../../envs/lipdescent.yaml"
+    params:
+        statistics=config["statistics"],
+        code=code("findings.py"),
     script:
         "../../scripts/findings.py"
 
@@ -71,16 +71,16 @@ rule provenance:
         "results/{study}/logs/provenance.log",
     benchmark:
         "results/{study}/benchmarks/provenance.tsv"
-    params:
-        config=config,
-        code=code("record_provenance.py"),
+    conda:
+        "../../envs/lipdescent.yaml"
     threads: 1
     resources:
         gpu=0,
         mem_mb=needs("publish", "mem_mb"),
         runtime=needs("publish", "runtime"),
-    conda:
-        "../../envs/lipdescent.yaml"
+    params:
+        config=config,
+        code=code("record_provenance.py"),
     script:
         "../../scripts/record_provenance.py"
 
