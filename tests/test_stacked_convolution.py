@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import cross_entropy, max_pool2d
 
-from lipdescent import names
+from lipdescent import names, stacked_convolution, stacked_normalisation
+from lipdescent.activation_memory import activation_bytes
 from lipdescent.stacked_convolution import convolve, max_pool
 from lipdescent.stacked_forward import stacked_forward
 
@@ -212,6 +213,35 @@ def test_a_model_is_bit_identical_whatever_its_stack_mates(part):
 
     for whole, some in zip(everything(slice(None)), everything(part), strict=True):
         assert torch.equal(whole[part], some)
+
+
+def test_the_grouped_ways_of_a_gpu_equal_those_of_a_cpu():
+    generator = torch.Generator().manual_seed(7)
+    x = torch.randn(3, 4, 2, 5, 6, dtype=torch.float64, generator=generator).requires_grad_()
+    weight, bias = torch.randn(2, 3, 2, dtype=torch.float64, generator=generator).requires_grad_()
+    ways = [
+        stacked_normalisation._grouped(x, weight, bias, 1e-5),
+        stacked_normalisation.normalise_batch(x, weight, bias, eps=1e-5),
+    ]
+    slope = torch.randn(x.shape, dtype=torch.float64, generator=generator)
+    for one, other in zip(*ways, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+    gradients = [torch.autograd.grad(way[0], [x, weight, bias], slope) for way in ways]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+    layer = nn.Conv2d(2, 3, 3, stride=2, padding=1)
+    kernels = torch.randn(3, 3, 2, 3, 3, dtype=torch.float64, generator=generator)
+    ways = [way(layer, x, kernels, None) for way in (convolve, stacked_convolution._grouped)]
+    torch.testing.assert_close(*ways, rtol=0, atol=1e-12)
+
+
+def test_activation_bytes_by_hand():
+    net = nn.Sequential(
+        nn.Conv2d(1, 3, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(48, 10)
+    )
+    expected = 64 + 2 * 3 * 64 + 3 * 16 + 48 + 10  # input, conv, ReLU, pool, flat, logits
+    assert activation_bytes(net, (1, 8, 8), batch_size=5) == 4 * 5 * expected
+    assert next(net.parameters()).device.type == "cpu"
 
 
 def test_float32_stays_near_after_20_steps():

@@ -95,22 +95,25 @@ class _Convolution(torch.autograd.Function):
         out = _multiply(matrices, shifted, geometry, size)
         if bias is not None:
             out += bias[:, None, :, None, None]
-        ctx.save_for_backward(shifted, weight)
-        ctx.geometry, ctx.size, ctx.input_shape = geometry, size, x.shape
+        # The shifted copies are made again in the backward pass: they are the larger tensor, and
+        # what a step keeps must come back from memory.
+        ctx.save_for_backward(x, weight)
+        ctx.geometry = geometry
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
-        shifted, weight = ctx.saved_tensors
+        x, weight = ctx.saved_tensors
         grad = grad.contiguous()
         grad_x = grad_weight = grad_bias = None
         if ctx.needs_input_grad[1]:
+            shifted = _shifted(x, ctx.geometry)
             grad_weight = _weight_gradient(grad, shifted, weight, ctx.geometry)
         if ctx.needs_input_grad[2]:
             grad_bias = grad.sum((1, 3, 4))
         if ctx.needs_input_grad[0]:
-            grad_x = _input_gradient(grad, weight, ctx.geometry, ctx.input_shape)
+            grad_x = _input_gradient(grad, weight, ctx.geometry, x.shape)
         return grad_x, grad_weight, grad_bias, None
 
 

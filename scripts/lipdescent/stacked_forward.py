@@ -152,10 +152,9 @@ def _batch_norm(run: _Run, module: nn.BatchNorm2d, path: str, x: Tensor) -> Tens
     count = x[0, :, 0].numel()
     if count < 2:
         raise ValueError(f"{path} ({module}): batch statistics of a single value per channel")
-    out, batch_mean, batch_var = normalise_batch(x, weight, bias, eps=module.eps)
+    out, *batch_statistics = normalise_batch(x, weight, bias, eps=module.eps)
     if mean is not None:
-        unbiased = batch_var * (count / (count - 1))
-        _update(run, module, path, (mean, var), (batch_mean, unbiased))
+        _update(run, module, path, (mean, var), batch_statistics)
     return out
 
 

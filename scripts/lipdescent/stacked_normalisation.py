@@ -6,7 +6,7 @@ Shapes are (models, batch, channels, *space) for activations, (models, channels)
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 
@@ -28,10 +28,28 @@ def normalise_batch(
 
     Returns
     -------
-    The normalised activations, differentiable, and their former mean and (biased) variance
+    The normalised activations, differentiable, and their former mean and unbiased variance
     (models, channels), which are not.
     """
-    return _BatchNorm.apply(x, weight, bias, eps)
+    if x.device.type == "cpu":
+        out, mean, var = _BatchNorm.apply(_images_last(x), weight, bias, eps)
+        return _images_first(out, x.ndim), mean, var
+    return _grouped(x, weight, bias, eps)
+
+
+def _grouped(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float):
+    """One normalisation of models * channels channels, as grouped convolutions leave them."""
+    models, channels = x.shape[0], x.shape[2]
+    mean, var = x.new_zeros(2, models * channels, dtype=_statistics_dtype(x))
+    flat = [None if t is None else t.flatten() for t in (weight, bias)]
+    together = x.transpose(0, 1).flatten(1, 2)
+    out = nn.functional.batch_norm(together, mean, var, *flat, training=True, momentum=1.0, eps=eps)
+    out = out.unflatten(1, (models, channels)).transpose(0, 1)
+    return out, mean.view(models, channels), var.view(models, channels)
+
+
+def _statistics_dtype(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def _over(per_channel: Tensor, x: Tensor) -> Tensor:
@@ -39,36 +57,54 @@ def _over(per_channel: Tensor, x: Tensor) -> Tensor:
     return per_channel.view(models, 1, channels, *[1] * (x.ndim - 3))
 
 
+def _images_last(x: Tensor) -> Tensor:
+    """(models, n, channels, rest): the order in which stacked convolutions leave their output."""
+    if x.ndim == 5:
+        return x.permute(0, 3, 2, 4, 1)
+    return x.permute(0, 2, 3, 1).unsqueeze(1) if x.ndim == 4 else x.unsqueeze(3)
+
+
+def _images_first(x: Tensor, ndim: int) -> Tensor:
+    if ndim == 5:
+        return x.permute(0, 4, 2, 1, 3)
+    return x.squeeze(1).permute(0, 3, 1, 2) if ndim == 4 else x.squeeze(3)
+
+
 class _BatchNorm(torch.autograd.Function):
-    """With y = (x - mean) / sqrt(var + eps) and slopes g at weight * y + bias, the slope at x is
-    weight / sqrt(var + eps) * (g - mean(g) - y * mean(g y)), means over batch and space
-    (Ioffe & Szegedy 2015, arXiv 1502.03167, sec. 3). Autograd needs about twice the passes.
+    """PyTorch's own kernels model by model: for them (height, channels, width, batch) are images
+    as good as (batch, channels, height, width), so that nothing is transposed.
     """
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float):
-        over = (1, *range(3, x.ndim))
-        var, mean = torch.var_mean(x, dim=over, correction=0)
-        ctx.save_for_backward(x, mean, torch.rsqrt(var + eps), weight)
+        x = x.contiguous()
+        # With momentum 1 the running statistics become those of the batch.
+        mean, var, saved_mean, saved_inverse = x.new_zeros(4, x.shape[0], x.shape[2])
+        out = torch.empty_like(x)
+        for r in range(x.shape[0]):
+            affine = (None if t is None else t[r] for t in (weight, bias))
+            torch.ops.aten.native_batch_norm.out(
+                x[r], *affine, mean[r], var[r], True, 1.0, eps,
+                out=out[r], save_mean=saved_mean[r], save_invstd=saved_inverse[r],
+            )  # fmt: skip
+        ctx.save_for_backward(x, weight, saved_mean, saved_inverse)
+        ctx.eps = eps
         ctx.mark_non_differentiable(mean, var)
-        return normalise(x, mean, var, weight, bias, eps=eps), mean, var
+        return out, mean, var
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor, *_):
-        x, mean, inverse, weight = ctx.saved_tensors
-        over = (1, *range(3, x.ndim))
-        count = x[0, :, 0].numel()
-        y = torch.addcmul(_over(-mean * inverse, x), x, _over(inverse, x))
-        total, along_y = grad.sum(over), (grad * y).sum(over)
-        grad_x = None
-        if ctx.needs_input_grad[0]:
-            scale = inverse if weight is None else inverse * weight
-            grad_x = torch.addcmul(_over(-scale * total / count, x), grad, _over(scale, x))
-            grad_x.addcmul_(y, _over(-scale * along_y / count, x))
-        return (
-            grad_x,
-            along_y if ctx.needs_input_grad[1] else None,
-            total if ctx.needs_input_grad[2] else None,
-            None,
-        )
+        x, weight, mean, inverse = ctx.saved_tensors
+        grad = grad.contiguous()
+        grad_x, needed = torch.empty_like(x), list(ctx.needs_input_grad[:3])
+        affine = x.new_empty(2, *mean.shape)
+        for r in range(x.shape[0]):
+            scale = None if weight is None else weight[r]
+            parts = torch.ops.aten.native_batch_norm_backward(
+                grad[r], x[r], scale, None, None, mean[r], inverse[r], True, ctx.eps, needed
+            )
+            for target, part in zip((grad_x[r], *affine[:, r]), parts, strict=True):
+                if part is not None and part.numel():
+                    target.copy_(part)
+        return *(g if n else None for g, n in zip((grad_x, *affine), needed, strict=True)), None
