@@ -66,9 +66,10 @@ def measure(
     """
     finite = stack.finite()
     sound = stack[finite]
+    dtype = next(t.dtype for t in stack.state.values() if t.is_floating_point())
     inputs = {
-        "train": torch.from_numpy(dataset.train_inputs).to(stack.device),
-        "test": torch.from_numpy(dataset.test_inputs).to(stack.device),
+        "train": torch.from_numpy(dataset.train_inputs).to(stack.device, dtype),
+        "test": torch.from_numpy(dataset.test_inputs).to(stack.device, dtype),
     }
     if sound.num_models == 0:
         return [_nothing(name, "diverged", stack.num_models)]
