@@ -1,0 +1,198 @@
+"""What a cluster can run, what jobs ask for, and in what state a study is."""
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from lipdescent import checkpoints, cluster, names, resources, study_status, time_limit
+from lipdescent import config as study_config
+
+ROOT = Path(__file__).parent.parent
+NODES = [
+    cluster.Node("main", True, 4000, 2, 120.0, False, "n1"),
+    cluster.Node("gpu", False, 64_000, 16, float("inf"), True, "n2"),
+]
+
+
+@pytest.fixture
+def config():
+    given = yaml.safe_load((ROOT / "config/config.yaml").read_text()) | {"figures": []}
+    schema = ROOT / "workflow/schemas/config.schema.yaml"
+    return study_config.prepare(given, schema=schema, figures=[])
+
+
+def ask(**changes):
+    given = {"mem_mb": 1000, "cpus": 1, "minutes": 10, "gpus": 0, "partition": None}
+    return cluster.Request(rule="train", **(given | changes))
+
+
+@pytest.mark.parametrize(
+    ("text", "minutes"),
+    [
+        ("infinite", float("inf")), ("30", 30), ("1:30", 1.5), ("2:00:00", 120),
+        ("1-00:00:00", 1440), ("2-03", 48 * 60 + 180),
+    ],
+)  # fmt: skip
+def test_slurm_times(text, minutes):
+    assert time_limit.minutes_of(text) == minutes
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (ask(partition="mian"), "slurm_partition = 'mian'.*this cluster has gpu, main"),
+        (ask(mem_mb=5000, partition="main"), "mem_mb = 5000 MB: the largest node .* has 4000 MB"),
+        (ask(mem_mb=65_000), "the largest node of the cluster has 64000 MB"),
+        (ask(cpus=3, partition="main"), "cpus = 3: .* has 2"),
+        (ask(gpus=1, partition="main"), "asks for a GPU: no node of partition 'main' has one"),
+    ],
+)
+def test_what_no_node_can_run_is_refused(request_, message):
+    cluster.check([ask(), ask(mem_mb=60_000), ask(gpus=1, partition="gpu")], NODES)
+    with pytest.raises(study_config.ConfigError, match=message):
+        cluster.check([ask(), request_], NODES)
+
+
+def test_time_limits_of_partitions():
+    assert cluster.longest(None, NODES) == 120
+    assert cluster.longest("gpu", NODES) == float("inf")
+
+
+def fake_command(folder, name, output, status=0):
+    path = folder / name
+    path.write_text(f"#!/bin/sh\ncat <<'END'\n{output}\nEND\nexit {status}\n")
+    path.chmod(0o755)
+
+
+def test_nodes_by_sinfo(tmp_path, monkeypatch):
+    fake_command(
+        tmp_path, "sinfo", "main*|4000|2|2:00:00|(null)|n1\ngpu|64000+|16|infinite|gpu:2|n2"
+    )
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert cluster.nodes() == NODES
+    fake_command(tmp_path, "sinfo", "", status=1)
+    with pytest.raises(study_config.ConfigError, match="Slurm does not answer"):
+        cluster.nodes()
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    with pytest.raises(study_config.ConfigError, match="no Slurm on this machine"):
+        cluster.nodes()
+
+
+def test_the_end_of_a_job(tmp_path, monkeypatch):
+    for name in ("SLURM_JOB_END_TIME", "SLURM_JOB_ID"):
+        monkeypatch.delenv(name, raising=False)
+    assert time_limit.job_end() is None
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    fake_command(tmp_path, "squeue", "5:00")
+    assert time_limit.job_end() == pytest.approx(time.time() + 300, abs=10)
+    fake_command(tmp_path, "squeue", "UNLIMITED")
+    assert time_limit.job_end() is None
+    monkeypatch.setenv("SLURM_JOB_END_TIME", "1234")
+    assert time_limit.job_end() == 1234
+
+
+def test_a_folder_in_memory_is_refused_where_nodes_are_elsewhere(tmp_path, monkeypatch):
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"a / ext4 rw\nb {tmp_path} tmpfs rw\nc {tmp_path}/home nfs4 rw\n")
+    assert cluster.file_system(tmp_path / "x", mounts) == "tmpfs"
+    assert cluster.file_system(tmp_path / "home/y", mounts) == "nfs4"
+    monkeypatch.setattr(cluster, "file_system", lambda _: "tmpfs")
+    with pytest.raises(study_config.ConfigError, match=r"on a tmpfs .*\(n1, \.\.\.\) do not see"):
+        cluster.check_shared(tmp_path, NODES)
+    monkeypatch.setattr(cluster, "file_system", lambda _: "nfs4")
+    cluster.check_shared(tmp_path, NODES)
+
+
+def test_slurm_profile_without_slurm_says_so(tmp_path):
+    if Path("/etc/slurm/slurm.conf").exists():
+        pytest.skip("there is a Slurm here")
+    done = subprocess.run(
+        [
+            "python", "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"),
+            "--directory", str(tmp_path), "--workflow-profile", str(ROOT / "profiles/slurm"),
+        ],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "Slurm" in done.stdout + done.stderr, done.stderr
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("module", sorted(resources.SIZES))
+def test_sizes_of_architectures(module):
+    """The parameters that requests are computed from, against the built networks."""
+    shape = (40,) if module == "conv1d" else (3, 32, 32)
+    dataset = "mnist1d" if module == "conv1d" else "cifar10"
+    given = {"architectures": {module: {}}}
+    for width in (8, 24):
+        with torch.random.fork_rng(devices=[]):
+            network = names.resolve("architectures", module).build(
+                width, input_shape=shape, num_classes=10
+            )
+        counted = sum(p.numel() for p in network.parameters())
+        estimated = resources.size(given, module, dataset, width)[0]
+        assert counted <= estimated <= 1.1 * counted + 600
+
+
+def test_needs_grow_with_the_study_and_the_attempt(config):
+    runs = study_config.runs(config)
+    widest, narrowest = resources.train(config, runs[:1]), resources.train(config, runs[-1:])
+    assert resources.train(config, runs) == widest
+    assert widest["mem_mb"] > narrowest["mem_mb"]
+    assert widest["runtime"] > narrowest["runtime"]
+    again = resources.train(config, runs, 2)
+    assert again["mem_mb"] >= 1.45 * widest["mem_mb"]
+    assert again["runtime"] >= 2 * widest["runtime"] - 1
+    first, second = (resources.measure(config, runs[0], attempt) for attempt in (1, 2))
+    assert second["runtime"] > first["runtime"]
+    assert resources.publish(config, runs)["mem_mb"] > resources.BASE_MB
+
+
+def test_states_of_a_study(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config |= {"study": "s", "bounds": {}}
+    config["grid"] |= {"width": [2, 3, 4, 5], "seed": [0, 1]}
+    with pytest.raises(FileNotFoundError, match="no study 's' has been started"):
+        study_status.plan("s")
+    study_config.record_plan(config)
+    config, runs = study_status.plan("s")
+    base = tmp_path / "results/s"
+
+    def log(width, text, age=0):
+        path = base / f"logs/train/mnist1d/mlp/width={width}/seeds=0-1.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        os.utime(path, (time.time() - age,) * 2)
+
+    log(2, "done")
+    log(3, "epoch 1/9, 5 s left")
+    log(4, "silent for long", age=4000)
+    never = checkpoints.empty_epochs(2)
+    saved = checkpoints.Checkpoints(
+        {}, torch.tensor([0]), torch.zeros(2), torch.tensor([0, 1]), never, torch.tensor([-1, 4])
+    )
+    checkpoints.write(base / "checkpoints/mnist1d/mlp/width=2/seeds=0-1.safetensors", saved)
+    found = {job.run.width: job.state for job in study_status.jobs(config, runs) if not job.measure}
+    assert found == {2: "done", 3: "running", 4: "failed", 5: "waiting"}
+    log(3, "Traceback (most recent call last):\nValueError: what happened")
+    jobs = study_status.jobs(config, runs)
+    failed = next(job for job in jobs if job.run.width == 3 and job.stage == "train")
+    assert failed.state == "failed"
+    assert study_status.last_lines(failed.log)[-1] == "ValueError: what happened"
+    assert study_status.diverged(config, next(r for r in runs if r.width == 2)) == 1
+    assert study_status.seconds_left(config, jobs) is None
+    done = base / "benchmarks/train/mnist1d/mlp/width=2/seeds=0-1.tsv"
+    done.parent.mkdir(parents=True)
+    done.write_text("s\th:m:s\n10.0\t0:00:10\n")
+    left = study_status.seconds_left(config, jobs)
+    assert left >= 30  # three wider stacks, each at least as long as the one that was measured
+    os.link(done, done.with_suffix(".link"))
+    assert study_status.disk_bytes(done.parent) < 2 * done.stat().st_blocks * 512 + 1
+    assert json.loads((base / "plan.json").read_text())["seed_blocks"] == [[0, 1]]
