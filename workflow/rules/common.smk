@@ -1,4 +1,5 @@
 import sys
+from functools import cache
 from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
@@ -68,6 +69,7 @@ def measure_options(wildcards):
     return config["bounds"].get(wildcards.measure, {})
 
 
+@cache
 def code(*files):
     """Changes when one of the files below scripts/, or a module they import, changes."""
     return code_digest(*files)
