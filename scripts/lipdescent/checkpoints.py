@@ -67,9 +67,7 @@ def read(path: str | Path) -> Checkpoints:
     return Checkpoints(state=state, about=json.loads(metadata["about"]), **rest)
 
 
-def save_atomically(
-    path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str]
-) -> None:
+def save_atomically(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """save_file to a temporary name in the same folder, flushed to disk, then os.replace.
 
     Raises

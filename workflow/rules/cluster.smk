@@ -8,7 +8,10 @@ from lipdescent import cluster, folder_lock, resources
 LONGEST = "LIPDESCENT_LONGEST_JOB"
 
 if workflow.is_main_process and folder_lock.clear_stale():
-    print("the Snakemake that had locked this folder is dead: lock removed", file=sys.stderr)
+    print(
+        "the Snakemake that had locked this folder is dead: lock removed",
+        file=sys.stderr,
+    )
 
 
 @cache

@@ -12,13 +12,17 @@ try:
     prepared = study_config.prepare(
         config,
         schema=Path(workflow.basedir) / "workflow/schemas/config.schema.yaml",
-        figures=[p.stem[5:] for p in Path(workflow.basedir, "scripts").glob("plot_*.py")],
+        figures=[
+            p.stem[5:] for p in Path(workflow.basedir, "scripts").glob("plot_*.py")
+        ],
     )
     # In place: scripts are given this very object.
     config.update(prepared)
     # Where jobs are submitted, other machines compute: their devices are not known here.
     submits = workflow.resource_settings.nodes is not None
-    study_config.check_device(config["device"], local=not (submits or workflow.remote_exec))
+    study_config.check_device(
+        config["device"], local=not (submits or workflow.remote_exec)
+    )
 except study_config.ConfigError as error:
     raise WorkflowError(str(error)) from None
 
@@ -51,7 +55,9 @@ def run_of(wildcards):
 
 def module_of(wildcards):
     """File name of an architecture in scripts/lipdescent/architectures."""
-    return config["architectures"][wildcards.architecture].get("module", wildcards.architecture)
+    return config["architectures"][wildcards.architecture].get(
+        "module", wildcards.architecture
+    )
 
 
 def uppers(wildcards):
@@ -78,3 +84,39 @@ def code(*files):
 def num_models():
     """Models in the whole study."""
     return sum(len(run.seeds) for run in RUNS) * len(GRID["label_noise"])
+
+
+def measure_files(wildcards):
+    """Plug-ins behind a measurement, beside what measure.py imports itself."""
+    files = [f"lipdescent/architectures/{module_of(wildcards)}.py"]
+    if wildcards.measure not in ("metrics", "certificates"):
+        files.append(f"lipdescent/bounds/{wildcards.measure}.py")
+    return files
+
+
+def experiment_files():
+    """Tables and figures of the configured experiments."""
+    return [
+        f"{RESULTS}/{place}"
+        for name in config["experiments"]
+        for place in (
+            f"experiments/{name}.parquet",
+            f"figures/{name}.pdf",
+            f"figures/{name}.png",
+        )
+    ]
+
+
+def published():
+    """Everything that a study publishes; one with experiments, these alone."""
+    if config["experiments"]:
+        return experiment_files()
+    figures = [
+        f"{RESULTS}/figures/{pair}/{figure}.{kind}"
+        for pair in PAIRS
+        for figure in config["figures"]
+        for kind in ("pdf", "png")
+    ]
+    files = ["table.parquet", "table.csv", "provenance.json"]
+    files += [f"findings.{kind}" for kind in ("json", "md", "html")]
+    return figures + [f"{RESULTS}/{file}" for file in files]

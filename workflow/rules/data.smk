@@ -5,13 +5,13 @@ rule dataset:
         "results/{study}/logs/dataset/{dataset}.log",
     benchmark:
         "results/{study}/benchmarks/dataset/{dataset}.tsv"
-    params:
-        options=lambda w: config["datasets"].get(w.dataset, {}),
-        code=lambda w: code("prepare_dataset.py", f"lipdescent/datasets/{w.dataset}.py"),
+    conda:
+        "../../envs/lipdescent.yaml"
     threads: 1
     resources:
         gpu=0,
-    conda:
-        "../../envs/lipdescent.yaml"
+    params:
+        options=lambda w: config["datasets"].get(w.dataset, {}),
+        code=lambda w: code("prepare_dataset.py", f"lipdescent/datasets/{w.dataset}.py"),
     script:
         "../../scripts/prepare_dataset.py"

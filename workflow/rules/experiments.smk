@@ -6,14 +6,16 @@ rule experiment:
         "results/{study}/logs/experiment/{experiment}.log",
     benchmark:
         "results/{study}/benchmarks/experiment/{experiment}.tsv"
-    params:
-        options=lambda w: config["experiments"][w.experiment],
-        code=lambda w: code("experiment.py", f"lipdescent/experiments/{w.experiment}.py"),
+    conda:
+        "../../envs/lipdescent.yaml"
     threads: EXECUTION["threads"]
     resources:
         gpu=0,
-    conda:
-        "../../envs/lipdescent.yaml"
+    params:
+        options=lambda w: config["experiments"][w.experiment],
+        code=lambda w: code(
+            "experiment.py", f"lipdescent/experiments/{w.experiment}.py"
+        ),
     script:
         "../../scripts/experiment.py"
 
@@ -33,26 +35,15 @@ rule experiment_figure:
         "results/{study}/logs/experiment_figure/{experiment}.log",
     benchmark:
         "results/{study}/benchmarks/experiment_figure/{experiment}.tsv"
-    params:
-        caption=lambda w: caption(f"lipdescent/experiments/{w.experiment}.py"),
-        code=lambda w: code("draw_experiment.py", f"lipdescent/experiments/{w.experiment}.py"),
+    conda:
+        "../../envs/lipdescent.yaml"
     threads: 1
     resources:
         gpu=0,
-    conda:
-        "../../envs/lipdescent.yaml"
+    params:
+        caption=lambda w: caption(f"lipdescent/experiments/{w.experiment}.py"),
+        code=lambda w: code(
+            "draw_experiment.py", f"lipdescent/experiments/{w.experiment}.py"
+        ),
     script:
         "../../scripts/draw_experiment.py"
-
-
-def experiment_files():
-    """Tables and figures of the configured experiments."""
-    return [
-        f"{RESULTS}/{place}"
-        for name in config["experiments"]
-        for place in (
-            f"experiments/{name}.parquet",
-            f"figures/{name}.pdf",
-            f"figures/{name}.png",
-        )
-    ]

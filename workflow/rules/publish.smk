@@ -83,18 +83,3 @@ rule provenance:
         code=code("record_provenance.py"),
     script:
         "../../scripts/record_provenance.py"
-
-
-def published():
-    """Everything that a study publishes; one with experiments, these alone."""
-    if config["experiments"]:
-        return experiment_files()
-    figures = [
-        f"{RESULTS}/figures/{pair}/{figure}.{kind}"
-        for pair in PAIRS
-        for figure in config["figures"]
-        for kind in ("pdf", "png")
-    ]
-    files = ["table.parquet", "table.csv", "provenance.json"]
-    files += [f"findings.{kind}" for kind in ("json", "md", "html")]
-    return figures + [f"{RESULTS}/{file}" for file in files]
