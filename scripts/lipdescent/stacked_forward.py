@@ -13,8 +13,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.nn.utils import parametrize
 
 from lipdescent.architectures._blocks import Residual
+from lipdescent.constrained.constraints import Constraint
 from lipdescent.stacked_convolution import convolve, max_pool
 from lipdescent.stacked_normalisation import normalise, normalise_batch
 
@@ -69,12 +71,27 @@ class _Run:
 
     def __call__(self, module: nn.Module, path: str, x: Tensor) -> Tensor:
         kind = type(module)
+        if isinstance(module, nn.Linear) and parametrize.is_parametrized(module, "weight"):
+            return self._constrained_linear(module, path, x)
         known = LAYERS.get(kind) or LAYERS.get(f"{kind.__module__}.{kind.__qualname__}")
         if known is not None:
             return known(self, module, path, x)
         if kind in ELEMENTWISE:
             return module(x)
         return _unknown(self, module, path, x)
+
+    def _constrained_linear(self, module: nn.Linear, path: str, x: Tensor) -> Tensor:
+        """Constraints of this library take whole stacks; other parametrisations one model."""
+        steps = module.parametrizations["weight"]
+        if set(module.parametrizations) != {"weight"} or not all(
+            isinstance(step, Constraint) for step in steps
+        ):
+            return _unknown(self, module, path, x)
+        weight = self.tensor(path, "parametrizations.weight.original")
+        for step in steps:
+            weight = step(weight)
+        self.state = self.state | {_join(path, "weight"): weight}
+        return _linear(self, module, path, x)
 
     def sequence(self, module: nn.Module, path: str, names: list[str], x: Tensor) -> Tensor:
         """Children in this order. ReLU and a max pool exchange: the pool leaves less to do."""
