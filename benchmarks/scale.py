@@ -4,7 +4,7 @@
 
 20 widths x 10 noise levels x 500 seeds x 12 epochs, seeds in blocks of 50. Measurements are drawn
 at random in the files' real format; aggregating and plotting run the workflow's own scripts. Prints
-wall-clock seconds and the largest resident memory of each step, beside the limits that they have.
+seconds (wall clock and CPU) and the largest resident memory of each step, beside their limits.
 """
 
 import json
@@ -59,18 +59,19 @@ exec(compile(open(sys.argv[3]).read(), sys.argv[3], "exec"), {"__name__": "__mai
 """
 
 
-def measured(command: list[str], **keywords) -> tuple[float, float]:
-    """Seconds and largest resident memory in MiB of a command."""
+def measured(command: list[str], **keywords) -> tuple[float, float, float]:
+    """Seconds, CPU seconds and largest resident memory in MiB of a command."""
     start = time.perf_counter()
     process = subprocess.Popen(command, **keywords)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} failed")
-    return time.perf_counter() - start, usage.ru_maxrss / 1024
+    cpu = usage.ru_utime + usage.ru_stime
+    return time.perf_counter() - start, cpu, usage.ru_maxrss / 1024
 
 
-def job_graph(folder: Path) -> tuple[float, float]:
+def job_graph(folder: Path) -> tuple[float, float, float]:
     """A dry run of the whole study."""
     overlay = folder / "overlay.yaml"
     overlay.write_text(yaml.safe_dump(STUDY))
@@ -120,7 +121,7 @@ def measurements(folder: Path) -> list[str]:
     return paths
 
 
-def script(folder: Path, name: str, **job) -> tuple[float, float]:
+def script(folder: Path, name: str, **job) -> tuple[float, float, float]:
     """Run one of the workflow's scripts as Snakemake would."""
     given = folder / "job.json"
     given.write_text(json.dumps(job))
@@ -150,9 +151,9 @@ def main() -> None:
             params={"statistics": config["statistics"], "loss": config["training"]["loss"]},
         )  # fmt: skip
         lines.append(("figure double_descent", figure, 60, 4096))
-    print("| step | seconds | limit | memory, MiB | limit |\n|---|---|---|---|---|")
-    for name, (seconds, memory), most_seconds, most_memory in lines:
-        print(f"| {name} | {seconds:.1f} | {most_seconds} | {memory:.0f} | {most_memory} |")
+    print("| step | seconds | of CPU | limit | memory, MiB | limit |\n|---|---|---|---|---|---|")
+    for name, (seconds, cpu, memory), limit, most in lines:
+        print(f"| {name} | {seconds:.1f} | {cpu:.1f} | {limit} | {memory:.0f} | {most} |")
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"\n(generating the measurements took {own:.0f} MiB)")
 
