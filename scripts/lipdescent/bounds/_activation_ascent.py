@@ -31,44 +31,48 @@ def ascend(
     *,
     norm: str,
     steps: int,
-    generator: torch.Generator,
+    seed: int,
 ) -> Tensor:
-    """Points (k, n_in) with norms at least those at ``points`` (k, n_in), for one model.
+    """Points (N, k, n_in) with norms at least those at ``points`` (N, k, n_in), for N models.
 
     Parameters
     ----------
-    first, bias, last : float64 (width, n_in), (width,) or None, (n_out, width).
+    first, bias, last : float64 (N, width, n_in), (N, width) or None, (N, n_out, width).
     slopes : of the activation, on the negative and the positive side.
     norm : "l2", "linf" or "l1".
     steps : line searches per point and direction.
-    generator : on the CPU, of the random directions.
+    seed : of the random directions, the same for all models.
     """
+    generator = torch.Generator().manual_seed(seed)
     homogeneous = bias is None  # then masks do not depend on the length of a point
-    bias = first.new_zeros(len(first)) if bias is None else bias
-    table = (last.T[:, :, None] * first[:, None, :]).flatten(1) * (slopes[1] - slopes[0])
-    base = slopes[0] * (last @ first)
+    bias = (first.new_zeros(first.shape[:2]) if bias is None else bias)[:, None]
+    table = (last.mT[..., None] * first[:, :, None, :]).flatten(2) * (slopes[1] - slopes[0])
+    base = slopes[0] * (last @ first)[:, None]
     # With no more units than inputs, the fit of any mask is exact and the same for all weights.
-    inverse = torch.linalg.pinv(first) if len(first) <= first.shape[1] else None
-    best = first.new_full((len(points),), -torch.inf)
+    inverse = torch.linalg.pinv(first) if first.shape[1] <= first.shape[2] else None
+    best = first.new_full(points.shape[:2], -torch.inf)
     kept, idle = points.clone(), torch.zeros_like(best)
     for _ in range(steps + 1):
-        before = points @ first.T + bias
-        jacobians = ((before > 0).to(table.dtype) @ table).view(len(points), *base.shape) + base
-        left, right, value = dual_vectors(jacobians, norm)
+        before = points @ first.mT + bias
+        flat = (before > 0).to(table.dtype) @ table
+        jacobians = flat.view(*points.shape[:2], *base.shape[2:]) + base
+        left, right, value = dual_vectors(jacobians.flatten(0, 1), norm)
+        left, right, value = (t.unflatten(0, points.shape[:2]) for t in (left, right, value))
         better = value > best * (1 + 1e-9)
-        kept[better], best[better] = points[better], value[better]
+        kept = torch.where(better[..., None], points, kept)
+        best = torch.where(better, value, best)
         idle = torch.where(better, 0, idle + 1)
-        draw = torch.randn(points.shape, generator=generator, dtype=torch.float64)
-        draw = torch.nn.functional.normalize(draw.to(points.device), dim=-1)
-        gain = (left @ last) * (right @ first.T) * (slopes[1] - slopes[0])
+        draw = torch.randn(points.shape[1:], generator=generator, dtype=torch.float64)
+        draw = torch.nn.functional.normalize(draw.to(points.device), dim=-1).expand_as(points)
+        gain = (left @ last) * (right @ first.mT) * (slopes[1] - slopes[0])
         directions = _directions(first, bias, points, before, gain, inverse, draw)
         points = _line_search(first, points, before, gain, directions)
         if homogeneous:
             points = torch.nn.functional.normalize(points, dim=-1)
-        stuck = (idle >= _PATIENCE)[:, None]
+        stuck = idle >= _PATIENCE
         size = torch.linalg.vector_norm(kept, dim=-1, keepdim=True)
-        points = torch.where(stuck, kept + _KICK * size * draw, points)
-        idle = torch.where(stuck[:, 0], 0, idle)
+        points = torch.where(stuck[..., None], kept + _KICK * size * draw, points)
+        idle = torch.where(stuck, 0, idle)
     return kept
 
 
@@ -105,7 +109,7 @@ def _directions(
     inverse: Tensor | None,
     draw: Tensor,
 ) -> Tensor:
-    """Lines through each point: (k, number of directions, n_in)."""
+    """Lines through each point: (N, k, number of directions, n_in)."""
     scale = before.abs().mean(-1, keepdim=True).clamp_min(1e-300)
     found = []
     for width in _WIDTHS:
@@ -114,30 +118,30 @@ def _directions(
     wanted = gain.sign()
     target = scale * wanted - bias
     if inverse is not None:
-        found.append(target @ inverse.T - points)
+        found.append(target @ inverse.mT - points)
     else:
         weights = gain.abs()
-        normal = (first.T * weights[:, None, :]) @ first
+        normal = (first.mT[:, None] * weights[:, :, None, :]) @ first[:, None]
         ridge = 1e-9 * normal.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(1e-300)
-        normal.diagonal(dim1=-2, dim2=-1).add_(ridge[:, None])
+        normal.diagonal(dim1=-2, dim2=-1).add_(ridge[..., None])
         found.append(torch.linalg.solve(normal, (weights * target) @ first) - points)
     found.append(draw)
-    return torch.stack(found, 1)
+    return torch.stack(found, 2)
 
 
 def _line_search(
     first: Tensor, points: Tensor, before: Tensor, gain: Tensor, directions: Tensor
 ) -> Tensor:
-    """Best points (k, n_in) for sum_h gain_h D_h on the lines through ``points``."""
+    """Best points (N, k, n_in) for sum_h gain_h D_h on the lines through ``points``."""
     length = torch.linalg.vector_norm(directions, dim=-1, keepdim=True)
-    size = torch.linalg.vector_norm(points, dim=-1)[:, None, None].clamp_min(1e-300)
+    size = torch.linalg.vector_norm(points, dim=-1)[..., None, None].clamp_min(1e-300)
     directions = directions * (size / torch.where(length > 0, length, 1.0))
-    rate = directions @ first.T
-    switch = torch.where(rate != 0, -before[:, None] / rate, torch.inf)
+    rate = (directions.flatten(1, 2) @ first.mT).view(*directions.shape[:3], -1)
+    switch = torch.where(rate != 0, -before[:, :, None] / rate, torch.inf)
     switch, order = switch.sort(-1)
-    change = (gain[:, None] * rate.sign()).gather(-1, order)
+    change = (gain[:, :, None] * rate.sign()).gather(-1, order)
     # Far out on the negative side the units with a falling pre-activation are on.
-    start = (gain[:, None] * (rate < 0)).sum(-1, keepdim=True)
+    start = (gain[:, :, None] * (rate < 0)).sum(-1, keepdim=True)
     value = torch.cat([start, start + change.cumsum(-1)], -1)
     # Interval i lies between switches i - 1 and i; those without room cannot be reached.
     lower = torch.cat([switch[..., :1] - 1, switch], -1)
@@ -145,8 +149,8 @@ def _line_search(
     upper = torch.where(upper.isfinite(), upper, lower + 1)
     room = lower.isfinite() & (upper - lower > 1e-12 * (1 + lower.abs()))
     value = torch.where(room, value, -torch.inf)
-    value, interval = value.flatten(1).max(-1)
-    middle = (0.5 * (lower + upper)).flatten(1).gather(1, interval[:, None])
-    line = interval // lower.shape[-1]
-    chosen = directions[torch.arange(len(points), device=points.device), line]
-    return points + torch.where(value.isfinite()[:, None], middle, 0.0) * chosen
+    value, interval = value.flatten(2).max(-1, keepdim=True)
+    middle = (0.5 * (lower + upper)).flatten(2).gather(2, interval)
+    line = (interval // lower.shape[-1])[..., None].expand(-1, -1, 1, points.shape[-1])
+    chosen = directions.gather(2, line)[:, :, 0]
+    return points + torch.where(value.isfinite(), middle, 0.0) * chosen

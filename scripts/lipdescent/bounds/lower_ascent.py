@@ -29,6 +29,7 @@ from lipdescent.stacking import ModelStack
 
 DIRECTION = "lower"
 NORMS = jac.NORMS
+_GROUP = 8  # models of one hidden layer taken together
 _STEP_SIZES = (0.01, 0.04, 0.15)  # relative to the size of a point
 _SHARPNESS = 4.0  # of the sigmoids
 
@@ -40,7 +41,7 @@ def measure(
     norms: Sequence[str] = ("l2",),
     seed: int = 0,
     restarts: int = 4,
-    steps: int = 20,
+    steps: int = 16,
     num_candidates: int | None = 256,
 ) -> Iterator[Measurement]:
     """Yield ``lower_ascent`` once per norm, with no split: it bounds the global constant.
@@ -79,24 +80,36 @@ def ascent(
 ) -> Tensor:
     """Points of larger Jacobian norm: (num_models, k, *input_shape) to the same shape, float64.
 
-    Every model draws from its own generator, so that its points do not depend on the others.
+    All models draw the same random numbers, so that none depends on the others.
     """
     points = points.to(stack.device, torch.float64)
-    links, ends = chain(stack), []
+    links = chain(stack)
+    if links is not None and len(links.weights) == 2:
+        return _shallow_ascent(links, points.flatten(2), norm, steps, seed).view_as(points)
+    ends = []
     for index, start in enumerate(points):
-        generator = torch.Generator().manual_seed(seed)
         if links is None:
             ends.append(_pair_ascent(stack[index : index + 1], start, norm, steps))
-            continue
-        one, flat = links[index : index + 1], start.flatten(1)
-        if len(links.weights) == 2:
-            bias = None if one.biases[0] is None else one.biases[0][0]
-            layers = (one.weights[0][0], bias, one.weights[1][0], one.slopes[0])
-            found = ascend(*layers, flat, norm=norm, steps=steps, generator=generator)
         else:
-            found = _surrogate_ascent(one, flat, norm, steps)
-        ends.append(found.view_as(start))
+            one = links[index : index + 1]
+            ends.append(_surrogate_ascent(one, start.flatten(1), norm, steps).view_as(start))
     return torch.stack(ends)
+
+
+def _shallow_ascent(links: Chain, points: Tensor, norm: str, steps: int, seed: int) -> Tensor:
+    """One hidden layer, points (num_models, k, n_in).
+
+    Always groups of the same size, the last one filled up with copies: how a batched product
+    rounds may depend on the size of the batch.
+    """
+    found = []
+    for models in torch.arange(len(points), device=points.device).split(_GROUP):
+        filled = torch.cat([models, models[-1:].expand(_GROUP - len(models))])
+        group = links[filled]
+        layers = (group.weights[0], group.biases[0], group.weights[1], group.slopes[0])
+        ends = ascend(*layers, points[filled], norm=norm, steps=steps, seed=seed)
+        found.append(ends[: len(models)])
+    return torch.cat(found)
 
 
 def _candidates(

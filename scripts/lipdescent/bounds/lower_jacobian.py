@@ -90,17 +90,15 @@ def largest_certified(
     values : (num_models, n), the norms at the points as :func:`jacobian_norms` gives them.
     first : candidates tried at once at first, four times as many in each further round.
     """
-    order = values.argsort(dim=1, descending=True)
     points = points.to(stack.device)
     best = values.new_zeros(stack.num_models)
     todo = torch.arange(stack.num_models, device=values.device)
     start, count = 0, first
     while len(todo) and start < values.shape[1]:
-        candidates = order[todo, start : start + count]
-        best[todo] = certify(stack[todo], points[candidates], norm=norm).amax(1)
-        rest = values[todo].gather(1, order[todo, start + count : start + count + 1])
-        positive = rest.amax(1) > 0 if rest.shape[1] else torch.zeros_like(todo, dtype=torch.bool)
-        todo = todo[(best[todo] == 0) & positive]
+        value, order = values[todo].topk(min(start + count, values.shape[1]), dim=1)
+        best[todo] = certify(stack[todo], points[order[:, start:]], norm=norm).amax(1)
+        # Where nothing is proven yet and the next candidates are not 0 for certain.
+        todo = todo[(best[todo] == 0) & (value[:, -1] > 0)]
         start, count = start + count, 4 * count
     return best
 
