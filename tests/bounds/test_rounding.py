@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from lipdescent.bounds import _rounding
 from lipdescent.bounds._rounding import (
     certified_max_eigenvalue,
