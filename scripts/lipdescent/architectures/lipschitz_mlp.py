@@ -84,6 +84,9 @@ def network(
     for i in range(len(sizes) - 1):
         linear = nn.Linear(sizes[i], sizes[i + 1], bias=bias)
         nn.init.orthogonal_(linear.weight)
+        if bias:  # as small as an orthonormal layer's outputs, or sorting changes nothing at first
+            reach = max(sizes[i], sizes[i + 1]) ** -0.5
+            nn.init.uniform_(linear.bias, -reach, reach)
         is_last = i == len(sizes) - 2
         own = constant if is_last or constraint.startswith("spectral") else 1.0
         layers.append(_constrained(linear, constraint, own, order, iterations))

@@ -23,20 +23,19 @@ def iterate(weight: Tensor, *, order: int, iterations: int) -> Tensor:
 
 
 def scalar(s: Tensor, *, order: int, iterations: int) -> tuple[Tensor, Tensor]:
-    """g and g' at squared singular values ``s``."""
-    g, dg = torch.ones_like(s), torch.zeros_like(s)
-    square, dsquare = s, torch.ones_like(s)
+    """g at squared singular values ``s``, and g' by a central difference (1e-9 relative)."""
+    step = 1e-5 * (s + 1e-6)
+    square = torch.stack([s, s - step, s + step])
+    g = torch.ones_like(square)
     for _ in range(iterations):
         q = 1 - square
-        series, slope = torch.zeros_like(q), torch.zeros_like(q)
-        for i in range(order, -1, -1):
-            slope = slope * q + series
-            series = series * q + COEFFICIENTS[i]
-        change = -slope * dsquare  # d series / d s
-        g, dg = g * series, dg * series + g * change
-        dsquare = dsquare * series**2 + 2 * square * series * change
-        square = square * series**2
-    return g, dg
+        series = 1 + COEFFICIENTS[order] / COEFFICIENTS[order - 1] * q
+        for i in range(order - 1, 0, -1):
+            series = 1 + COEFFICIENTS[i] / COEFFICIENTS[i - 1] * q * series
+        g = g * series
+        square = square * series.square()
+    middle, below, above = g.unbind()
+    return middle, (above - below) / (2 * step)
 
 
 class _Iterate(torch.autograd.Function):
