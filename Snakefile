@@ -18,7 +18,7 @@ include: "workflow/rules/publish.smk"
 include: "workflow/rules/verify.smk"
 
 
-report: "../workflow/report/study.rst"
+report: "workflow/report/study.rst"
 
 
 rule all:
