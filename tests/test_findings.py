@@ -137,6 +137,7 @@ def test_diverged_models_are_left_out_and_counted():
         ({"noises": (0.2,)}, "One level of label noise: no effect of label noise."),
         ({"epochs": (0,)}, "1 seed"),
         ({"bounds": ()}, "No Lipschitz bound: nothing to compare"),
+        ({"bounds": TIGHT[:1]}, "Cannot be said: there is no certified bracket. The bounds, each"),
         ({"bounds": TIGHT[:1]}, "No upper bound in l2: no certified bracket."),
         ({"bounds": TIGHT[1:]}, "No lower bound in l2: no certified bracket."),
         ({"widths": (2, 4, 8)}, "No interpolation threshold with label noise 0 %, 20 %, 40 %"),
@@ -215,7 +216,27 @@ def test_not_applicable_bounds_are_named():
     )
 
 
+def test_a_tight_bracket_excludes_the_layer_products_growth():
+    # The layer product grows by 1.5 with the least to the most noise, the constant does not
+    rows = synthetic_study.make(bounds=TIGHT, noises=(0.2, 0.4), scatter=0)
+    grown = rows.to_pylist()
+    for row in grown:
+        if row["quantity"] == "upper_layer_product" and row["label_noise"] == 0.4:
+            row["value"] *= 1.5
+    columns = {name: [row[name] for row in grown] for name in rows.column_names}
+    group = selection.group(
+        table.from_columns(len(grown), **columns), dataset="mnist1d", architecture="mlp"
+    )
+    text = page.markdown(document.report("x", [measured.findings(group, OPTIONS)]))
+    assert "a change of the constant like that of: layer product (upper) at all 2 widths" in text
+    assert "it stays within a factor 1.1 at all 2 widths" in text
+
+
 def test_words():
+    assert words.outside(2, 0.9, 1.1)
+    assert words.outside(0.5, 0.9, None)
+    assert not words.outside(1, 0.9, 1.1)
+    assert not words.outside(None, 0.9, 1.1)
     assert words.share(5, 5) == "all 5 levels"
     assert words.share(1, 1) == "the only level"
     assert words.interval({"value": 32, "low": 16, "high": 64}, "{:g}") == "32 [16, 64]"

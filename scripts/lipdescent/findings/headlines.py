@@ -111,6 +111,8 @@ def _noise_headline(facts: Facts, norm: str) -> str:
         f"{ANSWERS[v]} at {words.share(n, len(rows), 'width')}"
         for v, n in Counter(row["verdict"] for row in rows).most_common()
     )
+    if all(row["verdict"] == "unknown" for row in rows):
+        return f"{start} Cannot be said: there is no certified bracket. {_trends(rows[-1])}"
     text = f"{start} From {least} to {most}, by the brackets: {verdicts}"
     decided = [row for row in rows if row["verdict"] in ("grows", "falls", "flat")]
     if decided and len(facts["seed"]) > 1:
@@ -122,7 +124,23 @@ def _noise_headline(facts: Facts, norm: str) -> str:
             f". At width {widest['width']} the constant changes by a factor between "
             f"{widest['ratio_at_least']:.2f} and {widest['ratio_at_most']:.2f}"
         )
-    return f"{text}. {_trends(widest)}"
+    return f"{text}.{_excluded(rows)} {_trends(widest)}"
+
+
+def _excluded(rows: list[Facts]) -> str:
+    """Bounds whose own change with label noise the constant provably does not share."""
+    counts = Counter(
+        name
+        for row in rows
+        for name in words.distinct(list(row["trend"]))
+        if words.outside(row["trend"][name]["value"], row["ratio_at_least"], row["ratio_at_most"])
+    )
+    if not counts:
+        return ""
+    told = ", ".join(
+        f"{name} at {words.share(n, len(rows), 'width')}" for name, n in counts.items()
+    )
+    return f" Excluded by the brackets, a change of the constant like that of: {told}."
 
 
 def _trends(row: Facts) -> str:
@@ -137,7 +155,7 @@ def _trends(row: Facts) -> str:
         side = "growth" if low > 1 else "decline" if high < 1 else "no clear change"
         sides[side].append(f"{name} {words.interval(ratio)}")
     told = "; ".join(f"{side}: {', '.join(names)}" for side, names in sides.items() if names)
-    return f"The bounds, each read alone, say there: {told}."
+    return f"The bounds, each read alone, say at width {row['width']}: {told}."
 
 
 def _ends(items: list) -> list:

@@ -33,7 +33,10 @@ def effect(
     ends = levels[[0, -1]]
     widths = np.flatnonzero(group.width > threshold[ends].max())
     lower, upper = (side[:, ends, -1] for side in selection.bracket(group, norm))
-    trends = {"best lower": lower, "best upper": upper}
+    trends = {
+        f"best {side}": selection.best(group, side, norm)[:, ends, -1]
+        for side in ("lower", "upper")
+    }
     for rung, values in selection.rungs(group, norm).items():
         trends[labels.rung_name(rung)] = values[:, ends, -1]
     rows = [

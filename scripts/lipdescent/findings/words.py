@@ -35,6 +35,13 @@ def known(estimate: Facts) -> bool:
     return estimate["value"] is not None
 
 
+def outside(value: float | None, low: float | None, high: float | None) -> bool:
+    """Whether a value is known and lies outside a known range."""
+    if value is None:
+        return False
+    return (low is not None and value < low) or (high is not None and value > high)
+
+
 def edge(peaks: Facts, place: int) -> str:
     """A star for a peak at an end of the grid."""
     outside = known(peaks["peak_width"][place]) and not peaks["peak_inside_grid"][place]
