@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lipdescent import optimizers
+from lipdescent import optimizers, stacked_cnn
+from lipdescent.activation_memory import activation_bytes
 from lipdescent.augmentation import crop_and_flip
 from lipdescent.cuda_graph import EpochGraph
 from lipdescent.stacked_autograd import StackedAutograd
@@ -22,6 +23,8 @@ from lipdescent.training_options import TrainingOptions
 
 # Activations and weights of a block should stay in a core's share of the cache.
 CPU_BLOCK_BYTES = 4 << 20
+# Autograd on a CPU passes over memory anyway; beyond this, allocation costs more than it saves.
+AUTOGRAD_BLOCK_BYTES = 16 << 20
 # Batches are gathered ahead of the steps that use them, this much at a time.
 GATHER_BYTES = 64 << 20
 
@@ -163,16 +166,31 @@ def make_engine(stack: ModelStack, options: TrainingOptions) -> StackedMLP | Sta
         return StackedAutograd(stack.module, stack.state, loss, autocast=torch.bfloat16)
     if supports(stack.module):
         return StackedMLP(stack.module, stack.state, loss)
+    # Measured: convolutions of many narrow networks gain on a CPU, where kernels are not launched.
+    if stack.device.type == "cpu" and stacked_cnn.supports(stack.module):
+        return stacked_cnn.StackedCNN(stack.module, stack.state, loss)
     return StackedAutograd(stack.module, stack.state, loss)
 
 
 def split_into_blocks(stack: ModelStack, batch_size: int, device: torch.device) -> list[slice]:
-    """Slices of the replica axis: all at once on CUDA, what the cache holds on a CPU."""
+    """Slices of the replica axis: what a CPU's cache or the device's memory holds at a time."""
     count = stack.num_models
-    if device.type != "cpu" or not supports(stack.module):
-        return [slice(0, count)]
-    weights = [t[0] for name, t in stack.state.items() if name.endswith("weight")]
-    per_replica = sum(2 * 4 * (w.numel() + batch_size * w.shape[0]) for w in weights)
-    num_blocks = -(-count // max(1, CPU_BLOCK_BYTES // per_replica))
+    if supports(stack.module) and device.type == "cpu":
+        weights = [t[0] for name, t in stack.state.items() if name.endswith("weight")]
+        per_replica = sum(2 * 4 * (w.numel() + batch_size * w.shape[0]) for w in weights)
+        size = CPU_BLOCK_BYTES // per_replica
+    elif device.type == "cpu" and stacked_cnn.supports(stack.module):
+        size = count  # it makes blocks of its own
+    else:
+        per_replica = activation_bytes(stack.module, stack.input_shape, batch_size=batch_size)
+        size = _activation_budget(device) // max(1, per_replica)
+    num_blocks = -(-count // max(1, size))
     size = -(-count // num_blocks)
     return [slice(i, min(i + size, count)) for i in range(0, count, size)]
+
+
+def _activation_budget(device: torch.device) -> int:
+    if device.type == "cpu":
+        return AUTOGRAD_BLOCK_BYTES
+    free, _ = torch.cuda.mem_get_info(device)
+    return free // 2  # the rest is for weights, the optimiser and what the graph keeps

@@ -66,6 +66,14 @@ def inverse_square_root(
     return 1 / np.sqrt(1 + update // every_updates)
 
 
+def warmup(
+    update: np.ndarray, *, updates_per_epoch: int, total_updates: int, warmup_epochs: float = 5
+) -> np.ndarray:
+    """Linear warm-up over ``warmup_epochs``, then 1 (the example run of Gamba et al. 2023)."""
+    del total_updates
+    return np.minimum(1.0, (update + 1) / max(1, warmup_epochs * updates_per_epoch))
+
+
 def warmup_cosine(
     update: np.ndarray, *, updates_per_epoch: int, total_updates: int, warmup_epochs: float = 5
 ) -> np.ndarray:

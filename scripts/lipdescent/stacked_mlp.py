@@ -37,7 +37,9 @@ class StackedMLP:
         self._loss = loss
         last = self._names[-1]
         self._weights = [
-            state[f"{n}.weight"].clone() if n == last else state[f"{n}.weight"].mT.contiguous()
+            state[f"{n}.weight"].clone()
+            if n == last
+            else state[f"{n}.weight"].mT.clone(memory_format=torch.contiguous_format)
             for n in self._names
         ]
         self._biases = [
@@ -60,7 +62,8 @@ class StackedMLP:
         for i, name in enumerate(self._names):
             weight = self._weights[i]
             is_last = i == len(self._names) - 1
-            state[f"{name}.weight"] = weight.clone() if is_last else weight.mT.contiguous()
+            own = weight if is_last else weight.mT
+            state[f"{name}.weight"] = own.clone(memory_format=torch.contiguous_format)
             if self._biases[i] is not None:
                 state[f"{name}.bias"] = self._biases[i].clone()
         return state

@@ -17,11 +17,13 @@ def build(
     num_classes: int,
     depth: int = 1,
     bias: bool = False,
+    leaky_output: float | None = None,
 ) -> nn.Sequential:
     """Network R^input_shape -> R^num_classes with ``depth`` hidden ReLU layers of ``width`` units.
 
     With one hidden layer and no biases it has ``width * (prod(input_shape) + num_classes)``
-    parameters.
+    parameters. ``leaky_output`` is the slope of a LeakyReLU on the logits (Khromov & Singh's
+    networks for squared error), or None for none.
     """
     sizes = [math.prod(input_shape), *[width] * depth, num_classes]
     layers: list[nn.Module] = [nn.Flatten()] if len(input_shape) > 1 else []
@@ -29,4 +31,6 @@ def build(
         layers.append(nn.Linear(sizes[i], sizes[i + 1], bias=bias))
         if i < depth:
             layers.append(nn.ReLU())
+    if leaky_output is not None:
+        layers.append(nn.LeakyReLU(leaky_output))
     return nn.Sequential(*layers)
