@@ -19,6 +19,18 @@ study: $(ENV)  ## run a study and write its report (STUDY=name for config/studie
 verify: $(ENV)  ## recompute every invariant of the bounds for a sample of the study's checkpoints
 	snakemake --cores all $(CONFIG) --forcerun verify -- results/$(STUDY)/verification.json
 
+.PHONY: status
+status: $(ENV)  ## what of a study is done, running, failed; disk used, time left
+	@python scripts/status.py $(STUDY)
+
+.PHONY: archive
+archive: $(ENV)  ## pack a study's table, figures, findings and provenance with checksums
+	python scripts/archive.py $(STUDY)
+
+.PHONY: check-archive
+check-archive: $(ENV)  ## verify the checksums of an archive
+	python scripts/archive.py --check results/$(STUDY).tar.gz
+
 .PHONY: test
 test: $(ENV)  ## run the tests
 	python -m pytest
