@@ -58,6 +58,14 @@ def test_the_given_configuration_is_not_changed():
         ({"architectures.mlp": {"module": "mpl"}}, r"architectures.mlp.module 'mpl'.*known: .*mlp"),
         ({"training.loss": "crossentropy"}, r"training.loss 'crossentropy'.*cross_entropy"),
         ({"training.schedule": "cosin"}, r"training.schedule 'cosin'.*cosine"),
+        (
+            {"architectures.mlp": {"module": "mlp", "training": {"loss": "hing"}}},
+            r"architectures.mlp.training.loss 'hing'.*known: .*hinge",
+        ),
+        (
+            {"architectures.mlp": {"module": "mlp", "training": {"batchsize": 3}}},
+            r"'architectures.mlp.training.batchsize' \(did you mean .*batch_size'",
+        ),
         ({"training.optimizer": "lbfgs"}, r"training.optimizer = 'lbfgs': allowed is one of"),
         ({"training.learning_rate": 0}, r"learning_rate = 0: allowed is more than 0"),
         ({"training.momentum": 1.0}, r"momentum = 1.0: allowed is less than 1"),

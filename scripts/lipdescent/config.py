@@ -40,13 +40,18 @@ def prepare(config: dict[str, Any], *, schema: str | Path, figures: list[str]) -
         # Overlays are merged into the default study: `name: null` takes an entry out again.
         if isinstance(config.get(section), dict):
             config[section] = {k: v for k, v in config[section].items() if v is not None}
-    _check_schema(config, yaml.safe_load(Path(schema).read_text()))
+    rules = yaml.safe_load(Path(schema).read_text())
+    _check_schema(config, rules)
+    for name, options in config["architectures"].items():
+        whole = {**config["training"], **options.get("training", {})}
+        training = {**rules["properties"]["training"], "$defs": rules["$defs"]}
+        _check_schema(whole, training, place=f"architectures.{name}.training")
     _check_order("grid.epoch", config["grid"]["epoch"])
     _check_names(config, figures)
     return config
 
 
-def _check_schema(config: dict[str, Any], schema: dict[str, Any]) -> None:
+def _check_schema(config: dict[str, Any], schema: dict[str, Any], *, place: str = "") -> None:
     from jsonschema import Draft202012Validator
 
     _fill_defaults(config, schema, schema)
@@ -54,12 +59,13 @@ def _check_schema(config: dict[str, Any], schema: dict[str, Any]) -> None:
         Draft202012Validator(schema).iter_errors(config), key=lambda e: list(map(str, e.path))
     )
     if errors:
-        raise ConfigError("\n".join(_explain(error) for error in errors))
+        raise ConfigError("\n".join(_explain(error, place) for error in errors))
 
 
-def _explain(error) -> str:
+def _explain(error, place: str) -> str:
     """One line per mistake: key, value, what is allowed."""
-    key = ".".join(str(part) for part in error.absolute_path) or "configuration"
+    parts = [*([place] if place else []), *map(str, error.absolute_path)]
+    key = ".".join(parts) or "configuration"
     if error.validator == "additionalProperties":
         allowed = sorted(error.schema.get("properties", {}))
         unknown = sorted(set(error.instance) - set(allowed))
@@ -120,8 +126,13 @@ def _check_names(config: dict[str, Any], figures: list[str]) -> None:
         checks.append((f"architectures.{name}.module", module, names.known("architectures")))
     checks += [("datasets", name, names.known("datasets")) for name in config["datasets"]]
     checks.append(("noise_maker", config["noise_maker"], names.known("label_noise")))
-    checks.append(("training.loss", config["training"]["loss"], names.known("losses")))
-    checks.append(("training.schedule", config["training"]["schedule"], names.known("schedules")))
+    sections = {"training": config["training"]} | {
+        f"architectures.{name}.training": training_options(config, name)
+        for name in config["architectures"]
+    }
+    for key, training in sections.items():
+        checks.append((f"{key}.loss", training["loss"], names.known("losses")))
+        checks.append((f"{key}.schedule", training["schedule"], names.known("schedules")))
     checks += [("bounds", name, names.known("bounds")) for name in config["bounds"]]
     certificates = config["certificates"]
     if certificates:
