@@ -9,7 +9,6 @@ seconds (wall clock and CPU) and the largest resident memory of each step, besid
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -66,7 +65,7 @@ def measured(command: list[str], **keywords) -> tuple[float, float, float]:
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise SystemExit(f"{' '.join(command)} failed")
+        print(f"(ended with {process.returncode})", file=sys.stderr)
     cpu = usage.ru_utime + usage.ru_stime
     return time.perf_counter() - start, cpu, usage.ru_maxrss / 1024
 
@@ -132,17 +131,17 @@ def script(folder: Path, name: str, **job) -> tuple[float, float, float]:
 def main() -> None:
     """Print the table."""
     config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
-    lines = []
+    print("| step | seconds | of CPU | limit | memory, MiB | limit |\n|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        lines.append(("job graph, 100,000 models", job_graph(folder), 15, 1024))
+        say("job graph, 100,000 models", job_graph(folder), 15, 1024)
         paths = measurements(folder)
         aggregate = script(
             folder, "aggregate.py", input=paths, log=["log"],
             output={"parquet": "results/scale/table.parquet", "csv": "results/scale/table.csv"},
         )  # fmt: skip
         rows = table.pq.read_metadata(folder / "results/scale/table.parquet").num_rows
-        lines.append((f"aggregate {len(paths)} files, {rows:,} rows", aggregate, 60, 4096))
+        say(f"aggregate {len(paths)} files, {rows:,} rows", aggregate, 60, 4096)
         figure = script(
             folder, "plot_double_descent.py", log=["log"],
             input={"table": "results/scale/table.parquet"},
@@ -150,12 +149,14 @@ def main() -> None:
             wildcards={"dataset": "mnist1d", "architecture": "mlp"},
             params={"statistics": config["statistics"], "loss": config["training"]["loss"]},
         )  # fmt: skip
-        lines.append(("figure double_descent", figure, 60, 4096))
-    print("| step | seconds | of CPU | limit | memory, MiB | limit |\n|---|---|---|---|---|---|")
-    for name, (seconds, cpu, memory), limit, most in lines:
-        print(f"| {name} | {seconds:.1f} | {cpu:.1f} | {limit} | {memory:.0f} | {most} |")
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"\n(generating the measurements took {own:.0f} MiB)")
+        say("figure double_descent", figure, 60, 4096)
+
+
+def say(name: str, found: tuple[float, float, float], limit: float, most: float) -> None:
+    """One line of the table."""
+    seconds, cpu, memory = found
+    line = f"| {name} | {seconds:.1f} | {cpu:.1f} | {limit} | {memory:.0f} | {most} |"
+    print(line, flush=True)
 
 
 if __name__ == "__main__":

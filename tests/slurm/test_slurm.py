@@ -22,7 +22,7 @@ TARGET = "results/slurm/table.parquet"
 STUDY = {
     "study": "slurm",
     "device": "cpu",
-    "grid": {"width": [2, 3], "label_noise": [0], "seed": [0, 1], "epoch": [0, 2, 8000]},
+    "grid": {"width": [2, 3], "label_noise": [0], "seed": [0, 1], "epoch": [0, 2, 12_000]},
     "datasets": {"mnist1d": {"num_train": 40, "num_test": 20}},
     "bounds": dict.fromkeys(yaml.safe_load((ROOT / "config/config.yaml").read_text())["bounds"]),
     "figures": [],
@@ -110,7 +110,7 @@ def wait_for(what, condition, process=None):
     while not condition():
         assert time.monotonic() < deadline, f"{what}: not within {PATIENCE} s"
         assert process is None or process.poll() is None, f"{what}: Snakemake ended before"
-        time.sleep(0.5)
+        time.sleep(0.2)
 
 
 def training_log(folder, width):
@@ -139,17 +139,23 @@ def test_the_table_equals_the_local_one_and_gpus_go_to_gpu_jobs(slurm, source, t
     assert list((remote / "results/slurm/logs/train").rglob("*.log"))
 
 
-def hold(job):
-    """Stop the training process of a job, so that it cannot end before its fault comes."""
+def hold(folder):
+    """Stop training processes that have saved a state, before they can end; job id of each."""
+    jobs = set()
     for place in Path("/proc").glob("[0-9]*"):
         try:
             program, environment = ((place / n).read_bytes() for n in ("cmdline", "environ"))
+            log = Path(os.readlink(place / "fd/1"))
         except OSError:
             continue
-        if b"train.py" in program and f"SLURM_JOB_ID={job}\0".encode() in environment:
+        if b"train.py" not in program or not log.is_relative_to(folder):
+            continue
+        run = log.relative_to(folder / "results/slurm/logs/train").with_suffix(".state")
+        if (folder / "results/slurm/checkpoints" / run).exists():
             os.kill(int(place.name), signal.SIGSTOP)
-            return True
-    return False
+            variables = dict(v.split(b"=", 1) for v in environment.split(b"\0") if b"=" in v)
+            jobs.add(variables[b"SLURM_JOB_ID"].decode())
+    return jobs
 
 
 def training_jobs(state="RUNNING"):
@@ -159,25 +165,23 @@ def training_jobs(state="RUNNING"):
 
 
 def held(folder, count, process):
-    """Wait until ``count`` training jobs have saved a state, each stopped as soon as it is seen."""
-    jobs = {}
+    """``count`` training jobs, each stopped as soon as it has saved a state."""
+    jobs = set()
 
     def all_held():
-        if len(list((folder / "results").rglob("*.state"))) < count:
-            return False
-        jobs.update({job[0]: job for job in training_jobs() if job[0] not in jobs and hold(job[0])})
+        jobs.update(hold(folder))
         return len(jobs) == count
 
     wait_for("training jobs", all_held, process)
-    return list(jobs.values())
+    return [job for job in training_jobs() if job[0] in jobs]
 
 
 def start(source, folder, *arguments, config):
-    log = open(folder / "snakemake.txt", "a")  # noqa: SIM115
-    return subprocess.Popen(
-        command(source, folder, *arguments, config=config),
-        stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-    )  # fmt: skip
+    with open(folder / "snakemake.txt", "a") as log:
+        return subprocess.Popen(
+            command(source, folder, *arguments, config=config),
+            stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
 
 
 def finish(process, folder):

@@ -31,7 +31,8 @@ def longest_job():
     partition = workflow.resource_settings._parsed_default_resources.get(
         "slurm_partition"
     )
-    limit = cluster.longest(str(partition.value) if partition else None, slurm_nodes())
+    name = str(partition.raw).strip("'\"") if partition else None
+    limit = cluster.longest(name, slurm_nodes())
     os.environ[LONGEST] = str(limit)
     return limit
 
