@@ -23,7 +23,8 @@ def _gradient(function: Callable) -> Callable[[Callable], Callable]:
 
 
 def _cross_entropy_gradient(logits: Tensor, targets: Tensor) -> Tensor:
-    return torch.softmax(logits, -1).sub_(targets)
+    # The fused passes hold logits as (classes, batch): along that axis softmax needs no copy.
+    return torch.softmax(logits.mT, -2).mT.sub_(targets)
 
 
 @_gradient(_cross_entropy_gradient)

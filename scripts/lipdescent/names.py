@@ -10,12 +10,14 @@ import ast
 import importlib
 from collections.abc import Callable
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
 LIBRARY = Path(__file__).parent
 
 
+@cache
 def known(package: str) -> list[str]:
     """Names in ``lipdescent.<package>``: its public modules, or a module's public functions."""
     path = LIBRARY / package
