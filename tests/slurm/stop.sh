@@ -14,5 +14,5 @@ for _ in $(seq 100); do
   sleep 0.1
 done
 # A daemon that missed the message would keep its port from the next cluster.
-[ -z "$alive" ] || kill $alive
+[ -z "$alive" ] || kill -KILL $alive
 rm -f $conf /etc/slurm/gres.conf

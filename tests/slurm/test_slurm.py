@@ -29,7 +29,8 @@ STUDY = {
     "execution": {"seeds_per_block": 2, "state_interval": 0.5, "stop_before_limit": 0},
 }
 QUICK = STUDY | {"grid": STUDY["grid"] | {"epoch": [0, 2]}}
-PATIENCE = 600
+PATIENCE = 900
+STARTED = []
 
 pytestmark = [
     pytest.mark.slurm,
@@ -145,12 +146,14 @@ def hold(folder):
     for place in Path("/proc").glob("[0-9]*"):
         try:
             program, environment = ((place / n).read_bytes() for n in ("cmdline", "environ"))
-            log = Path(os.readlink(place / "fd/1"))
+            opened = [Path(os.readlink(link)) for link in (place / "fd").iterdir()]
         except OSError:
             continue
-        if b"train.py" not in program or not log.is_relative_to(folder):
+        logs = folder / "results/slurm/logs/train"
+        log = next((path for path in opened if path.is_relative_to(logs)), None)
+        if b"train.py" not in program or log is None:
             continue
-        run = log.relative_to(folder / "results/slurm/logs/train").with_suffix(".state")
+        run = log.relative_to(logs).with_suffix(".state")
         if (folder / "results/slurm/checkpoints" / run).exists():
             os.kill(int(place.name), signal.SIGSTOP)
             variables = dict(v.split(b"=", 1) for v in environment.split(b"\0") if b"=" in v)
@@ -178,19 +181,32 @@ def held(folder, count, process):
 
 def start(source, folder, *arguments, config):
     with open(folder / "snakemake.txt", "a") as log:
-        return subprocess.Popen(
-            command(source, folder, *arguments, config=config),
-            stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+        STARTED.append(
+            subprocess.Popen(
+                command(source, folder, *arguments, config=config),
+                stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            )
         )  # fmt: skip
+    return STARTED[-1]
 
 
-def finish(process, folder):
-    try:
-        process.wait(timeout=PATIENCE)
-    finally:
+@pytest.fixture(autouse=True)
+def nothing_left_behind():
+    """A failed test leaves no Snakemake, no job and no stopped process."""
+    yield
+    for process in STARTED:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+    STARTED.clear()
+    jobs = [raw for raw, state in queue("%A", "%T") if state in ("RUNNING", "PENDING")]
+    for raw in jobs:
+        subprocess.run(["scancel", "--full", "--signal=KILL", raw], check=False)
+        subprocess.run(["scancel", raw], check=False)
+
+
+def finish(process, folder):
+    process.wait(timeout=PATIENCE)
     output = (folder / "snakemake.txt").read_text()
     assert process.returncode == 0, output
     return output
