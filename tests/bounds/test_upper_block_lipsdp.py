@@ -167,6 +167,23 @@ def test_the_bound_holds_at_any_multiplier():
         assert float(eigenvalues.max()) <= value <= float(eigenvalues.max()) * (1 + 1e-9)
 
 
+def test_the_crop_between_the_layers_counts_as_a_slope_of_zero():
+    """Slope 1 everywhere: the convolutions without the crop between them have norm 5 only."""
+    stack = stack_of(
+        lambda: nn.Sequential(
+            nn.Conv1d(1, 1, 3, padding=1, bias=False),
+            nn.LeakyReLU(1.0),
+            nn.Conv1d(1, 1, 3, padding=1, bias=False),
+        ),
+        (1, 5),
+    )
+    stack.state["0.weight"][0, 0, 0] = torch.tensor([1.0, -2.0, 2.0])
+    stack.state["2.weight"][0, 0, 0] = torch.tensor([2.0, 2.0, 1.0])
+    truth = jacobian_norm(stack, points=1)
+    assert truth == pytest.approx(5.560534984535793, rel=1e-12)
+    assert truth <= float(block_lipsdp(stack)) <= float(layer_product(stack))
+
+
 @settings(max_examples=12)
 @given(
     channels=st.lists(st.integers(1, 3), min_size=3, max_size=3),

@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -48,14 +49,22 @@ class LinearMap:
 class Symbols:
     """complex128 (models, F, rows, columns) each; ``repeats`` rows of ``first`` per channel.
 
+    ``skip`` is None where there is no skip connection.
+
     ``errors`` bound their rounding in the l2 norm, (models,) each.
     """
 
     first: Tensor
     second: Tensor
-    skip: Tensor
+    skip: Tensor | None
     repeats: int
     errors: tuple[Tensor, Tensor, Tensor]
+
+    @cached_property
+    def adjoints(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Conjugate transposes in memory: a lazy one is copied at every product."""
+        maps = (self.first, self.second, self.skip)
+        return tuple(None if h is None else h.mH.resolve_conj().contiguous() for h in maps)
 
 
 def block_bound(
@@ -137,8 +146,9 @@ def block_symbols(
         h0 = _torus.symbol(skip.kernel, skip.offsets, strides, sizes, grid)
         errors.append(_torus.symbol_error(skip.kernel))
     else:
-        h0 = h1.new_zeros(*h1.shape[:2], h2.shape[2], h1.shape[3])
+        h0 = None
         if skip == "identity":
+            h0 = h1.new_zeros(*h1.shape[:2], h2.shape[2], h1.shape[3])
             h0.diagonal(dim1=-2, dim2=-1).fill_(1.0)
         errors.append(torch.zeros_like(errors[0]))
     return Symbols(h1, h2, h0, len(rows), tuple(errors))
@@ -151,7 +161,9 @@ def matrices(symbols: Symbols, log_d: Tensor, middle: Tensor, radius: Tensor) ->
     h1, h2 = symbols.first, symbols.second
     top = (h1.mH * (r * d)[:, :, None]) @ h1
     bottom = (h2 * (r / d)[:, :, None]) @ h2.mH
-    cross = symbols.skip + m * (h2 @ h1)
+    cross = m * (h2 @ h1)
+    if symbols.skip is not None:
+        cross = cross + symbols.skip
     return torch.cat([torch.cat([top, cross.mH], -1), torch.cat([cross, bottom], -1)], -2)
 
 
@@ -164,7 +176,7 @@ def certificate(symbols: Symbols, log_d: Tensor, middle: Tensor, radius: Tensor)
     d = log_d.exp().repeat(1, symbols.repeats)[:, None, :, None]
     e1, e2, e0 = symbols.errors
     n1, n2, n0 = (
-        torch.linalg.vector_norm(h, dim=(-2, -1)).amax(1)
+        torch.zeros_like(e0) if h is None else torch.linalg.vector_norm(h, dim=(-2, -1)).amax(1)
         for h in (symbols.first, symbols.second, symbols.skip)
     )
     low, high = d.amin((1, 2, 3)), d.amax((1, 2, 3))
@@ -192,27 +204,61 @@ def _entries(first: LinearMap, second: LinearMap) -> int:
 
 
 def _minimise(symbols: Symbols, middle: Tensor, radius: Tensor) -> Tensor:
-    """Descend over log d, then certify the best one: float64 (models,)."""
+    """Descend over log d (Adam on a soft maximum), then certify the best one: float64 (models,)."""
     log_d = _balanced(symbols)
     best, best_value = log_d, torch.full_like(radius, math.inf)
     moments = [torch.zeros_like(log_d), torch.zeros_like(log_d)]
     for k in range(STEPS * SCREENS + 1):
         if k % STEPS == 0:
-            value, active = _screen(matrices(symbols, log_d, middle, radius))
+            some = _screen(symbols, log_d, middle, radius)
+            values, vectors = _leading(some, log_d, middle, radius, None)
+            value = values.amax((1, 2))
             better = value < best_value
             best = torch.where(better[:, None], log_d, best)
             best_value = torch.where(better, value, best_value)
-            some, vectors = _pick(symbols, active), None
         if k == STEPS * SCREENS:
             break
-        values, vectors = _leading(matrices(some, log_d, middle, radius), vectors)
         gradient = _gradient(some, values, vectors, log_d, radius)
         step = 0.1 * 0.5 ** (k // STEPS)
         for i, power in enumerate((1, 2)):
             moments[i] = (0.8, 0.95)[i] * moments[i] + (0.2, 0.05)[i] * gradient**power
         scale = (moments[1] / (1 - 0.95 ** (k + 1))).sqrt() + 1e-12
         log_d = (log_d - step * moments[0] / (1 - 0.8 ** (k + 1)) / scale).clamp(-30.0, 30.0)
+        values, vectors = _leading(some, log_d, middle, radius, vectors)
     return certificate(symbols, best, middle, radius)
+
+
+def _apply(
+    symbols: Symbols,
+    log_d: Tensor,
+    middle: Tensor,
+    radius: Tensor,
+    vectors: Tensor,
+    shift: Tensor | float,
+) -> Tensor:
+    """matrix @ vectors + shift vectors for vectors (models, F, p, k), the matrix is not formed."""
+    d = log_d.exp().repeat(1, symbols.repeats)[:, None, :, None]
+    r, m = radius[:, None, None, None], middle[:, None, None, None]
+    h1, h2, h0 = symbols.first, symbols.second, symbols.skip
+    a1, a2, a0 = symbols.adjoints
+    v, w = vectors.split([h1.shape[-1], h2.shape[-2]], -2)
+    one, two = h1 @ v, a2 @ w
+    top, bottom = a1 @ (r * d * one + m * two), h2 @ (m * one + r / d * two)
+    if h0 is not None:
+        top, bottom = top + a0 @ w, bottom + h0 @ v
+    return torch.cat([top, bottom], -2) + shift * vectors
+
+
+def _shift(symbols: Symbols, log_d: Tensor, radius: Tensor) -> Tensor:
+    """Largest diagonal entry (models, 1, 1, 1).
+
+    |lambda_min| <= lambda_max here, and without a shift a mirrored spectrum would stall the
+    power iteration.
+    """
+    d = log_d.exp().repeat(1, symbols.repeats)[:, None, :, None]
+    top = (symbols.first.abs().square() * d).sum(-2).amax((1, 2))
+    bottom = (symbols.second.abs().square() / d.mT).sum(-1).amax((1, 2))
+    return (radius * torch.maximum(top, bottom))[:, None, None, None] / 2
 
 
 def _balanced(symbols: Symbols) -> Tensor:
@@ -225,50 +271,51 @@ def _balanced(symbols: Symbols) -> Tensor:
     return ratio.clamp(-30.0, 30.0)
 
 
-def _screen(full: Tensor) -> tuple[Tensor, Tensor]:
-    """Largest eigenvalue (models,) and the frequencies (models, K) that may attain it."""
-    count = full.shape[1]
-    if count <= ACTIVE:
-        active = torch.arange(count, device=full.device).expand(len(full), -1)
-    else:
-        vector = _start(full, 1)
-        # |lambda_min| <= lambda_max here; the shift keeps a mirrored spectrum from stalling.
-        shift = full.diagonal(dim1=-2, dim2=-1).real.amax((1, 2))[:, None, None, None]
-        for _ in range(10):
-            vector = full @ vector + shift * vector
-            length = torch.linalg.vector_norm(vector, dim=-2, keepdim=True)
-            vector = vector / length.clamp_min(1e-300)
-        active = length[..., 0, 0].topk(ACTIVE, dim=1).indices
-    picked = full.gather(1, active[..., None, None].expand(-1, -1, *full.shape[2:]))
-    return torch.linalg.eigvalsh(picked)[..., -1].amax(1), active
+def _screen(symbols: Symbols, log_d: Tensor, middle: Tensor, radius: Tensor) -> Symbols:
+    """The frequencies that may attain the largest eigenvalue."""
+    if symbols.first.shape[1] <= ACTIVE:
+        return symbols
+    vector, shift = _start(symbols, 1), _shift(symbols, log_d, radius)
+    for _ in range(10):
+        vector = _apply(symbols, log_d, middle, radius, vector, shift)
+        length = torch.linalg.vector_norm(vector, dim=-2, keepdim=True)
+        vector = vector / length.clamp_min(1e-300)
+    return _pick(symbols, length[..., 0, 0].topk(ACTIVE, dim=1).indices)
 
 
-def _start(full: Tensor, count: int) -> Tensor:
-    """Random complex (p, count), the same on every call."""
+def _start(symbols: Symbols, count: int) -> Tensor:
+    """Random complex (models, F, p, count), the same on every call."""
     generator = torch.Generator().manual_seed(0)
-    shape = (full.shape[-1], count, 2)
-    start = torch.randn(shape, generator=generator, dtype=torch.float64)
-    return torch.view_as_complex(start).to(full.device)
+    p = symbols.first.shape[-1] + symbols.second.shape[-2]
+    start = torch.randn(p, count, 2, generator=generator, dtype=torch.float64)
+    start = torch.view_as_complex(start).to(symbols.first.device)
+    return start.expand(*symbols.first.shape[:2], -1, -1)
 
 
-def _leading(full: Tensor, vectors: Tensor | None) -> tuple[Tensor, Tensor]:
+def _leading(
+    symbols: Symbols, log_d: Tensor, middle: Tensor, radius: Tensor, vectors: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """Some leading eigenvalues (models, K, k) and vectors, from those of the last step."""
-    if full.shape[-1] <= 20:
-        values, vectors = torch.linalg.eigh(full)
+    if symbols.first.shape[-1] + symbols.second.shape[-2] <= 20:
+        values, vectors = torch.linalg.eigh(matrices(symbols, log_d, middle, radius))
         return values[..., -4:], vectors[..., -4:]
     sweeps = 3
     if vectors is None:
-        vectors, sweeps = _start(full, 5).expand(*full.shape[:2], -1, -1), 10
-    shift = full.diagonal(dim1=-2, dim2=-1).real.amax((1, 2))[:, None, None, None] / 2
+        vectors, sweeps = _start(symbols, 5), 10
+    shift = _shift(symbols, log_d, radius)
     for _ in range(sweeps):
-        vectors, _ = torch.linalg.qr(full @ vectors + shift * vectors)
-    values, rotation = torch.linalg.eigh(vectors.mH @ (full @ vectors))
+        image = _apply(symbols, log_d, middle, radius, vectors, shift)
+        vectors, _ = torch.linalg.qr(image)
+    image = _apply(symbols, log_d, middle, radius, vectors, 0.0)
+    values, rotation = torch.linalg.eigh(vectors.mH @ image)
     return values, vectors @ rotation
 
 
 def _pick(symbols: Symbols, active: Tensor) -> Symbols:
-    def pick(h: Tensor) -> Tensor:
-        return h.gather(1, active[..., None, None].expand(-1, -1, *h.shape[2:]))
+    def pick(h: Tensor | None) -> Tensor | None:
+        return (
+            None if h is None else h.gather(1, active[..., None, None].expand(-1, -1, *h.shape[2:]))
+        )
 
     chosen = [pick(h) for h in (symbols.first, symbols.second, symbols.skip)]
     return Symbols(*chosen, symbols.repeats, symbols.errors)
@@ -283,7 +330,7 @@ def _gradient(
     inputs = symbols.first.shape[-1]
     d = log_d.exp().repeat(1, symbols.repeats)[:, None, :, None]
     one = (symbols.first @ vectors[..., :inputs, :]).abs().square() * d
-    two = (symbols.second.mH @ vectors[..., inputs:, :]).abs().square() / d
+    two = (symbols.adjoints[1] @ vectors[..., inputs:, :]).abs().square() / d
     change = ((one - two) * weights[..., None, :]).sum((1, 3))
     change = change.unflatten(1, (symbols.repeats, -1)).sum(1)
     return change * radius[:, None] / top[:, 0]
