@@ -6,6 +6,7 @@ readable with a colour vision deficiency; markers and dashes repeat what colours
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -177,9 +178,14 @@ def _spread(values: Sequence[float], *, most: int = 8) -> list[float]:
 
 
 def log_values(*axes: Axes) -> None:
-    """Logarithmic y axes over one range, with plain numbers (20, 50, 100); after the data."""
-    low = min(place.dataLim.intervaly[0] for place in axes)
-    high = max(place.dataLim.intervaly[1] for place in axes)
+    """Logarithmic y axes over one range, with plain numbers (20, 50, 100); after the data.
+
+    Axes without a finite value, as of models that have all diverged, stay as they are.
+    """
+    ends = [end for place in axes for end in place.dataLim.intervaly if 0 < end < math.inf]
+    if not ends:
+        return
+    low, high = min(ends), max(ends)
     margin = max((high / low) ** 0.05, 1.02)
     low, high = low / margin, high * margin
     for place in axes:
