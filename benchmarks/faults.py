@@ -222,6 +222,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--restarts", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", help="faults whose name contains this")
     arguments = parser.parse_args()
     few = max(1, arguments.kills // 10)
     faults = [
@@ -251,6 +252,8 @@ def main() -> None:
         print(f"{len(expected)} rows; random seed {arguments.seed}\n")
         print("| fault | injected | rows lost | rows wrong | recovered |\n|---|---|---|---|---|")
         for number, (name, inject, times) in enumerate(faults):
+            if arguments.only not in name:
+                continue
             study = Study(Path(place) / f"fault{number}", source)
             disk = inject in (full_disk, read_only)
             mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(study.folder)]

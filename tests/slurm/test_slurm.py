@@ -141,8 +141,8 @@ def test_the_table_equals_the_local_one_and_gpus_go_to_gpu_jobs(slurm, source, t
 
 
 def hold(folder):
-    """Stop training processes that have saved a state, before they can end; job id of each."""
-    jobs = set()
+    """Stop training processes that have saved a state, before they can end: job -> process."""
+    jobs = {}
     for place in Path("/proc").glob("[0-9]*"):
         try:
             program, environment = ((place / n).read_bytes() for n in ("cmdline", "environ"))
@@ -157,7 +157,7 @@ def hold(folder):
         if (folder / "results/slurm/checkpoints" / run).exists():
             os.kill(int(place.name), signal.SIGSTOP)
             variables = dict(v.split(b"=", 1) for v in environment.split(b"\0") if b"=" in v)
-            jobs.add(variables[b"SLURM_JOB_ID"].decode())
+            jobs[variables[b"SLURM_JOB_ID"].decode()] = int(place.name)
     return jobs
 
 
@@ -168,15 +168,15 @@ def training_jobs(state="RUNNING"):
 
 
 def held(folder, count, process):
-    """``count`` training jobs, each stopped as soon as it has saved a state."""
-    jobs = set()
+    """``count`` training jobs, each stopped as soon as it has saved a state: job -> process."""
+    jobs = {}
 
     def all_held():
         jobs.update(hold(folder))
         return len(jobs) == count
 
     wait_for("training jobs", all_held, process)
-    return [job for job in training_jobs() if job[0] in jobs]
+    return jobs
 
 
 def start(source, folder, *arguments, config):
@@ -223,7 +223,7 @@ def test_over_memory_then_cancelled_and_over_time(undisturbed, source, tmp_path)
     before = len(queue("%i"))
     memory = "train:mem_mb=200 if attempt == 1 else 1800"
     process = start(source, tmp_path, "--set-resources", memory, config=STUDY)
-    (cancelled, *_), (late, *_) = held(tmp_path, 2, process)
+    cancelled, late = held(tmp_path, 2, process)
     subprocess.run(["scancel", cancelled], check=True)
     subprocess.run(["scontrol", "update", f"jobid={late}", "timelimit=1"], check=True)
     output = finish(process, tmp_path)
@@ -240,10 +240,10 @@ def test_snakemake_killed_with_jobs_running_then_a_node_goes_down(undisturbed, s
     orphans = held(tmp_path, 2, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    for raw, *_ in orphans:  # they run on beside the jobs of the next Snakemake
-        subprocess.run(["scancel", "--full", "--signal=CONT", raw], check=True)
+    for orphan in orphans.values():  # they run on beside the jobs of the next Snakemake
+        os.kill(orphan, signal.SIGCONT)
     process = start(source, tmp_path, config=STUDY)
-    old = {raw for raw, *_ in orphans}
+    old = set(orphans)
     wait_for("a new job", lambda: {j[0] for j in training_jobs()} - old, process)
     raw, job, node = next(j for j in training_jobs() if j[0] not in old)
     subprocess.run(
