@@ -180,7 +180,9 @@ def test_mistakes_stop_before_any_job(tmp_path, change, message):
 
 def test_a_truncated_checkpoint_is_named_and_made_anew(study):
     broken = study / "results/tiny/checkpoints/mnist1d/mlp/width=2/seeds=0-1.safetensors"
-    whole = checkpoints.read(broken)
+    # A copy: tensors that are read lie in the file itself, by a memory map.
+    shutil.copy(broken, study / "whole.safetensors")
+    whole = checkpoints.read(study / "whole.safetensors")
     broken.write_bytes(broken.read_bytes()[:200])
     target = "results/tiny/measurements/mnist1d/mlp/width=2/seeds=0-1/metrics.parquet"
     output = run(study, "--forcerun", "measure", "--", target, ok=False)
