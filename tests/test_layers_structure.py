@@ -329,3 +329,10 @@ def test_tracing_leaves_module_and_random_state_alone(random_state_untouched):
     before = {name: t.clone() for name, t in module.state_dict().items()}
     assert upper(module, (2, 5, 5)) > 0
     assert all(torch.equal(before[name], t) for name, t in module.state_dict().items())
+
+
+def test_products_that_underflow_stay_above_the_truth():
+    net = make(lambda: nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False)))
+    for linear in net:
+        linear.weight.data = torch.eye(2, dtype=torch.float64) * 1e-200
+    assert 0 < upper(net, (2,)) < 1e-300

@@ -35,7 +35,10 @@ def bound(node: Node, stack: ModelStack, *, norm: str, shortcut: Shortcut | None
     """
     if isinstance(node, Layer):
         return layer_bound(node, stack, norm=norm)
-    values = [bound(part, stack, norm=norm, shortcut=shortcut) for part in node.parts]
+    other = shortcut(node) if shortcut is not None and isinstance(node, Sum) else None
+    # A sum's own bound is at most its parts' (at equal multipliers): theirs are not needed.
+    inner = shortcut if other is None else None
+    values = [bound(part, stack, norm=norm, shortcut=inner) for part in node.parts]
     if isinstance(node, Chain):
         return _product(node.parts, values, stack, shortcut)
     if isinstance(node, Concat):
@@ -45,10 +48,7 @@ def bound(node: Node, stack: ModelStack, *, norm: str, shortcut: Shortcut | None
             squares = torch.stack(values).square().sum(0)
             return _rounding.round_up(squares.sqrt(), len(values) + 3)
     total = _rounding.round_up(torch.stack(values).sum(0), len(values))
-    if shortcut is not None and isinstance(node, Sum):
-        other = shortcut(node)
-        total = total if other is None else torch.minimum(total, other)
-    return total
+    return total if other is None else torch.minimum(total, other)
 
 
 def _product(
@@ -67,8 +67,8 @@ def _product(
 
 def times(a: Tensor, b: Tensor) -> Tensor:
     """Product rounded up, exact for a factor of 1 or 0."""
-    product = a * b
-    return torch.where((a == 1) | (b == 1) | (product == 0), product, _rounding.round_up(product))
+    exact = (a == 1) | (b == 1) | (a == 0) | (b == 0)
+    return torch.where(exact, a * b, _rounding.round_up(a * b))
 
 
 def layer_bound(layer: Layer, stack: ModelStack, *, norm: str) -> Tensor:
