@@ -223,7 +223,8 @@ def test_over_memory_then_cancelled_and_over_time(undisturbed, source, tmp_path)
     before = len(queue("%i"))
     memory = "train:mem_mb=200 if attempt == 1 else 1800"
     process = start(source, tmp_path, "--set-resources", memory, config=STUDY)
-    cancelled, late = held(tmp_path, 2, process)
+    held(tmp_path, 2, process)
+    (_, cancelled, _), (_, late, _) = training_jobs()  # by task: an id alone may be a whole array
     subprocess.run(["scancel", cancelled], check=True)
     subprocess.run(["scontrol", "update", f"jobid={late}", "timelimit=1"], check=True)
     output = finish(process, tmp_path)
