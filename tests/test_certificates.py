@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from lipdescent import attacks, certificates
+from lipdescent import attacks, certificates, names
 from lipdescent.bounds import NotApplicable
 from lipdescent.bounds.upper_layer_product import layer_product
 from lipdescent.certificates import CertificateViolation
+from lipdescent.constrained.plain import materialise
+from lipdescent.logit_error import logit_error
 from lipdescent.stacking import ModelStack
 
 
@@ -37,6 +39,34 @@ def test_radii_of_a_linear_classifier_are_its_distances_to_the_boundary():
     exact = torch.stack([x[0] @ w, -x[1] @ w, -x[2] @ w]) / 5
     torch.testing.assert_close(radii, exact.expand(2, 3), rtol=1e-9, atol=0)
     assert (radii <= exact).all()
+
+
+@pytest.mark.parametrize("name", ["mlp", "lipschitz_mlp", "bilipschitz_resnet", "cnn_batchnorm"])
+def test_logits_are_within_their_error(name):
+    """Against what float32 computes, whose error is 2^29 times as large."""
+    shape = (1, 8, 8) if name == "cnn_batchnorm" else (16,)
+    torch.manual_seed(0)
+    network = names.resolve("architectures", name).build(4, input_shape=shape, num_classes=3)
+    state = {n: t[None] for n, t in network.state_dict().items()}
+    stack = ModelStack(*materialise(network, state), shape)
+    x = 10 * torch.randn(5, *shape, generator=torch.Generator().manual_seed(0))
+    error = logit_error(stack, x)[0]
+    single = stack.to(dtype=torch.float32)(x).double() - stack.to(dtype=torch.float64)(x.double())
+    assert (single[0].abs().amax(1) <= error * 2.0**29).all()
+    assert (error <= 1e-6 * stack.to(dtype=torch.float64)(x.double())[0].abs().amax()).all()
+
+
+def test_margins_that_cancel_are_not_trusted():
+    """Logits of size 1 made of terms of size 2^60: an allowance by their own size is too small."""
+    big = 2.0**60
+    weight = torch.tensor([[big, -big, 0.5], [0.0, 0.0, 0.0]], dtype=torch.float64)
+    stack = stack_of(weight)
+    x = torch.tensor([[1.0, 1.0, 1.0]], dtype=torch.float64)
+    margin = certificates.margins(stack, x, torch.tensor([0])).item()
+    assert -(2.0**20) < margin < 0.5  # 0.5 if it were exact
+    upper = layer_product(stack)
+    radius = certificates.certified_radii(stack, x, torch.tensor([0]), upper=upper, norm="l2")
+    assert radius.item() < 0
 
 
 def test_radii_in_l_inf():
@@ -97,11 +127,30 @@ def test_measure_orders_certified_below_pgd_below_clean():
     stack = stack_of(opposite([3.0, 4.0]), opposite([4.0, 3.0]))
     upper = {norm: layer_product(stack, norm=norm) for norm in ("l2", "linf")}
     found = measured(stack, upper)
-    for norm, radius in (("l2", "0.1"), ("l2", "0.5"), ("linf", "0.1")):
+    for norm, radius in (("l2", "0"), ("l2", "0.1"), ("l2", "0.5"), ("linf", "0.1")):
         certified = found[f"certified_accuracy@{radius}", norm]
         assert (certified <= found[f"pgd_accuracy@{radius}", norm]).all()
     assert (found["certified_accuracy@0.5", "l2"] < found["certified_accuracy@0.1", "l2"]).all()
     assert found["mean_certified_radius", "l2"][0] > found["mean_certified_radius", "l2"][1]
+
+
+def test_accuracy_at_radius_zero_is_the_accuracy():
+    stack = stack_of(opposite([3.0, 4.0]), opposite([4.0, -3.0]))
+    found = measured(stack, {"l2": layer_product(stack)})
+    x = torch.randn(30, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    right = (x @ torch.tensor([[3.0, 4.0], [4.0, -3.0]], dtype=torch.float64).T > 0).T
+    labelled_first = x @ torch.tensor([3.0, 4.0], dtype=torch.float64) > 0
+    accuracy = (right == labelled_first).double().mean(1)
+    torch.testing.assert_close(found["pgd_accuracy@0", "l2"], accuracy)
+    torch.testing.assert_close(found["certified_accuracy@0", "l2"], accuracy)
+
+
+def test_each_model_may_have_its_own_labels():
+    stack = stack_of(opposite([3.0, 4.0]), opposite([6.0, 8.0]))
+    x = torch.tensor([[1.0, 0.5]], dtype=torch.float64)
+    own = torch.tensor([[0], [1]])
+    radii = certificates.certified_radii(stack, x, own, upper=layer_product(stack), norm="l2")
+    torch.testing.assert_close(radii[:, 0], torch.tensor([1.0, -1.0]).double(), rtol=1e-9, atol=0)
 
 
 def test_a_wrong_upper_bound_is_found_by_the_attack():

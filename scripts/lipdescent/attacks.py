@@ -15,7 +15,7 @@ from torch.func import functional_call, vmap
 from lipdescent.stacking import ModelStack
 
 NORMS = ("l2", "linf")
-# Perturbations stay this much (relative) inside the ball, so that float32 does not leave it.
+# Perturbations stay this much (relative) inside the ball, so that rounding does not leave it.
 INSIDE = 1 - 1e-6
 _CHUNK_BYTES = 256 << 20
 
@@ -47,6 +47,22 @@ def pgd(
     ValueError
         For an unknown norm, a radius <= 0, no steps or empty inputs.
     """
+    options = {"radius": radius, "norm": norm, "seed": seed, "steps": steps, "start": start}
+    return inputs + _perturbations(stack, inputs, labels, **options)
+
+
+def _perturbations(
+    stack: ModelStack,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    radius: float,
+    norm: str,
+    seed: int,
+    steps: int,
+    start: Tensor | None,
+) -> Tensor:
+    """What :func:`pgd` adds to the inputs."""
     _check(inputs, labels, radius, norm, steps)
     shape = (stack.num_models, *inputs.shape)
     if start is None:
@@ -60,7 +76,7 @@ def pgd(
         gradient = _margin_gradient(stack, inputs + delta, labels)
         direction = gradient.sign() if norm == "linf" else _unit(gradient)
         delta = _project(delta - stride * direction, radius, norm)
-    return inputs + delta
+    return delta
 
 
 def robust(
@@ -76,6 +92,8 @@ def robust(
     """Points that no attack of up to each radius has fooled: bool (num_models, n, radii).
 
     ``radii`` increase; each attack starts from the one before, and a point once fooled stays so.
+    At radius 0 a point stands if it is classified as its label. Whether an attack succeeded is
+    decided in float64, at inputs that are inside the ball there: what float32 rounds is no success.
     """
     if any(a >= b for a, b in pairwise(radii)):
         raise ValueError(f"radii = {radii}: allowed is an increasing list")
@@ -84,13 +102,17 @@ def robust(
     size = max(1, _CHUNK_BYTES // per_model)
     for begin in range(0, stack.num_models, size):
         chunk = stack[begin : begin + size]
-        standing = chunk(inputs).argmax(-1) == labels
+        exact = chunk.to(dtype=torch.float64)
+        standing = exact(inputs.double()).argmax(-1) == labels
         delta, columns = None, []
         for radius in radii:
+            if radius == 0:
+                columns.append(standing)
+                continue
             options = {"radius": radius, "norm": norm, "seed": seed, "steps": steps}
-            found = pgd(chunk, inputs, labels, start=delta, **options)
-            delta = found - inputs
-            standing = standing & (_each(chunk, found).argmax(-1) == labels)
+            delta = _perturbations(chunk, inputs, labels, start=delta, **options)
+            found = inputs.double() + _project(delta.double(), radius, norm)
+            standing = standing & (_each(exact, found).argmax(-1) == labels)
             columns.append(standing)
         parts.append(torch.stack(columns, -1))
     return torch.cat(parts)

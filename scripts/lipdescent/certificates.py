@@ -3,7 +3,8 @@
 A classifier keeps its decision within r of an input x if its margin m(x) (label's logit less the
 largest other) exceeds sqrt 2 L r in l2 (Tsuzuku et al. 2018, arXiv 1802.04034, proposition 1, for
 the vector of logits) and 2 L r in l_inf (Anil et al. 2019, section 7.3), where L is an upper bound
-on the Lipschitz constant in that norm.
+on the Lipschitz constant in that norm. Margins are rounded down, divisors up; a point counts at a
+radius if its own is larger, so the decision stands in the closed ball.
 """
 
 from __future__ import annotations
@@ -16,12 +17,10 @@ from torch import Tensor
 
 from lipdescent import attacks
 from lipdescent.bounds import Measurement, NotApplicable, _rounding
+from lipdescent.logit_error import logit_error
 from lipdescent.stacking import ModelStack
 
 NORMS = ("l2", "linf")
-# A margin has to exceed this multiple of the largest logit on top: the rounding of the logits,
-# which are computed in float64.
-LOGIT_ERROR = 2.0**-36
 _CHUNK_BYTES = 256 << 20
 
 
@@ -36,7 +35,7 @@ def certified_radii(
 
     Parameters
     ----------
-    inputs, labels : (n, *input_shape), int64 (n,).
+    inputs, labels : (n, *input_shape), int64 (n,) or each model's own (num_models, n).
     upper : (num_models,) certified upper bounds on the Lipschitz constant in ``norm``, the same on
         inputs and logits.
     norm : "l2" or "linf".
@@ -57,8 +56,9 @@ def certified_radii(
         raise ValueError(
             f"upper: {upper.tolist()[:4]}..., allowed are {stack.num_models} positive numbers"
         )
-    if len(inputs) == 0 or len(inputs) != len(labels):
-        raise ValueError(f"{len(inputs)} inputs and {len(labels)} labels: allowed are equally many")
+    count = labels.shape[-1]
+    if len(inputs) == 0 or len(inputs) != count:
+        raise ValueError(f"{len(inputs)} inputs and {count} labels: allowed are equally many")
     factor = math.nextafter(math.sqrt(2), 2) if norm == "l2" else 2.0
     divisor = _rounding.round_up(factor * upper.double())
     return _rounding.round_down(margins(stack, inputs, labels) / divisor[:, None], 2)
@@ -66,16 +66,20 @@ def certified_radii(
 
 @torch.no_grad()
 def margins(stack: ModelStack, inputs: Tensor, labels: Tensor) -> Tensor:
-    """f_label - largest other logit less an allowance for rounding, float64 (num_models, n)."""
-    own = torch.nn.functional.one_hot(labels).bool()
+    """f_label - largest other logit, rounded down: float64 (num_models, n).
+
+    At most the margin of the exact logits: those that float64 computes may each be off by
+    :func:`lipdescent.logit_error.logit_error`.
+    """
+    labels = labels.expand(stack.num_models, -1)
     size = max(1, _CHUNK_BYTES // (64 * inputs.numel() + 1))
     parts = []
     for begin in range(0, stack.num_models, size):
-        logits = stack[begin : begin + size].to(dtype=torch.float64)(inputs.double())
-        if own.shape[-1] < logits.shape[-1]:
-            own = torch.nn.functional.one_hot(labels, logits.shape[-1]).bool()
+        chunk = stack[begin : begin + size].to(dtype=torch.float64)
+        logits = chunk(inputs.double())
+        own = torch.nn.functional.one_hot(labels[begin : begin + size], logits.shape[-1]).bool()
         margin = (logits * own).sum(-1) - logits.masked_fill(own, -torch.inf).amax(-1)
-        parts.append(margin - LOGIT_ERROR * logits.abs().amax(-1))
+        parts.append(_rounding.round_down(margin - 2 * logit_error(chunk, inputs), 3))
     return torch.cat(parts)
 
 
@@ -109,12 +113,17 @@ def measure(
 ) -> Iterator[Measurement]:
     """Certified accuracy, mean certified radius and PGD accuracy on the first test points.
 
+    Accuracies are at radius 0 too: what is right beyond rounding, and what is right. If there are
+    training points as well, the mean certified radius on the labels that each model was trained
+    on: its mean margin in units of sqrt 2 L (2 L in l_inf), wrong points counted as 0.
+
     Parameters
     ----------
-    inputs, labels : with the split "test".
+    inputs, labels : with the split "test", and "train" if wanted; labels int64 (n,) or each
+        model's own (num_models, n).
     upper : norm -> (num_models,), the smallest certified upper bound of each model.
     radii : norm -> increasing radii.
-    num_points : test points used, the same for certificates and attacks.
+    num_points : points used of each split, the same for certificates and attacks.
     attack_steps : of PGD per radius; 0 for no attack.
 
     Raises
@@ -127,17 +136,24 @@ def measure(
     wanted = [norm for norm in radii if norm in upper]
     if not wanted:
         raise NotApplicable(f"no certified upper bound in {', '.join(radii)}")
-    x, y = inputs["test"][:num_points], labels["test"][:num_points]
+    points = {
+        split: (inputs[split][:num_points], labels[split][..., :num_points]) for split in labels
+    }
+    x, y = points["test"]
     for norm in wanted:
         radius = certified_radii(stack, x, y, upper=upper[norm], norm=norm)
-        certified = certified_accuracy(radius, radii[norm])
-        for i, level in enumerate(radii[norm]):
-            name = f"certified_accuracy@{level:g}"
-            yield Measurement(name, "metric", norm, certified[:, i], "test")
+        levels = [0.0, *radii[norm]]
+        for level, values in zip(levels, certified_accuracy(radius, levels).T, strict=True):
+            yield Measurement(f"certified_accuracy@{level:g}", "metric", norm, values, "test")
         mean = mean_certified_radius(radius)
         yield Measurement("mean_certified_radius", "metric", norm, mean, "test")
+        if "train" in points:
+            mean = mean_certified_radius(
+                certified_radii(stack, *points["train"], upper=upper[norm], norm=norm)
+            )
+            yield Measurement("mean_certified_radius", "metric", norm, mean, "train")
         if attack_steps:
-            yield from _attacked(stack, x, y, radius, list(radii[norm]), norm, seed, attack_steps)
+            yield from _attacked(stack, x, y, radius, levels, norm, seed, attack_steps)
 
 
 def _attacked(
@@ -153,9 +169,8 @@ def _attacked(
     options = {"radii": levels, "norm": norm, "seed": seed, "steps": steps}
     standing = attacks.robust(stack.to(dtype=inputs.dtype), inputs, labels, **options)
     check_attacks(radius, standing, levels, norm=norm)
-    for i, level in enumerate(levels):
-        accuracy = standing[..., i].double().mean(1)
-        yield Measurement(f"pgd_accuracy@{level:g}", "metric", norm, accuracy, "test")
+    for level, values in zip(levels, standing.double().mean(1).T, strict=True):
+        yield Measurement(f"pgd_accuracy@{level:g}", "metric", norm, values, "test")
 
 
 def check_attacks(radius: Tensor, standing: Tensor, levels: Sequence[float], *, norm: str) -> None:

@@ -80,7 +80,8 @@ def measure(
             if name == CERTIFICATES:
                 smallest = smallest_upper(uppers, stack.num_models)
                 upper = {n: values[finite.cpu()] for n, values in smallest.items()}
-                found = list(_certificates(sound, saved, dataset, inputs, upper, options))
+                labels = _labels(saved, dataset, noise_maker)[finite.cpu()]
+                found = list(_certificates(sound, saved, dataset, inputs, labels, upper, options))
             else:
                 found = list(_bound(name, sound, inputs, saved, options))
         except NotApplicable as reason:
@@ -107,6 +108,7 @@ def _certificates(
     saved: Checkpoints,
     dataset: Dataset,
     inputs: dict[str, Tensor],
+    trained_on: Tensor,
     upper: dict[str, Tensor],
     options: dict[str, Any],
 ):
@@ -114,7 +116,10 @@ def _certificates(
     yield from certificates.measure(
         stack,
         inputs=inputs,
-        labels={"test": torch.from_numpy(dataset.test_labels).to(stack.device)},
+        labels={
+            "test": torch.from_numpy(dataset.test_labels).to(stack.device),
+            "train": trained_on.to(stack.device),
+        },
         upper={norm: values.to(stack.device) for norm, values in upper.items()},
         seed=seed_of("attack", *saved.about["run"].values()),
         **options,
@@ -148,22 +153,15 @@ def _metrics(
     inputs: dict[str, Tensor],
     noise_maker: str,
 ):
-    labels = noisy_labels(
-        dataset,
-        maker=noise_maker,
-        label_noise=saved.label_noise.tolist(),
-        seeds=saved.seed.tolist(),
-    )
-    num_epochs, kept = len(saved.epoch), finite.cpu()
     first = {
-        n: t[: saved.num_replicas].repeat(num_epochs, *[1] * (t.dim() - 1))
+        n: t[: saved.num_replicas].repeat(len(saved.epoch), *[1] * (t.dim() - 1))
         for n, t in stack.state.items()
     }
     options = TrainingOptions(**saved.about["training"])
     yield from metrics.measure(
         stack[finite],
         inputs=inputs,
-        noisy_labels=labels.repeat(num_epochs, 1)[kept].to(stack.device),
+        noisy_labels=_labels(saved, dataset, noise_maker)[finite.cpu()].to(stack.device),
         clean_labels={
             "train": torch.from_numpy(dataset.train_labels).to(stack.device),
             "test": torch.from_numpy(dataset.test_labels).to(stack.device),
@@ -172,6 +170,17 @@ def _metrics(
         loss=options.make_loss(),
         num_classes=dataset.num_classes,
     )
+
+
+def _labels(saved: Checkpoints, dataset: Dataset, noise_maker: str) -> Tensor:
+    """Labels that each checkpoint was trained on: int64 (num_models, num_train)."""
+    labels = noisy_labels(
+        dataset,
+        maker=noise_maker,
+        label_noise=saved.label_noise.tolist(),
+        seeds=saved.seed.tolist(),
+    )
+    return labels.repeat(len(saved.epoch), 1)
 
 
 def _spread(measurement: Measurement, finite: Tensor) -> Column:

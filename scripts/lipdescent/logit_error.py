@@ -1,0 +1,90 @@
+"""How far the logits that float64 computes can lie from the exact ones.
+
+Running error analysis in the sup norm (Higham, Accuracy and Stability of Numerical Algorithms,
+2002, sections 3.3 and 7.3). Let a layer have l_inf constant a, |f(0)| at most b, and every output
+be computed by at most k roundings of numbers whose sizes sum up to at most a |x| + b (a sum of
+products in any order, or an activation accurate to k units in the last place). Then inputs of
+size at most s that carry an error of e give outputs of size at most a s + b that carry
+a e + gamma(k) (a (s + e) + b).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from lipdescent.bounds._rounding import gamma
+from lipdescent.layers import Chain, Concat, Layer, Node, constant, trace
+from lipdescent.layers.walker import layer_state
+from lipdescent.stacking import ModelStack
+
+# Roundings of an activation, a division or a bias beside the products' sum.
+FEW = 64
+# Covers the roundings of this file's own few operations on each value.
+UP = 1 + 2.0**-40
+
+Sizes = tuple[Tensor, Tensor]  # largest value and its error, each (num_models, n)
+
+
+@torch.no_grad()
+def logit_error(stack: ModelStack, inputs: Tensor) -> Tensor:
+    """Largest error of any logit that ``stack`` computes in float64: float64 (num_models, n).
+
+    Parameters
+    ----------
+    inputs : (n, *input_shape), exact in float64.
+
+    Raises
+    ------
+    NotApplicable
+        If a layer has no l_inf constant.
+    TypeError, ValueError
+        From :func:`lipdescent.layers.trace`, for networks that cannot be read.
+    """
+    stack = stack.to(dtype=torch.float64)
+    largest = inputs.double().flatten(1).abs().amax(1).expand(stack.num_models, -1)
+    return _through(trace(stack), stack, (largest, torch.zeros_like(largest)))[1]
+
+
+def _through(node: Node, stack: ModelStack, sizes: Sizes) -> Sizes:
+    if isinstance(node, Layer):
+        sizes = _layer(node, stack, sizes)
+        return sizes if node.scale is None else _layer(node.scale, stack, sizes)
+    if isinstance(node, Chain):
+        for part in node.parts:
+            sizes = _through(part, stack, sizes)
+        return sizes
+    parts = [_through(part, stack, sizes) for part in node.parts]
+    size, error = (torch.stack(each) for each in zip(*parts, strict=True))
+    if isinstance(node, Concat):
+        return size.amax(0), error.amax(0)
+    size, error = size.sum(0), error.sum(0)
+    return UP * size, UP * (error + gamma(len(parts)) * (size + error))
+
+
+def _layer(layer: Layer, stack: ModelStack, sizes: Sizes) -> Sizes:
+    state = layer_state(layer, stack.state)
+    shapes = {"input_shape": layer.input_shape, "output_shape": layer.output_shape}
+    slope = constant(layer.module, state, norm="linf", **shapes)
+    slope = torch.as_tensor(slope, dtype=torch.float64, device=stack.device).view(-1, 1)
+    offset = _offset(layer, state, slope)
+    roundings = gamma(math.prod(layer.input_shape) + FEW)
+    size, error = sizes
+    out = slope * (size + error) + offset
+    return UP * (slope * size + offset), UP * (slope * error + roundings * out)
+
+
+def _offset(layer: Layer, state: dict[str, Tensor], slope: Tensor) -> Tensor:
+    """At least |f(0)| and the sizes of what it is computed from, (num_models, 1) or (1, 1)."""
+    if not state:
+        zero = torch.zeros(1, *layer.input_shape, dtype=torch.float64, device=slope.device)
+        return functional_call(layer.module, {}, (zero,)).abs().amax().view(1, 1)
+    found = torch.zeros_like(slope)
+    if state.get("bias") is not None:
+        found = state["bias"].double().abs().flatten(1).amax(1, keepdim=True)
+    if state.get("running_mean") is not None:
+        found = found + slope * state["running_mean"].double().abs().amax(1, keepdim=True)
+    return UP * found
