@@ -24,7 +24,7 @@ NODES = [
 def config():
     given = yaml.safe_load((ROOT / "config/config.yaml").read_text()) | {"figures": []}
     schema = ROOT / "workflow/schemas/config.schema.yaml"
-    return study_config.prepare(given, schema=schema, figures=[])
+    return study_config.prepare(given, schema=schema, figures=[], comparisons=[])
 
 
 def ask(**changes):

@@ -12,7 +12,10 @@ from lipdescent.config import ConfigError, Run, prepare, runs, seed_block
 ROOT = Path(__file__).parent.parent
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
-FIGURES = [p.stem[5:] for p in (ROOT / "scripts").glob("plot_*.py")]
+NAMES = {
+    "figures": [p.stem[5:] for p in (ROOT / "scripts").glob("plot_*.py")],
+    "comparisons": [p.stem[8:] for p in (ROOT / "scripts").glob("compare_*.py")],
+}
 
 
 def check(change=None, **entries):
@@ -23,7 +26,7 @@ def check(change=None, **entries):
         for name in parents:
             section = section[name]
         section[last] = value
-    return prepare(config, schema=SCHEMA, figures=FIGURES)
+    return prepare(config, schema=SCHEMA, **NAMES)
 
 
 def test_the_default_study_is_valid_and_has_360_models():
@@ -56,6 +59,7 @@ def test_the_given_configuration_is_not_changed():
         ({"grid.dataset": ["mnist2d"]}, r"unknown grid.dataset 'mnist2d'.*known: .*mnist1d"),
         ({"grid.architecture": ["mpl"]}, r"unknown grid.architecture 'mpl'.*known: mlp"),
         ({"architectures.mlp": {"module": "mpl"}}, r"architectures.mlp.module 'mpl'.*known: .*mlp"),
+        ({"comparisons": ["over_widht"]}, r"unknown comparisons 'over_widht'.*over_width"),
         ({"training.loss": "crossentropy"}, r"training.loss 'crossentropy'.*cross_entropy"),
         ({"training.schedule": "cosin"}, r"training.schedule 'cosin'.*cosine"),
         (
@@ -141,4 +145,4 @@ def test_every_study_is_valid(overlay):
 
     config = copy.deepcopy(DEFAULT)
     update_config(config, yaml.safe_load(overlay.read_text()))
-    assert prepare(config, schema=SCHEMA, figures=FIGURES)["study"] != "default"
+    assert prepare(config, schema=SCHEMA, **NAMES)["study"] != "default"

@@ -22,13 +22,15 @@ class ConfigError(ValueError):
     """A mistake in the configuration; the message names the key, the value and what is allowed."""
 
 
-def prepare(config: dict[str, Any], *, schema: str | Path, figures: list[str]) -> dict[str, Any]:
+def prepare(
+    config: dict[str, Any], *, schema: str | Path, figures: list[str], comparisons: list[str]
+) -> dict[str, Any]:
     """Validated copy of ``config`` with defaults filled in.
 
     Parameters
     ----------
     schema : path of the JSON schema (YAML).
-    figures : names of the figures that can be drawn.
+    figures, comparisons : names of the figures that can be drawn.
 
     Raises
     ------
@@ -47,7 +49,7 @@ def prepare(config: dict[str, Any], *, schema: str | Path, figures: list[str]) -
         training = {**rules["properties"]["training"], "$defs": rules["$defs"]}
         _check_schema(whole, training, place=f"architectures.{name}.training")
     _check_order("grid.epoch", config["grid"]["epoch"])
-    _check_names(config, figures)
+    _check_names(config, figures, comparisons)
     return config
 
 
@@ -114,7 +116,7 @@ def _check_order(key: str, values: list[int]) -> None:
         raise ConfigError(f"config: {key} = {values}: allowed is an increasing list")
 
 
-def _check_names(config: dict[str, Any], figures: list[str]) -> None:
+def _check_names(config: dict[str, Any], figures: list[str], comparisons: list[str]) -> None:
     """Every name in the configuration is one of a plug-in that exists."""
     checks: list[tuple[str, str, list[str]]] = []
     grid = config["grid"]
@@ -142,6 +144,7 @@ def _check_names(config: dict[str, Any], figures: list[str]) -> None:
             _check_order(f"certificates.radii.{norm}", radii)
     checks += [("experiments", name, names.known("experiments")) for name in config["experiments"]]
     checks += [("figures", name, sorted(figures)) for name in config["figures"]]
+    checks += [("comparisons", name, sorted(comparisons)) for name in config["comparisons"]]
     for key, name, allowed in checks:
         try:
             names.check(key, name, allowed)

@@ -8,13 +8,19 @@ from lipdescent import config as study_config
 from lipdescent.provenance import caption, code_digest
 from snakemake.exceptions import WorkflowError
 
+
+def scripts_named(prefix):
+    """What follows the prefix in the names of scripts."""
+    found = Path(workflow.basedir, "scripts").glob(f"{prefix}*.py")
+    return [path.stem.removeprefix(prefix) for path in found]
+
+
 try:
     prepared = study_config.prepare(
         config,
         schema=Path(workflow.basedir) / "workflow/schemas/config.schema.yaml",
-        figures=[
-            p.stem[5:] for p in Path(workflow.basedir, "scripts").glob("plot_*.py")
-        ],
+        figures=scripts_named("plot_"),
+        comparisons=scripts_named("compare_"),
     )
     # In place: scripts are given this very object.
     config.update(prepared)
@@ -46,6 +52,8 @@ wildcard_constraints:
     seeds="[0-9_-]+",
     measure="|".join(MEASURES),
     experiment="[^/]+",
+    figure="[^/]+",
+    comparison="[^/]+",
 
 
 def run_of(wildcards):
@@ -115,6 +123,12 @@ def published():
         f"{RESULTS}/figures/{pair}/{figure}.{kind}"
         for pair in PAIRS
         for figure in config["figures"]
+        for kind in ("pdf", "png")
+    ]
+    figures += [
+        f"{RESULTS}/figures/{dataset}/{comparison}.{kind}"
+        for dataset in GRID["dataset"]
+        for comparison in config["comparisons"]
         for kind in ("pdf", "png")
     ]
     files = ["table.parquet", "table.csv", "provenance.json"]

@@ -33,6 +33,44 @@ rule figure:
         "../../scripts/plot_{wildcards.figure}.py"
 
 
+rule comparison:
+    input:
+        table="results/{study}/table.parquet",
+    output:
+        pdf="results/{study}/figures/{dataset}/{comparison}.pdf",
+        png=report(
+            "results/{study}/figures/{dataset}/{comparison}.png",
+            caption="../report/figure.rst",
+            category="Figures",
+            labels={
+                "dataset": "{dataset}",
+                "architecture": "all",
+                "figure": "{comparison}",
+            },
+        ),
+    log:
+        "results/{study}/logs/comparison/{dataset}/{comparison}.log",
+    benchmark:
+        "results/{study}/benchmarks/comparison/{dataset}/{comparison}.tsv"
+    conda:
+        "../../envs/lipdescent.yaml"
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=needs("publish", "mem_mb"),
+        runtime=needs("publish", "runtime"),
+    params:
+        statistics=config["statistics"],
+        losses={
+            name: study_config.training_options(config, name)["loss"]
+            for name in GRID["architecture"]
+        },
+        caption=lambda w: caption(f"compare_{w.comparison}.py"),
+        code=lambda w: code(f"compare_{w.comparison}.py"),
+    script:
+        "../../scripts/compare_{wildcards.comparison}.py"
+
+
 rule findings:
     input:
         table="results/{study}/table.parquet",

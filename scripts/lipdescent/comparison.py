@@ -1,0 +1,79 @@
+"""Several architectures of one data set side by side, for figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from lipdescent import drawing, labels, selection, table
+from lipdescent import figure_style as style
+from lipdescent.selection import Group
+from lipdescent.statistics import Array
+
+MAX_PANELS = 3
+
+
+def load(path: str | Path, *, dataset: str, architectures: Sequence[str]) -> dict[str, Group]:
+    """Architecture -> its group, in the order of the configuration."""
+    rows = table.read(path)
+    return {
+        name: selection.group(rows, dataset=dataset, architecture=name) for name in architectures
+    }
+
+
+def styles(names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Colour and marker of every architecture, the same in every figure of a study."""
+    return {
+        name: {
+            "color": style.OKABE_ITO[place % len(style.OKABE_ITO)],
+            "marker": style.MARKERS[place % len(style.MARKERS)],
+        }
+        for place, name in enumerate(names)
+    }
+
+
+def spread(count: int, *, most: int = MAX_PANELS) -> list[int]:
+    """Places of at most ``most`` panels for ``count`` values: both ends, and what is between."""
+    return sorted({round(place) for place in np.linspace(0, count - 1, min(most, count))})
+
+
+def over_radius(group: Group, kind: str, norm: str) -> dict[float, Array]:
+    """Radius -> accuracies (W, N, E, S) of one kind ("pgd_accuracy") and norm, radii increasing."""
+    found = {
+        float(key.quantity.removeprefix(f"{kind}@")): values
+        for key, values in group.series.items()
+        if key.quantity.startswith(f"{kind}@") and key.norm == norm
+    }
+    return dict(sorted(found.items()))
+
+
+def loss_label(split: str, losses: Mapping[str, str]) -> str:
+    """``test cross entropy (nats)``, or ``test loss`` where architectures differ."""
+    different = set(losses.values())
+    return labels.loss_name(split, *different) if len(different) == 1 else f"{split} loss"
+
+
+def legend(
+    figure: Figure, looks: Mapping[str, dict[str, str]], extra: Mapping[str, object]
+) -> None:
+    """Architectures, then ``extra`` entries: name -> handle."""
+    handles = [drawing.key(**look) for look in looks.values()]
+    names = [name.replace("_", " ") for name in looks]
+    style.legend(
+        figure, [*handles, *extra.values()], [*names, *extra], columns=min(5, len(names) + 1)
+    )
+
+
+def heading(figure: Figure, groups: Mapping[str, Group], *parts: str) -> None:
+    """One line above the axes: data set, models, seeds, and how many models are left out."""
+    first = next(iter(groups.values()))
+    models = sum(group.num_models for group in groups.values())
+    text = [first.dataset, *parts, style.count(models, "model")]
+    text.append(style.count(len(first.seed), "seed"))
+    diverged = sum(group.num_diverged for group in groups.values())
+    if diverged:
+        text.append(f"{style.count(diverged, 'diverged model')} left out")
+    figure.suptitle("; ".join(text), fontsize=7, color=style.GREY)

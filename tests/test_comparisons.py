@@ -1,0 +1,103 @@
+"""Figures with several architectures, of whole and of degenerate studies."""
+
+import runpy
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import synthetic_study
+
+from lipdescent import figure_style, table
+from lipdescent.provenance import caption
+
+SCRIPTS = Path(figure_style.__file__).parent.parent
+COMPARISONS = sorted(path.stem.removeprefix("compare_") for path in SCRIPTS.glob("compare_*.py"))
+CERTIFICATES = (
+    ("certified_accuracy@0", "metric", "l2", "test", 0.02),
+    ("certified_accuracy@0.1", "metric", "l2", "test", 0.01),
+    ("pgd_accuracy@0", "metric", "l2", "test", 0.02),
+    ("pgd_accuracy@0.1", "metric", "l2", "test", 0.015),
+    ("certified_accuracy@0.05", "metric", "linf", "test", 0.01),
+    ("mean_certified_radius", "metric", "l2", "train", 0.001),
+)
+WHOLE = {"bounds": synthetic_study.BOUNDS + CERTIFICATES}
+STUDIES = {
+    "whole": WHOLE,
+    "no_certificates": {},
+    "no_bound": {"bounds": ()},
+    "one_of_each": WHOLE | {"widths": (16,), "seeds": (3,), "noises": (0.0,), "epochs": (0,)},
+    "one_seed": WHOLE | {"seeds": (0,)},
+    "all_diverged": WHOLE
+    | {"widths": (16,), "noises": (0.2,), "seeds": (0,), "diverged": ((16, 0.2, 0),)},
+}
+
+
+def draw(comparison, study, folder, patch, names=("mlp", "one_lipschitz")):
+    parts = [synthetic_study.make(**STUDIES[study], architecture=name) for name in names]
+    table.write(folder / "table.parquet", pa.concat_tables(parts).unify_dictionaries())
+    kept = []
+    job = SimpleNamespace(
+        input=SimpleNamespace(table=folder / "table.parquet"),
+        output=SimpleNamespace(pdf=folder / "figure.pdf", png=folder / "figure.png"),
+        log=[folder / "log"],
+        wildcards=SimpleNamespace(dataset="mnist1d"),
+        params=SimpleNamespace(
+            losses=dict.fromkeys(names, "cross_entropy"),
+            statistics={"bootstrap": 50, "confidence": 0.9, "interpolation_accuracy": 0.995},
+        ),
+    )
+    streams = sys.stdout, sys.stderr
+    try:
+        with patch.context() as patched:
+            patched.setattr(figure_style, "save", lambda figure, *paths: kept.append(figure))
+            runpy.run_path(str(SCRIPTS / f"compare_{comparison}.py"), {"snakemake": job})
+    finally:
+        sys.stdout.close()
+        sys.stdout, sys.stderr = streams
+    kept[0].canvas.draw()
+    return kept[0]
+
+
+@pytest.mark.parametrize("study", STUDIES)
+@pytest.mark.parametrize("comparison", COMPARISONS)
+def test_nothing_is_clipped_or_covered(comparison, study, tmp_path, monkeypatch):
+    drawn = draw(comparison, study, tmp_path, monkeypatch)
+    renderer = drawn.canvas.get_renderer()
+    width, height = drawn.get_size_inches()
+    assert width == figure_style.TWO_COLUMNS
+    whole = drawn.get_tightbbox(renderer)
+    assert min(whole.x0, whole.y0) >= -0.01
+    assert whole.x1 <= width + 0.01
+    assert whole.y1 <= height + 0.01
+    for legend in drawn.legends:
+        box = legend.get_window_extent(renderer)
+        assert not any(box.overlaps(axes.get_window_extent(renderer)) for axes in drawn.axes)
+    assert "one lipschitz" in [text.get_text() for text in drawn.legends[0].get_texts()]
+    if study == "all_diverged":
+        assert "2 diverged models left out" in drawn.get_suptitle()
+
+
+@pytest.mark.parametrize("comparison", COMPARISONS)
+def test_caption_says_what_is_shown(comparison):
+    text = " ".join(caption(f"compare_{comparison}.py").split())
+    assert "means over seeds" in text
+    assert "Diverged models are left out" in text
+
+
+def test_certified_accuracy_is_drawn_over_its_radii(tmp_path, monkeypatch):
+    drawn = draw("certified_accuracy", "whole", tmp_path, monkeypatch)
+    lines = drawn.axes[0].lines
+    np.testing.assert_array_equal(lines[0].get_xdata(), [0, 0.1])
+    assert (lines[0].get_ydata()[1] < lines[1].get_ydata()[1]).all()
+    assert lines[1].get_linestyle() == "--"
+
+
+def test_what_was_not_measured_has_no_row(tmp_path, monkeypatch):
+    rows = {
+        study: len(draw("over_width", study, tmp_path, monkeypatch).axes) // 3
+        for study in ("whole", "no_certificates")
+    }
+    assert rows == {"whole": 4, "no_certificates": 3}
