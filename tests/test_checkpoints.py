@@ -1,3 +1,5 @@
+import os
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -26,6 +28,19 @@ def test_round_trip_and_flat_order(tmp_path):
     assert again.num_replicas == 3
     assert torch.equal(again.flat_state()["0.weight"][3 + 1], some().state["0.weight"][1, 1])
     assert list(path.parent.iterdir()) == [path]  # nothing temporary stays
+
+
+def test_what_was_read_stays_when_the_file_is_cut_afterwards(tmp_path):
+    """A mapped file would end the process with SIGBUS: so another process looks."""
+    path = tmp_path / "run.safetensors"
+    checkpoints.write(path, some())
+    again = checkpoints.read(path)
+    os.truncate(path, 0)
+    child = os.fork()
+    if child == 0:
+        same = again.state["0.weight"].tolist() == some().state["0.weight"].tolist()
+        os._exit(0 if same else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 @pytest.mark.parametrize("keep", [0, 5, 100, -1])

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load as from_bytes
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -86,17 +87,21 @@ def save_atomically(path: str | Path, tensors: dict[str, Tensor], metadata: dict
 def load(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors and the metadata of a safetensors file.
 
+    The file is read into memory: mapped, as safetensors does by default, it would end the process
+    with SIGBUS where another process cuts it short or its disk goes away later.
+
     Raises
     ------
     ValueError
         If the file is truncated or not safetensors; the message names it.
     """
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors, file.metadata() or {}
+        content = Path(path).read_bytes()
+        tensors = from_bytes(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     except (SafetensorError, OSError, RuntimeError) as error:
         raise ValueError(f"{path}: truncated or not a safetensors file ({error})") from error
+    return tensors, header.get("__metadata__", {})
 
 
 def empty_epochs(num_replicas: int) -> Tensor:
