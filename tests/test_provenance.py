@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lipdescent import provenance
-from lipdescent.provenance import caption, code_digest
+from lipdescent.provenance import caption, code_digest, code_files
 
 ROOT = Path(__file__).parent.parent
 
@@ -28,7 +28,7 @@ def scripts(tmp_path, monkeypatch):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     monkeypatch.setattr(provenance, "SCRIPTS", tmp_path)
-    provenance._imported.cache_clear()
+    provenance._followed.cache_clear()
     return tmp_path
 
 
@@ -79,6 +79,47 @@ def test_training_does_not_depend_on_bounds_nor_figures_on_training():
     assert not {"measuring.py", "metrics.py", "table.py"} & closure("train.py")
     for plot in (ROOT / "scripts").glob("plot_*.py"):
         assert not {"training.py", "measuring.py"} & closure(plot.name)
+
+
+def covered(*files):
+    names = (str(path.relative_to(ROOT / "scripts")) for path in code_files(*files))
+    return {name.removeprefix("lipdescent/") for name in names}
+
+
+def test_a_function_that_is_looked_up_by_name_is_covered(scripts):
+    (scripts / "lipdescent/alpha.py").write_text(
+        "def f(name):\n    return names.resolve_function('unused', name)\n"
+    )
+    provenance._followed.cache_clear()
+    assert scripts / "lipdescent/unused.py" in code_files("job.py")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "measure", "yes", "no"),
+    [
+        ("mlp", "metrics", {"metrics.py", "losses.py", "label_noise.py", "replicas.py"},
+         {"certificates.py", "attacks.py", "constrained/plain.py", "constrained/constraints.py",
+          "layers/walker.py", "measurements/bound.py"}),
+        ("mlp", "lower_jacobian", {"bounds/lower_jacobian.py", "bounds/_rounding.py"},
+         {"certificates.py", "metrics.py", "losses.py", "constrained/plain.py"}),
+        ("lipschitz_mlp", "lower_jacobian", {"constrained/plain.py", "layers/table.py"},
+         {"certificates.py", "losses.py"}),
+        ("mlp", "certificates", {"certificates.py", "attacks.py"}, {"constrained/plain.py"}),
+    ],
+)  # fmt: skip
+def test_a_measurement_depends_on_what_it_uses_alone(architecture, measure, yes, no):
+    files = covered("measure.py", *provenance.measurement_files(measure, architecture))
+    assert yes | {"measuring.py", "checkpoints.py", f"architectures/{architecture}.py"} <= files
+    assert not no & files
+
+
+def test_training_depends_on_losses_schedules_noise_and_constraints_that_it_uses():
+    plain, limited = (
+        covered("train.py", f"lipdescent/architectures/{name}.py")
+        for name in ("mlp", "lipschitz_mlp")
+    )
+    assert {"losses.py", "schedules.py", "label_noise.py", "training.py"} <= plain & limited
+    assert "constrained/constraints.py" in limited - plain
 
 
 def test_every_figure_has_a_caption():

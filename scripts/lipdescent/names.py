@@ -53,3 +53,8 @@ def resolve_function(module: str, name: str) -> Callable:
     """The public function ``name`` of ``lipdescent.<module>``; ValueError if there is none."""
     check(module.rstrip("s").replace("_", " "), name, known(module))
     return getattr(importlib.import_module(f"lipdescent.{module}"), name)
+
+
+def measurement_kind(name: str) -> str:
+    """Module of ``lipdescent.measurements`` behind a measurement; every bound has ``bound``."""
+    return name if name in known("measurements") else "bound"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lipdescent import names
+from lipdescent.checkpoints import Checkpoints
 from lipdescent.datasets import Dataset
 
 
@@ -28,3 +29,14 @@ def noisy_labels(
         for noise, seed in zip(label_noise, seeds, strict=True)
     ]
     return torch.from_numpy(np.stack(labels).astype(np.int64))
+
+
+def checkpoint_labels(saved: Checkpoints, dataset: Dataset, *, maker: str) -> Tensor:
+    """Labels that each checkpoint was trained on: int64 (num_models, num_train)."""
+    labels = noisy_labels(
+        dataset,
+        maker=maker,
+        label_noise=saved.label_noise.tolist(),
+        seeds=saved.seed.tolist(),
+    )
+    return labels.repeat(len(saved.epoch), 1)

@@ -16,7 +16,7 @@ from torch.func import functional_call, vmap
 from torch.nn.utils import parametrize
 
 from lipdescent.architectures._blocks import Residual
-from lipdescent.constrained.constraints import Constraint
+from lipdescent.constrained import Constraint
 from lipdescent.stacked_convolution import convolve, max_pool
 from lipdescent.stacked_normalisation import normalise, normalise_batch
 

@@ -5,7 +5,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
 from lipdescent import config as study_config
-from lipdescent.provenance import caption, code_digest
+from lipdescent.provenance import caption, code_digest, measurement_files
 from snakemake.exceptions import WorkflowError
 
 
@@ -92,14 +92,6 @@ def code(*files):
 def num_models():
     """Models in the whole study."""
     return sum(len(run.seeds) for run in RUNS) * len(GRID["label_noise"])
-
-
-def measure_files(wildcards):
-    """Plug-ins behind a measurement, beside what measure.py imports itself."""
-    files = [f"lipdescent/architectures/{module_of(wildcards)}.py"]
-    if wildcards.measure not in ("metrics", "certificates"):
-        files.append(f"lipdescent/bounds/{wildcards.measure}.py")
-    return files
 
 
 def experiment_files():

@@ -20,7 +20,7 @@ rule measure:
         options=measure_options,
         module=module_of,
         noise_maker=config["noise_maker"],
-        code=lambda w: code("measure.py", *measure_files(w)),
+        code=lambda w: code("measure.py", *measurement_files(w.measure, module_of(w))),
     script:
         "../../scripts/measure.py"
 

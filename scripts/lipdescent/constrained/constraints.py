@@ -7,13 +7,13 @@ called on whole stacks as well.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from lipdescent.constrained import Constraint
 from lipdescent.constrained._polynomial import COEFFICIENTS, iterate
 from lipdescent.constrained.norms import convolution_bound, simple_bound, spectral_bound
 
@@ -91,16 +91,6 @@ def project_l1_rows(weight: Tensor, *, radius: float = 1.0) -> Tensor:
     outside = absolute.sum(-1, keepdim=True) > radius
     projected = weight.sign() * (absolute - threshold).clamp_min(0)
     return torch.where(outside, projected, weight)
-
-
-class Constraint(nn.Module):
-    """Promises an operator norm of at most ``constant`` in ``norm``."""
-
-    def __init__(self, norm: str, constant: float) -> None:
-        super().__init__()
-        if not (constant > 0 and math.isfinite(constant)):
-            raise ValueError(f"constant = {constant}: allowed are positive numbers")
-        self.norm, self.constant = norm, float(constant)
 
 
 class Scaled(Constraint):

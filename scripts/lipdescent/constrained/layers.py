@@ -99,6 +99,7 @@ class _Limited:
     """
 
     constant: float
+    PLAIN: type[nn.Module]  # the ordinary layer that stands for it when bounds are taken
 
     def limited_weight(self) -> Tensor:
         slope = (self.weight * (self.running_var + self.eps).rsqrt()).abs().amax(-1)
@@ -121,6 +122,8 @@ class _Limited:
 class LimitedBatchNorm1d(_Limited, nn.BatchNorm1d):
     """BatchNorm1d whose constant in eval mode is at most ``constant``."""
 
+    PLAIN = nn.BatchNorm1d
+
     def __init__(self, num_features: int, *, constant: float) -> None:
         super().__init__(num_features)
         self.constant = _positive(constant)
@@ -128,6 +131,8 @@ class LimitedBatchNorm1d(_Limited, nn.BatchNorm1d):
 
 class LimitedBatchNorm2d(_Limited, nn.BatchNorm2d):
     """BatchNorm2d whose constant in eval mode is at most ``constant``."""
+
+    PLAIN = nn.BatchNorm2d
 
     def __init__(self, num_features: int, *, constant: float) -> None:
         super().__init__(num_features)

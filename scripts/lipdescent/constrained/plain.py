@@ -11,8 +11,7 @@ from torch.func import functional_call, vmap
 from torch.nn.utils import parametrize
 
 from lipdescent.bounds import _rounding
-from lipdescent.constrained.constraints import Constraint
-from lipdescent.constrained.layers import LimitedBatchNorm1d, LimitedBatchNorm2d
+from lipdescent.constrained import Constraint, is_constrained
 from lipdescent.layers.table import constant
 
 log = logging.getLogger(__name__)
@@ -21,12 +20,6 @@ log = logging.getLogger(__name__)
 # up, do too.
 SLACK = 2.0**-40
 _CHUNK_BYTES = 256 << 20
-_PLAIN = {LimitedBatchNorm1d: nn.BatchNorm1d, LimitedBatchNorm2d: nn.BatchNorm2d}
-
-
-def is_constrained(module: nn.Module) -> bool:
-    """Whether :func:`materialise` would change anything."""
-    return any(type(m) in _PLAIN or parametrize.is_parametrized(m) for m in module.modules())
 
 
 def materialise(module: nn.Module, state: dict[str, Tensor]) -> tuple[nn.Module, dict[str, Tensor]]:
@@ -50,7 +43,7 @@ def materialise(module: nn.Module, state: dict[str, Tensor]) -> tuple[nn.Module,
     plain = _without_parametrisations(copy.deepcopy(module)).eval()
     state = {n: t.double() if t.is_floating_point() else t for n, t in state.items()}
     for path, layer in module.named_modules():
-        if type(layer) in _PLAIN:
+        if hasattr(type(layer), "PLAIN"):
             plain = _replace(plain, path, _plain_batch_norm(layer))
             _limit_batch_norm(path, layer, state)
         elif parametrize.is_parametrized(layer):
@@ -155,7 +148,7 @@ def _limit_batch_norm(path: str, layer: nn.Module, state: dict[str, Tensor]) -> 
 
 
 def _plain_batch_norm(layer: nn.Module) -> nn.Module:
-    plain = _PLAIN[type(layer)](layer.num_features, eps=layer.eps, momentum=layer.momentum)
+    plain = type(layer).PLAIN(layer.num_features, eps=layer.eps, momentum=layer.momentum)
     return plain.eval()
 
 

@@ -1,0 +1,45 @@
+"""What can be taken of a stack of checkpoints: one file per kind of measurement.
+
+A kind has ``take(subject, options)``, which yields a Measurement per quantity. A bound is the kind
+``bound``, whatever its name, so that adding one means adding a file in bounds/ alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from lipdescent.checkpoints import Checkpoints
+from lipdescent.datasets import Dataset
+from lipdescent.stacking import ModelStack
+
+
+@dataclass(frozen=True)
+class Subject:
+    """All checkpoints of a stack, epochs outermost.
+
+    Attributes
+    ----------
+    name : of the measurement: ``metrics``, ``certificates`` or a bound's.
+    stack : every checkpoint.
+    finite : bool (num_models,), the checkpoints without NaN or inf; only those are measured.
+    inputs : ``train`` and ``test`` points, (n, *input_shape).
+    uppers : measurements of the upper bounds that certificates rest on.
+    """
+
+    name: str
+    stack: ModelStack
+    finite: Tensor
+    saved: Checkpoints
+    dataset: Dataset
+    inputs: dict[str, Tensor]
+    noise_maker: str
+    uppers: Sequence[str | Path] = ()
+
+    @property
+    def sound(self) -> ModelStack:
+        """The checkpoints that are measured."""
+        return self.stack[self.finite]

@@ -1,0 +1,55 @@
+"""Certified and attacked accuracies, from the upper bounds that were measured before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lipdescent import certificates, table
+from lipdescent.bounds import Measurement
+from lipdescent.measurements import Subject
+from lipdescent.replicas import checkpoint_labels
+from lipdescent.seeding import seed_of
+
+
+def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
+    """Everything in certificates.py, on the test points and on those trained on, noise included."""
+    sound, dataset = subject.sound, subject.dataset
+    smallest = smallest_upper(subject.uppers, subject.stack.num_models)
+    kept = subject.finite.cpu()
+    trained_on = checkpoint_labels(subject.saved, dataset, maker=subject.noise_maker)
+    yield from certificates.measure(
+        sound,
+        inputs=subject.inputs,
+        labels={
+            "test": torch.from_numpy(dataset.test_labels).to(sound.device),
+            "train": trained_on[kept].to(sound.device),
+        },
+        upper={norm: values[kept].to(sound.device) for norm, values in smallest.items()},
+        seed=seed_of("attack", *subject.saved.about["run"].values()),
+        **{k: v for k, v in options.items() if k != "upper"},
+    )
+
+
+def smallest_upper(paths: Sequence[str | Path], num_models: int) -> dict[str, Tensor]:
+    """Smallest certified upper bound of every model: norm -> float64 (num_models,).
+
+    A norm in which no bound is available is left out; models that have diverged get NaN.
+    """
+    best: dict[str, np.ndarray] = {}
+    for path in paths:
+        frame = table.read(path).to_pandas()
+        frame = frame[frame["direction"] == "upper"]
+        for (_, norm), rows in frame.groupby(["quantity", "norm"], observed=True):
+            if len(rows) != num_models:
+                raise ValueError(f"{path}: {len(rows)} rows, expected {num_models}")
+            if (rows["status"] == "not_applicable").any():
+                continue
+            values = np.where(rows["status"] == "ok", rows["value"], np.nan)
+            best[norm] = np.fmin(best.get(norm, values), values)
+    return {norm: torch.from_numpy(values) for norm, values in best.items()}
