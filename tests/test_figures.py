@@ -180,3 +180,23 @@ def test_noise_colours_differ_in_lightness():
     colours = figure_style.noise_colours([0.4, 0.0, 0.2])
     light = [np.dot(colours[level][:3], (0.2126, 0.7152, 0.0722)) for level in (0.0, 0.2, 0.4)]
     assert light[0] < light[1] < light[2] < 0.8
+
+
+def test_epoch_curves_are_of_the_smallest_critical_and_largest_width(draw):
+    drawn = draw("epoch_curves", synthetic_study.make(scatter=0, epochs=(0, 10, 100)))
+    titles = [axes.get_title() for axes in drawn.axes[:3]]
+    assert titles == ["width 4 (smallest)", "width 32 (critical)", "width 128 (largest)"]
+    time = np.array([0.1, 0.19, 1.0])
+    noisiest = drawn.axes[1].lines[-1]
+    np.testing.assert_allclose(noisiest.get_ydata(), 5 * time, rtol=1e-12)
+    lower, upper = drawn.axes[7].lines[-2:]
+    np.testing.assert_allclose(lower.get_ydata(), 40 * 0.8 * time, rtol=1e-12)
+    np.testing.assert_allclose(upper.get_ydata(), 40 * 1.25 * time, rtol=1e-12)
+    rows = synthetic_study.make(scatter=0, epochs=(0, 10, 100)).to_pandas()
+    at_ten = (rows["epoch"] == 10) & (rows["quantity"] == "test_loss")
+    rows.loc[at_ten, "value"] *= 20  # now every curve has its peak at epoch 10
+    columns = {name: rows[name].to_numpy() for name in rows}
+    drawn = draw("epoch_curves", table.from_columns(len(rows), **columns))
+    for axes in drawn.axes[:3]:
+        rings = [line for line in axes.lines if line.get_markerfacecolor() == "none"]
+        assert [ring.get_xdata()[0] for ring in rings] == [10, 10, 10]

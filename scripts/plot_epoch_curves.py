@@ -1,0 +1,82 @@
+"""Epoch-wise double descent: losses and Lipschitz bounds over training, for three widths.
+
+Columns: the smallest width, the critical one and the largest. Critical is the first width whose
+mean train accuracy, at the last epoch, on the labels trained on and with the most label noise,
+reaches the interpolation accuracy (99.5 % unless configured otherwise); where none does, it is the
+one with the largest test loss. Rows: test loss; train loss on the labels trained on; and the
+certified bracket of the Lipschitz constant in l2 (logits per unit of input) between the best lower
+bound (dashed) and the best upper bound (solid), for the least and the most label noise. Lines are
+means over seeds, bands in the upper rows bootstrap intervals of the mean over seeds (95 % unless
+configured otherwise). A ring marks the largest test loss of a curve if it lies before the last
+epoch: from there on the test loss falls again. Diverged models are left out and counted in the
+heading.
+"""
+
+import numpy as np
+
+from lipdescent import drawing, labels, selection, statistics
+from lipdescent import figure_style as style
+from lipdescent.progress import log_to
+
+job = snakemake  # noqa: F821
+log_to(job.log[0])
+options, loss = job.params.statistics, job.params.loss
+group = selection.load(
+    job.input.table, dataset=job.wildcards.dataset, architecture=job.wildcards.architecture
+)
+counts = statistics.resample_seeds(
+    len(group.seed), resamples=options["bootstrap"], generator=np.random.default_rng(0)
+)
+losses = {name: selection.metric(group, f"{name}_loss") for name in ("test", "train")}
+places = np.arange(len(group.width))
+accuracy = statistics.mean(selection.metric(group, "train_accuracy")[:, -1, -1])
+critical = statistics.first_reaching(accuracy, places, level=options["interpolation_accuracy"])
+if np.isnan(critical):
+    critical = max(0, statistics.peak_index(statistics.mean(losses["test"][:, -1, -1])))
+columns = sorted({0, int(critical), int(places[-1])})
+roles = {0: "smallest", int(places[-1]): "largest"} | {int(critical): "critical"}
+
+colours = style.noise_colours(group.label_noise)
+figure, axes = style.new_figure(
+    3, len(columns), width=style.TWO_COLUMNS, height=5.2, sharex=True, sharey="row"
+)
+for row, (name, values) in zip(axes, losses.items(), strict=False):
+    row[0].set_ylabel(labels.loss_name(name, loss))
+    for place, width in zip(row, columns, strict=True):
+        for noise, level in enumerate(group.label_noise):
+            y = statistics.mean_estimate(
+                values[width, noise], counts, confidence=options["confidence"]
+            )
+            drawing.curve(place, group.epoch, y, color=colours[level])
+            peak = statistics.peak_index(y.value)
+            if name == "test" and 0 < peak < len(group.epoch) - 1:
+                drawing.ring(place, group.epoch, y.value, group.epoch[peak], colours[level])
+    style.log_values(*row)
+
+lower, upper = (statistics.mean(side) for side in selection.bracket(group, "l2"))
+axes[2, 0].set_ylabel(f"certified bracket ({labels.NORMS['l2']})")
+for place, width in zip(axes[2], columns, strict=True):
+    if not np.isfinite(lower).any():
+        style.say_nothing_here(place, "needs a lower and\nan upper bound")
+        continue
+    for noise in sorted({0, len(group.label_noise) - 1}):
+        sides = lower[width, noise], upper[width, noise]
+        drawing.bracket(place, group.epoch, *sides, colour=colours[group.label_noise[noise]])
+style.log_values(*axes[2])
+
+for place, width in zip(axes[0], columns, strict=True):
+    place.set_title(f"width {group.width[width]} ({roles[width]})")
+for place in axes.flat:
+    style.epoch_axis(place, group.epoch)
+for place in axes[2]:
+    place.set_xlabel("epoch")
+handles = [drawing.key(color=colours[level], marker="o") for level in group.label_noise]
+names = [labels.noise_name(level) for level in group.label_noise]
+style.legend(
+    figure,
+    [drawing.key(linestyle=""), *handles, drawing.ring_key()],
+    ["label noise", *names, "largest test loss of a curve"],
+    columns=len(names) + 2,
+)
+style.heading(figure, group)
+style.save(figure, job.output.pdf, job.output.png)
