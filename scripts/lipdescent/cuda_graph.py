@@ -1,21 +1,33 @@
-"""A whole epoch as one CUDA graph: thousands of small kernels without a launch each."""
+"""Many training updates as one CUDA graph: thousands of small kernels without a launch each."""
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+# Graphs of one process never run at the same time and leave nothing behind in their memory: they
+# share one pool, so that blocks of a stack take turns in it. A pool lives as long as one of them.
+_captured: weakref.WeakSet[UpdateGraph] = weakref.WeakSet()
 
-class EpochGraph:
+
+class UpdateGraph:
     """``run(*values)`` captured once and replayed with other values.
 
     Parameters
     ----------
-    run : the epoch; must not wait for the device and must keep its tensors in place.
+    run : some updates; must not wait for the device and must keep its tensors in place.
     values : tensors on the device with the shapes that every call will have.
     live : every tensor that ``run`` changes; capturing leaves their values as they were.
+
+    Raises
+    ------
+    torch.OutOfMemoryError
+        If the device has too little memory for ``run``.
+    RuntimeError
+        If ``run`` does what a graph cannot hold, such as waiting for the device.
     """
 
     def __init__(
@@ -25,6 +37,7 @@ class EpochGraph:
         before = [tensor.clone() for tensor in live]
         device = self._values[0].device
         self._graph = torch.cuda.CUDAGraph()
+        pool = next((other._graph.pool() for other in _captured), None)
         try:
             # Libraries allocate workspaces at their first call, which capturing does not allow.
             side = torch.cuda.Stream(device)
@@ -32,14 +45,20 @@ class EpochGraph:
             with torch.cuda.stream(side):
                 run(*self._values)
             torch.cuda.current_stream(device).wait_stream(side)
-            with torch.cuda.graph(self._graph):
+            torch.cuda.empty_cache()  # capturing needs the same memory again, from its own pool
+            with torch.cuda.graph(self._graph, pool=pool):
                 run(*self._values)
+        except RuntimeError as error:
+            if isinstance(error.__context__, torch.OutOfMemoryError):
+                raise error.__context__ from None  # what came of it is not the reason
+            raise
         finally:
             for tensor, value in zip(live, before, strict=True):
                 tensor.copy_(value)
+        _captured.add(self)
 
-    def __call__(self, values: Sequence[Tensor]) -> None:
-        """Run one epoch; returns before the device has finished."""
+    def __call__(self, *values: Tensor) -> None:
+        """Run the updates; returns before the device has finished."""
         for own, value in zip(self._values, values, strict=True):
             own.copy_(value, non_blocking=True)
         self._graph.replay()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 
 def choose(name: str) -> torch.device:
@@ -11,11 +12,13 @@ def choose(name: str) -> torch.device:
     Raises
     ------
     ValueError
-        If CUDA or a CUDA device is asked for that is not there.
+        If CUDA or a CUDA device is asked for that is not there, or if the one that would be taken
+        is there but cannot compute.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    else:
+        device = torch.device(name)
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
@@ -23,7 +26,22 @@ def choose(name: str) -> torch.device:
                 f"device = {name!r}: this machine has {count} usable CUDA devices; "
                 "allowed here: auto, cpu" + "".join(f", cuda:{i}" for i in range(count))
             )
+        _try(device, name)
     return device
+
+
+def _try(device: torch.device, name: str) -> None:
+    """One sum on the device: it may be too old for this PyTorch, taken, or broken."""
+    try:
+        usable = torch.ones(2, device=device).sum().item() == 2
+        reason = "it computes 1 + 1 wrongly"
+    except RuntimeError as error:
+        usable, reason = False, str(error).splitlines()[0]
+    if not usable:
+        raise ValueError(
+            f"device = {name!r}: the CUDA device is there but unusable ({reason}); "
+            "allowed is a device that computes, or cpu"
+        )
 
 
 def describe(device: torch.device) -> str:
@@ -42,3 +60,10 @@ def set_precision(precision: str) -> torch.dtype:
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
     return torch.float64 if precision == "float64" else torch.float32
+
+
+def upload(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy to the device; CUDA's goes through pinned memory, so that nothing waits for it."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

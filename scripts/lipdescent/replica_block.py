@@ -1,12 +1,12 @@
 """Replicas that are stepped together: one engine, one optimiser, their targets.
 
 On a CPU a stack is stepped in blocks that fit a core's share of the cache; on CUDA the whole
-stack is one block, and an epoch of it one graph.
+stack is one block where the memory holds it, and its epoch is replayed from a graph.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from lipdescent import optimizers, stacked_cnn
 from lipdescent.activation_memory import activation_bytes
 from lipdescent.augmentation import crop_and_flip
-from lipdescent.cuda_graph import EpochGraph
+from lipdescent.cuda_graph import UpdateGraph
 from lipdescent.stacked_autograd import StackedAutograd
 from lipdescent.stacked_mlp import StackedMLP, supports
 from lipdescent.stacking import ModelStack
@@ -25,6 +25,8 @@ from lipdescent.training_options import TrainingOptions
 CPU_BLOCK_BYTES = 4 << 20
 # Autograd on a CPU passes over memory anyway; beyond this, allocation costs more than it saves.
 AUTOGRAD_BLOCK_BYTES = 16 << 20
+# Updates of one CUDA graph: enough that launching it costs nothing, few enough to capture quickly.
+UPDATES_PER_GRAPH = 32
 # Batches are gathered ahead of the steps that use them, this much at a time.
 GATHER_BYTES = 64 << 20
 
@@ -49,16 +51,19 @@ class Block:
 
     Attributes
     ----------
-    part : which replicas of the stack these are.
+    stack : the models as they are at first.
+    data : of the whole stack that these replicas are from.
+    part : which replicas of the whole stack these are.
     """
 
     def __init__(
         self, stack: ModelStack, data: TrainingData, part: slice, options: TrainingOptions
     ) -> None:
         device = data.inputs.device
-        sub = stack[part].to(device=device, dtype=data.inputs.dtype)
-        self.part = part
-        self.engine = make_engine(sub, options)
+        own = stack.to(device=device, dtype=data.inputs.dtype)
+        self.module, self.input_shape = stack.module, stack.input_shape
+        self.data, self.part, self.options = data, part, options
+        self.engine = make_engine(own, options)
         self.optimizer = options.make_optimizer()
         self.optimizer.prepare(self.engine.parameters)
         self.inputs, self.batch_size = data.inputs, options.batch_size
@@ -66,13 +71,27 @@ class Block:
         targets = torch.nn.functional.one_hot(labels, data.num_classes)
         self.targets = targets.to(data.inputs.dtype)
         self.padding = (options.augmentation or {}).get("padding", 0)
-        self._graph: EpochGraph | None = None
+        self.fits = False  # true once an epoch has run: the next ones need no more memory
+        self._graphs: dict[int, Callable[..., None]] = {}
 
     def live_tensors(self) -> dict[str, Tensor]:
-        """What training changes and the next epoch depends on."""
+        """What training changes and the next epoch depends on; replicas first."""
         live = [*self.engine.parameters, *self.engine.extra_state]
         named = {f"model/{i}": tensor for i, tensor in enumerate(live)}
         return named | {f"optimizer/{i}": t for i, t in enumerate(self.optimizer.memory)}
+
+    def halves(self) -> tuple[Block, Block]:
+        """Two blocks that go on from where this one is."""
+        state, (first, last) = self.engine.state(), (self.part.start, self.part.stop)
+        middle, found = (first + last) // 2, []
+        for part in (slice(first, middle), slice(middle, last)):
+            inner = slice(part.start - first, part.stop - first)
+            own = {name: tensor[inner] for name, tensor in state.items()}
+            stack = ModelStack(self.module, own, self.input_shape)
+            found.append(Block(stack, self.data, part, self.options))
+            for new, old in zip(found[-1].optimizer.memory, self.optimizer.memory, strict=True):
+                new.copy_(old[inner])
+        return tuple(found)
 
     def run_epoch(
         self, order: Tensor, rates: Tensor, first_update: int, draws: Tensor | None = None
@@ -87,15 +106,38 @@ class Block:
         draws : int64 (replicas, num_train, 3), crop corner and flip of each place in the order;
             None where nothing is augmented.
         """
-        if order.device.type != "cuda":
+        if order.device.type == "cuda":
+            self._run_graphs(order, rates, first_update, draws)
+        else:
             self._steps(order, rates, first_update, draws)
-            return
-        update = torch.tensor(first_update, dtype=torch.float64, device=order.device)
-        values = [order, rates, update, *([] if draws is None else [draws])]
-        if self._graph is None:
-            live = [*self.live_tensors().values(), *self.optimizer.buffers]
-            self._graph = EpochGraph(self._steps, values, live)
-        self._graph(values)
+        self.fits = True
+
+    def _run_graphs(
+        self, order: Tensor, rates: Tensor, first_update: int, draws: Tensor | None
+    ) -> None:
+        """The epoch in pieces of equal length and a rest, each piece a graph that is kept."""
+        samples = self.batch_size * UPDATES_PER_GRAPH
+        for begin in range(0, order.shape[1], samples):
+            chosen = order[:, begin : begin + samples]
+            first = begin // self.batch_size
+            # Filled on the device: a number that is copied there waits for it.
+            update = torch.full((), first_update + first, dtype=torch.float64, device=order.device)
+            values = [chosen, rates[first : first + UPDATES_PER_GRAPH], update]
+            if draws is not None:
+                values.append(draws[:, begin : begin + samples])
+            if chosen.shape[1] not in self._graphs:
+                self._graphs[chosen.shape[1]] = self._graph(values)
+            self._graphs[chosen.shape[1]](*values)
+
+    def _graph(self, values: list[Tensor]) -> Callable[..., None]:
+        live = [*self.live_tensors().values(), *self.optimizer.buffers]
+        try:
+            return UpdateGraph(self._steps, values, live)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            print(f"no CUDA graph, updates are launched one kernel at a time: {error}")
+            return self._steps
 
     def _steps(
         self,
@@ -141,12 +183,14 @@ class Block:
         before = [tensor.clone() for tensor in self.engine.extra_state]
         total = [torch.zeros_like(p) for p in self.engine.parameters]
         part = [torch.zeros_like(p) for p in self.engine.parameters]
-        for inputs, targets in self._parts():
-            self.engine.accumulate(part, inputs, targets, decay=0.0)
-            for t, p in zip(total, part, strict=True):
-                t.add_(p, alpha=inputs.shape[1] / len(self.inputs))
-        for tensor, value in zip(self.engine.extra_state, before, strict=True):
-            tensor.copy_(value)
+        try:
+            for inputs, targets in self._parts():
+                self.engine.accumulate(part, inputs, targets, decay=0.0)
+                for t, p in zip(total, part, strict=True):
+                    t.add_(p, alpha=inputs.shape[1] / len(self.inputs))
+        finally:
+            for tensor, value in zip(self.engine.extra_state, before, strict=True):
+                tensor.copy_(value)
         return optimizers.gradient_norms(total)
 
     def train_losses(self) -> Tensor:
@@ -172,10 +216,17 @@ def make_engine(stack: ModelStack, options: TrainingOptions) -> StackedMLP | Sta
     return StackedAutograd(stack.module, stack.state, loss)
 
 
-def split_into_blocks(stack: ModelStack, batch_size: int, device: torch.device) -> list[slice]:
-    """Slices of the replica axis: what a CPU's cache or the device's memory holds at a time."""
+def split_into_blocks(
+    stack: ModelStack, batch_size: int, device: torch.device, *, at_once: int | None = None
+) -> list[slice]:
+    """Slices of the replica axis: what a CPU's cache or the device's memory holds at a time.
+
+    ``at_once`` is the largest number of replicas in a slice; by default the memory says.
+    """
     count = stack.num_models
-    if supports(stack.module) and device.type == "cpu":
+    if at_once is not None:
+        size = at_once
+    elif supports(stack.module) and device.type == "cpu":
         weights = [t[0] for name, t in stack.state.items() if name.endswith("weight")]
         per_replica = sum(2 * 4 * (w.numel() + batch_size * w.shape[0]) for w in weights)
         size = CPU_BLOCK_BYTES // per_replica
@@ -193,4 +244,5 @@ def _activation_budget(device: torch.device) -> int:
     if device.type == "cpu":
         return AUTOGRAD_BLOCK_BYTES
     free, _ = torch.cuda.mem_get_info(device)
-    return free // 2  # the rest is for weights, the optimiser and what the graph keeps
+    # A step takes about twice its activations; graphs and what runs beside them, each their own.
+    return free // 4

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from lipdescent import augmentation, checkpoints, training_state
+from lipdescent.device import upload
+from lipdescent.halving import on_every
 from lipdescent.progress import Progress
 from lipdescent.replica_block import Block, TrainingData, split_into_blocks
 from lipdescent.seeding import generator, seed_of
@@ -78,12 +80,15 @@ class StackTraining:
         seeds: Sequence[int],
         epochs: Sequence[int],
         options: TrainingOptions,
+        at_once: int | None = None,
     ) -> None:
+        """``at_once``: the largest number of models stepped together; None: what memory holds."""
         self.data, self.options = data, options
         self.seeds, self.epochs, self.num_epochs = list(seeds), list(epochs), epochs[-1]
         device = data.inputs.device
-        parts = split_into_blocks(stack, options.batch_size, device)
-        self.blocks = [Block(stack, data, part, options) for part in parts]
+        parts = split_into_blocks(stack, options.batch_size, device, at_once=at_once)
+        self.blocks = [Block(stack[part], data, part, options) for part in parts]
+        self._say: Callable[[str], None] = print
         self.epoch, self.identity = 0, ""
         self.stopped = checkpoints.empty_epochs(len(seeds))
         self.diverged = checkpoints.empty_epochs(len(seeds))
@@ -113,7 +118,7 @@ class StackTraining:
         Interrupted
             If ``should_stop()`` turned true; the state is saved.
         """
-        self.identity = identity
+        self.identity, self._say = identity, progress.say
         for path in filter(None, (state_path, end_state)):
             if training_state.resume(self, path, progress):
                 break
@@ -155,21 +160,24 @@ class StackTraining:
         running = (self.stopped < 0) & (self.diverged < 0)
         if running.any():
             rates = options.rates(epoch=self.epoch, num_train=num_train, num_epochs=self.num_epochs)
-            table = torch.from_numpy(rates).to(dtype)[:, None] * running
-            table = table.to(device, dtype, non_blocking=True)
-            order = batch_order(self.seeds, self.epoch, num_train).to(device, non_blocking=True)
+            table = upload(torch.from_numpy(rates).to(dtype)[:, None] * running.to(dtype), device)
+            order = upload(batch_order(self.seeds, self.epoch, num_train), device)
             draws = None
             if options.augmentation:
                 draws = augmentation_draws(
                     self.seeds, self.epoch, num_train, **options.augmentation
-                ).to(device, non_blocking=True)
-            for block in self.blocks:
+                )
+                draws = upload(draws, device)
+
+            def one_epoch(block: Block) -> None:
                 block.run_epoch(
                     order[block.part],
                     table[:, block.part],
                     self.epoch * len(rates),
                     None if draws is None else draws[block.part],
                 )
+
+            on_every(self.blocks, one_epoch, changes=True, say=self._say)
         self.epoch += 1
         self._look()
 
@@ -188,7 +196,8 @@ class StackTraining:
             }
 
     def _record_curves(self) -> None:
-        losses = torch.cat([block.train_losses() for block in self.blocks]).cpu()
+        found = on_every(self.blocks, lambda block: block.train_losses(), say=self._say)
+        losses = torch.cat(found).cpu()
         finite = torch.cat([block.finite() for block in self.blocks]).cpu()
         self.diverged[(self.diverged < 0) & ~finite] = self.epoch
         self.curves.append([float(self.epoch), *losses.tolist()])
@@ -196,5 +205,6 @@ class StackTraining:
     def _stop_where_flat(self, stopping: dict[str, Any]) -> None:
         if self.epoch < stopping.get("min_epochs", 0):
             return
-        norms = torch.cat([block.gradient_norms() for block in self.blocks]).cpu()
+        found = on_every(self.blocks, lambda block: block.gradient_norms(), say=self._say)
+        norms = torch.cat(found).cpu()
         self.stopped[(self.stopped < 0) & (norms <= stopping["gradient_norm"])] = self.epoch

@@ -84,8 +84,9 @@ def resume(training: StackTraining, path: str | Path, progress: Progress) -> boo
     if reason:
         progress.say(f"starting over: {path} {reason}")
         return False
-    for name, live in _live_tensors(training).items():
-        live.copy_(tensors[name])
+    for block in training.blocks:
+        for name, live in block.live_tensors().items():
+            live.copy_(tensors[f"live/{name}"][block.part])
     epoch, last = int(metadata["epoch"]), training.num_epochs
     training.epoch = epoch
     training.saved = {e: state for e, state in saved.items() if e in training.epochs}
@@ -104,8 +105,8 @@ def fingerprint(training: StackTraining) -> str:
     digest.update(json.dumps(described, sort_keys=True).encode())
     for tensor in (training.data.inputs, training.data.labels):
         digest.update(str(tensor.shape).encode() + tensor.cpu().numpy().tobytes())
-    for block in training.blocks:
-        digest.update(f"{block.part}{[tuple(p.shape) for p in block.engine.parameters]}".encode())
+    parameters = training.blocks[0].engine.parameters
+    digest.update(str([tuple(p.shape[1:]) for p in parameters]).encode())
     return digest.hexdigest()
 
 
@@ -151,10 +152,6 @@ def _why_not(
 
 
 def _live_tensors(training: StackTraining) -> dict[str, Tensor]:
-    live = {}
-    for b, block in enumerate(training.blocks):
-        for i, tensor in enumerate([*block.engine.parameters, *block.engine.extra_state]):
-            live[f"parameter/{b}/{i}"] = tensor
-        for i, tensor in enumerate(block.optimizer.memory):
-            live[f"optimizer/{b}/{i}"] = tensor
-    return live
+    """Of all replicas: how they are divided into blocks is no part of a state."""
+    live = [block.live_tensors() for block in training.blocks]
+    return {f"live/{name}": torch.cat([own[name] for own in live]) for name in live[0]}
