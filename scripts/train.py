@@ -51,6 +51,7 @@ training = StackTraining(
     seeds=seeds,
     epochs=job.params.epochs,
     options=options,
+    at_once=execution["models_at_once"],
 )
 progress = Progress(
     f"{run['dataset']}/{run['architecture']}/width={run['width']}/seeds={job.wildcards.seeds}",

@@ -205,15 +205,19 @@ class Block:
 
 def make_engine(stack: ModelStack, options: TrainingOptions) -> StackedMLP | StackedAutograd:
     """The fused pass where it applies, autograd for every other architecture."""
-    loss = options.make_loss()
-    if options.precision == "bfloat16":
-        return StackedAutograd(stack.module, stack.state, loss, autocast=torch.bfloat16)
-    if supports(stack.module):
+    loss, low = options.make_loss(), options.precision == "bfloat16"
+    if supports(stack.module) and not low:
         return StackedMLP(stack.module, stack.state, loss)
     # Measured: convolutions of many narrow networks gain on a CPU, where kernels are not launched.
-    if stack.device.type == "cpu" and stacked_cnn.supports(stack.module):
+    if stack.device.type == "cpu" and stacked_cnn.supports(stack.module) and not low:
         return stacked_cnn.StackedCNN(stack.module, stack.state, loss)
-    return StackedAutograd(stack.module, stack.state, loss)
+    return StackedAutograd(
+        stack.module,
+        stack.state,
+        loss,
+        autocast=torch.bfloat16 if low else None,
+        channels_last=options.channels_last,
+    )
 
 
 def split_into_blocks(

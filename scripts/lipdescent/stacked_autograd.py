@@ -12,13 +12,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from lipdescent.stacked_convolution import channels_innermost
 from lipdescent.stacked_forward import stacked_forward
 
 
 class StackedAutograd:
     """Same interface as :class:`lipdescent.stacked_mlp.StackedMLP`, for any module.
 
-    ``autocast`` is a dtype in which products are computed (bfloat16), or None.
+    ``autocast`` is a dtype in which products are computed (bfloat16), or None. ``channels_last``
+    lays images out channels innermost (on CUDA; a CPU has an order of its own).
     """
 
     def __init__(
@@ -28,8 +30,10 @@ class StackedAutograd:
         loss: Callable,
         *,
         autocast: torch.dtype | None = None,
+        channels_last: bool = False,
     ) -> None:
         self._module, self._loss, self._autocast = module, loss, autocast
+        self._channels_last = channels_last
         trained = {name for name, _ in module.named_parameters()}
         self._state = {name: tensor.clone() for name, tensor in state.items()}
         self._trained = [name for name in state if name in trained]
@@ -55,6 +59,7 @@ class StackedAutograd:
             for name, tensor in self._state.items()
         }
         with torch.enable_grad():
+            inputs = self._laid_out(inputs)
             with self._precision(inputs.device):
                 outputs, changed = stacked_forward(self._module, leaves, inputs, train=True)
             losses = self._loss(outputs.to(targets.dtype), targets)
@@ -68,9 +73,14 @@ class StackedAutograd:
 
     def losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """See :meth:`lipdescent.stacked_mlp.StackedMLP.losses`."""
+        inputs = self._laid_out(inputs)
         with torch.no_grad(), self._precision(inputs.device):
             outputs, _ = stacked_forward(self._module, self._state, inputs, train=False)
         return self._loss(outputs.to(targets.dtype), targets)
+
+    def _laid_out(self, inputs: Tensor) -> Tensor:
+        images = self._channels_last and inputs.ndim == 5 and inputs.device.type != "cpu"
+        return channels_innermost(inputs) if images else inputs
 
     def _precision(self, device: torch.device) -> contextlib.AbstractContextManager:
         if self._autocast is None:

@@ -185,12 +185,11 @@ def convolve(module: nn.Conv1d | nn.Conv2d, x: Tensor, weight: Tensor, bias: Ten
 def _grouped(module, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """One convolution with a group (or ``module.groups`` of them) per model."""
     models = x.shape[0]
-    channels_of_all = x.transpose(0, 1).flatten(1, 2)
     if module.padding_mode != "zeros":
         raise TypeError(f"{module}: padding_mode {module.padding_mode!r}; allowed is 'zeros'")
     function = nn.functional.conv1d if isinstance(module, nn.Conv1d) else nn.functional.conv2d
     out = function(
-        channels_of_all,
+        one_channel_axis(x),
         weight.flatten(0, 1),
         None if bias is None else bias.flatten(),
         stride=module.stride,
@@ -198,7 +197,26 @@ def _grouped(module, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         dilation=module.dilation,
         groups=models * module.groups,
     )
-    return out.unflatten(1, (models, -1)).transpose(0, 1)
+    return channel_axis(out, models)
+
+
+def one_channel_axis(x: Tensor) -> Tensor:
+    """(models, batch, channels, *space) -> (batch, models * channels, *space)."""
+    return x.transpose(0, 1).flatten(1, 2)
+
+
+def channel_axis(x: Tensor, models: int) -> Tensor:
+    """The way back from :func:`one_channel_axis`; a view."""
+    return x.unflatten(1, (models, -1)).transpose(0, 1)
+
+
+def channels_innermost(x: Tensor) -> Tensor:
+    """The same (models, batch, channels, height, width), all channels of a pixel side by side.
+
+    Grouped convolutions, normalisations and pools keep this order ("channels last").
+    """
+    together = one_channel_axis(x).contiguous(memory_format=torch.channels_last)
+    return channel_axis(together, x.shape[0])
 
 
 class _MaxAlong(torch.autograd.Function):

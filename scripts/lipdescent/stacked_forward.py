@@ -17,7 +17,7 @@ from torch.nn.utils import parametrize
 
 from lipdescent.architectures._blocks import Residual
 from lipdescent.constrained import Constraint
-from lipdescent.stacked_convolution import convolve, max_pool
+from lipdescent.stacked_convolution import channel_axis, convolve, max_pool, one_channel_axis
 from lipdescent.stacked_normalisation import normalise, normalise_batch
 
 ELEMENTWISE = (
@@ -157,7 +157,7 @@ def _convolution(run: _Run, module: nn.Conv2d, path: str, x: Tensor) -> Tensor:
 def _max_pool(run: _Run, module: nn.MaxPool2d, path: str, x: Tensor) -> Tensor:
     if x.device.type == "cpu" and _is_tiling(module):
         return max_pool(x, _pair(module, module.kernel_size))
-    return _per_sample(module, x)
+    return _per_channel(module, x)
 
 
 def _batch_norm(run: _Run, module: nn.BatchNorm2d, path: str, x: Tensor) -> Tensor:
@@ -202,13 +202,13 @@ def _dropout(run: _Run, module: nn.Dropout, path: str, x: Tensor) -> Tensor:
 def _global_average(run: _Run, module: nn.AdaptiveAvgPool2d, path: str, x: Tensor) -> Tensor:
     if module.output_size in (1, (1, 1)):
         return x.mean((3, 4), keepdim=True)
-    return _per_sample(module, x)
+    return _per_channel(module, x)
 
 
 def _average(run: _Run, module: nn.AvgPool2d, path: str, x: Tensor) -> Tensor:
     if module.kernel_size == x.shape[3] == x.shape[4] and not module.padding:
         return x.mean((3, 4), keepdim=True)
-    return _per_sample(module, x)
+    return _per_channel(module, x)
 
 
 def _torchvision_block(*names: str) -> Callable:
@@ -225,6 +225,16 @@ def _torchvision_resnet(run: _Run, module: nn.Module, path: str, x: Tensor) -> T
     stages = [f"layer{i}" for i in range(1, 5)]
     x = run.sequence(module, path, ["conv1", "bn1", "relu", "maxpool", *stages, "avgpool"], x)
     return run(module.fc, _join(path, "fc"), x.flatten(2))
+
+
+def _per_channel(module: nn.Module, x: Tensor) -> Tensor:
+    """A layer that treats channels alike: those of all models are the channels of one image.
+
+    So grouped convolutions leave them in memory: nothing is copied.
+    """
+    if x.device.type == "cpu":
+        return _per_sample(module, x)
+    return channel_axis(module(one_channel_axis(x)), x.shape[0])
 
 
 def _per_sample(module: nn.Module, x: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from lipdescent.stacked_convolution import channel_axis, one_channel_axis
+
 
 def normalise(
     x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, *, eps: float
@@ -42,10 +44,9 @@ def _grouped(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float):
     models, channels = x.shape[0], x.shape[2]
     mean, var = x.new_zeros(2, models * channels, dtype=_statistics_dtype(x))
     flat = [None if t is None else t.flatten() for t in (weight, bias)]
-    together = x.transpose(0, 1).flatten(1, 2)
+    together = one_channel_axis(x)
     out = nn.functional.batch_norm(together, mean, var, *flat, training=True, momentum=1.0, eps=eps)
-    out = out.unflatten(1, (models, channels)).transpose(0, 1)
-    return out, mean.view(models, channels), var.view(models, channels)
+    return channel_axis(out, models), mean.view(models, channels), var.view(models, channels)
 
 
 def _statistics_dtype(x: Tensor) -> torch.dtype:

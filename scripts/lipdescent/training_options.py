@@ -30,6 +30,7 @@ class TrainingOptions:
     gradient_clip: float | None = None
     augmentation: dict[str, Any] | None = None
     precision: str = "float32"
+    channels_last: bool = False
     stopping: dict[str, Any] | None = None
 
     def make_loss(self) -> Callable[[Tensor, Tensor], Tensor]:
