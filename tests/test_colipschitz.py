@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lipdescent import colipschitz
+from lipdescent import circular_networks, colipschitz
 from lipdescent.architectures import bilipschitz_resnet
 from lipdescent.constrained.plain import materialise
 from lipdescent.stacking import ModelStack
@@ -66,40 +66,70 @@ def test_distance_ratios_lie_between_the_singular_values():
         colipschitz.distance_ratios(linear_stack(matrix), torch.ones(3, 4))
 
 
-def test_linear_circular_network_matches_its_closed_form():
-    """x + K2 K1 x at one resolution, average pool of 2, again: block-diagonal under the DFT."""
+def features_of(network, shape, *, scale=1.0):
+    """Feature map of one network with certified weights."""
+    for name, parameter in network.named_parameters():
+        if name.endswith("original"):
+            parameter.data *= scale
+    module, state = materialise(network, {n: t[None] for n, t in network.state_dict().items()})
+    last = f"{len(module) - 1}."
+    state = {n: t for n, t in state.items() if not n.startswith(last)}
+    return ModelStack(module[:-1], state, shape).to(dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("width", "stages", "coefficient"), [(1, 2, None), (3, 3, 0.7)])
+def test_linear_circular_network_matches_its_closed_form(width, stages, coefficient):
     torch.manual_seed(0)
     network = bilipschitz_resnet.build(
-        1, input_shape=(16,), num_classes=2, stages=2, blocks=1, activation="none"
+        width,
+        input_shape=(16,),
+        num_classes=2,
+        stages=stages,
+        blocks=2,
+        activation="none",
+        coefficient=coefficient,
     )
-    stack = ModelStack.from_modules([network], (16,))
-    module, state = materialise(stack.module, stack.state)
-    features = ModelStack(
-        module[:-1], {n: t for n, t in state.items() if not n.startswith("6.")}, (16,)
-    )
-    assert features.num_models == 1
+    features = features_of(network, (16,))
+    samples = 16 // 2 ** (stages - 1)
     jacobian = colipschitz.jacobians(features, normal(1, 16))[0]
+    responses = circular_networks.frequency_responses(features)
+    exact = circular_networks.singular_values(responses, samples)
+    found = colipschitz.band_singular_values(jacobian[None])[0]
+    torch.testing.assert_close(found, exact, atol=1e-10, rtol=0)
+    waves = torch.fft.fft(torch.eye(16, dtype=torch.complex128), norm="ortho").conj()
+    lengths = torch.linalg.vector_norm(jacobian.to(waves) @ waves, dim=0)
+    torch.testing.assert_close(lengths, responses.norm(dim=1), atol=1e-10, rtol=0)
+    assert (responses[::samples][1::2] == 0).all()  # Nyquist of some stage
+    low = range(samples // 2)
+    on_low = colipschitz.band_singular_values(jacobian, colipschitz.band_basis(16, low))
+    torch.testing.assert_close(on_low.min(), lengths[: len(low)].min(), atol=1e-10, rtol=0)
 
-    def stage(index, length):
-        first, second = (state[f"{index}.branch.{i}.weight"][0] for i in (0, 2))
-        gain = colipschitz.circular_gains(second, length) @ colipschitz.circular_gains(
-            first, length
-        )
-        return 1 + gain[:, 0, 0]
 
-    lift = state["1.weight"][0, 0, 0, 0].abs()
-    before, after = stage(2, 16), stage(4, 8)
-    # Frequencies k and k + 8 of the input alias to k of the output; on the pair the map is one row.
-    frequency = torch.arange(16, dtype=torch.float64)
-    pool = (math.pi * frequency / 16).cos().abs()
-    gains = (lift * before.abs() * pool).view(2, 8).square().sum(0).sqrt() / math.sqrt(2)
-    exact = (gains * after.abs()).sort(descending=True).values
-    values = torch.linalg.svdvals(jacobian)
-    torch.testing.assert_close(values, exact, atol=1e-10, rtol=0)
-    low = colipschitz.band_basis(16, range(4))
-    on_low = colipschitz.band_singular_values(jacobian, low)
-    single = (lift * before.abs() * pool)[:4] * after.abs()[:4] / math.sqrt(2)
-    torch.testing.assert_close(on_low.min(), single.min(), atol=1e-10, rtol=0)
+def test_closed_form_by_hand():
+    """One channel, x + K2 K1 x and a pool of 2: |1 + K2 K1| cos(w / 2) / sqrt 2."""
+    torch.manual_seed(0)
+    network = bilipschitz_resnet.build(
+        1, input_shape=(8,), num_classes=2, stages=2, blocks=1, activation="none"
+    )
+    features = features_of(network, (8,))
+    w = 2 * math.pi / 8 * torch.arange(8, dtype=torch.float64)
+
+    def transfer(place, angle):
+        a, b, c = features.state[place][0, 0, 0]
+        return a * torch.exp(-1j * angle) + b + c * torch.exp(1j * angle)
+
+    first = 1 + transfer("2.branch.0.weight", w) * transfer("2.branch.2.weight", w)
+    second = 1 + transfer("4.branch.0.weight", 2 * w) * transfer("4.branch.2.weight", 2 * w)
+    lift = features.state["1.weight"][0, 0, 0, 0].abs()
+    expected = lift * first.abs() * second.abs() * (w / 2).cos().abs() / math.sqrt(2)
+    found = circular_networks.frequency_responses(features)[:, 0].abs()
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+
+
+def test_closed_form_needs_a_linear_network():
+    network = bilipschitz_resnet.build(2, input_shape=(8,), num_classes=2, stages=1)
+    with pytest.raises(TypeError, match="ReLU: allowed are circular linear layers"):
+        circular_networks.frequency_responses(features_of(network, (8,)))
 
 
 def test_low_band_bound():
@@ -109,24 +139,37 @@ def test_low_band_bound():
         colipschitz.low_band_bound([-1.0])
 
 
-def test_low_band_bound_holds_for_a_residual_network():
+def test_bounds_hold_for_a_residual_network():
     torch.manual_seed(0)
-    coefficient = math.sqrt(0.2)
     network = bilipschitz_resnet.build(
-        1, input_shape=(16,), num_classes=2, stages=1, blocks=2, coefficient=coefficient
+        1, input_shape=(16,), num_classes=2, stages=1, blocks=2, coefficient=math.sqrt(0.2)
     )
-    for name, p in network.named_parameters():
-        if name.endswith("original"):
-            p.data *= 100
-    module, state = materialise(network, {n: t[None] for n, t in network.state_dict().items()})
-    features = ModelStack(
-        module[:-1], {n: t for n, t in state.items() if not n.startswith("5.")}, (16,)
-    )
+    features = features_of(network, (16,), scale=100)
     basis = colipschitz.band_basis(16, range(3))
     x, shift = normal(20, 16), normal(20, basis.shape[1], seed=1) @ basis.T
     difference = features(x + shift)[0] - features(x)[0]
     ratios = (difference @ basis @ basis.T).norm(dim=1) / shift.norm(dim=1)
     assert ratios.min() >= colipschitz.low_band_bound([0.2, 0.2]) == pytest.approx(0.56)
+    values = colipschitz.band_singular_values(colipschitz.jacobians(features, x))
+    assert values.min() >= colipschitz.residual_bound([0.2, 0.2]) == pytest.approx(0.64)
+
+
+def test_bands_of_images():
+    basis = colipschitz.band_basis((4, 6), [0, 1], transform="dct")
+    assert basis.shape == (24, 4)
+    torch.testing.assert_close(basis.T @ basis, torch.eye(4, dtype=torch.float64))
+    vertical = torch.outer(colipschitz.band_basis(4, [1])[:, 0], torch.ones(6).double())
+    for transform, place in (("dft", (1, 0)), ("dct", (1, 0))):
+        basis = (
+            vertical
+            if transform == "dft"
+            else torch.outer(
+                colipschitz.band_basis(4, [1], transform="dct")[:, 0], torch.ones(6).double()
+            )
+        )
+        shares = colipschitz.energy_per_frequency(basis, transform=transform)
+        assert shares.sum().item() == pytest.approx(1)
+        assert shares[place].item() == pytest.approx(1)
 
 
 def test_counter_example_in_a_null_space():

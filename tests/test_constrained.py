@@ -281,6 +281,45 @@ NETWORKS = {
 }
 
 
+CONVOLUTIONAL = {
+    "cnn": NETWORKS["cnn"],
+    "circular": (
+        lambda: bilipschitz_resnet.build(2, input_shape=(8,), num_classes=3, coefficient=0.5),
+        (8,),
+    ),
+    "circular images": (
+        lambda: bilipschitz_resnet.build(
+            2, input_shape=(1, 8, 4), num_classes=3, stages=2, coefficient=0.5, batchnorm=True
+        ),
+        (1, 8, 4),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONAL)
+def test_gradients_of_a_stack_are_those_of_its_models(name):
+    build, shape = CONVOLUTIONAL[name]
+    models = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        models.append(build().double().train())
+    stack = ModelStack.from_modules(models, shape)
+    for model in models:
+        model.train()
+    inputs = normal(2, 6, *shape)
+    labels = torch.arange(6) % 3
+    targets = torch.nn.functional.one_hot(labels, 3).double().expand(2, -1, -1)
+    engine = StackedAutograd(stack.module, stack.state, cross_entropy)
+    buffers = [torch.zeros_like(p) for p in engine.parameters]
+    engine.accumulate(buffers, inputs, targets, decay=0.0)
+    names = [n for n in stack.state if n in dict(models[0].named_parameters())]
+    found = dict(zip(names, buffers, strict=True))
+    for i, model in enumerate(models):
+        torch.nn.functional.cross_entropy(model.train()(inputs[i]), labels).backward()
+        for parameter, own in model.named_parameters():
+            torch.testing.assert_close(found[parameter][i], own.grad, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("scale", [1e-20, 1.0, 1e20])
 def test_networks_are_certified_one_lipschitz_at_any_scale(name, scale):

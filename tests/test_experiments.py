@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from lipdescent.experiments import (
     distance_preservation,
+    distance_preservation_images,
     geolip,
     isometry,
     temperature,
@@ -93,10 +94,31 @@ def test_attack_of_training_stays_in_its_ball():
 
 def test_narrow_networks_have_counter_examples():
     frame = distance_preservation.run(
-        widths=[2], constants=[0.5], seeds=[0], steps=3, num_points=6, num_searches=1
+        widths=[2],
+        constants=[0.5],
+        bounded=[0.1],
+        seeds=[0],
+        steps=3,
+        num_points=6,
+        num_searches=1,
     )
-    row = frame.iloc[0]
+    row = frame[frame["task"] == "trained"].iloc[0]
     assert row["full_smallest"] == 0
     assert row["counter_infinitesimal"] <= 1e-5
     assert row["dft_smallest"] > 0
+    assert frame["linear_error"].max() <= 1e-5
+    bounded = frame[frame["task"] == "one_resolution"].iloc[0]
+    assert bounded["projected_smallest"] >= bounded["bound"] == pytest.approx(2 - 1.1**2)
     assert isinstance(distance_preservation.draw(frame), Figure)
+
+
+def test_counter_examples_among_images():
+    frame = distance_preservation_images.run(
+        widths=[2], constants=[None, 0.5], seeds=[0], steps=2, num_points=5, num_searches=1
+    )
+    assert (frame["features"] == 32).all()
+    assert (frame["full_smallest"] == 0).all()
+    assert (frame["counter_infinitesimal"] <= 1e-5).all()
+    assert (frame["dft_smallest"] > 0).all()
+    assert (frame["dct_smallest"] > 0).all()
+    assert isinstance(distance_preservation_images.draw(frame), Figure)

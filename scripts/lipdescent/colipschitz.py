@@ -1,8 +1,8 @@
 """Lower (co-)Lipschitz quantities: how far a feature map can bring two inputs together.
 
 f is (l, L)-bi-Lipschitz if l |x - x'| <= |f(x) - f(x')| <= L |x - x'| (Smith et al. 2021, arXiv
-2106.02469). Everything measured on data is an upper bound on l; only :func:`low_band_bound` and
-:func:`circular_gains` are guarantees.
+2106.02469). Everything measured on data is an upper bound on l; only :func:`low_band_bound`,
+:func:`residual_bound` and, for linear networks, :mod:`lipdescent.circular_networks` are guarantees.
 """
 
 from __future__ import annotations
@@ -27,17 +27,28 @@ def jacobians(stack: ModelStack, points: Tensor) -> Tensor:
     return rows(function, points, function(points[:1]).shape[1])
 
 
-def band_basis(length: int, frequencies: Sequence[int], *, transform: str = "dft") -> Tensor:
-    """Orthonormal basis of a frequency band of real signals: float64 (length, dimension).
+def band_basis(
+    sizes: int | Sequence[int], frequencies: Sequence[int], *, transform: str = "dft"
+) -> Tensor:
+    """Orthonormal basis of a frequency band of real signals: float64 (inputs, dimension).
 
     "dft": cosine and sine of each integer frequency 0 .. length / 2; "dct": the DCT-II vectors
-    0 .. length - 1.
+    0 .. length - 1. ``sizes`` is a signal's length, or the (height, width) of flattened images,
+    whose basis is all products of the axes' vectors at the ``frequencies``.
 
     Raises
     ------
     ValueError
         For an unknown transform or frequency.
     """
+    basis = torch.ones(1, 1, dtype=torch.float64)
+    for length in (sizes,) if isinstance(sizes, int) else sizes:
+        basis = torch.kron(basis, _axis_basis(length, frequencies, transform))
+    return basis
+
+
+def _axis_basis(length: int, frequencies: Sequence[int], transform: str) -> Tensor:
+    """:func:`band_basis` of signals."""
     if transform not in TRANSFORMS:
         raise ValueError(f"transform {transform!r}: allowed are {', '.join(TRANSFORMS)}")
     most = length // 2 if transform == "dft" else length - 1
@@ -91,24 +102,6 @@ def distance_ratios(stack: ModelStack, points: Tensor, *, basis: Tensor | None =
     return (found / inputs)[:, inputs > 0]
 
 
-def circular_gains(kernel: Tensor, length: int) -> Tensor:
-    """Singular values of a circular convolution at each frequency 0 .. length - 1.
-
-    Parameters
-    ----------
-    kernel : (out, in, taps), centred as ``nn.Conv1d`` with padding (taps - 1) / 2.
-
-    Returns
-    -------
-    complex128 symbols (length, out, in): the network's map of the k-th Fourier coefficients.
-    """
-    taps = kernel.shape[-1]
-    place = torch.arange(taps, dtype=torch.float64) - (taps - 1) // 2
-    angle = 2 * math.pi / length * torch.arange(length, dtype=torch.float64)[:, None] * place
-    wave = torch.polar(torch.ones_like(angle), angle)
-    return torch.einsum("ft,oit->foi", wave, kernel.to(wave))
-
-
 def low_band_bound(branch_constants: Sequence[float]) -> float:
     """l in |P(f(x) - f(x'))| >= l |x - x'| for x - x' in the low band, at least 0.
 
@@ -116,10 +109,20 @@ def low_band_bound(branch_constants: Sequence[float]) -> float:
     f(x) - f(x') = (x - x') + r with |r| <= prod(1 + k_i) - 1 times |x - x'|, so the low-pass P,
     an orthogonal projection that leaves x - x' alone, gives l = 2 - prod(1 + k_i).
     """
+    _check_constants(branch_constants)
+    return max(0.0, 2 - math.prod(1 + k for k in branch_constants))
+
+
+def residual_bound(branch_constants: Sequence[float]) -> float:
+    """l of a residual network x + g_i(x) of one resolution: the product of 1 - k_i, at least 0."""
+    _check_constants(branch_constants)
+    return math.prod(max(0.0, 1 - k) for k in branch_constants)
+
+
+def _check_constants(branch_constants: Sequence[float]) -> None:
     for k in branch_constants:
         if not k >= 0:
             raise ValueError(f"branch constant {k}: allowed are numbers >= 0")
-    return max(0.0, 2 - math.prod(1 + k for k in branch_constants))
 
 
 @dataclass(frozen=True)
@@ -179,14 +182,26 @@ def counter_example(
 
 
 def energy_per_frequency(direction: Tensor, *, transform: str = "dft") -> Tensor:
-    """Share of |d|^2 at each frequency of a signal (length,): sums to 1.
+    """Share of |d|^2 at each frequency: sums to 1.
 
-    "dft": frequencies 0 .. length / 2; "dct": 0 .. length - 1.
+    Of a signal (length,) one share per frequency, of an image (height, width) one per pair of
+    frequencies; "dft": 0 .. length / 2 on each axis; "dct": 0 .. length - 1.
     """
-    length = len(direction)
-    count = length // 2 + 1 if transform == "dft" else length
-    shares = [
-        (band_basis(length, [k], transform=transform).T @ direction.double()).square().sum()
-        for k in range(count)
-    ]
-    return torch.stack(shares) / direction.double().square().sum()
+    shares = direction.double()
+    for axis, length in enumerate(direction.shape):
+        count = length // 2 + 1 if transform == "dft" else length
+        each = [_axis_basis(length, [k], transform) for k in range(count)]
+        shares = torch.tensordot(torch.cat(each, 1), shares, dims=([0], [axis])).movedim(0, axis)
+    shares = shares.square()
+    for axis, length in enumerate(direction.shape):
+        if transform == "dft":
+            shares = _add_pairs(shares, axis, length)
+    return shares / shares.sum()
+
+
+def _add_pairs(shares: Tensor, axis: int, length: int) -> Tensor:
+    """Cosine and sine of a frequency, neighbours along ``axis``, together."""
+    index = (torch.arange(length) + 1) // 2
+    shape = list(shares.shape)
+    shape[axis] = length // 2 + 1
+    return torch.zeros(shape, dtype=shares.dtype).index_add(axis, index, shares)

@@ -30,6 +30,7 @@ ELEMENTWISE = (
     nn.Softplus,
     nn.Tanh,
 )
+CONSTRAINED = (nn.Linear, nn.Conv1d, nn.Conv2d)  # whose constraints take whole stacks
 DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 
 
@@ -71,8 +72,8 @@ class _Run:
 
     def __call__(self, module: nn.Module, path: str, x: Tensor) -> Tensor:
         kind = type(module)
-        if isinstance(module, nn.Linear) and parametrize.is_parametrized(module, "weight"):
-            return self._constrained_linear(module, path, x)
+        if isinstance(module, CONSTRAINED) and parametrize.is_parametrized(module, "weight"):
+            return self._constrained(module, path, x)
         known = LAYERS.get(kind) or LAYERS.get(f"{kind.__module__}.{kind.__qualname__}")
         if known is not None:
             return known(self, module, path, x)
@@ -80,7 +81,7 @@ class _Run:
             return module(x)
         return _unknown(self, module, path, x)
 
-    def _constrained_linear(self, module: nn.Linear, path: str, x: Tensor) -> Tensor:
+    def _constrained(self, module: nn.Module, path: str, x: Tensor) -> Tensor:
         """Constraints of this library take whole stacks; other parametrisations one model."""
         steps = module.parametrizations["weight"]
         if set(module.parametrizations) != {"weight"} or not all(
@@ -91,7 +92,8 @@ class _Run:
         for step in steps:
             weight = step(weight)
         self.state = self.state | {_join(path, "weight"): weight}
-        return _linear(self, module, path, x)
+        known = _linear if isinstance(module, nn.Linear) else _convolution
+        return known(self, module, path, x)
 
     def sequence(self, module: nn.Module, path: str, names: list[str], x: Tensor) -> Tensor:
         """Children in this order. ReLU and a max pool exchange: the pool leaves less to do."""
@@ -149,9 +151,29 @@ def _linear(run: _Run, module: nn.Linear, path: str, x: Tensor) -> Tensor:
 
 
 def _convolution(run: _Run, module: nn.Conv2d, path: str, x: Tensor) -> Tensor:
+    weight, bias = run.tensor(path, "weight"), run.tensor(path, "bias")
+    if module.padding_mode == "circular" and not isinstance(module.padding, str):
+        return _circular(module, x, weight, bias)
     if module.padding_mode != "zeros":
         return _unknown(run, module, path, x)
-    return convolve(module, x, run.tensor(path, "weight"), run.tensor(path, "bias"))
+    return convolve(module, x, weight, bias)
+
+
+def _circular(module: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """One convolution of the wrapped inputs with a group (or ``module.groups``) per model."""
+    models = x.shape[0]
+    ends = [p for p in reversed(module.padding) for _ in range(2)]
+    x = nn.functional.pad(x.transpose(0, 1).flatten(1, 2), ends, mode="circular")
+    function = nn.functional.conv1d if x.dim() == 3 else nn.functional.conv2d
+    out = function(
+        x,
+        weight.flatten(0, 1),
+        None if bias is None else bias.flatten(),
+        stride=module.stride,
+        dilation=module.dilation,
+        groups=models * module.groups,
+    )
+    return out.unflatten(1, (models, -1)).transpose(0, 1)
 
 
 def _max_pool(run: _Run, module: nn.MaxPool2d, path: str, x: Tensor) -> Tensor:
