@@ -60,6 +60,15 @@ def test_the_given_configuration_is_not_changed():
         ({"grid.architecture": ["mpl"]}, r"unknown grid.architecture 'mpl'.*known: mlp"),
         ({"architectures.mlp": {"module": "mpl"}}, r"architectures.mlp.module 'mpl'.*known: .*mlp"),
         ({"comparisons": ["over_widht"]}, r"unknown comparisons 'over_widht'.*over_width"),
+        (
+            {"architectures.mlp": {"detph": 2}},
+            r"option of architectures.mlp \(mlp\) 'detph' \(did you mean 'depth'\?\)",
+        ),
+        ({"bounds.lower_ascent": {"step": 3}}, r"option of bounds.lower_ascent .*'step'"),
+        ({"datasets.mnist1d": {"train": 10}}, r"'train'.*num_train"),
+        ({"training.loss_options": {"tau": 1}}, r"loss_options \(cross_entropy\) 'tau'.*: none"),
+        ({"training.loss": "cross_entropy_temperature"}, r"cross_entropy_temperature needs tau"),
+        ({"experiments": {"wasserstein": {"seed": [0]}}}, r"'seed' \(did you mean 'seeds'\?\)"),
         ({"training.loss": "crossentropy"}, r"training.loss 'crossentropy'.*cross_entropy"),
         ({"training.schedule": "cosin"}, r"training.schedule 'cosin'.*cosine"),
         (

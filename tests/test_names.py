@@ -22,3 +22,17 @@ def test_unknown_names_list_the_known_ones(resolve):
     known = names.known(package)[0]
     with pytest.raises(ValueError, match=rf"'nonsense'.*known: .*{known}"):
         resolve(package, "nonsense")
+
+
+def test_options_are_what_a_plug_in_takes():
+    allowed, needed = names.options("architectures", "lipschitz_mlp")
+    assert {"depth", "constraint", "group_size"} <= set(allowed)
+    assert "input_shape" not in allowed
+    assert needed == []
+    assert names.options("losses", "cross_entropy_temperature") == (["tau"], ["tau"])
+
+
+@pytest.mark.parametrize("package", sorted(names.FUNCTIONS))
+def test_every_plug_in_tells_its_options(package):
+    for name in names.known(package):
+        names.options(package, name)

@@ -50,6 +50,7 @@ def prepare(
         _check_schema(whole, training, place=f"architectures.{name}.training")
     _check_order("grid.epoch", config["grid"]["epoch"])
     _check_names(config, figures, comparisons)
+    _check_options(config)
     return config
 
 
@@ -150,6 +151,36 @@ def _check_names(config: dict[str, Any], figures: list[str], comparisons: list[s
             names.check(key, name, allowed)
         except ValueError as error:
             raise ConfigError(f"config: {error}") from None
+
+
+def _check_options(config: dict[str, Any]) -> None:
+    """Every option is one that its plug-in takes, and none is missing that it needs."""
+    given: list[tuple[str, str, str, dict[str, Any]]] = []
+    for package in ("datasets", "experiments"):
+        given += [(f"{package}.{n}", package, n, o) for n, o in config[package].items()]
+    for name, entry in config["bounds"].items():
+        options = {k: v for k, v in entry.items() if k != "norms"}
+        given.append((f"bounds.{name}", "bounds", name, options))
+    used = config["grid"]["architecture"]
+    for name in config["architectures"]:
+        module = config["architectures"][name].get("module", name)
+        options = build_options(config, name)
+        given.append((f"architectures.{name}", "architectures", module, options))
+        place = f"architectures.{name}.training" if name in used else "training"
+        training = training_options(config, name)
+        for kind, package in (("loss", "losses"), ("schedule", "schedules")):
+            options = training[f"{kind}_options"]
+            given.append((f"{place}.{kind}_options", package, training[kind], options))
+    for key, package, name, options in given:
+        allowed, needed = names.options(package, name)
+        for option in options:
+            try:
+                names.check(f"option of {key} ({name})", option, allowed or ["none"])
+            except ValueError as error:
+                raise ConfigError(f"config: {error}") from None
+        missing = [option for option in needed if option not in options]
+        if missing:
+            raise ConfigError(f"config: {key}: {name} needs {', '.join(missing)}")
 
 
 @dataclass(frozen=True)

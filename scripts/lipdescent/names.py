@@ -43,6 +43,35 @@ def check(what: str, name: str, allowed: list[str]) -> str:
     raise ValueError(f"unknown {what} {name!r}{hint}; known: {', '.join(allowed)}")
 
 
+# What a configuration's options are given to, and what the workflow passes there itself.
+FUNCTIONS = {
+    "architectures": ("build", {"input_shape", "num_classes"}),
+    "bounds": ("measure", {"inputs", "norms", "seed"}),
+    "datasets": ("load", set()),
+    "experiments": ("run", set()),
+    "losses": (None, set()),
+    "schedules": (None, {"updates_per_epoch", "total_updates"}),
+}
+
+
+@cache
+def options(package: str, name: str) -> tuple[list[str], list[str]]:
+    """Options of a plug-in: all of them, and those without a default. Nothing is imported.
+
+    They are the keyword-only parameters of its function, less those that the workflow passes.
+    """
+    function, ours = FUNCTIONS[package]
+    path = LIBRARY / package
+    path = path / f"{name}.py" if path.is_dir() else path.with_suffix(".py")
+    wanted = function or name
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef) and node.name == wanted:
+            pairs = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
+            found = {a.arg: default is None for a, default in pairs if a.arg not in ours}
+            return sorted(found), sorted(a for a, is_needed in found.items() if is_needed)
+    raise ValueError(f"{path}: no function {wanted}()")
+
+
 def resolve(package: str, name: str) -> ModuleType:
     """Import the module ``lipdescent.<package>.<name>``; ValueError if there is none."""
     check(package.rstrip("s"), name, known(package))
