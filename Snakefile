@@ -32,6 +32,8 @@ onstart:
     check_cluster()
     allow_continuations()
     study_config.record_plan(config)
+    if EXECUTION["fork_server"] and jobs_run_here():
+        fork_server.start(threads=EXECUTION["threads"], modules=PREAMBLE)
     print(
         f"study {STUDY}: {len(RUNS)} stacks, {num_models()} models, device {config['device']}"
     )

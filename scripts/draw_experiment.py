@@ -1,5 +1,9 @@
 """Draw the figure of one experiment from its table."""
 
+from lipdescent import fork_server
+
+fork_server.hand_over()
+
 import pandas as pd
 
 from lipdescent import figure_style, names

@@ -1,5 +1,9 @@
 """Run one experiment and keep its table."""
 
+from lipdescent import fork_server
+
+fork_server.hand_over()
+
 import time
 
 import torch

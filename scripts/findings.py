@@ -1,5 +1,9 @@
 """What the table says, computed from it: JSON for programs, Markdown and HTML for people."""
 
+from lipdescent import fork_server
+
+fork_server.hand_over()
+
 import json
 import os
 from pathlib import Path

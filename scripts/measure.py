@@ -1,5 +1,9 @@
 """Take one measurement (the metrics, or one bound) of every checkpoint of one stack."""
 
+from lipdescent import fork_server
+
+fork_server.hand_over()
+
 import time
 
 import torch

@@ -7,6 +7,10 @@ for bound and test loss, and the means and correlations taken again. Bounds are 
 models are left out and counted in the heading.
 """
 
+from lipdescent import fork_server
+
+fork_server.hand_over()
+
 import numpy as np
 
 from lipdescent import drawing, labels, selection, statistics

@@ -8,6 +8,10 @@ bands are bootstrap intervals of the mean over seeds (95 % unless configured oth
 models are left out and counted in the heading.
 """
 
+from lipdescent import fork_server
+
+fork_server.hand_over()
+
 import numpy as np
 
 from lipdescent import drawing, labels, selection, statistics

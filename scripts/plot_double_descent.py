@@ -10,6 +10,10 @@ marks the interpolation threshold: the first width whose mean train accuracy rea
 line (99.5 % unless configured otherwise). Diverged models are left out and counted in the heading.
 """
 
+from lipdescent import fork_server
+
+fork_server.hand_over()
+
 import numpy as np
 
 from lipdescent import drawing, labels, selection, statistics

@@ -8,6 +8,10 @@ where there is none, no width does. Reading along a row gives epoch-wise, readin
 model-wise double descent. Diverged models are left out and counted in the heading.
 """
 
+from lipdescent import fork_server
+
+fork_server.hand_over()
+
 from lipdescent import drawing, labels, selection, statistics
 from lipdescent import figure_style as style
 from lipdescent.progress import log_to

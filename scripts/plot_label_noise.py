@@ -6,6 +6,10 @@ mean train accuracy, on the labels trained on, reaches the interpolation accurac
 configured otherwise). Diverged models are left out and counted in the heading.
 """
 
+from lipdescent import fork_server
+
+fork_server.hand_over()
+
 import numpy as np
 
 from lipdescent import drawing, labels, selection, statistics

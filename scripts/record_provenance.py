@@ -1,5 +1,9 @@
 """Write down where the study's results come from."""
 
+from lipdescent import fork_server
+
+fork_server.hand_over()
+
 import json
 from pathlib import Path
 

@@ -1,5 +1,9 @@
 """Train one stack: a width with every label noise and a block of seeds."""
 
+from lipdescent import fork_server
+
+fork_server.hand_over()
+
 import json
 import signal
 import sys

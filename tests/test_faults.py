@@ -240,6 +240,11 @@ def finished(tmp_path_factory):
     return folder
 
 
+def test_jobs_that_start_as_forks_give_the_same(finished, tmp_path):
+    run(tmp_path, config=STUDY | {"execution": STUDY["execution"] | {"fork_server": False}})
+    assert rows(tmp_path).equals(rows(finished))
+
+
 def test_snakemake_killed_two_at_once_then_broken_files(finished, tmp_path):
     """SIGKILL of Snakemake; a second Snakemake beside a living one; files cut in half."""
     shutil.copytree(finished / "source", tmp_path / "source")

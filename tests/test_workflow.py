@@ -158,7 +158,7 @@ def test_a_changed_learning_rate_retrains_but_keeps_the_data(study):
 
 
 def test_how_jobs_run_changes_nothing(study):
-    config = TINY | {"execution": {"progress_interval": 1, "state_interval": 1, "threads": 2}}
+    config = TINY | {"execution": {"threads": 2, "progress_interval": 1, "fork_server": False}}
     # The provenance file holds the whole configuration, so it alone is written again.
     assert planned(run(study, "-n", config=config)) == {"provenance": 1}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import sys
 import time
 from collections.abc import Callable
@@ -13,12 +14,24 @@ from typing import TextIO
 def log_to(path: str | Path) -> TextIO:
     """Send stdout and stderr to the job's log; return the terminal's stream.
 
-    The streams stay assigned until the process ends: a traceback must land in the log too.
+    The streams stay assigned until the process ends: a traceback must land in the log too. The
+    log's last line says what the job took; Snakemake's benchmark files know no fork's memory.
     """
     terminal = sys.stderr
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     sys.stdout = sys.stderr = open(path, "w", buffering=1, encoding="utf-8")  # noqa: SIM115
+    atexit.register(_say_usage, sys.stdout)
     return terminal
+
+
+def _say_usage(log: TextIO) -> None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    megabytes = used.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    print(f"took {used.ru_utime + used.ru_stime:.2f} CPU s, {megabytes:.0f} MB at most", file=log)
 
 
 @dataclass

@@ -5,6 +5,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
 from lipdescent import config as study_config
+from lipdescent import fork_server
 from lipdescent.provenance import caption, code_digest, measurement_files
 from snakemake.exceptions import WorkflowError
 
@@ -41,6 +42,8 @@ BY_PATH = {run.path: run for run in RUNS}
 CERTIFICATES = config["certificates"]
 MEASURES = ["metrics", *config["bounds"], *(["certificates"] if CERTIFICATES else [])]
 PAIRS = [f"{d}/{a}" for d in GRID["dataset"] for a in GRID["architecture"]]
+# What Snakemake puts in front of every script imports these.
+PREAMBLE = ["snakemake.logging", "snakemake.iocontainers"]
 GPUS = study_config.gpus_per_job(config["device"])
 
 
@@ -59,6 +62,12 @@ wildcard_constraints:
 def run_of(wildcards):
     """The run that a job's wildcards name."""
     return BY_PATH[RUN.format(**wildcards)]
+
+
+def jobs_run_here():
+    """True where jobs are processes of this machine and of this very environment."""
+    here = workflow.is_main_process and not workflow.remote_exec
+    return here and not (submits or workflow.deployment_settings.deployment_method)
 
 
 def module_of(wildcards):

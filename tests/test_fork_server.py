@@ -1,0 +1,201 @@
+"""Jobs that start as forks: they end, fail, die and see what a process of their own would."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lipdescent import fork_server
+
+SCRIPTS = Path(fork_server.__file__).parent.parent
+SNAKEMAKE = """
+import os, subprocess, sys
+sys.path.insert(0, {scripts!r})
+from lipdescent import fork_server
+fork_server.MODULES = ("numpy",)
+fork_server.start(threads=1, modules=["decimal", "no_such_module"])
+print(os.environ[fork_server.ADDRESS], flush=True)
+sys.stdin.read()
+"""
+HEAD = f"""
+import sys
+sys.path.insert(0, {str(SCRIPTS)!r})
+from lipdescent import fork_server
+fork_server.hand_over()
+import os
+"""
+
+# pytest changes a variable from test to test; a server and its jobs share one environment.
+ENVIRON = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
+
+
+class Job(subprocess.Popen):
+    """A script in a file of its own, started as Snakemake starts it."""
+
+    def __init__(self, folder, body, *arguments, address=None, threads="1", **environ):
+        script = folder / f"script{time.monotonic_ns()}.py"
+        script.write_text(HEAD + body)
+        environ |= dict.fromkeys(fork_server.THREADS, threads)
+        if address:
+            environ[fork_server.ADDRESS] = address
+        super().__init__(
+            [sys.executable, str(script), *arguments], cwd=folder, text=True,
+            env=ENVIRON | environ, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def end(self):
+        """Exit status, stdout, stderr."""
+        out, err = self.communicate(timeout=60)
+        return self.returncode, out, err
+
+
+def started():
+    """A process that stands for Snakemake, and the address that its jobs get."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SNAKEMAKE.format(scripts=str(SCRIPTS))],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRON,
+    )  # fmt: skip
+    return process, process.stdout.readline().strip()
+
+
+@pytest.fixture(scope="module")
+def address():
+    process, address = started()
+    yield address
+    process.communicate(timeout=60)
+    assert not Path(address).parent.exists()
+
+
+def has_ended(pid):
+    """True once the process is gone."""
+    for _ in range(500):
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
+                return True
+        except OSError:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+ABOUT = """
+import json
+seen = [__name__, sys.argv[1:], os.getcwd(), sys.path[0], fork_server.ADDRESS in os.environ]
+seen += [name for name in sys.modules if name.startswith("lipdescent")]
+print(json.dumps([os.getpid(), "decimal" in sys.modules, seen]))
+print(sys.stdin.readline().strip(), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(("threads", "forks"), [("1", True), ("2", False)])
+def test_a_script_finds_what_it_would_find_in_its_own_process(address, tmp_path, threads, forks):
+    """The server was started for one thread; another environment is not its business."""
+    seen = []
+    for place in (None, address):
+        job = Job(tmp_path, ABOUT, "a", "b c", address=place, threads=threads)
+        out, err = job.communicate("said\n", timeout=60)
+        assert (job.returncode, err) == (0, "said\n")
+        pid, imported, found = json.loads(out)
+        assert (pid != job.pid) is imported is (forks and place is not None)
+        seen.append(found)
+    assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        ("os._exit(7)", 7, ""),
+        ("sys.exit(3)", 3, ""),
+        ("sys.exit('in words')", 1, "in words"),
+        ("raise ValueError('bad value')", 1, "ValueError: bad value"),
+        ("sys.stderr = open('log', 'w')\nraise ValueError('bad value')", 1, ""),
+        ("import atexit\natexit.register(print, 'bye', file=sys.stderr)", 0, "bye"),
+        ("raise KeyboardInterrupt", -signal.SIGINT, "KeyboardInterrupt"),
+        ("os.kill(os.getpid(), 9)", -signal.SIGKILL, ""),
+        ("os.kill(os.getpid(), 11)", -signal.SIGSEGV, ""),
+    ],
+)
+def test_ends_as_its_own_process_would(address, tmp_path, body, status, said):
+    for place in (None, address):
+        found, _, err = Job(tmp_path, body, address=place).end()
+        assert found == status
+        assert said in err
+        if "log" in body:
+            assert "ValueError: bad value" in (tmp_path / "log").read_text()
+
+
+def test_signals_reach_the_script(address, tmp_path):
+    body = """
+import signal
+for number in (10, 12, 15):
+    signal.signal(number, lambda n, _: os.write(1, b"%d\\n" % n))
+print(os.getpid(), flush=True)
+sys.stdin.read()
+"""
+    job = Job(tmp_path, body, address=address)
+    assert int(job.stdout.readline()) != job.pid
+    for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
+        job.send_signal(number)
+        assert int(job.stdout.readline()) == number
+    job.send_signal(signal.SIGINT)
+    assert job.end()[0] == -signal.SIGINT
+
+
+SLEEP = """
+with open("pids", "a") as file:
+    print(os.getpid(), file=file)
+if len(open("pids").readlines()) == 1:
+    print("sleeping", flush=True)
+    sys.stdin.read()
+"""
+
+
+def sleeping(folder, address):
+    """A job, and the fork that sleeps for it."""
+    job = Job(folder, SLEEP, address=address)
+    assert job.stdout.readline() == "sleeping\n"
+    return job, int((folder / "pids").read_text())
+
+
+def test_a_killed_job_takes_its_fork_along(address, tmp_path):
+    job, fork = sleeping(tmp_path, address)
+    assert fork != job.pid
+    job.kill()
+    assert has_ended(fork)
+    job.end()
+
+
+def test_a_killed_server_leaves_the_job_to_its_own_process(tmp_path):
+    snakemake, address = started()
+    job, fork = sleeping(tmp_path, address)
+    server = int(Path(f"/proc/{fork}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    os.kill(server, signal.SIGKILL)
+    assert job.end()[0] == 0
+    assert has_ended(fork)
+    assert (tmp_path / "pids").read_text().split() == [str(fork), str(job.pid)]
+    assert Job(tmp_path, "print(os.getpid())", address=address).end()[0] == 0  # a stale address
+    snakemake.communicate(timeout=60)
+
+
+def test_a_killed_snakemake_takes_server_and_forks_along(tmp_path):
+    snakemake, address = started()
+    job, fork = sleeping(tmp_path, address)
+    server = int(Path(f"/proc/{fork}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    snakemake.kill()
+    assert has_ended(server)
+    assert has_ended(fork)
+    job.kill()
+    job.end()
+    snakemake.communicate()
+
+
+def test_forks_draw_different_numbers(address, tmp_path):
+    body = "import random, numpy\nprint(random.random(), numpy.random.rand())"
+    draws = [Job(tmp_path, body, address=address).end()[1].split() for _ in range(2)]
+    assert len({*draws[0], *draws[1]}) == 4
