@@ -144,7 +144,8 @@ sys.stdin.read()
         job.send_signal(number)
         assert int(job.stdout.readline()) == number
     job.send_signal(signal.SIGINT)
-    assert job.end()[0] == -signal.SIGINT
+    assert job.wait(timeout=60) == -signal.SIGINT
+    job.end()
 
 
 SLEEP = """
