@@ -248,7 +248,7 @@ def test_jobs_that_start_as_forks_give_the_same(finished, tmp_path):
 def test_snakemake_killed_two_at_once_then_broken_files(finished, tmp_path):
     """SIGKILL of Snakemake; a second Snakemake beside a living one; files cut in half."""
     shutil.copytree(finished / "source", tmp_path / "source")
-    slow = STUDY | {"grid": STUDY["grid"] | {"epoch": [0, 2, 3000]}}
+    slow = STUDY | {"grid": STUDY["grid"] | {"epoch": [0, 2, 50_000]}}
     log = tmp_path / "results/faults/logs/train" / f"{RUN}.log"
     first = subprocess.Popen(
         snakemake(tmp_path, "--", TARGET, config=slow),
