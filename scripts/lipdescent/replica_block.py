@@ -67,9 +67,8 @@ class Block:
         self.optimizer = options.make_optimizer()
         self.optimizer.prepare(self.engine.parameters)
         self.inputs, self.batch_size = data.inputs, options.batch_size
-        labels = data.labels[part].to(device)
-        targets = torch.nn.functional.one_hot(labels, data.num_classes)
-        self.targets = targets.to(data.inputs.dtype)
+        self.labels = data.labels[part].to(device)
+        self.classes = torch.arange(data.num_classes, device=device).unsqueeze(1)
         self.padding = (options.augmentation or {}).get("padding", 0)
         self.fits = False  # true once an epoch has run: the next ones need no more memory
         self._graphs: dict[int, Callable[..., None]] = {}
@@ -167,16 +166,20 @@ class Block:
     def _gather(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs and targets of the samples ``chosen`` (replicas, count) for each replica."""
         inputs = self.inputs.index_select(0, chosen.reshape(-1))
-        first = torch.arange(len(chosen), device=chosen.device).unsqueeze(1) * len(self.inputs)
-        targets = self.targets.flatten(0, 1).index_select(0, (chosen + first).reshape(-1))
-        return inputs.view(*chosen.shape, *inputs.shape[1:]), targets.view(*chosen.shape, -1)
+        targets = self._one_hot(self.labels.gather(1, chosen))
+        return inputs.view(*chosen.shape, *inputs.shape[1:]), targets
+
+    def _one_hot(self, labels: Tensor) -> Tensor:
+        """(replicas, count, num_classes), which lie in memory as the fused pass has its logits."""
+        return (labels.unsqueeze(1) == self.classes).to(self.inputs.dtype).mT
 
     def _parts(self) -> Iterator[tuple[Tensor, Tensor]]:
         """All training points in order, a batch at a time: inputs (replicas, batch, ...)."""
         for begin in range(0, len(self.inputs), self.batch_size):
             rows = slice(begin, begin + self.batch_size)
             inputs = self.inputs[rows]
-            yield inputs.expand(len(self.targets), *inputs.shape), self.targets[:, rows]
+            targets = self._one_hot(self.labels[:, rows])
+            yield inputs.expand(len(targets), *inputs.shape), targets
 
     def gradient_norms(self) -> Tensor:
         """l2 norm of the gradient of the mean loss over all training points, (replicas,)."""
