@@ -7,6 +7,10 @@ Lines are means over seeds, bands bootstrap intervals of the mean over seeds (95
 configured otherwise). Diverged models are left out and counted in the heading.
 """
 
+from lipdescent import fork_server
+
+fork_server.hand_over()
+
 import numpy as np
 
 from lipdescent import comparison, drawing, labels, statistics

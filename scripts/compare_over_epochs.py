@@ -9,6 +9,10 @@ accuracy reaches the dashed line (99.5 % unless configured otherwise). Diverged 
 and counted in the heading.
 """
 
+from lipdescent import fork_server
+
+fork_server.hand_over()
+
 import numpy as np
 
 from lipdescent import comparison, drawing, labels, selection, statistics

@@ -11,6 +11,10 @@ dashed line (99.5 % unless configured otherwise). Diverged models are left out a
 heading.
 """
 
+from lipdescent import fork_server
+
+fork_server.hand_over()
+
 import numpy as np
 
 from lipdescent import comparison, drawing, labels, selection, statistics

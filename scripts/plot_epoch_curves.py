@@ -12,6 +12,10 @@ epoch: from there on the test loss falls again. Diverged models are left out and
 heading.
 """
 
+from lipdescent import fork_server
+
+fork_server.hand_over()
+
 import numpy as np
 
 from lipdescent import drawing, labels, selection, statistics

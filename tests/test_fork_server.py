@@ -200,3 +200,12 @@ def test_forks_draw_different_numbers(address, tmp_path):
     body = "import random, numpy\nprint(random.random(), numpy.random.rand())"
     draws = [Job(tmp_path, body, address=address).end()[1].split() for _ in range(2)]
     assert len({*draws[0], *draws[1]}) == 4
+
+
+def test_every_script_of_a_rule_is_handed_over_before_its_imports():
+    scripts = [path for path in SCRIPTS.glob("*.py") if "snakemake  # noqa" in path.read_text()]
+    assert len(scripts) > 10
+    for path in scripts:
+        code = path.read_text().split('"""\n', 1)[1]
+        head = "\nfrom lipdescent import fork_server\n\nfork_server.hand_over()\n"
+        assert code.startswith(head), path
