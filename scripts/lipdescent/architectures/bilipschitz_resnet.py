@@ -34,6 +34,7 @@ def build(
     stages: int = 3,
     blocks: int = 2,
     coefficient: float | None = None,
+    normalisation: str = "soft",
     batchnorm: bool = False,
     activation: str = "relu",
     downsampling: str = "average",
@@ -48,6 +49,7 @@ def build(
     ----------
     coefficient : largest norm c of every convolution (on its real input size) and BatchNorm of a
         branch, or null for none; without BatchNorm a branch's constant is at most c^2.
+    normalisation : "soft" divides what exceeds the coefficient, "hard" brings every norm to it.
     activation : "relu", "maxmin" or "none" (a linear network).
     downsampling : between stages, "average" (pool of 2) or "invertible" (space to depth).
 
@@ -60,10 +62,13 @@ def build(
         raise ValueError(f"activation = {activation!r}: allowed are {', '.join(ACTIVATIONS)}")
     if downsampling not in ("average", "invertible"):
         raise ValueError(f"downsampling = {downsampling!r}: allowed are average, invertible")
+    if normalisation not in ("soft", "hard"):
+        raise ValueError(f"normalisation = {normalisation!r}: allowed are soft, hard")
     if coefficient is not None and not coefficient > 0:
         raise ValueError(f"coefficient = {coefficient}: allowed are positive numbers, or null")
     if activation == "maxmin" and width % 2:
         raise ValueError(f"width = {width}: maxmin needs an even number of channels")
+    soft = normalisation == "soft"
     channels, sizes = _geometry(input_shape, stages, width)
     layers: list[nn.Module] = [nn.Unflatten(1, (1, *sizes))] if len(input_shape) == 1 else []
     dims = len(sizes)
@@ -83,10 +88,10 @@ def build(
             branch: list[nn.Module] = []
             for i in range(2):
                 if batchnorm:
-                    branch.append(_batch_norm(width, dims, coefficient))
+                    branch.append(_batch_norm(width, dims, coefficient, soft))
                 if i or batchnorm:
                     branch.append(ACTIVATIONS[activation]())
-                branch.append(_convolution(width, sizes, kernel, coefficient))
+                branch.append(_convolution(width, sizes, kernel, coefficient, soft))
             layers.append(Residual(nn.Sequential(*branch)))
     features = width * math.prod(sizes)
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(features, num_classes))
@@ -107,17 +112,17 @@ def _geometry(input_shape: tuple[int, ...], stages: int, width: int) -> tuple[in
 
 
 def _convolution(
-    width: int, sizes: tuple[int, ...], kernel: int, coefficient: float | None
+    width: int, sizes: tuple[int, ...], kernel: int, coefficient: float | None, soft: bool
 ) -> nn.Module:
     layer = CONVOLUTION[len(sizes)](
         width, width, kernel, padding=kernel // 2, padding_mode="circular"
     )
     if coefficient is None:
         return layer
-    return constrain(layer, SpectralConvolution(layer, sizes, constant=coefficient))
+    return constrain(layer, SpectralConvolution(layer, sizes, constant=coefficient, soft=soft))
 
 
-def _batch_norm(width: int, dims: int, coefficient: float | None) -> nn.Module:
+def _batch_norm(width: int, dims: int, coefficient: float | None, soft: bool) -> nn.Module:
     if coefficient is None:
         return NORM[dims](width)
-    return LIMITED_NORM[dims](width, constant=coefficient)
+    return LIMITED_NORM[dims](width, constant=coefficient, soft=soft)

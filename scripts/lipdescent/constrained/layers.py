@@ -95,15 +95,18 @@ class InvertibleDownsampling(nn.Module):
 class _Limited:
     """Mixin: gamma / max(1, max|gamma / sqrt(var + eps)| / c) (Smith et al. 2021, section 3).
 
-    The variance is the running one, the one that the network has in eval mode.
+    Not ``soft``: divided by it, whether it exceeds 1 or not. The variance is the running one, the
+    one that the network has in eval mode.
     """
 
     constant: float
+    soft: bool
     PLAIN: type[nn.Module]  # the ordinary layer that stands for it when bounds are taken
 
     def limited_weight(self) -> Tensor:
         slope = (self.weight * (self.running_var + self.eps).rsqrt()).abs().amax(-1)
-        return self.weight / (slope / self.constant).clamp_min(1.0)
+        least = 1.0 if self.soft else torch.finfo(slope.dtype).tiny
+        return self.weight / (slope / self.constant).clamp_min(least)
 
     def forward(self, x: Tensor) -> Tensor:
         self._check_input_dim(x)
@@ -120,23 +123,23 @@ class _Limited:
 
 
 class LimitedBatchNorm1d(_Limited, nn.BatchNorm1d):
-    """BatchNorm1d whose constant in eval mode is at most ``constant``."""
+    """BatchNorm1d whose constant in eval mode is at most ``constant``, or is it if not ``soft``."""
 
     PLAIN = nn.BatchNorm1d
 
-    def __init__(self, num_features: int, *, constant: float) -> None:
+    def __init__(self, num_features: int, *, constant: float, soft: bool = True) -> None:
         super().__init__(num_features)
-        self.constant = _positive(constant)
+        self.constant, self.soft = _positive(constant), soft
 
 
 class LimitedBatchNorm2d(_Limited, nn.BatchNorm2d):
-    """BatchNorm2d whose constant in eval mode is at most ``constant``."""
+    """BatchNorm2d whose constant in eval mode is at most ``constant``, or is it if not ``soft``."""
 
     PLAIN = nn.BatchNorm2d
 
-    def __init__(self, num_features: int, *, constant: float) -> None:
+    def __init__(self, num_features: int, *, constant: float, soft: bool = True) -> None:
         super().__init__(num_features)
-        self.constant = _positive(constant)
+        self.constant, self.soft = _positive(constant), soft
 
 
 def _positive(constant: float) -> float:

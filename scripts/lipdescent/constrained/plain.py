@@ -143,7 +143,8 @@ def _limit_batch_norm(path: str, layer: nn.Module, state: dict[str, Tensor]) -> 
     weight, var = (state[_join(path, name)] for name in names)
     slope = (weight / (var + layer.eps).sqrt()).abs().amax(-1)
     slope = _rounding.round_up(slope, 4)
-    factor = (layer.constant * (1 - SLACK) / slope).clamp_max(1.0)
+    factor = layer.constant * (1 - SLACK) / slope
+    factor = factor.clamp_max(1.0) if layer.soft else factor
     state[_join(path, "weight")] = torch.where(slope > 0, factor, 1.0)[:, None] * weight
 
 
