@@ -90,6 +90,10 @@ def _spread(measurement: Measurement, finite: Tensor) -> Column:
     values[finite] = measurement.values.double().cpu()
     status = np.where(finite.numpy(), "ok", "diverged")
     status[finite.numpy() & ~np.isfinite(values.numpy())] = "diverged"
+    if measurement.defined is not None:
+        absent = torch.zeros_like(finite)
+        absent[finite] = ~measurement.defined.cpu()
+        status[absent.numpy()] = "not_applicable"
     m = measurement
     return Column(Measurement(m.quantity, m.direction, m.norm, values, m.split), status)
 

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from lipdescent.bounds import Measurement
+from lipdescent.evaluation import outputs_of
 from lipdescent.stacking import ModelStack
-
-CHUNK_BYTES = 256 << 20
 
 
 def measure(
@@ -55,11 +54,7 @@ def _losses(
 ) -> list[tuple[Tensor, Tensor]]:
     """Mean loss and accuracy, each (num_models,) float64, for each labelling (num_models, n)."""
     parts: list[list[tuple[Tensor, Tensor]]] = []
-    per_input = inputs[0].numel() + sum(t[0].shape[0] for t in stack.state.values() if t.dim() > 1)
-    size = max(1, CHUNK_BYTES // (4 * per_input * len(inputs)))
-    for begin in range(0, stack.num_models, size):
-        rows = slice(begin, begin + size)
-        logits = stack[rows](inputs)
+    for rows, logits in outputs_of(stack, inputs):
         predicted = logits.argmax(-1)
         parts.append([])
         for labels in labellings:

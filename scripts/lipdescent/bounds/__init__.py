@@ -1,7 +1,8 @@
 """One bound per file.
 
 Each module offers ``measure(stack, *, inputs, norms, seed, **options)``, an iterator of
-:class:`Measurement`, and the constants ``DIRECTION`` and ``NORMS`` (the norms it knows).
+:class:`Measurement`, and the constants ``DIRECTION`` and ``NORMS`` (the norms it knows). One whose
+``measure`` takes ``labels`` is given those too: split -> int64 (n,) or (num_models, n).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ class Measurement:
     norm : "l2", "linf", "l1", or "" where no norm is involved. The same norm on inputs and outputs.
     values : float64 (num_models,).
     split : the data it was taken on: "train", "test", or "" where no data are involved.
+    defined : bool (num_models,), False where a model does not have the quantity; None: all have it.
     """
 
     quantity: str
@@ -33,6 +35,7 @@ class Measurement:
     norm: str
     values: Tensor
     split: str = ""
+    defined: Tensor | None = None
 
 
 def __getattr__(name: str):

@@ -2,8 +2,9 @@
 
 At a point where the network is differentiable the norm of its Jacobian is a lower bound on the
 Lipschitz constant. Points within rounding of a kink prove nothing and are passed over (see
-``_certified.py``). Beside the bound: mean, root mean square and quantiles of the norm, over all
-points and with autograd's convention at kinks.
+``_certified.py``). Beside the bound: mean, root mean square and quantiles of the norm, and its
+means over the points that the model classifies rightly and wrongly, with autograd's convention at
+kinks.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor
 from lipdescent.bounds import Measurement
 from lipdescent.bounds import _jacobian as jac
 from lipdescent.bounds._certified import certify
+from lipdescent.evaluation import outputs_of
 from lipdescent.stacking import ModelStack
 
 DIRECTION = "lower"
@@ -29,8 +31,13 @@ def measure(
     norms: Sequence[str] = ("l2",),
     seed: int = 0,
     quantiles: Sequence[float] = (),
+    labels: Mapping[str, Tensor] | None = None,
+    num_points: int | None = None,
 ) -> Iterator[Measurement]:
     """Yield ``lower_jacobian``, ``jacobian_norm_mean``, ``_rms`` and quantiles for each split.
+
+    With labels also ``jacobian_norm_mean_right`` and ``_wrong``; not defined for a model that has
+    no right, or no wrong, prediction.
 
     Parameters
     ----------
@@ -38,18 +45,24 @@ def measure(
     norms : among "l2", "linf", "l1".
     seed : not used, nothing is drawn.
     quantiles : in [0, 1]; .5 gives ``jacobian_norm_q50``, by linear interpolation.
+    labels : split -> int64 (n,) or (num_models, n).
+    num_points : of each split only this many points, the first; a smaller but still a lower bound.
 
     Raises
     ------
     TypeError, ValueError, NotApplicable
-        For inputs or weights that are not finite or do not fit, quantiles outside [0, 1], an
-        unknown norm.
+        For inputs or weights that are not finite or do not fit, quantiles outside [0, 1],
+        num_points below 1, an unknown norm.
     """
     if not inputs:
         raise ValueError("inputs: no split; a lower bound on data needs at least one")
     for q in quantiles:
         if not 0 <= q <= 1:
             raise ValueError(f"quantiles: {q}; allowed are numbers in [0, 1]")
+    if num_points is not None:
+        if num_points < 1:
+            raise ValueError(f"num_points = {num_points}; allowed are integers from 1")
+        inputs = {split: points[:num_points] for split, points in inputs.items()}
     for split, points in inputs.items():
         jac.check(stack, points, norms, what=split)
     # All splits at once: a model's table is built once.
@@ -57,6 +70,7 @@ def measure(
     sizes = [len(points) for points in inputs.values()]
     by_split = {norm: values.split(sizes, dim=1) for norm, values in together.items()}
     for position, (split, points) in enumerate(inputs.items()):
+        right = None if labels is None else _right(stack, points, labels[split])
         for norm in norms:
             value = by_split[norm][position]
             bound = largest_certified(stack, points, value, norm=norm)
@@ -65,9 +79,28 @@ def measure(
             largest = value.amax(1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
             rms = (value / largest).square().mean(1).sqrt() * largest[:, 0]
             yield Measurement("jacobian_norm_rms", "metric", norm, rms, split)
+            for name, chosen in () if right is None else (("right", right), ("wrong", ~right)):
+                mean = _mean_where(value, chosen)
+                quantity, exists = f"jacobian_norm_mean_{name}", chosen.any(1)
+                yield Measurement(quantity, "metric", norm, mean, split, exists)
             for q in quantiles:
                 name = f"jacobian_norm_q{100 * q:g}"
                 yield Measurement(name, "metric", norm, value.quantile(q, dim=1), split)
+
+
+def _right(stack: ModelStack, points: Tensor, labels: Tensor) -> Tensor:
+    """Where each model's largest logit is the label's: bool (num_models, n)."""
+    dtype = next(t.dtype for t in stack.state.values() if t.is_floating_point())
+    points = points.to(stack.device, dtype)
+    predicted = torch.cat([logits.argmax(-1) for _, logits in outputs_of(stack, points)])
+    return predicted == labels[..., : len(points)].to(stack.device)
+
+
+def _mean_where(values: Tensor, chosen: Tensor) -> Tensor:
+    """Mean over the chosen points, (num_models,); NaN where there are none."""
+    largest = values.amax(1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
+    total = torch.where(chosen, values / largest, 0.0).sum(1)
+    return total / chosen.sum(1) * largest[:, 0]
 
 
 def jacobian_norms(stack: ModelStack, inputs: Tensor, *, norm: str = "l2") -> Tensor:

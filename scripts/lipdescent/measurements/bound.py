@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from lipdescent import names
 from lipdescent.bounds import Measurement, NotApplicable
 from lipdescent.measurements import Subject
+from lipdescent.replicas import checkpoint_labels
 from lipdescent.seeding import seed_of
 
 
@@ -19,7 +24,19 @@ def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
     norms = [norm for norm in wanted if norm in bound.NORMS]
     if not norms:
         raise NotApplicable(f"norms {wanted}: this bound exists in {', '.join(bound.NORMS)}")
+    if "labels" in inspect.signature(bound.measure).parameters:
+        options["labels"] = _labels(subject)
     seed = seed_of("bound", subject.name, *subject.saved.about["run"].values())
     yield from bound.measure(
         subject.sound, inputs=subject.inputs, norms=norms, seed=seed, **options
     )
+
+
+def _labels(subject: Subject) -> dict[str, Tensor]:
+    """What each model was trained on (num_models, num_train), and the test labels (num_test,)."""
+    noisy = checkpoint_labels(subject.saved, subject.dataset, maker=subject.noise_maker)
+    device = subject.stack.device
+    return {
+        "train": noisy[subject.finite.cpu()].to(device),
+        "test": torch.from_numpy(subject.dataset.test_labels).to(device),
+    }

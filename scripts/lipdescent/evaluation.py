@@ -1,0 +1,27 @@
+"""Outputs of a stack at many points, a part at a time as memory allows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from lipdescent.activation_memory import activation_bytes
+from lipdescent.stacking import ModelStack
+
+CHUNK_BYTES = 256 << 20
+
+
+def outputs_of(stack: ModelStack, inputs: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Slices of the models and their outputs (models, n, num_classes) at inputs (n, ...).
+
+    Models together and points in parts, so that activations take about CHUNK_BYTES.
+    """
+    itemsize = inputs.element_size()
+    per_point = activation_bytes(stack.module, stack.input_shape, batch_size=1, itemsize=itemsize)
+    models = max(1, CHUNK_BYTES // (per_point * len(inputs)))
+    points = max(1, CHUNK_BYTES // per_point)
+    for begin in range(0, stack.num_models, models):
+        rows = slice(begin, begin + models)
+        yield rows, torch.cat([stack[rows](part) for part in inputs.split(points)], 1)
