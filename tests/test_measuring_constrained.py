@@ -90,3 +90,22 @@ def test_a_diverged_constrained_network_is_a_status(study):
     status = frame.set_index(["epoch", "seed"])["status"]
     assert status[1, 0] == "diverged"
     assert (status.drop((1, 0)) == "ok").all()
+
+
+def test_no_wrong_prediction_is_not_a_divergence(study):
+    """A checkpoint that classifies all points rightly has no mean over its wrong ones."""
+    dataset, saved = study
+    stack = measuring.checkpoint_stack(saved, dataset, module="lipschitz_mlp")
+    inputs = torch.from_numpy(dataset.test_inputs).to(next(iter(stack.state.values())).dtype)
+    predicted = stack(inputs).argmax(-1)
+    dataset.test_labels[:] = predicted[0].numpy()  # what epoch 0 of seed 0 says
+    frame = measured("lower_jacobian", study, options={"norms": ["l2"]})
+    rows = frame[frame["split"] == "test"].set_index(["quantity", "epoch", "seed"])
+    assert rows["status"]["jacobian_norm_mean_wrong", 0, 0] == "not_applicable"
+    assert np.isnan(rows["value"]["jacobian_norm_mean_wrong", 0, 0])
+    right, both = (rows["value"][f"jacobian_norm_mean{end}", 0, 0] for end in ("_right", ""))
+    assert right == pytest.approx(both, rel=1e-12)
+    wrong = (predicted[1] != predicted[0]).sum()
+    assert 0 < wrong < len(inputs)
+    assert rows["status"]["jacobian_norm_mean_wrong", 0, 1] == "ok"
+    assert not (rows["status"] == "diverged").any()

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lipdescent.architectures import mlp
-from lipdescent.bounds import NotApplicable
+from lipdescent.architectures import cnn, mlp
+from lipdescent.bounds import NotApplicable, _jacobian
 from lipdescent.bounds._chain import chain
 from lipdescent.bounds._jacobian import jacobian_norms
 from lipdescent.bounds._small_eigenvalues import largest_eigenvalue
@@ -80,7 +80,8 @@ CASES = {
     "two linear": ((6,), lambda: nn.Sequential(nn.Linear(6, 9), nn.Linear(9, 4), nn.ReLU())),
     "smooth": ((2, 8), Smooth),
     "tanh": ((5,), lambda: nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3))),
-    "Lanczos": ((20,), lambda: nn.Sequential(nn.Linear(20, 40), nn.Tanh(), nn.Linear(40, 35))),
+    "Lanczos": ((20,), lambda: nn.Sequential(nn.Linear(20, 40), nn.Tanh(), nn.Linear(40, 140))),
+    "100 logits": ((3, 8, 8), lambda: cnn.build(2, input_shape=(3, 8, 8), num_classes=100)),
 }
 
 
@@ -89,13 +90,27 @@ def test_equals_autograd(name):
     shape, build = CASES[name]
     modules = [seeded(build, seed) for seed in (1, 2)]
     stack = ModelStack.from_modules(modules, shape)
-    assert (chain(stack) is None) == (name in ("smooth", "tanh", "Lanczos"))
+    assert (chain(stack) is None) == (name in ("smooth", "tanh", "Lanczos", "100 logits"))
     inputs = points(15, shape)
     found = jacobian_norms(stack, inputs, norms=NORMS)
     for index, module in enumerate(modules):
         for norm, expected in reference(module, inputs).items():
             assert found[norm].shape == (2, 15)
             torch.testing.assert_close(found[norm][index], expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_part_of_the_points_at_a_time(monkeypatch):
+    """As memory has it; 100 logits and 3 x 8 x 8 inputs by Lanczos too."""
+    shape, build = CASES["100 logits"]
+    stack = ModelStack.from_modules([seeded(build, 1)], shape)
+    inputs = points(7, shape)
+    expected = jacobian_norms(stack, inputs, norms=NORMS)
+    monkeypatch.setitem(_jacobian._CHUNK_BYTES, "cpu", 2**20)
+    for norm, values in jacobian_norms(stack, inputs, norms=NORMS).items():
+        torch.testing.assert_close(values, expected[norm], rtol=1e-12, atol=0)
+    monkeypatch.setattr(_jacobian, "_MANY_OUTPUTS", 99)
+    by_lanczos = jacobian_norms(stack, inputs, norms=["l2"])["l2"]
+    torch.testing.assert_close(by_lanczos, expected["l2"], rtol=1e-10, atol=0)
 
 
 def test_not_a_chain():

@@ -224,6 +224,42 @@ def test_metrics():
     assert len(measured) == 2 * 3 * 5
 
 
+def test_right_and_wrong_predictions():
+    modules = [network(draw(12, 5, seed=i), draw(3, 12, seed=9 - i)) for i in range(2)]
+    stack, inputs = stacked(*modules), {"train": draw(31, 5), "test": draw(17, 5, seed=1)}
+    own = torch.stack([module(inputs["train"]).argmax(1) for module in modules])
+    labels = {"train": own.clone(), "test": torch.zeros(17, dtype=torch.int64)}
+    labels["train"][0, :10] = (own[0, :10] + 1) % 3  # model 0 is wrong there, model 1 nowhere
+    measured = {
+        (m.quantity, m.split): m
+        for m in lower_jacobian.measure(stack, inputs=inputs, labels=labels)
+    }
+    norms = lower_jacobian.jacobian_norms(stack, inputs["train"])
+    right, wrong = (measured[f"jacobian_norm_mean_{name}", "train"] for name in ("right", "wrong"))
+    assert right.defined.tolist() == [True, True]
+    assert wrong.defined.tolist() == [True, False]
+    expected = torch.stack([norms[0, 10:].mean(), norms[1].mean()])
+    torch.testing.assert_close(right.values, expected)
+    torch.testing.assert_close(wrong.values[0], norms[0, :10].mean())
+    norms = lower_jacobian.jacobian_norms(stack, inputs["test"])
+    predicted = torch.stack([module(inputs["test"]).argmax(1) for module in modules])
+    for i in range(2):
+        value = measured["jacobian_norm_mean_wrong", "test"].values[i]
+        torch.testing.assert_close(value, norms[i][predicted[i] != 0].mean())
+
+
+def test_part_of_the_points():
+    stack, points = stacked(network(draw(12, 5), draw(3, 12))), draw(31, 5)
+    labels = {"train": torch.zeros(31, dtype=torch.int64)}
+    part, whole = (
+        list(lower_jacobian.measure(stack, inputs={"train": p}, labels=labels, num_points=n))
+        for p, n in ((points, 8), (points[:8], None))
+    )
+    assert [m.values.tolist() for m in part] == [m.values.tolist() for m in whole]
+    with pytest.raises(ValueError, match="num_points = 0; allowed are integers from 1"):
+        list(lower_jacobian.measure(stack, inputs={"train": points}, num_points=0))
+
+
 @pytest.mark.usefixtures("random_state_untouched")
 def test_mistakes_are_named():
     stack = stacked(network(draw(4, 3), draw(2, 4)))

@@ -23,9 +23,10 @@ from lipdescent.bounds._small_eigenvalues import largest_eigenvalue
 from lipdescent.stacking import ModelStack
 
 NORMS = ("l2", "linf", "l1")
-_CHUNK = 2**22  # Jacobian entries held at once: 32 MiB
+_CHUNK_BYTES = {"cpu": 2**28, "cuda": 2**32}  # activations and their gradients held at once
 _MATRICES = 2**13  # spectral norms taken together
-_MANY_OUTPUTS = 32  # above, the l2 norm is taken by Lanczos and no Jacobian is formed
+_MANY_OUTPUTS = 128  # above, the l2 norm is taken by Lanczos and no Jacobian is formed
+_ROWS = 32  # of a Jacobian held at once, where that is enough
 _LANCZOS_STEPS = 40
 
 
@@ -91,8 +92,9 @@ def jacobian_norms(
 def _module_norms(stack: ModelStack, points: Tensor, norms: Sequence[str]) -> dict[str, Tensor]:
     """One model of any kind: norm -> (n,)."""
     function = one_model(stack)
-    outputs = function(points[:1]).shape[1]
-    size = max(1, _CHUNK // (points[0].numel() * 8 * min(outputs, _MANY_OUTPUTS)))
+    outputs, values = _size(stack.module, function, points[:1])
+    held = 8 * values * (2 + min(outputs, _MANY_OUTPUTS))
+    size = max(1, _CHUNK_BYTES.get(points.device.type, 2**28) // held)
     parts = []
     for chunk in points.split(size):
         part, few = {}, outputs <= _MANY_OUTPUTS
@@ -105,6 +107,23 @@ def _module_norms(stack: ModelStack, points: Tensor, norms: Sequence[str]) -> di
             part |= _sum_norms(function, chunk, outputs)
         parts.append(part)
     return {norm: torch.cat([part[norm] for part in parts]) for norm in norms}
+
+
+def _size(module: torch.nn.Module, function, point: Tensor) -> tuple[int, int]:
+    """Number of outputs, and of values in the point and in what all layers make of it."""
+    counts = [point.numel()]
+
+    def count(_module, _inputs, out) -> None:
+        counts.append(out.numel() if isinstance(out, Tensor) else 0)
+
+    leaves = [part for part in module.modules() if not any(part.children())]
+    hooks = [leaf.register_forward_hook(count) for leaf in leaves]
+    try:
+        outputs = function(point).shape[1]
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return outputs, sum(counts)
 
 
 def one_model(stack: ModelStack, dtype: torch.dtype = torch.float64):
@@ -125,8 +144,8 @@ def rows(function, points: Tensor, outputs: int, start: int = 0, stop: int | Non
 def _sum_norms(function, points: Tensor, outputs: int) -> dict[str, Tensor]:
     """linf and l1 norms, a block of rows at a time."""
     largest, columns = points.new_zeros(len(points)), 0.0
-    for start in range(0, outputs, _MANY_OUTPUTS):
-        block = rows(function, points, outputs, start, start + _MANY_OUTPUTS).abs()
+    for start in range(0, outputs, _ROWS):
+        block = rows(function, points, outputs, start, start + _ROWS).abs()
         largest = torch.maximum(largest, block.sum(-1).amax(-1))
         columns = columns + block.sum(-2)
     return {"linf": largest, "l1": columns.amax(-1)}
