@@ -88,7 +88,7 @@ def _spread(measurement: Measurement, finite: Tensor) -> Column:
     """Values of the finite models back in their places; NaN and a status elsewhere."""
     values = torch.full((len(finite),), float("nan"), dtype=torch.float64)
     values[finite] = measurement.values.double().cpu()
-    status = np.where(finite.numpy(), "ok", "diverged")
+    status = np.where(finite.numpy(), "ok", "diverged").astype(object)
     status[finite.numpy() & ~np.isfinite(values.numpy())] = "diverged"
     if measurement.defined is not None:
         absent = torch.zeros_like(finite)
