@@ -53,12 +53,13 @@ for (name, norm, kind), found in curves.items():
         drawing.curve(place, radii, y, **looks[name] | {"linestyle": kinds[kind]})
 for row, norm in zip(axes, norms, strict=True):
     row[0].set_ylabel("test accuracy")
-    for place, width in zip(row, widths, strict=True):
-        place.set_ylim(-0.02, 1.02)
+    for place in row:
         place.set_xlabel(f"radius ({labels.NORMS[norm]})")
-        place.set_title(f"width {first.width[width]}" if row is axes[0] else "")
         if not curves:
             style.say_nothing_here(place, "no certificates\nin this study")
+for place, width in zip(axes[0], widths, strict=True):
+    place.set_title(f"width {first.width[width]}")
+axes[0, 0].set_ylim(bottom=-0.01)
 dashes = {"certified": "-", "under PGD": "--"}
 keys = {label: drawing.key(color="black", linestyle=dash) for label, dash in dashes.items()}
 comparison.legend(figure, looks, keys)

@@ -63,7 +63,10 @@ def legend(
     handles = [drawing.key(**look) for look in looks.values()]
     names = [name.replace("_", " ") for name in looks]
     style.legend(
-        figure, [*handles, *extra.values()], [*names, *extra], columns=min(5, len(names) + 1)
+        figure,
+        [*handles, *extra.values()],
+        [*names, *extra],
+        columns=min(6, len(names) + len(extra)),
     )
 
 
