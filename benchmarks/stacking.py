@@ -58,7 +58,7 @@ def main() -> None:
 
 def row(width, dataset, place, repetitions) -> str:
     noise, seeds = replicas(NOISE, list(SEEDS))
-    labels = noisy_labels(dataset, maker="fixed_count_flip", label_noise=noise, seeds=seeds)
+    labels = noisy_labels(dataset, maker="uniform_wrong", label_noise=noise, seeds=seeds)
     inputs = torch.from_numpy(dataset.train_inputs)
     build = partial(mlp.build, width, input_shape=(40,), num_classes=10)
     stack = initial_stack(build, seeds, (40,))

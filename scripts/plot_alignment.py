@@ -53,6 +53,6 @@ lowest = min(place.dataLim.y0 for place in axes[0])
 axes[0, 0].set_ylim(min(lowest, 0.0) - 0.08, 1.08)
 axes[0, 0].set_ylabel("with the test loss, over width")
 handles = [drawing.key(**styles[rung] | {"linestyle": ""}) for rung in rungs]
-style.legend(figure, handles, [labels.rung_name(rung) for rung in rungs], columns=4)
+style.legend(figure, handles, [labels.rung_name(rung) for rung in rungs], columns=5)
 style.heading(figure, group, style.count(len(group.width), "width"), f"epoch {group.epoch[-1]}")
 style.save(figure, job.output.pdf, job.output.png)

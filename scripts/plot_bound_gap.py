@@ -69,7 +69,7 @@ style.legend(
     + [drawing.key(color="black", linestyle=dash) for dash in noises.values()],
     [labels.rung_name(rung) for rung in shown]
     + [f"label noise {labels.noise_name(group.label_noise[noise])}" for noise in noises],
-    columns=4,
+    columns=5,
 )
 style.heading(figure, group)
 style.save(figure, job.output.pdf, job.output.png)

@@ -59,6 +59,6 @@ for place in axes[-1]:
 for place in axes.flat:
     style.width_axis(place, group.width)
 handles = [drawing.key(**styles[rung]) for rung in rungs]
-style.legend(figure, handles, [labels.rung_name(rung) for rung in rungs], columns=4)
+style.legend(figure, handles, [labels.rung_name(rung) for rung in rungs], columns=5)
 style.heading(figure, group, f"epoch {group.epoch[-1]}")
 style.save(figure, job.output.pdf, job.output.png)

@@ -34,8 +34,8 @@ panels = {
     labels.loss_name("test", loss): selection.metric(group, "test_loss"),
     labels.loss_name("train", loss): selection.metric(group, "train_loss"),
     "train accuracy": accuracy,
-    labels.bound_name("best lower", "l2"): selection.best(group, "lower", "l2"),
-    labels.bound_name("best upper", "l2"): selection.best(group, "upper", "l2"),
+    labels.bound_name("lower", "l2"): selection.best(group, "lower", "l2"),
+    labels.bound_name("upper", "l2"): selection.best(group, "upper", "l2"),
 }
 colours = style.noise_colours(group.label_noise)
 threshold = statistics.first_reaching(

@@ -24,8 +24,8 @@ group = selection.load(
 )
 panels = {
     labels.loss_name("test", job.params.loss): selection.metric(group, "test_loss"),
-    labels.bound_name("best lower", "l2"): selection.best(group, "lower", "l2"),
-    labels.bound_name("best upper", "l2"): selection.best(group, "upper", "l2"),
+    labels.bound_name("lower", "l2"): selection.best(group, "lower", "l2"),
+    labels.bound_name("upper", "l2"): selection.best(group, "upper", "l2"),
 }
 accuracy = statistics.mean(selection.metric(group, "train_accuracy")[:, :, -1])
 percent = 100 * np.asarray(group.label_noise)

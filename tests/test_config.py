@@ -89,7 +89,7 @@ def test_the_given_configuration_is_not_changed():
             {"figures": ["double_decent"]},
             r"figures 'double_decent' \(did you mean 'double_descent'",
         ),
-        ({"noise_maker": "flip"}, r"noise_maker 'flip'.*known: .*bernoulli_flip"),
+        ({"noise_maker": "flip"}, r"noise_maker 'flip'.*known: .*bernoulli_wrong"),
         ({"device": "gpu"}, r"device = 'gpu': allowed"),
         ({"study": "a/b"}, r"study = 'a/b': allowed"),
         ({"statistics.confidence": 2}, r"confidence = 2: allowed is less than 1"),

@@ -34,8 +34,8 @@ def test_seeds_differ(name):
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.15, 0.29, 1.0])
-def test_fixed_count_flip_moves_exactly_that_many(fraction):
-    assert (make("fixed_count_flip", fraction) != LABELS).sum() == round(1000 * fraction)
+def test_uniform_wrong_moves_exactly_that_many(fraction):
+    assert (make("uniform_wrong", fraction) != LABELS).sum() == round(1000 * fraction)
 
 
 def test_pair_swap_keeps_the_histogram_and_changes_nine_tenths():
@@ -45,10 +45,10 @@ def test_pair_swap_keeps_the_histogram_and_changes_nine_tenths():
     assert np.array_equal(noisy, make("pair_swap", 0.4, seed=7))  # the same for all seeds
 
 
-def test_bernoulli_flip_is_always_wrong_and_binomial():
-    wrong = (make("bernoulli_flip", 0.3) != LABELS).sum()
+def test_bernoulli_wrong_is_always_wrong_and_binomial():
+    wrong = (make("bernoulli_wrong", 0.3) != LABELS).sum()
     assert abs(wrong - 300) < 4 * np.sqrt(1000 * 0.3 * 0.7)
-    assert (make("bernoulli_flip", 1.0) != LABELS).all()
+    assert (make("bernoulli_wrong", 1.0) != LABELS).all()
 
 
 def test_bernoulli_uniform_keeps_a_tenth_of_the_redrawn():
@@ -57,7 +57,7 @@ def test_bernoulli_uniform_keeps_a_tenth_of_the_redrawn():
 
 
 def test_another_class_is_uniform_over_the_wrong_ones():
-    noisy = label_noise.fixed_count_flip(
+    noisy = label_noise.uniform_wrong(
         np.zeros(9000, dtype=np.int64), num_classes=10, fraction=1.0, seed=0
     )
     counts = np.bincount(noisy, minlength=10)

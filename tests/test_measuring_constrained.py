@@ -39,7 +39,7 @@ def study():
 def measured(name, study, **options):
     dataset, saved = study
     stack = measuring.checkpoint_stack(saved, dataset, module="lipschitz_mlp")
-    rest = {"options": {}, "noise_maker": "fixed_count_flip"} | options
+    rest = {"options": {}, "noise_maker": "uniform_wrong"} | options
     columns = measuring.measure(name, stack, saved, dataset, **rest)
     return measuring.to_table(columns, stack, saved, study="s").to_pandas()
 
@@ -62,7 +62,7 @@ def test_metrics_of_constrained_networks(study):
 def test_certificates_rest_on_the_measured_upper_bounds(study, tmp_path):
     dataset, saved = study
     stack = measuring.checkpoint_stack(saved, dataset, module="lipschitz_mlp")
-    rest = {"options": {"norms": ["l2"]}, "noise_maker": "fixed_count_flip"}
+    rest = {"options": {"norms": ["l2"]}, "noise_maker": "uniform_wrong"}
     columns = measuring.measure("upper_layer_product", stack, saved, dataset, **rest)
     path = tmp_path / "upper.parquet"
     table.write(path, measuring.to_table(columns, stack, saved, study="s"))

@@ -26,7 +26,7 @@ def pair_swap(labels: np.ndarray, *, num_classes: int, fraction: float, seed: in
     return noisy
 
 
-def fixed_count_flip(
+def uniform_wrong(
     labels: np.ndarray, *, num_classes: int, fraction: float, seed: int
 ) -> np.ndarray:
     """Exactly round(n * fraction) labels move to another class (Gamba et al. 2023)."""
@@ -38,7 +38,7 @@ def fixed_count_flip(
     return noisy
 
 
-def bernoulli_flip(
+def bernoulli_wrong(
     labels: np.ndarray, *, num_classes: int, fraction: float, seed: int
 ) -> np.ndarray:
     """Each label is wrong with probability ``fraction`` (Nakkiran et al. 2020)."""
@@ -57,6 +57,7 @@ def bernoulli_uniform(
 
 
 def _random(*key: object) -> np.random.Generator:
+    # Another key is another draw: these stay as they are, whatever the makers are called.
     return np.random.default_rng(seed_of("label_noise", *key))
 
 

@@ -35,6 +35,6 @@ def loss_name(split: str, loss: str) -> str:
     return f"{split} {loss.replace('_', ' ')}{unit}"
 
 
-def bound_name(which: str, norm: str) -> str:
-    """``best lower bound ($\\ell_2$)``; a bound on logits per unit of input."""
-    return f"{which} bound ({NORMS.get(norm, norm)})"
+def bound_name(direction: str, norm: str) -> str:
+    """``lower Lipschitz bound ($\\ell_2$)``, the best one; logits per unit of input."""
+    return f"{direction} Lipschitz bound ({NORMS.get(norm, norm)})"

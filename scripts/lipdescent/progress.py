@@ -29,6 +29,8 @@ def _say_usage(log: TextIO) -> None:
         import resource
     except ImportError:  # Windows
         return
+    if log.closed:
+        return
     used = resource.getrusage(resource.RUSAGE_SELF)
     megabytes = used.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     print(f"took {used.ru_utime + used.ru_stime:.2f} CPU s, {megabytes:.0f} MB at most", file=log)
