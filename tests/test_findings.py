@@ -189,6 +189,30 @@ def test_the_script_writes_three_files_of_every_group(tmp_path):
     assert "peaks inside the grid" in (tmp_path / "log").read_text()
 
 
+def test_architectures_are_told_side_by_side():
+    groups = [
+        measured.findings(
+            selection.group(
+                synthetic_study.make(bounds=bounds, architecture=name),
+                dataset="mnist1d",
+                architecture=name,
+            ),
+            OPTIONS,
+        )
+        for name, bounds in (("mlp", TIGHT), ("free", ()))
+    ]
+    assert document.side_by_side(groups[:1]) == []
+    *_, rows = document.side_by_side(groups)
+    assert rows.header[0] == "architecture"
+    cell = dict(zip(rows.header, rows.rows[0], strict=True))
+    truth = 40 * synthetic_study.hump(128, 16)
+    assert float(cell["l2 constant, at least"]) == pytest.approx(0.99 * truth, rel=0.02)
+    assert float(cell["at most"]) == pytest.approx(1.01 * truth, rel=0.02)
+    assert cell["fits from width"].startswith("16")
+    bare = dict(zip(rows.header, rows.rows[3], strict=True))
+    assert (bare["architecture"], bare["at most"]) == ("free", "-")
+
+
 def test_unknown_group_and_metric_are_named():
     rows = synthetic_study.make(epochs=(0,), seeds=(0,))
     with pytest.raises(ValueError, match=r"no rows of mnist1d/vit .* has: mnist1d/mlp"):

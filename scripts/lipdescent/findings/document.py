@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from lipdescent.findings import words
 from lipdescent.findings.headlines import headlines
 from lipdescent.findings.page import Block, Heading, Points, Text
+from lipdescent.findings.side_by_side import side_by_side
 from lipdescent.findings.tables import bound_blocks, test_loss_table
 from lipdescent.findings.words import NORMS, SIDES, Facts
 from lipdescent.labels import noise_name
 
 
 def report(study: str, groups: Sequence[Facts]) -> list[Block]:
-    """The whole document: headlines first, then answers and tables of every group."""
-    blocks: list[Block] = [Heading(1, f"Findings of study {study}")]
+    """The whole document: architectures side by side, then answers and tables of every group."""
+    blocks: list[Block] = [Heading(1, f"Findings of study {study}"), *side_by_side(groups)]
     for facts in groups:
         blocks += [Heading(2, f"{facts['dataset']}, {facts['architecture']}"), Text(about(facts))]
         blocks.append(Points(headlines(facts)))

@@ -9,6 +9,7 @@ import numpy as np
 
 from lipdescent import labels, selection, statistics
 from lipdescent.findings import label_noise
+from lipdescent.findings.side_by_side import widest
 from lipdescent.selection import Group
 from lipdescent.statistics import Array, Estimate
 
@@ -56,6 +57,7 @@ def findings(group: Group, options: Mapping[str, Any]) -> dict[str, Any]:
         "interpolation_accuracy": level,
         "confidence": confidence,
         "interpolation_threshold": plain(threshold),
+        "widest": widest(group),
         "test_loss": _peaks(test_loss, group.width, counts, confidence),
         "bounds": bounds,
         "constant": {norm: constant_over_width(group, norm) for norm in bounds},

@@ -1,0 +1,77 @@
+"""Architectures of one dataset next to each other, at the widest networks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lipdescent import selection, statistics
+from lipdescent.findings import words
+from lipdescent.findings.page import Block, Heading, Table, Text
+from lipdescent.findings.words import Facts
+from lipdescent.labels import noise_name
+from lipdescent.selection import Group, Series
+from lipdescent.statistics import Array
+
+COLUMNS = {
+    "train accuracy": Series("train_accuracy", "metric", "", "train"),
+    "test accuracy": Series("test_accuracy", "metric", "", "test"),
+    "test loss": Series("test_loss", "metric", "", "test"),
+    "certified radius": Series("mean_certified_radius", "metric", "l2", "test"),
+}
+BRACKET = ("l2 constant, at least", "at most")
+
+
+def widest(group: Group) -> dict[str, list[float | None]]:
+    """Means over seeds at the largest width and the last epoch, per label noise."""
+    found = {name: group.series[key] for name, key in COLUMNS.items() if key in group.series}
+    found |= dict(zip(BRACKET, selection.bracket(group, "l2"), strict=True))
+    return {name: _last(values) for name, values in found.items()}
+
+
+def _last(values: Array) -> list[float | None]:
+    means = statistics.mean(values[-1, :, -1])
+    return [float(value) if np.isfinite(value) else None for value in means]
+
+
+def side_by_side(groups: Sequence[Facts]) -> list[Block]:
+    """A table for every dataset that more than one architecture was trained on."""
+    blocks: list[Block] = []
+    for dataset in dict.fromkeys(facts["dataset"] for facts in groups):
+        rows = [facts for facts in groups if facts["dataset"] == dataset]
+        if len(rows) < 2:
+            continue
+        columns = [name for name in (*COLUMNS, *BRACKET) if any(name in f["widest"] for f in rows)]
+        blocks += [
+            Heading(2, f"{dataset}: architectures side by side"),
+            Text(
+                f"Means over seeds at width {max(rows[0]['width'])}, epoch {rows[0]['epoch']}. "
+                "Losses are those trained with: where an architecture has its own, compare how "
+                "they move, not their values. The certified radius counts wrong points as 0."
+            ),
+            Table(
+                ["architecture", "label noise", "fits from width", *columns],
+                [_row(facts, place, columns) for facts in rows for place in _noises(facts)],
+            ),
+        ]
+    return blocks
+
+
+def _noises(facts: Facts) -> range:
+    return range(len(facts["label_noise"]))
+
+
+def _row(facts: Facts, place: int, columns: Sequence[str]) -> list[str]:
+    values = (facts["widest"].get(name) for name in columns)
+    return [
+        facts["architecture"],
+        noise_name(facts["label_noise"][place]),
+        words.interval(facts["interpolation_threshold"][place], "{:g}"),
+        *(_digits(None if value is None else value[place]) for value in values),
+    ]
+
+
+def _digits(value: float | None) -> str:
+    """Three digits that count; a dash where there is no value."""
+    return "-" if value is None else f"{value:.3g}"
