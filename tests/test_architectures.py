@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from lipdescent import names
+from lipdescent.architectures import vit
 
 CIFAR = (3, 32, 32)
 
@@ -114,3 +116,16 @@ def test_torchvision_resnet_keeps_its_initialisation():
 def test_what_does_not_fit_is_named(name, shape, options, message):
     with pytest.raises(ValueError, match=message):
         build(name, 2, shape, **options)
+
+
+def test_attention_is_pytorch_s_and_has_a_rule_for_stacks():
+    attention = vit.SelfAttention(heads=3)
+    x = torch.randn(
+        2, 5, 3 * 3 * 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
+    q, k, v = x.view(2, 5, 3, 3, 4).permute(2, 0, 3, 1, 4)
+    expected = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    torch.testing.assert_close(attention(x), expected, rtol=1e-12, atol=0)
+    # Warnings are errors: a fallback to a loop would be one.
+    together = torch.func.vmap(attention)(torch.stack([x, 2 * x]))
+    torch.testing.assert_close(together[0], expected, rtol=1e-12, atol=0)

@@ -3,41 +3,22 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
-import io
 import pickle
 import struct
-import tarfile
 
 import numpy as np
 import pytest
+from image_files import md5, records, write_archive, write_cifar, write_mnist
 
 from lipdescent.datasets import _cifar, cifar10, cifar100, digits, fashion_mnist, mnist
 
 COUNTS = (12, 5)
 
 
-def md5(contents: bytes) -> str:
-    return hashlib.md5(contents, usedforsecurity=False).hexdigest()
-
-
-def idx(array: np.ndarray) -> bytes:
-    header = struct.pack(f">4B{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
-    return gzip.compress(header + array.tobytes(), mtime=0)
-
-
 @pytest.fixture
 def grey(tmp_path, monkeypatch):
     """A folder of four idx files; the modules are told their md5s."""
-    rng = np.random.default_rng(0)
-    arrays = []
-    for n in COUNTS:
-        arrays += [rng.integers(0, 256, (n, 28, 28), np.uint8), rng.integers(0, 10, n, np.uint8)]
-    for name, array in zip(mnist.FILES, arrays, strict=True):
-        (tmp_path / name).write_bytes(idx(array))
-    md5s = {name: [md5((tmp_path / name).read_bytes())] for name in mnist.FILES}
-    monkeypatch.setattr(mnist, "FILES", md5s)
-    monkeypatch.setattr(fashion_mnist, "FILES", md5s)
+    arrays = write_mnist(tmp_path, monkeypatch, counts=COUNTS, modules=(mnist, fashion_mnist))
     return tmp_path, arrays
 
 
@@ -165,37 +146,9 @@ def test_a_failed_download_says_so(tmp_path, monkeypatch, module, what):
         module.load(data_dir=tmp_path)
 
 
-def records(n: int, label_bytes: int, rng) -> np.ndarray:
-    labels = rng.integers(0, 20, (n, label_bytes), np.uint8) % 10
-    return np.concatenate([labels, rng.integers(0, 256, (n, _cifar.PIXELS), np.uint8)], axis=1)
-
-
-def write_archive(folder, archive, members) -> _cifar.Archive:
-    """A binary archive of these members; the description with its md5."""
-    import dataclasses
-
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
-        for name, table in members.items():
-            info = tarfile.TarInfo(f"folder/{name}")
-            info.size = table.nbytes
-            tar.addfile(info, io.BytesIO(table.tobytes()))
-    (folder / archive.name).write_bytes(buffer.getvalue())
-    return dataclasses.replace(archive, md5=md5(buffer.getvalue()))
-
-
 @pytest.fixture
 def colour(tmp_path, monkeypatch):
-    rng = np.random.default_rng(1)
-    tables = {}
-    for module in (cifar10, cifar100):
-        archive = module.ARCHIVE
-        members = {
-            name: records(3, archive.label_bytes, rng)
-            for name in (*archive.train_members, *archive.test_members)
-        }
-        monkeypatch.setattr(module, "ARCHIVE", write_archive(tmp_path, archive, members))
-        tables[module] = members
+    tables = write_cifar(tmp_path, monkeypatch)
     return tmp_path, tables
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
 from lipdescent.architectures._blocks import Residual, image_side
 
@@ -52,7 +51,9 @@ class SelfAttention(nn.Module):
         n, tokens, _ = x.shape
         parts = x.reshape(n, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         q, k, v = parts.unbind()  # each (n, heads, tokens, d)
-        return scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, tokens, -1)
+        # Written out: PyTorch's fused kernels have no rule for stacks of models or of gradients.
+        weights = torch.softmax(q @ k.mT / q.shape[-1] ** 0.5, dim=-1)
+        return (weights @ v).transpose(1, 2).reshape(n, tokens, -1)
 
 
 class ClassToken(nn.Module):
