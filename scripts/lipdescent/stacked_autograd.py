@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from lipdescent.constrained import retractions
 from lipdescent.stacked_convolution import channels_innermost
 from lipdescent.stacked_forward import stacked_forward
 
@@ -20,7 +21,9 @@ class StackedAutograd:
     """Same interface as :class:`lipdescent.stacked_mlp.StackedMLP`, for any module.
 
     ``autocast`` is a dtype in which products are computed (bfloat16), or None. ``channels_last``
-    lays images out channels innermost (on CUDA; a CPU has an order of its own).
+    lays images out channels innermost (on CUDA; a CPU has an order of its own). Linear layers with
+    Björck's constraint are trained on the orthonormal matrices: a step begins by putting their raw
+    weights back there (``lipdescent.constrained.retraction``).
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class StackedAutograd:
         trained = {name for name, _ in module.named_parameters()}
         self._state = {name: tensor.clone() for name, tensor in state.items()}
         self._trained = [name for name in state if name in trained]
+        self._retractions = retractions(module)
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -54,6 +58,8 @@ class StackedAutograd:
         self, buffers: list[Tensor], inputs: Tensor, targets: Tensor, *, decay: float
     ) -> None:
         """See :meth:`lipdescent.stacked_mlp.StackedMLP.accumulate`."""
+        for name, constraint in self._retractions.items():
+            constraint.retract_(self._state[name])
         leaves = {
             name: tensor.detach().requires_grad_(name in self._trained)
             for name, tensor in self._state.items()
@@ -61,12 +67,16 @@ class StackedAutograd:
         with torch.enable_grad():
             inputs = self._laid_out(inputs)
             with self._precision(inputs.device):
-                outputs, changed = stacked_forward(self._module, leaves, inputs, train=True)
+                outputs, changed = stacked_forward(
+                    self._module, leaves, inputs, train=True, retracted=self._retractions
+                )
             losses = self._loss(outputs.to(targets.dtype), targets)
             gradients = torch.autograd.grad(
                 losses.mean(1).sum(), [leaves[name] for name in self._trained]
             )
-        for buffer, gradient in zip(buffers, gradients, strict=True):
+        for name, buffer, gradient in zip(self._trained, buffers, gradients, strict=True):
+            if name in self._retractions:
+                gradient = self._retractions[name].tangent_(self._state[name], gradient)
             buffer.mul_(decay).add_(gradient)
         for name, tensor in changed.items():
             self._state[name].copy_(tensor.detach())
@@ -74,8 +84,13 @@ class StackedAutograd:
     def losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """See :meth:`lipdescent.stacked_mlp.StackedMLP.losses`."""
         inputs = self._laid_out(inputs)
+        state = dict(self._state)
+        for name, constraint in self._retractions.items():
+            state[name] = constraint.retract_(state[name].clone())
         with torch.no_grad(), self._precision(inputs.device):
-            outputs, _ = stacked_forward(self._module, self._state, inputs, train=False)
+            outputs, _ = stacked_forward(
+                self._module, state, inputs, train=False, retracted=self._retractions
+            )
         return self._loss(outputs.to(targets.dtype), targets)
 
     def _laid_out(self, inputs: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ to a stacked parameter is every model's own gradient.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from lipdescent.architectures._blocks import Residual
 from lipdescent.constrained import Constraint
 from lipdescent.stacked_convolution import channel_axis, convolve, max_pool, one_channel_axis
 from lipdescent.stacked_normalisation import normalise, normalise_batch
+from lipdescent.stacked_sorting import SortPairs
 
 ELEMENTWISE = (
     nn.ELU,
@@ -35,7 +36,12 @@ DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout
 
 
 def stacked_forward(
-    module: nn.Module, state: dict[str, Tensor], inputs: Tensor, *, train: bool
+    module: nn.Module,
+    state: dict[str, Tensor],
+    inputs: Tensor,
+    *,
+    train: bool,
+    retracted: Collection[str] = (),
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Outputs of every model on its own batch.
 
@@ -45,6 +51,7 @@ def stacked_forward(
     state : parameter or buffer name -> (models, *shape).
     inputs : (models, batch, *input_shape); ``expand`` shared inputs.
     train : normalise with the statistics of each model's batch, else with the running ones.
+    retracted : names of raw weights that their constraint would only multiply by its constant.
 
     Returns
     -------
@@ -56,15 +63,15 @@ def stacked_forward(
     TypeError
         For a layer that draws random numbers in training (dropout).
     """
-    run = _Run(state, train)
+    run = _Run(state, train, retracted)
     return run(module, "", inputs), run.buffers
 
 
 class _Run:
     """One pass: the stacked tensors, the mode, and the new buffers as they arise."""
 
-    def __init__(self, state: dict[str, Tensor], train: bool) -> None:
-        self.state, self.train = state, train
+    def __init__(self, state: dict[str, Tensor], train: bool, retracted: Collection[str]) -> None:
+        self.state, self.train, self.retracted = state, train, retracted
         self.buffers: dict[str, Tensor] = {}
 
     def tensor(self, path: str, name: str) -> Tensor | None:
@@ -88,9 +95,13 @@ class _Run:
             isinstance(step, Constraint) for step in steps
         ):
             return _unknown(self, module, path, x)
-        weight = self.tensor(path, "parametrizations.weight.original")
-        for step in steps:
-            weight = step(weight)
+        name = _join(path, "parametrizations.weight.original")
+        weight = self.state[name]
+        if name in self.retracted:
+            weight = steps[0].constant * weight
+        else:
+            for step in steps:
+                weight = step(weight)
         self.state = self.state | {_join(path, "weight"): weight}
         known = _linear if isinstance(module, nn.Linear) else _convolution
         return known(self, module, path, x)
@@ -143,11 +154,21 @@ def _relu(run: _Run, module: nn.ReLU, path: str, x: Tensor) -> Tensor:
 
 def _linear(run: _Run, module: nn.Linear, path: str, x: Tensor) -> Tensor:
     weight, bias = run.tensor(path, "weight"), run.tensor(path, "bias")
-    flat = x.reshape(x.shape[0], -1, x.shape[-1])
-    out = torch.bmm(weight, flat.mT).mT  # the fast way round for few outputs
-    if bias is not None:
-        out = out + bias.unsqueeze(1)
+    flat = x.reshape(x.shape[0], -1, x.shape[-1]).mT
+    # (out, in) @ (in, batch): the fast way round for few outputs.
+    if bias is None:
+        out = torch.bmm(weight, flat).mT
+    else:
+        out = torch.baddbmm(bias.unsqueeze(2), weight, flat).mT
     return out.reshape(*x.shape[:-1], -1)
+
+
+def _group_sort(run: _Run, module: nn.Module, path: str, x: Tensor) -> Tensor:
+    if module.size != 2 or x.shape[2] % 2:
+        return _per_sample(module, x)
+    if x.dim() == 3:  # as _linear leaves it, features lie a batch apart
+        return SortPairs.apply(x.mT).mT
+    return SortPairs.apply(x.transpose(1, 2)).transpose(1, 2)
 
 
 def _convolution(run: _Run, module: nn.Conv2d, path: str, x: Tensor) -> Tensor:
@@ -302,6 +323,7 @@ LAYERS: dict[type | str, Callable[[_Run, nn.Module, str, Tensor], Tensor]] = {
     nn.LayerNorm: _layer_norm,
     **dict.fromkeys(BATCH_NORMS, _batch_norm),
     **dict.fromkeys(DROPOUT, _dropout),
+    "lipdescent.constrained.layers.GroupSort": _group_sort,
     f"{RESNET}.BasicBlock": _torchvision_block("conv1", "bn1", "relu", "conv2", "bn2"),
     f"{RESNET}.Bottleneck": _torchvision_block(
         "conv1", "bn1", "relu", "conv2", "bn2", "relu", "conv3", "bn3"

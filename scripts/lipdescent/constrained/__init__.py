@@ -13,7 +13,11 @@ from torch.nn.utils import parametrize
 
 
 class Constraint(nn.Module):
-    """Promises an operator norm of at most ``constant`` in ``norm``."""
+    """Promises an operator norm of at most ``constant`` in ``norm``.
+
+    One that has ``retract_`` and ``tangent_`` can be trained on its matrices, see
+    :mod:`lipdescent.constrained.retraction`.
+    """
 
     def __init__(self, norm: str, constant: float) -> None:
         super().__init__()
@@ -27,3 +31,15 @@ def is_constrained(module: nn.Module) -> bool:
     return any(
         hasattr(type(m), "PLAIN") or parametrize.is_parametrized(m) for m in module.modules()
     )
+
+
+def retractions(module: nn.Module) -> dict[str, Constraint]:
+    """Raw weights of linear layers that can be put back onto the matrices of their constraint."""
+    found = {}
+    for path, layer in module.named_modules():
+        if isinstance(layer, nn.Linear) and parametrize.is_parametrized(layer):
+            steps = layer.parametrizations
+            if set(steps) == {"weight"} and len(steps["weight"]) == 1:
+                name = f"{path}{'.' if path else ''}parametrizations.weight.original"
+                found[name] = steps["weight"][0]
+    return {name: step for name, step in found.items() if hasattr(step, "retract_")}

@@ -16,6 +16,7 @@ from torch.nn.utils import parametrize
 from lipdescent.constrained import Constraint
 from lipdescent.constrained._polynomial import COEFFICIENTS, iterate
 from lipdescent.constrained.norms import convolution_bound, simple_bound, spectral_bound
+from lipdescent.constrained.retraction import retract_, tangent_
 
 MAX_ORDER = 4
 
@@ -108,6 +109,8 @@ class Scaled(Constraint):
 
 class Bjorck(Constraint):
     """Orthonormal rows or columns of a matrix, times ``constant``; see :func:`bjorck`."""
+
+    retract_, tangent_ = staticmethod(retract_), staticmethod(tangent_)
 
     def __init__(self, *, order: int = 1, iterations: int = 12, constant: float = 1.0) -> None:
         super().__init__("l2", constant)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lipdescent import optimizers
+from lipdescent.constrained import retractions
 from lipdescent.constrained.plain import materialise
 from lipdescent.seeding import generator
 from lipdescent.stacked_forward import stacked_forward
@@ -25,7 +26,7 @@ def minimise(
     learning_rate: float,
     cosine: bool = True,
 ) -> ModelStack:
-    """Adam on every model's own loss.
+    """Adam on every model's own loss; Björck layers by :mod:`lipdescent.constrained.retraction`.
 
     Parameters
     ----------
@@ -34,21 +35,27 @@ def minimise(
     cosine : anneal the learning rate to 0 along half a cosine.
     """
     trained = [name for name, _ in stack.module.named_parameters()]
+    retracted = retractions(stack.module)
     state = {name: tensor.clone() for name, tensor in stack.state.items()}
     parameters = [state[name] for name in trained]
     adam = optimizers.Adam()
     adam.prepare(parameters)
     for step in range(steps):
+        for name, constraint in retracted.items():
+            constraint.retract_(state[name])
         leaves = state | {n: state[n].detach().requires_grad_() for n in trained}
 
         def forward(inputs: Tensor, leaves=leaves) -> Tensor:
-            return stacked_forward(stack.module, leaves, inputs, train=False)[0]
+            options = {"train": False, "retracted": retracted}
+            return stacked_forward(stack.module, leaves, inputs, **options)[0]
 
         with torch.enable_grad():
             total = loss(forward, step).sum()
             gradients = torch.autograd.grad(total, [leaves[name] for name in trained])
-        for buffer, gradient in zip(adam.buffers, gradients, strict=True):
+        for name, buffer, gradient in zip(trained, adam.buffers, gradients, strict=True):
             buffer.copy_(gradient)
+            if name in retracted:
+                retracted[name].tangent_(state[name], buffer)
         factor = (1 + math.cos(math.pi * step / steps)) / 2 if cosine else 1.0
         rate = torch.as_tensor(learning_rate, device=stack.device).expand(stack.num_models) * factor
         adam.step(parameters, rate.to(parameters[0].dtype), step)
