@@ -5,9 +5,18 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lipdescent.figure_style import GREY, MARKERS, OKABE_ITO, TWO_COLUMNS, legend, new_figure
+from lipdescent.figure_style import (
+    GREY,
+    MARKERS,
+    OKABE_ITO,
+    TWO_COLUMNS,
+    legend,
+    log_values,
+    new_figure,
+    width_axis,
+)
 
-__all__ = ["GREY", "key_of", "look", "panels"]
+__all__ = ["GREY", "key_of", "legend", "log_values", "look", "panels", "width_axis"]
 
 
 def panels(count: int, *, height: float = 2.4, **options) -> tuple[Figure, list[Axes]]:

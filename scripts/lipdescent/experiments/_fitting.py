@@ -73,7 +73,7 @@ def classify(
     steps: int,
     batch_size: int,
     learning_rate: float = 5e-3,
-    disturb: Callable[[Callable, Tensor, Tensor], Tensor] | None = None,
+    disturb: Callable[[Callable, Tensor, Tensor, int], Tensor] | None = None,
 ) -> ModelStack:
     """Train every model on random batches with its own loss.
 
@@ -81,7 +81,7 @@ def classify(
     ----------
     each_loss : per model (logits, one-hot) -> loss of every sample.
     seeds : of each model's batches.
-    disturb : (forward, inputs, labels) -> inputs (num_models, batch, ...), e.g. an attack.
+    disturb : (forward, inputs, labels, step) -> inputs (num_models, batch, ...), e.g. an attack.
     """
     targets = torch.nn.functional.one_hot(labels, num_classes).to(inputs.dtype)
     random = [generator("batches", seed) for seed in seeds]
@@ -91,7 +91,7 @@ def classify(
         index = torch.stack(draws)
         x = inputs[index]
         if disturb is not None:
-            x = disturb(forward, x, labels[index])
+            x = disturb(forward, x, labels[index], step)
         logits = forward(x)
         values = [f(logits[i], targets[index[i]]) for i, f in enumerate(each_loss)]
         return torch.stack(values).mean(1)

@@ -33,10 +33,19 @@ BOUNDS = {
     "upper_lipsdp": "upper",
     "upper_layer_product": "upper",
 }
+SHOWN = {
+    "lower_jacobian": "sampling",
+    "exact_enumeration": "enumeration",
+    "upper_geolip": "GeoLIP",
+    "upper_lipsdp": "LipSDP",
+    "upper_layer_product": "layer product",
+}
 ATTACK_RADIUS = 0.1  # l_inf, pixels in [0, 1]
 
 
-def pgd_batches(forward, inputs: Tensor, labels: Tensor, *, steps: int = 4) -> Tensor:
+def pgd_batches(
+    forward, inputs: Tensor, labels: Tensor, *, radius: float = ATTACK_RADIUS, steps: int = 4
+) -> Tensor:
     """Inputs (num_models, batch, d) moved within the l_inf ball to raise the cross-entropy."""
     delta = torch.zeros_like(inputs)
     for _ in range(steps):
@@ -44,15 +53,22 @@ def pgd_batches(forward, inputs: Tensor, labels: Tensor, *, steps: int = 4) -> T
         logits = forward(inputs + delta)
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
         (gradient,) = torch.autograd.grad(loss, delta)
-        delta = (delta + 2 * ATTACK_RADIUS / steps * gradient.sign()).detach()
-        delta = delta.clamp(-ATTACK_RADIUS, ATTACK_RADIUS)
+        delta = (delta + 2 * radius / steps * gradient.sign()).detach()
+        delta = delta.clamp(-radius, radius)
     return (inputs + delta).detach()
 
 
 def fit(
     inputs: Tensor, labels: Tensor, *, width: int, depth: int, robust: bool, steps: int, seed: int
 ) -> ModelStack:
-    """One ReLU network with biases, Adam 2e-3, cosine, batches of 128."""
+    """One ReLU network with biases, Adam 2e-3, cosine, batches of 128.
+
+    The attack's radius grows over the first half: narrow networks die under the whole at once.
+    """
+
+    def attack(forward, x: Tensor, y: Tensor, step: int) -> Tensor:
+        radius = ATTACK_RADIUS * min(1.0, 2 * (step + 1) / steps)
+        return pgd_batches(forward, x, y, radius=radius)
 
     def build():
         return mlp.build(width, input_shape=(784,), num_classes=10, depth=depth, bias=True)
@@ -67,7 +83,7 @@ def fit(
         steps=steps,
         batch_size=128,
         learning_rate=2e-3,
-        disturb=pgd_batches if robust else None,
+        disturb=attack if robust else None,
     )
 
 

@@ -16,19 +16,28 @@ from typing import Any
 
 import pandas as pd
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from lipdescent import certificates, names
 from lipdescent.architectures import lipschitz_mlp
 from lipdescent.bounds.upper_layer_product import layer_product
-from lipdescent.experiments._drawing import key_of, look, panels
+from lipdescent.experiments._drawing import GREY, legend, look, panels, width_axis
 from lipdescent.experiments._fitting import certified, classify, minimise
 from lipdescent.seeding import generator
 from lipdescent.stacking import ModelStack
 from lipdescent.training import initial_stack
 
 TAUS = (1, 2, 4, 8, 64, 256)
+RADIUS_LIMIT = 1.70  # half the Wasserstein-1 distance, (.9 (2 + 2) - .1 (1 + 1)) / 2
+# Loss -> what the legend and its options are called.
+LOSS_NAMES = {
+    "cross_entropy_temperature": ("cross-entropy (tau)", "tau"),
+    "hinge": ("hinge (margin)", "m"),
+    "hkr": ("hKR (alpha)", "alpha"),
+}
 FASHION_LOSSES = (
     *[("cross_entropy_temperature", "tau", tau) for tau in (1, 4, 16, 64, 256)],
     *[("hinge", "margin", margin) for margin in (0.02, 0.1, 0.5, 2)],
@@ -186,42 +195,67 @@ def run(
     seeds: Sequence[int] = (0, 1, 2),
     taus: Sequence[float] = TAUS,
     steps: int = 300,
-    num_train: int = 5000,
-    fashion: bool = True,
+    num_train: int = 10000,
+    fashion_steps: int = 1000,
 ) -> pd.DataFrame:
-    """Rows of the mixture, the moons and Fashion-MNIST (left out if ``fashion`` is false)."""
+    """Rows of the mixture, the moons and Fashion-MNIST (left out for 0 ``fashion_steps``)."""
     rows = run_mixture(taus=taus, seeds=seeds, steps=steps)
     rows += run_moons(seeds=seeds, steps=steps)
-    if fashion:
-        rows += run_fashion(seeds=seeds[:1], steps=steps, num_train=num_train)
+    if fashion_steps:
+        rows += run_fashion(seeds=seeds, steps=fashion_steps, num_train=num_train)
     return pd.DataFrame(rows)
 
 
 def draw(frame: pd.DataFrame) -> Figure:
     """Mixture over tau; accuracy against radius; accuracy against certified accuracy."""
-    figure, (left, middle, right) = panels(3)
-    mixed = frame[frame["task"] == "mixture"].groupby("option")
-    for i, column in enumerate(("accuracy", "mean_radius")):
-        label = column.replace("_", " ")
-        left.plot(list(mixed.groups), mixed[column].median(), label=label, **look(i))
-    left.set_xscale("log")
-    left.set_xlabel("temperature tau")
-    left.set_title("mixture on the line")
+    figure, (left, middle, right) = panels(3, height=2.7)
+    _draw_mixture(left, frame[frame["task"] == "mixture"])
     moons = frame[frame["task"] == "moons"]
-    middle.plot(moons["mean_radius"], moons["accuracy"], linestyle="", **look(0))
-    middle.set_xlabel("mean certified radius")
-    middle.set_ylabel("test accuracy")
+    _draw_front(middle, moons, "mean_radius", first=2)
     middle.set_title("two moons")
-    for i, (loss, part) in enumerate(
-        frame[frame["task"] == "fashion_mnist"].groupby("loss", sort=False)
-    ):
-        name = loss.replace("_", " ")
-        right.plot(part["certified_accuracy"], part["accuracy"], label=name, **look(i + 2))
-    right.set_xlabel("certified accuracy, radius 0.1")
-    right.set_ylabel("test accuracy")
-    right.set_title("Fashion-MNIST")
-    handles = [axis.get_legend_handles_labels() for axis in (left, right)]
-    for handle, label in zip(*handles[1], strict=True):
-        left.plot([], [], color=handle.get_color(), marker=handle.get_marker(), label=label)
-    key_of(figure, left)
+    middle.set_xlabel("mean certified radius (l2)")
+    images = frame[frame["task"] == "fashion_mnist"]
+    if len(images):
+        _draw_front(right, images, "certified_accuracy", first=2)
+        right.set_title("Fashion-MNIST")
+        right.set_xlabel(f"certified accuracy, radius {images['radius'].iloc[0]:g} (l2)")
+    ours, theirs = (axis.get_legend_handles_labels() for axis in (left, right))
+    legend(figure, ours[0] + theirs[0], ours[1] + theirs[1], columns=5)
     return figure
+
+
+def _draw_mixture(axis: Axes, rows: pd.DataFrame) -> None:
+    median = rows.groupby("option")[["accuracy", "mean_radius"]].median()
+    for i, (column, name) in enumerate(
+        (("accuracy", "test accuracy"), ("mean_radius", "mean signed radius"))
+    ):
+        axis.plot(median.index, median[column], label=name, **look(i))
+    axis.axhline(RADIUS_LIMIT, color=GREY, linestyle=":")
+    axis.set_ylim(0, 1.85)
+    width_axis(axis, sorted(median.index))
+    axis.set_xlabel("temperature tau")
+    axis.set_ylabel("accuracy, radius")
+    axis.set_title("mixture on the line")
+
+
+def _draw_front(axis: Axes, rows: pd.DataFrame, column: str, *, first: int) -> None:
+    """Accuracy over ``column``, medians over seeds, one line per loss; options beside its ends."""
+    for i, (loss, part) in enumerate(rows.groupby("loss", sort=False)):
+        short, option = LOSS_NAMES[loss]
+        median = part.groupby("option")[[column, "accuracy"]].median()
+        x, y = median[column], median["accuracy"]
+        axis.plot(x, y, label=short, **look(first + i))
+        for place, side in ((0, -1), (-1, 1)):
+            axis.annotate(
+                f"{option} = {median.index[place]:g}",
+                (x.iloc[place], y.iloc[place]),
+                (0, 4 * side),
+                textcoords="offset points",
+                va="bottom" if side > 0 else "top",
+                ha="center",
+                fontsize=6,
+                color=look(first + i)["color"],
+            )
+    axis.margins(0.14, 0.12)
+    axis.xaxis.set_major_locator(MaxNLocator(5))
+    axis.set_ylabel("test accuracy")

@@ -8,8 +8,10 @@ Lipschitz constant grows as log t while the loss falls (Béthune et al. 2022, ar
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
@@ -17,27 +19,33 @@ from torch import Tensor
 
 from lipdescent import losses
 from lipdescent.architectures import lipschitz_mlp
-from lipdescent.experiments._drawing import look, panels
+from lipdescent.experiments._drawing import key_of, log_values, look, panels, width_axis
 from lipdescent.experiments._fitting import certified, minimise
 from lipdescent.training import initial_stack
 
 POINTS = ((1.0,), (-1.0,))
 
 
-def fit(*, tau: float, seed: int = 0, steps: int = 400, width: int = 8) -> float:
-    """Binary cross-entropy of a 1-Lipschitz network on x = y = +-1; at best softplus(-tau)."""
+def fit(
+    *, taus: Sequence[float], seeds: Sequence[int], steps: int = 600, width: int = 8
+) -> list[tuple[float, int, float]]:
+    """(tau, seed, binary cross-entropy) of 1-Lipschitz networks on x = y = +-1, as one stack."""
+    replicas = list(itertools.product(taus, seeds))
+    x, tau = torch.tensor(POINTS), torch.tensor([[float(tau)] for tau, _ in replicas])
 
     def build():
         return lipschitz_mlp.build(width, input_shape=(1,), num_classes=1)
 
-    x = torch.tensor(POINTS)
+    def cross_entropy(outputs: Tensor, inputs: Tensor) -> Tensor:
+        return torch.nn.functional.softplus(-tau.to(outputs) * (outputs * inputs)[..., 0]).mean(1)
 
     def loss(forward, step: int) -> Tensor:
-        return losses.binary_cross_entropy(forward(x[None]), x[None], tau=tau).mean(1)
+        return cross_entropy(forward(x.expand(len(replicas), -1, -1)), x)
 
-    stack = initial_stack(build, [seed], (1,))
+    stack = initial_stack(build, [seed for _, seed in replicas], (1,))
     stack = certified(minimise(stack, loss, steps=steps, learning_rate=1e-2))
-    return losses.binary_cross_entropy(stack(x.double()), x.double()[None], tau=tau).mean().item()
+    found = cross_entropy(stack(x.double()), x.double()).tolist()
+    return [(*replica, value) for replica, value in zip(replicas, found, strict=True)]
 
 
 def gradient_flow(times: Sequence[float], *, step: float = 0.25) -> list[float]:
@@ -65,6 +73,11 @@ def gradient_flow(times: Sequence[float], *, step: float = 0.25) -> list[float]:
     return found
 
 
+def best_loss(tau: float) -> float:
+    """softplus(-tau): no 1-Lipschitz f has y f above 1 on both points."""
+    return torch.nn.functional.softplus(torch.tensor(-tau, dtype=torch.float64)).item()
+
+
 def exact_slope(time: float) -> float:
     """The root W of e^W + W = time + 1, by Newton's method."""
     weight = torch.tensor(float(time) + 1, dtype=torch.float64).log()
@@ -80,10 +93,10 @@ def run(
     times: Sequence[float] = (1, 3, 10, 30, 100, 300, 1000),
 ) -> pd.DataFrame:
     """Rows of the trained networks (task loss, over tau) and of the flow (task slope, over t)."""
-    rows = []
-    for tau in taus:
-        best = torch.nn.functional.softplus(torch.tensor(-tau, dtype=torch.float64)).item()
-        rows += [("loss", float(tau), seed, fit(tau=tau, seed=seed), best) for seed in seeds]
+    rows = [
+        ("loss", float(tau), seed, value, best_loss(tau))
+        for tau, seed, value in fit(taus=taus, seeds=seeds)
+    ]
     for time, weight in zip(times, gradient_flow(times), strict=True):
         rows.append(("slope", float(time), 0, weight, exact_slope(time)))
     return pd.DataFrame(rows, columns=["task", "at", "seed", "value", "exact"])
@@ -91,13 +104,22 @@ def run(
 
 def draw(frame: pd.DataFrame) -> Figure:
     """Found values as points, exact ones as lines."""
-    figure, axes = panels(2)
-    names = {"loss": ("temperature tau", "loss (nats)"), "slope": ("time t", "slope W")}
-    for axis, (task, (x, y)) in zip(axes, names.items(), strict=True):
+    figure, axes = panels(2, height=2.2)
+    panel = {
+        "loss": ("temperature tau", "cross-entropy (nats)", best_loss),
+        "slope": ("time t of gradient flow", "Lipschitz constant W", exact_slope),
+    }
+    for axis, (task, (x, y, exact)) in zip(axes, panel.items(), strict=True):
         part = frame[frame["task"] == task].sort_values("at")
-        axis.plot(part["at"], part["value"], linestyle="", **look(0))
-        axis.plot(part["at"], part["exact"], color="black")
-        axis.set_xscale("log")
+        ends = (part["at"].min(), part["at"].max())
+        between = np.geomspace(*ends, 100)
+        axis.plot(between, [exact(at) for at in between], color="black", label="exact")
+        axis.plot(part["at"], part["value"], linestyle="", label="found", **look(1))
+        width_axis(axis, sorted(part["at"].unique()))
         axis.set_xlabel(x)
         axis.set_ylabel(y)
+    log_values(axes[0])
+    axes[0].set_title("1-Lipschitz: a best loss")
+    axes[1].set_title("unconstrained: none, W grows as log t")
+    key_of(figure, axes[0])
     return figure
