@@ -99,11 +99,12 @@ def test_the_engine_has_the_gradient_of_the_constrained_network():
 
 def test_only_bjorck_layers_are_retracted():
     def names(**options):
-        return retractions(
-            lipschitz_mlp.build(4, input_shape=(4,), num_classes=2, **options)
-        )
+        return retractions(lipschitz_mlp.build(4, input_shape=(4,), num_classes=2, **options))
 
-    assert list(names()) == ["0.parametrizations.weight.original", "2.parametrizations.weight.original"]
+    assert list(names()) == [
+        "0.parametrizations.weight.original",
+        "2.parametrizations.weight.original",
+    ]
     for constraint in ("cayley", "spectral", "l1_rows"):
         assert names(constraint=constraint) == {}
 
