@@ -1,10 +1,11 @@
 """Every Lipschitz bound of the study over width, at the last epoch.
 
 Solid lines: certified upper bounds; dashed: certified lower bounds, the largest over all the data
-they were taken on; the true constants, averaged over seeds, lie in the grey region between the
-best of each. One row per norm, columns from the least to the most label noise. Lines are means over
-seeds, bands bootstrap intervals of the mean over seeds (95 % unless configured otherwise). Diverged
-models are left out and counted in the heading.
+they were taken on; dotted: estimates, whose rounding is not proved. The true constants, averaged
+over seeds, lie in the grey region between the best of each. One row per norm, columns from the
+least to the most label noise. Lines are means over seeds, bands bootstrap intervals of the mean
+over seeds (95 % unless configured otherwise). Diverged models are left out and counted in the
+heading.
 """
 
 from lipdescent import fork_server

@@ -118,6 +118,12 @@ LINEAR = {
     "reflection pad": (lambda: nn.ReflectionPad2d((1, 2, 2, 1)), (2, 4, 3)),
     "replication pad": (lambda: nn.ReplicationPad1d((3, 1)), (2, 4)),
     "circular pad": (lambda: nn.CircularPad2d((1, 2, 2, 1)), (2, 4, 3)),
+    "circular pad that crops": (lambda: nn.CircularPad2d((3, -1, 1, -1)), (1, 5, 6)),
+    "circular pad that crops, right": (lambda: nn.CircularPad1d((-1, 4)), (2, 4)),
+    "taps that meet on the torus": (
+        lambda: nn.Conv1d(2, 2, 3, padding="same", dilation=2, padding_mode="circular"),
+        (2, 2),
+    ),
     "crop": (lambda: nn.ReflectionPad1d((-1, 2)), (2, 5)),
 }
 

@@ -336,3 +336,12 @@ def test_products_that_underflow_stay_above_the_truth():
     for linear in net:
         linear.weight.data = torch.eye(2, dtype=torch.float64) * 1e-200
     assert 0 < upper(net, (2,)) < 1e-300
+
+
+def test_outputs_that_overflow_or_are_empty_are_named():
+    module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)).double().eval()
+    for parameter in module.parameters():
+        parameter.data.fill_(1e200)
+    refuse(module, (2,), ValueError, "the outputs overflow float64")
+    module = nn.Sequential(nn.Conv1d(1, 1, 1), nn.Upsample(scale_factor=0.6, mode="area")).eval()
+    refuse(module, (1, 1), ValueError, r"1 \(Upsample\) (has no outputs|does not take an input)")

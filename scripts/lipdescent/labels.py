@@ -23,7 +23,7 @@ def noise_name(level: float) -> str:
 
 def rung_name(rung: Rung) -> str:
     """``upper_layer_product`` -> ``layer product (upper)``."""
-    name = rung.quantity.removeprefix(f"{rung.direction}_").replace("_", " ")
+    name = rung.quantity.removeprefix("lower_").removeprefix("upper_").replace("_", " ")
     for plain, proper in SPELLING.items():
         name = name.replace(plain, proper)
     return f"{name} ({rung.direction})"

@@ -15,6 +15,8 @@ from lipdescent import table as tidy
 from lipdescent.statistics import Array
 
 AXES = ("width", "label_noise", "epoch", "seed")
+# An estimate is a lower bound whose rounding is not proved: shown, but in no bracket.
+DIRECTIONS = ("lower", "upper", "estimate")
 
 
 class Series(NamedTuple):
@@ -131,20 +133,20 @@ def metric(group: Group, quantity: str) -> Array:
 
 def norms(group: Group) -> list[str]:
     """Norms in which there is a bound, l2 first."""
-    found = {key.norm for key in group.series if key.direction in ("lower", "upper")}
+    found = {key.norm for key in group.series if key.direction in DIRECTIONS}
     return sorted(found, key=lambda norm: (norm != "l2", norm))
 
 
 def rungs(group: Group, norm: str) -> dict[Rung, Array]:
-    """Every bound in one norm, lowest first; over data splits the largest lower, least upper value.
+    """Every bound in one norm, lowest first; over splits the largest, of upper bounds the least.
 
     "Lowest" is by the median over all checkpoints.
     """
     found: dict[Rung, Array] = {}
     for key, values in group.series.items():
-        if key.norm == norm and key.direction in ("lower", "upper"):
+        if key.norm == norm and key.direction in DIRECTIONS:
             rung = Rung(key.quantity, key.direction)
-            better = np.fmax if key.direction == "lower" else np.fmin
+            better = np.fmin if key.direction == "upper" else np.fmax
             found[rung] = better(found[rung], values) if rung in found else values
     return dict(sorted(found.items(), key=lambda item: (item[0].direction, np.nanmedian(item[1]))))
 

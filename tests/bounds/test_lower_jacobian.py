@@ -275,3 +275,18 @@ def test_mistakes_are_named():
         list(lower_jacobian.measure(stack, inputs={"test": draw(5, 3)}, quantiles=[50]))
     with pytest.raises(NotApplicable, match="l3"):
         list(lower_jacobian.measure(stack, inputs={"test": draw(5, 3)}, norms=["l3"]))
+
+
+def test_biases_that_leave_the_range_of_float64_prove_nothing():
+    """Scaled by 2^-1994 the bias is 0: its unit's sign would be taken from the inputs alone."""
+    module = nn.Sequential(
+        nn.Linear(1, 1, bias=False), nn.ReLU(), nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 1)
+    ).double()
+    with torch.no_grad():
+        for parameter, value in zip(
+            module.parameters(), (1e300, 1e300, -1.0, 1.0, 0.0), strict=True
+        ):
+            parameter.fill_(value)
+    stack = ModelStack.from_modules([module], (1,))
+    points = torch.tensor([[[1e-310]]], dtype=torch.float64)  # f(x) = relu(1e600 relu(x) - 1)
+    assert float(certify(stack, points, norm="l2")) == 0

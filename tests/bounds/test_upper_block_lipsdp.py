@@ -157,7 +157,9 @@ def test_the_bound_holds_at_any_multiplier():
     branch, skip = node.parts
     first, second, skip = (_linear_map(n, stack) for n in (branch.parts[0], branch.parts[2], skip))
     sizes = _block_sdp.torus_sizes(first, second, skip)
-    symbols = _block_sdp.block_symbols(first, second, skip, sizes=sizes)
+    symbols = _block_sdp.block_symbols(
+        first, second, skip, sizes=sizes, exponent=torch.zeros(1, dtype=torch.int64)
+    )
     half = torch.full((1,), 0.5, dtype=torch.float64)
     for seed in range(5):
         log_d = torch.randn(1, 3, generator=torch.Generator().manual_seed(seed)).double()
@@ -233,3 +235,21 @@ def test_where_it_does_not_apply():
     assert [(m.quantity, m.direction, m.norm) for m in found] == [
         ("upper_block_lipsdp", "upper", "l2")
     ]
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_zero_weights(skip):
+    """Adam's direction is 0 / 0 there: the bound is that of the skip connection."""
+    stack = linear_stack([[0.0, 0.0], [0.0, 0.0]], [[1.0, 2.0], [0.0, 1.0]], skip=skip)
+    assert float(block_lipsdp(stack)) == pytest.approx(float(skip), abs=1e-12)
+
+
+@pytest.mark.parametrize("power", [-500, -60, 60, 500])
+def test_scales_of_any_size_give_the_same_bound(power):
+    first, second = [[1.0, -2.0], [0.5, 3.0]], [[1.0, 2.0], [-4.0, 1.0]]
+    expected = float(block_lipsdp(linear_stack(first, second)))
+    stack = linear_stack(first, second).to(dtype=torch.float64)
+    stack.state["0.weight"].mul_(2.0**power)
+    stack.state["2.weight"].mul_(2.0 ** (power // 2))
+    scale = 2.0 ** (power + power // 2)
+    assert float(block_lipsdp(stack)) == pytest.approx(expected * scale, rel=1e-12)

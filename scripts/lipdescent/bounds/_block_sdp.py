@@ -91,10 +91,12 @@ def block_bound(
     low, high = slopes
     if any(m * s != a.outputs for m, s, a in zip(sizes, second.strides, first.axes, strict=True)):
         low, high = low.clamp_max(0.0), high.clamp_min(0.0)
-    middle, radius = (low + high) / 2, _rounding.round_up((high - low) / 2, 4)
+    middle = (low + high) / 2
+    radius = _rounding.round_up(torch.maximum(high - middle, middle - low))
     per_model = math.prod(sizes) * _entries(first, second)
     if per_model > LARGEST:
         return None
+    first, second, skip, exponent = _scaled(first, second, skip)
     count = max(1, LARGEST // 8 // per_model)
     values = []
     for i in range(0, len(first.kernel), count):
@@ -103,9 +105,31 @@ def block_bound(
             LinearMap(f.kernel[part], f.axes) if isinstance(f, LinearMap) else f
             for f in (first, second, skip)
         ]
-        symbols = block_symbols(*maps, sizes=sizes)
+        symbols = block_symbols(*maps, sizes=sizes, exponent=exponent[part])
         values.append(_minimise(symbols, middle[part], radius[part]))
-    return torch.cat(values)
+    return _rounding.unscaled_up(torch.cat(values), exponent)
+
+
+def _scaled(
+    first: LinearMap, second: LinearMap, skip: LinearMap | str | None
+) -> tuple[LinearMap, LinearMap, LinearMap | str | None, Tensor]:
+    """Kernels with largest entries in [1/2, 1), a skip kernel to match, and the exponents taken.
+
+    "identity" stays: it is scaled where its symbol is made.
+    """
+    small, exponents = zip(
+        *[_rounding.scaled_to_one(m.kernel.flatten(1)[:, None]) for m in (first, second)],
+        strict=True,
+    )
+    maps = [
+        LinearMap(k.reshape(m.kernel.shape), m.axes)
+        for k, m in zip(small, (first, second), strict=True)
+    ]
+    total = exponents[0] + exponents[1]
+    if isinstance(skip, LinearMap):
+        power = -total.reshape(-1, *[1] * (skip.kernel.ndim - 1))
+        skip = LinearMap(_rounding.times_power(skip.kernel, power), skip.axes)
+    return *maps, skip, total
 
 
 def torus_sizes(
@@ -127,9 +151,17 @@ def torus_sizes(
 
 
 def block_symbols(
-    first: LinearMap, second: LinearMap, skip: LinearMap | str | None, *, sizes: list[int]
+    first: LinearMap,
+    second: LinearMap,
+    skip: LinearMap | str | None,
+    *,
+    sizes: list[int],
+    exponent: Tensor,
 ) -> Symbols:
-    """Symbols on the output lattice; the hidden positions modulo stride are rows of ``first``."""
+    """Symbols on the output lattice; the hidden positions modulo stride are rows of ``first``.
+
+    The identity becomes 2^-exponent times itself, ``exponent`` (models,).
+    """
     grid = _torus.frequencies(sizes, (0,) * len(sizes))
     strides = [s * t for s, t in zip(first.strides, second.strides, strict=True)]
     rows = []
@@ -149,7 +181,8 @@ def block_symbols(
         h0 = None
         if skip == "identity":
             h0 = h1.new_zeros(*h1.shape[:2], h2.shape[2], h1.shape[3])
-            h0.diagonal(dim1=-2, dim2=-1).fill_(1.0)
+            one = _rounding.times_power(torch.ones_like(errors[0]), -exponent)
+            h0.diagonal(dim1=-2, dim2=-1).copy_(one[:, None, None].expand(*h1.shape[:2], 1))
         errors.append(torch.zeros_like(errors[0]))
     return Symbols(h1, h2, h0, len(rows), tuple(errors))
 
@@ -205,6 +238,13 @@ def _entries(first: LinearMap, second: LinearMap) -> int:
 
 def _minimise(symbols: Symbols, middle: Tensor, radius: Tensor) -> Tensor:
     """Descend over log d (Adam on a soft maximum), then certify the best one: float64 (models,)."""
+    maps = [h for h in (symbols.first, symbols.second, symbols.skip) if h is not None]
+    finite = torch.stack([h.isfinite().flatten(1).all(1) for h in maps]).all(0)
+    if not bool(finite.all()):  # a skip connection of another order of magnitude
+        value = torch.full_like(radius, math.inf)
+        if bool(finite.any()):
+            value[finite] = _minimise(_take(symbols, finite), middle[finite], radius[finite])
+        return value
     log_d = _balanced(symbols)
     best, best_value = log_d, torch.full_like(radius, math.inf)
     moments = [torch.zeros_like(log_d), torch.zeros_like(log_d)]
@@ -311,6 +351,12 @@ def _leading(
     return values, vectors @ rotation
 
 
+def _take(symbols: Symbols, models: Tensor) -> Symbols:
+    maps = (symbols.first, symbols.second, symbols.skip)
+    chosen = [None if h is None else h[models] for h in maps]
+    return Symbols(*chosen, symbols.repeats, tuple(e[models] for e in symbols.errors))
+
+
 def _pick(symbols: Symbols, active: Tensor) -> Symbols:
     def pick(h: Tensor | None) -> Tensor | None:
         return (
@@ -325,7 +371,7 @@ def _gradient(
     symbols: Symbols, values: Tensor, vectors: Tensor, log_d: Tensor, radius: Tensor
 ) -> Tensor:
     """Gradient in log d of a soft maximum of the leading eigenvalues, relative: (models, C)."""
-    top = values.amax((1, 2), keepdim=True)
+    top = values.amax((1, 2), keepdim=True).clamp_min(1e-300)
     weights = ((values / top - 1) / 2e-3).flatten(1).softmax(1).reshape(values.shape)
     inputs = symbols.first.shape[-1]
     d = log_d.exp().repeat(1, symbols.repeats)[:, None, :, None]

@@ -7,10 +7,11 @@ gamma(k) |W_L| D_{L-1} ... D_1 |W_1| (Higham 2002, eq. 3.13). A unit does not ma
 constant (all paths from the inputs have weight zero) or cut off from the outputs. Points with an
 uncertain sign prove nothing and get 0.
 
-Anything else (:func:`certify_module`). Whatever the kinks, |f(a) - f(b)| <= L |a - b| for any two
-points, so every quotient is a lower bound; the Jacobian only chooses the direction a - b. f itself
-is computed in float64, where the rounding error of an arbitrary module is unknown; what is
-deducted is an allowance, see :func:`evaluate`, not a proven bound.
+Anything else. Whatever the kinks, |f(a) - f(b)| <= L |a - b| for any two points, so every quotient
+is a lower bound; the Jacobian only chooses the direction a - b. Rounding in f is bounded by
+``_forward_error.py`` for networks made of the layers that it knows. For others, such as attention
+or a module with code of its own, it can only be estimated: their numbers are no bounds but
+estimates, and are called so (:attr:`Prover.direction`).
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from lipdescent.bounds import NotApplicable
 from lipdescent.bounds._chain import Chain, chain, slopes_at
-from lipdescent.bounds._jacobian import one_model, rows
+from lipdescent.bounds._forward_error import ProvenForward
+from lipdescent.bounds._jacobian import one_model, steepest
 from lipdescent.bounds._rounding import UNIT_ROUNDOFF, gamma, round_down, round_up, times_power
 from lipdescent.stacking import ModelStack
 
@@ -30,35 +33,115 @@ _CHUNK = 2**23
 _STEPS = tuple(10.0**-k for k in range(1, 7))  # step of a quotient, relative to the point's size
 
 
-@torch.no_grad()
-def certify(stack: ModelStack, points: Tensor, *, norm: str) -> Tensor:
-    """Lower bound on the Lipschitz constant that every point proves.
+class Prover:
+    """What a stack's points prove.
 
-    Parameters
+    Attributes
     ----------
-    points : (num_models, k, *input_shape), own candidates for each model.
-    norm : "l2", "linf" or "l1", the same on inputs and outputs.
-
-    Returns
-    -------
-    float64 (num_models, k), 0 where a point proves nothing.
+    links : the chain that the stack is, or None.
+    forward : evaluation with proven errors of another network, or None.
+    direction : "lower" with one of them, else "estimate".
+    reason : why it is an estimate, or "".
     """
-    points = points.to(stack.device, torch.float64)
-    links = chain(stack)
-    if links is None:
-        found = [
-            certify_module(stack[i : i + 1], points[i], norm=norm) for i in range(stack.num_models)
-        ]
-        return torch.stack(found)
-    width = max(math.prod(w.shape[1:]) for w in links.weights)
-    size = max(1, _CHUNK // (points.shape[1] * width))
-    models = torch.arange(stack.num_models, device=stack.device).split(size)
-    flat = points.flatten(2)
-    return torch.cat([certify_chain(links[i], flat[i], norm=norm) for i in models])
+
+    def __init__(self, stack: ModelStack) -> None:
+        self.stack, self.links = stack, chain(stack)
+        self.forward: ProvenForward | None = None
+        self.reason = ""
+        if self.links is None:
+            try:
+                self.forward = ProvenForward(stack)
+            except (NotApplicable, TypeError, ValueError) as error:
+                self.reason = f"rounding is not proved: {error}"
+
+    @property
+    def direction(self) -> str:
+        return "estimate" if self.links is None and self.forward is None else "lower"
+
+    @torch.no_grad()
+    def certify(self, points: Tensor, *, norm: str, models: Tensor | None = None) -> Tensor:
+        """Lower bound (or estimate) of the Lipschitz constant that every point proves.
+
+        Parameters
+        ----------
+        points : (num_models, k, *input_shape), own candidates for each model.
+        norm : "l2", "linf" or "l1", the same on inputs and outputs.
+        models : indices of the models that the rows of ``points`` belong to; all unless given.
+
+        Returns
+        -------
+        float64 (num_models, k), 0 where a point proves nothing.
+        """
+        points = points.to(self.stack.device, torch.float64)
+        if models is None:
+            models = torch.arange(self.stack.num_models, device=points.device)
+        if self.links is None:
+            pairs = zip(models.tolist(), points, strict=True)
+            return torch.stack([self._certify_module(m, own, norm) for m, own in pairs])
+        width = max(math.prod(w.shape[1:]) for w in self.links.weights)
+        rows = torch.arange(len(models), device=points.device)
+        parts = rows.split(max(1, _CHUNK // (points.shape[1] * width)))
+        flat = points.flatten(2)
+        return torch.cat([certify_chain(self.links[models[i]], flat[i], norm=norm) for i in parts])
+
+    def quotients(self, model: int, a: Tensor, b: Tensor, *, norm: str) -> Tensor:
+        """|f(a) - f(b)| / |a - b| less the rounding errors, rounded down; a, b (n, ...)."""
+        order = {"l2": 2, "linf": torch.inf, "l1": 1}[norm]
+        (above, error), (below, other) = self.evaluate(model, a), self.evaluate(model, b)
+        top = torch.linalg.vector_norm(above - below, ord=order, dim=-1)
+        slack = torch.linalg.vector_norm(error + other, ord=order, dim=-1)
+        bottom = torch.linalg.vector_norm((a - b).flatten(1), ord=order, dim=-1)
+        top = round_down(top, above.shape[1] + 3) - round_up(slack, above.shape[1] + 4)
+        quotient = top / round_up(torch.where(bottom > 0, bottom, 1.0), a[0].numel() + 3)
+        sound = (bottom > 2.0**-960) & quotient.isfinite() & (top > 2.0**-900)
+        return torch.where(sound, round_down(quotient, 3), 0.0)
+
+    @torch.no_grad()
+    def evaluate(self, model: int, points: Tensor) -> tuple[Tensor, Tensor]:
+        """f(points) of one model and bounds on its rounding errors, float64 (n, n_out) each.
+
+        Without a proof an allowance: float32 differs from float64 by about 2^29 times as much as
+        float64 from the truth. 8 times that estimate, taken over all outputs, and at least 64
+        roundings of the outputs; infinite where float32 overflows.
+        """
+        if self.links is not None:
+            links = self.links[model : model + 1]
+            *_, (outputs, error) = pre_activations(links, points.flatten(1)[None])
+            exponent = links.exponents.clamp(-2000, 2000)[:, None]
+            error = times_power(error[0], exponent) + 2.0**-1000
+            return times_power(outputs[0], exponent), error
+        if self.forward is not None:
+            outputs, error = self.forward(model, points)
+            return outputs, error[:, None].expand_as(outputs)
+        one = self.stack[model : model + 1]
+        outputs, rounded = one_model(one)(points), points.to(torch.float32)
+        gap = one_model(one, torch.float32)(rounded).to(torch.float64)
+        single = one_model(one.to(dtype=torch.float32))
+        gap = (gap - single(rounded.to(torch.float64))).abs().amax(-1, keepdim=True)
+        floor = 64 * UNIT_ROUNDOFF * outputs.abs().amax(-1, keepdim=True)
+        allowance = torch.maximum(8 * 2.0**-29 * gap, floor)
+        return outputs, torch.where(allowance.isfinite(), allowance, torch.inf).expand_as(outputs)
+
+    def _certify_module(self, model: int, points: Tensor, norm: str) -> Tensor:
+        """Best quotient (k,) along the steepest direction at each point (k, *input_shape)."""
+        function = one_model(self.stack[model : model + 1])
+        direction = steepest(function, points, norm).view_as(points)
+        size = points.flatten(1).abs().amax(1).clamp_min(2.0**-500)
+        size = size.view(-1, *[1] * (points.ndim - 1))
+        best = points.new_zeros(len(points))
+        for step in _STEPS:
+            above, below = points + step * size * direction, points - step * size * direction
+            best = torch.maximum(best, self.quotients(model, above, below, norm=norm))
+        return best
+
+
+def certify(stack: ModelStack, points: Tensor, *, norm: str) -> Tensor:
+    """:meth:`Prover.certify` for all models of a stack."""
+    return Prover(stack).certify(points, norm=norm)
 
 
 def certify_chain(links: Chain, points: Tensor, *, norm: str) -> Tensor:
-    """:func:`certify` for chains; points (num_models, k, n_in)."""
+    """:meth:`Prover.certify` for chains; points (num_models, k, n_in)."""
     slopes, regular = _certain_slopes(links, points)
     last = links.weights[-1][:, None]
     product = last.expand(-1, points.shape[1], -1, -1)
@@ -148,64 +231,3 @@ def _certain_slopes(links: Chain, points: Tensor) -> tuple[list[Tensor], Tensor]
         regular = regular & ~(doubt & (influence > 0)).any(-1)
         influence = influence * steepest
     return slopes, regular
-
-
-def certify_module(stack: ModelStack, points: Tensor, *, norm: str) -> Tensor:
-    """:func:`certify` for one model of any kind; points (k, *input_shape), float64."""
-    function = one_model(stack)
-    outputs = function(points[:1]).shape[1]
-    direction = _steepest(rows(function, points, outputs), norm).view_as(points)
-    size = points.flatten(1).abs().amax(1).clamp_min(2.0**-500).view(-1, *[1] * (points.ndim - 1))
-    best = points.new_zeros(len(points))
-    for step in _STEPS:
-        above, below = points + step * size * direction, points - step * size * direction
-        best = torch.maximum(best, quotients(stack, above, below, norm=norm))
-    return best
-
-
-def quotients(stack: ModelStack, a: Tensor, b: Tensor, *, norm: str) -> Tensor:
-    """|f(a) - f(b)| / |a - b| less the rounding errors, rounded down; one model, a, b (n, ...)."""
-    order = {"l2": 2, "linf": torch.inf, "l1": 1}[norm]
-    (above, error), (below, other) = evaluate(stack, a), evaluate(stack, b)
-    top = torch.linalg.vector_norm(above - below, ord=order, dim=-1)
-    slack = torch.linalg.vector_norm(error + other, ord=order, dim=-1)
-    bottom = torch.linalg.vector_norm((a - b).flatten(1), ord=order, dim=-1)
-    top = round_down(top, above.shape[1] + 3) - round_up(slack, above.shape[1] + 4)
-    quotient = top / round_up(torch.where(bottom > 0, bottom, 1.0), a[0].numel() + 3)
-    sound = (bottom > 2.0**-960) & quotient.isfinite() & (top > 2.0**-960)
-    return torch.where(sound, round_down(quotient, 3), 0.0)
-
-
-def evaluate(stack: ModelStack, points: Tensor) -> tuple[Tensor, Tensor]:
-    """f(points) of one model and what to deduct for rounding errors, float64 (n, n_out) each.
-
-    For chains a proven bound. For other modules an allowance: float32 differs from float64 by
-    about 2^29 times as much as float64 from the truth. 8 times that estimate, taken over all
-    outputs, and at least 64 roundings of the outputs; infinite where float32 overflows.
-    """
-    links = chain(stack)
-    if links is not None:
-        *_, (outputs, error) = pre_activations(links, points.flatten(1)[None])
-        exponent = links.exponents.clamp(-2000, 2000)[:, None]
-        error = times_power(error[0], exponent) + 2.0**-1000
-        return times_power(outputs[0], exponent), error
-    outputs = one_model(stack)(points)
-    rounded = points.to(torch.float32)
-    gap = one_model(stack, torch.float32)(rounded).to(torch.float64)
-    single = stack.to(dtype=torch.float32)
-    gap = (gap - one_model(single)(rounded.to(torch.float64))).abs().amax(-1, keepdim=True)
-    floor = 64 * UNIT_ROUNDOFF * outputs.abs().amax(-1, keepdim=True)
-    allowance = torch.maximum(8 * 2.0**-29 * gap, floor)
-    return outputs, torch.where(allowance.isfinite(), allowance, torch.inf).expand_as(outputs)
-
-
-def _steepest(jacobians: Tensor, norm: str) -> Tensor:
-    """Directions (n, n_in) of norm about 1 with |J v| close to the norm of J."""
-    if norm == "l2":
-        return torch.linalg.svd(jacobians, full_matrices=False)[2][:, 0]
-    if norm == "linf":
-        row = jacobians.abs().sum(-1).argmax(-1)
-        signs = jacobians[torch.arange(len(jacobians), device=row.device), row].sign()
-        return torch.where(signs == 0, 1.0, signs)
-    column = jacobians.abs().sum(-2).argmax(-1)
-    return torch.nn.functional.one_hot(column, jacobians.shape[-1]).to(jacobians.dtype)

@@ -20,6 +20,7 @@ from lipdescent.stacking import ModelStack
 
 _CHUNK = {"cpu": 2**18, "cuda": 2**24}  # numbers in the largest array; measured at n_out n_in = 400
 _FEW_UNITS = 24  # up to this width equal masks are common enough to look for
+_RANGE = 900  # of the exponents by which biases are scaled
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
@@ -101,7 +102,11 @@ def _scaled_chain(
         weights.append(times_power(weight, -exponent[:, None, None]))
         bias = stack.state.get(f"{prefix}bias")
         if bias is not None:
-            bias = times_power(bias.to(torch.float64), -total.clamp(-2000, 2000)[:, None])
+            bias = bias.to(torch.float64)
+            scaled = times_power(bias, -total.clamp(-_RANGE, _RANGE)[:, None])
+            # Out of range the truth is another number: infinite, so that nothing is proved by it.
+            known = (total.abs() <= _RANGE)[:, None] | (bias == 0)
+            bias = torch.where(known, scaled, torch.inf)
         biases.append(bias)
     if len(slopes) == len(linears):  # an activation comes last
         size = weights[-1].shape[1]

@@ -66,12 +66,16 @@ def deep_sdp(
 
     Returns
     -------
-    upper, value : float64, no axes. ``upper`` includes rounding; ``value`` does not.
+    upper, value : float64, no axes. ``upper`` includes rounding; ``value`` does not. Infinite
+    where rounding leaves no start.
     """
     if not logit.any():
         return logit.new_zeros(()), logit.new_zeros(())
     problem = Problem.of(network, logit)
-    theta, x, slack = problem.dual_start(network), *problem.primal_start(network)
+    try:
+        theta, x, slack = problem.dual_start(network), *problem.primal_start(network)
+    except torch.linalg.LinAlgError:  # weights of very different sizes
+        return logit.new_tensor(torch.inf), logit.new_zeros(())
     upper, value, best = torch.inf, 0.0, theta
     for _ in range(_MAX_STEPS):
         bound = float((theta[: problem.inputs].sum() * theta[-1]).sqrt())

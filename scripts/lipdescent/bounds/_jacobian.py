@@ -10,7 +10,8 @@ bound by itself: ``_certified.py`` turns candidates into lower bounds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -138,14 +139,56 @@ def rows(function, points: Tensor, outputs: int, start: int = 0, stop: int | Non
         _, pull = vjp(function, points)
     basis = torch.eye(outputs, dtype=points.dtype, device=points.device)[start:stop]
     basis = basis[:, None, :].expand(-1, len(points), -1)
-    return vmap(lambda u: pull(u)[0])(basis).flatten(2).transpose(0, 1)
+    with warnings.catch_warnings():  # a derivative that torch cannot batch, Mish's, only is slow
+        warnings.filterwarnings("ignore", message="There is a performance drop")
+        return vmap(lambda u: pull(u)[0])(basis).flatten(2).transpose(0, 1)
+
+
+def steepest(function, points: Tensor, norm: str, *, steps: int = 16) -> Tensor:
+    """Directions (n, n_in) of norm about 1 with |J v| close to the norm of J at each point.
+
+    The l2 one by power iteration where outputs are many; no more rows than a chunk are held.
+    """
+    with torch.enable_grad():
+        values, pull = vjp(function, points)
+    outputs = values.shape[1]
+    if norm == "l2" and outputs <= _MANY_OUTPUTS:
+        jacobians = rows(function, points, outputs).nan_to_num(0.0, 0.0, 0.0)
+        return torch.linalg.svd(jacobians, full_matrices=False)[2][:, 0]
+    if norm == "l2":
+        with torch.enable_grad():
+            _, push = vjp(lambda u: pull(u)[0], torch.zeros_like(values))
+        vector = torch.randn(points.shape[1:], dtype=torch.float64, generator=_generator())
+        vector = vector.to(points.device).expand_as(points).flatten(1)
+        for _ in range(steps):
+            vector = pull(push(vector.view_as(points))[0])[0].flatten(1)
+            vector = torch.nn.functional.normalize(vector, dim=1, eps=1e-300)
+        return vector
+    if norm == "l1":
+        columns: Tensor | float = 0.0
+        for block in _row_blocks(function, points, outputs):
+            columns = columns + block.abs().sum(-2)
+        return torch.nn.functional.one_hot(columns.argmax(-1), columns.shape[-1]).to(points.dtype)
+    largest, row = points.new_full((len(points),), -1.0), points.new_zeros(len(points), 1)
+    row = row.expand(-1, points[0].numel())
+    for block in _row_blocks(function, points, outputs):
+        sums, index = block.abs().sum(-1).max(-1)
+        chosen = block[torch.arange(len(block), device=block.device), index]
+        row = torch.where((sums > largest)[:, None], chosen, row)
+        largest = torch.maximum(sums, largest)
+    return torch.where(row < 0, -1.0, 1.0).to(points.dtype)
+
+
+def _row_blocks(function, points: Tensor, outputs: int) -> Iterator[Tensor]:
+    """The Jacobians' rows (n, at most _ROWS, n_in), block by block."""
+    for start in range(0, outputs, _ROWS):
+        yield rows(function, points, outputs, start, start + _ROWS)
 
 
 def _sum_norms(function, points: Tensor, outputs: int) -> dict[str, Tensor]:
     """linf and l1 norms, a block of rows at a time."""
     largest, columns = points.new_zeros(len(points)), 0.0
-    for start in range(0, outputs, _ROWS):
-        block = rows(function, points, outputs, start, start + _ROWS).abs()
+    for block in map(torch.abs, _row_blocks(function, points, outputs)):
         largest = torch.maximum(largest, block.sum(-1).amax(-1))
         columns = columns + block.sum(-2)
     return {"linf": largest, "l1": columns.amax(-1)}

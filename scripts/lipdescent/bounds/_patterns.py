@@ -25,11 +25,15 @@ from .upper_geolip import one_hidden_layer
 
 _BATCH = 64  # nodes split at once
 _CHUNK = 2**14  # patterns looked at once
+_UNDERFLOW = 2.0**-900  # entries of the layers are at most 1: what underflows is below this
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One hidden layer without biases: first (h, n_in), last (n_out, h), slopes low < high."""
+    """One hidden layer without biases: first (h, n_in), last (n_out, h), slopes low < high.
+
+    Both scaled to largest entries in [1/2, 1).
+    """
 
     first: Tensor
     last: Tensor
@@ -49,8 +53,8 @@ class Layer:
         matrices = self.jacobians(patterns)
         size = steep * (self.last.abs() @ self.first.abs())
         if norm == "linf":
-            return round_up(norm_linf(matrices) + norm_linf(gamma(units + 4) * size))
-        error = gamma(units + 4) * torch.linalg.matrix_norm(size)
+            return round_up(norm_linf(matrices) + norm_linf(gamma(units + 4) * size + _UNDERFLOW))
+        error = gamma(units + 4) * torch.linalg.matrix_norm(size) + _UNDERFLOW
         error = round_up(error, size.numel() + units + 8)
         return certified_spectral_norm(matrices, error=error)
 
@@ -72,7 +76,7 @@ def enumerate_patterns(layer: Layer, *, norm: str, keep: int) -> tuple[Tensor, T
     gram = (layer.first @ layer.first.mT) * (layer.last.mT @ layer.last)
     steep = max(abs(layer.low), abs(layer.high))
     error = gamma(units**2 + sum(layer.last.shape) + layer.first.shape[1]) * steep**2
-    error = round_up(
+    error = _UNDERFLOW + round_up(
         error
         * (
             layer.first.abs() @ layer.first.abs().mT * (layer.last.abs().mT @ layer.last.abs())

@@ -30,7 +30,7 @@ from ._affine import affine_chain, refuse_other_norms
 from ._certified import certify
 from ._chain import chain as linear_pieces
 from ._patterns import Layer, branch_and_bound, enumerate_patterns
-from ._rounding import round_up
+from ._rounding import round_up, scaled_to_one, times_power, unscaled_up
 from .upper_geolip import chain_excess
 
 DIRECTION = "upper"
@@ -115,17 +115,18 @@ def fgl(
             uppers.append(zero)
             lowers.append(zero)
             continue
-        layer = Layer(first[live], last[:, live], *chain.slopes[0])
+        (small, e1), (small_last, e2) = scaled_to_one(first[live]), scaled_to_one(last[:, live])
+        layer = Layer(small, small_last, *chain.slopes[0])
         if len(layer.first) <= max_enumerated:
             upper, patterns = enumerate_patterns(layer, norm=norm, keep=candidates)
         else:
             upper, patterns = branch_and_bound(
                 layer, norm=norm, keep=candidates, max_nodes=max_nodes, tolerance=tolerance
             )
-        uppers.append(upper)
-        bias = chain.biases[0][model][live]
-        found = realise(patterns, layer.first, bias, first_only=True)
-        found = torch.cat([found, _anywhere(layer.first, bias)])
+        uppers.append(unscaled_up(upper, e1 + e2))
+        bias = times_power(chain.biases[0][model][live], -e1)
+        found = realise(patterns, small, bias, first_only=True)
+        found = torch.cat([found, _anywhere(small, bias)])
         lowers.append(_proved(stack[model : model + 1], found, norm))
     upper, excess = torch.stack(uppers), chain_excess(chain, norm)
     return torch.where(excess > 0, round_up(upper + excess), upper), torch.stack(lowers)
@@ -139,8 +140,9 @@ def realise(patterns: Tensor, weight: Tensor, bias: Tensor, *, first_only: bool 
     patterns : bool (N, h). weight, bias : float64 (h, n_in), (h,), no zero row in ``weight``.
     first_only : stop at the first pattern for which a point is found.
     """
-    scale = weight.norm(dim=1)
-    rows, offset = weight / scale[:, None], bias / scale
+    rows, exponent = scaled_to_one(weight[:, None])
+    scale = rows[:, 0].norm(dim=1)
+    rows, offset = rows[:, 0] / scale[:, None], times_power(bias, -exponent) / scale
     size = 1 + offset.abs().amax()
     inverse = None
     if len(rows) <= rows.shape[1] and torch.linalg.svdvals(rows)[-1] > 1e-8:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lipdescent.bounds import Measurement
 from lipdescent.bounds import _jacobian as jac
+from lipdescent.bounds._certified import Prover
 from lipdescent.bounds.lower_jacobian import largest_jacobian
 from lipdescent.stacking import ModelStack
 
@@ -48,11 +49,15 @@ def measure(
         raise ValueError("inputs: no split; a lower bound on data needs at least one")
     for split, points in inputs.items():
         jac.check(stack, points, norms, what=split)
+    prover = Prover(stack)
+    for split, points in inputs.items():
         mixed = combinations(points, num_pairs=num_pairs, lambdas=lambdas, seed=seed)
         everything = torch.cat([points.to(torch.float64), mixed])
-        found = largest_jacobian(stack, everything, norms=norms)
+        found = largest_jacobian(prover, everything, norms=norms)
         for norm in norms:
-            yield Measurement("lower_convex_combinations", "lower", norm, found[norm], split)
+            yield Measurement(
+                "lower_convex_combinations", prover.direction, norm, found[norm], split
+            )
 
 
 def combinations(points: Tensor, *, num_pairs: int, lambdas: Sequence[float], seed: int) -> Tensor:

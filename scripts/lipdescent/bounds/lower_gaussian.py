@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lipdescent.bounds import Measurement
 from lipdescent.bounds import _jacobian as jac
+from lipdescent.bounds._certified import Prover
 from lipdescent.bounds.lower_jacobian import largest_jacobian
 from lipdescent.stacking import ModelStack
 
@@ -46,10 +47,12 @@ def measure(
         raise ValueError("inputs: no split; a lower bound on data needs at least one")
     for split, points in inputs.items():
         jac.check(stack, points, norms, what=split)
+    prover = Prover(stack)
+    for split, points in inputs.items():
         drawn = gaussian_points(points, num_points=num_points, seed=seed)
-        found = largest_jacobian(stack, drawn, norms=norms)
+        found = largest_jacobian(prover, drawn, norms=norms)
         for norm in norms:
-            yield Measurement("lower_gaussian", "lower", norm, found[norm], split)
+            yield Measurement("lower_gaussian", prover.direction, norm, found[norm], split)
 
 
 def gaussian_points(points: Tensor, *, num_points: int, seed: int) -> Tensor:

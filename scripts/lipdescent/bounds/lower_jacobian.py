@@ -1,10 +1,10 @@
 """Largest Jacobian norm over the data: C_lower of Khromov & Singh (2024, arXiv 2302.10886, eq. 4).
 
 At a point where the network is differentiable the norm of its Jacobian is a lower bound on the
-Lipschitz constant. Points within rounding of a kink prove nothing and are passed over (see
-``_certified.py``). Beside the bound: mean, root mean square and quantiles of the norm, and its
-means over the points that the model classifies rightly and wrongly, with autograd's convention at
-kinks.
+Lipschitz constant. Points within rounding of a kink prove nothing and are passed over; where no
+proof is known, as for attention, the direction is "estimate" (``_certified.py``). Beside the
+bound: mean, root mean square and quantiles of the norm, and its means over the points that the
+model classifies rightly and wrongly, with autograd's convention at kinks.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lipdescent.bounds import Measurement
 from lipdescent.bounds import _jacobian as jac
-from lipdescent.bounds._certified import certify
+from lipdescent.bounds._certified import Prover
 from lipdescent.evaluation import outputs_of
 from lipdescent.stacking import ModelStack
 
@@ -68,13 +68,14 @@ def measure(
     # All splits at once: a model's table is built once.
     together = jac.jacobian_norms(stack, torch.cat(list(inputs.values())), norms=norms)
     sizes = [len(points) for points in inputs.values()]
+    prover = Prover(stack)
     by_split = {norm: values.split(sizes, dim=1) for norm, values in together.items()}
     for position, (split, points) in enumerate(inputs.items()):
         right = None if labels is None else _right(stack, points, labels[split])
         for norm in norms:
             value = by_split[norm][position]
-            bound = largest_certified(stack, points, value, norm=norm)
-            yield Measurement("lower_jacobian", "lower", norm, bound, split)
+            bound = largest_certified(prover, points, value, norm=norm)
+            yield Measurement("lower_jacobian", prover.direction, norm, bound, split)
             yield Measurement("jacobian_norm_mean", "metric", norm, value.mean(1), split)
             largest = value.amax(1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
             rms = (value / largest).square().mean(1).sqrt() * largest[:, 0]
@@ -113,7 +114,7 @@ def jacobian_norms(stack: ModelStack, inputs: Tensor, *, norm: str = "l2") -> Te
 
 
 def largest_certified(
-    stack: ModelStack, points: Tensor, values: Tensor, *, norm: str, first: int = 1
+    prover: Prover, points: Tensor, values: Tensor, *, norm: str, first: int = 1
 ) -> Tensor:
     """Certified norm at the point with the largest value that proves one: (num_models,).
 
@@ -123,13 +124,14 @@ def largest_certified(
     values : (num_models, n), the norms at the points as :func:`jacobian_norms` gives them.
     first : candidates tried at once at first, four times as many in each further round.
     """
-    points = points.to(stack.device)
-    best = values.new_zeros(stack.num_models)
-    todo = torch.arange(stack.num_models, device=values.device)
+    points = points.to(prover.stack.device)
+    best = values.new_zeros(len(values))
+    todo = torch.arange(len(values), device=values.device)
     start, count = 0, first
     while len(todo) and start < values.shape[1]:
         value, order = values[todo].topk(min(start + count, values.shape[1]), dim=1)
-        best[todo] = certify(stack[todo], points[order[:, start:]], norm=norm).amax(1)
+        found = prover.certify(points[order[:, start:]], norm=norm, models=todo)
+        best[todo] = found.amax(1)
         # Where nothing is proven yet and the next candidates are not 0 for certain.
         todo = todo[(best[todo] == 0) & (value[:, -1] > 0)]
         start, count = start + count, 4 * count
@@ -137,13 +139,13 @@ def largest_certified(
 
 
 def largest_jacobian(
-    stack: ModelStack, points: Tensor, *, norms: Sequence[str], chunk: int = 2**13
+    prover: Prover, points: Tensor, *, norms: Sequence[str], chunk: int = 2**13
 ) -> dict[str, Tensor]:
     """Norm -> certified maximum (num_models,) over any number of points (n, *input_shape)."""
     best: dict[str, Tensor] = {}
     for part in points.split(chunk):
-        values = jac.jacobian_norms(stack, part, norms=norms)
+        values = jac.jacobian_norms(prover.stack, part, norms=norms)
         for norm in norms:
-            found = largest_certified(stack, part, values[norm], norm=norm)
+            found = largest_certified(prover, part, values[norm], norm=norm)
             best[norm] = torch.maximum(best[norm], found) if norm in best else found
     return best

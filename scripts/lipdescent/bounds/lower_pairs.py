@@ -2,8 +2,8 @@
 
 2024, arXiv 2302.10886. All pairs of a split are compared, from differences and not from
 matrix products, which cancel for close pairs. From the best pairs rounding is deducted: for chains
-of Linear and ReLU-like layers by a running error bound on f, for other modules by an allowance
-(``_certified.py``).
+of Linear and ReLU-like layers by a running error bound on f, for other known layers by
+``_forward_error.py``; for anything else the direction is "estimate" (``_certified.py``).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lipdescent.bounds import Measurement
 from lipdescent.bounds import _jacobian as jac
-from lipdescent.bounds._certified import evaluate, quotients
+from lipdescent.bounds._certified import Prover
 from lipdescent.stacking import ModelStack
 
 DIRECTION = "lower"
@@ -50,21 +50,24 @@ def measure(
         jac.check(stack, points, norms, what=split)
         if len(points) < 2:
             raise ValueError(f"{split}: 1 point; a pair needs at least 2")
+    prover = Prover(stack)
+    for split, points in inputs.items():
         for norm in norms:
-            bound = largest_quotient(stack, points, norm=norm, num_candidates=num_candidates)
-            yield Measurement("lower_pairs", "lower", norm, bound, split)
+            bound = largest_quotient(prover, points, norm=norm, num_candidates=num_candidates)
+            yield Measurement("lower_pairs", prover.direction, norm, bound, split)
 
 
 @torch.no_grad()
 def largest_quotient(
-    stack: ModelStack, points: Tensor, *, norm: str = "l2", num_candidates: int = 16
+    prover: Prover, points: Tensor, *, norm: str = "l2", num_candidates: int = 16
 ) -> Tensor:
     """Largest quotient (num_models,) over all pairs of points (n, *input_shape), rounded down."""
-    points = points.to(stack.device, torch.float64)
+    models = range(prover.stack.num_models)
+    points = points.to(prover.stack.device, torch.float64)
     flat = points.flatten(1)
-    blocks = torch.arange(len(points), device=stack.device).split(max(1, _CHUNK // len(points)))
-    outputs = [evaluate(stack[i : i + 1], points)[0] for i in range(stack.num_models)]
-    best = flat.new_zeros(stack.num_models)
+    blocks = torch.arange(len(points), device=flat.device).split(max(1, _CHUNK // len(points)))
+    outputs = [prover.evaluate(model, points)[0] for model in models]
+    best = flat.new_zeros(len(models))
     for block in blocks:
         inverse = _distances(flat[block], flat, norm).reciprocal_()
         # Itself and its copies: no quotient. A pair is seen from its first point only.
@@ -72,9 +75,8 @@ def largest_quotient(
         for index, values in enumerate(outputs):
             quotient = _distances(values[block], values, norm).mul_(inverse).flatten()
             pairs = quotient.topk(min(num_candidates, len(quotient))).indices
-            one = stack[index : index + 1]
             first, second = points[block[pairs // len(flat)]], points[pairs % len(flat)]
-            found = quotients(one, first, second, norm=norm).amax()
+            found = prover.quotients(index, first, second, norm=norm).amax()
             best[index] = torch.maximum(best[index], found)
     return best
 

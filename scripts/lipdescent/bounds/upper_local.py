@@ -124,9 +124,10 @@ def _one_model(
         n = weight.shape[1]
         before = center @ weight.mT + bias
         size = center.abs() @ weight.abs().mT + bias.abs()
-        error = round_up(doubt @ weight.abs().mT + gamma(n + 2) * size, n + 8)
-        dual = weight.norm(dim=1) if norm == "l2" else weight.abs().sum(1)
-        reach = round_up(round_up(dual, n + 4) * spread[:, None]) + error
+        error = round_up(doubt @ weight.abs().mT + gamma(n + 2) * size, n + 8) + 2.0**-1000
+        rows = weight[:, None]
+        dual = norm_frobenius(rows) if norm == "l2" else norm_linf(rows)
+        reach = round_up(dual * spread[:, None]) + error
         low, high = before - round_up(reach, 2), before + round_up(reach, 2)
         if i:
             middle, half = (lower + upper) / 2, round_up((upper - lower) / 2, 2)

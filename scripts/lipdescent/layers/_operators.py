@@ -85,6 +85,12 @@ def repeats(axis: Axis) -> int:
     return int(torch.bincount(source[source >= 0], minlength=1).max())
 
 
+def overlaps(axis: Axis) -> bool:
+    """Whether two taps of one output read the same element."""
+    source = axis.source().sort(1).values
+    return bool(((source[:, 1:] == source[:, :-1]) & (source[:, 1:] >= 0)).any())
+
+
 def largest_row_sum(kernel: Tensor, axes: list[Axis]) -> Tensor:
     """Largest absolute row sum of the operator, the norm from l_inf to l_inf.
 

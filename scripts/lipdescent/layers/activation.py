@@ -37,7 +37,8 @@ def _leaky(module: nn.Module, state: State) -> tuple[float, float]:
 
 def _rrelu(module: nn.Module, state: State) -> tuple[float, float]:
     """In eval mode the slope is the middle of the interval."""
-    return _between_one_and(_up((module.lower + module.upper) / 2))
+    middle = (module.lower + module.upper) / 2
+    return min(1.0, math.nextafter(middle, -math.inf)), max(1.0, _up(middle))
 
 
 def _prelu(module: nn.Module, state: State) -> tuple[Tensor, Tensor]:

@@ -78,7 +78,7 @@ def norm_of(convolution: Convolution, norm: str) -> Tensor:
     kernel, axes = convolution.kernel, convolution.axes
     if norm == "l2":
         return _spectral_norm(kernel, axes)
-    if _flops(kernel, axes) <= _DENSE_FLOPS and not _has_torus(axes):
+    if _flops(kernel, axes) <= _DENSE_FLOPS and any(map(_operators.overlaps, axes)):
         matrix = _operators.dense(kernel, axes)
         exact = _rounding.norm_linf if norm == "linf" else _rounding.norm_l1
         return _rounding.round_up(exact(matrix).amax(1), math.prod(kernel.shape[4:]))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lipdescent.bounds import NotApplicable, _rounding
-from lipdescent.layers._operators import Axis, padded_source
+from lipdescent.layers._operators import Axis
 
 Shape = tuple[int, ...]
 
@@ -86,9 +86,12 @@ def padding(module: nn.Module, state: dict, *, input_shape: Shape, norm: str, **
         return 1.0
     tables = []
     for a, size in enumerate(reversed(input_shape)):
-        left, right = (*module.padding, *[0] * 2 * len(input_shape))[2 * a : 2 * a + 2]
-        source = padded_source(torch.arange(-left, size + right), size, modes[name])
-        tables.append((source[:, None] == torch.arange(size)).to(torch.float64))
+        sides = (*module.padding, *[0] * 2 * len(input_shape))[2 * a : 2 * a + 2]
+        # From torch itself: a side that crops (negative) changes what the other one repeats.
+        places = torch.arange(size, dtype=torch.float64)
+        # Two examples: with one, torch mistakes a crop with a long side for aliased memory.
+        source = F.pad(places.repeat(2, 1, 1), sides, mode=modes[name])[0, 0]
+        tables.append((source[:, None] == places).to(torch.float64))
     return _shared(tables, norm)
 
 

@@ -157,6 +157,8 @@ def _call(layer: Layer, x: Tensor, state: dict[str, Tensor]) -> Tensor:
         raise ValueError(f"{place} does not take an input of shape {shape}: {error}") from error
     if not isinstance(y, Tensor):
         raise ValueError(f"{place} returns a {type(y).__name__}; allowed is one tensor")
+    if not y.numel():
+        raise ValueError(f"{place} has no outputs at an input of shape {tuple(x.shape[1:])}")
     if len(y) != len(x):
         raise ValueError(f"{place} changes the batch axis; allowed is to keep it")
     return y
@@ -166,6 +168,8 @@ def _compare(a: Tensor, b: Tensor, message: str) -> None:
     if a.shape != b.shape:
         raise ValueError(f"{message}: shapes {tuple(a.shape)} and {tuple(b.shape)}")
     error, size = (a - b).abs().max(), b.abs().max()
+    if not bool(size.isfinite()):
+        raise ValueError("the outputs overflow float64 at inputs of size 8")
     if not error <= 1e-5 * size:
         raise ValueError(f"{message} by {float(error):.3g} at outputs up to {float(size):.3g}")
 
