@@ -1,4 +1,4 @@
-"""Run one experiment and keep its table."""
+"""Run one experiment, or a part of it, and keep its table."""
 
 from lipdescent import fork_server
 
@@ -18,6 +18,5 @@ torch.set_num_threads(job.threads)
 torch.set_flush_denormal(True)
 start = time.perf_counter()
 frame = names.resolve("experiments", job.wildcards.experiment).run(**job.params.options)
-frame.to_parquet(job.output.parquet)
-frame.to_csv(job.output.csv, index=False)
+frame.to_parquet(job.output[0])
 print(f"{len(frame)} rows in {time.perf_counter() - start:.1f} s")

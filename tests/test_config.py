@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from lipdescent import config as study_config
-from lipdescent.config import ConfigError, Run, prepare, runs, seed_block
+from lipdescent.config import ConfigError, Run, experiment_parts, prepare, runs, seed_block
 
 ROOT = Path(__file__).parent.parent
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
@@ -69,6 +69,29 @@ def test_the_given_configuration_is_not_changed():
         ({"training.loss_options": {"tau": 1}}, r"loss_options \(cross_entropy\) 'tau'.*: none"),
         ({"training.loss": "cross_entropy_temperature"}, r"cross_entropy_temperature needs tau"),
         ({"experiments": {"wasserstein": {"seed": [0]}}}, r"'seed' \(did you mean 'seeds'\?\)"),
+        (
+            {"training.loss": "cross_entropy_temperature", "training.loss_options": {"tau": 0}},
+            r"training.loss_options.tau = 0: allowed is more than 0",
+        ),
+        (
+            {"architectures.mlp": {"module": "lipschitz_mlp", "constant": -1}},
+            r"architectures.mlp.constant = -1: allowed is more than 0",
+        ),
+        (
+            {"architectures.mlp": {"module": "lipschitz_mlp"}, "grid.width": [8, 7]},
+            r"architectures.mlp.group_size = 2 does not divide grid.width = 7",
+        ),
+        (
+            {"execution.split": {"wasserstein": "seeds"}},
+            r"unknown execution.split 'wasserstein'; known: none",
+        ),
+        (
+            {
+                "experiments": {"isometry": {"seeds": [0], "width": 8}},
+                "execution.split": {"isometry": "width"},
+            },
+            r"execution.split.isometry 'width'; known: seeds",
+        ),
         ({"training.loss": "crossentropy"}, r"training.loss 'crossentropy'.*cross_entropy"),
         ({"training.schedule": "cosin"}, r"training.schedule 'cosin'.*cosine"),
         (
@@ -105,6 +128,22 @@ def test_every_mistake_is_told_at_once():
     with pytest.raises(ConfigError) as error:
         check({"grid.width": [-1], "training.batch_size": 0})
     assert len(str(error.value).splitlines()) == 2
+
+
+def test_an_experiment_is_split_by_an_option():
+    options = {"seeds": [0, 1], "width": 8}
+    config = check({"experiments": {"isometry": options}})
+    assert experiment_parts(config, "isometry") == [options]
+    config = check({"experiments": {"isometry": options}, "execution.split": {"isometry": "seeds"}})
+    assert experiment_parts(config, "isometry") == [
+        {"seeds": [0], "width": 8},
+        {"seeds": [1], "width": 8},
+    ]
+
+
+def test_relu_has_no_groups_to_divide_the_width():
+    entry = {"module": "lipschitz_mlp", "activation": "relu"}
+    assert check({"architectures.mlp": entry, "grid.width": [7]})
 
 
 def test_null_takes_an_entry_out_of_the_default_study():

@@ -51,6 +51,8 @@ def prepare(
     _check_order("grid.epoch", config["grid"]["epoch"])
     _check_names(config, figures, comparisons)
     _check_options(config)
+    _check_split(config)
+    _check_groups(config)
     return config
 
 
@@ -181,6 +183,43 @@ def _check_options(config: dict[str, Any]) -> None:
         missing = [option for option in needed if option not in options]
         if missing:
             raise ConfigError(f"config: {key}: {name} needs {', '.join(missing)}")
+
+
+def _check_split(config: dict[str, Any]) -> None:
+    """Experiments are split by an option of theirs that is a list."""
+    for name, option in config["execution"]["split"].items():
+        lists = {
+            n: [k for k, v in o.items() if v and isinstance(v, list)]
+            for n, o in config["experiments"].items()
+        }
+        try:
+            names.check("execution.split", name, sorted(lists) or ["none"])
+            names.check(f"execution.split.{name}", option, sorted(lists[name]) or ["none"])
+        except ValueError as error:
+            raise ConfigError(f"config: {error}") from None
+
+
+def _check_groups(config: dict[str, Any]) -> None:
+    """Groups that are sorted make up every width of the grid."""
+    for name in config["grid"]["architecture"]:
+        module = config["architectures"][name].get("module", name)
+        given = build_options(config, name)
+        size, activation = (
+            given.get(option, names.default("architectures", module, option))
+            for option in ("group_size", "activation")
+        )
+        for width in config["grid"]["width"]:
+            if size and activation in (None, "groupsort") and width % size:
+                raise ConfigError(
+                    f"config: architectures.{name}.group_size = {size} does not divide "
+                    f"grid.width = {width}"
+                )
+
+
+def experiment_parts(config: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """Options of every job of an experiment."""
+    options, split = config["experiments"][name], config["execution"]["split"].get(name)
+    return [options] if split is None else [{**options, split: [v]} for v in options[split]]
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,7 @@ wildcard_constraints:
     seeds="[0-9_-]+",
     measure="|".join(MEASURES),
     experiment="[^/]+",
+    part="[0-9]+",
     figure="[^/]+",
     comparison="[^/]+",
 

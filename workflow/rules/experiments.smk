@@ -1,4 +1,34 @@
+rule experiment_part:
+    output:
+        "results/{study}/experiments/{experiment}/{part}.parquet",
+    log:
+        "results/{study}/logs/experiment/{experiment}/{part}.log",
+    benchmark:
+        "results/{study}/benchmarks/experiment/{experiment}/{part}.tsv"
+    conda:
+        "../../envs/lipdescent.yaml"
+    threads: EXECUTION["threads"]
+    resources:
+        gpu=0,
+    params:
+        options=lambda w: study_config.experiment_parts(config, w.experiment)[
+            int(w.part)
+        ],
+        code=lambda w: code(
+            "experiment.py", f"lipdescent/experiments/{w.experiment}.py"
+        ),
+    script:
+        "../../scripts/experiment.py"
+
+
 rule experiment:
+    input:
+        lambda w: [
+            f"results/{w.study}/experiments/{w.experiment}/{part}.parquet"
+            for part, _ in enumerate(
+                study_config.experiment_parts(config, w.experiment)
+            )
+        ],
     output:
         parquet="results/{study}/experiments/{experiment}.parquet",
         csv="results/{study}/experiments/{experiment}.csv",
@@ -8,16 +38,13 @@ rule experiment:
         "results/{study}/benchmarks/experiment/{experiment}.tsv"
     conda:
         "../../envs/lipdescent.yaml"
-    threads: EXECUTION["threads"]
+    threads: 1
     resources:
         gpu=0,
     params:
-        options=lambda w: config["experiments"][w.experiment],
-        code=lambda w: code(
-            "experiment.py", f"lipdescent/experiments/{w.experiment}.py"
-        ),
+        code=code("join_experiment.py"),
     script:
-        "../../scripts/experiment.py"
+        "../../scripts/join_experiment.py"
 
 
 rule experiment_figure:

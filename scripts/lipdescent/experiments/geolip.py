@@ -129,12 +129,15 @@ def run(
     *,
     widths: Sequence[int] = (8, 16, 64, 128, 256),
     deep: bool = True,
-    steps: int = 300,
+    training: Sequence[str] = ("plain", "PGD"),
+    steps: int = 1000,
     num_train: int = 10000,
     num_points: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
     """One row per network, bound and norm."""
+    for kind in training:
+        names.check("training", kind, ["plain", "PGD"])
     data = names.resolve("datasets", "fashion_mnist").load(
         num_train=num_train, num_test=num_points, normalise="none"
     )
@@ -143,14 +146,14 @@ def run(
     labels, test_labels = (torch.from_numpy(y) for y in (data.train_labels, data.test_labels))
     rows = []
     for width, depth in [*((w, 1) for w in widths), *([(64, 3)] if deep else [])]:
-        for robust in (False, True):
-            options = {"width": width, "depth": depth, "robust": robust, "seed": seed}
+        for kind in training:
+            options = {"width": width, "depth": depth, "robust": kind == "PGD", "seed": seed}
             stack = fit(inputs, labels, steps=steps, **options).to(dtype=torch.float64)
             hits = stack(points.double())[0].argmax(-1) == test_labels
             about = {
                 "width": width,
                 "depth": depth,
-                "training": "PGD" if robust else "plain",
+                "training": kind,
                 "accuracy": hits.double().mean().item(),
             }
             print(about)
@@ -171,7 +174,7 @@ def draw(frame: pd.DataFrame) -> Figure:
         rows = frame[frame["quantity"] == name]
         for training, face in (("plain", None), ("PGD", "none")):
             part = rows[rows["training"] == training]
-            label = name.replace("_", " ") if training == "plain" else None
+            label = SHOWN[name] if training == "plain" else None
             style = look(i) | {"linestyle": "", "markerfacecolor": face}
             for axis, norm in zip(axes, ("linf", "l2"), strict=False):
                 of_norm = part[part["norm"] == norm]

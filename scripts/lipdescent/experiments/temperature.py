@@ -193,17 +193,21 @@ def run_fashion(*, seeds: Sequence[int], steps: int, num_train: int) -> list[dic
 def run(
     *,
     seeds: Sequence[int] = (0, 1, 2),
+    tasks: Sequence[str] = ("mixture", "moons", "fashion_mnist"),
     taus: Sequence[float] = TAUS,
     steps: int = 300,
     num_train: int = 10000,
     fashion_steps: int = 1000,
 ) -> pd.DataFrame:
-    """Rows of the mixture, the moons and Fashion-MNIST (left out for 0 ``fashion_steps``)."""
-    rows = run_mixture(taus=taus, seeds=seeds, steps=steps)
-    rows += run_moons(seeds=seeds, steps=steps)
-    if fashion_steps:
-        rows += run_fashion(seeds=seeds, steps=fashion_steps, num_train=num_train)
-    return pd.DataFrame(rows)
+    """Rows of the mixture, the moons and Fashion-MNIST."""
+    known = {
+        "mixture": partial(run_mixture, taus=taus, steps=steps),
+        "moons": partial(run_moons, steps=steps),
+        "fashion_mnist": partial(run_fashion, steps=fashion_steps, num_train=num_train),
+    }
+    for task in tasks:
+        names.check("task", task, list(known))
+    return pd.DataFrame([row for task in tasks for row in known[task](seeds=seeds)])
 
 
 def draw(frame: pd.DataFrame) -> Figure:
