@@ -28,7 +28,7 @@ rule all:
 
 
 onstart:
-    folder_lock.claim()
+    folder_lock.claim(STUDY)
     check_cluster()
     allow_continuations()
     study_config.record_plan(config)

@@ -199,16 +199,29 @@ def test_names_of_seed_blocks_give_their_seeds():
 def test_a_dead_owners_lock_is_removed_and_a_living_ones_is_not(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder_lock.LOCKS.mkdir(parents=True)
-    lock = folder_lock.LOCKS / "0.output.lock"
-    lock.touch()
-    assert not folder_lock.clear_stale()  # nobody knows whose it is
-    folder_lock.claim()
-    assert not folder_lock.clear_stale()  # ours: alive
+    ours, others, younger = (folder_lock.LOCKS / f"{i}.output.lock" for i in range(3))
+    ours.write_text("results/s/table.parquet\nresults/s/table.csv\n")
+    others.write_text("results/s2/table.parquet\n")
+    assert not folder_lock.clear_stale("s")  # nobody knows whose it is
+    folder_lock.claim("s")
+    assert folder_lock.owner("s").alive
+    assert not folder_lock.clear_stale("s")  # ours: alive
     program = f"import sys; sys.path.insert(0, {str(ROOT / 'scripts')!r}); "
-    program += "from lipdescent import folder_lock; folder_lock.claim()"
+    program += "from lipdescent import folder_lock; folder_lock.claim('s')"
     subprocess.run([sys.executable, "-c", program], check=True)
-    assert folder_lock.clear_stale()
-    assert not lock.exists()
+    assert folder_lock.owner("s").alive is False
+    younger.write_text(ours.read_text())
+    os.utime(younger, (time.time() + 10,) * 2)  # another Snakemake is about to start
+    assert folder_lock.clear_stale("s")
+    assert sorted(folder_lock.LOCKS.iterdir()) == [others, younger]
+
+
+def test_an_owner_on_another_host_is_neither_alive_nor_dead(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder_lock.claim("s")
+    monkeypatch.setattr(folder_lock.socket, "gethostname", lambda: "elsewhere")
+    assert folder_lock.owner("s").alive is None
+    assert not folder_lock.clear_stale("s")
 
 
 # Seed blocks
@@ -261,12 +274,13 @@ def test_snakemake_killed_two_at_once_then_broken_files(finished, tmp_path):
             assert time.monotonic() < deadline
             time.sleep(0.1)
         second = run(tmp_path, ok=False)
-        assert "locked" in second
-        assert "--unlock" in second
+        assert f"by process {first.pid} on" in second
+        assert "do not say --unlock" in second
+        assert "cannot be locked" in second
     finally:
         os.killpg(first.pid, signal.SIGKILL)
         first.wait()
-    assert "lock removed" in run(tmp_path)
+    assert "lock is removed" in run(tmp_path)
     assert rows(tmp_path).equals(rows(finished))
     # Any input of a job that has to run may be broken: that job says so, the next run mends it.
     saved = tmp_path / "results/faults/checkpoints" / f"{RUN}.safetensors"

@@ -255,7 +255,7 @@ def test_snakemake_killed_with_jobs_running_then_a_node_goes_down(undisturbed, s
     # Slurm lets a requeued job wait two minutes.
     subprocess.run(["scontrol", "update", f"jobid={job}", "starttime=now"], capture_output=True)
     output = finish(process, tmp_path)
-    assert "lock removed" in output
+    assert "lock is removed" in output
     assert rows(tmp_path).equals(undisturbed), output
 
 

@@ -7,11 +7,19 @@ from lipdescent import cluster, folder_lock, resources
 # The time limit that the submitting process found, for Snakemake inside of the jobs.
 LONGEST = "LIPDESCENT_LONGEST_JOB"
 
-if workflow.is_main_process and folder_lock.clear_stale():
-    print(
-        "the Snakemake that had locked this folder is dead: lock removed",
-        file=sys.stderr,
-    )
+if workflow.is_main_process:
+    if folder_lock.clear_stale(STUDY):
+        print(
+            f"the Snakemake that computed study {STUDY} here is dead: its lock is removed",
+            file=sys.stderr,
+        )
+    computing = folder_lock.owner(STUDY)
+    if computing and computing.alive:
+        print(
+            f"study {STUDY} is being computed in this folder by {computing}: wait for it or stop it "
+            f"(kill {computing.process}); do not say --unlock",
+            file=sys.stderr,
+        )
 
 
 @cache
