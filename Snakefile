@@ -24,11 +24,11 @@ report: "workflow/report/study.rst"
 rule all:
     default_target: True
     input:
-        published(),
+        [f"{RESULTS}/{file}" for file in published.files(config)],
 
 
 onstart:
-    folder_lock.claim(STUDY)
+    folder_lock.claim(STUDY, submits=submits)
     check_cluster()
     allow_continuations()
     study_config.record_plan(config)

@@ -8,7 +8,7 @@ import time
 
 import torch
 
-from lipdescent import names
+from lipdescent import files, names
 from lipdescent.progress import log_to
 
 job = snakemake  # noqa: F821
@@ -18,5 +18,6 @@ torch.set_num_threads(job.threads)
 torch.set_flush_denormal(True)
 start = time.perf_counter()
 frame = names.resolve("experiments", job.wildcards.experiment).run(**job.params.options)
-frame.to_parquet(job.output[0])
+with files.complete(job.output[0]) as partial:
+    frame.to_parquet(partial)
 print(f"{len(frame)} rows in {time.perf_counter() - start:.1f} s")

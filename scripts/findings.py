@@ -5,10 +5,8 @@ from lipdescent import fork_server
 fork_server.hand_over()
 
 import json
-import os
-from pathlib import Path
 
-from lipdescent import selection, table
+from lipdescent import files, selection, table
 from lipdescent.findings import document, measured, page
 from lipdescent.progress import log_to
 
@@ -18,9 +16,8 @@ log_to(job.log[0])
 
 def write(path: str, text: str) -> None:
     """The file appears only when complete."""
-    partial = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    with files.complete(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 rows = table.read(job.input.table)

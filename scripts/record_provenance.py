@@ -5,9 +5,8 @@ from lipdescent import fork_server
 fork_server.hand_over()
 
 import json
-from pathlib import Path
 
-from lipdescent import device, provenance
+from lipdescent import device, files, provenance
 from lipdescent.progress import log_to
 
 job = snakemake  # noqa: F821
@@ -15,4 +14,5 @@ log_to(job.log[0])
 
 place = device.describe(device.choose(job.params.config["device"]))
 about = provenance.describe(place) | {"config": job.params.config}
-Path(job.output[0]).write_text(json.dumps(about, indent=2) + "\n")
+with files.complete(job.output[0]) as partial:
+    partial.write_text(json.dumps(about, indent=2) + "\n")

@@ -1,45 +1,79 @@
 """In what state a study is: python scripts/status.py [STUDY] (or make status STUDY=name)."""
 
 import argparse
+import time
 from collections import Counter
+from pathlib import Path
 
+from lipdescent import archiving, folder_lock, published, time_left
 from lipdescent import study_status as status
+
+STAGES = {"train": "stacks trained", "measure": "measurements", "experiment": "experiments"}
 
 
 def report(study: str) -> str:
     """The study's state as text."""
     config, runs = status.plan(study)
-    found = status.jobs(config, runs)
-    lines = []
-    for stage, unit in (("train", "stacks trained"), ("measure", "measurements")):
+    owner, base = folder_lock.owner(study), Path("results", study)
+    found = status.jobs(config, runs, owner)
+    lines = [f"study {study}: {_who(owner)}"]
+    for stage, unit in STAGES.items():
         count = Counter(job.state for job in found if job.stage == stage)
-        others = [f"{count[s]} {s}" for s in ("running", "failed", "waiting") if count[s]]
-        lines.append(", ".join([f"{unit}: {count['done']} of {count.total()} done", *others]))
-    models = len(config["grid"]["label_noise"])
+        others = ("running", "failed", "stopped", "waiting", "removed")
+        shown = [f"{count[state]} {state}" for state in others if count[state]]
+        if count:
+            done = f"{unit}: {count['done']} of {count.total()} done"
+            lines.append(", ".join([done, *shown]))
     trained = [job.run for job in found if job.stage == "train" and job.state == "done"]
-    bad = {run: status.diverged(config, run) for run in trained}
-    of = sum(models * len(run.seeds) for run in trained)
-    lines.append(f"models diverged: {sum(bad.values())} of {of}")
-    lines += [f"  {run.path}: {count}" for run, count in bad.items() if count]
-    published = [
-        f
-        for f in ("table.parquet", "findings.md", "provenance.json")
-        if (status.Path("results", study) / f).exists()
-    ]
-    lines.append(f"published: {', '.join(published) or 'nothing yet'}")
-    lines.append(f"disk: {status.disk_bytes(status.Path('results', study)) / 2**20:.1f} MiB")
-    left, running = status.seconds_left(config, found), sum(j.state == "running" for j in found)
-    if left is None:
-        lines.append("time left: unknown, nothing has been measured yet")
-    else:
-        wall = f", {left / running / 60:.1f} min with the {running} that run" if running else ""
-        lines.append(f"time left: {left / 60:.1f} min of jobs{wall}")
+    if trained:
+        bad = {run: status.diverged(config, run) for run in trained}
+        of = len(config["grid"]["label_noise"]) * sum(len(run.seeds) for run in trained)
+        lines.append(f"models diverged: {sum(bad.values())} of {of}")
+        lines += [f"  {run.path}: {count}" for run, count in bad.items() if count]
+    wanted = published.files(config)
+    there = sum((base / file).exists() for file in wanted)
+    older = archiving.differs(base, config) if there else ""
+    lines.append(f"published: {there} of {len(wanted)} files{older and '; ' + older}")
+    lines.append(f"disk: {status.disk_bytes(base) / 2**20:.1f} MiB")
+    lines.append(_time_left(config, found))
     for job in found:
-        if job.state == "failed":
-            lines.append(f"failed: {job.stage} {job.run.path} {job.measure}".rstrip())
-            lines += [f"  | {line}" for line in status.last_lines(job.log)]
-            lines.append(f"  log: {job.log}")
+        lines += _explained(job)
     return "\n".join(lines)
+
+
+def _who(owner: folder_lock.Owner | None) -> str:
+    if owner is None:
+        return "nobody has computed it in this folder"
+    said = f"{owner}, started {time.strftime('%d %b %H:%M', time.localtime(owner.since))}"
+    running = {True: "is being computed by", False: "not being computed; last by"}
+    return f"{running.get(owner.alive, 'computed (perhaps still) by')} {said}"
+
+
+def _time_left(config: dict, found: list[status.Job]) -> str:
+    left = time_left.seconds_left(config, found)
+    if left is None:
+        return "time left: unknown, nothing has been measured yet"
+    running = sum(job.state == "running" for job in found)
+    wall = f", {left / running / 60:.1f} min with the {running} that run" if running else ""
+    return f"time left: {left / 60:.1f} min of jobs{wall}"
+
+
+def _explained(job: status.Job) -> list[str]:
+    """What there is to say of a job that is not as it should be."""
+    if job.state == "failed":
+        last = [f"  | {line}" for line in status.last_lines(job.log)]
+        return [f"failed: {job.name}", *last, f"  log: {job.log}"]
+    if job.state == "stopped":
+        epochs, saved = status.epochs_done(job), job.saved_state.exists()
+        where = f" after epoch {epochs[0]} of {epochs[1]}" if epochs else ""
+        then = "goes on from its saved state" if saved else "starts again"
+        return [f"stopped: {job.name}{where}, without an error (killed?); the same command {then}"]
+    if job.state == "removed":
+        return [
+            f"removed: {job.output}; nothing published needs it, and it is trained anew when "
+            f"something does (at once: snakemake ... {job.output})"
+        ]
+    return []
 
 
 if __name__ == "__main__":
@@ -47,5 +81,5 @@ if __name__ == "__main__":
     parser.add_argument("study", nargs="?", default="default")
     try:
         print(report(parser.parse_args().study))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError) as error:
         raise SystemExit(str(error)) from None

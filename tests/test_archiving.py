@@ -2,22 +2,41 @@
 
 import hashlib
 import io
+import json
 import os
+import shutil
+import subprocess
 import tarfile
 
 import pytest
 
 from lipdescent import archiving
 
+CONFIG = {
+    "study": "some",
+    "experiments": {},
+    "grid": {"dataset": ["a"], "architecture": ["m"], "seed": [0]},
+    "figures": ["b"],
+    "comparisons": [],
+    "execution": {"threads": 1},
+}
+FILES = [
+    "table.parquet", "table.csv", "findings.json", "findings.md", "findings.html",
+    "figures/a/m/b.pdf", "figures/a/m/b.png",
+]  # fmt: skip
+
 
 @pytest.fixture
 def study(tmp_path):
     folder = tmp_path / "results/some"
-    for name in ("table.parquet", "provenance.json", "plan.json", "figures/a/b.pdf", "findings.md"):
+    for name in FILES:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(f"content of {name}" * 100)
-    (folder / "checkpoints").mkdir()
-    (folder / "checkpoints/big.safetensors").write_text("not packed")
+    for name in ("plan.json", "provenance.json"):
+        (folder / name).write_text(json.dumps({"config": CONFIG}))
+    for name in ("checkpoints/big.safetensors", "figures/a/m/of_an_earlier_configuration.pdf"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("not packed")
     return folder
 
 
@@ -35,12 +54,43 @@ def rewritten(archive, change):
 
 def test_pack_and_check(study):
     archive, count = archiving.pack(study)
-    assert (archive.name, count) == ("some.tar.gz", 5)
-    assert archiving.check(archive) == 5
+    assert (archive.name, count) == ("some.tar.gz", 9)
+    assert archiving.check(archive) == 9
     with tarfile.open(archive) as tar:
         names = tar.getnames()
-    assert "some/figures/a/b.pdf" in names
-    assert not any("checkpoints" in name for name in names)
+    assert "some/figures/a/m/b.pdf" in names
+    assert not any("checkpoints" in name or "earlier" in name for name in names)
+
+
+def test_the_checksums_are_those_of_sha256sum(study, tmp_path):
+    subprocess.run(["tar", "xzf", archiving.pack(study)[0], "-C", tmp_path], check=True)
+    checked = subprocess.run(
+        ["sha256sum", "--check", "SHA256SUMS"],
+        cwd=tmp_path / "some",
+        capture_output=True,
+        text=True,
+    )
+    assert checked.returncode == 0
+    assert checked.stdout.count(": OK") == 9
+
+
+def test_a_report_is_packed_if_it_is_of_these_results(study):
+    (study / "report.html").write_text("<html>")
+    assert archiving.pack(study)[1] == 10
+    os.utime(study / "report.html", (0, 0))
+    assert archiving.pack(study)[1] == 9
+
+
+def test_a_study_of_experiments(study):
+    config = CONFIG | {"experiments": {"isometry": {}}}
+    for name in ("plan.json", "provenance.json"):
+        (study / name).write_text(json.dumps({"config": config}))
+    with pytest.raises(archiving.ArchiveError, match=r"experiments/isometry\.parquet"):
+        archiving.pack(study)
+    for name in ("experiments/isometry.parquet", "figures/isometry.pdf", "figures/isometry.png"):
+        (study / name).parent.mkdir(exist_ok=True)
+        (study / name).write_text("x")
+    assert archiving.pack(study)[1] == 5
 
 
 def test_the_same_study_gives_the_same_bytes(study):
@@ -72,8 +122,33 @@ def test_a_truncated_archive_is_named(study):
         archiving.check(archive)
 
 
-def test_an_incomplete_study_is_not_packed(study):
-    (study / "table.parquet").unlink()
-    with pytest.raises(archiving.ArchiveError, match=r"not complete: table\.parquet missing"):
+def test_an_archive_that_is_not_there_is_said_so(tmp_path):
+    with pytest.raises(archiving.ArchiveError, match=r"no such file; make archive"):
+        archiving.check(tmp_path / "some.tar.gz")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: (s / "table.parquet").unlink(), r"not complete: table\.parquet missing"),
+        (lambda s: shutil.rmtree(s / "figures"), r"figures/a/m/b\.pdf, figures/a/m/b\.png missing"),
+        (lambda s: (s / "plan.json").unlink(), "no study has been run there"),
+        (
+            lambda s: (s / "plan.json").write_text(
+                json.dumps({"config": CONFIG | {"grid": CONFIG["grid"] | {"seed": [0, 1]}}})
+            ),
+            "made with another grid than the last run asked for",
+        ),
+    ],
+)
+def test_an_incomplete_study_is_not_packed(study, change, message):
+    change(study)
+    with pytest.raises(archiving.ArchiveError, match=message):
         archiving.pack(study)
     assert not study.with_name("some.tar.gz").exists()
+
+
+def test_how_jobs_run_is_no_other_configuration(study):
+    config = CONFIG | {"execution": {"threads": 2}}
+    (study / "plan.json").write_text(json.dumps({"config": config}))
+    assert archiving.pack(study)[1] == 9

@@ -1,6 +1,5 @@
 """What a cluster can run, what jobs ask for, and in what state a study is."""
 
-import json
 import os
 import subprocess
 import time
@@ -10,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from lipdescent import checkpoints, cluster, names, resources, study_status, time_limit
+from lipdescent import cluster, names, resources, time_limit
 from lipdescent import config as study_config
 
 ROOT = Path(__file__).parent.parent
@@ -153,46 +152,3 @@ def test_needs_grow_with_the_study_and_the_attempt(config):
     first, second = (resources.measure(config, runs[0], attempt) for attempt in (1, 2))
     assert second["runtime"] > first["runtime"]
     assert resources.publish(config, runs)["mem_mb"] > resources.BASE_MB
-
-
-def test_states_of_a_study(config, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    config |= {"study": "s", "bounds": {}}
-    config["grid"] |= {"width": [2, 3, 4, 5], "seed": [0, 1]}
-    with pytest.raises(FileNotFoundError, match="no study 's' has been started"):
-        study_status.plan("s")
-    study_config.record_plan(config)
-    config, runs = study_status.plan("s")
-    base = tmp_path / "results/s"
-
-    def log(width, text, age=0):
-        path = base / f"logs/train/mnist1d/mlp/width={width}/seeds=0-1.log"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        os.utime(path, (time.time() - age,) * 2)
-
-    log(2, "done")
-    log(3, "epoch 1/9, 5 s left")
-    log(4, "silent for long", age=4000)
-    never = checkpoints.empty_epochs(2)
-    saved = checkpoints.Checkpoints(
-        {}, torch.tensor([0]), torch.zeros(2), torch.tensor([0, 1]), never, torch.tensor([-1, 4])
-    )
-    checkpoints.write(base / "checkpoints/mnist1d/mlp/width=2/seeds=0-1.safetensors", saved)
-    found = {job.run.width: job.state for job in study_status.jobs(config, runs) if not job.measure}
-    assert found == {2: "done", 3: "running", 4: "failed", 5: "waiting"}
-    log(3, "Traceback (most recent call last):\nValueError: what happened")
-    jobs = study_status.jobs(config, runs)
-    failed = next(job for job in jobs if job.run.width == 3 and job.stage == "train")
-    assert failed.state == "failed"
-    assert study_status.last_lines(failed.log)[-1] == "ValueError: what happened"
-    assert study_status.diverged(config, next(r for r in runs if r.width == 2)) == 1
-    assert study_status.seconds_left(config, jobs) is None
-    done = base / "benchmarks/train/mnist1d/mlp/width=2/seeds=0-1.tsv"
-    done.parent.mkdir(parents=True)
-    done.write_text("s\th:m:s\n10.0\t0:00:10\n")
-    left = study_status.seconds_left(config, jobs)
-    assert left >= 30  # three wider stacks, each at least as long as the one that was measured
-    os.link(done, done.with_suffix(".link"))
-    assert study_status.disk_bytes(done.parent) < 2 * done.stat().st_blocks * 512 + 1
-    assert json.loads((base / "plan.json").read_text())["seed_blocks"] == [[0, 1]]

@@ -5,19 +5,22 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import json
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from lipdescent import files
+from lipdescent import files, published
 
 SUMS = "SHA256SUMS"
-# What a study cannot be understood without.
-NEEDED = ("table.parquet", "provenance.json", "plan.json")
-FOLDERS = ("figures", "experiments")
-ALSO = ("*.csv", "*.md", "*.json", "*.html", "*.parquet")
+PLAN, PROVENANCE = "plan.json", "provenance.json"
+# Packed where they are there and not older than the results.
+EXTRAS = ("report.html", "verification.json")
+# Keys of the configuration that change no result.
+IRRELEVANT = ("device", "execution")
 
 
 class ArchiveError(ValueError):
@@ -32,22 +35,59 @@ def pack(study: str | Path) -> tuple[Path, int]:
     Raises
     ------
     ArchiveError
-        If the study is not complete; the message names what is missing.
+        If the study is not complete, or its results belong to an earlier configuration; the
+        message names what is missing or differs.
     """
     study = Path(study)
-    missing = [name for name in NEEDED if not (study / name).exists()]
-    if missing:
-        raise ArchiveError(f"{study} is not complete: {', '.join(missing)} missing")
-    members = {path for pattern in ALSO for path in study.glob(pattern)}
-    members |= {path for name in FOLDERS for path in (study / name).rglob("*") if path.is_file()}
+    members = _members(study)
     target, sums = study.with_name(f"{study.name}.tar.gz"), []
     with files.complete(target) as partial, _writer(partial) as add:
-        for path in sorted(members):
-            content, name = path.read_bytes(), str(path.relative_to(study))
+        for name in members:
+            content = (study / name).read_bytes()
             sums.append(f"{hashlib.sha256(content).hexdigest()}  {name}")
             add(f"{study.name}/{name}", content)
         add(f"{study.name}/{SUMS}", ("\n".join(sums) + "\n").encode())
     return target, len(members)
+
+
+def _members(study: Path) -> list[str]:
+    """Files to pack, below the study's folder."""
+    try:
+        config = json.loads((study / PLAN).read_text())["config"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ArchiveError(f"{study}: no study has been run there ({error})") from None
+    wanted = [*published.files(config), PLAN]
+    missing = [name for name in wanted if not (study / name).exists()]
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise ArchiveError(
+            f"{study} is not complete: {', '.join(missing[:3])}{more} missing; run it to its end"
+        )
+    older = differs(study, config)
+    if older:
+        raise ArchiveError(f"{study}: {older}; run it to its end")
+    made = (study / PROVENANCE).stat().st_mtime
+    tables = [str(Path(name).with_suffix(".csv")) for name in published.results(config)]
+    also = [study / name for name in (*EXTRAS, *tables)]
+    wanted += [
+        path.name if path.parent == study else str(path.relative_to(study))
+        for path in also
+        if path.exists() and (path.name not in EXTRAS or path.stat().st_mtime >= made)
+    ]
+    return sorted(set(wanted))
+
+
+def differs(study: Path, config: dict[str, Any]) -> str:
+    """In what the configuration behind the published results differs from ``config``, or empty."""
+    try:
+        made = json.loads((study / PROVENANCE).read_text())["config"]
+    except (OSError, ValueError, KeyError):
+        return ""
+    keys = [k for k in sorted({*made, *config}) if made.get(k) != config.get(k)]
+    keys = [key for key in keys if key not in IRRELEVANT]
+    if not keys:
+        return ""
+    return f"what is published was made with another {', '.join(keys)} than the last run asked for"
 
 
 @contextmanager
@@ -73,29 +113,36 @@ def check(archive: str | Path) -> int:
     Raises
     ------
     ArchiveError
-        If the archive is truncated, or a file in it is missing, changed or not listed.
+        Naming every file that is missing, changed or not listed, or saying that the archive is
+        truncated, altered as a whole, or not there.
     """
-    contents: dict[str, bytes] = {}
+    if not Path(archive).exists():
+        raise ArchiveError(f"{archive}: there is no such file; make archive writes it")
+    found, listed = _digests(archive)
+    problems = [f"{name} is missing" for name in listed.keys() - found.keys()]
+    problems += [f"{name} has no checksum" for name in found.keys() - listed.keys()]
+    common = listed.keys() & found.keys()
+    problems += [f"{name} is not what was packed" for name in common if found[name] != listed[name]]
+    if problems:
+        raise ArchiveError("\n".join(f"{archive}: {problem}" for problem in sorted(problems)))
+    return len(listed)
+
+
+def _digests(archive: str | Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Checksums found and checksums listed: name -> sha256."""
+    found: dict[str, str] = {}
+    listing = b""
     try:
         with tarfile.open(archive, "r:gz") as tar:
             for member in tar:
-                file = tar.extractfile(member)
-                if file is not None:
-                    contents[member.name.split("/", 1)[-1]] = file.read()
+                file, name = tar.extractfile(member), member.name.split("/", 1)[-1]
+                if file is not None and name == SUMS:
+                    listing = file.read()
+                elif file is not None:
+                    found[name] = hashlib.file_digest(file, "sha256").hexdigest()
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise ArchiveError(f"{archive}: truncated or not a tar.gz ({error})") from error
-    if SUMS not in contents:
+        raise ArchiveError(f"{archive}: truncated, altered or not a tar.gz ({error})") from error
+    if not listing:
         raise ArchiveError(f"{archive}: no {SUMS} in it; not an archive of this project")
-    listed = {}
-    for line in contents.pop(SUMS).decode().splitlines():
-        digest, name = line.split("  ", 1)
-        listed[name] = digest
-    for name, digest in listed.items():
-        if name not in contents:
-            raise ArchiveError(f"{archive}: {name} is missing")
-        if hashlib.sha256(contents[name]).hexdigest() != digest:
-            raise ArchiveError(f"{archive}: {name} is not what was packed")
-    strange = sorted(contents.keys() - listed.keys())
-    if strange:
-        raise ArchiveError(f"{archive}: {', '.join(strange)} has no checksum")
-    return len(listed)
+    lines = (line.split("  ", 1) for line in listing.decode(errors="replace").splitlines())
+    return found, {line[-1]: line[0] for line in lines}

@@ -7,9 +7,7 @@ readable with a colour vision deficiency; markers and dashes repeat what colours
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -21,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 from PIL import Image
 
+from lipdescent import files
 from lipdescent.selection import Group, Rung
 
 COLUMN, TWO_COLUMNS = 3.4, 7.0  # inches
@@ -73,23 +72,14 @@ def save(figure: Figure, pdf: str | Path, png: str | Path) -> None:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     figure.set_layout_engine("none")  # laid out once, the same in both files
-    with _complete(png) as partial:
+    with files.complete(png) as partial:
         image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
         image.save(partial, format="png", dpi=(figure.dpi, figure.dpi))
     dpi = figure.dpi
-    with _complete(pdf) as partial:
+    with files.complete(pdf) as partial:
         FigureCanvasPdf(figure).print_pdf(partial, metadata={"CreationDate": None})
     figure.dpi = dpi
     figure.set_canvas(canvas)
-
-
-@contextmanager
-def _complete(path: str | Path) -> Iterator[Path]:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    yield partial
-    os.replace(partial, path)
 
 
 def noise_colours(levels: Iterable[float]) -> dict[float, tuple]:

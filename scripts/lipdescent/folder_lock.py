@@ -13,6 +13,8 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from lipdescent import files
+
 OWNERS = Path(".snakemake/lipdescent-owners")
 LOCKS = Path(".snakemake/locks")
 
@@ -24,13 +26,15 @@ class Owner:
     Attributes
     ----------
     started : clock ticks after the host's start, by which a number used again is noticed.
+    submits : whether its jobs run elsewhere, on a cluster.
     since : when it claimed the study, seconds since the epoch.
     """
 
     host: str
     process: int
     started: str
-    since: float = 0.0
+    submits: bool
+    since: float
 
     @property
     def alive(self) -> bool | None:
@@ -43,11 +47,16 @@ class Owner:
         return f"process {self.process} on {self.host}"
 
 
-def claim(study: str) -> None:
-    """This process computes the study from now on."""
-    OWNERS.mkdir(parents=True, exist_ok=True)
-    here = {"host": socket.gethostname(), "process": os.getpid(), "started": _started(os.getpid())}
-    (OWNERS / f"{study}.json").write_text(json.dumps(here))
+def claim(study: str, *, submits: bool = False) -> None:
+    """This process computes the study from now on; with ``submits`` its jobs run elsewhere."""
+    here = {
+        "host": socket.gethostname(),
+        "process": os.getpid(),
+        "started": _started(os.getpid()),
+        "submits": submits,
+    }
+    with files.complete(OWNERS / f"{study}.json") as partial:
+        partial.write_text(json.dumps(here))
 
 
 def owner(study: str) -> Owner | None:

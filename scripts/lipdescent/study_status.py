@@ -1,8 +1,9 @@
-"""In what state a study is, from its files alone: nothing is asked of Snakemake or a scheduler."""
+"""In what state a study is, from its files and this host's processes; no scheduler is asked."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from dataclasses import dataclass
@@ -12,22 +13,43 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from lipdescent import config as study_config
-from lipdescent import resources
+from lipdescent.folder_lock import Owner
 
-# A job whose log has been silent for this many progress intervals, or seconds, does not run.
+# On a cluster: a job whose log has been silent for this many progress intervals, or seconds, and
+# whose Snakemake does not live, does not run.
 SILENT_INTERVALS, SILENT_SECONDS = 10, 120
 LAST_LINES = 3
 
 
 @dataclass(frozen=True)
 class Job:
-    """One training or measuring job of the plan."""
+    """One training, measuring or experiment job of the plan.
+
+    Attributes
+    ----------
+    run : the stack; None for an experiment.
+    measure : name of the measurement or experiment; empty for training.
+    state : ``done``, ``running``, ``failed`` (an error is in its log), ``stopped`` (it ended
+        without an error: killed, or at its time limit), ``waiting``, or ``removed`` (trained and
+        measured, but the checkpoints are gone).
+    """
 
     stage: str
-    run: study_config.Run
-    measure: str  # empty for training
-    state: str  # done, running, failed or waiting
+    run: study_config.Run | None
+    measure: str
+    state: str
     log: Path
+    output: Path
+
+    @property
+    def name(self) -> str:
+        """Stage, stack and measurement."""
+        return " ".join(filter(None, [self.stage, self.run and self.run.path, self.measure]))
+
+    @property
+    def saved_state(self) -> Path:
+        """Where a training job saves what it goes on from."""
+        return self.output.with_suffix(".state")
 
 
 def plan(study: str) -> tuple[dict[str, Any], list[study_config.Run]]:
@@ -37,46 +59,103 @@ def plan(study: str) -> tuple[dict[str, Any], list[study_config.Run]]:
     ------
     FileNotFoundError
         If the study was never started here; the message lists those that were.
+    ValueError
+        If the plan is broken.
     """
+    path = study_config.plan_file(study)
     try:
-        config = json.loads(study_config.plan_file(study).read_text())["config"]
+        config = json.loads(path.read_text())["config"]
     except OSError:
         known = sorted(path.parent.name for path in Path("results").glob("*/plan.json"))
         raise FileNotFoundError(
             f"no study {study!r} has been started in {Path.cwd()}; "
             f"there are: {', '.join(known) or 'none'}"
         ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: broken ({error}); starting the study writes it anew") from error
     return config, study_config.runs(config)
 
 
-def jobs(config: dict[str, Any], runs: list[study_config.Run]) -> list[Job]:
-    """Every training and measuring job with its state."""
+def jobs(
+    config: dict[str, Any], runs: list[study_config.Run], owner: Owner | None = None
+) -> list[Job]:
+    """Every training, measuring or experiment job with its state."""
     base = Path("results", config["study"])
-    measures = ["metrics", *config["bounds"]]
-    if config.get("certificates"):
-        measures.append("certificates")
-    interval = config["execution"]["progress_interval"]
-    silent = max(SILENT_SECONDS, SILENT_INTERVALS * interval)
+    state = _States(config, base, owner)
+    if config["experiments"]:
+        return [
+            state.job("experiment", None, name, f"experiments/{name}.parquet", f"experiment/{name}")
+            for name in config["experiments"]
+        ]
+    measures = ["metrics", *config["bounds"], *(["certificates"] if config["certificates"] else [])]
     found = []
     for run in runs:
-        log = base / "logs/train" / f"{run.path}.log"
-        output = base / "checkpoints" / f"{run.path}.safetensors"
-        found.append(Job("train", run, "", _state(output, log, silent), log))
-        for measure in measures:
-            log = base / "logs/measure" / run.path / f"{measure}.log"
-            output = base / "measurements" / run.path / f"{measure}.parquet"
-            found.append(Job("measure", run, measure, _state(output, log, silent), log))
+        measured = [
+            state.job(
+                "measure", run, name,
+                f"measurements/{run.path}/{name}.parquet", f"measure/{run.path}/{name}",
+            )
+            for name in measures
+        ]  # fmt: skip
+        trained = state.job(
+            "train", run, "", f"checkpoints/{run.path}.safetensors", f"train/{run.path}"
+        )
+        gone = trained.state not in ("done", "running")
+        if gone and all(job.state == "done" for job in measured):
+            trained = Job("train", run, "", "removed", trained.log, trained.output)
+        found += [trained, *measured]
     return found
 
 
-def _state(output: Path, log: Path, silent: float) -> str:
-    if output.exists():
-        return "done"
-    if not log.exists():
-        return "waiting"
-    if "Traceback" in log.read_text(errors="replace"):
-        return "failed"
-    return "running" if time.time() - log.stat().st_mtime < silent else "failed"
+class _States:
+    """The state of each job, by its output, its log and who has the log open."""
+
+    def __init__(self, config: dict[str, Any], base: Path, owner: Owner | None) -> None:
+        self.base, self.owner = base, owner
+        interval = config["execution"]["progress_interval"]
+        self.silent = max(SILENT_SECONDS, SILENT_INTERVALS * interval)
+        self.open = open_files(owner, base / "logs")
+
+    def job(self, stage: str, run, measure: str, output: str, log: str) -> Job:
+        output, log = self.base / output, self.base / "logs" / f"{log}.log"
+        return Job(stage, run, measure, self._state(output, log, stage), log, output)
+
+    def _state(self, output: Path, log: Path, stage: str) -> str:
+        if output.exists():
+            return "done"
+        try:
+            text, changed = log.read_text(errors="replace"), log.stat().st_mtime
+        except OSError:
+            return "waiting"
+        if self.open is not None:
+            running = str(log.resolve()) in self.open
+        elif self.owner and self.owner.alive and stage != "train":
+            running = changed >= self.owner.since  # no line between its first and its last
+        else:
+            running = time.time() - changed < self.silent
+        if "Traceback" in text:
+            return "failed"
+        return "running" if running else "stopped"
+
+
+def open_files(owner: Owner | None, folder: Path) -> set[str] | None:
+    """Files below ``folder`` that processes of this host have open.
+
+    None where that says nothing: the jobs run elsewhere, or are another user's.
+    """
+    if owner is None or owner.submits or owner.alive is None or not Path("/proc/self/fd").exists():
+        return None
+    if owner.alive and not os.access(f"/proc/{owner.process}/fd", os.R_OK):
+        return None
+    below, found = str(folder.resolve()), set()
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            path = os.readlink(link)
+        except OSError:  # closed meanwhile, or another user's
+            continue
+        if path.startswith(below):
+            found.add(path)
+    return found
 
 
 def last_lines(log: Path, count: int = LAST_LINES) -> list[str]:
@@ -85,6 +164,12 @@ def last_lines(log: Path, count: int = LAST_LINES) -> list[str]:
         return log.read_text(errors="replace").splitlines()[-count:]
     except OSError:
         return []
+
+
+def epochs_done(job: Job) -> tuple[int, int] | None:
+    """Epochs done and wanted, by the last line of a training job's log that tells."""
+    told = re.findall(r"epoch (\d+)/(\d+)", "\n".join(last_lines(job.log, 50)))
+    return (int(told[-1][0]), int(told[-1][1])) if told else None
 
 
 def diverged(config: dict[str, Any], run: study_config.Run) -> int:
@@ -107,43 +192,3 @@ def disk_bytes(folder: Path) -> int:
             continue
         seen[stat.st_dev, stat.st_ino] = stat.st_blocks * 512
     return sum(seen.values())
-
-
-def seconds_left(config: dict[str, Any], found: list[Job]) -> float | None:
-    """Seconds of job time left, from the measured times of jobs that are done.
-
-    The expected time of each job (resources.py) is scaled by what the done jobs of its stage took;
-    a training job that runs says itself how long it needs. None while nothing has been measured.
-    """
-    scale = {}
-    for stage in ("train", "measure"):
-        pairs = [(_measured(config, job), _expected(config, job)) for job in found]
-        pairs = [p for p, job in zip(pairs, found, strict=True) if job.stage == stage and p[0]]
-        if pairs:
-            scale[stage] = sum(p[0] for p in pairs) / sum(p[1] for p in pairs)
-    if not scale:
-        return None
-    total = 0.0
-    for job in found:
-        if job.state != "done":
-            said = re.findall(r"(\d+) s left", " ".join(last_lines(job.log, 1)))
-            factor = scale.get(job.stage, next(iter(scale.values())))
-            expected = _expected(config, job) * factor
-            total += float(said[-1]) if said and job.state == "running" else expected
-    return total
-
-
-def _expected(config: dict[str, Any], job: Job) -> float:
-    if job.stage == "train":
-        return resources.train_seconds(config, job.run)
-    return resources.measure_seconds(config, job.run)
-
-
-def _measured(config: dict[str, Any], job: Job) -> float:
-    """Wall-clock seconds of a done job, from its benchmark file; 0 if there is none."""
-    place = f"{job.stage}/{job.run.path}" + (f"/{job.measure}" if job.measure else "")
-    path = Path("results", config["study"], "benchmarks", f"{place}.tsv")
-    try:
-        return float(path.read_text().splitlines()[1].split("\t")[0]) if job.state == "done" else 0
-    except (OSError, IndexError, ValueError):
-        return 0

@@ -251,12 +251,23 @@ def test_snakemake_killed_with_jobs_running_then_a_node_goes_down(undisturbed, s
         ["scontrol", "update", f"nodename={node}", "state=down", "reason=test"], check=True
     )
     wait_for("requeued", lambda: raw not in {j[0] for j in training_jobs()}, process)
-    subprocess.run(["scontrol", "update", f"nodename={node}", "state=resume"], check=True)
+    wait_for("the node is up again", lambda: resumed(node), process)
     # Slurm lets a requeued job wait two minutes.
     subprocess.run(["scontrol", "update", f"jobid={job}", "starttime=now"], capture_output=True)
     output = finish(process, tmp_path)
     assert "lock is removed" in output
     assert rows(tmp_path).equals(undisturbed), output
+
+
+def resumed(node):
+    """Ask for it; refused where the node's daemon has registered again by itself."""
+    ask = ["scontrol", "update", f"nodename={node}", "state=resume"]
+    subprocess.run(ask, capture_output=True, check=False)
+    state = subprocess.run(
+        ["sinfo", "--noheader", "--nodes", node, "--format", "%T"],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    return "down" not in state and "drain" not in state
 
 
 @pytest.mark.parametrize(

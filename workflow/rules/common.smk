@@ -5,7 +5,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
 from lipdescent import config as study_config
-from lipdescent import fork_server
+from lipdescent import fork_server, published
 from lipdescent.provenance import caption, code_digest, measurement_files
 from snakemake.exceptions import WorkflowError
 
@@ -41,7 +41,6 @@ RUNS = study_config.runs(config)
 BY_PATH = {run.path: run for run in RUNS}
 CERTIFICATES = config["certificates"]
 MEASURES = ["metrics", *config["bounds"], *(["certificates"] if CERTIFICATES else [])]
-PAIRS = [f"{d}/{a}" for d in GRID["dataset"] for a in GRID["architecture"]]
 # What Snakemake puts in front of every script imports these.
 PREAMBLE = ["snakemake.logging", "snakemake.iocontainers"]
 GPUS = study_config.gpus_per_job(config["device"])
@@ -102,37 +101,3 @@ def code(*files):
 def num_models():
     """Models in the whole study."""
     return sum(len(run.seeds) for run in RUNS) * len(GRID["label_noise"])
-
-
-def experiment_files():
-    """Tables and figures of the configured experiments."""
-    return [
-        f"{RESULTS}/{place}"
-        for name in config["experiments"]
-        for place in (
-            f"experiments/{name}.parquet",
-            f"figures/{name}.pdf",
-            f"figures/{name}.png",
-        )
-    ]
-
-
-def published():
-    """Everything that a study publishes; one with experiments, these alone."""
-    if config["experiments"]:
-        return experiment_files()
-    figures = [
-        f"{RESULTS}/figures/{pair}/{figure}.{kind}"
-        for pair in PAIRS
-        for figure in config["figures"]
-        for kind in ("pdf", "png")
-    ]
-    figures += [
-        f"{RESULTS}/figures/{dataset}/{comparison}.{kind}"
-        for dataset in GRID["dataset"]
-        for comparison in config["comparisons"]
-        for kind in ("pdf", "png")
-    ]
-    files = ["table.parquet", "table.csv", "provenance.json"]
-    files += [f"findings.{kind}" for kind in ("json", "md", "html")]
-    return figures + [f"{RESULTS}/{file}" for file in files]

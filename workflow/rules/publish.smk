@@ -102,7 +102,7 @@ rule findings:
 
 rule provenance:
     input:
-        table="results/{study}/table.parquet",
+        [f"{RESULTS}/{file}" for file in published.results(config)],
     output:
         "results/{study}/provenance.json",
     log:

@@ -1,0 +1,197 @@
+"""What `make status` says of a study in every state."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import status
+import torch
+import yaml
+
+from lipdescent import checkpoints, folder_lock, study_status, time_left
+from lipdescent import config as study_config
+
+ROOT = Path(__file__).parent.parent
+STACK = "mnist1d/mlp/width={}/seeds=0-1"
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    """A started study of four stacks with the metrics as its only measurement."""
+    monkeypatch.chdir(tmp_path)
+    given = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    given |= {"study": "s", "bounds": {}, "figures": [], "comparisons": []}
+    given["grid"] |= {"width": [2, 3, 4, 5], "seed": [0, 1]}
+    schema = ROOT / "workflow/schemas/config.schema.yaml"
+    config = study_config.prepare(given, schema=schema, figures=[], comparisons=[])
+    study_config.record_plan(config)
+    return config
+
+
+def write_log(width, text, age=0, stage="train"):
+    name = STACK.format(width) + ("/metrics" if stage == "measure" else "")
+    path = Path(f"results/s/logs/{stage}/{name}.log")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    os.utime(path, (time.time() - age,) * 2)
+    return path
+
+
+def train(width, diverged=-1):
+    never = checkpoints.empty_epochs(2)
+    saved = checkpoints.Checkpoints(
+        {}, torch.tensor([0]), torch.zeros(2), torch.tensor([0, 1]), never,
+        torch.tensor([-1, diverged]),
+    )  # fmt: skip
+    checkpoints.write(f"results/s/checkpoints/{STACK.format(width)}.safetensors", saved)
+    write_log(width, "done", age=900)
+
+
+def save_state(width):
+    path = Path(f"results/s/checkpoints/{STACK.format(width)}.state")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+
+
+def measure(width):
+    path = Path(f"results/s/measurements/{STACK.format(width)}/metrics.parquet")
+    path.parent.mkdir(parents=True)
+    path.touch()
+
+
+def states(stage="train"):
+    config, runs = study_status.plan("s")
+    jobs = study_status.jobs(config, runs, folder_lock.owner("s"))
+    return {job.run.width: job.state for job in jobs if job.stage == stage}
+
+
+def test_a_study_that_was_never_started_names_those_that_were(config):
+    with pytest.raises(FileNotFoundError, match=r"no study 'x' has been started in .*there are: s"):
+        study_status.plan("x")
+    study_config.plan_file("s").write_text("cut in ha")
+    with pytest.raises(ValueError, match=r"plan\.json: broken"):
+        study_status.plan("s")
+
+
+def test_states_by_the_logs_age_where_the_jobs_are_elsewhere(config, monkeypatch):
+    folder_lock.claim("s", submits=True)
+    train(2)
+    write_log(3, "epoch 1/9, 5 s left")
+    write_log(4, "epoch 4/9, 1 s left", age=4000)
+    assert states() == {2: "done", 3: "running", 4: "stopped", 5: "waiting"}
+    write_log(3, "Traceback (most recent call last):\nValueError: what happened")
+    assert states()[3] == "failed"
+    # A measurement writes its log at the end: it runs as long as its Snakemake lives.
+    os.utime(folder_lock.OWNERS / "s.json", (time.time() - 5000,) * 2)
+    write_log(2, "", age=4000, stage="measure")
+    assert states("measure")[2] == "running"
+    write_log(2, "", age=6000, stage="measure")  # of an earlier Snakemake
+    assert states("measure")[2] == "stopped"
+    monkeypatch.setattr(folder_lock.socket, "gethostname", lambda: "elsewhere")
+    write_log(2, "", age=4000, stage="measure")
+    assert states("measure")[2] == "stopped"
+
+
+def test_jobs_of_this_host_run_while_they_have_their_log_open(config):
+    folder_lock.claim("s")
+    write_log(4, "epoch 4/9, 1 s left")
+    path = write_log(3, "epoch 1/9, 5 s left", age=4000)
+    with path.open("a"):
+        assert states() == {2: "waiting", 3: "running", 4: "stopped", 5: "waiting"}
+    assert states()[3] == "stopped"
+
+
+def test_the_report_says_what_happened_and_what_to_do(config):
+    folder_lock.claim("s")
+    train(2, diverged=4)
+    train(5)
+    measure(2)
+    write_log(3, "Traceback (most recent call last):\nValueError: what happened")
+    write_log(4, "epoch 290/500, 30 models, 5 s left\n")
+    done = Path(f"results/s/benchmarks/train/{STACK.format(2)}.tsv")
+    done.parent.mkdir(parents=True)
+    done.write_text("s\th:m:s\n600.0\t0:10:00\n")
+    save_state(4)
+    said = status.report("s")
+    assert f"study s: is being computed by process {os.getpid()} on" in said
+    assert "stacks trained: 2 of 4 done, 1 failed, 1 stopped\n" in said
+    assert "measurements: 1 of 4 done, 3 waiting\n" in said
+    assert f"models diverged: 1 of 20\n  {STACK.format(2)}: 1\n" in said
+    assert "published: 0 of 6 files\n" in said
+    assert f"failed: train {STACK.format(3)}\n" in said
+    assert "  | ValueError: what happened\n" in said
+    assert f"stopped: train {STACK.format(4)} after epoch 290 of 500" in said
+    assert "goes on from its saved state" in said
+    Path(f"results/s/checkpoints/{STACK.format(4)}.state").unlink()
+    assert "starts again" in status.report("s")
+
+
+def test_checkpoints_that_were_deleted_are_no_failure(config):
+    train(2)
+    measure(2)
+    checkpoint = Path(f"results/s/checkpoints/{STACK.format(2)}.safetensors")
+    checkpoint.unlink()
+    assert states()[2] == "removed"
+    said = status.report("s")
+    assert "stacks trained: 0 of 4 done, 3 waiting, 1 removed" in said
+    assert f"removed: {checkpoint}; nothing published needs it" in said
+
+
+def test_time_left_follows_what_was_measured(config):
+    _, runs = study_status.plan("s")
+
+    def left():
+        return time_left.seconds_left(config, study_status.jobs(config, runs))
+
+    assert left() is None
+    train(5)
+    done = Path(f"results/s/benchmarks/train/{STACK.format(5)}.tsv")
+    done.parent.mkdir(parents=True)
+    done.write_text("s\th:m:s\n100.0\t0:01:40\n")
+    whole = left()
+    assert 200 < whole < 100 * 8  # three narrower stacks and four measurements
+    write_log(4, "epoch 250/500, 1 s left", age=4000)
+    assert left() == whole
+    save_state(4)
+    assert whole - 60 < left() < whole - 30  # half of one stack is saved
+    write_log(4, "epoch 250/500, 3 s left")
+    assert left() < whole - 60
+
+
+def test_results_of_an_earlier_configuration_are_said_so(config):
+    Path("results/s/provenance.json").write_text(
+        json.dumps({"config": config | {"training": config["training"] | {"momentum": 0.5}}})
+    )
+    said = status.report("s")
+    assert "published: 1 of 6 files; what is published was made with another training" in said
+
+
+def test_a_study_of_experiments(config):
+    study_config.record_plan(config | {"experiments": {"isometry": {}}})
+    Path("results/s/logs/experiment").mkdir(parents=True)
+    Path("results/s/logs/experiment/isometry.log").write_text("Traceback\nValueError: oh")
+    said = status.report("s")
+    assert "experiments: 0 of 1 done, 1 failed\n" in said
+    assert "failed: experiment isometry\n  | Traceback\n  | ValueError: oh\n" in said
+    assert "stacks" not in said
+
+
+def test_disk_counts_a_file_with_two_names_once(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(bytes(8192))
+    alone = study_status.disk_bytes(tmp_path)
+    os.link(path, tmp_path / "b")
+    assert study_status.disk_bytes(tmp_path) == alone > 0
+
+
+def test_the_command_says_what_there_is(config):
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts/status.py", "other"], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "no study 'other'" in done.stderr
+    assert "Traceback" not in done.stderr
