@@ -27,12 +27,12 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from lipdescent import table  # noqa: E402
 
 KEYS = ["width", "label_noise", "seed", "epoch", "split", "quantity", "direction", "norm"]
-SCRIPTS = ("train", "measure", "aggregate", "plot_")
+RULES = ("train", "measure", "table", "figure")
 STUDY = {
     "study": "faults",
     "device": "cpu",
     "grid": {
-        "width": [2, 3, 5, 8],
+        "width": [2, 3],
         "label_noise": [0, 0.2],
         "seed": [0, 1, 2, 3],
         "epoch": [0, 10, 1000],
@@ -75,18 +75,20 @@ class Study:
         text = [name for name in found.columns if found[name].dtype == "category"]
         return found.astype(dict.fromkeys(text, str)).set_index(KEYS).sort_index()
 
-    def jobs(self, kinds=SCRIPTS) -> list[int]:
-        """Processes of this folder's jobs."""
-        found = []
-        for place in Path("/proc").glob("[0-9]*"):
+    def jobs(self, rules=RULES) -> list[int]:
+        """Processes of this study's jobs: those that have a log of one of the rules open."""
+        logs, found = str(self.results / "logs"), set()
+        for link in Path("/proc").glob("[0-9]*/fd/*"):
             try:
-                here = os.readlink(place / "cwd") == str(self.folder)
-                name = (place / "cmdline").read_bytes().split(b"\0")[1].decode().rsplit("/")[-1]
-            except (OSError, IndexError):
+                path = os.readlink(link)
+            except OSError:
                 continue
-            if here and any(f".{kind}" in f".{name.partition('.')[2]}" for kind in kinds):
-                found.append(int(place.name))
-        return found
+            if (
+                path.startswith(logs)
+                and Path(path[len(logs) + 1 :]).parts[0].split(".")[0] in rules
+            ):
+                found.add(int(link.parts[2]))
+        return sorted(found)
 
 
 def kill(process: int) -> bool:
@@ -117,20 +119,19 @@ def killed_jobs(study: Study, times: int, dice: random.Random) -> int:
     return done
 
 
-def killed_kind(kind: str):
-    """Jobs of one kind killed at random moments, by asking for them anew."""
+def killed_rule(rule: str):
+    """Jobs of one rule killed at random moments, by asking for them anew."""
 
     def inject(study: Study, times: int, dice: random.Random) -> int:
         done = 0
-        rule = {"aggregate": "table", "plot_": "figure"}[kind]
         study.run()
         while done < times:
             process = study.start("--forcerun", rule)
             kill_at = None
             while process.poll() is None:
-                jobs = study.jobs((kind,))
+                jobs = study.jobs((rule,))
                 if jobs and kill_at is None:
-                    kill_at = time.monotonic() + dice.uniform(0, 2)
+                    kill_at = time.monotonic() + dice.uniform(0, 1)
                 if jobs and kill_at and time.monotonic() > kill_at:
                     done += kill(jobs[0])
                     kill_at = None
@@ -216,6 +217,20 @@ def foreign_measurement(study: Study, times: int, dice: random.Random) -> int:
     return times
 
 
+def foreign_table(study: Study, times: int, dice: random.Random) -> int:
+    """The table of another study in the place of this one's."""
+    del dice
+    study.run()
+    for _ in range(times):
+        path = study.results / "table.parquet"
+        other = table.read(path).to_pandas()
+        other["study"], other["value"] = "other", 123.0
+        table.write(path, table.pa.Table.from_pandas(other, table.COLUMNS, preserve_index=False))
+        study.run()
+        study.run()
+    return times
+
+
 def main() -> None:
     """Print the table of faults."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -224,16 +239,17 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="faults whose name contains this")
     arguments = parser.parse_args()
-    few = max(1, arguments.kills // 10)
+    few = max(1, arguments.kills // 6)
     faults = [
-        ("SIGKILL of a training, measuring or other job", killed_jobs, arguments.kills),
-        ("SIGKILL of the aggregating job", killed_kind("aggregate"), few),
-        ("SIGKILL of a plotting job", killed_kind("plot_"), few),
+        ("SIGKILL of a job of any kind", killed_jobs, arguments.kills),
+        ("SIGKILL of the aggregating job", killed_rule("table"), few),
+        ("SIGKILL of a plotting job", killed_rule("figure"), few),
         ("SIGKILL of Snakemake, its jobs running on", killed_snakemake, arguments.restarts),
         ("full disk", full_disk, few),
         ("results folder read-only", read_only, few),
-        ("checkpoint cut", cut_checkpoint, few),
-        ("measurement of another stack", foreign_measurement, few),
+        ("checkpoint cut short", cut_checkpoint, few),
+        ("measurement of another stack in its place", foreign_measurement, few),
+        ("table of another study in its place", foreign_table, few),
     ]
     dice = random.Random(arguments.seed)
     default = yaml.safe_load((ROOT / "config/config.yaml").read_text())

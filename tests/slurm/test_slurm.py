@@ -161,18 +161,24 @@ def hold(folder):
     return jobs
 
 
+def open_log(process):
+    """The log that a stopped training process has open."""
+    links = [Path(os.readlink(link)) for link in Path(f"/proc/{process}/fd").iterdir()]
+    return next(path for path in links if path.suffix == ".log")
+
+
 def training_jobs(state="RUNNING"):
     """(raw id, id for people, node) of training jobs in this state."""
     found = queue("%A", "%i", "%N", "%T", "%k")
     return [(raw, job, node) for raw, job, node, s, c in found if s == state and "train" in c]
 
 
-def held(folder, count, process):
-    """``count`` training jobs, each stopped as soon as it has saved a state: job -> process."""
+def held(folder, count, process, known=()):
+    """``count`` more training jobs, stopped as soon as they have saved a state: job -> process."""
     jobs = {}
 
     def all_held():
-        jobs.update(hold(folder))
+        jobs.update({job: p for job, p in hold(folder).items() if job not in known})
         return len(jobs) == count
 
     wait_for("training jobs", all_held, process)
@@ -219,17 +225,24 @@ def undisturbed(slurm, source, tmp_path_factory):
     return rows(folder)
 
 
-def test_over_memory_then_cancelled_and_over_time(undisturbed, source, tmp_path):
+def test_over_memory_then_cancelled_preempted_and_over_time(undisturbed, source, tmp_path):
     before = len(queue("%i"))
     memory = "train:mem_mb=200 if attempt == 1 else 1800"
     process = start(source, tmp_path, "--set-resources", memory, config=STUDY)
-    held(tmp_path, 2, process)
+    first = held(tmp_path, 2, process)
     (_, cancelled, _), (_, late, _) = training_jobs()  # by task: an id alone may be a whole array
     subprocess.run(["scancel", cancelled], check=True)
     subprocess.run(["scontrol", "update", f"jobid={late}", "timelimit=1"], check=True)
+    # The next attempt of the cancelled one is preempted: SIGTERM, and time to end by itself.
+    ((raw, stopped),) = held(tmp_path, 1, process, known=first).items()
+    subprocess.run(["scancel", "--signal=TERM", raw], check=True)
+    os.kill(stopped, signal.SIGCONT)
+    log = open_log(stopped)
+    wait_for("a saved state", lambda: "stopped after epoch" in log.read_text(), process)
     output = finish(process, tmp_path)
-    states = [s for s, c in queue("%T", "%k")[before:] if "train" in c]
-    assert sorted(states) == ["CANCELLED", "COMPLETED", "COMPLETED", "FAILED", "FAILED", "TIMEOUT"]
+    states = sorted(s for s, c in queue("%T", "%k")[before:] if "train" in c)
+    ended = ["CANCELLED", "COMPLETED", "COMPLETED", "FAILED", "FAILED", "FAILED", "TIMEOUT"]
+    assert states == ended
     assert rows(tmp_path).equals(undisturbed), output
     logs = [training_log(tmp_path, width).read_text() for width in STUDY["grid"]["width"]]
     assert all("going on from epoch" in log for log in logs)
