@@ -120,6 +120,7 @@ def test_training_depends_on_losses_schedules_noise_and_constraints_that_it_uses
     )
     assert {"losses.py", "schedules.py", "label_noise.py", "training.py"} <= plain & limited
     assert "constrained/constraints.py" in limited - plain
+    assert "fork_server.py" not in plain | limited
 
 
 def test_every_figure_has_a_caption():
