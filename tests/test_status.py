@@ -172,11 +172,11 @@ def test_results_of_an_earlier_configuration_are_said_so(config):
 
 def test_a_study_of_experiments(config):
     study_config.record_plan(config | {"experiments": {"isometry": {}}})
-    Path("results/s/logs/experiment").mkdir(parents=True)
-    Path("results/s/logs/experiment/isometry.log").write_text("Traceback\nValueError: oh")
+    Path("results/s/logs/experiment/isometry").mkdir(parents=True)
+    Path("results/s/logs/experiment/isometry/0.log").write_text("Traceback\nValueError: oh")
     said = status.report("s")
     assert "experiments: 0 of 1 done, 1 failed\n" in said
-    assert "failed: experiment isometry\n  | Traceback\n  | ValueError: oh\n" in said
+    assert "failed: experiment isometry/0\n  | Traceback\n  | ValueError: oh\n" in said
     assert "stacks" not in said
 
 

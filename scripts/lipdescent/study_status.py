@@ -28,7 +28,7 @@ class Job:
     Attributes
     ----------
     run : the stack; None for an experiment.
-    measure : name of the measurement or experiment; empty for training.
+    measure : name of the measurement, or an experiment and its part; empty for training.
     state : ``done``, ``running``, ``failed`` (an error is in its log), ``stopped`` (it ended
         without an error: killed, or at its time limit), ``waiting``, or ``removed`` (trained and
         measured, but the checkpoints are gone).
@@ -83,9 +83,14 @@ def jobs(
     base = Path("results", config["study"])
     state = _States(config, base, owner)
     if config["experiments"]:
-        return [
-            state.job("experiment", None, name, f"experiments/{name}.parquet", f"experiment/{name}")
+        parts = [
+            f"{name}/{part}"
             for name in config["experiments"]
+            for part, _ in enumerate(study_config.experiment_parts(config, name))
+        ]
+        return [
+            state.job("experiment", None, part, f"experiments/{part}.parquet", f"experiment/{part}")
+            for part in parts
         ]
     measures = ["metrics", *config["bounds"], *(["certificates"] if config["certificates"] else [])]
     found = []
