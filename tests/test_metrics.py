@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from lipdescent import losses, metrics
+from lipdescent import evaluation, losses, metrics
 from lipdescent.architectures import mlp
 
 
@@ -20,7 +20,7 @@ def test_metrics_equal_plain_pytorch(make_stack, generator, monkeypatch):
     }
     clean = {s: torch.randint(3, (len(x),), generator=generator) for s, x in inputs.items()}
     noisy = torch.randint(3, (5, 20), generator=generator)
-    monkeypatch.setattr(metrics, "CHUNK_BYTES", 3000)  # several chunks
+    monkeypatch.setattr(evaluation, "CHUNK_BYTES", 3000)  # several chunks
     found = {
         m.quantity: m.values
         for m in metrics.measure(

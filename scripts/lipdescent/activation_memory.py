@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 def activation_bytes(
@@ -15,15 +15,20 @@ def activation_bytes(
 ) -> int:
     """Bytes of one model's inputs and of the outputs of all its layers for one batch.
 
-    Nothing is computed: shapes only, on PyTorch's meta device. A training step keeps about this
-    much for its backward pass, and about twice as much at its peak.
+    Counted in one sample's pass through arbitrary weights on the CPU; PyTorch's meta device, which
+    computes nothing, imports its compiler for some layers, a second or more. A training step keeps
+    about this much for its backward pass, and about twice as much at its peak.
     """
-    shapes = copy.deepcopy(module).to("meta")
-    counts = [batch_size * math.prod(input_shape)]
-    for part in shapes.modules():
+    copied = copy.deepcopy(module).to_empty(device="cpu").eval()
+    counts = [math.prod(input_shape)]
+    for part in copied.modules():
         if not any(part.children()):
             part.register_forward_hook(lambda _m, _inputs, out: counts.append(out.numel()))
-    inputs: Tensor = torch.empty(batch_size, *input_shape, device="meta")
     with torch.no_grad():
-        shapes(inputs)
-    return itemsize * sum(counts)
+        copied(torch.zeros(1, *input_shape, dtype=_dtype(copied)))
+    return batch_size * itemsize * sum(counts)
+
+
+def _dtype(module: nn.Module) -> torch.dtype:
+    floating = [p.dtype for p in module.parameters() if p.is_floating_point()]
+    return floating[0] if floating else torch.get_default_dtype()
