@@ -33,10 +33,11 @@ def fit(
     k: float | None,
     seeds: Sequence[int],
     steps: int,
+    learning_rate: float,
     stages: int = 3,
     blocks: int = 2,
 ) -> ModelStack:
-    """Networks of ``width`` channels, a branch's constant at most ``k``; Adam 5e-3, cosine."""
+    """Networks of ``width`` channels, a branch's constant at most ``k``; Adam, cosine."""
     build = partial(
         bilipschitz_resnet.build,
         width,
@@ -56,6 +57,7 @@ def fit(
             num_classes=10,
             steps=steps,
             batch_size=100,
+            learning_rate=learning_rate,
         )
     )
 

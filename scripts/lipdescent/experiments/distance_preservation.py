@@ -99,6 +99,7 @@ def run(
     bounded: Sequence[float] = (0.05, 0.1, 0.2, 0.4),
     seeds: Sequence[int] = (0, 1, 2),
     steps: int = 600,
+    learning_rate: float = 1e-2,
     num_points: int = 100,
     num_searches: int = 5,
     band: Sequence[int] = (0, 1, 2, 3),
@@ -111,7 +112,7 @@ def run(
     data = names.resolve("datasets", "mnist1d").load(num_train=1000, num_test=1000, seed=0)
     inputs, labels = torch.from_numpy(data.train_inputs), torch.from_numpy(data.train_labels)
     points = torch.from_numpy(data.test_inputs[:num_points])
-    training = {"seeds": seeds, "steps": steps, "blocks": BLOCKS}
+    training = {"seeds": seeds, "steps": steps, "learning_rate": learning_rate, "blocks": BLOCKS}
     rows = []
     for width in widths:
         for k in constants:
@@ -148,7 +149,7 @@ def draw(frame: pd.DataFrame) -> Figure:
     energies = columns(trained, "energy")
     for i, (_, part) in enumerate(groups):
         axes[0, 2].plot(range(len(energies)), part[energies].mean(), **look(i))
-    axes[0, 2].set_title("energy of counter-examples")
+    axes[0, 2].set_title("counter-examples:\nshare of energy")
     axes[0, 2].set_xlabel("DFT frequency")
     _draw_pair(axes[1, 0], trained)
     _draw_linear(axes[1, 1], frame[frame["task"] == "linear"])
@@ -165,8 +166,8 @@ def draw_singular_values(left: Axes, middle: Axes, groups: Sequence[tuple]) -> N
         left.plot([i] * len(part), part["dft_smallest"], label=name, **style)
         left.plot([i] * len(part), part["full_smallest"], "_", color="black", markersize=9)
         middle.plot([i] * len(part), part["dft_ratio"], **style)
-    left.set_title("smallest singular value")
-    middle.set_title("low band: largest / smallest")
+    left.set_title("smallest singular value,\nlow band and all inputs")
+    middle.set_title("singular values on the\nlow band: largest / smallest")
     log_values(middle)
     for axis in (left, middle):
         axis.set_xticks([])

@@ -29,6 +29,7 @@ def run(
     constants: Sequence[float | None] = (None, 0.9),
     seeds: Sequence[int] = (0, 1, 2),
     steps: int = 300,
+    learning_rate: float = 1e-2,
     num_points: int = 50,
     num_searches: int = 3,
     band: Sequence[int] = (0, 1),
@@ -36,10 +37,11 @@ def run(
     """One row per width (channels; features are 16 times as many), k and seed; k is 0 for none."""
     data = names.resolve("datasets", "digits").load(num_train=1000, num_test=397, seed=0)
     inputs, labels = torch.from_numpy(data.train_inputs), torch.from_numpy(data.train_labels)
+    training = {"steps": steps, "learning_rate": learning_rate}
     rows = []
     for width in widths:
         for k in constants:
-            stack = fit(inputs, labels, width=width, k=k, seeds=seeds, steps=steps, stages=2)
+            stack = fit(inputs, labels, width=width, k=k, seeds=seeds, stages=2, **training)
             measured = measure_stack(
                 stack,
                 data,
