@@ -466,3 +466,11 @@ def test_against_torchlip():
     torch.testing.assert_close(torchlip.FullSort()(x), FullSort()(x))
     # Its MaxMin is the concatenation of max(x, 0) and max(-x, 0): another function.
     assert torchlip.MaxMin()(x).shape[1] == 12
+    image = normal(2, 3, 4, 6)
+    found = InvertibleDownsampling(2)(image)
+    torch.testing.assert_close(torchlip.InvertibleDownSampling(2)(image), found)
+    # It takes a matrix that is scaled already.
+    weight = normal(6, 4)
+    scaled = weight / torch.linalg.matrix_norm(weight, ord=2)
+    theirs = torchlip.normalizers.bjorck_normalization(scaled, eps=1e-10, maxiter=60)
+    torch.testing.assert_close(bjorck(weight, iterations=60), theirs)

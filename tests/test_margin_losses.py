@@ -82,3 +82,26 @@ def test_against_torchlip():
     torch.testing.assert_close(
         theirs, losses.binary_hinge(f[:, None], y[:, None], margin=1.0).mean()
     )
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_hkr_and_several_classes_against_torchlip():
+    torchlip = pytest.importorskip("deel.torchlip")
+    random = torch.Generator().manual_seed(0)
+    f, y = torch.randn(8, 1, generator=random), torch.tensor([1.0, -1.0] * 4)[:, None]
+    kr = losses.binary_kr(f, y).mean()
+    torch.testing.assert_close(torchlip.KRLoss()(f, y), -2 * kr)  # classes are balanced
+    # A convex combination a hinge(m / 2) - (1 - a) (E_P f - E_Q f): 2 (1 - a) times ours.
+    theirs = torchlip.HKRLoss(alpha=0.9, min_margin=2.0)(f, y)
+    ours = losses.binary_hkr(f, y, alpha=0.9 / (2 * 0.1), margin=1.0).mean()
+    torch.testing.assert_close(theirs, 2 * 0.1 * ours)
+    logits = torch.randn(8, 4, generator=random)
+    targets = torch.nn.functional.one_hot(torch.arange(8) % 4, 4).float()
+    theirs = torchlip.TauCrossEntropyLoss(5.0)(logits, targets)  # divided by tau
+    ours = losses.cross_entropy_temperature(logits, targets, tau=5.0).mean()
+    torch.testing.assert_close(5 * theirs.float(), ours)
+    # Its categorical hinge has the whole margin.
+    theirs = torchlip.CategoricalHingeLoss(2.0)(logits, targets)
+    torch.testing.assert_close(theirs, losses.hinge(logits, targets, margin=2.0).mean())
+    theirs = torchlip.KRMulticlassLoss()(logits, targets)
+    torch.testing.assert_close(theirs, -losses.kr(logits, targets).mean())
