@@ -64,7 +64,7 @@ def robust(
 ) -> Tensor:
     """Points that no attack of up to each radius has fooled: bool (num_models, n, radii).
 
-    ``radii`` increase. Each attack starts from the one before and takes half of the steps that
+    ``radii`` increase. Each attack starts from the one before and takes a third of the steps that
     the first takes; a point once fooled stays so and is attacked no more. Attacks are made in
     float32; whether they succeed, within which distance, is decided in float64. At radius 0 a point
     stands if it is classified as its label.
@@ -92,7 +92,7 @@ def robust(
             index = _first(standing)
             rows = torch.arange(len(index), device=index.device)[:, None], index
             x, y = own[rows], labels[index]
-            count = steps if radius == attacked[0] else (steps + 1) // 2
+            count = steps if radius == attacked[0] else -(-steps // 3)
             found = _descend(fast, x.float(), y, delta[rows].float(), radius, norm, count)
             delta[rows] = _project(found.double(), radius, norm)
             standing[rows] &= _right(exact, x + delta[rows], y)
