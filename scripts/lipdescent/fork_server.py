@@ -286,7 +286,8 @@ class Server:
 
 def _become(request: dict) -> types.ModuleType:
     """Make this fork the process that asked for it; returns its __main__."""
-    _die_with(request["server"])
+    script = request["argv"][0]
+    _die_with(request["server"], ".".join(script.split(".")[-2:]))  # tmpab12.train.py
     for target, descriptor in enumerate(request["descriptors"]):
         os.dup2(descriptor, target)
         os.close(descriptor)
@@ -297,21 +298,23 @@ def _become(request: dict) -> types.ModuleType:
     os.environ.update(request["environ"])
     tempfile.tempdir = None
     sys.argv = request["argv"]
-    sys.path.insert(0, os.path.dirname(os.path.abspath(sys.argv[0])))
+    sys.path.insert(0, os.path.dirname(os.path.abspath(script)))
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()  # or all forks would draw the same
     main = types.ModuleType("__main__")
-    main.__file__ = sys.argv[0]
+    main.__file__ = script
     sys.modules["__main__"] = main
     return main
 
 
-def _die_with(server: int) -> None:
+def _die_with(server: int, name: str) -> None:
     """End with the server; elsewhere than on Linux the waiting process sees to it."""
     if sys.platform == "linux":
         import ctypes
 
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        system = ctypes.CDLL(None)
+        system.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        system.prctl(15, name.encode()[:15])  # PR_SET_NAME: what top shows
         if os.getppid() != server:
             os._exit(1)
 
