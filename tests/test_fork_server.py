@@ -196,6 +196,21 @@ def test_a_killed_snakemake_takes_server_and_forks_along(tmp_path):
     snakemake.communicate()
 
 
+def test_the_server_has_one_thread_and_says_nothing_at_a_fork(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", SNAKEMAKE.format(scripts=str(SCRIPTS)).replace("numpy", "pandas")],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=ENVIRON,
+    )  # fmt: skip
+    address = process.stdout.readline().strip()
+    body = "print(os.getppid(), len(os.listdir(f'/proc/{os.getppid()}/task')))"
+    status, out, _ = Job(tmp_path, body, address=address).end()
+    assert (status, out.split()[1]) == (0, "1")
+    assert int(out.split()[0]) != os.getpid()
+    _, err = process.communicate(timeout=60)
+    assert err == ""
+
+
 def test_forks_draw_different_numbers(address, tmp_path):
     body = "import random, numpy\nprint(random.random(), numpy.random.rand())"
     draws = [Job(tmp_path, body, address=address).end()[1].split() for _ in range(2)]

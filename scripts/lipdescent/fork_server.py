@@ -34,6 +34,7 @@ import tempfile
 import threading
 import time
 import types
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -233,7 +234,10 @@ class Server:
             connection.close()
             return None
         server = os.getpid()
-        pid = os.fork()
+        with warnings.catch_warnings():
+            # Python warns of threads: OpenBLAS's, which it ends before a fork by itself.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
         if pid == 0:
             connection.close()
             self._leave()
@@ -267,7 +271,9 @@ class Server:
                 pid, status = os.waitpid(-1, os.WNOHANG)
                 if pid == 0:
                     return
-                connection = self.waiting.pop(pid)
+                connection = self.waiting.pop(pid, None)
+                if connection is None:  # some library's child
+                    continue
                 with contextlib.suppress(OSError):
                     connection.sendall(STATUS.pack(os.waitstatus_to_exitcode(status)))
                 with contextlib.suppress(KeyError):
@@ -343,12 +349,15 @@ def _end_fork(error: BaseException | None) -> None:
 def main() -> None:
     """Import, serve, and in a fork run the script that was asked for."""
     listener = socket.socket(fileno=int(sys.argv[1]))
+    server = Server(listener)
+    # Read by pyarrow's allocator, which would start a thread; a job's environment does not have it.
+    os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")
     for module in sys.argv[2:]:
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
     gc.collect()
     gc.freeze()  # the collector would copy every page that it looks at into each fork
-    request = Server(listener).serve()
+    request = server.serve()
     module = _become(request)
     try:
         exec(compile(Path(sys.argv[0]).read_bytes(), sys.argv[0], "exec"), module.__dict__)
