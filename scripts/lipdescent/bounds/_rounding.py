@@ -18,14 +18,17 @@ in the l2 norm, which is added (Weyl).
 Proof of :func:`certified_spectral_norm`. |A|_2^2 = lambda_max(G), G = A^T A or A A^T, and
 |fl(G) - G|_2 <= gamma(k) | |A|^T |A| |_2 <= gamma(k) |A|_F^2.
 
-All matrices are first scaled by a power of two to a largest entry in [1/2, 1). What underflows
-then is at most p k 2^-1074 in a result of at least 1/4, and one ulp of slack covers it.
+H need not be symmetric to the last bit: if C = fl(t I - H) is not, E is that of the whole C.
+Matrices are scaled by a power of two to a largest entry in [1/2, 1), or in [2^-201, 2^200] for
+norms. What underflows then is at most p k 2^-1074 in a result of at least 2^-402, and one ulp of
+slack covers it.
 
 On CUDA the matrix products must be true float64 products, which is the default.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -152,20 +155,33 @@ def _max_eigenvalue(matrix: Tensor) -> Tensor:
     """(B, p, p), lower triangles, to (B,)."""
     lower = matrix.tril()
     scaled, exponent = scaled_to_one(lower + matrix.tril(-1).transpose(-1, -2))
-    p = scaled.shape[-1]
-    values = torch.linalg.eigvalsh(scaled)
-    step = p * UNIT_ROUNDOFF * values.abs().amax(-1)
-    bound = round_up(scaled.abs().sum(-1).amax(-1), p)  # |H|_inf, if no factor is found
-    todo = torch.arange(len(scaled), device=scaled.device)
-    for _ in range(8):
-        shift = values[todo, -1] + 2 * step[todo]
-        value, sound = _shifted_factor(scaled[todo], shift)
-        bound[todo] = torch.where(sound, torch.minimum(value, bound[todo]), bound[todo])
-        todo = todo[~sound]
+    return unscaled_up(_largest(scaled), exponent)
+
+
+def _largest(matrix: Tensor) -> Tensor:
+    """Bound (B,) on lambda_max(H) + |E|_2 from H + E (B, p, p), H symmetric, E anything.
+
+    The entries' sizes must be such that nothing relevant under- or overflows. eigvalsh and the
+    factor may look at one triangle only: the residual is that of the whole matrix.
+    """
+    p = matrix.shape[-1]
+    values = torch.linalg.eigvalsh(matrix)
+    step = p * UNIT_ROUNDOFF * torch.maximum(values[:, -1].abs(), values[:, 0].abs())
+    bound, sound = _shifted_factor(matrix, values[:, -1] + 2 * step)
+    if bool(sound.all()):
+        return bound
+    rows = round_up(matrix.abs().sum(-1).amax(-1), p)
+    columns = round_up(matrix.abs().sum(-2).amax(-1), p)
+    bound = torch.where(sound, bound, torch.maximum(rows, columns))  # |H|_2, if none is found
+    for _ in range(7):
+        todo = (~sound).nonzero().flatten()
         if not len(todo):
             break
         step = 16 * step
-    return unscaled_up(bound, exponent)
+        value, found = _shifted_factor(matrix[todo], (values[:, -1] + 2 * step)[todo])
+        bound[todo] = torch.where(found, torch.minimum(value, bound[todo]), bound[todo])
+        sound[todo] = found
+    return bound
 
 
 def _shifted_factor(matrix: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
@@ -174,8 +190,9 @@ def _shifted_factor(matrix: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
     shifted = -matrix
     shifted.diagonal(dim1=-2, dim2=-1).add_(shift[:, None])
     factor, info = torch.linalg.cholesky_ex(shifted)
-    residual = torch.linalg.matrix_norm(shifted - factor @ factor.transpose(-1, -2))
-    absolute = factor.abs()
+    difference = (factor @ factor.transpose(-1, -2)).sub_(shifted)
+    residual = torch.linalg.vector_norm(difference, dim=(-1, -2))
+    absolute = factor.abs_()
     ones = absolute.new_ones(p, 1)
     product = (absolute @ (absolute.transpose(-1, -2) @ ones)).amax((-1, -2))
     largest = shifted.diagonal(dim1=-2, dim2=-1).abs().amax(-1)
@@ -187,15 +204,21 @@ def _shifted_factor(matrix: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
 
 def _spectral_norm(matrix: Tensor) -> Tensor:
     """(B, m, n) to (B,)."""
-    scaled, exponent = scaled_to_one(matrix)
+    flat = matrix.flatten(1)
+    exponent = torch.frexp(torch.maximum(flat.amax(1), -flat.amin(1)))[1].to(torch.int64)
+    # Largest entries between 2^-200 and 2^200 leave room enough for their products.
+    exponent = torch.where(exponent.abs() <= 200, 0, exponent)
+    scaled = times_power(matrix, -exponent[:, None, None]) if bool(exponent.any()) else matrix
     rows, columns = scaled.shape[-2:]
     tall = scaled if rows >= columns else scaled.transpose(-1, -2)
     gram = tall.transpose(-1, -2) @ tall
-    frobenius = _frobenius(scaled)
-    square = _max_eigenvalue(gram)
-    square = round_up(square + round_up(gamma(max(rows, columns)) * frobenius.square(), 4), 2)
-    norm = round_up(square.clamp_min(0.0).sqrt(), 2)
-    return unscaled_up(torch.minimum(norm, frobenius), exponent)
+    # |A|_F^2, up to gamma(k) relative in each entry of the diagonal.
+    k = max(rows, columns)
+    square = gram.diagonal(dim1=-2, dim2=-1).sum(-1)
+    square = torch.where(square == 0, square, round_up(square * (1 + 2 * gamma(k)), k + 4))
+    largest = round_up(_largest(gram) + round_up(gamma(k) * square, 4), 2)
+    norm = round_up(torch.minimum(largest.clamp_min(0.0), square).sqrt(), 2)
+    return unscaled_up(torch.where(square == 0, 0.0, norm), exponent)
 
 
 def _frobenius(scaled: Tensor) -> Tensor:
@@ -277,6 +300,10 @@ def _checked(matrix: Tensor, name: str) -> Tensor:
         raise TypeError(f"{name}: dtype {matrix.dtype}, allowed are floating-point types")
     if matrix.ndim < 2 or 0 in matrix.shape[-2:]:
         raise ValueError(f"{name}: shape {tuple(matrix.shape)}, expected (..., m, n), m, n >= 1")
-    if not matrix.isfinite().all():
-        raise ValueError(f"{name}: contains NaN or infinity; allowed are finite numbers")
+    if matrix.numel():  # one pass without temporaries: NaN propagates
+        smallest, largest = torch.aminmax(
+            torch.view_as_real(matrix) if matrix.is_complex() else matrix
+        )
+        if not math.isfinite(smallest) or not math.isfinite(largest):
+            raise ValueError(f"{name}: contains NaN or infinity; allowed are finite numbers")
     return matrix if matrix.is_complex() else matrix.to(torch.float64)
