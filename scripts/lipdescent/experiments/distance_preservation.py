@@ -99,7 +99,7 @@ def run(
     bounded: Sequence[float] = (0.05, 0.1, 0.2, 0.4),
     seeds: Sequence[int] = (0, 1, 2),
     steps: int = 600,
-    learning_rate: float = 1e-2,
+    learning_rate: float = 2e-2,
     num_points: int = 100,
     num_searches: int = 5,
     band: Sequence[int] = (0, 1, 2, 3),

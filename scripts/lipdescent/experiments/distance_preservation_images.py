@@ -29,7 +29,7 @@ def run(
     constants: Sequence[float | None] = (None, 0.9),
     seeds: Sequence[int] = (0, 1, 2),
     steps: int = 300,
-    learning_rate: float = 1e-2,
+    learning_rate: float = 2e-2,
     num_points: int = 50,
     num_searches: int = 3,
     band: Sequence[int] = (0, 1),
