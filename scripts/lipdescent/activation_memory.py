@@ -19,16 +19,12 @@ def activation_bytes(
     computes nothing, imports its compiler for some layers, a second or more. A training step keeps
     about this much for its backward pass, and about twice as much at its peak.
     """
-    copied = copy.deepcopy(module).to_empty(device="cpu").eval()
+    # One dtype: of a constrained network, only the weights are in float64 already.
+    copied = copy.deepcopy(module).to_empty(device="cpu").float().eval()
     counts = [math.prod(input_shape)]
     for part in copied.modules():
         if not any(part.children()):
             part.register_forward_hook(lambda _m, _inputs, out: counts.append(out.numel()))
     with torch.no_grad():
-        copied(torch.zeros(1, *input_shape, dtype=_dtype(copied)))
+        copied(torch.zeros(1, *input_shape))
     return batch_size * itemsize * sum(counts)
-
-
-def _dtype(module: nn.Module) -> torch.dtype:
-    floating = [p.dtype for p in module.parameters() if p.is_floating_point()]
-    return floating[0] if floating else torch.get_default_dtype()
