@@ -28,3 +28,19 @@ def activation_bytes(
     with torch.no_grad():
         copied(torch.zeros(1, *input_shape))
     return batch_size * itemsize * sum(counts)
+
+
+def multiplications(module: nn.Module, input_shape: Sequence[int]) -> int:
+    """Multiply-adds of one sample's forward pass in linear layers and convolutions."""
+    copied, counts = copy.deepcopy(module).to_empty(device="cpu").float().eval(), []
+
+    def count(layer: nn.Module, _inputs, out: Tensor) -> None:
+        # Each output is a sum over one row of the weight; a linear layer's over its last axis.
+        counts.append(out.numel() * layer.weight[0].numel())
+
+    for part in copied.modules():
+        if isinstance(part, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+            part.register_forward_hook(count)
+    with torch.no_grad():
+        copied(torch.zeros(1, *input_shape))
+    return sum(counts)

@@ -13,9 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as from_bytes
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lipdescent import files
@@ -76,6 +73,10 @@ def save_atomically(path: str | Path, tensors: dict[str, Tensor], metadata: dict
     OSError
         Naming the file, if the disk is full or cannot be written.
     """
+    # Imported here: training itself runs where the package is missing (benchmarks/gpu.sh).
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
     on_cpu = {n: t.detach().to("cpu").contiguous() for n, t in tensors.items()}
     with files.complete(path) as partial:
         try:
@@ -95,6 +96,9 @@ def load(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     ValueError
         If the file is truncated or not safetensors; the message names it.
     """
+    from safetensors import SafetensorError
+    from safetensors.torch import load as from_bytes
+
     try:
         content = Path(path).read_bytes()
         tensors = from_bytes(content)

@@ -127,7 +127,7 @@ class StackTraining:
             self._look()
         last_save = time.monotonic()
         while self.epoch < self.num_epochs:
-            self._one_epoch()
+            self.one_epoch()
             progress.update(self.epoch)
             due = time.monotonic() - last_save > state_interval
             if state_path is not None and self.epoch < self.num_epochs and (due or should_stop()):
@@ -154,7 +154,8 @@ class StackTraining:
             about=about,
         )
 
-    def _one_epoch(self) -> None:
+    def one_epoch(self) -> None:
+        """Train all replicas that are still running for one epoch, and look at them."""
         options, num_train = self.options, len(self.data.inputs)
         device, dtype = self.data.inputs.device, self.data.inputs.dtype
         running = (self.stopped < 0) & (self.diverged < 0)

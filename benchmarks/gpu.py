@@ -1,0 +1,372 @@
+"""What a CUDA device does: the checks of tests/cuda_checks.py, then benchmarks; see gpu.sh.
+
+Times are of whole epochs as the workflow trains them (order of the batches, gathering, graphs),
+after one epoch of warming up, the device synchronised at both ends. "Plain" is one model in plain
+PyTorch with a DataLoader and its batches copied to the device, as most training scripts do it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import platform
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from lipdescent import device as devices
+from lipdescent import names
+from lipdescent.activation_memory import multiplications
+from lipdescent.bounds import upper_block_lipsdp, upper_layer_product
+from lipdescent.bounds._jacobian import jacobian_norms
+from lipdescent.replica_block import TrainingData
+from lipdescent.training import StackTraining, initial_stack
+from lipdescent.training_options import TrainingOptions
+
+CIFAR = (3, 32, 32)
+DEFAULT_WIDTHS = (4, 8, 16, 24, 32, 40, 48, 64, 96, 128, 256, 512)  # config/config.yaml
+FCN_WIDTHS = (16, 32, 64, 80, 96, *(2**k for k in range(7, 18)))  # config/studies/ks_fcn_ce.yaml
+FORWARD_AND_BACKWARD = 3  # products of a training step over those of a forward pass
+
+
+class Report:
+    """The Markdown file, written line by line."""
+
+    def __init__(self, path: Path, device: torch.device) -> None:
+        self.path, self.device = path, device
+        path.write_text("")
+        self.small = device.type == "cpu"
+        self.peaks: dict[str, float] = {}
+
+    def say(self, *lines: str) -> None:
+        with self.path.open("a") as file:
+            for line in lines:
+                print(line, flush=True)
+                file.write(line + "\n")
+
+    def table(self, title: str, *columns: str) -> None:
+        self.say("", f"## {title}", "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|")
+
+    def row(self, *cells: object) -> None:
+        self.say(f"| {' | '.join(map(str, cells))} |")
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def seconds(run: Callable[[], object], device: torch.device, *, least: float) -> float:
+    """Seconds per call, over as many calls as take ``least`` seconds; one call beforehand."""
+    run()
+    wait(device)
+    count, begin = 0, time.perf_counter()
+    while True:
+        run()
+        count += 1
+        if count & (count - 1) == 0:  # waiting is not free: after 1, 2, 4, 8, ... calls
+            wait(device)
+            spent = time.perf_counter() - begin
+            if spent > least:
+                return spent / count
+
+
+def checks(report: Report) -> None:
+    from cuda_checks import CHECKS
+
+    report.table("Checks", "check", "result", "seconds")
+    for name, check in CHECKS.items():
+        begin = time.perf_counter()
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                check(str(report.device))
+            result = "passed"
+        except ModuleNotFoundError as error:
+            result = f"not run: {error}"
+        except Exception as error:
+            result = f"FAILED: {' '.join(str(error).split())[:200]}"
+            traceback.print_exc()
+        report.row(name, result, f"{time.perf_counter() - begin:.1f}")
+
+
+def peaks(report: Report) -> None:
+    """Matrix products and copies, measured."""
+    size = 512 if report.small else 8192
+    report.table("Peaks", "what", "measured")
+    for precision in ("float32", "tf32", "bfloat16", "float64"):
+        dtype = getattr(torch, "float32" if precision == "tf32" else precision)
+        devices.set_precision(precision)
+        a, b = (torch.randn(size, size, device=report.device).to(dtype) for _ in range(2))
+        spent = seconds(lambda a=a, b=b: a @ b, report.device, least=0.2)
+        report.peaks[precision] = 2 * size**3 / spent
+        report.row(
+            f"{precision} product of {size} x {size}", f"{2e-12 * size**3 / spent:.3g} Tflop/s"
+        )
+    devices.set_precision("float32")
+    a = torch.empty(2**24 if report.small else 2**28, device=report.device)
+    b = torch.empty_like(a)
+    spent = seconds(lambda: b.copy_(a), report.device, least=0.2)
+    report.row("copy, read + written", f"{2e-9 * a.numel() * 4 / spent:.4g} GB/s")
+
+
+def builder(name: str, width: int, shape: tuple[int, ...], **options):
+    build = names.resolve("architectures", name).build
+    return partial(build, width, input_shape=shape, num_classes=10, **options)
+
+
+def stack_epoch(build, shape, *, models, batch, samples, device, precision="float32", **options):
+    """One epoch of ``models`` networks in the way the workflow trains them, as a call."""
+    dtype = devices.set_precision(precision)
+    seeds = list(range(models))
+    data = TrainingData(
+        torch.randn(samples, *shape, device=device, dtype=dtype),
+        torch.randint(10, (models, samples), device=device),
+        10,
+    )
+    settings = {"learning_rate": 0.001, "batch_size": batch, "momentum": 0.9}
+    training = StackTraining(
+        initial_stack(build, seeds, shape),
+        data,
+        seeds=seeds,
+        epochs=[0, 10**9],
+        options=TrainingOptions(**settings | options, precision=precision),
+    )
+    training.epoch = 1  # epoch 0 would also be looked at
+    return training.one_epoch
+
+
+def plain_epoch(build, shape, *, batch, samples, device):
+    """One epoch of one network in plain PyTorch with a DataLoader, as a call."""
+    devices.set_precision("float32")
+    model = build().to(device)
+    data = torch.utils.data.TensorDataset(
+        torch.randn(samples, *shape), torch.randint(10, (samples,))
+    )
+    loader = torch.utils.data.DataLoader(
+        data, batch_size=batch, shuffle=True, pin_memory=device.type == "cuda"
+    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.001, momentum=0.9)
+
+    def epoch() -> None:
+        for inputs, labels in loader:
+            x, y = (t.to(device, non_blocking=True) for t in (inputs, labels))
+            optimizer.zero_grad()
+            cross_entropy(model(x), y).backward()
+            optimizer.step()
+
+    return epoch
+
+
+def training(report: Report) -> None:
+    small, device = report.small, report.device
+    cases = [
+        ("mlp", (40,), 4000, 100, 30, (64,), {}),
+        ("cnn", CIFAR, 8192, 128, 16, (8, 12, 20), {}),
+        ("resnet18", CIFAR, 4096, 128, 8, (4, 16), {}),
+    ]
+    if small:
+        cases = [
+            ("mlp", (40,), 500, 100, 4, (64,), {}),
+            ("cnn", (3, 16, 16), 64, 32, 3, (8,), {}),
+            ("resnet18", (3, 8, 8), 64, 32, 2, (4,), {}),
+        ]
+    modes = [("float32", {}), ("tf32", {}), ("bfloat16", {"channels_last": True})]
+    modes = modes[:1] + modes[2:] if small else modes
+    if not report.peaks:
+        peaks(report)
+    report.table(
+        "A stack against one model at a time in plain PyTorch (float32)",
+        "network", "models", "batch", "precision", "models x samples/s", "plain", "ratio",
+        "of the measured peak",
+    )  # fmt: skip
+    least = 0.2 if small else 2.0
+    for name, shape, samples, batch, models, widths, options in cases:
+        for width in widths:
+            build = builder(name, width, shape, **options)
+            alone = seconds(
+                plain_epoch(build, shape, batch=batch, samples=samples, device=device),
+                device,
+                least=least,
+            )
+            products = multiplications(build(), shape)
+            for precision, layout in modes:
+                epoch = stack_epoch(
+                    build, shape, models=models, batch=batch, samples=samples, device=device,
+                    precision=precision, **layout,
+                )  # fmt: skip
+                spent = seconds(epoch, device, least=least)
+                rate = models * samples / spent
+                flops = 2 * FORWARD_AND_BACKWARD * products * rate
+                report.row(
+                    f"{name} {width}", models, batch, " ".join([precision, *layout]),
+                    f"{rate:.3g}", f"{samples / alone:.3g}", f"{models * alone / spent:.1f}",
+                    f"{100 * flops / report.peaks[precision]:.1f} %",
+                )  # fmt: skip
+                release(device)
+    devices.set_precision("float32")
+
+
+def release(device: torch.device) -> None:
+    import gc
+
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def resnet64(report: Report) -> None:
+    """One wide network: the workflow against a plain loop with every usual remedy."""
+    width, shape, samples, batch = (
+        (4, (3, 8, 8), 64, 32) if report.small else (64, CIFAR, 8192, 128)
+    )
+    device, least = report.device, 0.2 if report.small else 3.0
+    build = builder("resnet18", width, shape)
+    report.table(f"ResNet18 of width {width} alone, batch {batch}", "way", "samples/s")
+    tuned = seconds(tuned_epoch(build, shape, samples, batch, device, report), device, least=least)
+    report.row(
+        "plain loop: bfloat16, channels last, compiled, data resident", f"{samples / tuned:.4g}"
+    )
+    for precision, last in (("bfloat16", True), ("bfloat16", False), ("tf32", False)):
+        epoch = stack_epoch(
+            build, shape, models=1, batch=batch, samples=samples, device=device,
+            precision=precision, channels_last=last,
+        )  # fmt: skip
+        spent = seconds(epoch, device, least=least)
+        text = f"lipdescent: {precision}{', channels_last' if last else ''}"
+        report.row(text, f"{samples / spent:.4g} ({100 * tuned / spent:.0f} % of the tuned loop)")
+        release(device)
+    devices.set_precision("float32")
+
+
+def tuned_epoch(build, shape, samples, batch, device, report) -> Callable[[], None]:
+    devices.set_precision("tf32")
+    model = build().to(device, memory_format=torch.channels_last)
+    if not report.small:
+        model = torch.compile(model)
+    inputs = torch.randn(samples, *shape, device=device).to(memory_format=torch.channels_last)
+    labels = torch.randint(10, (samples,), device=device)
+    fused = device.type == "cuda"
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.001, momentum=0.9, fused=fused)
+
+    def epoch() -> None:
+        order = torch.randperm(samples, device=device)
+        for rows in order.split(batch):
+            with torch.autocast(device.type, dtype=torch.bfloat16):
+                loss = cross_entropy(model(inputs[rows]), labels[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    return epoch
+
+
+def projections(report: Report) -> None:
+    """Whole studies on this device from a slice of their epochs; training only."""
+    small, least = report.small, 0.1 if report.small else 1.0
+    widths, models, epochs = ((8, 64), 6, 500) if small else (DEFAULT_WIDTHS, 30, 500)
+    total, (x,) = 0.0, ((40,),)
+    for width in widths:
+        build = builder("mlp", width, x, bias=False)
+        epoch = stack_epoch(build, x, models=models, batch=100, samples=1000, device=report.device)
+        total += epochs * seconds(epoch, report.device, least=least)
+    report.table("Projections (training only)", "study", "what", "projected")
+    report.row(
+        "default", f"{len(widths)} widths, {models} models each, {epochs} epochs", f"{total:.0f} s"
+    )
+    widths, longest = ((16, 256), 300_000) if small else (FCN_WIDTHS, 300_000)
+    total, each = 0.0, []
+    for width in widths:
+        build = builder("mlp", width, x, bias=False)
+        epoch = stack_epoch(
+            build, x, models=4, batch=512, samples=4000, device=report.device,
+            momentum=0.0, gradient_clip=50.0,
+        )  # fmt: skip
+        spent = longest * seconds(epoch, report.device, least=least)
+        each.append(f"{width}: {spent / 60:.1f}")
+        total += spent
+        release(report.device)
+    report.row(
+        "Khromov & Singh, FCN CE", f"{len(widths)} widths, 4 seeds, {longest} epochs of 4000",
+        f"{total / 3600:.2f} h (minutes by width: {', '.join(each)})",
+    )  # fmt: skip
+
+
+def bounds(report: Report) -> None:
+    """The same on the device and on this machine's processor, and how far they differ."""
+    product, block = upper_layer_product.layer_product, upper_block_lipsdp.block_lipsdp
+    cases: list[tuple[str, str, int, tuple[int, ...], int, Callable]] = [
+        ("Jacobian norms, 1000 points", "mlp", 256, (40,), 64, partial(_norms, n=1000)),
+        ("Jacobian norms, 64 points", "cnn", 12, CIFAR, 2, partial(_norms, n=64)),
+        ("layer product", "cnn", 16, CIFAR, 8, product),
+        ("block LipSDP", "cnn", 8, CIFAR, 4, block),
+        ("layer product", "resnet18", 8, CIFAR, 2, product),
+    ]
+    if report.small:
+        cases = [(*case[:2], 2, case[3], 2, case[5]) for case in cases]
+    threads = torch.get_num_threads()
+    report.table(
+        f"Bounds: {report.device} against the processor ({threads} threads)",
+        "bound", "network", "models", "device (s)", "processor (s)", "ratio", "largest difference",
+    )  # fmt: skip
+    for what, name, width, shape, models, function in cases:
+        stack = initial_stack(builder(name, width, shape), list(range(models)), shape)
+        there = stack.to(device=report.device)
+        on_device, on_cpu = function(there), function(stack)
+        device_seconds = seconds(partial(function, there), report.device, least=0.5)
+        cpu = torch.device("cpu")
+        cpu_seconds = seconds(partial(function, stack), cpu, least=0.5)
+        apart = float((on_device.cpu() - on_cpu).abs().max() / on_cpu.abs().max())
+        report.row(
+            what, f"{name} {width}", models, f"{device_seconds:.3g}", f"{cpu_seconds:.3g}",
+            f"{cpu_seconds / device_seconds:.1f}", f"{apart:.1e}",
+        )  # fmt: skip
+        release(report.device)
+
+
+def _norms(stack, *, n: int) -> Tensor:
+    points = torch.randn(n, *stack.input_shape, generator=torch.Generator().manual_seed(0))
+    return jacobian_norms(stack, points, norms=["l2"])["l2"]
+
+
+SECTIONS = (checks, peaks, training, resnet64, projections, bounds)
+
+
+def main() -> None:
+    known = {section.__name__: section for section in SECTIONS}
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--out", type=Path, default=Path("results/gpu/gpu.md"))
+    parser.add_argument("--only", nargs="+", choices=known, default=list(known))
+    arguments = parser.parse_args()
+    device = devices.choose(arguments.device)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    report = Report(arguments.out, device)
+    torch.manual_seed(0)
+    report.say(
+        f"# {devices.describe(device)}",
+        "",
+        f"torch {torch.__version__}, CUDA {torch.version.cuda}, Python {platform.python_version()}"
+        + (", a rehearsal in a reduced size: no figure here is a result" if report.small else ""),
+    )
+    for name in arguments.only:
+        try:
+            known[name](report)
+        except Exception:
+            report.say("", f"Section {name} failed:", "", "```", traceback.format_exc(), "```")
+        release(device)
+    report.say("", f"Written to {arguments.out}.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,242 @@
+"""What must hold on a CUDA device, as plain functions of the device's name.
+
+test_cuda.py runs them under pytest, benchmarks/gpu.py on a machine that has none. On "cpu" they
+run too, as far as they make sense there, so that they are known to work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from lipdescent import device as devices
+from lipdescent import names
+from lipdescent.bounds import upper_block_lipsdp, upper_geolip, upper_layer_product, upper_lipsdp
+from lipdescent.bounds._jacobian import jacobian_norms
+from lipdescent.progress import Progress
+from lipdescent.replica_block import Block, TrainingData
+from lipdescent.stacking import ModelStack
+from lipdescent.training import StackTraining, augmentation_draws, batch_order, initial_stack
+from lipdescent.training_options import TrainingOptions
+
+SEEDS, CLASSES = [0, 1, 2], 4
+NETWORKS = {
+    "mlp": ("mlp", 6, (5,), {}),
+    "conv1d": ("conv1d", 3, (40,), {}),
+    "cnn": ("cnn", 2, (3, 8, 8), {}),
+    "cnn_batchnorm": ("cnn_batchnorm", 2, (3, 8, 8), {}),
+    "resnet18": ("resnet18", 2, (3, 8, 8), {"batchnorm": True}),
+    "vit": ("vit", 4, (3, 16, 16), {"blocks": 2, "heads": 2, "head_width": 4}),
+}
+
+
+def builder(network: str):
+    name, width, shape, options = NETWORKS[network]
+    build = names.resolve("architectures", name).build
+    return partial(build, width, input_shape=shape, num_classes=CLASSES, **options), shape
+
+
+def training(
+    network: str, place: str, *, dtype=torch.float64, samples=45, epochs=(0, 1, 3), **options
+):
+    build, shape = builder(network)
+    draws = torch.Generator().manual_seed(0)
+    inputs = torch.randn(samples, *shape, generator=draws, dtype=torch.float64).to(dtype)
+    labels = torch.randint(CLASSES, (len(SEEDS), samples), generator=draws)
+    settings = {"learning_rate": 0.02, "batch_size": 10, "momentum": 0.9} | options
+    data = TrainingData(inputs.to(place), labels.to(place), CLASSES)
+    return StackTraining(
+        initial_stack(build, SEEDS, shape),
+        data,
+        seeds=SEEDS,
+        epochs=list(epochs),
+        options=TrainingOptions(**settings),
+    )
+
+
+def trained(subject: StackTraining, **arguments) -> tuple[dict[str, torch.Tensor], str]:
+    """Checkpoints by name, and what was said."""
+    said = io.StringIO()
+    subject.run(progress=Progress("check", len(SEEDS), 3, terminal=said), **arguments)
+    return subject.result([0.0] * len(SEEDS), {}).state, said.getvalue()
+
+
+def close(found: dict, expected: dict, tolerance: float) -> None:
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name].double(), tensor.double(), rtol=0, atol=tolerance)
+
+
+def follows_the_cpu(place: str, network: str) -> None:
+    """Three epochs in float64: 1e-8."""
+    close(trained(training(network, place))[0], trained(training(network, "cpu"))[0], 1e-8)
+
+
+def follows_the_cpu_with_adam_clipping_and_augmentation(place: str) -> None:
+    options = {"optimizer": "adam", "gradient_clip": 0.5, "augmentation": {"padding": 2}}
+    options |= {"weight_decay": 1e-3, "schedule": "cosine"}
+    found, _ = trained(training("cnn", place, **options))
+    close(found, trained(training("cnn", "cpu", **options))[0], 1e-8)
+
+
+def graphs_equal_steps(place: str) -> None:
+    """73 updates: two whole graphs, a rest and a smaller last batch, against plain steps."""
+    subject = training("cnn_batchnorm", place, samples=725, augmentation={"padding": 1})
+    block, twin = (
+        Block(initial(subject), subject.data, slice(0, 3), subject.options) for _ in "ab"
+    )
+    for epoch in (0, 1):
+        order = batch_order(SEEDS, epoch, 725).to(place)
+        draws = augmentation_draws(SEEDS, epoch, 725, padding=1).to(place)
+        rates = torch.full((73, 3), 0.01, dtype=torch.float64, device=place)
+        block.run_epoch(order, rates, 73 * epoch, draws)
+        twin._steps(order, rates, 73 * epoch, draws)
+    close(block.engine.state(), twin.engine.state(), 1e-10)
+    if torch.device(place).type == "cuda":
+        kinds = {type(graph).__name__ for graph in block._graphs.values()}
+        assert kinds == {"UpdateGraph"}, f"a graph could not be captured: {kinds}"
+        assert sorted(block._graphs) == [85, 320], sorted(block._graphs)
+
+
+def initial(subject: StackTraining) -> ModelStack:
+    block = subject.blocks[0]
+    states = [b.engine.state() for b in subject.blocks]
+    state = {name: torch.cat([s[name] for s in states]) for name in states[0]}
+    return ModelStack(block.module, state, block.input_shape)
+
+
+def nothing_waits_in_an_epoch(place: str, network: str) -> None:
+    """Once captured, an epoch of any network makes the host wait nowhere."""
+    subject = training(network, place, dtype=torch.float32, epochs=(0, 10**6))
+    subject.one_epoch()
+    if torch.device(place).type != "cuda":
+        return
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(2):
+            subject.one_epoch()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def precision_keys(place: str, precision: str) -> None:
+    """Weights stay float32, the loss falls, and results are near float32's but not equal."""
+    dtype = devices.set_precision(precision)
+    try:
+        assert dtype == torch.float32
+        options = {"dtype": dtype, "epochs": (0, 1, 20)}
+        low = training("cnn_batchnorm", place, precision=precision, **options)
+        state, _ = trained(low)
+    finally:
+        devices.set_precision("float32")
+    expected, _ = trained(training("cnn_batchnorm", place, **options))
+    assert all(t.dtype == expected[n].dtype for n, t in state.items())
+    first, last = low.curves[0][1:], low.curves[-1][1:]
+    assert all(b < a for a, b in zip(first, last, strict=True)), (first, last)
+    # After five updates: later on, training amplifies any difference.
+    weights = [n for n, t in state.items() if t.is_floating_point()]
+    distance = sum((state[n][1] - expected[n][1]).norm() ** 2 for n in weights) ** 0.5
+    moved = sum((expected[n][1] - expected[n][0]).norm() ** 2 for n in weights) ** 0.5
+    assert distance < 0.3 * moved, f"{precision}: off by {distance / moved:.2g} of the way"
+    if precision == "bfloat16":
+        assert distance > 0
+
+
+def channels_last_changes_nothing(place: str, network: str) -> None:
+    plain, _ = trained(training(network, place))
+    close(trained(training(network, place, channels_last=True))[0], plain, 1e-8)
+
+
+def resumes_bit_identically(place: str) -> None:
+    from lipdescent.training import Interrupted
+
+    whole, _ = trained(training("cnn_batchnorm", place))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.state"
+        with contextlib.suppress(Interrupted):
+            trained(training("cnn_batchnorm", place), state_path=path, should_stop=lambda: True)
+        found, said = trained(training("cnn_batchnorm", place), state_path=path)
+    assert "going on from epoch 1" in said
+    for name, tensor in whole.items():
+        assert torch.equal(found[name], tensor), name
+
+
+def too_little_memory_halves_blocks(place: str) -> None:
+    """A real one: the process may use little more than what is taken already."""
+    if torch.device(place).type != "cuda":
+        return
+    samples, options = 1024, {"batch_size": 512, "dtype": torch.float32, "epochs": (0, 1)}
+    expected, _ = trained(training("resnet18", place, samples=samples, **options))
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    subject = training("resnet18", place, samples=samples, **options)
+    _, total = torch.cuda.mem_get_info()
+    before = torch.cuda.memory_reserved()
+    subject.run(progress=Progress("check", 3, 1, terminal=io.StringIO()))
+    needed = torch.cuda.max_memory_reserved() - before
+    del subject
+    torch.cuda.empty_cache()
+    limit = torch.cuda.memory_reserved() + 0.7 * needed
+    torch.cuda.set_per_process_memory_fraction(limit / total)
+    try:
+        small = training("resnet18", place, samples=samples, **options)
+        found, said = trained(small)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert "out of memory: 3 models at once are too many" in said, said
+    close(found, expected, 1e-3)
+
+
+def models(network: str, count: int = 3) -> ModelStack:
+    build, shape = builder(network)
+    return initial_stack(build, list(range(count)), shape).to(dtype=torch.float64)
+
+
+def bounds_equal_the_cpu(place: str, bound: str) -> None:
+    """To 1e-9 relative; every one of them is certified on its own device."""
+    functions = {
+        "layer product": ("resnet18", upper_layer_product.layer_product),
+        "layer product of 1-D convolutions": ("conv1d", upper_layer_product.layer_product),
+        "block LipSDP": ("resnet18", upper_block_lipsdp.block_lipsdp),
+        "LipSDP": ("mlp", lambda s: next(upper_lipsdp.measure(s, norms=["l2"])).values),
+        "GeoLIP": ("mlp", partial(upper_geolip.per_logit, tolerance=1e-6)),
+        "Jacobian, chain": ("mlp", _norms),
+        "Jacobian, CNN": ("cnn", _norms),
+        "Jacobian, ResNet": ("resnet18", _norms),
+        "Jacobian, ViT": ("vit", _norms),
+    }
+    network, function = functions[bound]
+    stack = models(network)
+    found, expected = function(stack.to(device=place)).cpu(), function(stack)
+    tolerance = 1e-4 if bound == "LipSDP" else 1e-9  # LipSDP stops within 1e-4 of its optimum
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=0)
+
+
+BOUNDS = (
+    "layer product", "layer product of 1-D convolutions", "block LipSDP", "LipSDP", "GeoLIP",
+    "Jacobian, chain", "Jacobian, CNN", "Jacobian, ResNet", "Jacobian, ViT",
+)  # fmt: skip
+
+
+def _norms(stack: ModelStack) -> torch.Tensor:
+    points = torch.randn(20, *stack.input_shape, generator=torch.Generator().manual_seed(1))
+    return torch.stack(list(jacobian_norms(stack, points, norms=["l2", "linf"]).values()))
+
+
+IMAGES = ("cnn", "cnn_batchnorm", "resnet18")
+CHECKS = {
+    **{f"follows the CPU: {n}": partial(follows_the_cpu, network=n) for n in NETWORKS},
+    "follows the CPU: Adam, clipping, crops": follows_the_cpu_with_adam_clipping_and_augmentation,
+    "graphs equal plain steps": graphs_equal_steps,
+    **{f"no waiting: {n}": partial(nothing_waits_in_an_epoch, network=n) for n in NETWORKS},
+    **{f"precision {p}": partial(precision_keys, precision=p) for p in ("tf32", "bfloat16")},
+    **{f"channels last: {n}": partial(channels_last_changes_nothing, network=n) for n in IMAGES},
+    "resumed bit-identically": resumes_bit_identically,
+    "out of memory": too_little_memory_halves_blocks,
+    **{f"bound: {b}": partial(bounds_equal_the_cpu, bound=b) for b in BOUNDS},
+}

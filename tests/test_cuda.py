@@ -1,0 +1,57 @@
+"""The checks of cuda_checks.py on a CUDA device; a few of them on the CPU, to know they work."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cuda_checks
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+REHEARSED = (
+    "follows the CPU: Adam, clipping, crops",
+    "graphs equal plain steps",
+    "no waiting: resnet18",
+    "resumed bit-identically",
+    "bound: Jacobian, CNN",
+)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("check", cuda_checks.CHECKS)
+def test_on_cuda(check):
+    cuda_checks.CHECKS[check]("cuda")
+
+
+@pytest.mark.parametrize("check", REHEARSED)
+def test_the_check_itself_on_a_cpu(check):
+    cuda_checks.CHECKS[check]("cpu")
+
+
+def test_the_gpu_script_needs_nothing_but_torch_and_numpy(tmp_path):
+    """It runs where nothing can be installed; a rehearsal of one section on the CPU."""
+    out = str(tmp_path / "a.md")
+    absent = ("pytest", "pyarrow", "safetensors", "yaml", "snakemake", "scipy", "sklearn", "pandas")
+    code = (
+        f"import runpy, sys; sys.modules.update(dict.fromkeys({absent!r}))\n"
+        f"sys.argv = {['gpu.py', '--device', 'cpu', '--only', 'peaks', '--out', out]}\n"
+        f"runpy.run_path({str(ROOT / 'benchmarks/gpu.py')!r}, run_name='__main__')"
+    )
+    command, environment = [sys.executable, "-c", code], os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    written = (tmp_path / "a.md").read_text()
+    assert "Tflop/s" in written
+    assert "failed" not in written
+
+
+def test_multiplications_by_hand():
+    from lipdescent.activation_memory import multiplications
+    from lipdescent.architectures import cnn
+
+    net = cnn.build(5, input_shape=(3, 32, 32), num_classes=10)
+    assert multiplications(net, (3, 32, 32)) == 27728 * 5 + 55296 * 25
+    assert multiplications(torch.nn.Linear(7, 3), (7,)) == 21
