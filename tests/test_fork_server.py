@@ -184,14 +184,14 @@ def test_a_killed_server_leaves_the_job_to_its_own_process(tmp_path):
     snakemake.communicate(timeout=60)
 
 
-def test_a_killed_snakemake_takes_server_and_forks_along(tmp_path):
+def test_a_killed_snakemake_takes_server_forks_and_jobs_along(tmp_path):
     snakemake, address = started()
     job, fork = sleeping(tmp_path, address)
     server = int(Path(f"/proc/{fork}/stat").read_text().rsplit(")", 1)[1].split()[1])
     snakemake.kill()
     assert has_ended(server)
     assert has_ended(fork)
-    job.kill()
+    assert job.wait(timeout=60) == -signal.SIGKILL
     job.end()
     snakemake.communicate()
 

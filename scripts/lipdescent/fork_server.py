@@ -218,8 +218,11 @@ class Server:
                     return request
 
     def _orphaned(self, _: object) -> None:
-        for pid in self.waiting:
+        """Snakemake is gone: so are its jobs, or they would write beside those of the next one."""
+        for pid, connection in self.waiting.items():
             os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(OSError):
+                connection.sendall(STATUS.pack(-signal.SIGKILL))
         os._exit(0)
 
     def _accept(self, listener: socket.socket) -> dict | None:
