@@ -1,12 +1,13 @@
 """Certified bracket of a network's Lipschitz constant, for a network that was not trained here.
 
     python scripts/bracket.py --model FILE.py:FUNCTION --weights W.safetensors \\
-        --input-shape 1,28,28 --norm l2 [--data X.npz] [--methods a,b] [--seed 0]
+        --input-shape 1,28,28 --norm l2 [--data X.npz] [--methods a,b] [--seed 0] [--budget 20]
 
 FUNCTION takes no arguments and returns an nn.Module; instead of a file a module's name will do,
 such as torchvision.models:resnet18. Without --weights those that FUNCTION returns are measured.
-X.npz holds floating-point inputs (n, *input_shape), one array per split. Prints every bound, the
-best bracket and its ratio.
+X.npz holds floating-point inputs (n, *input_shape), one array per split; without it lower bounds
+start from standard normal points. --budget is about how many seconds each of them may take.
+Prints every bound, the best bracket and its ratio; what is under way goes to stderr.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -86,23 +89,47 @@ def main() -> None:
     parser.add_argument("--data", metavar="X.npz")
     parser.add_argument("--methods", metavar="a,b")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--budget", type=float, default=20.0, metavar="SECONDS")
     args = parser.parse_args()
     try:
         shape = tuple(int(n) for n in args.input_shape.split(","))
         model = load_model(args.model, args.weights)
         data = None if args.data is None else load_data(args.data, shape)
         methods = None if args.methods is None else args.methods.split(",")
-        frame = bracket(model, shape, norm=args.norm, data=data, methods=methods, seed=args.seed)
+        frame = bracket(
+            model,
+            shape,
+            norm=args.norm,
+            data=data,
+            methods=methods,
+            seed=args.seed,
+            budget=args.budget,
+            report=lambda line: print(line, file=sys.stderr, flush=True),
+        )
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
         sys.exit(f"error: {error}")
+    show(frame, args.norm)
+
+
+def show(frame: pd.DataFrame, norm: str) -> None:
+    """The values with what they are; what does not apply, with its reason; the best bracket."""
+    found, absent = frame[frame.status == "ok"], frame[frame.status != "ok"]
+    columns = ["quantity", "direction", "norm", "value", "split", "seconds"]
     formats = {"value": "{:.7g}".format, "seconds": "{:.2f}".format}
-    print(frame.fillna({"reason": ""}).to_string(index=False, formatters=formats))
+    print(found[columns].to_string(index=False, formatters=formats))
+    for reason, rows in found[found.reason != ""].groupby("reason", sort=False):
+        print(f"\nestimate: {', '.join(dict.fromkeys(rows.quantity))}: {reason}")
+    if len(absent):
+        print("\nnot applicable:")
+    for _, row in absent.iterrows():
+        print(f"  {row.quantity}: {row.reason}")
     lower, upper = best(frame)
-    if not upper > 0:
-        print(f"\nbest bracket ({args.norm}): {lower:.7g} <= L <= {upper:.7g}")
-    else:
-        ratio = upper / lower if lower > 0 else float("inf")
-        print(f"\nbest bracket ({args.norm}): {lower:.7g} <= L <= {upper:.7g}, ratio {ratio:.4g}")
+    ratio = f", ratio {upper / lower:.4g}" if lower > 0 and not math.isnan(upper) else ""
+    print(f"\nbest bracket ({norm}): {_number(lower, '0')} <= L <= {_number(upper, 'inf')}{ratio}")
+
+
+def _number(value: float, absent: str) -> str:
+    return absent if math.isnan(value) else f"{value:.7g}"
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from lipdescent.bracket import best, bracket, check_order
 from lipdescent.layers import Residual
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "bracket.py"
+SAMPLED = ["lower_ascent", "lower_gaussian", "lower_convex_combinations", "lower_pairs"]
 LAYER_BOUNDS = ["lower_jacobian", "upper_layer_product", "upper_block_lipsdp"]
 
 
@@ -76,12 +77,39 @@ def test_other_norms(norm):
     assert 0 < lower <= upper
 
 
-def test_without_data_lower_bounds_on_data_say_what_they_need():
+def test_without_data_lower_bounds_start_from_normal_points():
     frame = bracket(network(), (1, 7, 7), methods=LAYER_BOUNDS)
     row = frame.set_index("quantity").loc["lower_jacobian"]
-    assert row.status == "not_applicable"
-    assert row.reason.startswith("needs data")
-    assert math.isnan(best(frame)[0])
+    assert (row.status, row.split, row.direction) == ("ok", "normal", "lower")
+    lower, upper = best(frame)
+    assert 0 < lower <= upper
+    again = bracket(network(), (1, 7, 7), methods=["lower_jacobian"])
+    assert best(again)[0] == lower
+    assert math.isnan(best(again)[1])
+
+
+def test_a_small_budget_takes_few_points_and_every_bound_still_holds():
+    lines = []
+    frame = bracket(
+        network(), (1, 7, 7), data=points(500), methods=[*LAYER_BOUNDS, *SAMPLED], budget=1e-6,
+        report=lines.append,
+    )  # fmt: skip
+    assert [line.partition(":")[0] for line in lines] == [*LAYER_BOUNDS, *SAMPLED]
+    assert set(frame.status) == {"ok"}
+    everything = bracket(network(), (1, 7, 7), data=points(500), methods=["lower_jacobian"])
+    assert 0 < frame.set_index("quantity").value["lower_jacobian"] <= best(everything)[0]
+    with pytest.raises(ValueError, match=r"budget = 0: allowed are seconds > 0"):
+        bracket(network(), (1, 7, 7), budget=0)
+
+
+def test_a_lower_bound_that_is_not_proved_is_an_estimate_and_in_no_bracket():
+    layer = nn.TransformerEncoderLayer(4, 1, 8, batch_first=True, dropout=0.0)
+    frame = bracket(nn.Sequential(layer).eval(), (3, 4), methods=LAYER_BOUNDS)
+    row = frame.set_index("quantity").loc["lower_jacobian"]
+    assert (row.status, row.direction) == ("ok", "estimate")
+    assert row.value > 0
+    assert row.reason.startswith("rounding is not proved: ")
+    assert all(math.isnan(side) for side in best(frame))
 
 
 def test_attention_is_not_applicable_for_upper_bounds():

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 
 from lipdescent import names
 from lipdescent.bounds import NotApplicable
+from lipdescent.bounds._certified import Prover
+from lipdescent.bounds._jacobian import jacobian_norms
 from lipdescent.layers import trace
 from lipdescent.layers.walker import check_module, check_state
 from lipdescent.stacking import ModelStack
@@ -25,6 +28,14 @@ NORMS = ("l2", "linf", "l1")
 COLUMNS = ("quantity", "direction", "norm", "value", "status", "seconds", "split", "reason")
 # Not bounds of the global Lipschitz constant: around a point, or over all activation patterns.
 LOCAL, PATTERNS = "upper_local", "fgl"
+NORMAL, NUM_NORMAL = "normal", 256  # the split that is drawn where no data are given, its points
+_UNLIMITED = 2**31
+# What a bound costs grows with these: for networks of which n points are affordable.
+_OPTIONS: dict[str, Callable[[int], dict[str, int]]] = {
+    "lower_ascent": lambda n: {"restarts": min(4, n), "steps": min(16, 4 * n)},
+    "lower_gaussian": lambda n: {"num_points": min(1000, n)},
+    "lower_convex_combinations": lambda n: {"num_pairs": min(1000, max(1, n // 5))},
+}
 
 
 def bracket(
@@ -35,6 +46,8 @@ def bracket(
     data: Tensor | np.ndarray | Mapping[str, Tensor | np.ndarray] | None = None,
     methods: Sequence[str] | None = None,
     seed: int = 0,
+    budget: float = 20.0,
+    report: Callable[[str], None] | None = None,
 ) -> pd.DataFrame:
     """Upper and lower bounds of one network's Lipschitz constant.
 
@@ -43,15 +56,21 @@ def bracket(
     model : in eval mode, made of known layers (:mod:`lipdescent.layers`).
     input_shape : of one input, without the batch axis.
     norm : "l2", "linf" or "l1", on inputs and outputs.
-    data : floating-point inputs (n, *input_shape), or several by the name of their split. Bounds
-        that need data are not applicable without.
+    data : floating-point inputs (n, *input_shape), or several by the name of their split. Lower
+        bounds start from them; without, from 256 standard normal points, the split "normal".
+        Any point proves a lower bound, points like the data prove larger ones.
     methods : modules of ``lipdescent.bounds``; all of them unless given.
-    seed : of the bounds that draw.
+    seed : of the bounds that draw, and of the points used where there are too many.
+    budget : seconds, about, for each bound at data points of networks other than chains of Linear
+        and ReLU: so many points are used as fit.
+    report : called with a line of text when a method has ended.
 
     Returns
     -------
-    One row per quantity and split: quantity, direction, norm, value, status ("ok" or
-    "not_applicable"), seconds (of its method), split, reason (why it is not applicable).
+    One row per quantity and split: quantity, direction ("upper", "lower", "estimate" for a lower
+    bound whose rounding is not proved, "metric"), norm, value, status ("ok" or
+    "not_applicable"), seconds (of its method), split, reason (why it is not applicable, or not
+    proved).
 
     Raises
     ------
@@ -79,10 +98,15 @@ def bracket(
     if any(bound.DIRECTION == "upper" for bound in bounds.values()):
         with contextlib.suppress(NotApplicable):  # each upper bound says so in its row
             trace(stack)
-    inputs = _checked_data(data, stack)
+    inputs = _checked_data(data, stack) or _normal(stack, seed)
+    affordable = _affordable(bounds, stack, inputs, norm, budget)
+    inputs = {split: _some(points, affordable, seed) for split, points in inputs.items()}
     rows: list[dict] = []
     for name, bound in bounds.items():
-        rows += _rows(name, bound, stack, inputs, norm, seed)
+        options = _OPTIONS.get(name, lambda n: {})(affordable) if affordable < _UNLIMITED else {}
+        rows += _rows(name, bound, stack, inputs, norm, seed, options)
+        if report is not None:
+            report(f"{name}: {rows[-1]['status'].replace('_', ' ')}, {rows[-1]['seconds']:.1f} s")
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     check_order(frame)
     return frame
@@ -141,6 +165,7 @@ def _rows(
     inputs: dict[str, Tensor],
     norm: str,
     seed: int,
+    options: dict[str, int],
 ) -> list[dict]:
     start = time.perf_counter()
     nothing = {"quantity": name, "direction": bound.DIRECTION, "norm": norm, "split": ""}
@@ -149,13 +174,9 @@ def _rows(
     try:
         if norm not in bound.NORMS:
             raise NotApplicable(f"exists in {', '.join(bound.NORMS)}")
-        rows = list(_measured(bound, stack, inputs, norm, seed))
+        rows = list(_measured(bound, stack, inputs, norm, seed, options))
     except NotApplicable as error:
         reason = str(error)
-    except ValueError as error:
-        if inputs or bound.DIRECTION != "lower":
-            raise
-        reason = f"needs data: {error}"
     if reason is not None:
         rows = [nothing | {"reason": reason}]
     seconds = time.perf_counter() - start
@@ -163,8 +184,49 @@ def _rows(
 
 
 def _measured(
-    bound: ModuleType, stack: ModelStack, inputs: dict[str, Tensor], norm: str, seed: int
+    bound: ModuleType,
+    stack: ModelStack,
+    inputs: dict[str, Tensor],
+    norm: str,
+    seed: int,
+    options: dict[str, int],
 ) -> Iterator[dict]:
-    for m in bound.measure(stack, inputs=inputs, norms=[norm], seed=seed):
+    for m in bound.measure(stack, inputs=inputs, norms=[norm], seed=seed, **options):
         row = {"quantity": m.quantity, "direction": m.direction, "norm": m.norm}
-        yield row | {"value": float(m.values[0]), "status": "ok", "split": m.split, "reason": ""}
+        row |= {"value": float(m.values[0]), "status": "ok", "split": m.split}
+        yield row | {"reason": Prover(stack).reason if m.direction == "estimate" else ""}
+
+
+def _normal(stack: ModelStack, seed: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(NUM_NORMAL, *stack.input_shape, generator=generator, dtype=torch.float64)
+    return {NORMAL: drawn.to(stack.device)}
+
+
+def _affordable(
+    bounds: Mapping[str, ModuleType],
+    stack: ModelStack,
+    inputs: dict[str, Tensor],
+    norm: str,
+    budget: float,
+) -> int:
+    """Points whose Jacobian norms take about ``budget`` seconds, at least 1."""
+    if not budget > 0:
+        raise ValueError(f"budget = {budget}: allowed are seconds > 0")
+    on_data = any(bound.DIRECTION == "lower" for bound in bounds.values())
+    if not on_data or Prover(stack).links is not None:
+        return _UNLIMITED
+    first = next(iter(inputs.values()))[:1]
+    start = time.perf_counter()
+    jacobian_norms(stack, first, norms=[norm])
+    return max(1, math.floor(budget / (time.perf_counter() - start)))
+
+
+def _some(points: Tensor, count: int, seed: int) -> Tensor:
+    """``count`` of the points (two, for a pair, at least), drawn by ``seed``."""
+    count = max(2, count)
+    if len(points) <= count:
+        return points
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(len(points), generator=generator)[:count].sort().values
+    return points[chosen.to(points.device)]
