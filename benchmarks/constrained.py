@@ -101,7 +101,7 @@ def steps(width: int, depth: int, repetitions: int) -> None:
     for i in range(repetitions + 1):
         for name, training in trainings.items():
             start = time.perf_counter()
-            training._one_epoch()
+            training.one_epoch()
             if i:  # the first one warms up
                 taken[name].append((time.perf_counter() - start) / (NUM_TRAIN / BATCH))
     base = taken["unconstrained"]
@@ -121,7 +121,7 @@ def share(kind: str, name: str, *, width: int, depth: int, num_train: int, **res
     training = prepare(KINDS[kind], width, depth, num_train=num_train)
     start = time.perf_counter()
     for _ in range(epochs):
-        training._one_epoch()
+        training.one_epoch()
     trained = time.perf_counter() - start
     states = [block.engine.state() for block in training.blocks]
     state = {n: torch.cat([s[n] for s in states]) for n in states[0]}

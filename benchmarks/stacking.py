@@ -67,12 +67,12 @@ def row(width, dataset, place, repetitions) -> str:
     plain = PlainTraining(build(), inputs, labels[0], place)
     stacked, alone, peaks = [], [], []
     epochs = 3 if width >= 256 else 10
-    training._one_epoch()
+    training.one_epoch()
     plain.one_epoch()
     for _ in range(repetitions):
         stacked.append(
             len(seeds)
-            / seconds(lambda: [training._one_epoch() for _ in range(epochs)], place)
+            / seconds(lambda: [training.one_epoch() for _ in range(epochs)], place)
             * epochs
         )
         alone.append(1 / seconds(plain.one_epoch, place))

@@ -12,7 +12,7 @@ from lipdescent import checkpoints, datasets, device, files, measuring, table
 from lipdescent.progress import log_to
 
 job = snakemake  # noqa: F821
-log_to(job.log[0])
+terminal = log_to(job.log[0])
 
 torch.set_num_threads(job.threads)
 place = device.choose(job.config["device"])
@@ -33,7 +33,11 @@ rows = measuring.measure(
     uppers=job.input.get("uppers", []),
 )
 table.write(job.output[0], measuring.to_table(rows, stack, saved, study=job.wildcards.study))
-print(
+w = job.wildcards
+line = (
+    f"{w.dataset}/{w.architecture}/width={w.width}/seeds={w.seeds}: {w.measure}, "
     f"{len(rows)} quantities of {stack.num_models} checkpoints on {device.describe(place)} "
     f"in {time.perf_counter() - start:.2f} s"
 )
+for stream in (None, terminal):
+    print(line, file=stream, flush=True)
