@@ -57,7 +57,7 @@ for row in axes:
     style.width_axis(row[0], group.width)
     for place in row[1:]:
         style.epoch_axis(place, group.epoch)
-axes[-1, 0].set_xlabel("width (hidden units)")
+axes[-1, 0].set_xlabel(labels.WIDTH)
 axes[0, 0].set_title(f"epoch {group.epoch[-1]}")
 for column, width in zip((1, 2), group.width[[middle, -1]], strict=True):
     axes[-1, column].set_xlabel("epoch")

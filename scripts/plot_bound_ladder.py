@@ -56,7 +56,7 @@ for row, norm in zip(axes, norms, strict=True):
 for place, noise in zip(axes[0], noises, strict=True):
     place.set_title(f"label noise {labels.noise_name(group.label_noise[noise])}")
 for place in axes[-1]:
-    place.set_xlabel("width (hidden units)")
+    place.set_xlabel(labels.WIDTH)
 for place in axes.flat:
     style.width_axis(place, group.width)
 handles = [drawing.key(**styles[rung]) for rung in rungs]

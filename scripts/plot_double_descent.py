@@ -72,7 +72,7 @@ else:
 for place in axes.flat:
     style.width_axis(place, group.width)
 for place in axes[1]:
-    place.set_xlabel("width (hidden units)")
+    place.set_xlabel(labels.WIDTH)
 handles = [drawing.key(color=colours[level], marker="o") for level in group.label_noise]
 names = [labels.noise_name(level) for level in group.label_noise]
 style.legend(

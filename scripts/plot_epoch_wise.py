@@ -44,7 +44,7 @@ for column, (name, values) in enumerate(panels.items()):
     drawing.colour_bar(figure, axes[:, column], norm)
 for place, noise in zip(axes[:, 0], rows, strict=True):
     level = labels.noise_name(group.label_noise[noise])
-    place.set_ylabel(f"label noise {level}\nwidth (hidden units)")
+    place.set_ylabel(f"label noise {level}\n{labels.WIDTH}")
 style.legend(
     figure,
     [drawing.peak_key(), drawing.key(color="black")],

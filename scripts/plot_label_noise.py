@@ -39,7 +39,7 @@ for place, (name, values) in zip(axes[0], panels.items(), strict=True):
     place.set_title(name)
     place.set_xlabel("label noise (%)")
     drawing.colour_bar(figure, place, norm)
-axes[0, 0].set_ylabel("width (hidden units)")
+axes[0, 0].set_ylabel(labels.WIDTH)
 style.legend(
     figure,
     [drawing.peak_key(), drawing.key(color="black")],

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from image_files import md5, records, write_archive, write_cifar, write_mnist
 
-from lipdescent.datasets import _cifar, cifar10, cifar100, digits, fashion_mnist, mnist
+from lipdescent.datasets import Dataset, _cifar, cifar10, cifar100, digits, fashion_mnist, mnist
 
 COUNTS = (12, 5)
 
@@ -249,3 +249,20 @@ def test_digits_are_divided_once_and_for_all():
     other = digits.load(num_train=100, num_test=50, seed=1, normalise="none")
     assert {x.tobytes() for x in other.train_inputs} <= {x.tobytes() for x in data.train_inputs}
     assert len(digits.load(num_train=100).train_labels) == 100
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_labels_outside_the_classes_are_named(split):
+    arrays = {
+        f"{s}_{what}": np.zeros((5, 2), np.float32) if what == "inputs" else np.arange(5) % 3
+        for s in ("train", "test")
+        for what in ("inputs", "labels")
+    }
+    assert Dataset(**arrays, num_classes=3).input_shape == (2,)
+    arrays[f"{split}_labels"] = np.array([0, 3, 1, -1, 2])
+    message = rf"{split}_labels: 3, and 2 in all; allowed are 0 to 2 \(num_classes = 3\)"
+    with pytest.raises(ValueError, match=message):
+        Dataset(**arrays, num_classes=3)
+    arrays[f"{split}_labels"] = np.array([0, 1])
+    with pytest.raises(ValueError, match=rf"{split}: 5 points, labels of shape \(2,\)"):
+        Dataset(**arrays, num_classes=3)

@@ -26,6 +26,18 @@ class Dataset:
     test_labels: np.ndarray
     num_classes: int
 
+    def __post_init__(self) -> None:
+        for split in ("train", "test"):
+            labels, inputs = getattr(self, f"{split}_labels"), getattr(self, f"{split}_inputs")
+            if labels.shape != inputs.shape[:1]:
+                raise ValueError(f"{split}: {len(inputs)} points, labels of shape {labels.shape}")
+            wrong = labels[(labels < 0) | (labels >= self.num_classes)]
+            if len(wrong):
+                raise ValueError(
+                    f"{split}_labels: {wrong[0]}, and {len(wrong)} in all; allowed are 0 to "
+                    f"{self.num_classes - 1} (num_classes = {self.num_classes})"
+                )
+
     @property
     def input_shape(self) -> tuple[int, ...]:
         return self.train_inputs.shape[1:]
