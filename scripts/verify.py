@@ -57,6 +57,7 @@ for place in sampled:
         checks += verifying.check_devices(one, inputs, found, norm=norm)
         if norm == "l2":
             checks += verifying.check_rounding(one, found)
+            checks += verifying.check_lower(one, inputs, found)
     done.update(check.name for check in checks)
     for check in checks:
         if not check.holds:

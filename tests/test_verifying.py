@@ -17,10 +17,11 @@ def found(make_stack, generator):
 
 
 def test_sound_bounds_pass_every_check(found):
-    stack, _, values = found
+    stack, inputs, values = found
     checks = [
         *verifying.check_order(values, norm="l2"),
         *verifying.check_rounding(stack, values),
+        *verifying.check_lower(stack, inputs, values),
         *verifying.check_stored(values, dict(values), norm="l2"),
     ]
     assert len(checks) > 10
@@ -38,6 +39,40 @@ def test_an_upper_bound_that_is_too_small_is_found(found, quantity):
     broken = [check for check in checks if not check.holds]
     assert broken
     assert all(quantity in check.name for check in broken)
+
+
+@pytest.mark.parametrize("factor", [1 + 1e-13, 1 - 1e-8])
+def test_a_lower_bound_that_is_off_is_found(found, factor):
+    """Either side: above the exact norm by one part in 10^13, or further below than rounding."""
+    stack, inputs, values = found
+    wrong = values | {("lower_jacobian", "lower"): values["lower_jacobian", "lower"] * factor}
+    (check,) = verifying.check_lower(stack, inputs, wrong)
+    assert not check.holds
+    assert check.name == "l2: lower_jacobian certified"
+
+
+@pytest.mark.parametrize(
+    ("smaller", "larger"),
+    [
+        ("exact_enumeration", "upper_lipsdp"),
+        ("upper_lipsdp", "upper_eclipse_fast"),
+        ("upper_lipsdp", "upper_combettes_pesquet"),
+        ("upper_eclipse_fast", "upper_layer_product"),
+        ("upper_combettes_pesquet", "upper_layer_product"),
+    ],
+)
+def test_neighbours_in_the_wrong_order_are_found(found, smaller, larger):
+    _, _, values = found
+    wrong = values | {(smaller, "upper"): values[larger, "upper"] * (1 + 1e-11)}
+    broken = [c.name for c in verifying.check_order(wrong, norm="l2") if not c.holds]
+    assert f"l2: {smaller} <= {larger}" in broken
+
+
+def test_equal_bounds_may_differ_by_their_rounding(make_stack):
+    """A linear network of one layer: every upper bound is the same number."""
+    stack = make_stack(lambda: torch.nn.Sequential(torch.nn.Linear(7, 3)), 1, (7,))
+    values = verifying.ladder(stack, {"train": torch.ones(2, 7)}, norm="l2")
+    assert all(check.holds for check in verifying.check_order(values, norm="l2"))
 
 
 def test_a_stored_value_that_differs_is_found(found):

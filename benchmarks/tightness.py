@@ -1,0 +1,83 @@
+"""How tight each bound is: every rung of the ladder over width, on the networks of a study.
+
+Means over the seeds at the last epoch, at the least and the most label noise: bounds that the
+study took come from its table, the others are computed from its checkpoints (Combettes-Pesquet,
+ECLipsE-Fast, and up to ``--exact`` units the largest Jacobian over all patterns). The last column
+is the mean of upper_lipsdp / best lower bound per network, the factor left open.
+
+Run: python benchmarks/tightness.py [results/default] [--exact 16]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+
+from lipdescent import checkpoints, datasets, measuring, names, selection, table
+
+COMPUTED = ("upper_combettes_pesquet", "upper_eclipse_fast", "exact_enumeration")
+HEADER = "| width | best lower | exact | LipSDP | CP | ECLipsE-Fast | product | LipSDP / lower |"
+
+
+def computed(path: Path, exact: int) -> tuple[int, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """Width, label noise and seed (replicas,), and bound -> (replicas,), at the last epoch."""
+    saved = checkpoints.read(path)
+    run = saved.about["run"]
+    dataset = datasets.read(path.parents[4] / "datasets" / f"{run['dataset']}.npz")
+    stack = measuring.checkpoint_stack(saved, dataset, module=run["architecture"])
+    last = stack[-saved.num_replicas :]
+    found = {}
+    for name in COMPUTED:
+        if name != "exact_enumeration" or run["width"] <= exact:
+            measured = next(names.resolve("bounds", name).measure(last, inputs={}))
+            found[name] = measured.values.numpy()
+    return run["width"], saved.label_noise.numpy(), saved.seed.numpy(), found
+
+
+def rows(study: Path, exact: int) -> None:
+    whole = table.read(study / "table.parquet")
+    (dataset, architecture), *_ = selection.pairs(whole)
+    group = selection.group(whole, dataset=dataset, architecture=architecture)
+    ladder = selection.rungs(group, "l2")
+    lower = selection.best(group, "lower", "l2")[..., -1, :]
+    upper = {rung.quantity: values[..., -1, :] for rung, values in ladder.items()}
+    folder = study / "checkpoints" / dataset / architecture
+    more: dict[tuple[int, float, str], list[float]] = {}
+    for path in folder.glob("width=*/*.safetensors"):
+        width, noise, _, found = computed(path, exact)
+        for name, values in found.items():
+            for level in np.unique(noise):
+                key = width, round(float(level), 6), name
+                more.setdefault(key, []).extend(values[noise == level].tolist())
+    for place in (0, len(group.label_noise) - 1):
+        level = round(float(group.label_noise[place]), 6)
+        print(f"\n{100 * level:g} % label noise, epoch {group.epoch[-1]}\n\n{HEADER}")
+        print("|---" * (HEADER.count("|") - 1) + "|")
+        for w, width in enumerate(group.width):
+            cells = [np.nanmean(lower[w, place])]
+            cells += [np.mean(more.get((int(width), level, COMPUTED[2]), [np.nan]))]
+            cells += [np.nanmean(upper["upper_lipsdp"][w, place])]
+            cells += [np.mean(more[int(width), level, name]) for name in COMPUTED[:2]]
+            cells += [np.nanmean(upper["upper_layer_product"][w, place])]
+            gap = np.nanmean(upper["upper_lipsdp"][w, place] / lower[w, place])
+            shown = " | ".join("-" if np.isnan(c) else f"{c:.2f}" for c in cells)
+            print(f"| {width} | {shown} | {gap:.3f} |", flush=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("study", nargs="?", type=Path, default=Path("results/default"))
+    parser.add_argument("--exact", type=int, default=16, help="largest width to enumerate")
+    wanted = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    rows(wanted.study, wanted.exact)
+
+
+if __name__ == "__main__":
+    main()
