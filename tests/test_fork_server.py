@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -26,7 +27,8 @@ HEAD = f"""
 import sys
 sys.path.insert(0, {str(SCRIPTS)!r})
 from lipdescent import fork_server
-fork_server.hand_over()
+fork_server.hand_over(patience=float(sys.argv[-1]))
+sys.argv.pop()
 import os
 """
 
@@ -37,14 +39,14 @@ ENVIRON = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
 class Job(subprocess.Popen):
     """A script in a file of its own, started as Snakemake starts it."""
 
-    def __init__(self, folder, body, *arguments, address=None, threads="1", **environ):
+    def __init__(self, folder, body, *arguments, address=None, threads="1", patience=60, **environ):
         script = folder / f"script{time.monotonic_ns()}.py"
         script.write_text(HEAD + body)
         environ |= dict.fromkeys(fork_server.THREADS, threads)
         if address:
             environ[fork_server.ADDRESS] = address
         super().__init__(
-            [sys.executable, str(script), *arguments], cwd=folder, text=True,
+            [sys.executable, str(script), *arguments, str(patience)], cwd=folder, text=True,
             env=ENVIRON | environ, stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
@@ -196,6 +198,17 @@ def test_a_killed_snakemake_takes_server_forks_and_jobs_along(tmp_path):
     snakemake.communicate()
 
 
+@pytest.mark.parametrize("patience", [0, 0.2])
+def test_a_job_without_patience_runs_while_the_server_imports(tmp_path, patience):
+    address = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as importing:
+        importing.bind(address)
+        importing.listen()
+        job = Job(tmp_path, "print(os.getpid())", address=address, patience=patience)
+        status, out, _ = job.end()
+    assert (status, int(out)) == (0, job.pid)
+
+
 def test_the_server_has_one_thread_and_says_nothing_at_a_fork(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-c", SNAKEMAKE.format(scripts=str(SCRIPTS)).replace("numpy", "pandas")],
@@ -222,5 +235,5 @@ def test_every_script_of_a_rule_is_handed_over_before_its_imports():
     assert len(scripts) > 10
     for path in scripts:
         code = path.read_text().split('"""\n', 1)[1]
-        head = "\nfrom lipdescent import fork_server\n\nfork_server.hand_over()\n"
+        head = "\nfrom lipdescent import fork_server\n\nfork_server.hand_over("
         assert code.startswith(head), path

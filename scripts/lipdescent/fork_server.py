@@ -54,7 +54,6 @@ FORWARDED = [
     for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")
     if hasattr(signal, name)
 ]
-HANDSHAKE_SECONDS = 60  # importing from a cold network file system may take that long
 REQUEST_SECONDS = 10
 LENGTH, STATUS = struct.Struct("!Q"), struct.Struct("!i")
 
@@ -106,17 +105,22 @@ def _stop(server: subprocess.Popen, folder: str) -> None:
 # In a job
 
 
-def hand_over() -> None:
-    """Let the server run this script and exit with its status; return where there is no server."""
+def hand_over(*, patience: float = 60.0) -> None:
+    """Let the server run this script and exit with its status; return where there is no server.
+
+    ``patience`` : seconds to wait for a server that is still importing, from a cold network file
+    system perhaps. A script that needs little of what it imports is sooner done by itself.
+    """
     address = os.environ.pop(ADDRESS, None)
     if address is None:
         return
     with socket.socket(socket.AF_UNIX) as connection:
         try:
-            connection.settimeout(HANDSHAKE_SECONDS)
             connection.connect(address)
+            connection.settimeout(patience)
             if _receive(connection) != _identity():
                 return
+            connection.settimeout(REQUEST_SECONDS)
             before = signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
             try:
                 request = {"argv": sys.argv, "cwd": os.getcwd(), "environ": dict(os.environ)}
