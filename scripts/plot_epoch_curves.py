@@ -40,7 +40,7 @@ if np.isnan(critical):
 columns = sorted({0, int(critical), int(places[-1])})
 roles = {0: "smallest", int(places[-1]): "largest"} | {int(critical): "critical"}
 
-colours = style.noise_colours(group.label_noise)
+colours, ringed = style.noise_colours(group.label_noise), False
 figure, axes = style.new_figure(
     3, len(columns), width=style.TWO_COLUMNS, height=5.2, sharex=True, sharey="row"
 )
@@ -54,6 +54,7 @@ for row, (name, values) in zip(axes, losses.items(), strict=False):
             drawing.curve(place, group.epoch, y, color=colours[level])
             peak = statistics.peak_index(y.value)
             if name == "test" and 0 < peak < len(group.epoch) - 1:
+                ringed = True
                 drawing.ring(place, group.epoch, y.value, group.epoch[peak], colours[level])
     style.log_values(*row)
 
@@ -76,11 +77,9 @@ for place in axes[2]:
     place.set_xlabel("epoch")
 handles = [drawing.key(color=colours[level], marker="o") for level in group.label_noise]
 names = [labels.noise_name(level) for level in group.label_noise]
-style.legend(
-    figure,
-    [drawing.key(linestyle=""), *handles, drawing.ring_key()],
-    ["label noise", *names, "largest test loss of a curve"],
-    columns=len(names) + 2,
-)
+handles, names = [drawing.key(linestyle=""), *handles], ["label noise", *names]
+if ringed:
+    handles, names = [*handles, drawing.ring_key()], [*names, "largest test loss of a curve"]
+style.legend(figure, handles, names, columns=len(names))
 style.heading(figure, group)
 style.save(figure, job.output.pdf, job.output.png)

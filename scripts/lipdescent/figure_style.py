@@ -74,6 +74,8 @@ def save(figure: Figure, pdf: str | Path, png: str | Path) -> None:
     figure.set_layout_engine("none")  # laid out once, the same in both files
     with files.complete(png) as partial:
         image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+        # A palette halves the file, and nobody sees it in lines, cells and text.
+        image = image.quantize(256, dither=Image.Dither.NONE)
         image.save(partial, format="png", dpi=(figure.dpi, figure.dpi))
     dpi = figure.dpi
     with files.complete(pdf) as partial:
