@@ -292,6 +292,39 @@ def test_snakemake_killed_two_at_once_then_broken_files(finished, tmp_path):
     assert rows(tmp_path).equals(rows(finished))
 
 
+def test_training_told_to_stop_saves_its_state_and_goes_on(finished, tmp_path):
+    """SIGTERM, then SIGUSR1: what schedulers send before they kill."""
+    target = f"results/faults/checkpoints/{RUN}.safetensors"
+    execution = STUDY["execution"] | {"progress_interval": 0.1}
+    config = STUDY | {"grid": STUDY["grid"] | {"epoch": [0, 2, 6000]}, "execution": execution}
+    whole, told = tmp_path / "whole", tmp_path / "told"
+    for folder in (whole, told):
+        shutil.copytree(finished / "source", folder / "source")
+    subprocess.run(
+        snakemake(whole, "--", target, config=config), check=True, capture_output=True, timeout=300
+    )
+    signals = [signal.SIGTERM, signal.SIGUSR1]
+    log = told / "results/faults/logs/train" / f"{RUN}.log"
+    process = subprocess.Popen(
+        snakemake(told, "--retries", "2", "--", target, config=config),
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    said = {}
+    while process.poll() is None:
+        training = [job for job, rule in with_log_open(told).items() if rule == "train"]
+        text = log.read_text() if training and log.exists() else ""
+        if signals and training[:1] not in said.values() and " s left" in text:
+            said[signals[0]] = training[:1]
+            os.kill(training[0], signals.pop(0))
+        time.sleep(0.02)
+    assert process.returncode == 0
+    assert list(said) == [signal.SIGTERM, signal.SIGUSR1]
+    assert "going on from epoch" in log.read_text()
+    assert not (told / target).with_suffix(".state").exists()
+    one, other = (checkpoints.read(folder / target).state for folder in (whole, told))
+    assert all(tensor.equal(other[name]) for name, tensor in one.items())
+
+
 def with_log_open(folder):
     """Processes of jobs: process -> rule."""
     logs, found = str(folder / "results/faults/logs"), {}
