@@ -24,7 +24,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from lipdescent import table  # noqa: E402
+from lipdescent import open_files, table  # noqa: E402
 
 KEYS = ["width", "label_noise", "seed", "epoch", "split", "quantity", "direction", "norm"]
 RULES = ("train", "measure", "table", "figure")
@@ -77,17 +77,11 @@ class Study:
 
     def jobs(self, rules=RULES) -> list[int]:
         """Processes of this study's jobs: those that have a log of one of the rules open."""
-        logs, found = str(self.results / "logs"), set()
-        for link in Path("/proc").glob("[0-9]*/fd/*"):
-            try:
-                path = os.readlink(link)
-            except OSError:
-                continue
-            if (
-                path.startswith(logs)
-                and Path(path[len(logs) + 1 :]).parts[0].split(".")[0] in rules
-            ):
-                found.add(int(link.parts[2]))
+        logs = (self.results / "logs").resolve()
+        found = set()
+        for path, processes in open_files.below(logs).items():
+            if Path(path).relative_to(logs).parts[0].removesuffix(".log") in rules:
+                found.update(processes)
         return sorted(found)
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from lipdescent import checkpoints, files, folder_lock, places, table
+from lipdescent import checkpoints, files, folder_lock, open_files, places, table
 from lipdescent import config as study_config
 
 ROOT = Path(__file__).parent.parent
@@ -327,16 +327,12 @@ def test_training_told_to_stop_saves_its_state_and_goes_on(finished, tmp_path):
 
 def with_log_open(folder):
     """Processes of jobs: process -> rule."""
-    logs, found = str(folder / "results/faults/logs"), {}
-    for link in Path("/proc").glob("[0-9]*/fd/*"):
-        try:
-            path = os.readlink(link)
-        except OSError:
-            continue
-        if path.startswith(logs):
-            rule = path.removeprefix(f"{logs}/").split("/")[0].removesuffix(".log")
-            found[int(link.parts[2])] = rule
-    return found
+    logs = folder / "results/faults/logs"
+    return {
+        process: Path(path).relative_to(logs.resolve()).parts[0].removesuffix(".log")
+        for path, processes in open_files.below(logs).items()
+        for process in processes
+    }
 
 
 def test_the_first_job_of_every_rule_killed(finished, tmp_path):

@@ -13,6 +13,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from lipdescent import config as study_config
+from lipdescent import open_files
 from lipdescent.folder_lock import Owner
 
 # On a cluster: a job whose log has been silent for this many progress intervals, or seconds, and
@@ -119,7 +120,7 @@ class _States:
         self.base, self.owner = base, owner
         interval = config["execution"]["progress_interval"]
         self.silent = max(SILENT_SECONDS, SILENT_INTERVALS * interval)
-        self.open = open_files(owner, base / "logs")
+        self.open = open_logs(owner, base / "logs")
 
     def job(self, stage: str, run, measure: str, output: str, log: str) -> Job:
         output, log = self.base / output, self.base / "logs" / f"{log}.log"
@@ -143,8 +144,8 @@ class _States:
         return "running" if running else "stopped"
 
 
-def open_files(owner: Owner | None, folder: Path) -> set[str] | None:
-    """Files below ``folder`` that processes of this host have open.
+def open_logs(owner: Owner | None, folder: Path) -> set[str] | None:
+    """Logs below ``folder`` that processes of this host have open.
 
     None where that says nothing: the jobs run elsewhere, or are another user's.
     """
@@ -152,15 +153,7 @@ def open_files(owner: Owner | None, folder: Path) -> set[str] | None:
         return None
     if owner.alive and not os.access(f"/proc/{owner.process}/fd", os.R_OK):
         return None
-    below, found = str(folder.resolve()), set()
-    for link in Path("/proc").glob("[0-9]*/fd/*"):
-        try:
-            path = os.readlink(link)
-        except OSError:  # closed meanwhile, or another user's
-            continue
-        if path.startswith(below):
-            found.add(path)
-    return found
+    return set(open_files.below(folder))
 
 
 def last_lines(log: Path, count: int = LAST_LINES) -> list[str]:
