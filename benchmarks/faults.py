@@ -231,7 +231,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--restarts", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="", help="faults whose name contains this")
+    parser.add_argument("--only", nargs="+", default=[""], help="faults whose names contain these")
     arguments = parser.parse_args()
     few = max(1, arguments.kills // 6)
     faults = [
@@ -262,7 +262,7 @@ def main() -> None:
         print(f"{len(expected)} rows; random seed {arguments.seed}\n")
         print("| fault | injected | rows lost | rows wrong | recovered |\n|---|---|---|---|---|")
         for number, (name, inject, times) in enumerate(faults):
-            if arguments.only not in name:
+            if not any(part in name for part in arguments.only):
                 continue
             study = Study(Path(place) / f"fault{number}", source)
             disk = inject in (full_disk, read_only)
