@@ -3,6 +3,7 @@
 Needs root and Debian's slurm-wlm and munge. Compares with a run on this machine, row by row.
 """
 
+import contextlib
 import os
 import shutil
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lipdescent import table
+from lipdescent import open_files, table
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -143,28 +144,17 @@ def test_the_table_equals_the_local_one_and_gpus_go_to_gpu_jobs(slurm, source, t
 def hold(folder):
     """Stop training processes that have saved a state, before they can end: job -> process."""
     jobs = {}
-    for place in Path("/proc").glob("[0-9]*"):
-        try:
-            program, environment = ((place / n).read_bytes() for n in ("cmdline", "environ"))
-            opened = [Path(os.readlink(link)) for link in (place / "fd").iterdir()]
-        except OSError:
-            continue
-        logs = folder / "results/slurm/logs/train"
-        log = next((path for path in opened if path.is_relative_to(logs)), None)
-        if b"train.py" not in program or log is None:
-            continue
-        run = log.relative_to(logs).with_suffix(".state")
+    logs = folder / "results/slurm/logs/train"
+    for log, processes in open_files.below(logs).items():
+        run = Path(log).relative_to(logs.resolve()).with_suffix(".state")
         if (folder / "results/slurm/checkpoints" / run).exists():
-            os.kill(int(place.name), signal.SIGSTOP)
-            variables = dict(v.split(b"=", 1) for v in environment.split(b"\0") if b"=" in v)
-            jobs[variables[b"SLURM_JOB_ID"].decode()] = int(place.name)
+            for process in processes:
+                with contextlib.suppress(OSError):  # it has ended
+                    environment = Path(f"/proc/{process}/environ").read_bytes()
+                    os.kill(process, signal.SIGSTOP)
+                    variables = dict(v.split(b"=", 1) for v in environment.split(b"\0") if v)
+                    jobs[variables[b"SLURM_JOB_ID"].decode()] = process
     return jobs
-
-
-def open_log(process):
-    """The log that a stopped training process has open."""
-    links = [Path(os.readlink(link)) for link in Path(f"/proc/{process}/fd").iterdir()]
-    return next(path for path in links if path.suffix == ".log")
 
 
 def training_jobs(state="RUNNING"):
@@ -197,8 +187,11 @@ def start(source, folder, *arguments, config):
 
 
 @pytest.fixture(autouse=True)
-def nothing_left_behind():
-    """A failed test leaves no Snakemake, no job and no stopped process."""
+def nothing_left_behind(tmp_path):
+    """A test leaves no Snakemake, no job and no stopped process.
+
+    Without cgroups Slurm does not see what a job has started once its parent is dead.
+    """
     yield
     for process in STARTED:
         if process.poll() is None:
@@ -209,6 +202,10 @@ def nothing_left_behind():
     for raw in jobs:
         subprocess.run(["scancel", "--full", "--signal=KILL", raw], check=False)
         subprocess.run(["scancel", raw], check=False)
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if Path(os.readlink(place / "cwd")).is_relative_to(tmp_path):
+                os.kill(int(place.name), signal.SIGKILL)
 
 
 def finish(process, folder):
@@ -237,15 +234,18 @@ def test_over_memory_then_cancelled_preempted_and_over_time(undisturbed, source,
     ((raw, stopped),) = held(tmp_path, 1, process, known=first).items()
     subprocess.run(["scancel", "--signal=TERM", raw], check=True)
     os.kill(stopped, signal.SIGCONT)
-    log = open_log(stopped)
-    wait_for("a saved state", lambda: "stopped after epoch" in log.read_text(), process)
+    logs = [training_log(tmp_path, width) for width in STUDY["grid"]["width"]]
+    wait_for(
+        "a saved state",
+        lambda: any("stopped after epoch" in log.read_text() for log in logs),
+        process,
+    )
     output = finish(process, tmp_path)
     states = sorted(s for s, c in queue("%T", "%k")[before:] if "train" in c)
     ended = ["CANCELLED", "COMPLETED", "COMPLETED", "FAILED", "FAILED", "FAILED", "TIMEOUT"]
     assert states == ended
     assert rows(tmp_path).equals(undisturbed), output
-    logs = [training_log(tmp_path, width).read_text() for width in STUDY["grid"]["width"]]
-    assert all("going on from epoch" in log for log in logs)
+    assert all("going on from epoch" in log.read_text() for log in logs)
     assert not list((tmp_path / "results").rglob("seeds=0-1.state"))
 
 
