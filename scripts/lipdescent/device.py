@@ -56,7 +56,10 @@ def set_precision(precision: str) -> torch.dtype:
 
     ``float32`` is IEEE throughout, ``tf32`` lets CUDA round the factors of products and
     convolutions to 10 bits, ``bfloat16`` keeps float32 weights and leaves products to autocast.
+    Of cuDNN's algorithms only those are taken that give the same bits again: a training that was
+    interrupted must end as it would have.
     """
+    torch.backends.cudnn.deterministic = True
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
     return torch.float64 if precision == "float64" else torch.float32
