@@ -86,7 +86,7 @@ def convolutions(channels: list[int]) -> None:
 def stacks() -> None:
     print("\n| 100 checkpoints of | batch s | one SVD at a time s | ratio |\n|---|---|---|---|")
     generator = torch.Generator().manual_seed(0)
-    for m, n in ((64, 40), (512, 40), (10, 512), (256, 256)):
+    for m, n in ((16, 40), (64, 40), (512, 40), (10, 64), (10, 512), (256, 256)):
         weights = torch.randn(100, m, n, generator=generator, dtype=torch.float64)
         batch, value = seconds(lambda w=weights: _rounding.certified_spectral_norm(w), 5)
         single, truth = seconds(
@@ -109,10 +109,10 @@ def blocks() -> None:
             print(f"| {name}, {c} channels | {product:.4f} | {float(value):.4f} | {took:.1f} |")
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--channels", default="16,64")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     convolutions([int(c) for c in args.channels.split(",")])
     stacks()

@@ -139,10 +139,10 @@ def others(repetitions: int) -> None:
         print(f"| {name} | {seconds(function, repetitions):.3f} |")
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer widths and repetitions")
-    quick = parser.parse_args().quick
+    quick = parser.parse_args(arguments).quick
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
     cases = [(8, "CLARABEL"), (16, "CLARABEL"), (32, "SCS")]

@@ -119,13 +119,17 @@ def study() -> None:
     print(f"| all | {total:.1f} |")
 
 
-if __name__ == "__main__":
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--study", action="store_true")
-    arguments = parser.parse_args()
+    wanted = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    compare(arguments.repeats)
-    job(max(1, arguments.repeats // 3))
-    if arguments.study:
+    compare(wanted.repeats)
+    job(max(1, wanted.repeats // 3))
+    if wanted.study:
         study()
+
+
+if __name__ == "__main__":
+    main()

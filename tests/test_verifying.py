@@ -7,6 +7,7 @@ import torch
 
 from lipdescent import verifying
 from lipdescent.architectures import mlp
+from lipdescent.stacking import ModelStack
 
 
 @pytest.fixture
@@ -66,6 +67,12 @@ def test_neighbours_in_the_wrong_order_are_found(found, smaller, larger):
     wrong = values | {(smaller, "upper"): values[larger, "upper"] * (1 + 1e-11)}
     broken = [c.name for c in verifying.check_order(wrong, norm="l2") if not c.holds]
     assert f"l2: {smaller} <= {larger}" in broken
+
+
+def test_the_order_of_the_state_does_not_matter(found):
+    stack, _, values = found
+    turned = ModelStack(stack.module, dict(reversed(stack.state.items())), stack.input_shape)
+    assert [c.holds for c in verifying.check_rounding(turned, values)] == [True, True]
 
 
 def test_equal_bounds_may_differ_by_their_rounding(make_stack):

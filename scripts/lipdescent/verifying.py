@@ -106,7 +106,9 @@ def check_rounding(stack: ModelStack, found: dict[tuple[str, str], float]) -> It
     The layer product must be at least the product of the true spectral norms, and LipSDP at least
     the norm of the Jacobian with every unit on: that pattern is one of those it covers.
     """
-    weights = [t[0].double().numpy() for name, t in stack.state.items() if name.endswith("weight")]
+    # In the module's order: a state read from a file has its own.
+    names_in_order = [name for name in stack.module.state_dict() if name.endswith("weight")]
+    weights = [stack.state[name][0].double().numpy() for name in names_in_order]
     if any(w.ndim != 2 for w in weights) or max(min(w.shape) for w in weights) > 64:
         return
     with mpmath.workdps(50):

@@ -1,0 +1,64 @@
+"""Every speed figure and ratio of the bounds, one part after the other.
+
+LipSDP, GeoLIP, Jacobian norms, convolutions and layer norms: each part's own file says what it
+compares with what. ``--solvers`` adds Clarabel at w = 64 and SCS at w = 512 for LipSDP (up to 20
+minutes each), ``--widest`` LipSDP at w = 65536, ``--quick`` takes fewer widths and repetitions.
+
+Run: OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python benchmarks/bounds.py [--only lipsdp,conv]
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+from pathlib import Path
+
+import bounds_conv
+import bounds_geolip
+import bounds_jacobian
+import bounds_lipsdp
+import torch
+
+PARTS = {
+    "lipsdp": bounds_lipsdp,
+    "geolip": bounds_geolip,
+    "jacobian": bounds_jacobian,
+    "conv": bounds_conv,
+}
+
+
+def machine() -> str:
+    """Processor as Linux names it, and the versions that matter."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = models[0] if models else platform.processor()
+    return f"{name}, {len(models) or '?'} cores; torch {torch.__version__}, one thread"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default=",".join(PARTS), metavar="PART,PART")
+    for flag in ("quick", "solvers", "widest"):
+        parser.add_argument(f"--{flag}", action="store_true")
+    wanted = parser.parse_args()
+    chosen = wanted.only.split(",")
+    for name in chosen:
+        if name not in PARTS:
+            parser.error(f"--only {name}: allowed are {', '.join(PARTS)}")
+    arguments: dict[str, list[str]] = {name: [] for name in PARTS}
+    arguments["lipsdp"] += ["--study"] if not wanted.quick else []
+    arguments["lipsdp"] += ["--widest"] if wanted.widest else []
+    arguments["lipsdp"] += ["--clarabel", "--scs"] if wanted.solvers else []
+    if wanted.quick:
+        arguments["geolip"] += ["--quick"]
+        arguments["jacobian"] += ["--repeats", "1"]
+        arguments["conv"] += ["--channels", "16"]
+    print(machine())
+    for name in chosen:
+        print(f"\n# {name}", flush=True)
+        PARTS[name].main(arguments[name])
+
+
+if __name__ == "__main__":
+    main()
