@@ -26,7 +26,7 @@ from lipdescent.training import initial_stack
 # task -> dimension, hidden layers and their width, steps; the exact distance is 1 in all of them.
 TASKS = {
     "absolute_value": {"dimension": 1, "depth": 2, "width": 128, "steps": 300},
-    "three_cones": {"dimension": 2, "depth": 3, "width": 64, "steps": 1000},
+    "three_cones": {"dimension": 2, "depth": 3, "width": 128, "steps": 800},
     "high_dimensional_cone": {"dimension": 128, "depth": 3, "width": 128, "steps": 400},
 }
 ACTIVATIONS = {
@@ -68,7 +68,7 @@ def fit(
     seeds: Sequence[int],
     width: int | None = None,
     batch_size: int = 128,
-    learning_rate: float = 1e-2,
+    learning_rate: float = 5e-3,
     steps: int | None = None,
 ) -> ModelStack:
     """Train one network per seed to maximise the dual objective; Adam, cosine."""
