@@ -52,7 +52,11 @@ class StackedAutograd:
         return [t for name, t in self._state.items() if name not in self._trained]
 
     def state(self) -> dict[str, Tensor]:
-        return {name: tensor.clone() for name, tensor in self._state.items()}
+        """Copies of all tensors; raw weights as the next step puts them back."""
+        state = {name: tensor.clone() for name, tensor in self._state.items()}
+        for name, constraint in self._retractions.items():
+            constraint.retract_(state[name])
+        return state
 
     def accumulate(
         self, buffers: list[Tensor], inputs: Tensor, targets: Tensor, *, decay: float
@@ -84,9 +88,7 @@ class StackedAutograd:
     def losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """See :meth:`lipdescent.stacked_mlp.StackedMLP.losses`."""
         inputs = self._laid_out(inputs)
-        state = dict(self._state)
-        for name, constraint in self._retractions.items():
-            state[name] = constraint.retract_(state[name].clone())
+        state = self.state() if self._retractions else self._state
         with torch.no_grad(), self._precision(inputs.device):
             outputs, _ = stacked_forward(
                 self._module, state, inputs, train=False, retracted=self._retractions

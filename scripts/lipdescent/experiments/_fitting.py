@@ -59,6 +59,8 @@ def minimise(
         factor = (1 + math.cos(math.pi * step / steps)) / 2 if cosine else 1.0
         rate = torch.as_tensor(learning_rate, device=stack.device).expand(stack.num_models) * factor
         adam.step(parameters, rate.to(parameters[0].dtype), step)
+    for name, constraint in retracted.items():
+        constraint.retract_(state[name])
     return ModelStack(stack.module, state, stack.input_shape)
 
 
