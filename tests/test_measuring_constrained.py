@@ -6,6 +6,7 @@ import torch
 
 from lipdescent import measuring, table
 from lipdescent.architectures import lipschitz_mlp
+from lipdescent.certificates import CertificateViolation
 from lipdescent.checkpoints import Checkpoints
 from lipdescent.datasets import Dataset
 from lipdescent.training import initial_stack
@@ -74,6 +75,20 @@ def test_certificates_rest_on_the_measured_upper_bounds(study, tmp_path):
             certified = values["certified_accuracy@0.1", epoch, seed]
             assert 0 <= certified <= values["pgd_accuracy@0.1", epoch, seed] <= 1
     assert set(frame["norm"]) == {"l2"}
+
+
+def test_a_certificate_that_an_attack_refutes_ends_the_measurement(study, tmp_path):
+    dataset, saved = study
+    stack = measuring.checkpoint_stack(saved, dataset, module="lipschitz_mlp")
+    rest = {"options": {"norms": ["l2"]}, "noise_maker": "fixed_count_flip"}
+    columns = measuring.measure("upper_layer_product", stack, saved, dataset, **rest)
+    for column in columns:
+        column.measurement.values.mul_(1e-3)  # not a bound any more
+    path = tmp_path / "upper.parquet"
+    table.write(path, measuring.to_table(columns, stack, saved, study="s"))
+    options = {"upper": ["upper_layer_product"], "radii": {"l2": [1.0]}}
+    with pytest.raises(CertificateViolation, match="certified in l2"):
+        measured("certificates", study, options=options, uppers=[path])
 
 
 def test_certificates_without_an_upper_bound_are_a_status(study):
