@@ -194,6 +194,7 @@ def test_a_killed_snakemake_takes_server_forks_and_jobs_along(tmp_path):
     assert has_ended(server)
     assert has_ended(fork)
     assert job.wait(timeout=60) == -signal.SIGKILL
+    assert not Path(address).parent.exists()
     job.end()
     snakemake.communicate()
 

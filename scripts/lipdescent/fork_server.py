@@ -227,6 +227,7 @@ class Server:
             os.kill(pid, signal.SIGKILL)
             with contextlib.suppress(OSError):
                 connection.sendall(STATUS.pack(-signal.SIGKILL))
+        shutil.rmtree(os.path.dirname(self.listener.getsockname()), ignore_errors=True)
         os._exit(0)
 
     def _accept(self, listener: socket.socket) -> dict | None:
