@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -130,6 +131,22 @@ def test_ends_as_its_own_process_would(address, tmp_path, body, status, said):
         assert said in err
         if "log" in body:
             assert "ValueError: bad value" in (tmp_path / "log").read_text()
+
+
+def test_a_log_has_the_traceback_and_what_the_job_took(address, tmp_path):
+    body = """
+from lipdescent.progress import log_to
+log_to("log")
+sum(range(10**6))
+raise ValueError("bad value")
+"""
+    for place in (None, address):
+        assert Job(tmp_path, body, address=place).end()[0] == 1
+        *_, said, took = (tmp_path / "log").read_text().splitlines()
+        assert said == "ValueError: bad value"
+        seconds, megabytes = re.fullmatch(r"took (\S+) CPU s, (\d+) MB at most", took).groups()
+        assert 0 < float(seconds) < 10
+        assert 5 < int(megabytes) < 500
 
 
 def test_signals_reach_the_script(address, tmp_path):

@@ -25,15 +25,15 @@ def log_to(path: str | Path) -> TextIO:
 
 
 def _say_usage(log: TextIO) -> None:
-    try:
-        import resource
-    except ImportError:  # Windows
-        return
     if log.closed:
         return
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    megabytes = used.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-    print(f"took {used.ru_utime + used.ru_stime:.2f} CPU s, {megabytes:.0f} MB at most", file=log)
+    try:
+        # Not getrusage: its peak is at least that of the process which started this one.
+        status = Path("/proc/self/status").read_text()
+        peak = f"{int(status.split('VmHWM:')[1].split()[0]) / 2**10:.0f} MB"
+    except (OSError, IndexError):
+        peak = "unknown memory"
+    print(f"took {time.process_time():.2f} CPU s, {peak} at most", file=log)
 
 
 @dataclass
