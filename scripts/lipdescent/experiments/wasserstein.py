@@ -1,4 +1,4 @@
-"""Dual estimates of the Wasserstein-1 distance over training, exact value 1 (dotted).
+"""Dual estimates of the Wasserstein-1 distance, exact value 1 (dotted), a point per seed.
 
 Networks of one and the same constraint (orthonormal weights, every layer 1-Lipschitz) differ in
 their activation alone. Left: |x| on the line; middle: three cones in the plane; right: a cone in
