@@ -68,6 +68,14 @@ def test_mixture_has_its_mean_and_labels():
     torch.testing.assert_close(y.sum(), torch.tensor(0.0))
 
 
+def test_networks_are_named():
+    assert geolip.parse("64 plain") == (64, 1, "plain")
+    assert geolip.parse("3x64 PGD") == (64, 3, "PGD")
+    for wrong in ("64", "x64 pgd", "wide plain", "64 pgd"):
+        with pytest.raises(ValueError, match="allowed are names as"):
+            geolip.parse(wrong)
+
+
 def test_bounds_out_of_order_stop_the_run():
     rows = [("lower_jacobian", 2.0), ("upper_geolip", 3.0), ("upper_layer_product", 4.0)]
     frame = pd.DataFrame(

@@ -125,19 +125,25 @@ def check_order(frame: pd.DataFrame) -> None:
             raise ValueError(f"{key}: bounds out of order: {values.to_dict()}")
 
 
+def parse(network: str) -> tuple[int, int, str]:
+    """Width, hidden layers and training of a network's name, e.g. "64 plain" or "3x64 PGD"."""
+    sizes, _, training = network.partition(" ")
+    depth, _, width = sizes.rpartition("x")
+    if not (width.isdigit() and (depth or "1").isdigit() and training in ("plain", "PGD")):
+        raise ValueError(f"network {network!r}: allowed are names as '64 plain', '3x64 PGD'")
+    return int(width), int(depth or 1), training
+
+
 def run(
     *,
-    widths: Sequence[int] = (8, 16, 64, 128, 256),
-    deep: bool = True,
-    training: Sequence[str] = ("plain", "PGD"),
-    steps: int = 1000,
+    networks: Sequence[str] = ("8 plain", "8 PGD"),
+    steps: int = 600,
     num_train: int = 10000,
     num_points: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """One row per network, bound and norm."""
-    for kind in training:
-        names.check("training", kind, ["plain", "PGD"])
+    """One row per network, bound and norm; networks are named as :func:`parse` says."""
+    parsed = [parse(network) for network in networks]
     data = names.resolve("datasets", "fashion_mnist").load(
         num_train=num_train, num_test=num_points, normalise="none"
     )
@@ -145,19 +151,18 @@ def run(
     points = torch.from_numpy(data.test_inputs).flatten(1)
     labels, test_labels = (torch.from_numpy(y) for y in (data.train_labels, data.test_labels))
     rows = []
-    for width, depth in [*((w, 1) for w in widths), *([(64, 3)] if deep else [])]:
-        for kind in training:
-            options = {"width": width, "depth": depth, "robust": kind == "PGD", "seed": seed}
-            stack = fit(inputs, labels, steps=steps, **options).to(dtype=torch.float64)
-            hits = stack(points.double())[0].argmax(-1) == test_labels
-            about = {
-                "width": width,
-                "depth": depth,
-                "training": kind,
-                "accuracy": hits.double().mean().item(),
-            }
-            print(about)
-            rows += [about | row for row in measure(stack, points)]
+    for width, depth, training in parsed:
+        options = {"width": width, "depth": depth, "robust": training == "PGD", "seed": seed}
+        stack = fit(inputs, labels, steps=steps, **options).to(dtype=torch.float64)
+        hits = stack(points.double())[0].argmax(-1) == test_labels
+        about = {
+            "width": width,
+            "depth": depth,
+            "training": training,
+            "accuracy": hits.double().mean().item(),
+        }
+        print(about)
+        rows += [about | row for row in measure(stack, points)]
     frame = pd.DataFrame(rows)
     check_order(frame)
     return frame
@@ -166,11 +171,12 @@ def run(
 def draw(frame: pd.DataFrame) -> Figure:
     """Values in both norms, and seconds, over the width; the deep network stands last."""
     figure, axes = panels(3)
+    frame = frame.sort_values(["depth", "width"], kind="stable")
     networks = list(dict.fromkeys(zip(frame["width"], frame["depth"], strict=True)))
     place = {network: i for i, network in enumerate(networks)}
     x = [place[n] for n in zip(frame["width"], frame["depth"], strict=True)]
     frame = frame.assign(place=x)
-    for i, name in enumerate(dict.fromkeys(frame["quantity"])):
+    for i, name in enumerate(SHOWN):
         rows = frame[frame["quantity"] == name]
         for training, face in (("plain", None), ("PGD", "none")):
             part = rows[rows["training"] == training]
