@@ -3,9 +3,9 @@
     python benchmarks/constrained.py [--width 128] [--depths 1 2 3] [--repetitions 7]
 
 Stacks of 30 networks on MNIST1D, batch 100, Adam, one thread; both as the workflow trains them,
-timed in turns. The ratio is the median over the repetitions of the ratios of neighbours. Below:
-seconds that certificates and PGD take for all the checkpoints of stacks like those of the studies
-`random_labels` and `divergence`, against the seconds of their training.
+timed in turns in CPU seconds. The ratio is the median over the repetitions of the ratios of
+neighbours. Below: seconds that certificates and PGD take for all the checkpoints of stacks like
+those of the studies `random_labels` and `divergence`, against the seconds of their training.
 """
 
 import argparse
@@ -74,10 +74,10 @@ def main() -> None:
         f"device: {devices.describe(torch.device('cpu'))}, torch {torch.__version__}, width "
         f"{arguments.width}, {NUM_MODELS} models, medians of {arguments.repetitions} repetitions\n"
     )
-    print("| hidden layers | network | step, ms | times the unconstrained one |\n|---|---|---|---|")
+    print("| hidden layers | network | step, CPU ms | times unconstrained |\n|---|---|---|---|")
     for depth in arguments.depths:
         steps(arguments.width, depth, arguments.repetitions)
-    print("\n| as in | network | checkpoints | training, s | certificates, s | share |")
+    print("\n| as in | network | checkpoints | training, CPU s | certificates, CPU s | share |")
     print("|---|---|---|---|---|---|")
     for name, setting in STUDIES.items():
         for kind in ("unconstrained", "Björck, MaxMin"):
@@ -100,10 +100,10 @@ def steps(width: int, depth: int, repetitions: int) -> None:
     taken = {name: [] for name in KINDS}
     for i in range(repetitions + 1):
         for name, training in trainings.items():
-            start = time.perf_counter()
+            start = time.process_time()
             training.one_epoch()
             if i:  # the first one warms up
-                taken[name].append((time.perf_counter() - start) / (NUM_TRAIN / BATCH))
+                taken[name].append((time.process_time() - start) / (NUM_TRAIN / BATCH))
     base = taken["unconstrained"]
     for name, own in taken.items():
         ratio = statistics.median(a / b for a, b in zip(own, base, strict=True))
@@ -119,15 +119,15 @@ def share(kind: str, name: str, *, width: int, depth: int, num_train: int, **res
     """
     epochs, count, radii = rest["epochs"], rest["checkpoints"], rest["radii"]
     training = prepare(KINDS[kind], width, depth, num_train=num_train)
-    start = time.perf_counter()
+    start = time.process_time()
     for _ in range(epochs):
         training.one_epoch()
-    trained = time.perf_counter() - start
+    trained = time.process_time() - start
     states = [block.engine.state() for block in training.blocks]
     state = {n: torch.cat([s[n] for s in states]) for n in states[0]}
     state = {n: t.repeat(count, *[1] * (t.dim() - 1)) for n, t in state.items()}
     dataset = mnist1d.load(num_train=NUM_TRAIN)
-    start = time.perf_counter()
+    start = time.process_time()
     module = KINDS[kind](width, input_shape=(40,), num_classes=10, depth=depth)
     stack = ModelStack(*materialise(module, state), (40,))
     list(
@@ -140,7 +140,7 @@ def share(kind: str, name: str, *, width: int, depth: int, num_train: int, **res
             seed=0,
         )
     )
-    taken = time.perf_counter() - start
+    taken = time.process_time() - start
     print(
         f"| {name} | {kind} | {stack.num_models} | {trained:.1f} | {taken:.2f} "
         f"| {taken / trained:.0%} |",
