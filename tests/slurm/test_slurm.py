@@ -98,13 +98,13 @@ def rows(folder):
     return frame.astype(dict.fromkeys(text, str)).sort_values(keys, ignore_index=True)
 
 
-def queue(*columns, name=""):
-    """Fields of all jobs, ended ones included."""
+def queue(*columns):
+    """Fields of all jobs, ended ones included, in no order."""
     done = subprocess.run(
         ["squeue", "--noheader", "--states=all", "--array", "--format", "|".join(columns)],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    return [line.split("|") for line in done.stdout.splitlines() if name in line]
+    return [line.split("|") for line in done.stdout.splitlines()]
 
 
 def wait_for(what, condition, process=None):
@@ -223,7 +223,7 @@ def undisturbed(slurm, source, tmp_path_factory):
 
 
 def test_over_memory_then_cancelled_preempted_and_over_time(undisturbed, source, tmp_path):
-    before = len(queue("%i"))
+    before = {job for (job,) in queue("%i")}
     memory = "train:mem_mb=200 if attempt == 1 else 1800"
     process = start(source, tmp_path, "--set-resources", memory, config=STUDY)
     first = held(tmp_path, 2, process)
@@ -241,7 +241,7 @@ def test_over_memory_then_cancelled_preempted_and_over_time(undisturbed, source,
         process,
     )
     output = finish(process, tmp_path)
-    states = sorted(s for s, c in queue("%T", "%k")[before:] if "train" in c)
+    states = sorted(s for i, s, c in queue("%i", "%T", "%k") if i not in before and "train" in c)
     ended = ["CANCELLED", "COMPLETED", "COMPLETED", "FAILED", "FAILED", "FAILED", "TIMEOUT"]
     assert states == ended
     assert rows(tmp_path).equals(undisturbed), output
