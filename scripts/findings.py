@@ -6,7 +6,7 @@ fork_server.hand_over()
 
 import json
 
-from lipdescent import files, selection, table
+from lipdescent import files, selection
 from lipdescent.findings import document, measured, page
 from lipdescent.progress import log_to
 
@@ -20,12 +20,12 @@ def write(path: str, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-rows = table.read(job.input.table)
 groups = [
     measured.findings(
-        selection.group(rows, dataset=dataset, architecture=architecture), job.params.statistics
+        selection.load(job.input.table, dataset=dataset, architecture=architecture),
+        job.params.statistics,
     )
-    for dataset, architecture in selection.pairs(rows)
+    for dataset, architecture in selection.pairs(job.input.table)
 ]
 study = job.wildcards.study
 blocks = document.report(study, groups)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from lipdescent import drawing, labels, selection, table
+from lipdescent import drawing, labels, selection
 from lipdescent import figure_style as style
 from lipdescent.selection import Group
 from lipdescent.statistics import Array
@@ -18,9 +18,8 @@ MAX_PANELS = 3
 
 def load(path: str | Path, *, dataset: str, architectures: Sequence[str]) -> dict[str, Group]:
     """Architecture -> its group, in the order of the configuration."""
-    rows = table.read(path)
     return {
-        name: selection.group(rows, dataset=dataset, architecture=name) for name in architectures
+        name: selection.load(path, dataset=dataset, architecture=name) for name in architectures
     }
 
 

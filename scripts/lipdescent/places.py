@@ -7,6 +7,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+# What a place may say something about.
+COLUMNS = ("study", "dataset", "architecture", "width", "seed")
+
 
 def expected(path: str | Path) -> dict[str, set]:
     """Column -> values that rows of the table at ``path`` may have, as far as its place says."""

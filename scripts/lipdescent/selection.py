@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 from lipdescent import table as tidy
 from lipdescent.statistics import Array
 
+# A table, or the file of one: files are never in memory as a whole.
+Source = pa.Table | str | Path
 AXES = ("width", "label_noise", "epoch", "seed")
 # An estimate is a lower bound whose rounding is not proved: shown, but in no bracket.
 DIRECTIONS = ("lower", "upper", "estimate")
@@ -69,51 +72,73 @@ class Group:
         return int(self.diverged.any(axis=2).sum())
 
 
-def pairs(table: pa.Table) -> list[tuple[str, str]]:
+def pairs(source: Source) -> list[tuple[str, str]]:
     """(dataset, architecture) of every group, in the table's order."""
-    rows = table.select(["dataset", "architecture"]).group_by(["dataset", "architecture"])
-    return [(row["dataset"], row["architecture"]) for row in rows.aggregate([]).to_pylist()]
+    found: dict[tuple[str, str], None] = {}
+    for part in _parts(source, ["dataset", "architecture"]):
+        rows = part.group_by(["dataset", "architecture"]).aggregate([])
+        found |= {(row["dataset"], row["architecture"]): None for row in rows.to_pylist()}
+    return list(found)
 
 
 def load(path: str | Path, *, dataset: str, architecture: str) -> Group:
     """One dataset and architecture out of a study's table file."""
-    return group(tidy.read(path), dataset=dataset, architecture=architecture)
+    return group(path, dataset=dataset, architecture=architecture)
 
 
-def group(table: pa.Table, *, dataset: str, architecture: str) -> Group:
-    """The rows of one dataset and architecture.
+def group(source: Source, *, dataset: str, architecture: str) -> Group:
+    """The rows of one dataset and architecture, read a part at a time.
 
     Raises
     ------
     ValueError
         If the table has none.
     """
-    keep = pc.and_(_is(table, "dataset", dataset), _is(table, "architecture", architecture))
-    rows = table.filter(keep)
-    if rows.num_rows == 0:
-        known = ", ".join("/".join(pair) for pair in pairs(table))
+
+    def parts(*columns: str) -> Iterator[pa.Table]:
+        for part in _parts(source, [*columns, "dataset", "architecture"]):
+            keep = pc.and_(_is(part, "dataset", dataset), _is(part, "architecture", architecture))
+            rows = part.filter(keep)
+            if rows.num_rows:
+                yield rows
+
+    study, values = "", {name: [] for name in AXES}
+    for rows in parts("study", *AXES):
+        study = rows["study"][0].as_py()
+        for name in AXES:
+            values[name].append(pc.unique(rows[name]).to_numpy())
+    if not study:
+        known = ", ".join("/".join(pair) for pair in pairs(source))
         raise ValueError(f"no rows of {dataset}/{architecture} in the table; it has: {known}")
-    axes, places = [], []
-    for name in AXES:
-        axis, place = np.unique(rows[name].to_numpy(), return_inverse=True)
-        axes.append(axis)
-        places.append(place)
+    axes = [np.unique(np.concatenate(values[name])) for name in AXES]
     shape = tuple(map(len, axes))
-    cell = np.ravel_multi_index(tuple(places), shape)
-    status, diverged = _text(rows["status"]), np.zeros(shape, dtype=bool)
-    diverged.ravel()[cell[status == "diverged"]] = True
-    absent = status == "not_applicable"
-    series = _series(rows, cell, shape)
+    diverged, series, absent = np.zeros(shape, dtype=bool), {}, set()
+    for rows in parts(*AXES, *Series._fields, "value", "status"):
+        columns = (rows[name].to_numpy() for name in AXES)
+        found = (np.searchsorted(*pair) for pair in zip(axes, columns, strict=True))
+        cell = np.ravel_multi_index(tuple(found), shape)
+        diverged.ravel()[cell[_are(rows["status"], "diverged")]] = True
+        missing = rows.filter(pa.array(_are(rows["status"], "not_applicable")))
+        absent |= set(pc.unique(missing["quantity"].cast(pa.string())).to_pylist())
+        _fill(series, rows, cell, shape)
+    for array in series.values():
+        array[diverged] = np.nan
     present = {key.quantity for key in series}
     return Group(
-        study=rows["study"][0].as_py(),
+        study=study,
         dataset=dataset,
         architecture=architecture,
         **dict(zip(AXES, axes, strict=True)),
-        series={key: np.where(diverged, np.nan, value) for key, value in series.items()},
+        series=dict(sorted(series.items())),
         diverged=diverged,
-        not_applicable=tuple(sorted(set(_text(rows["quantity"])[absent]) - present)),
+        not_applicable=tuple(sorted(absent - present)),
     )
+
+
+def _parts(source: Source, columns: Sequence[str]) -> Iterable[pa.Table]:
+    if isinstance(source, pa.Table):
+        return [source.select(list(columns))]
+    return tidy.parts(source, columns)
 
 
 def metric(group: Group, quantity: str) -> Array:
@@ -178,34 +203,42 @@ def gaps(group: Group, norm: str) -> dict[Rung, Array]:
     return {rung: ratio for rung, ratio in found.items() if np.isfinite(ratio).any()}
 
 
-def _series(rows: pa.Table, cell: NDArray[np.int64], shape: tuple[int, ...]) -> dict[Series, Array]:
-    """Arrays of every series that has a value."""
-    names, codes = [], np.zeros(rows.num_rows, dtype=np.int64)
+def _fill(
+    series: dict[Series, Array],
+    rows: pa.Table,
+    cell: NDArray[np.int64],
+    shape: tuple[int, ...],
+) -> None:
+    """Put the values of some rows into the arrays of their series."""
+    words, codes = [], np.zeros(rows.num_rows, dtype=np.int64)
     for field in Series._fields:
-        column, code = np.unique(_text(rows[field]), return_inverse=True)
-        names.append(column)
-        codes = codes * len(column) + code
+        names, code = _encoded(rows[field])
+        words.append(names)
+        codes = codes * max(len(names), 1) + code
     values = rows["value"].to_numpy()
-    keep = np.isfinite(values) & (_text(rows["status"]) == "ok")
-    series = {}
+    keep = np.isfinite(values) & _are(rows["status"], "ok")
     for code in np.unique(codes[keep]):
-        places = np.unravel_index(code, tuple(map(len, names)))
-        key = Series(*(str(column[place]) for column, place in zip(names, places, strict=True)))
+        places = np.unravel_index(code, tuple(map(len, words)))
+        key = Series(*(names[place] for names, place in zip(words, places, strict=True)))
         here = keep & (codes == code)
-        array = np.full(shape, np.nan)
-        array.ravel()[cell[here]] = values[here]
-        series[key] = array
-    return series
+        if key not in series:
+            series[key] = np.full(shape, np.nan)
+        series[key].ravel()[cell[here]] = values[here]
 
 
-def _is(table: pa.Table, column: str, value: str) -> pa.ChunkedArray:
-    return pc.equal(table[column].cast(pa.string()), value)
+def _is(table: pa.Table, column: str, value: str) -> pa.Array:
+    return pa.array(_are(table[column], value))
 
 
-def _text(column: pa.ChunkedArray) -> NDArray[np.str_]:
-    """A dictionary column as fixed-width text; through the dictionary, which is short."""
+def _are(column: pa.ChunkedArray, value: str) -> NDArray[np.bool_]:
+    """Which rows of a dictionary column hold a word."""
+    words, codes = _encoded(column)
+    return codes == words.index(value) if value in words else np.zeros(len(codes), dtype=bool)
+
+
+def _encoded(column: pa.ChunkedArray) -> tuple[list[str], NDArray[np.int32]]:
+    """Words of a dictionary column and each row's place among them."""
     whole = column.unify_dictionaries().combine_chunks()
     if isinstance(whole, pa.ChunkedArray):
         whole = whole.chunk(0)
-    words = np.array(whole.dictionary.to_pylist() or [""], dtype=np.str_)
-    return words[whole.indices.to_numpy()]
+    return whole.dictionary.to_pylist(), whole.indices.to_numpy()

@@ -5,7 +5,7 @@ Parquet by pyarrow, CSV for people. Columns and their types are fixed here; noth
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +90,29 @@ def read(path: str | Path) -> pa.Table:
         raise ValueError(f"{path}: columns {table.column_names}, expected {COLUMNS.names}")
     places.check(table, path)
     return table.cast(COLUMNS).unify_dictionaries()
+
+
+def parts(path: str | Path, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Some columns of a table, a part of its rows at a time (a stack's, as gathered).
+
+    Raises
+    ------
+    ValueError
+        As :func:`read`.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            if file.schema_arrow.names != COLUMNS.names:
+                raise ValueError(
+                    f"{path}: columns {file.schema_arrow.names}, expected {COLUMNS.names}"
+                )
+            wanted = [name for name in COLUMNS.names if name in {*columns, *places.COLUMNS}]
+            for number in range(file.num_row_groups):
+                part = file.read_row_group(number, columns=wanted)
+                places.check(part, path)
+                yield part.select(list(columns))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{path}: truncated or not a Parquet file ({error})") from error
 
 
 def from_columns(num_rows: int, **columns: object) -> pa.Table:

@@ -1,0 +1,64 @@
+"""Arrays from a table's file, read a part at a time, are those of the whole table."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import synthetic_study
+
+from lipdescent import selection, table
+
+
+@pytest.mark.parametrize("rows_of_a_part", [7, 10_000_000])
+def test_a_file_in_parts_gives_the_arrays_of_the_table(tmp_path, rows_of_a_part):
+    whole = synthetic_study.make()
+    shuffled = whole.take(np.random.default_rng(0).permutation(whole.num_rows))
+    path = tmp_path / "t.parquet"
+    with pa.parquet.ParquetWriter(path, table.COLUMNS) as writer:
+        writer.write_table(shuffled, row_group_size=rows_of_a_part)
+    assert selection.pairs(path) == selection.pairs(whole) == [("mnist1d", "mlp")]
+    expected = selection.group(whole, dataset="mnist1d", architecture="mlp")
+    found = selection.load(path, dataset="mnist1d", architecture="mlp")
+    assert list(found.series) == list(expected.series)
+    for key, values in expected.series.items():
+        np.testing.assert_array_equal(found.series[key], values)
+    for name in (*selection.AXES, "diverged"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    assert found.not_applicable == expected.not_applicable
+
+
+def test_values_land_in_their_cells(tmp_path):
+    """Against the rows themselves, looked up one by one."""
+    whole = synthetic_study.make()
+    group = selection.group(whole, dataset="mnist1d", architecture="mlp")
+    rows = whole.to_pylist()
+    for row in rows[:: max(1, len(rows) // 200)]:
+        place = tuple(
+            int(np.flatnonzero(getattr(group, name) == row[name])[0]) for name in selection.AXES
+        )
+        if group.diverged[place]:
+            continue
+        key = selection.Series(*(row[name] for name in selection.Series._fields))
+        assert group.series[key][place] == row["value"]
+
+
+def test_a_group_that_is_not_there_is_named(tmp_path):
+    path = tmp_path / "t.parquet"
+    table.write(path, synthetic_study.make())
+    with pytest.raises(
+        ValueError, match="no rows of mnist1d/vit in the table; it has: mnist1d/mlp"
+    ):
+        selection.load(path, dataset="mnist1d", architecture="vit")
+
+
+def test_truncated_foreign_and_misplaced_files_are_named(tmp_path):
+    path = tmp_path / "results/another/table.parquet"
+    table.write(path, synthetic_study.make())
+    with pytest.raises(ValueError, match="its place is that of study another"):
+        selection.pairs(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=r"table\.parquet: truncated or not a Parquet file"):
+        selection.pairs(path)
+    pa.parquet.write_table(pa.table({"x": [1]}), path)
+    with pytest.raises(ValueError, match=r"table\.parquet: columns \['x'\]"):
+        selection.pairs(path)
