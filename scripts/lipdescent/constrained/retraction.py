@@ -38,22 +38,24 @@ def retract_(weight: Tensor) -> Tensor:
     if not always and not bool(going.any()):
         return weight
     far = going & ~(residual <= REACH**2 - 1)  # the norm may exceed REACH
+    found = tall
     if always or bool(far.any()):
-        scale = torch.where(far, _shrinking(tall), 1.0)[:, None, None]
-        tall.mul_(scale)
-        gram = tall.mT @ tall
+        found = tall * torch.where(far, _shrinking(tall), 1.0)[:, None, None]
+        gram = found.mT @ found
         residual = _residual(gram)
     for i in range(CUDA_ITERATIONS if always else MAX_ITERATIONS):
         if i:
-            gram = tall.mT @ tall
+            gram = found.mT @ found
             residual = _residual(gram)
             going = going & (residual > enough)
-        step = torch.baddbmm(tall, tall, gram, beta=1.5, alpha=-0.5)
-        tall.copy_(torch.where(going[:, None, None], step, tall))
+        step = torch.baddbmm(found, found, gram, beta=1.5, alpha=-0.5)
+        everyone = not always and bool(going.all())
+        found = step if everyone else torch.where(going[:, None, None], step, found)
         # With Q = I - W^T W the iteration leaves 3/4 Q^2 + 1/4 Q^3.
         going = going & (residual.square() * (3 + residual) / 4 > enough)
         if not always and not bool(going.any()):
             break
+    tall.copy_(found)
     return weight
 
 
@@ -67,7 +69,7 @@ def tangent_(weight: Tensor, gradient: Tensor) -> Tensor:
     if weight.shape[1] < weight.shape[2]:
         tall, own = weight.mT, gradient.mT
     inner = tall.mT @ own
-    own.copy_(torch.baddbmm(own, tall, inner + inner.mT, alpha=-0.5))
+    own.baddbmm_(tall, inner + inner.mT, alpha=-0.5)
     return gradient
 
 
