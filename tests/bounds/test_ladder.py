@@ -1,0 +1,59 @@
+"""Every lower against every upper bound on networks that are meant to be awkward."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from lipdescent.bracket import bracket, check_order
+
+ACTIVATIONS = {
+    "relu": nn.ReLU,
+    "leaky": lambda: nn.LeakyReLU(-0.3),
+    "gelu": nn.GELU,
+    "prelu": lambda: nn.PReLU(1, -1.5),
+}
+FAULTS = ("none", "zero row", "zero column", "twins", "rank one", "spread", "zero")
+
+
+def awkward(sizes: list[int], faults: list[str], activation: str, scale: int, seed: int):
+    generator = torch.Generator().manual_seed(seed)
+    layers: list[nn.Module] = []
+    for n_in, n_out, fault in zip(sizes[:-1], sizes[1:], faults, strict=False):
+        with torch.random.fork_rng(devices=[]):
+            layer = nn.Linear(n_in, n_out, bias=seed % 2 == 0).double()
+        weight = torch.randn(n_out, n_in, generator=generator, dtype=torch.float64)
+        if fault == "zero row":
+            weight[0] = 0
+        if fault == "zero column":
+            weight[:, -1] = 0
+        if fault == "twins":
+            weight[-1] = -weight[0]
+        if fault == "rank one":
+            weight = weight[:, :1] @ weight[:1]
+        if fault == "spread":
+            weight *= 10.0 ** torch.linspace(-40, 40, n_out, dtype=torch.float64)[:, None]
+        layer.weight.data = weight * (0.0 if fault == "zero" else 10.0**scale)
+        layers += [layer, ACTIVATIONS[activation]().double()]
+    return nn.Sequential(*layers[:-1]).eval()
+
+
+@settings(max_examples=10)
+@given(
+    st.lists(st.integers(1, 7), min_size=2, max_size=5),
+    st.lists(st.sampled_from(FAULTS), min_size=4, max_size=4),
+    st.sampled_from(sorted(ACTIVATIONS)),
+    st.sampled_from([0, 0, -30, 30]),
+    st.sampled_from(["l2", "linf", "l1"]),
+    st.integers(0, 99),
+)
+def test_no_lower_bound_exceeds_an_upper_one(sizes, faults, activation, scale, norm, seed):
+    module = awkward(sizes, faults, activation, scale, seed)
+    points = torch.randn(4, sizes[0], generator=torch.Generator().manual_seed(seed)).double()
+    frame = bracket(module, (sizes[0],), norm=norm, data=points, budget=0.01)
+    check_order(frame)
+    found = frame[frame.status == "ok"]
+    assert found.value.notna().all()
+    assert {"lower", "upper"} <= set(found.direction)
