@@ -65,6 +65,8 @@ def _explained(job: status.Job) -> list[str]:
         return [f"failed: {job.name}", *last, f"  log: {job.log}"]
     if job.state == "stopped":
         epochs, saved = status.epochs_done(job), job.saved_state.exists()
+        if epochs and epochs[0] == epochs[1]:
+            return [f"gone: {job.output} had been made; the same command makes it anew"]
         where = f" after epoch {epochs[0]} of {epochs[1]}" if epochs else ""
         then = "goes on from its saved state" if saved else "starts again"
         return [f"stopped: {job.name}{where}, without an error (killed?); the same command {then}"]

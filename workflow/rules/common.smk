@@ -41,6 +41,11 @@ RUNS = study_config.runs(config)
 BY_PATH = {run.path: run for run in RUNS}
 CERTIFICATES = config["certificates"]
 MEASURES = ["metrics", *config["bounds"], *(["certificates"] if CERTIFICATES else [])]
+MEASUREMENTS = [
+    f"{RESULTS}/measurements/{run.path}/{measure}.parquet"
+    for run in RUNS
+    for measure in MEASURES
+]
 # What Snakemake puts in front of every script imports these.
 PREAMBLE = ["snakemake.logging", "snakemake.iocontainers"]
 GPUS = study_config.gpus_per_job(config["device"])

@@ -27,11 +27,7 @@ rule measure:
 
 rule table:
     input:
-        [
-            f"results/{{study}}/measurements/{run.path}/{measure}.parquet"
-            for run in RUNS
-            for measure in MEASURES
-        ],
+        MEASUREMENTS,
     output:
         parquet="results/{study}/table.parquet",
         csv="results/{study}/table.csv",
