@@ -194,7 +194,9 @@ def cut_checkpoint(study: Study, times: int, dice: random.Random) -> int:
     for _ in range(times):
         path = study.results / "checkpoints" / f"{RUN}.safetensors"
         os.truncate(path, dice.randrange(path.stat().st_size))
+        # Were the table there, nothing would need the checkpoint and it would not be made anew.
         (study.results / "measurements" / RUN / "metrics.parquet").unlink(missing_ok=True)
+        (study.results / "table.parquet").unlink(missing_ok=True)
         study.run()
         study.run()
     return times

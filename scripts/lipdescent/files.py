@@ -69,7 +69,7 @@ def sound(path: str | Path) -> Iterator[None]:
     """
     path = Path(path)
     aside = path.with_name(f"{path.name}.broken")
-    advice = "start the same command again: the file is made anew"
+    advice = "start the same command again: the file is made anew if something needs it"
     try:
         yield
     except ValueError as error:
