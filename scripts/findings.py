@@ -20,12 +20,14 @@ def write(path: str, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
+with files.sound(job.input.table):
+    pairs = selection.pairs(job.input.table)
 groups = [
     measured.findings(
         selection.load(job.input.table, dataset=dataset, architecture=architecture),
         job.params.statistics,
     )
-    for dataset, architecture in selection.pairs(job.input.table)
+    for dataset, architecture in pairs
 ]
 study = job.wildcards.study
 blocks = document.report(study, groups)

@@ -62,3 +62,12 @@ def test_truncated_foreign_and_misplaced_files_are_named(tmp_path):
     pa.parquet.write_table(pa.table({"x": [1]}), path)
     with pytest.raises(ValueError, match=r"table\.parquet: columns \['x'\]"):
         selection.pairs(path)
+
+
+def test_a_foreign_table_is_put_aside_so_that_it_is_made_anew(tmp_path):
+    path = tmp_path / "results/another/table.parquet"
+    table.write(path, synthetic_study.make())
+    message = r"its place is that of study another.*table\.parquet\.broken"
+    with pytest.raises(ValueError, match=message):
+        selection.load(path, dataset="mnist1d", architecture="mlp")
+    assert not path.exists()

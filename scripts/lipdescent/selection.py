@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from lipdescent import files
 from lipdescent import table as tidy
 from lipdescent.statistics import Array
 
@@ -82,7 +83,9 @@ def pairs(source: Source) -> list[tuple[str, str]]:
 
 
 def load(path: str | Path, *, dataset: str, architecture: str) -> Group:
-    """One dataset and architecture out of a study's table file."""
+    """One dataset and architecture out of a study's table file; a broken file is put aside."""
+    with files.sound(path):
+        pairs(path)  # a part of each row is read: what is truncated or foreign is noticed
     return group(path, dataset=dataset, architecture=architecture)
 
 
