@@ -15,19 +15,18 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from lipdescent.bracket import NORMS, best, bracket
+from lipdescent.bracket import NORMS, bracket
+from lipdescent.bracket_text import text
 
 
 def load_model(where: str, weights: str | None) -> nn.Module:
@@ -108,28 +107,7 @@ def main() -> None:
         )
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
         sys.exit(f"error: {error}")
-    show(frame, args.norm)
-
-
-def show(frame: pd.DataFrame, norm: str) -> None:
-    """The values with what they are; what does not apply, with its reason; the best bracket."""
-    found, absent = frame[frame.status == "ok"], frame[frame.status != "ok"]
-    columns = ["quantity", "direction", "norm", "value", "split", "seconds"]
-    formats = {"value": "{:.7g}".format, "seconds": "{:.2f}".format}
-    print(found[columns].to_string(index=False, formatters=formats))
-    for reason, rows in found[found.reason != ""].groupby("reason", sort=False):
-        print(f"\nestimate: {', '.join(dict.fromkeys(rows.quantity))}: {reason}")
-    if len(absent):
-        print("\nnot applicable:")
-    for _, row in absent.iterrows():
-        print(f"  {row.quantity}: {row.reason}")
-    lower, upper = best(frame)
-    ratio = f", ratio {upper / lower:.4g}" if lower > 0 and not math.isnan(upper) else ""
-    print(f"\nbest bracket ({norm}): {_number(lower, '0')} <= L <= {_number(upper, 'inf')}{ratio}")
-
-
-def _number(value: float, absent: str) -> str:
-    return absent if math.isnan(value) else f"{value:.7g}"
+    print(text(frame, args.norm))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 import math
 import os
+import re
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +16,9 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from lipdescent import bounds, names
+from lipdescent import bounds, names, outward
 from lipdescent.bracket import best, bracket, check_order
+from lipdescent.bracket_text import text
 from lipdescent.layers import Residual
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "bracket.py"
@@ -125,6 +128,51 @@ def test_a_lower_bound_above_an_upper_one_is_an_error():
     with pytest.raises(RuntimeError, match=r"lower_x = 2\.0 exceeds upper_y = 1\.0"):
         check_order(frame)
     check_order(frame[frame.quantity != "upper_y"])  # a local bound is no bound of the constant
+
+
+def printed(frame):
+    """The last line, the bracket, and (quantity, exact value) of the bounds in the rows above."""
+    lines = text(frame, "l2").splitlines()
+    rows = [line.split() for line in lines if line.lstrip().startswith(("lower_", "upper_"))]
+    return lines[-1], [(row[0], Fraction(row[3])) for row in rows if row[1] in ("lower", "upper")]
+
+
+def test_printed_bounds_are_bounds():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        layer = nn.Linear(6, 9).eval()
+    truth = np.linalg.svd(layer.weight.detach().double().numpy())[1][0]
+    assert Fraction(f"{truth:.7g}") < truth  # to the nearest, no upper bound
+    line, rows = printed(bracket(layer, (6,), methods=LAYER_BOUNDS))
+    assert {name for name, _ in rows} == {"lower_jacobian", "upper_layer_product"}
+    for name, value in rows:
+        assert value < truth if name.startswith("lower") else value > truth
+    assert line == "best bracket (l2): 1.095526 <= L <= 1.095527; ratio at most 1.0001"
+
+
+def test_text_is_rounded_outwards_to_the_next_digit():
+    values = (10 ** np.random.default_rng(0).uniform(-300, 300, 200)).tolist()
+    for value in [*values, 5e-324, 1.0, 100.0, 1e8, 0.1]:
+        low, high = Fraction(outward.at_least(value)), Fraction(outward.at_most(value))
+        assert low <= Fraction(value) <= high
+        assert high - low <= Fraction(value) / 10**6
+    assert outward.at_least(2.999, ".2f") == "2.99"
+    assert outward.at_most(2.001, ".2f") == "2.01"
+    assert (outward.at_least(1.5), outward.at_most(1.5)) == ("1.5", "1.5")
+    assert outward.ratio(1.0, 3.0) == "0.33334"
+    assert (outward.at_least(0.0), outward.at_most(math.inf)) == ("0", "inf")
+
+
+def test_a_side_without_a_bound_says_why():
+    layer = nn.TransformerEncoderLayer(4, 1, 8, batch_first=True, dropout=0.0)
+    line, _ = printed(bracket(nn.Sequential(layer).eval(), (3, 4), methods=LAYER_BOUNDS))
+    assert re.search(r": no lower bound: rounding is not proved: .*attention", line)
+    assert re.search(r"; no upper bound: 0: .*attention", line)
+    normed = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)).eval()
+    line, _ = printed(bracket(normed, (4,), methods=LAYER_BOUNDS))
+    assert re.search(r": L <= [\d.]+; no lower bound: rounding .*LayerNorm", line)
+    line, _ = printed(bracket(small(), (3,), methods=["lower_jacobian"]))
+    assert re.search(r": [\d.]+ <= L; no upper bound: none was asked for", line)
 
 
 def shared():
@@ -250,9 +298,7 @@ def test_the_command_in_a_fresh_directory(tmp_path):
     run = subprocess.run(command, **options)
     assert run.returncode == 0, run.stderr
     frame = bracket(net, (1, 7, 7), data={"train": points(4)}, methods=LAYER_BOUNDS)
-    lower, upper = best(frame)
-    assert f"best bracket (l2): {lower:.7g} <= L <= {upper:.7g}" in run.stdout
-    assert f"ratio {upper / lower:.4g}" in run.stdout
+    assert text(frame, "l2").splitlines()[-1] in run.stdout
     broken = [*command[:-4], "--data", "helper.py"]
     run = subprocess.run(broken, **options)
     assert run.returncode != 0

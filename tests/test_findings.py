@@ -208,6 +208,9 @@ def test_architectures_are_told_side_by_side():
     truth = 40 * synthetic_study.hump(128, 16)
     assert float(cell["l2 constant, at least"]) == pytest.approx(0.99 * truth, rel=0.02)
     assert float(cell["at most"]) == pytest.approx(1.01 * truth, rel=0.02)
+    low, high = (groups[0]["widest"][name][0] for name in ("l2 constant, at least", "at most"))
+    assert float(cell["l2 constant, at least"]) <= low  # shown outwards
+    assert float(cell["at most"]) >= high
     assert cell["fits from width"].startswith("16")
     bare = dict(zip(rows.header, rows.rows[3], strict=True))
     assert (bare["architecture"], bare["at most"]) == ("free", "-")

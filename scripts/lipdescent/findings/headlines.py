@@ -95,7 +95,7 @@ def _constant_headline(facts: Facts, norm: str) -> str:
     if falls:
         text += (
             f" From its peak to the widest network it falls by a factor of at least "
-            f"{min(falls):.2f} at {words.share(len(falls), len(known))}."
+            f"{words.at_least(min(falls))} at {words.share(len(falls), len(known))}."
         )
     return text
 
@@ -122,7 +122,8 @@ def _noise_headline(facts: Facts, norm: str) -> str:
     if widest["ratio_at_least"] is not None and widest["ratio_at_most"] is not None:
         text += (
             f". At width {widest['width']} the constant changes by a factor between "
-            f"{widest['ratio_at_least']:.2f} and {widest['ratio_at_most']:.2f}"
+            f"{words.at_least(widest['ratio_at_least'])} and "
+            f"{words.at_most(widest['ratio_at_most'])}"
         )
     return f"{text}.{_excluded(rows)} {_trends(widest)}"
 

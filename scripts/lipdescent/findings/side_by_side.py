@@ -63,15 +63,17 @@ def _noises(facts: Facts) -> range:
 
 
 def _row(facts: Facts, place: int, columns: Sequence[str]) -> list[str]:
-    values = (facts["widest"].get(name) for name in columns)
+    cells = ((name, facts["widest"].get(name)) for name in columns)
     return [
         facts["architecture"],
         noise_name(facts["label_noise"][place]),
         words.interval(facts["interpolation_threshold"][place], "{:g}"),
-        *(_digits(None if value is None else value[place]) for value in values),
+        *(_digits(name, values[place]) if values else "-" for name, values in cells),
     ]
 
 
-def _digits(value: float | None) -> str:
-    """Three digits that count; a dash where there is no value."""
+def _digits(name: str, value: float | None) -> str:
+    """Three digits that count, a bound's outwards; a dash where there is no value."""
+    if name in BRACKET:
+        return (words.at_least, words.at_most)[BRACKET.index(name)](value, ".3g")
     return "-" if value is None else f"{value:.3g}"

@@ -54,8 +54,8 @@ def bound_blocks(facts: Facts, norm: str) -> list[Block]:
                     [
                         noise_name(level),
                         _widths(c["can_peak_at"], facts["width"]),
-                        words.number(c["falls_at_least"]),
-                        words.number(c["falls_at_most"]),
+                        words.at_least(c["falls_at_least"]),
+                        words.at_most(c["falls_at_most"]),
                     ]
                     for level, c in zip(facts["label_noise"], facts["constant"][norm], strict=True)
                 ],
@@ -73,8 +73,8 @@ def _noise_table(found: Facts, norm: str) -> list[Block]:
     rows = [
         [
             str(row["width"]),
-            words.number(row["ratio_at_least"]),
-            words.number(row["ratio_at_most"]),
+            words.at_least(row["ratio_at_least"]),
+            words.at_most(row["ratio_at_most"]),
             row["verdict"],
             row["verdict_over_seeds"] or "-",
             *(words.interval(row["trend"][name]) for name in names),

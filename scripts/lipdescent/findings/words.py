@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from lipdescent import outward
+
 Facts = dict[str, Any]
 NORMS = {"l1": "l1", "l2": "l2", "linf": "l-infinity"}
 SIDES = ("best lower", "best upper")
@@ -25,9 +27,14 @@ def value(estimate: Facts, form: str = "{:.2f}") -> str:
     return form.format(estimate["value"]) if known(estimate) else "?"
 
 
-def number(value: float | None) -> str:
-    """Two decimals; a dash where there is none."""
-    return "-" if value is None else f"{value:.2f}"
+def at_least(value: float | None, form: str = ".2f") -> str:
+    """A lower bound, rounded down; a dash where there is none."""
+    return "-" if value is None else outward.at_least(value, form)
+
+
+def at_most(value: float | None, form: str = ".2f") -> str:
+    """An upper bound, rounded up; a dash where there is none."""
+    return "-" if value is None else outward.at_most(value, form)
 
 
 def known(estimate: Facts) -> bool:
