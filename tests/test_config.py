@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
 NAMES = {
+    "default": ROOT / "config/config.yaml",
     "figures": [p.stem[5:] for p in (ROOT / "scripts").glob("plot_*.py")],
     "comparisons": [p.stem[8:] for p in (ROOT / "scripts").glob("compare_*.py")],
 }
@@ -49,11 +50,11 @@ def test_the_given_configuration_is_not_changed():
         ({"bouns": {}}, r"unknown key 'bouns' \(did you mean 'bounds'\?\); known: .*figures"),
         ({"grid.widht": [4]}, r"'grid.widht' \(did you mean 'grid.width'\?\)"),
         ({"training.momentun": 0.9}, "did you mean 'training.momentum'"),
-        ({"grid.width": [-4]}, r"grid.width.0 = -4: allowed is at least 1"),
+        ({"grid.width": [-4]}, r"grid.width contains -4: allowed is at least 1"),
         ({"grid.width": []}, r"grid.width = \[\]: allowed is a list of at least 1"),
-        ({"grid.width": ["4"]}, r"grid.width.0 = '4': allowed is of type integer"),
-        ({"grid.label_noise": [1.5]}, r"grid.label_noise.0 = 1.5: allowed is at most 1"),
-        ({"grid.label_noise": [-0.1]}, r"label_noise.0 = -0.1: allowed is at least 0"),
+        ({"grid.width": ["4"]}, r"grid.width contains '4': allowed is an integer \(write 4\)"),
+        ({"grid.label_noise": [1.5]}, r"grid.label_noise contains 1.5: allowed is at most 1"),
+        ({"grid.label_noise": [-0.1]}, r"label_noise contains -0.1: allowed is at least 0"),
         ({"grid.epoch": [0, 5, 3]}, r"grid.epoch = \[0, 5, 3\]: allowed is an increasing list"),
         ({"grid.seed": [1, 2, 1]}, r"grid.seed = \[1, 2, 1\]: 1 is there twice"),
         ({"grid.dataset": ["mnist2d"]}, r"unknown grid.dataset 'mnist2d'.*known: .*mnist1d"),
@@ -107,7 +108,10 @@ def test_the_given_configuration_is_not_changed():
         ({"training.momentum": 1.0}, r"momentum = 1.0: allowed is less than 1"),
         ({"training.batch_size": 0}, r"batch_size = 0: allowed is at least 1"),
         ({"bounds": {"upper_lipspd": {}}}, r"unknown bounds 'upper_lipspd'.*known: "),
-        ({"bounds": {"lower_jacobian": {"norms": ["l3"]}}}, r"norms.0 = 'l3': allowed is one of"),
+        (
+            {"bounds": {"lower_jacobian": {"norms": ["l3"]}}},
+            r"norms contains 'l3': allowed is one of",
+        ),
         (
             {"figures": ["double_decent"]},
             r"figures 'double_decent' \(did you mean 'double_descent'",
@@ -116,6 +120,82 @@ def test_the_given_configuration_is_not_changed():
         ({"device": "gpu"}, r"device = 'gpu': allowed"),
         ({"study": "a/b"}, r"study = 'a/b': allowed"),
         ({"statistics.confidence": 2}, r"confidence = 2: allowed is less than 1"),
+        (
+            {"bounds.lower_gaussian": None},
+            r"bounds.lower_gaussian has no value: write lower_gaussian: \{\}",
+        ),
+        ({"architectures.cnn": None}, r"architectures.cnn has no value.*default study has: mlp\)"),
+        ({"experiments": {"isometry": None}}, r"experiments.isometry has no value.*: nothing\)"),
+        (
+            {"architectures.mlp": None},
+            r"grid.architecture has 'mlp', which architectures.mlp: null",
+        ),
+        (
+            {
+                "bounds.upper_lipsdp": None,
+                "certificates": {"upper": ["upper_lipsdp"], "radii": {"l2": [1]}},
+            },
+            r"certificates.upper has 'upper_lipsdp', which bounds.upper_lipsdp: null",
+        ),
+        (
+            {"architectures": {}, "grid.architecture": ["mlp"]},
+            r"unknown grid.architecture 'mlp'; known: none",
+        ),
+        ({"grid.width": [4.0, 8]}, r"grid.width contains 4.0: allowed is an integer \(write 4\)"),
+        ({"grid.width": [10**11]}, r"grid.width contains 100000000000: allowed is at most"),
+        ({"grid.width": 8}, r"grid.width = 8: allowed is a list"),
+        ({"grid.seed": [0.0, 1.0]}, r"grid.seed contains 0.0: allowed is an integer \(write 0\)"),
+        ({"grid.epoch": [0, 1.5]}, r"grid.epoch contains 1.5: allowed is an integer$"),
+        ({"grid.label_noise": [float("nan")]}, r"label_noise contains nan: allowed is a finite"),
+        ({"training.learning_rate": float("inf")}, r"learning_rate = inf: allowed is a finite"),
+        (
+            {"training.learning_rate": "1e-3"},
+            r"= '1e-3': allowed is a finite number \(write 0.001\)",
+        ),
+        ({"training.weight_decay": "1e-9"}, r"\(write 1.0e-09\)"),
+        ({"datasets.mnist1d": {"num_train": -5}}, r"mnist1d.num_train = -5: allowed is at least 1"),
+        ({"datasets.mnist1d": {"num_train": 0}}, r"num_train = 0: allowed is at least 1"),
+        (
+            {"datasets.mnist1d": {"num_train": "100"}},
+            r"datasets.mnist1d.num_train = '100': allowed is an integer or null \(write 100\)",
+        ),
+        (
+            {"architectures.mlp": {"depth": -1}},
+            r"architectures.mlp.depth = -1: allowed is at least 0",
+        ),
+        ({"architectures.mlp": {"depth": "2"}}, r"mlp.depth = '2': allowed is an integer"),
+        ({"architectures.mlp": {"bias": "no"}}, r"mlp.bias = 'no': allowed is true or false"),
+        (
+            {"bounds": {"upper_geolip": {"norms": ["l2"]}}},
+            r"norms contains 'l2': .* exists in linf",
+        ),
+        ({"bounds": {"upper_lipsdp": {"norms": ["l2", "linf"]}}}, r"contains 'linf': .* in l2$"),
+        (
+            {"certificates": {"upper": ["lower_jacobian"], "radii": {"l2": [1]}}},
+            r"contains 'lower_jacobian', whose direction is lower: .*upper_layer_product",
+        ),
+        ({"bounds.lower_jacobian": {"num_points": -3}}, r"num_points = -3: allowed is at least 1"),
+        (
+            {"bounds.lower_jacobian": {"quantiles": [7]}},
+            r"quantiles contains 7: allowed is at most 1",
+        ),
+        ({"bounds.lower_jacobian": {"labels": {}}}, r"'labels'.*known: num_points, quantiles"),
+        (
+            {"experiments": {"two_points": {"seeds": -1}}},
+            r"two_points.seeds = -1: allowed is a list",
+        ),
+        (
+            {"experiments": {"two_points": {"seeds": [-1]}}},
+            r"seeds contains -1: allowed is at least",
+        ),
+        (
+            {"training.optimizer": "adam", "training.momentum": 0.5},
+            r"training.momentum = 0.5: only optimizer sgd has it, and training.optimizer = adam",
+        ),
+        (
+            {"architectures.mlp": {"training": {"betas": [0.9, 0.9]}}},
+            r"architectures.mlp.training.betas = .*only optimizer adam",
+        ),
         ({"training.stopping": {"gradient_norm": 0}}, r"gradient_norm = 0: allowed is more than 0"),
     ],
 )
@@ -144,6 +224,10 @@ def test_an_experiment_is_split_by_an_option():
 def test_relu_has_no_groups_to_divide_the_width():
     entry = {"module": "lipschitz_mlp", "activation": "relu"}
     assert check({"architectures.mlp": entry, "grid.width": [7]})
+
+
+def test_the_momentum_of_the_default_study_is_no_mistake_for_adam():
+    assert check({"training.optimizer": "adam"})["training"]["optimizer"] == "adam"
 
 
 def test_null_takes_an_entry_out_of_the_default_study():

@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from lipdescent import names
+from lipdescent import names, signatures
 
 
 def test_known_lists_public_modules_and_functions():
@@ -25,14 +25,30 @@ def test_unknown_names_list_the_known_ones(resolve):
 
 
 def test_options_are_what_a_plug_in_takes():
-    allowed, needed = names.options("architectures", "lipschitz_mlp")
+    allowed, needed = signatures.options("architectures", "lipschitz_mlp")
     assert {"depth", "constraint", "group_size"} <= set(allowed)
     assert "input_shape" not in allowed
     assert needed == []
-    assert names.options("losses", "cross_entropy_temperature") == (["tau"], ["tau"])
+    assert signatures.options("losses", "cross_entropy_temperature") == (["tau"], ["tau"])
 
 
-@pytest.mark.parametrize("package", sorted(names.FUNCTIONS))
+@pytest.mark.parametrize("package", sorted(signatures.FUNCTIONS))
 def test_every_plug_in_tells_its_options(package):
     for name in names.known(package):
-        names.options(package, name)
+        allowed, _ = signatures.options(package, name)
+        assert set(signatures.types(package, name)) <= set(allowed)
+
+
+def test_types_and_constants_are_read_without_an_import():
+    types = signatures.types("bounds", "lower_jacobian")
+    assert types["num_points"] == {"type": ["integer", "null"]}
+    assert types["quantiles"] == {"type": ["array"], "items": {"type": ["number"]}}
+    types = signatures.types("experiments", "distance_preservation")
+    assert types["constants"] == {"type": ["array"], "items": {"type": ["number", "null"]}}
+
+
+@pytest.mark.parametrize("name", names.known("bounds"))
+@pytest.mark.parametrize("constant", ["NORMS", "DIRECTION"])
+def test_constants_of_a_bound(name, constant):
+    there = getattr(names.resolve("bounds", name), constant)
+    assert signatures.constant("bounds", name, constant) == there

@@ -37,10 +37,12 @@ def folder(tmp_path, monkeypatch):
 def configured(path):
     from snakemake.utils import update_config
 
-    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    default = ROOT / "config/config.yaml"
+    config = yaml.safe_load(default.read_text())
     update_config(config, yaml.safe_load(path.read_text()))
     schema = ROOT / "workflow/schemas/config.schema.yaml"
-    return study_config.prepare(config, schema=schema, figures=FIGURES, comparisons=[])
+    names = {"figures": FIGURES, "comparisons": []}
+    return study_config.prepare(config, schema=schema, default=default, **names)
 
 
 def test_all_of_them_are_here():

@@ -15,15 +15,22 @@ from typing import Any
 
 import yaml
 
-from lipdescent import files, names
+from lipdescent import config_schema, files, names, signatures
+from lipdescent.config_schema import ConfigError
 
-
-class ConfigError(ValueError):
-    """A mistake in the configuration; the message names the key, the value and what is allowed."""
+# Overlays are merged into the default study: in these, `name: null` takes an entry out again.
+SECTIONS = ("bounds", "datasets", "architectures", "experiments")
+# What only one of the optimizers reads.
+OPTIMIZER_OPTIONS = {"momentum": "sgd", "betas": "adam"}
 
 
 def prepare(
-    config: dict[str, Any], *, schema: str | Path, figures: list[str], comparisons: list[str]
+    config: dict[str, Any],
+    *,
+    schema: str | Path,
+    figures: list[str],
+    comparisons: list[str],
+    default: str | Path | None = None,
 ) -> dict[str, Any]:
     """Validated copy of ``config`` with defaults filled in.
 
@@ -31,6 +38,7 @@ def prepare(
     ----------
     schema : path of the JSON schema (YAML).
     figures, comparisons : names of the figures that can be drawn.
+    default : path of the study (YAML) that was overlaid; null takes out what it has.
 
     Raises
     ------
@@ -38,80 +46,73 @@ def prepare(
         Naming the key, its value and what is allowed.
     """
     config = copy.deepcopy(dict(config))
-    for section in ("bounds", "datasets", "architectures", "experiments"):
-        # Overlays are merged into the default study: `name: null` takes an entry out again.
-        if isinstance(config.get(section), dict):
-            config[section] = {k: v for k, v in config[section].items() if v is not None}
+    overlaid = yaml.safe_load(Path(default).read_text()) if default else {}
+    removed = _take_out(config, overlaid)
+    written = _training_as_written(config, overlaid)
     rules = yaml.safe_load(Path(schema).read_text())
-    _check_schema(config, rules)
+    config_schema.check(config, rules)
     for name, options in config["architectures"].items():
         whole = {**config["training"], **options.get("training", {})}
         training = {**rules["properties"]["training"], "$defs": rules["$defs"]}
-        _check_schema(whole, training, place=f"architectures.{name}.training")
+        config_schema.check(whole, training, place=f"architectures.{name}.training")
     _check_order("grid.epoch", config["grid"]["epoch"])
+    _check_removed(config, removed)
     _check_names(config, figures, comparisons)
     _check_options(config)
+    _check_optimizers(config, written)
+    _check_bounds(config)
     _check_split(config)
     _check_groups(config)
     return config
 
 
-def _check_schema(config: dict[str, Any], schema: dict[str, Any], *, place: str = "") -> None:
-    from jsonschema import Draft202012Validator
+def _take_out(config: dict[str, Any], default: dict[str, Any]) -> set[tuple[str, str]]:
+    """Take entries that are null out of their sections; (section, name) of each."""
+    removed = set()
+    for section in SECTIONS:
+        if not isinstance(config.get(section), dict):
+            continue
+        entries, known = config[section], default.get(section) or {}
+        empty = [name for name, entry in entries.items() if entry is None]
+        for name in empty:
+            if known.get(name) is None:
+                raise ConfigError(
+                    f"config: {section}.{name} has no value: write {name}: {{}} to have it with "
+                    f"its defaults (null takes out what the default study has: "
+                    f"{', '.join(sorted(map(str, known))) or 'nothing'})"
+                )
+        removed |= {(section, name) for name in empty}
+        config[section] = {k: v for k, v in entries.items() if v is not None}
+    return removed
 
-    _fill_defaults(config, schema, schema)
-    errors = sorted(
-        Draft202012Validator(schema).iter_errors(config), key=lambda e: list(map(str, e.path))
-    )
-    if errors:
-        raise ConfigError("\n".join(_explain(error, place) for error in errors))
+
+def _training_as_written(
+    config: dict[str, Any], default: dict[str, Any]
+) -> dict[str | None, dict[str, Any]]:
+    """The training section less what the default study has (None), and each architecture's own."""
+    inherited = default.get("training", {})
+    sections = {None: config.get("training")}
+    for name, entry in dict(config.get("architectures") or {}).items():
+        sections[name] = entry.get("training") if isinstance(entry, dict) else None
+    written = {k: dict(v) for k, v in sections.items() if isinstance(v, dict)}
+    if None in written:
+        written[None] = {k: v for k, v in written[None].items() if v != inherited.get(k)}
+    return written
 
 
-def _explain(error, place: str) -> str:
-    """One line per mistake: key, value, what is allowed."""
-    parts = [*([place] if place else []), *map(str, error.absolute_path)]
-    key = ".".join(parts) or "configuration"
-    if error.validator == "additionalProperties":
-        allowed = sorted(error.schema.get("properties", {}))
-        unknown = sorted(set(error.instance) - set(allowed))
-        place = "" if key == "configuration" else f"{key}."
-        lines = []
-        for name in unknown:
-            try:
-                names.check("key", f"{place}{name}", [place + a for a in allowed])
-            except ValueError as mistake:
-                lines.append(f"config: {mistake}")
-        return "\n".join(lines)
-    if error.validator == "required":
-        return f"config: {key}: {error.message}"
-    if error.validator == "uniqueItems":
-        twice = sorted({str(v) for v in error.instance if error.instance.count(v) > 1})
-        return f"config: {key} = {error.instance}: {', '.join(twice)} is there twice"
-    if error.validator == "pattern":
-        return f"config: {key} = {error.instance!r}: allowed is the pattern {error.validator_value}"
-    bounds = {
-        "minimum": "at least",
-        "exclusiveMinimum": "more than",
-        "maximum": "at most",
-        "exclusiveMaximum": "less than",
-        "minItems": "a list of at least",
-        "enum": "one of",
-        "type": "of type",
+def _check_removed(config: dict[str, Any], removed: set[tuple[str, str]]) -> None:
+    """Nothing names an entry that null has taken out."""
+    uppers = (config["certificates"] or {"upper": []})["upper"]
+    used = {
+        "grid.architecture": ("architectures", config["grid"]["architecture"]),
+        "certificates.upper": ("bounds", uppers),
     }
-    allowed = f"{bounds.get(error.validator, error.validator)} {error.validator_value}"
-    return f"config: {key} = {error.instance!r}: allowed is {allowed}"
-
-
-def _fill_defaults(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> None:
-    if "$ref" in schema:
-        schema = {**schema, **root["$defs"][schema["$ref"].rsplit("/", 1)[1]]}
-    if not isinstance(value, dict):
-        return
-    for key, sub in schema.get("properties", {}).items():
-        if key not in value and "default" in sub:
-            value[key] = copy.deepcopy(sub["default"])
-        if key in value:
-            _fill_defaults(value[key], sub, root)
+    for key, (section, listed) in used.items():
+        for name in listed:
+            if (section, name) in removed:
+                raise ConfigError(
+                    f"config: {key} has {name!r}, which {section}.{name}: null takes out"
+                )
 
 
 def _check_order(key: str, values: list[int]) -> None:
@@ -174,15 +175,51 @@ def _check_options(config: dict[str, Any]) -> None:
             options = training[f"{kind}_options"]
             given.append((f"{place}.{kind}_options", package, training[kind], options))
     for key, package, name, options in given:
-        allowed, needed = names.options(package, name)
+        allowed, needed = signatures.options(package, name)
         for option in options:
             try:
-                names.check(f"option of {key} ({name})", option, allowed or ["none"])
+                names.check(f"option of {key} ({name})", option, allowed)
             except ValueError as error:
                 raise ConfigError(f"config: {error}") from None
         missing = [option for option in needed if option not in options]
         if missing:
             raise ConfigError(f"config: {key}: {name} needs {', '.join(missing)}")
+        kinds = {"type": "object", "properties": signatures.types(package, name)}
+        config_schema.check(options, kinds, place=key)
+
+
+def _check_optimizers(config: dict[str, Any], written: dict[str | None, dict[str, Any]]) -> None:
+    """Nothing is set that the optimizer does not read."""
+    for name, section in written.items():
+        training = config["training"] if name is None else training_options(config, name)
+        key = "training" if name is None else f"architectures.{name}.training"
+        for option, optimizer in OPTIMIZER_OPTIONS.items():
+            if section.get(option) and training["optimizer"] != optimizer:
+                raise ConfigError(
+                    f"config: {key}.{option} = {section[option]}: only optimizer {optimizer} has "
+                    f"it, and {key}.optimizer = {training['optimizer']}"
+                )
+
+
+def _check_bounds(config: dict[str, Any]) -> None:
+    """Bounds exist in the norms asked for; certificates rest on upper bounds."""
+    for name, entry in config["bounds"].items():
+        known = signatures.constant("bounds", name, "NORMS")
+        wrong = [norm for norm in entry.get("norms", []) if known and norm not in known]
+        if wrong:
+            raise ConfigError(
+                f"config: bounds.{name}.norms contains {wrong[0]!r}: this bound exists in "
+                f"{', '.join(known)}"
+            )
+    directions = {n: signatures.constant("bounds", n, "DIRECTION") for n in config["bounds"]}
+    for name in (config["certificates"] or {"upper": []})["upper"]:
+        if directions[name] not in ("upper", None):
+            uppers = [n for n, direction in directions.items() if direction == "upper"]
+            raise ConfigError(
+                f"config: certificates.upper contains {name!r}, whose direction is "
+                f"{directions[name]}: allowed are upper bounds, in this study "
+                f"{', '.join(uppers) or 'none'}"
+            )
 
 
 def _check_split(config: dict[str, Any]) -> None:
@@ -193,8 +230,8 @@ def _check_split(config: dict[str, Any]) -> None:
             for n, o in config["experiments"].items()
         }
         try:
-            names.check("execution.split", name, sorted(lists) or ["none"])
-            names.check(f"execution.split.{name}", option, sorted(lists[name]) or ["none"])
+            names.check("execution.split", name, sorted(lists))
+            names.check(f"execution.split.{name}", option, sorted(lists[name]))
         except ValueError as error:
             raise ConfigError(f"config: {error}") from None
 
@@ -205,7 +242,7 @@ def _check_groups(config: dict[str, Any]) -> None:
         module = config["architectures"][name].get("module", name)
         given = build_options(config, name)
         size, activation = (
-            given.get(option, names.default("architectures", module, option))
+            given.get(option, signatures.default("architectures", module, option))
             for option in ("group_size", "activation")
         )
         for width in config["grid"]["width"]:

@@ -13,7 +13,6 @@ from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 LIBRARY = Path(__file__).parent
 
@@ -41,47 +40,7 @@ def check(what: str, name: str, allowed: list[str]) -> str:
         return name
     close = get_close_matches(str(name), allowed, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
-    raise ValueError(f"unknown {what} {name!r}{hint}; known: {', '.join(allowed)}")
-
-
-# What a configuration's options are given to, and what the workflow passes there itself.
-FUNCTIONS = {
-    "architectures": ("build", {"input_shape", "num_classes"}),
-    "bounds": ("measure", {"inputs", "norms", "seed"}),
-    "datasets": ("load", set()),
-    "experiments": ("run", set()),
-    "losses": (None, set()),
-    "schedules": (None, {"updates_per_epoch", "total_updates"}),
-}
-
-
-def options(package: str, name: str) -> tuple[list[str], list[str]]:
-    """Options of a plug-in: all of them, and those without a default. Nothing is imported.
-
-    They are the keyword-only parameters of its function, less those that the workflow passes.
-    """
-    found = _defaults(package, name)
-    return sorted(found), sorted(option for option, default in found.items() if default is None)
-
-
-def default(package: str, name: str, option: str) -> Any:
-    """Default of an option that is written out as a literal; None if it has none."""
-    node = _defaults(package, name).get(option)
-    return node.value if isinstance(node, ast.Constant) else None
-
-
-@cache
-def _defaults(package: str, name: str) -> dict[str, ast.expr | None]:
-    """Expressions of the options' defaults."""
-    function, ours = FUNCTIONS[package]
-    path = LIBRARY / package
-    path = path / f"{name}.py" if path.is_dir() else path.with_suffix(".py")
-    wanted = function or name
-    for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.FunctionDef) and node.name == wanted:
-            pairs = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
-            return {a.arg: default for a, default in pairs if a.arg not in ours}
-    raise ValueError(f"{path}: no function {wanted}()")
+    raise ValueError(f"unknown {what} {name!r}{hint}; known: {', '.join(allowed) or 'none'}")
 
 
 def resolve(package: str, name: str) -> ModuleType:

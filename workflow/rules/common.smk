@@ -22,6 +22,7 @@ try:
         schema=Path(workflow.basedir) / "workflow/schemas/config.schema.yaml",
         figures=scripts_named("plot_"),
         comparisons=scripts_named("compare_"),
+        default=Path(workflow.basedir) / "config/config.yaml",
     )
     # In place: scripts are given this very object.
     config.update(prepared)

@@ -1,0 +1,130 @@
+"""Check a configuration against its JSON schema; every mistake in the words of the YAML file."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import yaml
+
+from lipdescent import names
+
+WORDS = {
+    "integer": "an integer",
+    "number": "a finite number",
+    "string": "a text",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "a mapping (name: value)",
+    "null": "null",
+}
+LIMITS = {
+    "minimum": "at least",
+    "exclusiveMinimum": "more than",
+    "maximum": "at most",
+    "exclusiveMaximum": "less than",
+    "minItems": "a list of at least",
+    "maxItems": "a list of at most",
+    "pattern": "the pattern",
+}
+
+
+class ConfigError(ValueError):
+    """A mistake in the configuration; the message names the key, the value and what is allowed."""
+
+
+def check(config: dict[str, Any], schema: dict[str, Any], *, place: str = "") -> None:
+    """Fill in the schema's defaults and check.
+
+    Integers are written as such (4, not 4.0) and numbers are finite.
+
+    Parameters
+    ----------
+    place : key of ``config`` in the whole configuration.
+
+    Raises
+    ------
+    ConfigError
+        One line per mistake, naming the key, its value and what is allowed.
+    """
+    from jsonschema import Draft202012Validator
+    from jsonschema.validators import extend
+
+    strict = Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {"integer": _is_integer, "number": _is_number}
+    )
+    _fill_defaults(config, schema, schema)
+    validator = extend(Draft202012Validator, type_checker=strict)(schema)
+    errors = sorted(validator.iter_errors(config), key=lambda e: list(map(str, e.path)))
+    if errors:
+        raise ConfigError("\n".join(dict.fromkeys(_explain(error, place) for error in errors)))
+
+
+def _is_integer(_, value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(_, value: Any) -> bool:
+    return _is_integer(_, value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _explain(error, place: str) -> str:
+    """One line per mistake: key, value, what is allowed."""
+    parts = [*([place] if place else []), *error.absolute_path]
+    entry = isinstance(parts[-1], int) if parts else False  # of a list: its index says little
+    key = ".".join(map(str, parts[:-1] if entry else parts)) or "configuration"
+    if error.validator == "additionalProperties":
+        return _unknown(error, "" if key == "configuration" else f"{key}.")
+    if error.validator == "required":
+        return f"config: {key}: {error.message}"
+    said = f"config: {key} {'contains' if entry else '='} {error.instance!r}"
+    if error.validator == "uniqueItems":
+        twice = sorted({str(v) for v in error.instance if error.instance.count(v) > 1})
+        return f"{said}: {', '.join(twice)} is there twice"
+    wanted = error.validator_value
+    if error.validator == "type":
+        kinds = [wanted] if isinstance(wanted, str) else wanted
+        words = " or ".join(WORDS[kind] for kind in kinds)
+        return f"{said}: allowed is {words}{_as_number(error.instance, kinds)}"
+    if error.validator == "enum":
+        return f"{said}: allowed is one of {', '.join(map(str, wanted))}"
+    return f"{said}: allowed is {LIMITS.get(error.validator, error.validator)} {wanted}"
+
+
+def _unknown(error, place: str) -> str:
+    allowed = sorted(error.schema.get("properties", {}))
+    lines = []
+    for name in sorted(set(error.instance) - set(allowed), key=str):
+        try:
+            names.check("key", f"{place}{name}", [place + a for a in allowed])
+        except ValueError as mistake:
+            lines.append(f"config: {mistake}")
+    return "\n".join(lines)
+
+
+def _as_number(value: Any, kinds: list[str]) -> str:
+    """How to write a number that YAML took for something else (1e-3 is a text, 4.0 a number)."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return ""
+    if isinstance(value, bool) or not math.isfinite(number):
+        return ""
+    if "integer" in kinds and number.is_integer():
+        return f" (write {int(number)})"
+    if "number" in kinds:
+        return f" (write {yaml.safe_dump(number).split()[0]})"
+    return ""
+
+
+def _fill_defaults(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> None:
+    if "$ref" in schema:
+        schema = {**schema, **root["$defs"][schema["$ref"].rsplit("/", 1)[1]]}
+    if not isinstance(value, dict):
+        return
+    for key, sub in schema.get("properties", {}).items():
+        if key not in value and "default" in sub:
+            value[key] = copy.deepcopy(sub["default"])
+        if key in value:
+            _fill_defaults(value[key], sub, root)
