@@ -6,6 +6,7 @@ import torch
 
 from lipdescent import measuring, table
 from lipdescent.architectures import lipschitz_mlp
+from lipdescent.bounds import Measurement, upper_layer_product
 from lipdescent.certificates import CertificateViolation
 from lipdescent.checkpoints import Checkpoints
 from lipdescent.datasets import Dataset
@@ -105,6 +106,38 @@ def test_a_diverged_constrained_network_is_a_status(study):
     status = frame.set_index(["epoch", "seed"])["status"]
     assert status[1, 0] == "diverged"
     assert (status.drop((1, 0)) == "ok").all()
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_a_bound_that_is_not_finite_is_no_divergence(study, monkeypatch, capsys, value):
+    def overflow(stack, **_):
+        values = torch.ones(stack.num_models, dtype=torch.float64)
+        values[1] = value
+        yield Measurement("upper_layer_product", "upper", "l2", values)
+
+    monkeypatch.setattr(upper_layer_product, "measure", overflow)
+    frame = measured("upper_layer_product", study, options={"norms": ["l2"]})
+    assert list(frame["status"]) == ["ok", "not_finite", "ok", "ok"]
+    assert (
+        "upper_layer_product (l2): not finite for 1 of 4 finite models" in capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (torch.ones(4), r"upper_layer_product: values are torch.float32 \(4,\), expected float64"),
+        (torch.ones(4, 1, dtype=torch.float64), r"values are torch.float64 \(4, 1\)"),
+        (torch.ones(3, dtype=torch.float64), r"\(l2\): 3 values for 4 models"),
+    ],
+)
+def test_a_bound_returns_one_float64_per_model(study, monkeypatch, values, message):
+    def rounded(stack, **_):
+        yield Measurement("upper_layer_product", "upper", "l2", values)
+
+    monkeypatch.setattr(upper_layer_product, "measure", rounded)
+    with pytest.raises((TypeError, ValueError), match=message):
+        measured("upper_layer_product", study, options={"norms": ["l2"]})
 
 
 def test_no_wrong_prediction_is_not_a_divergence(study):

@@ -50,7 +50,9 @@ def test_lower_above_upper_names_the_cell():
     good = [rows([2.0, 2.0], quantity="u"), rows([1.0, 2.0], direction="lower", quantity="l")]
     table.check_order(table.concatenate(good))
     bad = rows([1.0, 2.5], direction="lower", quantity="l2nd")
-    with pytest.raises(table.BoundViolation, match=r"width=8, .*seed=1, epoch=0.*2\.5 > .*2\.0"):
+    with pytest.raises(
+        table.BoundViolation, match=r"width=8, .*seed=1, epoch=0.*2\.5 \(l2nd\) > .*2\.0 \(u\)"
+    ):
         table.check_order(table.concatenate([*good, bad]))
 
 

@@ -64,7 +64,8 @@ def measure(
     ``uppers`` are the measurements of the upper bounds that certificates rest on.
 
     Models with a weight that is not finite are left out and get the status ``diverged``; a bound
-    that does not exist for the network or the norm gets ``not_applicable``.
+    that does not exist for the network or the norm gets ``not_applicable``. What is not finite of
+    a finite model is ``diverged`` if it is a loss or another metric, ``not_finite`` of a bound.
     """
     finite = stack.finite()
     if not bool(finite.any()):
@@ -81,20 +82,30 @@ def measure(
     except NotApplicable as reason:
         print(f"{name}: not applicable: {reason}")
         return [_nothing(name, "not_applicable", stack.num_models)]
-    return [_spread(measurement, finite.cpu()) for measurement in found]
+    # A bound that is not finite says nothing of the training.
+    otherwise = "not_finite" if names.measurement_kind(name) == "bound" else "diverged"
+    return [_spread(measurement, finite.cpu(), otherwise=otherwise) for measurement in found]
 
 
-def _spread(measurement: Measurement, finite: Tensor) -> Column:
-    """Values of the finite models back in their places; NaN and a status elsewhere."""
+def _spread(m: Measurement, finite: Tensor, *, otherwise: str) -> Column:
+    """Values of the finite models back in their places; NaN and a status elsewhere.
+
+    ``otherwise`` is the status of a finite model's value that is not finite.
+    """
+    if len(m.values) != int(finite.sum()):
+        raise ValueError(
+            f"{m.quantity} ({m.norm}): {len(m.values)} values for {int(finite.sum())} models"
+        )
     values = torch.full((len(finite),), float("nan"), dtype=torch.float64)
-    values[finite] = measurement.values.double().cpu()
+    values[finite] = m.values.cpu()
     status = np.where(finite.numpy(), "ok", "diverged").astype(object)
-    status[finite.numpy() & ~np.isfinite(values.numpy())] = "diverged"
-    if measurement.defined is not None:
+    status[finite.numpy() & ~np.isfinite(values.numpy())] = otherwise
+    if m.defined is not None:
         absent = torch.zeros_like(finite)
-        absent[finite] = ~measurement.defined.cpu()
+        absent[finite] = ~m.defined.cpu()
         status[absent.numpy()] = "not_applicable"
-    m = measurement
+    if count := int((status == "not_finite").sum()):
+        print(f"{m.quantity} ({m.norm}): not finite for {count} of {len(m.values)} finite models")
     return Column(Measurement(m.quantity, m.direction, m.norm, values, m.split), status)
 
 

@@ -15,7 +15,9 @@ import pyarrow.parquet as pq
 
 from lipdescent import files, places
 
-STATUSES = ("ok", "diverged", "not_applicable")
+# diverged: the network has a weight, or a metric, that is not finite; not_finite: a bound of a
+# finite network is not, by an overflow for instance; not_applicable: there is no such bound.
+STATUSES = ("ok", "diverged", "not_finite", "not_applicable")
 TEXT = pa.dictionary(pa.int32(), pa.string())
 COLUMNS = pa.schema(
     [
@@ -162,7 +164,20 @@ def check_order(table: pa.Table) -> None:
     if wrong.num_rows:
         row = wrong.slice(0, 1).to_pylist()[0]
         place = ", ".join(f"{name}={row[name]}" for name in cell)
+        lower, upper = (
+            f"{row[best]!r} ({_holder(table, direction, row[best], {k: row[k] for k in cell})})"
+            for direction, best in (("lower", "value_max"), ("upper", "value_min"))
+        )
         raise BoundViolation(
             f"{wrong.num_rows} cells have a lower bound above an upper bound; the first is "
-            f"{place}: best lower {row['value_max']!r} > best upper {row['value_min']!r}"
+            f"{place}: best lower {lower} > best upper {upper}"
         )
+
+
+def _holder(table: pa.Table, direction: str, value: float, cell: dict[str, object]) -> str:
+    """Name of the bound that has this value in a cell, and its split."""
+    sought = {**cell, "direction": direction, "value": value, "status": "ok"}
+    for row in table.to_pylist():
+        if all(row[name] == sought[name] for name in sought):
+            return row["quantity"] + (f" on {row['split']}" if row["split"] else "")
+    raise KeyError(sought)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -28,6 +29,11 @@ class Measurement:
     values : float64 (num_models,).
     split : the data it was taken on: "train", "test", or "" where no data are involved.
     defined : bool (num_models,), False where a model does not have the quantity; None: all have it.
+
+    Raises
+    ------
+    TypeError
+        If the values are not float64 (num_models,): a rounding to float32 would void a bound.
     """
 
     quantity: str
@@ -36,6 +42,11 @@ class Measurement:
     values: Tensor
     split: str = ""
     defined: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.values.dtype != torch.float64 or self.values.dim() != 1:
+            given = f"{self.values.dtype} {tuple(self.values.shape)}"
+            raise TypeError(f"{self.quantity}: values are {given}, expected float64 (num_models,)")
 
 
 def __getattr__(name: str):
