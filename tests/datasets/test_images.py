@@ -98,6 +98,7 @@ def test_a_corrupt_file_is_named(grey):
         (gzip.compress(b"\0\0\x0d\x01abcd"), "not an idx file"),
         (gzip.compress(struct.pack(">4BI", 0, 0, 8, 1, 9) + b"abc"), "3 bytes of data"),
     ],
+    ids=["no gzip", "no idx", "too short"],  # compressed bytes hold the time
 )
 def test_a_foreign_file_is_named(grey, monkeypatch, contents, message):
     folder, _ = grey
