@@ -4,7 +4,8 @@
 PYTHON ?= python3
 UV_VERSION := 0.13.0
 STUDY ?= default
-CONFIG = $(if $(filter default,$(STUDY)),,--configfile config/studies/$(STUDY).yaml)
+STUDIES = $(sort $(basename $(notdir $(wildcard config/studies/*.yaml))))
+CONFIG = $(if $(filter default,$(STUDY)),,--configfile $(if $(filter $(STUDY),$(STUDIES)),config/studies/$(STUDY).yaml,$(error unknown STUDY $(STUDY); known: default $(STUDIES))))
 ENV := .venv/.ready
 # Scripts call `python`, `snakemake` and `ruff` by name: take ours.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)

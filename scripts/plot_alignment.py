@@ -28,7 +28,7 @@ counts = statistics.resample_seeds(
 )
 test_loss = selection.metric(group, "test_loss")[:, :, -1]
 rungs, styles = selection.rungs(group, "l2"), style.rung_styles(selection.all_rungs(group))
-positions = np.arange(len(group.label_noise))
+positions, diverged = np.arange(len(group.label_noise)), group.diverged[:, :, -1]
 figure, axes = style.new_figure(1, 2, width=style.TWO_COLUMNS, height=2.6, sharey=True)
 measures = {
     "Spearman's rank correlation": statistics.spearman,
@@ -45,8 +45,8 @@ for place, (name, correlation) in zip(axes[0], measures.items(), strict=True):
     place.set_xticks(positions, [f"{100 * level:g}" for level in group.label_noise])
     place.set_xlim(-0.6, len(positions) - 0.4)
     place.axhline(0, color=style.GREY, lw=0.6)
-    if not rungs:
-        style.say_nothing_here(place, "no bound in this study")
+    if not rungs or diverged.all():
+        style.say_nothing_here(place, style.why_empty(diverged, "no bound in this study"))
     elif len(group.width) < statistics.MIN_POINTS:
         style.say_nothing_here(place, f"needs {statistics.MIN_POINTS} widths")
 lowest = min(place.dataLim.y0 for place in axes[0])

@@ -49,8 +49,9 @@ for row, norm in zip(axes, norms, strict=True):
                 values[:, noise, -1], counts, confidence=options["confidence"]
             )
             drawing.curve(place, group.width, y, **styles[rung])
-        if not rungs:
-            style.say_nothing_here(place, "no bound in this study")
+        diverged = group.diverged[:, noise, -1]
+        if not rungs or diverged.all():
+            style.say_nothing_here(place, style.why_empty(diverged, "no bound in this study"))
     if rungs:
         style.log_values(*row)
 for place, noise in zip(axes[0], noises, strict=True):

@@ -42,11 +42,11 @@ threshold = statistics.first_reaching(
     statistics.mean(accuracy[:, :, -1]).T, group.width, level=options["interpolation_accuracy"]
 )
 figure, axes = style.new_figure(2, 3, width=style.TWO_COLUMNS, height=4.3, sharex=True)
-brackets = []
+brackets, diverged = [], group.diverged[:, :, -1]
 for place, (name, values) in zip(axes.flat, panels.items(), strict=False):
     place.set_ylabel(name)
     if not np.isfinite(values[:, :, -1]).any():
-        style.say_nothing_here(place, "none in this study")
+        style.say_nothing_here(place, style.why_empty(diverged, "none in this study"))
         continue
     for noise, level in enumerate(group.label_noise):
         y = statistics.mean_estimate(values[:, noise, -1], counts, confidence=options["confidence"])
@@ -67,7 +67,7 @@ if np.isfinite(lower).any():
         drawing.bracket(last, group.width, lower[:, noise], upper[:, noise], colour=colour)
     style.log_values(*brackets, last)
 else:
-    style.say_nothing_here(last, "needs a lower and\nan upper bound")
+    style.say_nothing_here(last, style.why_empty(diverged, "needs a lower and\nan upper bound"))
 
 for place in axes.flat:
     style.width_axis(place, group.width)

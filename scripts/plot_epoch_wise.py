@@ -36,7 +36,8 @@ for column, (name, values) in enumerate(panels.items()):
     means = statistics.mean(values)
     norm = drawing.common_log_norm(means[:, rows])
     for place, noise in zip(axes[:, column], rows, strict=True):
-        drawing.heat_map(place, means[:, noise], group.epoch, group.width, norm=norm)
+        empty = style.why_empty(group.diverged[:, noise], "none in this study")
+        drawing.heat_map(place, means[:, noise], group.epoch, group.width, norm=norm, empty=empty)
         drawing.peak_marks(place, means[:, noise])
         drawing.boundary(place, accuracy[:, noise] >= options["interpolation_accuracy"])
     axes[0, column].set_title(name)

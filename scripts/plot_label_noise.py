@@ -29,11 +29,12 @@ panels = {
 }
 accuracy = statistics.mean(selection.metric(group, "train_accuracy")[:, :, -1])
 percent = 100 * np.asarray(group.label_noise)
+empty = style.why_empty(group.diverged[:, :, -1], "none in this study")
 figure, axes = style.new_figure(1, 3, width=style.TWO_COLUMNS, height=2.7, sharey=True)
 for place, (name, values) in zip(axes[0], panels.items(), strict=True):
     means = statistics.mean(values[:, :, -1])
     norm = drawing.common_log_norm(means)
-    drawing.heat_map(place, means, percent, group.width, norm=norm)
+    drawing.heat_map(place, means, percent, group.width, norm=norm, empty=empty)
     drawing.peak_marks(place, means)
     drawing.boundary(place, accuracy >= options["interpolation_accuracy"])
     place.set_title(name)

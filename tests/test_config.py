@@ -1,6 +1,7 @@
 """Every mistake stops before any job, with the key, the value and what is allowed."""
 
 import copy
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -278,3 +279,22 @@ def test_every_study_is_valid(overlay):
     config = copy.deepcopy(DEFAULT)
     update_config(config, yaml.safe_load(overlay.read_text()))
     assert prepare(config, schema=SCHEMA, **NAMES)["study"] != "default"
+
+
+@pytest.mark.parametrize("place", ["results", "results/mine"])
+def test_a_file_in_the_place_of_the_results(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    study_config.check_folder("mine")
+    Path(place).parent.mkdir(exist_ok=True)
+    Path(place).touch()
+    with pytest.raises(ConfigError, match=f"^{place} is a file, .*folder results/mine/"):
+        study_config.check_folder("mine")
+
+
+@pytest.mark.parametrize("target", ["study", "verify"])
+def test_make_lists_the_studies(target):
+    done = subprocess.run(
+        ["make", "-n", target, "STUDY=nope"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert "unknown STUDY nope; known: default conv1d_small" in done.stderr

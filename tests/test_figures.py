@@ -32,6 +32,12 @@ STUDIES = {
         "epochs": (*range(0, 40, 2), 20_000),
         "seeds": (0, 1),
     },
+    "all_diverged": {
+        "widths": (4, 8, 16),
+        "noises": (0.0,),
+        "seeds": (0,),
+        "diverged": ((4, 0.0, 0), (8, 0.0, 0), (16, 0.0, 0)),
+    },
     "diverged": {"diverged": ((128, 0.2, 1), (128, 0.4, 0), (128, 0.4, 1), (128, 0.4, 2))},
 }
 
@@ -174,6 +180,14 @@ def test_a_missing_bound_is_said_in_the_figure(study, drawn_study):
     said = [text.get_text() for axes in drawn.axes for text in axes.texts]
     assert any("needs a lower and" in text for text in said)
     assert any("none in this study" in text for text in said)
+
+
+@pytest.mark.parametrize("figure", ["double_descent", "label_noise", "bound_ladder", "alignment"])
+def test_a_figure_says_that_all_models_diverged(figure, drawn_study):
+    drawn = drawn_study(figure, "all_diverged")
+    said = [text.get_text() for axes in drawn.axes for text in axes.texts]
+    assert said
+    assert set(said) == {"all models diverged"}
 
 
 def test_noise_colours_differ_in_lightness():

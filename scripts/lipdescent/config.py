@@ -302,6 +302,23 @@ def seed_blocks(config: dict[str, Any]) -> list[tuple[int, ...]]:
     return kept + [tuple(rest[i : i + size]) for i in range(0, len(rest), size)]
 
 
+def check_folder(study: str) -> None:
+    """A study's results go to a folder.
+
+    Raises
+    ------
+    ConfigError
+        If there is a file in its place.
+    """
+    folder = plan_file(study).parent
+    for path in (folder.parent, folder):
+        if path.exists() and not path.is_dir():
+            raise ConfigError(
+                f"{path} is a file, and the study's results go to the folder {folder}/: "
+                "move the file, or give the study another name"
+            )
+
+
 def record_plan(config: dict[str, Any]) -> None:
     """Write down the configuration and how seeds are divided; called when jobs are about to run."""
     with files.complete(plan_file(config["study"])) as partial:

@@ -109,9 +109,18 @@ def common_log_norm(*values: Array) -> LogNorm | None:
 
 
 def heat_map(
-    axes: Axes, values: Array, x: Sequence[float], y: Sequence[float], *, norm: LogNorm | None
+    axes: Axes,
+    values: Array,
+    x: Sequence[float],
+    y: Sequence[float],
+    *,
+    norm: LogNorm | None,
+    empty: str = "none in this study",
 ) -> None:
-    """Equal cells, ``values`` (len(y), len(x)), named by ``x`` and ``y``; hatched: no value."""
+    """Equal cells, ``values`` (len(y), len(x)), named by ``x`` and ``y``; hatched: no value.
+
+    ``empty`` is said where there is no value at all.
+    """
     axes.grid(False)
     axes.spines[:].set_visible(True)
     if norm is not None and np.isfinite(values).any():
@@ -126,7 +135,7 @@ def heat_map(
         )
     else:
         axes.set(xlim=(-0.5, len(x) - 0.5), ylim=(-0.5, len(y) - 0.5))
-        say_nothing_here(axes, "none in this study")
+        say_nothing_here(axes, empty)
     longest = max(len(f"{name:g}") for name in x)
     columns = max(2, int(MAX_CHARACTERS / (longest + 0.5)))
     for axis, names, most in ((axes.xaxis, x, columns), (axes.yaxis, y, MAX_ROWS)):

@@ -208,6 +208,11 @@ def log_ticks(low: float, high: float) -> list[float]:
     return inside if len(inside) > 1 else [low, high]
 
 
+def why_empty(diverged: np.ndarray, otherwise: str) -> str:
+    """What a panel without data says: that its models have all diverged, or something else."""
+    return "all models diverged" if diverged.all() else otherwise
+
+
 def say_nothing_here(axes: Axes, text: str) -> None:
     """A panel that has no data says why."""
     axes.set_yticks([])

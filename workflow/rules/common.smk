@@ -24,6 +24,7 @@ try:
         comparisons=scripts_named("compare_"),
         default=Path(workflow.basedir) / "config/config.yaml",
     )
+    study_config.check_folder(prepared["study"])
     # In place: scripts are given this very object.
     config.update(prepared)
     # Where jobs are submitted, other machines compute: their devices are not known here.
