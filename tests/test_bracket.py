@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from lipdescent import bounds, names, outward
+from lipdescent import bounds, foreign_network, names, outward
 from lipdescent.bracket import best, bracket, check_order
 from lipdescent.bracket_text import text
 from lipdescent.layers import Residual
@@ -220,7 +220,7 @@ def test_functional_code_is_an_error():
         def forward(self, x):
             return torch.relu(self.linear(x))
 
-    with pytest.raises(TypeError, match=r"the network: unknown module .*Mine"):
+    with pytest.raises(TypeError, match=r"the network: unknown module .*Mine.*chain, residual"):
         bracket(Mine().eval(), (3,))
 
 
@@ -291,7 +291,7 @@ def test_the_command_in_a_fresh_directory(tmp_path):
         "--data",
         "x.npz",
         "--methods",
-        ",".join(LAYER_BOUNDS),
+        ", ".join([*LAYER_BOUNDS, ""]),
     ]
     options = {"cwd": tmp_path, "capture_output": True, "text": True}
     options["env"] = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -302,4 +302,60 @@ def test_the_command_in_a_fresh_directory(tmp_path):
     broken = [*command[:-4], "--data", "helper.py"]
     run = subprocess.run(broken, **options)
     assert run.returncode != 0
-    assert "error: --data helper.py: not a readable npz file" in run.stderr
+    assert "error: --data helper.py: not a readable npz or npy file" in run.stderr
+
+
+FOREIGN = """
+import random as itself
+from torch import nn
+def net(): return nn.Linear(3, 2)
+def key(): return {}["a"]
+def none(): return None
+"""
+
+
+@pytest.fixture
+def foreign(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    Path("random.py").write_text(FOREIGN)
+    Path("broken.py").write_text("def net(:")
+    np.save("x.npy", np.zeros((4, 3)))
+    np.save("integers.npy", np.arange(3))
+    torch.save({"weight": torch.zeros(2, 3)}, "w.pt")
+
+
+def test_a_model_file_may_have_the_name_of_a_standard_module(foreign):
+    standard = sys.modules["random"]
+    net = foreign_network.load_model("random.py:net")
+    assert isinstance(net, nn.Linear)
+    assert not net.training
+    assert sys.modules["random"] is standard
+    assert sys.path[0] != str(Path.cwd())
+    assert foreign_network.load_data("x.npy", (3,))[""].shape == (4, 3)
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (("model", "random.py:key"), r"KeyError: 'a' \(random\.py, line 5\)"),
+        (("model", "random.py:none"), "returns a NoneType, allowed is a torch.nn.Module"),
+        (("model", "random.py:gone"), "random.py has no function gone"),
+        (("model", "broken.py:net"), r"SyntaxError: .*\(broken\.py, line 1\)"),
+        (("model", "random.py:net", "w.pt"), r"w\.pt: not a safetensors file .*save_file"),
+        (("data", "integers.npy", (3,)), r"no floating-point array \(n, 3\) in it, only int64"),
+        (("data", "w.pt", (3,)), "w.pt: not a readable npz or npy file"),
+        (("shape", "x"), "--input-shape x: allowed are positive integers"),
+        (("shape", "3,0"), "--input-shape 3,0: allowed"),
+    ],
+)
+def test_bad_files_are_named(foreign, call, match):
+    kind, *arguments = call
+    with pytest.raises(ValueError, match=match):
+        getattr(foreign_network, f"load_{kind}")(*arguments)
+
+
+def test_layers_of_dtypes_that_do_not_run_together_are_an_error():
+    mixed = nn.Sequential(nn.Linear(3, 3).double(), nn.Linear(3, 2)).eval()
+    with pytest.raises(ValueError, match=r"does not run: .*0\.weight is torch\.float64, 1\.weight"):
+        bracket(mixed, (3,), methods=["upper_layer_product"])

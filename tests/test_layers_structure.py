@@ -232,6 +232,22 @@ class Foreign(Hidden):
         return chain(nn.Linear(4, 4))
 
 
+class Gated(Hidden):
+    """As declared but for inputs of some norms."""
+
+    def __init__(self, low, high):
+        super().__init__()
+        self.low, self.high = low, high
+
+    def forward(self, x):
+        size = x.norm(dim=-1, keepdim=True)
+        y = self.inner(x)
+        return torch.where((size > self.low) & (size < self.high), 100 * y, y)
+
+    def lipschitz_structure(self):
+        return chain(self.inner)
+
+
 class Mixing(nn.Module):
     def forward(self, x):
         return x - x.mean(0)
@@ -268,6 +284,12 @@ def test_what_the_walker_cannot_see_is_an_error():
     replaced = nn.Sequential(nn.Linear(4, 4)).eval()
     replaced[0].forward = lambda x: 2 * x
     refuse(replaced, (4,), ValueError, "forward was replaced")
+
+
+@pytest.mark.parametrize(("low", "high"), [(50, math.inf), (3e3, math.inf), (0, 0.05), (0, 5e-3)])
+def test_a_structure_is_compared_with_forward_at_many_scales(low, high):
+    refuse(Gated(low, high).eval(), (4,), ValueError, r"forward.. differ by .*inputs of size")
+    assert upper(Gated(0, 0).eval(), (4,)) > 0
 
 
 def test_weights_that_are_not_what_the_forward_pass_uses_are_an_error():

@@ -78,7 +78,7 @@ def bracket(
         For a module that is neither known nor says what it computes, with its path.
     ValueError
         For train mode, hooks, parametrised or shared modules, NaN or infinite weights or data,
-        no data points, a shape that does not fit, an unknown norm or method.
+        no data points, a shape that does not fit, dtypes that do not, an unknown norm or method.
     RuntimeError
         If a lower bound exceeds an upper one.
     """
@@ -134,7 +134,25 @@ def _stack_of_one(model: nn.Module, input_shape: Sequence[int]) -> ModelStack:
         raise ValueError(f"input_shape {shape}: allowed are positive integers, no batch axis")
     if not model.state_dict():
         raise ValueError("the network has no parameters or buffers: there is nothing to measure")
+    _check_dtypes(model, shape)
     return ModelStack.from_modules([model], shape)
+
+
+def _check_dtypes(model: nn.Module, input_shape: tuple[int, ...]) -> None:
+    """Raise ValueError where weights of several dtypes do not run: bounds are taken in float64."""
+    first: dict[torch.dtype, str] = {}
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point():
+            first.setdefault(tensor.dtype, name)
+    if len(first) < 2:
+        return
+    device = next(iter(model.state_dict().values())).device
+    try:
+        with torch.no_grad():
+            model(torch.zeros(1, *input_shape, dtype=next(iter(first)), device=device))
+    except RuntimeError as error:
+        found = ", ".join(f"{name} is {dtype}" for dtype, name in first.items())
+        raise ValueError(f"the network does not run: {error}; {found}") from error
 
 
 def _checked_data(data, stack: ModelStack) -> dict[str, Tensor]:

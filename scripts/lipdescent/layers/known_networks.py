@@ -77,7 +77,9 @@ def structure(module: nn.Module, path: str) -> Node | None:
         return chain(*module)
     raise TypeError(
         f"{path or 'the network'}: unknown module {name}; allowed are the layers in "
-        "lipdescent.layers.table, or a method lipschitz_structure() that says what it computes"
+        "lipdescent.layers.table; a class with a forward of its own says what that computes in a "
+        "method lipschitz_structure(self), with `from lipdescent.layers import chain, residual`, "
+        "such as: return chain(residual(self.conv), nn.ReLU())"
     )
 
 

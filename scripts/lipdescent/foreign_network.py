@@ -1,0 +1,139 @@
+"""A network that was not trained here, its weights and data, from the files that hold them."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+MODULE = "_lipdescent_model_file"  # a name of its own: a file random.py must not be random
+
+
+def load_shape(text: str) -> tuple[int, ...]:
+    """``1,28,28`` -> (1, 28, 28); ValueError for anything but positive integers."""
+    try:
+        shape = tuple(int(n) for n in text.split(","))
+    except ValueError:
+        shape = ()
+    if not shape or min(shape) < 1:
+        raise ValueError(f"--input-shape {text}: allowed are positive integers, such as 1,28,28")
+    return shape
+
+
+def load_model(where: str, weights: str | None = None) -> nn.Module:
+    """The network that ``FILE.py:FUNCTION`` or ``MODULE:FUNCTION`` returns, in eval mode.
+
+    Parameters
+    ----------
+    weights : safetensors file; without, the network keeps the weights it was built with.
+
+    Raises
+    ------
+    ValueError
+        For a file, module or function that is not there, code that raises (with its line), a
+        result that is no module, weights that are no safetensors or do not fit.
+    """
+    source, _, function = where.rpartition(":")
+    if not source or not function:
+        raise ValueError(f"--model {where}: expected FILE.py:FUNCTION or MODULE:FUNCTION")
+    path = Path(source).resolve() if source.endswith(".py") else None
+    if path is not None and not path.is_file():
+        raise ValueError(f"--model: there is no file {source}")
+    with _neighbours(path), _named(where):
+        module = importlib.import_module(source) if path is None else _executed(path)
+        build = getattr(module, function, None)
+        model = build() if callable(build) else None
+    if not callable(build):
+        raise ValueError(f"--model: {source} has no function {function}")
+    if not isinstance(model, nn.Module):
+        kind = type(model).__name__
+        raise ValueError(f"--model {where}: returns a {kind}, allowed is a torch.nn.Module")
+    if weights is not None:
+        _load_weights(model, weights)
+    return model.eval()
+
+
+def load_data(path: str, input_shape: Sequence[int]) -> dict[str, torch.Tensor]:
+    """Every floating-point array of an npz, or the one of an npy, with points of ``input_shape``.
+
+    Raises
+    ------
+    ValueError
+        For a file that is neither, or has no such array.
+    """
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        arrays = {"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded.items())
+        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+            raise ValueError("an archive of something else")
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        raise ValueError(f"--data {path}: not a readable npz or npy file ({error})") from error
+    fitting = {
+        name.removesuffix("_inputs"): torch.from_numpy(array)
+        for name, array in arrays.items()
+        if array.dtype.kind == "f" and array.shape[1:] == tuple(input_shape)
+    }
+    if not fitting:
+        found = ", ".join(f"{n} {a.dtype} {a.shape}".lstrip() for n, a in arrays.items())
+        shape = ", ".join(map(str, input_shape))
+        raise ValueError(f"--data {path}: no floating-point array (n, {shape}) in it, only {found}")
+    return fitting
+
+
+def _executed(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(MODULE, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[MODULE] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@contextlib.contextmanager
+def _neighbours(path: Path | None) -> Iterator[None]:
+    """The file may import its neighbours: first while it loads, then only what is not there."""
+    if path is None:
+        yield
+        return
+    folder = str(path.parent)
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+        sys.path.append(folder)
+
+
+@contextlib.contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Whatever the code at ``where`` raises, as one ValueError with the line."""
+    try:
+        yield
+    except Exception as error:  # it is not our code: anything can be raised
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        ours = frame.filename in (__file__, importlib.__file__) or "<frozen" in frame.filename
+        line = "" if ours else f" ({Path(frame.filename).name}, line {frame.lineno})"
+        raise ValueError(f"--model {where}: {type(error).__name__}: {error}{line}") from error
+
+
+def _load_weights(model: nn.Module, path: str) -> None:
+    try:
+        model.load_state_dict(load_file(path))
+    except SafetensorError as error:
+        raise ValueError(
+            f"--weights {path}: not a safetensors file ({error}); a state_dict of torch.save is "
+            "converted by safetensors.torch.save_file(torch.load(FILE, weights_only=True), NEW)"
+        ) from error
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"--weights {path}: {error}") from error
