@@ -49,6 +49,8 @@ for row, (norm, ratios) in zip(axes, gaps.items(), strict=True):
             for place, width in zip(row[1:], (middle, -1), strict=True):
                 drawing.curve(place, group.epoch, statistics.pick(y, np.s_[width, noise]), **look)
     if ratios:
+        if group.diverged[:, list(noises), -1].all():
+            style.say_nothing_here(row[0], "all models diverged")
         style.log_values(*row)
     else:
         for place in row:

@@ -182,7 +182,9 @@ def test_a_missing_bound_is_said_in_the_figure(study, drawn_study):
     assert any("none in this study" in text for text in said)
 
 
-@pytest.mark.parametrize("figure", ["double_descent", "label_noise", "bound_ladder", "alignment"])
+@pytest.mark.parametrize(
+    "figure", ["double_descent", "label_noise", "bound_ladder", "alignment", "bound_gap"]
+)
 def test_a_figure_says_that_all_models_diverged(figure, drawn_study):
     drawn = drawn_study(figure, "all_diverged")
     said = [text.get_text() for axes in drawn.axes for text in axes.texts]

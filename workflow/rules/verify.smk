@@ -23,10 +23,7 @@ rule verify:
         seed=0,
         code=code(
             "verify.py",
-            *(
-                f"lipdescent/bounds/{name}.py"
-                for name in study_config.names.known("bounds")
-            ),
+            *(f"lipdescent/bounds/{name}.py" for name in names.known("bounds")),
         ),
     script:
         "../../scripts/verify.py"
