@@ -103,6 +103,7 @@ def test_first_epoch(path, folder):
         assert set(upper["status"]) == {"not_applicable"}
     else:
         assert set(upper["status"]) == {"ok"}
-    lower = frame[frame["direction"] == "lower"]
+    # No error analysis of attention: what its Jacobians show is called an estimate.
+    lower = frame[frame["direction"] == ("estimate" if architecture == "vit" else "lower")]
     assert set(lower["status"]) == {"ok"}
     assert (lower["value"] > 0).all()
