@@ -34,7 +34,7 @@ check-archive: $(ENV)  ## verify the checksums of an archive
 
 .PHONY: test
 test: $(ENV)  ## run the tests
-	python -m pytest
+	OMP_NUM_THREADS=1 python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: lint
 lint: $(ENV)  ## check the style of code and workflow
