@@ -99,7 +99,8 @@ def bracket(
         with contextlib.suppress(NotApplicable):  # each upper bound says so in its row
             trace(stack)
     inputs = _checked_data(data, stack) or _normal(stack, seed)
-    affordable = _affordable(bounds, stack, inputs, norm, budget)
+    prover = Prover(stack)  # held, so that the bounds share it
+    affordable = _affordable(bounds, prover, inputs, norm, budget)
     inputs = {split: _some(points, affordable, seed) for split, points in inputs.items()}
     rows: list[dict] = []
     for name, bound in bounds.items():
@@ -223,20 +224,21 @@ def _normal(stack: ModelStack, seed: int) -> dict[str, Tensor]:
 
 def _affordable(
     bounds: Mapping[str, ModuleType],
-    stack: ModelStack,
+    prover: Prover,
     inputs: dict[str, Tensor],
     norm: str,
     budget: float,
 ) -> int:
-    """Points whose Jacobian norms take about ``budget`` seconds, at least 1."""
+    """Points whose Jacobian norms and proofs take about ``budget`` seconds, at least 1."""
     if not budget > 0:
         raise ValueError(f"budget = {budget}: allowed are seconds > 0")
     on_data = any(bound.DIRECTION == "lower" for bound in bounds.values())
-    if not on_data or Prover(stack).links is not None:
+    if not on_data or prover.links is not None:
         return _UNLIMITED
     first = next(iter(inputs.values()))[:1]
     start = time.perf_counter()
-    jacobian_norms(stack, first, norms=[norm])
+    jacobian_norms(prover.stack, first, norms=[norm])
+    prover.certify(first[None], norm=norm)
     return max(1, math.floor(budget / (time.perf_counter() - start)))
 
 

@@ -17,6 +17,7 @@ estimates, and are called so (:attr:`Prover.direction`).
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Iterator
 
 import torch
@@ -30,6 +31,9 @@ from lipdescent.bounds._rounding import UNIT_ROUNDOFF, gamma, round_down, round_
 from lipdescent.stacking import ModelStack
 
 _CHUNK = 2**23
+# By the stack's identity, which an entry keeps from being used again: several bounds of one stack
+# share the constants of its layers as long as somebody holds a prover.
+_FORWARDS: weakref.WeakValueDictionary[int, ProvenForward] = weakref.WeakValueDictionary()
 _STEPS = tuple(10.0**-k for k in range(1, 7))  # step of a quotient, relative to the point's size
 
 
@@ -50,7 +54,8 @@ class Prover:
         self.reason = ""
         if self.links is None:
             try:
-                self.forward = ProvenForward(stack)
+                self.forward = _FORWARDS.get(id(stack)) or ProvenForward(stack)
+                _FORWARDS[id(stack)] = self.forward
             except (NotApplicable, TypeError, ValueError) as error:
                 self.reason = f"rounding is not proved: {error}"
 
