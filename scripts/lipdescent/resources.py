@@ -87,10 +87,7 @@ def num_train(config: dict[str, Any], dataset: str) -> int:
 
 
 def train(config: dict[str, Any], runs: Iterable[Run], attempt: int = 1, *, gpus: int = 0) -> dict:
-    """Needs of a training job, those of the largest of ``runs``.
-
-    A job array has one request for all its tasks, so the stacks of a study ask for the same.
-    """
+    """Needs of a training job, those of the largest of ``runs``."""
     needs = [_train(config, run, gpus) for run in runs]
     return _grown(max(n[0] for n in needs), max(n[1] for n in needs), attempt)
 

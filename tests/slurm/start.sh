@@ -49,9 +49,8 @@ SlurmdLogFile=$dir/%n.log
 MpiDefault=none
 SwitchType=switch/none
 ReturnToService=2
-# No cgroups: processes are tracked by their group, which outlives a dead parent (linuxproc would
-# leave the Snakemake in a cancelled job alive, and that deletes the next attempt's outputs when its
-# own script fails), and memory is enforced by polling /proc.
+# No cgroups: processes are tracked by their group, which outlives a dead parent, and memory is
+# enforced by polling /proc.
 ProctrackType=proctrack/pgid
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/linux

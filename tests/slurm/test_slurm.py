@@ -135,8 +135,8 @@ def test_the_table_equals_the_local_one_and_gpus_go_to_gpu_jobs(slurm, source, t
         rule = line.split("Comment=rule_")[1].split("_")[0].split()[0]
         asked.setdefault(rule, set()).add("gres:gpu:1" in line)
     assert asked == {"dataset": {False}, "train": {True}, "measure": {True}, "table": {False}}
-    # One array for both stacks, one submission for both measurements.
-    assert sum("ArrayTaskId" in line for line in shown) == 2
+    # A failed task of an array would delete another's outputs; measurements share a submission.
+    assert not any("ArrayTaskId" in line for line in shown)
     assert sum("rule_measure" in line for line in shown) == 1
     assert list((remote / "results/slurm/logs/train").rglob("*.log"))
 
@@ -227,7 +227,7 @@ def test_over_memory_then_cancelled_preempted_and_over_time(undisturbed, source,
     memory = "train:mem_mb=200 if attempt == 1 else 1800"
     process = start(source, tmp_path, "--set-resources", memory, config=STUDY)
     first = held(tmp_path, 2, process)
-    (_, cancelled, _), (_, late, _) = training_jobs()  # by task: an id alone may be a whole array
+    (_, cancelled, _), (_, late, _) = training_jobs()
     subprocess.run(["scancel", cancelled], check=True)
     subprocess.run(["scontrol", "update", f"jobid={late}", "timelimit=1"], check=True)
     # The next attempt of the cancelled one is preempted: SIGTERM, and time to end by itself.
@@ -264,12 +264,26 @@ def test_snakemake_killed_with_jobs_running_then_a_node_goes_down(undisturbed, s
         ["scontrol", "update", f"nodename={node}", "state=down", "reason=test"], check=True
     )
     wait_for("requeued", lambda: raw not in {j[0] for j in training_jobs()}, process)
+    wait_for("the node's processes are gone", lambda: not end_processes(raw), process)
     wait_for("the node is up again", lambda: resumed(node), process)
     # Slurm lets a requeued job wait two minutes.
     subprocess.run(["scontrol", "update", f"jobid={job}", "starttime=now"], capture_output=True)
     output = finish(process, tmp_path)
     assert "lock is removed" in output
     assert rows(tmp_path).equals(undisturbed), output
+
+
+def end_processes(job):
+    """Kill what runs of a job, as the loss of its node does; how many processes there were."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            command, environment = ((place / n).read_bytes() for n in ("cmdline", "environ"))
+            step = command.startswith(f"slurmstepd: [{job}.".encode())
+            if step or f"SLURM_JOB_ID={job}".encode() in environment.split(b"\0"):
+                found.append(int(place.name))
+                os.kill(int(place.name), signal.SIGKILL)
+    return len(found)
 
 
 def resumed(node):

@@ -45,18 +45,14 @@ def longest_job():
     return limit
 
 
-@cache
-def train_needs(attempt):
-    """The same for all stacks, so that one job array holds them."""
-    return resources.train(config, RUNS, attempt, gpus=GPUS)
-
-
 def needs(stage, key):
     """Function for `resources:`, of a stage in lipdescent/resources.py and one of its keys."""
 
     def wanted(wildcards, attempt):
         if stage == "train":
-            found = train_needs(attempt)[key]
+            found = resources.train(config, [run_of(wildcards)], attempt, gpus=GPUS)[
+                key
+            ]
         elif stage == "measure":
             found = resources.measure(config, run_of(wildcards), attempt, gpus=GPUS)[
                 key
@@ -81,5 +77,7 @@ def check_cluster():
 def allow_continuations():
     """Training that takes longer than a job may last goes on in as many jobs as it needs."""
     if longest_job() < float("inf"):
-        jobs = math.ceil(train_needs(1)["runtime"] / longest_job())
+        jobs = math.ceil(
+            resources.train(config, RUNS, gpus=GPUS)["runtime"] / longest_job()
+        )
         workflow.get_rule("train").restart_times += jobs - 1
