@@ -81,12 +81,12 @@ def test_other_norms(norm):
 
 
 def test_without_data_lower_bounds_start_from_normal_points():
-    frame = bracket(network(), (1, 7, 7), methods=LAYER_BOUNDS)
+    frame = bracket(network(), (1, 7, 7), methods=LAYER_BOUNDS, budget=1e6)
     row = frame.set_index("quantity").loc["lower_jacobian"]
     assert (row.status, row.split, row.direction) == ("ok", "normal", "lower")
     lower, upper = best(frame)
     assert 0 < lower <= upper
-    again = bracket(network(), (1, 7, 7), methods=["lower_jacobian"])
+    again = bracket(network(), (1, 7, 7), methods=["lower_jacobian"], budget=1e6)
     assert best(again)[0] == lower
     assert math.isnan(best(again)[1])
 
@@ -99,7 +99,9 @@ def test_a_small_budget_takes_few_points_and_every_bound_still_holds():
     )  # fmt: skip
     assert [line.partition(":")[0] for line in lines] == [*LAYER_BOUNDS, *SAMPLED]
     assert set(frame.status) == {"ok"}
-    everything = bracket(network(), (1, 7, 7), data=points(500), methods=["lower_jacobian"])
+    everything = bracket(
+        network(), (1, 7, 7), data=points(500), methods=["lower_jacobian"], budget=1e6
+    )
     assert 0 < frame.set_index("quantity").value["lower_jacobian"] <= best(everything)[0]
     with pytest.raises(ValueError, match=r"budget = 0: allowed are seconds > 0"):
         bracket(network(), (1, 7, 7), budget=0)
