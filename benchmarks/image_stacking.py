@@ -1,11 +1,14 @@
 """Training steps of image networks: a stack of 16 against one model at a time in plain PyTorch.
 
 Per training sample and model, in microseconds of processor time on one thread, medians of
-interleaved repetitions: a plain loop (DataLoader, forward, backward, SGD with momentum), vmap over
-functional_call with autograd, autograd over stacked_forward, and for plain chains of convolutions
-the fused pass StackedCNN. Ratios are plain / fastest of the last two, side by side in one run.
+interleaved repetitions: a plain loop (DataLoader, forward, backward, SGD with momentum), autograd
+over stacked_forward in blocks as training makes them, the fused pass StackedCNN for plain chains of
+convolutions, and LoopedAutograd, one model after the other. ``*`` marks what training chooses;
+ratio is plain / chosen. Then which part of the rate of a 512 x 512 float32 matrix product, measured
+in between, the products of a step reach: plain, and chosen. 1 / plain is the largest ratio that any
+program could reach that makes all these products (those with padding included).
 
-    python benchmarks/image_stacking.py [--repetitions 5] [--only cnn]
+    python benchmarks/image_stacking.py [--repetitions 5] [--only cnn] [--side 14] [--vmap]
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,20 +29,35 @@ from torch.nn.functional import cross_entropy, one_hot
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from lipdescent import losses, names, stacked_cnn
-from lipdescent.stacked_forward import stacked_forward
+from lipdescent.activation_memory import multiplications
+from lipdescent.looped_autograd import LoopedAutograd
+from lipdescent.replica_block import make_engine, split_into_blocks
+from lipdescent.stacked_autograd import StackedAutograd
+from lipdescent.stacking import ModelStack
+from lipdescent.training_options import TrainingOptions
 
 SMALL_POOLS = {"pools": [1, 2, 1, 7]}
-# architecture, width, side of the image, batch, models, options, time vmap too
+# architecture, width, side of the image, batch, models, options
 CASES = [
-    *[("cnn", w, 28, 128, 16, {}, True) for w in (2, 4, 8, 12)],
-    *[("cnn", w, 14, 128, 16, SMALL_POOLS, True) for w in (2, 4, 8, 12)],
-    *[("cnn", w, 14, 32, 16, SMALL_POOLS, False) for w in (2, 4, 8, 12)],
-    *[("cnn", w, 8, 32, 16, {}, False) for w in (2, 4, 8, 12)],
-    ("cnn_batchnorm", 4, 28, 128, 16, {}, False),
-    ("resnet18", 2, 16, 32, 8, {}, False),
-    ("conv1d", 8, 40, 100, 16, {}, False),
-    ("vit", 6, 16, 32, 8, {}, False),
+    *[("cnn", w, 28, 128, 16, {}) for w in (2, 4, 8, 12)],
+    *[("cnn", w, 14, 128, 16, SMALL_POOLS) for w in (2, 4, 8, 12, 24)],
+    *[("cnn", w, 14, 32, 16, SMALL_POOLS) for w in (2, 4, 8, 12)],
+    *[("cnn", w, 8, 32, 16, {}) for w in (2, 4, 8, 12)],
+    *[("cnn_batchnorm", w, 28, 128, 16, {}) for w in (2, 4, 8, 12)],
+    *[("cnn_batchnorm", w, 14, 32, 16, SMALL_POOLS) for w in (2, 4, 8, 12)],
+    ("resnet18", 2, 16, 32, 8, {}),
+    ("resnet18", 8, 16, 32, 8, {}),
+    ("resnet18", 8, 32, 128, 4, {}),
+    ("conv1d", 8, 40, 100, 16, {}),
+    ("conv1d", 64, 40, 100, 16, {}),
+    ("vit", 6, 16, 32, 8, {}),
 ]
+ENGINES = {
+    "stacked_forward": StackedAutograd,
+    "fused": stacked_cnn.StackedCNN,
+    "looped": LoopedAutograd,
+}
+PEAK_SIDE = 512
 Step = Callable[[], object]
 
 
@@ -77,20 +96,28 @@ def autograd_step(forward: Callable, state: dict[str, Tensor], trained: set[str]
     return step
 
 
-def fused_step(module: nn.Module, state: dict[str, Tensor], x: Tensor, y: Tensor) -> Step:
-    engine = stacked_cnn.StackedCNN(module, state, losses.cross_entropy)
-    buffers = [torch.zeros_like(p) for p in engine.parameters]
+def engine_step(kind: type, stack: ModelStack, parts: list[slice], x: Tensor, y: Tensor) -> Step:
+    engines = [
+        (part, kind(stack.module, stack[part].state, losses.cross_entropy)) for part in parts
+    ]
+    memory = [[torch.zeros_like(p) for p in engine.parameters] for _, engine in engines]
 
     def step() -> None:
-        engine.accumulate(buffers, x, y, decay=0.9)
-        for parameter, buffer in zip(engine.parameters, buffers, strict=True):
-            parameter.add_(buffer, alpha=-0.01)
+        for (part, engine), buffers in zip(engines, memory, strict=True):
+            engine.accumulate(buffers, x[part], y[part], decay=0.9)
+            for parameter, buffer in zip(engine.parameters, buffers, strict=True):
+                parameter.add_(buffer, alpha=-0.01)
 
     return step
 
 
-def steps_of(name, width, side, batch, models, options, with_vmap) -> dict[str, tuple[Step, int]]:
-    """What is timed -> (one step, samples it takes times models)."""
+class Case(NamedTuple):
+    steps: dict[str, tuple[Step, int]]  # what is timed -> (one step, samples it takes times models)
+    chosen: str
+    operations: int | None  # floating-point ones in the products of a training step, per sample
+
+
+def prepare(name, width, side, batch, models, options, *, with_vmap: bool) -> Case:
     shape = (side,) if name == "conv1d" else (1, side, side)
     architecture = names.resolve("architectures", name)
 
@@ -98,24 +125,34 @@ def steps_of(name, width, side, batch, models, options, with_vmap) -> dict[str, 
         return architecture.build(width, input_shape=shape, num_classes=10, **options)
 
     built = [build() for _ in range(models)]
-    state = {n: torch.stack([m.state_dict()[n] for m in built]) for n in built[0].state_dict()}
-    trained = {n for n, _ in built[0].named_parameters()}
+    module = built[0]
+    state = {n: torch.stack([m.state_dict()[n] for m in built]) for n in module.state_dict()}
     inputs, labels = torch.randn(8 * batch, *shape), torch.randint(10, (8 * batch,))
     x = torch.randn(models, batch, *shape)
     y = one_hot(torch.randint(10, (models, batch)), 10).float()
-    module, copy = built[0], lambda: {n: t.clone() for n, t in state.items()}
     steps = {"plain": (plain_step(build, inputs, labels, batch), batch)}
     if with_vmap:
         each = vmap(lambda s, inputs: functional_call(module, s, (inputs,)))
-        steps["vmap"] = (autograd_step(each, copy(), trained, x, y), batch * models)
+        trained = {n for n, _ in module.named_parameters()}
+        copied = {n: t.clone() for n, t in state.items()}
+        steps["vmap"] = (autograd_step(each, copied, trained, x, y), batch * models)
+    stack = ModelStack(module, state, shape)
+    parts = split_into_blocks(stack, batch, torch.device("cpu"))
+    for what, kind in ENGINES.items():
+        if what != "fused" or stacked_cnn.supports(module):
+            steps[what] = (engine_step(kind, stack, parts, x, y), batch * models)
+    engine = make_engine(stack, TrainingOptions(learning_rate=0.01, batch_size=batch))
+    chosen = next(what for what, kind in ENGINES.items() if type(engine) is kind)
+    return Case(steps, chosen, _operations(module, shape))
 
-    def stacked(s: dict[str, Tensor], inputs: Tensor) -> Tensor:
-        return stacked_forward(module, s, inputs, train=True)[0]
 
-    steps["stacked_forward"] = (autograd_step(stacked, copy(), trained, x, y), batch * models)
-    if stacked_cnn.supports(module):
-        steps["fused"] = (fused_step(module, state, x, y), batch * models)
-    return steps
+def _operations(module: nn.Module, shape: tuple[int, ...]) -> int | None:
+    """Outputs, gradients of weights and of inputs, which the first layer's need not; 2 each."""
+    first = next((m for m in module.modules() if isinstance(m, (nn.Conv1d, nn.Conv2d))), None)
+    if first is None:
+        return None  # attention has products that belong to no layer
+    unneeded = multiplications(first, shape if len(shape) == 3 else (1, *shape))
+    return 2 * (3 * multiplications(module, shape) - unneeded)
 
 
 def microseconds(step: Step, samples: int, least: float = 0.1) -> float:
@@ -127,34 +164,51 @@ def microseconds(step: Step, samples: int, least: float = 0.1) -> float:
     return (time.thread_time() - begin) / count / samples * 1e6
 
 
+def row_of(case: tuple, columns: list[str], repetitions: int, with_vmap: bool) -> str:
+    steps, chosen, operations = prepare(*case, with_vmap=with_vmap)
+    left, right = torch.randn(2, PEAK_SIDE, PEAK_SIDE)
+    steps["peak"] = (lambda: torch.mm(left, right), 1)
+    for step, _ in steps.values():
+        step()
+    times: dict[str, list[float]] = {what: [] for what in steps}
+    for _ in range(repetitions):
+        for what, (step, samples) in steps.items():
+            times[what].append(microseconds(step, samples))
+    medians = {what: sorted(t)[len(t) // 2] for what, t in times.items()}
+    peak = 2 * PEAK_SIDE**3 / medians["peak"]  # operations per microsecond
+    parts = [
+        "" if operations is None else f"{operations / medians[what] / peak:.0%}"
+        for what in ("plain", chosen)
+    ]
+    name, width, side, batch, models, _ = case
+    size = f"{side}" if name == "conv1d" else f"{side} x {side}"
+    cells = [
+        f"{medians[what]:.1f}{'*' * (what == chosen)}" if what in medians else ""
+        for what in columns
+    ]
+    ratio = f"{medians['plain'] / medians[chosen]:.2f}"
+    row = [f"{name} {width}", size, str(batch), str(models), *cells, ratio, *parts]
+    return f"| {' | '.join([*row, f'{peak / 1000:.0f}'])} |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--only", help="an architecture's name")
+    parser.add_argument("--side", type=int, help="only images of this side")
+    parser.add_argument("--vmap", action="store_true", help="time vmap over functional_call too")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    columns = ["plain", "vmap", "stacked_forward", "fused"]
+    columns = ["plain", *(["vmap"] if arguments.vmap else []), *ENGINES]
+    titles = ["network", "input", "batch", "models", *columns, "ratio"]
+    titles += ["plain / peak", "chosen / peak", "peak, GFLOP/s"]
     print(f"torch {torch.__version__}, {platform.processor() or platform.machine()}, one thread\n")
-    print(f"| network | input | batch | models | {' | '.join(columns)} | ratio |")
-    print("|---" * (len(columns) + 5) + "|")
+    print(f"| {' | '.join(titles)} |")
+    print("|---" * len(titles) + "|")
     for case in CASES:
-        name, width, side, batch, models, _, _ = case
-        if arguments.only not in (None, name):
-            continue
-        steps = steps_of(*case)
-        for step, _ in steps.values():
-            step()
-        times: dict[str, list[float]] = {what: [] for what in steps}
-        for _ in range(arguments.repetitions):
-            for what, (step, samples) in steps.items():
-                times[what].append(microseconds(step, samples))
-        medians = {what: sorted(t)[len(t) // 2] for what, t in times.items()}
-        best = min(medians[what] for what in ("stacked_forward", "fused") if what in medians)
-        cells = [f"{medians[what]:.0f}" if what in medians else "" for what in columns]
-        size = f"{side}" if name == "conv1d" else f"{side} x {side}"
-        row = [f"{name} {width}", size, str(batch), str(models), *cells]
-        print(f"| {' | '.join(row)} | {medians['plain'] / best:.1f} |", flush=True)
+        if arguments.only in (None, case[0]) and arguments.side in (None, case[2]):
+            print(row_of(case, columns, arguments.repetitions, arguments.vmap), flush=True)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lipdescent import optimizers, stacked_cnn
+from lipdescent import looped_autograd, optimizers, stacked_cnn
 from lipdescent.activation_memory import activation_bytes
 from lipdescent.augmentation import crop_and_flip
 from lipdescent.cuda_graph import UpdateGraph
@@ -206,14 +206,25 @@ class Block:
         return torch.stack([p.flatten(1).isfinite().all(1) for p in self.engine.parameters]).all(0)
 
 
-def make_engine(stack: ModelStack, options: TrainingOptions) -> StackedMLP | StackedAutograd:
-    """The fused pass where it applies, autograd for every other architecture."""
+def make_engine(
+    stack: ModelStack, options: TrainingOptions
+) -> StackedMLP | stacked_cnn.StackedCNN | looped_autograd.LoopedAutograd | StackedAutograd:
+    """A fused pass where there is one, autograd for every other architecture.
+
+    On a CPU large convolutions are not stacked. The choice depends on the architecture and the
+    batch size alone, so that a model's bits do not depend on its stack-mates.
+    """
     loss, low = options.make_loss(), options.precision == "bfloat16"
     if supports(stack.module) and not low:
         return StackedMLP(stack.module, stack.state, loss)
-    # Measured: convolutions of many narrow networks gain on a CPU, where kernels are not launched.
-    if stack.device.type == "cpu" and stacked_cnn.supports(stack.module) and not low:
-        return stacked_cnn.StackedCNN(stack.module, stack.state, loss)
+    if stack.device.type == "cpu" and not low:
+        fused = stacked_cnn.supports(stack.module)
+        beyond = looped_autograd.BEYOND_FUSED_CNN if fused else looped_autograd.BEYOND_AUTOGRAD
+        shape, batch = stack.input_shape, options.batch_size
+        if looped_autograd.pays(stack.module, shape, batch_size=batch, beyond=beyond):
+            return looped_autograd.LoopedAutograd(stack.module, stack.state, loss)
+        if fused:
+            return stacked_cnn.StackedCNN(stack.module, stack.state, loss)
     return StackedAutograd(
         stack.module,
         stack.state,

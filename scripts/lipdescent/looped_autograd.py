@@ -1,0 +1,110 @@
+"""Gradients of a stack of models one after the other, by PyTorch's own kernels.
+
+On a CPU large convolutions fill the processor by themselves; stacking them only costs memory
+traffic (benchmarks/image_stacking.py). Each model is a module whose parameters and buffers are
+views of the stack's tensors, and whose gradients are views of the optimiser's buffers: nothing is
+copied.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from lipdescent.activation_memory import activation_bytes, multiplications
+from lipdescent.stacked_forward import DROPOUT
+
+
+class Work(NamedTuple):
+    """Multiply-adds of one model's forward pass of a batch, and how many of them per activation."""
+
+    products: float
+    per_activation: float
+
+
+# From this much work on, a model at a time is at least as fast as the stacked pass of that name:
+# calls are few beside what they do, and products take the time, not memory. Chosen from the shapes
+# alone: a choice by the clock would not give the same bits again.
+BEYOND_AUTOGRAD = Work(40e6, 20)
+BEYOND_FUSED_CNN = Work(100e6, 100)
+
+
+def supports(module: nn.Module) -> bool:
+    """True unless a layer is constrained or draws random numbers."""
+    return not any(
+        parametrize.is_parametrized(part) or isinstance(part, DROPOUT) for part in module.modules()
+    )
+
+
+def pays(module: nn.Module, input_shape: Sequence[int], *, batch_size: int, beyond: Work) -> bool:
+    """True if a CPU trains ``module`` at least as fast one at a time as stacked."""
+    if not supports(module):
+        return False
+    products = batch_size * multiplications(module, input_shape)
+    activations = activation_bytes(module, input_shape, batch_size=batch_size, itemsize=1)
+    return products >= beyond.products and products >= beyond.per_activation * activations
+
+
+class LoopedAutograd:
+    """Same interface as :class:`lipdescent.stacked_mlp.StackedMLP`, for what is supported."""
+
+    def __init__(self, module: nn.Module, state: dict[str, Tensor], loss: Callable) -> None:
+        if not supports(module):
+            raise TypeError(f"constrained layers and dropout are not looped over: {module}")
+        self._state = {name: tensor.clone() for name, tensor in state.items()}
+        self._trained = [name for name, _ in module.named_parameters()]
+        self._loss = loss
+        self._models = [
+            _on_views(module, {name: tensor[r] for name, tensor in self._state.items()})
+            for r in range(len(self._state[self._trained[0]]))
+        ]
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        return [self._state[name] for name in self._trained]
+
+    @property
+    def extra_state(self) -> list[Tensor]:
+        """What changes in training beside the parameters, such as BatchNorm's statistics."""
+        return [t for name, t in self._state.items() if name not in self._trained]
+
+    def state(self) -> dict[str, Tensor]:
+        """Copies of all tensors."""
+        return {name: tensor.clone() for name, tensor in self._state.items()}
+
+    def accumulate(
+        self, buffers: list[Tensor], inputs: Tensor, targets: Tensor, *, decay: float
+    ) -> None:
+        """See :meth:`lipdescent.stacked_mlp.StackedMLP.accumulate`."""
+        for buffer in buffers:
+            buffer.mul_(decay)
+        for r, model in enumerate(self._models):
+            for parameter, buffer in zip(model.parameters(), buffers, strict=True):
+                parameter.grad = buffer[r]  # backward adds to it in place
+            with torch.enable_grad():
+                outputs = model.train()(inputs[r])
+                self._loss(outputs, targets[r]).mean().backward()
+
+    def losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """See :meth:`lipdescent.stacked_mlp.StackedMLP.losses`."""
+        with torch.no_grad():
+            outputs = [model.eval()(x) for model, x in zip(self._models, inputs, strict=True)]
+            return self._loss(torch.stack(outputs), targets)
+
+
+def _on_views(module: nn.Module, state: dict[str, Tensor]) -> nn.Module:
+    """A copy of ``module`` whose parameters and buffers are the tensors of ``state``."""
+    own = copy.deepcopy(module)
+    for path, part in own.named_modules():
+        for tensors in (part._parameters, part._buffers):
+            for name, old in tensors.items():
+                found = state.get(f"{path}.{name}" if path else name)
+                if found is not None:
+                    trained = isinstance(old, nn.Parameter)
+                    tensors[name] = nn.Parameter(found) if trained else found
+    return own
