@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lipdescent.cnn_workspace import Stage, StageWorkspace
 
 # What a group of models touches for a part of the batch should stay in a core's cache.
-CACHE_BYTES = 4 << 20
+CACHE_BYTES = 8 << 20
 # Fewer samples than this at a time, and the calls cost more than the work.
 SMALLEST_PART = 32
 
