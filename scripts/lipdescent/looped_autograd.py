@@ -31,7 +31,7 @@ class Work(NamedTuple):
 # calls are few beside what they do, and products take the time, not memory. Measured, between the
 # shapes of benchmarks/image_stacking.py; a choice by the clock in a job would not give the same
 # bits again.
-BEYOND_AUTOGRAD = Work(40e6, 20)
+BEYOND_AUTOGRAD = Work(40e6, 15)
 BEYOND_FUSED_CNN = Work(100e6, 68)
 
 
