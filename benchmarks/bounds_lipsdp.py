@@ -69,9 +69,9 @@ def dual_lower_bound(weights: list[Tensor]) -> float:
     rows, columns, _, exponent = shallow.balanced(*layers)
     left, right, cross = shallow.reduced(rows, columns, RELU)
     theta = shallow.minimise(left, right, cross, tolerance=1e-5, max_steps=80)
-    d, n = theta.exp()[..., None], left.shape[2]
-    top = torch.cat([(left * d).mT @ left, cross.mT], -1)
-    matrix = torch.cat([top, torch.cat([cross, (right / d).mT @ right], -1)], -2)
+    d, n = theta.exp()[:, None], left.shape[1]
+    top = torch.cat([(left * d) @ left.mT, cross.mT], -1)
+    matrix = torch.cat([top, torch.cat([cross, (right / d) @ right.mT], -1)], -2)
     values, vectors = torch.linalg.eigh(matrix)
     best = 0.0
     for relative in (1e-3, 3e-4, 1e-4, 3e-5, 2e-5, 1e-5):
@@ -79,8 +79,8 @@ def dual_lower_bound(weights: list[Tensor]) -> float:
         weight = mu[:, None] / (shallow._barrier(values, mu)[0][:, None] - values)
         weight = weight / weight.sum(1, keepdim=True)
         x = (vectors * weight[:, None]) @ vectors.mT
-        a = ((left @ x[:, :n, :n]) * left).sum(-1).clamp_min(0)
-        b = ((right @ x[:, n:, n:]) * right).sum(-1).clamp_min(0)
+        a = ((x[:, :n, :n] @ left) * left).sum(1).clamp_min(0)
+        b = ((x[:, n:, n:] @ right) * right).sum(1).clamp_min(0)
         value = 2 * (a * b).sqrt().sum() + 2 * (cross * x[:, n:, :n]).sum()
         best = max(best, float(value))
     return best * 2.0 ** int(exponent)

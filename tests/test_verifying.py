@@ -82,9 +82,10 @@ def test_equal_bounds_may_differ_by_their_rounding(make_stack):
     assert all(check.holds for check in verifying.check_order(values, norm="l2"))
 
 
-def test_a_stored_value_that_differs_is_found(found):
+@pytest.mark.parametrize("factor", [1.001, 1 + 2e-6, 1 - 2e-6])
+def test_a_stored_value_that_differs_is_found(found, factor):
     _, _, values = found
-    stored = values | {("upper_lipsdp", "upper"): 1.001 * values[("upper_lipsdp", "upper")]}
+    stored = values | {("upper_lipsdp", "upper"): factor * values[("upper_lipsdp", "upper")]}
     broken = [c for c in verifying.check_stored(values, stored, norm="l2") if not c.holds]
     assert [check.name for check in broken] == ["l2: upper_lipsdp as stored"]
 

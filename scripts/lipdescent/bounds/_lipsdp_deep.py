@@ -115,9 +115,10 @@ def minimise(problem: _Problem, x: Tensor, *, tolerance: float, max_steps: int) 
     size = problem.above.shape[2]
     sharpness = torch.full_like(x[:, 0], size)
     value, factor = problem.value(x, sharpness)
+    done = torch.zeros_like(value, dtype=torch.bool)  # stays where it is while others go on
     for _ in range(max_steps):
         step, decrement = _newton(problem, x, factor, sharpness)
-        usable = (decrement > 0) & value.isfinite()
+        usable = (decrement > 0) & value.isfinite() & ~done
         longest = step[:, :-1].abs().amax(1).clamp_min(_LONGEST)
         length = torch.where(usable, _LONGEST / longest, 0.0)
         for _ in range(25):
@@ -132,7 +133,8 @@ def minimise(problem: _Problem, x: Tensor, *, tolerance: float, max_steps: int) 
         # Measured, the value is then about tolerance / 10 above the optimum.
         final = sharpness >= 0.05 * size / tolerance
         centred = (decrement < 1.0) | ~moved
-        if bool((centred & final).all()):
+        done = done | (centred & final)
+        if bool(done.all()):
             break
         sharpness = torch.where(centred & ~final, _GROWTH * sharpness, sharpness)
         value, factor = problem.value(x, sharpness)

@@ -13,7 +13,10 @@ Minimised is the smooth min over t of t - mu log det(t I - M(e^theta)) for falli
 Vandenberghe, Convex Optimization, ch. 11), at whose minimum lambda_max is within N mu of the
 optimum. X = mu (t I - M)^-1 has trace 1 and is nearly of low rank, so the Hessian is a diagonal
 plus the part of the top eigenvectors, which Woodbury's formula inverts: a step costs a few products
-of (units) x (n_in + n_out) matrices and one eigendecomposition.
+of (n_in + n_out) x (units) matrices and one eigendecomposition.
+
+All of it is in float64, however coarse the tolerance: batched products round by the size of the
+batch and by how a matrix lies in memory, and a search in float32 ends up to 1e-5 apart for that.
 """
 
 from __future__ import annotations
@@ -36,10 +39,10 @@ from ._rounding import (
 from ._slopes import Interval, recentred
 
 _TOP = 9  # eigenvectors in the Hessian: few more than an optimal X usually has (1 to 8)
-_CG_STEPS, _CG_TOLERANCE = 6, 0.1  # the latter on the squared preconditioned residual
-_SHRINK, _FIRST = 0.3, 0.1  # of mu N / lambda_max
+_CG_STEPS, _CG_TOLERANCE = 6, 0.2  # the latter on the squared preconditioned residual
+_SHRINK, _FIRST = 0.5, 0.2  # of mu N / lambda_max
 _NEAR = 100.0  # mu shrinks once the squared Newton decrement is below this many mu
-_ENTRIES = 2**22  # of the largest temporary, per chunk of models
+_ENTRIES = 2**20  # of the largest temporary, per chunk of models: what stays in a CPU's cache
 
 
 def shallow_lipsdp(
@@ -64,11 +67,7 @@ def shallow_lipsdp(
 
 def _chunk(first: Tensor, second: Tensor, slopes: Interval, tolerance: float, steps: int) -> Tensor:
     rows, columns, _, exponent = balanced(first, second)
-    left, right, cross = reduced(rows, columns, slopes)
-    dtype = torch.float32 if tolerance >= 2e-4 else torch.float64
-    theta = minimise(
-        left.to(dtype), right.to(dtype), cross.to(dtype), tolerance=tolerance, max_steps=steps
-    )
+    theta = minimise(*reduced(rows, columns, slopes), tolerance=tolerance, max_steps=steps)
     return certify(rows, columns, theta, slopes=slopes, exponent=exponent)
 
 
@@ -91,12 +90,13 @@ def balanced(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor, Ten
 
 
 def reduced(rows: Tensor, columns: Tensor, slopes: Interval) -> tuple[Tensor, Tensor, Tensor]:
-    """sqrt(r) rows and columns in as few dimensions as units, and m W2 W1 there."""
+    """sqrt(r) p_i and q_i as columns, in as few dimensions as units, and m W2 W1 there."""
     middle, radius = recentred(slopes)
     small = [
-        x if x.shape[1] >= x.shape[2] else torch.linalg.qr(x.mT)[1].mT for x in (rows, columns)
+        x.mT.contiguous() if x.shape[1] >= x.shape[2] else torch.linalg.qr(x.mT)[1]
+        for x in (rows, columns)
     ]
-    cross = middle * small[1].mT @ small[0]
+    cross = middle * small[1] @ small[0].mT
     return radius**0.5 * small[0], radius**0.5 * small[1], cross
 
 
@@ -135,6 +135,8 @@ class _Point(NamedTuple):
 
 
 class _Problem(NamedTuple):
+    """sqrt(r) p_i and q_i as columns, (S, n, w) and (S, n_out, w), and m W2 W1 (S, n_out, n)."""
+
     left: Tensor
     right: Tensor
     cross: Tensor
@@ -143,9 +145,9 @@ class _Problem(NamedTuple):
         return _Problem(*(x[index] for x in self))
 
     def at(self, theta: Tensor, mu: Tensor) -> _Point:
-        d = theta.exp()[..., None]
-        top = torch.cat([(self.left * d).mT @ self.left, self.cross.mT], -1)
-        bottom = torch.cat([self.cross, (self.right / d).mT @ self.right], -1)
+        d = theta.exp()[:, None]
+        top = torch.cat([(self.left * d) @ self.left.mT, self.cross.mT], -1)
+        bottom = torch.cat([self.cross, (self.right / d) @ self.right.mT], -1)
         values, vectors = torch.linalg.eigh(torch.cat([top, bottom], -2))
         return _Point(theta, values, vectors, mu, *_barrier(values, mu))
 
@@ -165,9 +167,12 @@ def _barrier(values: Tensor, mu: Tensor) -> tuple[Tensor, Tensor]:
 class _Model(NamedTuple):
     """Quadratic model of the barrier at a point: gradient (S, w) and what its Hessian needs."""
 
-    left: Tensor  # sqrt(d_i) p_i
-    right: Tensor  # q_i / sqrt(d_i)
+    left: Tensor  # columns sqrt(d_i) p_i
+    right: Tensor  # columns q_i / sqrt(d_i)
+    left_top: Tensor  # their parts along the top eigenvectors (S, _TOP, w)
+    right_top: Tensor
     inverse: Tensor  # X, trace 1
+    weights: Tensor  # its eigenvalues (S, N)
     mu: Tensor
     gradient: Tensor
     diagonal: Tensor  # a + b
@@ -175,53 +180,57 @@ class _Model(NamedTuple):
 
     def hessian(self, v: Tensor) -> Tensor:
         """Exact Hessian times v (S, w)."""
-        n = self.left.shape[2]
+        n = self.left.shape[1]
         x1, x2 = self.inverse[:, :n], self.inverse[:, n:]
-        m1 = (self.left * v[..., None]).mT @ self.left
-        m2 = (self.right * v[..., None]).mT @ self.right
+        m1 = (self.left * v[:, None]) @ self.left.mT
+        m2 = (self.right * v[:, None]) @ self.right.mT
         y = x1.mT @ (m1 @ x1) - x2.mT @ (m2 @ x2)
-        first = ((self.left @ y[:, :n, :n]) * self.left).sum(-1)
-        second = ((self.right @ y[:, n:, n:]) * self.right).sum(-1)
+        first = (y[:, :n, :n] @ self.left).mul_(self.left).sum(1)
+        second = (y[:, n:, n:] @ self.right).mul_(self.right).sum(1)
         rank_one = self.along * (self.along * v).sum(-1, keepdim=True)
         return (first - second) / self.mu[:, None] + self.diagonal * v - rank_one
 
 
 def _model(problem: _Problem, point: _Point) -> _Model:
-    n = problem.left.shape[2]
-    root = (point.theta / 2).exp()[..., None]
+    n = problem.left.shape[1]
+    root = (point.theta / 2).exp()[:, None]
     left, right = problem.left * root, problem.right / root
     x = point.mu[:, None] / (point.shift[:, None] - point.values)
     inverse = (point.vectors * x[:, None]) @ point.vectors.mT
-    a = ((left @ inverse[:, :n, :n]) * left).sum(-1)
-    b = ((right @ inverse[:, n:, n:]) * right).sum(-1)
-    square = (point.vectors * x.square()[:, None]) @ point.vectors.mT
-    along = ((left @ square[:, :n, :n]) * left).sum(-1)
-    along = along - ((right @ square[:, n:, n:]) * right).sum(-1)
-    along = along / (x.square().sum(1) * point.mu).sqrt()[:, None]
-    return _Model(left, right, inverse, point.mu, a - b, a + b, along)
+    p, q = point.vectors[:, :n].mT @ left, point.vectors[:, n:].mT @ right
+    top = [z[:, -_TOP:].clone() for z in (p, q)]
+    both = torch.stack([x, x.square()], 1)
+    (a, first), (b, second) = ((both @ z.square_()).unbind(1) for z in (p, q))
+    along = (first - second) / (x.square().sum(1) * point.mu).sqrt()[:, None]
+    return _Model(left, right, *top, inverse, x, point.mu, a - b, a + b, along)
 
 
-def _preconditioner(model: _Model, point: _Point) -> Callable[[Tensor], Tensor]:
+def _preconditioner(model: _Model) -> Callable[[Tensor], Tensor]:
     """Inverse of the diagonal plus the top eigenvectors' part of the Hessian, by Woodbury."""
-    n, k = model.left.shape[2], min(_TOP, point.values.shape[1])
+    x = model.weights
+    k = min(_TOP, x.shape[1])
     diagonal = model.diagonal + model.diagonal.amax(1, keepdim=True) * 1e-7
-    diagonal = diagonal + torch.finfo(diagonal.dtype).tiny
-    x = model.mu[:, None] / (point.shift[:, None] - point.values)
-    p, q = model.left @ point.vectors[:, :n, -k:], model.right @ point.vectors[:, n:, -k:]
+    diagonal = (diagonal + torch.finfo(diagonal.dtype).tiny)[:, None]
+    p, q = model.left_top, model.right_top
     i, j = torch.triu_indices(k, k, device=p.device)
-    weight = (x[:, -k:][:, i] * x[:, -k:][:, j] / model.mu[:, None]).sqrt()
-    factor = p[..., i] * p[..., j] - q[..., i] * q[..., j]
-    factor = factor * torch.where(i == j, weight, 2**0.5 * weight)[:, None]
-    scaled = factor / diagonal[..., None]
-    # Eliminating t turns F F^T into F (I - z z^T) F^T.
+    # Less the largest one that is left out: where equal eigenvalues lie on either side of the cut,
+    # which of their vectors are in would be a matter of rounding. M has rank w for a ReLU.
+    high = x[:, -k:] - (x[:, -k - 1, None] if x.shape[1] > k else 0.0)
+    weight = (high[:, i] * high[:, j] / model.mu[:, None]).sqrt()
+    # index_select copies whole rows; indexing by a tensor goes entry by entry.
+    factor = p.index_select(1, i).mul_(p.index_select(1, j))
+    factor.sub_(q.index_select(1, i).mul_(q.index_select(1, j)))
+    factor.mul_(torch.where(i == j, weight, 2**0.5 * weight)[..., None])
+    scaled = factor / diagonal
+    # Eliminating t turns F^T F into F^T (I - z z^T) F.
     z = torch.where(i == j, weight, 0.0) / (x.square().sum(1) / model.mu).sqrt()[:, None]
     core = z[:, :, None] * z[:, None] / (1 - z.square().sum(1)).clamp_min(1e-5)[:, None, None]
-    core = core + torch.eye(len(i), dtype=p.dtype, device=p.device) + factor.mT @ scaled
+    core = core + torch.eye(len(i), dtype=p.dtype, device=p.device) + scaled @ factor.mT
     lower = torch.linalg.cholesky_ex(core)[0]
 
     def solve(v: Tensor) -> Tensor:
-        inner = torch.cholesky_solve(scaled.mT @ v[..., None], lower)
-        return v / diagonal - (scaled @ inner)[..., 0]
+        inner = torch.cholesky_solve(scaled @ v[..., None], lower)
+        return v / diagonal[:, 0] - (inner.mT @ scaled)[:, 0]
 
     return solve
 
@@ -229,7 +238,7 @@ def _preconditioner(model: _Model, point: _Point) -> Callable[[Tensor], Tensor]:
 def _direction(problem: _Problem, point: _Point) -> tuple[Tensor, Tensor]:
     """Inexact Newton step (S, w) by a few preconditioned CG steps; its slope (S,), negative."""
     model = _model(problem, point)
-    solve = _preconditioner(model, point)
+    solve = _preconditioner(model)
     residual = -model.gradient
     step = torch.zeros_like(residual)
     vector = z = solve(residual)
@@ -287,7 +296,7 @@ def minimise(
 ) -> Tensor:
     """theta = log d (S, w) with lambda_max(M(d)) close to its minimum; any theta is valid."""
     size = cross.shape[1] + cross.shape[2]
-    theta = left.new_zeros(left.shape[:2])
+    theta = left.new_zeros(len(left), left.shape[2])
     tiny = torch.finfo(left.dtype).tiny
     norms = [torch.linalg.matrix_norm(x).clamp_min(tiny) for x in (left, right)]
     theta = theta + (norms[1] / norms[0]).log()[:, None]

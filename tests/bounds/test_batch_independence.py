@@ -1,0 +1,108 @@
+"""A model's bounds do not depend on the models that are measured with it, nor on its place.
+
+Each rung of the ladder, for a model alone, in a batch of 3 and in a shuffled batch of 40. Batched
+products round by the size of the batch and by how a matrix lies in memory, so the last digits may
+differ; a search that amplifies them fails here.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lipdescent import names
+from lipdescent.architectures import mlp
+from lipdescent.bounds import NotApplicable
+from lipdescent.layers import Residual
+from lipdescent.stacking import ModelStack
+
+RELATIVE = 1e-9
+EVERY_NORM = ("l2", "linf")
+RUNGS = {
+    "upper_layer_product": EVERY_NORM,
+    "upper_combettes_pesquet": ("l2",),
+    "upper_eclipse_fast": ("l2",),
+    "upper_lipsdp": ("l2",),
+    "upper_geolip": ("linf",),
+    "upper_block_lipsdp": ("l2",),
+    "exact_enumeration": EVERY_NORM,
+    "lower_jacobian": EVERY_NORM,
+    "lower_ascent": EVERY_NORM,
+    "lower_convex_combinations": EVERY_NORM,
+    "lower_gaussian": EVERY_NORM,
+    "lower_pairs": EVERY_NORM,
+}
+
+
+def mlps(*widths: int, inputs: int = 11, outputs: int = 5) -> ModelStack:
+    """40 networks: Gaussian weights of several scales, orthonormal ones, units that are copies."""
+    generator = torch.Generator().manual_seed(7)
+    sizes = [inputs, *widths, outputs]
+    models = []
+    for index in range(40):
+        model = mlp.build(widths[0], input_shape=(inputs,), num_classes=outputs, depth=len(widths))
+        linear = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
+        assert [layer.out_features for layer in linear] == sizes[1:]
+        for layer in linear:
+            weight = torch.randn(layer.weight.shape, generator=generator)
+            if index % 4 == 1:
+                weight = (
+                    torch.linalg.qr(weight.T)[0].T
+                    if len(weight) <= weight.shape[1]
+                    else (torch.linalg.qr(weight)[0])
+                )
+            elif index % 4 == 2:
+                weight[: len(weight) // 2] = weight[-(len(weight) // 2) :]
+            layer.weight.data = weight * (0.1, 0.3, 1.0)[index % 3]
+            if layer.bias is not None:
+                layer.bias.data = 0.1 * torch.randn(layer.bias.shape, generator=generator)
+        models.append(model)
+    return ModelStack.from_modules(models, (inputs,))
+
+
+def convolutions() -> ModelStack:
+    torch.manual_seed(3)
+    pair = lambda: [nn.Conv2d(3, 3, 3, padding=1), nn.ReLU(), nn.Conv2d(3, 3, 3, padding=1)]  # noqa: E731
+    nets = [nn.Sequential(*pair(), Residual(nn.Sequential(*pair()))).eval() for _ in range(40)]
+    return ModelStack.from_modules(nets, (3, 6, 6))
+
+
+STACKS = {
+    "width 6": lambda: mlps(6),
+    "width 40": lambda: mlps(40),
+    "two hidden layers": lambda: mlps(7, 7),
+    "convolutions": convolutions,
+}
+# What looks at one model after the other, and takes seconds for 40, is left out.
+CASES = [
+    (rung, kind)
+    for rung in RUNGS
+    for kind in STACKS
+    if kind != "convolutions" or rung in ("upper_layer_product", "upper_block_lipsdp")
+    if (rung, kind) != ("exact_enumeration", "width 40")
+]
+
+
+def values(rung: str, stack: ModelStack) -> dict[tuple, Tensor]:
+    inputs = torch.randn(12, *stack.input_shape, generator=torch.Generator().manual_seed(0))
+    rows = names.resolve("bounds", rung).measure(
+        stack, inputs={"train": inputs}, norms=RUNGS[rung], seed=0
+    )
+    return {(m.quantity, m.direction, m.norm, m.split): m.values for m in rows}
+
+
+@pytest.mark.parametrize(("rung", "kind"), CASES)
+def test_a_model_alone_is_a_model_in_a_batch(rung: str, kind: str) -> None:
+    stack = STACKS[kind]()
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(1))
+    try:
+        shuffled = values(rung, stack[order])
+    except NotApplicable as reason:
+        pytest.skip(f"{rung}, {kind}: {reason}")
+    together = {key: value[order.argsort()] for key, value in shuffled.items()}
+    for index in ([0, 1, 2], [0], [1], [2], [39]):
+        for key, value in values(rung, stack[index]).items():
+            torch.testing.assert_close(
+                value, together[key][index], rtol=RELATIVE, atol=0, equal_nan=True, msg=str(key)
+            )
