@@ -10,7 +10,7 @@ from torch import nn
 
 from lipdescent import layers
 from lipdescent.bounds import NotApplicable
-from lipdescent.layers import activation, convolution
+from lipdescent.layers import _torus, activation, convolution
 
 ORDER = {"l1": 1, "l2": 2, "linf": math.inf}
 
@@ -155,6 +155,20 @@ def test_the_torus_bound_is_above_the_dense_norm(name, monkeypatch):
             assert value >= truth * (1 - 1e-14)
             if norm == "l2" and not padded and min(shape[1:]) >= 5 and name != "circular stride":
                 assert value <= truth * 1.3
+
+
+def test_the_torus_bound_does_not_depend_on_how_frequencies_are_cut(monkeypatch):
+    """One chunk, or many of which most need no eigenvalues and some shifts end early."""
+    monkeypatch.setattr(convolution, "_DENSE_FLOPS_TIGHT", 0)
+    monkeypatch.setattr(convolution, "_DENSE_FLOPS", 0)
+    for seed in range(5):
+        layer = drawn(lambda: nn.Conv2d(3, 5, 3, padding=1), seed)
+        whole = float(constant(layer, (3, 9, 9), "l2"))
+        for entries in (1, 40, 200):
+            with monkeypatch.context() as context:
+                context.setattr(_torus, "_CHUNK", entries)
+                cut = float(constant(layer, (3, 9, 9), "l2"))
+            assert cut == pytest.approx(whole, rel=1e-11)
 
 
 @given(st.data())

@@ -10,7 +10,7 @@ from torch.nn.utils import parametrizations
 
 from lipdescent import layers
 from lipdescent.bounds import NotApplicable
-from lipdescent.layers import chain, concat, residual
+from lipdescent.layers import chain, composition, concat, residual
 from lipdescent.layers.walker import layers as leaves
 from lipdescent.stacking import ModelStack
 
@@ -367,3 +367,23 @@ def test_outputs_that_overflow_or_are_empty_are_named():
     refuse(module, (2,), ValueError, "the outputs overflow float64")
     module = nn.Sequential(nn.Conv1d(1, 1, 1), nn.Upsample(scale_factor=0.6, mode="area")).eval()
     refuse(module, (1, 1), ValueError, r"1 \(Upsample\) (has no outputs|does not take an input)")
+
+
+def test_constants_are_kept_while_the_weights_are_the_same():
+    module = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 3)).eval()
+    stack = ModelStack.from_modules([module], (5,))
+    first = layers.bound(layers.trace(stack), stack, norm="l2")
+    stack.state["0.weight"].mul_(2.0)
+    doubled = layers.bound(layers.trace(stack), stack, norm="l2")
+    torch.testing.assert_close(doubled, 2 * first, rtol=1e-10, atol=0)
+    stack.state["2.weight"] = 4 * stack.state["2.weight"]
+    eightfold = layers.bound(layers.trace(stack), stack, norm="l2")
+    torch.testing.assert_close(eightfold, 8 * first, rtol=1e-10, atol=0)
+
+
+def test_constants_are_not_computed_twice(monkeypatch):
+    module = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 3)).eval()
+    stack = ModelStack.from_modules([module], (5,))
+    first = layers.bound(layers.trace(stack), stack, norm="l2")
+    monkeypatch.delattr(composition, "constant")
+    assert torch.equal(layers.bound(layers.trace(stack), stack, norm="l2"), first)

@@ -7,7 +7,7 @@ when checkpoints are measured.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -23,11 +23,13 @@ class ModelStack:
     module : the structure, in eval mode. Its own weights are never read.
     state : parameter or buffer name -> tensor of shape (num_models, *shape).
     input_shape : shape of one input, without the batch axis.
+    known : what bounds keep of these very weights, so that others need not compute it again.
     """
 
     module: nn.Module
     state: dict[str, Tensor]
     input_shape: tuple[int, ...]
+    known: dict = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         own = dict(self.module.state_dict())

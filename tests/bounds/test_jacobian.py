@@ -203,3 +203,27 @@ def test_global_generator_untouched():
     stack = ModelStack.from_modules([seeded(CASES["Lanczos"][1], 0)], (20,))
     jacobian_norms(stack, points(3, (20,)))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("scale", [1e-60, 1.0, 1e60])
+def test_lanczos_beyond_the_range_of_float32(scale):
+    """float32 finds the vectors where it can; float64 takes over where it cannot."""
+    module = seeded(CASES["Lanczos"][1], 2).double()
+    with torch.no_grad():
+        module[0].weight.mul_(1 / scale)
+        module[0].bias.zero_()
+        module[2].weight.mul_(scale)
+    stack = ModelStack.from_modules([module], (20,))
+    inputs = scale * points(4, (20,))
+    found = jacobian_norms(stack, inputs, norms=["l2"])["l2"][0]
+    torch.testing.assert_close(found, reference(module, inputs)["l2"], rtol=1e-11, atol=0)
+
+
+def test_steepest_of_many_outputs_attains_the_norm():
+    stack = ModelStack.from_modules([seeded(CASES["Lanczos"][1], 3)], (20,))
+    inputs = points(5, (20,))
+    vectors = _jacobian.steepest(stack, inputs, "l2")
+    jacobians = _jacobian.rows(_jacobian.one_model(stack), inputs.double(), 140)
+    images = (jacobians @ vectors[:, :, None])[..., 0].norm(dim=1) / vectors.norm(dim=1)
+    expected = torch.linalg.matrix_norm(jacobians, ord=2)
+    torch.testing.assert_close(images, expected, rtol=1e-11, atol=0)

@@ -26,6 +26,8 @@ from lipdescent.layers._operators import Axis
 
 # Descent: frequencies in play at each step, steps between two choices of them, choices.
 ACTIVE, STEPS, SCREENS = 12, 12, 5
+# Beyond that size of a matrix, where a step costs most, the descent is shorter and in complex64.
+LARGE, SCREENS_LARGE = 256, 3
 LARGEST = 2**25  # complex entries of all symbols of one model: 512 MiB
 
 
@@ -65,6 +67,21 @@ class Symbols:
         """Conjugate transposes in memory: a lazy one is copied at every product."""
         maps = (self.first, self.second, self.skip)
         return tuple(None if h is None else h.mH.resolve_conj().contiguous() for h in maps)
+
+    @property
+    def size(self) -> int:
+        return self.first.shape[-1] + self.second.shape[-2]
+
+    def single(self) -> Symbols:
+        """In complex64, to search with."""
+        maps = (self.first, self.second, self.skip)
+        maps = [None if h is None else h.to(torch.complex64) for h in maps]
+        return Symbols(*maps, self.repeats, tuple(e.to(torch.float32) for e in self.errors))
+
+    @cached_property
+    def squares(self) -> tuple[Tensor, Tensor]:
+        """Squared moduli of ``first`` and ``second``."""
+        return self.first.abs().square(), self.second.abs().square()
 
 
 def block_bound(
@@ -223,7 +240,7 @@ def certificate(symbols: Symbols, log_d: Tensor, middle: Tensor, radius: Tensor)
     value = torch.full_like(radius, math.inf)
     if bool(sound.any()):
         parts = full[sound].split(max(1, _torus._CHUNK // full.shape[-1] ** 2), dim=1)
-        largest = torch.stack([_torus.largest_eigenvalue(part) for part in parts]).amax(0)
+        largest = _torus.largest_eigenvalue(parts)
         value[sound] = _rounding.round_up(largest.clamp_min(0.0) + error[sound], 2)
     return value
 
@@ -237,7 +254,7 @@ def _entries(first: LinearMap, second: LinearMap) -> int:
 
 
 def _minimise(symbols: Symbols, middle: Tensor, radius: Tensor) -> Tensor:
-    """Descend over log d (Adam on a soft maximum), then certify the best one: float64 (models,)."""
+    """Descend over log d, then certify the best one: float64 (models,)."""
     maps = [h for h in (symbols.first, symbols.second, symbols.skip) if h is not None]
     finite = torch.stack([h.isfinite().flatten(1).all(1) for h in maps]).all(0)
     if not bool(finite.all()):  # a skip connection of another order of magnitude
@@ -245,10 +262,22 @@ def _minimise(symbols: Symbols, middle: Tensor, radius: Tensor) -> Tensor:
         if bool(finite.any()):
             value[finite] = _minimise(_take(symbols, finite), middle[finite], radius[finite])
         return value
-    log_d = _balanced(symbols)
+    start = _balanced(symbols)
+    if symbols.size <= LARGE:
+        best = _descend(symbols, start, middle, radius, SCREENS)
+    else:
+        single = [x.to(torch.float32) for x in (start, middle, radius)]
+        best = _descend(symbols.single(), *single, SCREENS_LARGE).to(torch.float64)
+    return certificate(symbols, best, middle, radius)
+
+
+def _descend(
+    symbols: Symbols, log_d: Tensor, middle: Tensor, radius: Tensor, screens: int
+) -> Tensor:
+    """The best log d that Adam finds on a soft maximum of the leading eigenvalues."""
     best, best_value = log_d, torch.full_like(radius, math.inf)
     moments = [torch.zeros_like(log_d), torch.zeros_like(log_d)]
-    for k in range(STEPS * SCREENS + 1):
+    for k in range(STEPS * screens + 1):
         if k % STEPS == 0:
             some = _screen(symbols, log_d, middle, radius)
             values, vectors = _leading(some, log_d, middle, radius, None)
@@ -256,7 +285,7 @@ def _minimise(symbols: Symbols, middle: Tensor, radius: Tensor) -> Tensor:
             better = value < best_value
             best = torch.where(better[:, None], log_d, best)
             best_value = torch.where(better, value, best_value)
-        if k == STEPS * SCREENS:
+        if k == STEPS * screens:
             break
         gradient = _gradient(some, values, vectors, log_d, radius)
         step = 0.1 * 0.5 ** (k // STEPS)
@@ -265,7 +294,7 @@ def _minimise(symbols: Symbols, middle: Tensor, radius: Tensor) -> Tensor:
         scale = (moments[1] / (1 - 0.95 ** (k + 1))).sqrt() + 1e-12
         log_d = (log_d - step * moments[0] / (1 - 0.8 ** (k + 1)) / scale).clamp(-30.0, 30.0)
         values, vectors = _leading(some, log_d, middle, radius, vectors)
-    return certificate(symbols, best, middle, radius)
+    return best
 
 
 def _apply(
@@ -296,8 +325,9 @@ def _shift(symbols: Symbols, log_d: Tensor, radius: Tensor) -> Tensor:
     power iteration.
     """
     d = log_d.exp().repeat(1, symbols.repeats)[:, None, :, None]
-    top = (symbols.first.abs().square() * d).sum(-2).amax((1, 2))
-    bottom = (symbols.second.abs().square() / d.mT).sum(-1).amax((1, 2))
+    first, second = symbols.squares
+    top = (d.mT @ first).amax((1, 2, 3))
+    bottom = (second @ (1 / d)).amax((1, 2, 3))
     return (radius * torch.maximum(top, bottom))[:, None, None, None] / 2
 
 
@@ -326,9 +356,8 @@ def _screen(symbols: Symbols, log_d: Tensor, middle: Tensor, radius: Tensor) -> 
 def _start(symbols: Symbols, count: int) -> Tensor:
     """Random complex (models, F, p, count), the same on every call."""
     generator = torch.Generator().manual_seed(0)
-    p = symbols.first.shape[-1] + symbols.second.shape[-2]
-    start = torch.randn(p, count, 2, generator=generator, dtype=torch.float64)
-    start = torch.view_as_complex(start).to(symbols.first.device)
+    start = torch.randn(symbols.size, count, 2, generator=generator, dtype=torch.float64)
+    start = torch.view_as_complex(start).to(symbols.first)
     return start.expand(*symbols.first.shape[:2], -1, -1)
 
 
@@ -336,7 +365,7 @@ def _leading(
     symbols: Symbols, log_d: Tensor, middle: Tensor, radius: Tensor, vectors: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Some leading eigenvalues (models, K, k) and vectors, from those of the last step."""
-    if symbols.first.shape[-1] + symbols.second.shape[-2] <= 20:
+    if symbols.size <= 20:
         values, vectors = torch.linalg.eigh(matrices(symbols, log_d, middle, radius))
         return values[..., -4:], vectors[..., -4:]
     sweeps = 3

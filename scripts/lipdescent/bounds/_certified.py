@@ -17,7 +17,6 @@ estimates, and are called so (:attr:`Prover.direction`).
 from __future__ import annotations
 
 import math
-import weakref
 from collections.abc import Iterator
 
 import torch
@@ -31,9 +30,6 @@ from lipdescent.bounds._rounding import UNIT_ROUNDOFF, gamma, round_down, round_
 from lipdescent.stacking import ModelStack
 
 _CHUNK = 2**23
-# By the stack's identity, which an entry keeps from being used again: several bounds of one stack
-# share the constants of its layers as long as somebody holds a prover.
-_FORWARDS: weakref.WeakValueDictionary[int, ProvenForward] = weakref.WeakValueDictionary()
 _STEPS = tuple(10.0**-k for k in range(1, 7))  # step of a quotient, relative to the point's size
 
 
@@ -54,8 +50,7 @@ class Prover:
         self.reason = ""
         if self.links is None:
             try:
-                self.forward = _FORWARDS.get(id(stack)) or ProvenForward(stack)
-                _FORWARDS[id(stack)] = self.forward
+                self.forward = ProvenForward(stack)
             except (NotApplicable, TypeError, ValueError) as error:
                 self.reason = f"rounding is not proved: {error}"
 
@@ -129,8 +124,7 @@ class Prover:
 
     def _certify_module(self, model: int, points: Tensor, norm: str) -> Tensor:
         """Best quotient (k,) along the steepest direction at each point (k, *input_shape)."""
-        function = one_model(self.stack[model : model + 1])
-        direction = steepest(function, points, norm).view_as(points)
+        direction = steepest(self.stack[model : model + 1], points, norm).view_as(points)
         size = points.flatten(1).abs().amax(1).clamp_min(2.0**-500)
         size = size.view(-1, *[1] * (points.ndim - 1))
         best = points.new_zeros(len(points))

@@ -28,7 +28,7 @@ _CHUNK_BYTES = {"cpu": 2**28, "cuda": 2**32}  # activations and their gradients 
 _MATRICES = 2**13  # spectral norms taken together
 _MANY_OUTPUTS = 128  # above, the l2 norm is taken by Lanczos and no Jacobian is formed
 _ROWS = 32  # of a Jacobian held at once, where that is enough
-_LANCZOS_STEPS = 40
+_LANCZOS_STEPS, _REFINING_STEPS = 40, 3
 
 
 def check(stack: ModelStack, points: Tensor, norms: Sequence[str], *, what: str) -> None:
@@ -94,7 +94,7 @@ def _module_norms(stack: ModelStack, points: Tensor, norms: Sequence[str]) -> di
     """One model of any kind: norm -> (n,)."""
     function = one_model(stack)
     outputs, values = _size(stack.module, function, points[:1])
-    held = 8 * values * (2 + min(outputs, _MANY_OUTPUTS))
+    held = 8 * values * (2 + (outputs if outputs <= _MANY_OUTPUTS else 8))
     size = max(1, _CHUNK_BYTES.get(points.device.type, 2**28) // held)
     parts = []
     for chunk in points.split(size):
@@ -103,7 +103,7 @@ def _module_norms(stack: ModelStack, points: Tensor, norms: Sequence[str]) -> di
             if few:
                 part["l2"] = largest_eigenvalue(gram(rows(function, chunk, outputs))).sqrt()
             else:
-                part["l2"] = _lanczos_norm(function, chunk)
+                part["l2"] = _leading(stack, chunk)[0]
         if set(norms) - {"l2"}:
             part |= _sum_norms(function, chunk, outputs)
         parts.append(part)
@@ -144,26 +144,18 @@ def rows(function, points: Tensor, outputs: int, start: int = 0, stop: int | Non
         return vmap(lambda u: pull(u)[0])(basis).flatten(2).transpose(0, 1)
 
 
-def steepest(function, points: Tensor, norm: str, *, steps: int = 16) -> Tensor:
+def steepest(stack: ModelStack, points: Tensor, norm: str) -> Tensor:
     """Directions (n, n_in) of norm about 1 with |J v| close to the norm of J at each point.
 
-    The l2 one by power iteration where outputs are many; no more rows than a chunk are held.
+    Of the first model of the stack; no more rows of a Jacobian than a chunk are held.
     """
-    with torch.enable_grad():
-        values, pull = vjp(function, points)
-    outputs = values.shape[1]
+    function = one_model(stack)
+    outputs = function(points[:1]).shape[1]
     if norm == "l2" and outputs <= _MANY_OUTPUTS:
         jacobians = rows(function, points, outputs).nan_to_num(0.0, 0.0, 0.0)
         return torch.linalg.svd(jacobians, full_matrices=False)[2][:, 0]
     if norm == "l2":
-        with torch.enable_grad():
-            _, push = vjp(lambda u: pull(u)[0], torch.zeros_like(values))
-        vector = torch.randn(points.shape[1:], dtype=torch.float64, generator=_generator())
-        vector = vector.to(points.device).expand_as(points).flatten(1)
-        for _ in range(steps):
-            vector = pull(push(vector.view_as(points))[0])[0].flatten(1)
-            vector = torch.nn.functional.normalize(vector, dim=1, eps=1e-300)
-        return vector
+        return _leading(stack, points)[1]
     if norm == "l1":
         columns: Tensor | float = 0.0
         for block in _row_blocks(function, points, outputs):
@@ -194,33 +186,56 @@ def _sum_norms(function, points: Tensor, outputs: int) -> dict[str, Tensor]:
     return {"linf": largest, "l1": columns.amax(-1)}
 
 
-def _lanczos_norm(function, points: Tensor) -> Tensor:
-    """Largest singular values (n,) by Golub-Kahan bidiagonalisation, fully reorthogonalised."""
+def _leading(stack: ModelStack, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Largest singular values (n,) of the Jacobians and right singular vectors (n, n_in).
+
+    float32 finds the vectors, which takes most of the steps, float64 refines them: their errors
+    are squared. Where float32 is no use (its range, a kink it sees on the other side), float64
+    does it all.
+    """
+    function, count = one_model(stack), points[0].numel()
+    start = torch.randn(count, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    start = start.to(points.device).expand(len(points), -1)
+    try:
+        single = one_model(stack, torch.float32)
+        rough, found = _lanczos(single, points.float(), start.float(), _LANCZOS_STEPS)
+    except RuntimeError:  # a module of other people that wants float64
+        return _lanczos(function, points, start, _LANCZOS_STEPS)
+    found = found.to(torch.float64).nan_to_num(0.0, 0.0, 0.0)
+    values, vectors = _lanczos(function, points, found, _REFINING_STEPS)
+    poor = ~((values - rough).abs() <= 1e-3 * values)
+    if bool(poor.any()):
+        again = _lanczos(function, points[poor], start[poor], _LANCZOS_STEPS)
+        values[poor], vectors[poor] = again
+    return values, vectors
+
+
+def _lanczos(function, points: Tensor, start: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """Largest singular values and right vectors by Golub-Kahan bidiagonalisation.
+
+    Fully reorthogonalised; ``start`` (n, n_in) begins the Krylov space.
+    """
     with torch.enable_grad():
         outputs, pull = vjp(function, points)
         # J v as the pull-back of u -> J^T u: forward mode would need a deprecated part of torch.
         _, push = vjp(lambda u: pull(u)[0], torch.zeros_like(outputs))
-    steps = min(_LANCZOS_STEPS, outputs.shape[1], points[0].numel())
-    start = torch.randn(points.shape[1:], dtype=torch.float64, generator=_generator())
-    start = start.flatten().to(points.device).expand(len(points), -1)
+    steps = min(steps, outputs.shape[1], points[0].numel())
+    noise = 1e-13 if points.dtype == torch.float64 else 1e-6
     right, _ = _unit(start, [], points.new_zeros(len(points)))
     rights, lefts = [right], []
     bidiagonal = points.new_zeros(len(points), steps, steps)
     scale = points.new_zeros(len(points))
     for k in range(steps):
         image = push(rights[k].view_as(points))[0]
-        left, bidiagonal[:, k, k] = _unit(image, lefts, 1e-13 * scale)
+        left, bidiagonal[:, k, k] = _unit(image, lefts, noise * scale)
         scale = torch.maximum(scale, bidiagonal[:, k, k])
         lefts.append(left)
         if k + 1 < steps:
             image = pull(left)[0].flatten(1)
-            right, bidiagonal[:, k, k + 1] = _unit(image, rights, 1e-13 * scale)
+            right, bidiagonal[:, k, k + 1] = _unit(image, rights, noise * scale)
             rights.append(right)
-    return torch.linalg.matrix_norm(bidiagonal, ord=2)
-
-
-def _generator() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
+    _, values, vectors = torch.linalg.svd(bidiagonal.nan_to_num(0.0, 0.0, 0.0))
+    return values[:, 0], (vectors[:, :1] @ torch.stack(rights, 1))[:, 0]
 
 
 def _unit(vectors: Tensor, basis: list[Tensor], floor: Tensor) -> tuple[Tensor, Tensor]:

@@ -166,7 +166,7 @@ def _pair_ascent(stack: ModelStack, points: Tensor, norm: str, steps: int) -> Te
     """Any module, one model: the middles (k, *input_shape) of pairs with larger quotients."""
     function = jac.one_model(stack)
     order = {"l2": 2, "linf": torch.inf, "l1": 1}[norm]
-    right = jac.steepest(function, points, norm)
+    right = jac.steepest(stack, points, norm)
     size = torch.linalg.vector_norm(points.flatten(1), dim=-1).clamp_min(1e-300)
     pair = torch.stack([points.flatten(1), right * (0.03 * size[:, None])])
     best, kept = points.new_zeros(len(points)), points

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -137,64 +138,102 @@ def _one_chunk(
     """Smallest bound (B,) over the shifts of the frequencies."""
     offsets, strides = [axis.offsets() for axis in axes], [axis.stride for axis in axes]
     entries = len(kernel) * math.prod(strides) * math.prod(kernel.shape[1:3])
-    values = []
+    best = kernel.new_full((len(kernel),), math.inf)
     for shift in shifts:
         grid = frequencies(sizes, shift).split(max(1, _CHUNK // entries))
         symbols = (symbol(kernel, offsets, strides, sizes, part, drop_empty=True) for part in grid)
-        values.append(torch.stack([largest_norm(h) for h in symbols]).amax(0))
-    return torch.stack(values).amin(0)
+        best = torch.minimum(best, largest_norm(symbols, enough=best))
+    return best
 
 
-def largest_norm(matrices: Tensor) -> Tensor:
-    """Certified upper bound on max_f |H_f|_2 for complex (B, F, m, n): float64 (B,).
+def largest_norm(chunks: Iterable[Tensor], *, enough: Tensor) -> Tensor:
+    """Certified upper bound on max_f |H_f|_2 for complex (B, F, m, n) in chunks of F: (B,).
 
-    One Cholesky of t I - H^H H per frequency at a common t per B; only frequencies for which
-    it fails get their own eigenvalue. Complex inner products of length k have an error of at most
-    2 gamma(2 k + 4) times the product of the moduli (Higham 2002, section 3.6).
+    Infinite where it exceeds ``enough`` (B,), which ends the work. Complex inner products of
+    length k have an error of at most 2 gamma(2 k + 4) times the product of the moduli (Higham
+    2002, section 3.6).
     """
-    rows, columns = matrices.shape[-2:]
-    adjoint = matrices.mH
-    gram = matrices @ adjoint if rows <= columns else adjoint @ matrices
-    frobenius = matrices.abs().square().sum((-1, -2)).amax(1)
-    error = 2 * _rounding.gamma(2 * max(rows, columns) + 8) * frobenius
-    value = largest_eigenvalue(gram)
+    error = torch.zeros_like(enough)
+
+    def grams() -> Iterator[Tensor]:
+        nonlocal error
+        for h in chunks:
+            rows, columns = h.shape[-2:]
+            frobenius = torch.linalg.vector_norm(h, dim=(-2, -1)).amax(1).square()
+            frobenius = _rounding.round_up(frobenius, 2 * rows * columns + 8)
+            here = 2 * _rounding.gamma(2 * max(rows, columns) + 8) * frobenius
+            error = torch.maximum(error, here)
+            yield h @ h.mH if rows <= columns else h.mH @ h
+
+    value = largest_eigenvalue(grams(), enough=enough.square())
     return _rounding.round_up((value.clamp_min(0.0) + error).sqrt(), 8)
 
 
-def largest_eigenvalue(matrices: Tensor) -> Tensor:
-    """Certified upper bound on max_f lambda_max(M_f), Hermitian (B, F, p, p): float64 (B,)."""
-    batch, count, p = matrices.shape[:3]
-    device = matrices.device
+def largest_eigenvalue(chunks: Iterable[Tensor], *, enough: Tensor | None = None) -> Tensor:
+    """Certified upper bound on max_f lambda_max(M_f), Hermitian (B, F, p, p) in chunks of F: (B,).
+
+    One Cholesky factor of t I - M_f per frequency at a common t per B, raised where a chunk holds
+    a larger eigenvalue: only few frequencies get eigenvalues of their own. All infinite, and the
+    remaining chunks not looked at, once every value exceeds ``enough``.
+    """
+    shift = value = None
+    for matrices in chunks:
+        if shift is None:
+            shift = value = matrices.real.new_full((len(matrices),), -math.inf)
+        shift = _raised(matrices, shift)
+        found, sound = _below(matrices, shift[:, None].expand(matrices.shape[:2]))
+        if not bool(sound.all()):
+            found[~sound] = _rounding.certified_max_eigenvalue(matrices[~sound])
+            shift = torch.maximum(shift, torch.where(sound, -math.inf, found).amax(1))
+        value = torch.maximum(value, found.amax(1))
+        if enough is not None and bool((value > enough).all()):
+            return torch.full_like(value, math.inf)
+    assert value is not None, "no chunk"
+    return value
+
+
+def _raised(matrices: Tensor, shift: Tensor) -> Tensor:
+    """``shift`` (B,), or an estimate of the largest eigenvalue of (B, F, p, p) where it is larger.
+
+    A power iteration tells the frequencies apart; eigenvalues are taken of the leading ones.
+    """
+    count, p = matrices.shape[1:3]
     start = torch.randn(p, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    vector = (start[:, 0] + 1j * start[:, 1]).to(device)[:, None]
+    vector = (start[:, 0] + 1j * start[:, 1]).to(matrices.device)[:, None]
     for _ in range(12):
         vector = matrices @ vector
         length = torch.linalg.vector_norm(vector, dim=-2, keepdim=True)
         vector = vector / torch.where(length > 0, length, 1.0)
     estimate = length[..., 0, 0]
+    larger = ~(estimate.amax(1) < shift)
+    if not bool(larger.any()):
+        return shift
+    chosen = matrices[larger]
     # One frequency is enough where eigenvalues are dear: what lies above it is found below.
-    top = estimate.topk(min(6 if p <= 128 else 1, count), dim=1).indices
-    picked = matrices.gather(1, top[..., None, None].expand(-1, -1, p, p))
-    shift = torch.linalg.eigvalsh(picked)[..., -1].amax(1)
-    scale = matrices.diagonal(dim1=-2, dim2=-1).real.abs().amax((1, 2))
-    shift = shift + 8 * p * p * _rounding.UNIT_ROUNDOFF * torch.maximum(scale, shift.abs())
-    value, sound = _below(matrices, shift[:, None].expand(batch, count))
-    if not bool(sound.all()):
-        value[~sound] = _rounding.certified_max_eigenvalue(matrices[~sound])
-    return value.amax(1)
+    top = estimate[larger].topk(min(6 if p <= 128 else 1, count), dim=1).indices
+    picked = chosen.gather(1, top[..., None, None].expand(-1, -1, p, p))
+    largest = torch.linalg.eigvalsh(picked)[..., -1].amax(1)
+    scale = chosen.diagonal(dim1=-2, dim2=-1).real.abs().amax((1, 2))
+    slack = 8 * p * p * _rounding.UNIT_ROUNDOFF * torch.maximum(scale, largest.abs())
+    raised = shift.clone()
+    raised[larger] = torch.maximum(shift[larger], largest + slack)
+    return raised
 
 
 def _below(matrices: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-    """lambda_max <= shift + e for each matrix, and where the Cholesky factor was found."""
+    """lambda_max <= shift + e for each matrix, and where the Cholesky factor was found.
+
+    A factor L that was found is the exact one of a matrix within gamma(p + 1) |L| |L|^H of the
+    given one (Higham 2002, theorem 10.3; complex arithmetic at most doubles it), and
+    | |L| |L|^H |_2 <= |L|_F^2.
+    """
     p = matrices.shape[-1]
     shifted = -matrices
     shifted.diagonal(dim1=-2, dim2=-1).add_(shift[..., None])
     factor, info = torch.linalg.cholesky_ex(shifted)
-    residual = torch.linalg.vector_norm(shifted - factor @ factor.mH, dim=(-2, -1))
-    # | |L| |L|^H |_2 <= |L|_F^2, and the rounding of the product is complex.
-    squares = factor.abs().square().sum((-2, -1))
+    length = torch.linalg.vector_norm(factor, dim=(-2, -1))
     diagonal = shifted.diagonal(dim1=-2, dim2=-1).abs().amax(-1)
-    excess = residual + 2 * _rounding.gamma(2 * p + 8) * squares
+    excess = 2 * _rounding.gamma(2 * p + 8) * _rounding.round_up(length, 2 * p * p + 8).square()
     excess = excess + 4 * _rounding.UNIT_ROUNDOFF * diagonal
-    value = _rounding.round_up(shift + _rounding.round_up(excess, 2 * p * p + 8), 2)
+    value = _rounding.round_up(shift + _rounding.round_up(excess, 8), 2)
     return value, (info == 0) & value.isfinite()

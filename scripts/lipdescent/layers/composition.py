@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 
 import torch
@@ -72,7 +73,25 @@ def times(a: Tensor, b: Tensor) -> Tensor:
 
 
 def layer_bound(layer: Layer, stack: ModelStack, *, norm: str) -> Tensor:
-    """Constant of one layer, with the batch normalisation that is its ``scale``: (num_models,)."""
+    """Constant of one layer, with the batch normalisation that is its ``scale``: (num_models,).
+
+    Kept as long as the stack and as its tensors are unchanged: several bounds start from it.
+    """
+    own = [*layer_state(layer, stack.state).values()]
+    if layer.scale is not None:
+        own += layer_state(layer.scale, stack.state).values()
+    versions = [t._version for t in own]
+    key = (layer.path, layer.module, layer.input_shape, layer.scale and layer.scale.path, norm)
+    if key in stack.known:
+        tensors, then, value = stack.known[key]
+        if versions == then and all(map(operator.is_, tensors, own)):
+            return value
+    value = _layer_bound(layer, stack, norm)
+    stack.known[key] = own, versions, value
+    return value
+
+
+def _layer_bound(layer: Layer, stack: ModelStack, norm: str) -> Tensor:
     place = f"{layer.path or 'the network'} ({type(layer.module).__name__})"
     shapes = {"input_shape": layer.input_shape, "output_shape": layer.output_shape}
     try:
