@@ -20,7 +20,7 @@ from torch import Tensor
 from lipdescent import losses, names
 from lipdescent.architectures import mlp
 from lipdescent.bounds import NotApplicable
-from lipdescent.experiments._drawing import key_of, look, panels
+from lipdescent.experiments._drawing import key_of, log_values, look, panels
 from lipdescent.experiments._fitting import classify
 from lipdescent.stacking import ModelStack
 from lipdescent.training import initial_stack
@@ -187,7 +187,7 @@ def draw(frame: pd.DataFrame) -> Figure:
                 axis.plot(of_norm["place"], of_norm["value"], **style)
             axes[2].plot(part["place"], part["seconds"], label=label, **style)
     for axis, title in zip(axes, ("l_inf bound", "l2 bound", "seconds"), strict=True):
-        axis.set_yscale("log")
+        log_values(axis)
         axis.set_title(title)
         axis.set_xticks(
             range(len(networks)), [str(w) if d == 1 else f"{d}x{w}" for w, d in networks]
