@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy, max_pool2d
 
 from lipdescent import names, stacked_convolution, stacked_normalisation
 from lipdescent.activation_memory import activation_bytes
+from lipdescent.constrained.constraints import Bjorck, constrain
 from lipdescent.stacked_convolution import convolve, max_pool
 from lipdescent.stacked_forward import stacked_forward
 
@@ -242,6 +243,14 @@ def test_activation_bytes_by_hand():
     expected = 64 + 2 * 3 * 64 + 3 * 16 + 48 + 10  # input, conv, ReLU, pool, flat, logits
     assert activation_bytes(net, (1, 8, 8), batch_size=5) == 4 * 5 * expected
     assert next(net.parameters()).device.type == "cpu"
+
+
+def test_activation_bytes_of_constrained_layers():
+    """What makes a weight does not see the batch: only the layer's output counts."""
+    net = nn.Sequential(nn.Linear(30, 40), nn.ReLU())
+    free = activation_bytes(net, (30,), batch_size=7)
+    constrain(net[0], Bjorck())
+    assert activation_bytes(net, (30,), batch_size=7) == free == 4 * 7 * (30 + 40 + 40)
 
 
 def test_float32_stays_near_after_20_steps():

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 
 def activation_bytes(
@@ -22,8 +23,10 @@ def activation_bytes(
     # One dtype: of a constrained network, only the weights are in float64 already.
     copied = copy.deepcopy(module).to_empty(device="cpu").float().eval()
     counts = [math.prod(input_shape)]
-    for part in copied.modules():
-        if not any(part.children()):
+    for name, part in copied.named_modules():
+        # What makes a constrained weight does not see the batch; the layer that has it is a leaf.
+        leaf = not any(part.children()) or parametrize.is_parametrized(part)
+        if leaf and "parametrizations" not in name.split("."):
             part.register_forward_hook(lambda _m, _inputs, out: counts.append(out.numel()))
     with torch.no_grad():
         copied(torch.zeros(1, *input_shape))
