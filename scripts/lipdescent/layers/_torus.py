@@ -223,17 +223,17 @@ def _raised(matrices: Tensor, shift: Tensor) -> Tensor:
 def _below(matrices: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
     """lambda_max <= shift + e for each matrix, and where the Cholesky factor was found.
 
-    A factor L that was found is the exact one of a matrix within gamma(p + 1) |L| |L|^H of the
-    given one (Higham 2002, theorem 10.3; complex arithmetic at most doubles it), and
-    | |L| |L|^H |_2 <= |L|_F^2.
+    e holds the measured residual |t I - M - L L^H|_F, so that it does not matter how L was found.
     """
     p = matrices.shape[-1]
     shifted = -matrices
     shifted.diagonal(dim1=-2, dim2=-1).add_(shift[..., None])
     factor, info = torch.linalg.cholesky_ex(shifted)
-    length = torch.linalg.vector_norm(factor, dim=(-2, -1))
+    residual = torch.linalg.vector_norm(shifted - factor @ factor.mH, dim=(-2, -1))
+    # | |L| |L|^H |_2 <= |L|_F^2, and the rounding of the product is complex.
+    squares = torch.linalg.vector_norm(factor, dim=(-2, -1)).square()
     diagonal = shifted.diagonal(dim1=-2, dim2=-1).abs().amax(-1)
-    excess = 2 * _rounding.gamma(2 * p + 8) * _rounding.round_up(length, 2 * p * p + 8).square()
+    excess = residual + 2 * _rounding.gamma(2 * p + 8) * squares
     excess = excess + 4 * _rounding.UNIT_ROUNDOFF * diagonal
-    value = _rounding.round_up(shift + _rounding.round_up(excess, 8), 2)
+    value = _rounding.round_up(shift + _rounding.round_up(excess, 2 * p * p + 8), 2)
     return value, (info == 0) & value.isfinite()
