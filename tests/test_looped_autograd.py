@@ -115,6 +115,14 @@ def test_the_engine_depends_on_the_work_and_not_on_the_stack(name, width, batch_
         assert type(make_engine(ModelStack(module, state, (1, 14, 14)), options)) is engine
 
 
+def test_attention_is_always_looped_over():
+    vit = names.resolve("architectures", "vit").build(1, input_shape=(1, 8, 8), num_classes=3)
+    other = nn.Sequential(nn.Linear(4, 4), nn.MultiheadAttention(4, 2))
+    never = Work(float("inf"), float("inf"))
+    for module, shape in ((vit, (1, 8, 8)), (other, (4,))):
+        assert pays(module, shape, batch_size=1, beyond=never)
+
+
 def test_bfloat16_is_stacked():
     module = names.resolve("architectures", "cnn_batchnorm").build(
         16, input_shape=(1, 28, 28), num_classes=10

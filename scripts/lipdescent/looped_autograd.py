@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from lipdescent.activation_memory import activation_bytes, multiplications
+from lipdescent.architectures.vit import SelfAttention
 from lipdescent.stacked_forward import DROPOUT
 
 
@@ -33,6 +34,7 @@ class Work(NamedTuple):
 # bits again.
 BEYOND_AUTOGRAD = Work(40e6, 15)
 BEYOND_FUSED_CNN = Work(100e6, 68)
+ATTENTION = (SelfAttention, nn.MultiheadAttention)
 
 
 def supports(module: nn.Module) -> bool:
@@ -43,9 +45,14 @@ def supports(module: nn.Module) -> bool:
 
 
 def pays(module: nn.Module, input_shape: Sequence[int], *, batch_size: int, beyond: Work) -> bool:
-    """True if a CPU trains ``module`` at least as fast one at a time as stacked."""
+    """True if a CPU trains ``module`` at least as fast one at a time as stacked.
+
+    Attention always: its many small batched products gain nothing from another batch axis.
+    """
     if not supports(module):
         return False
+    if any(isinstance(part, ATTENTION) for part in module.modules()):
+        return True
     products = batch_size * multiplications(module, input_shape)
     activations = activation_bytes(module, input_shape, batch_size=batch_size, itemsize=1)
     return products >= beyond.products and products >= beyond.per_activation * activations
