@@ -23,6 +23,7 @@ import hashlib
 import importlib
 import json
 import os
+import select
 import selectors
 import shutil
 import signal
@@ -126,18 +127,25 @@ def hand_over(*, patience: float = 60.0) -> None:
                 request = {"argv": sys.argv, "cwd": os.getcwd(), "environ": dict(os.environ)}
                 _send(connection, request, descriptors=(0, 1, 2))
                 pid = _receive(connection)
-                # From here on a signal is the fork's.
+                # From here on a signal is the fork's. Python runs a handler between two of its
+                # instructions: one that comes just before a read begins would wait for its end.
+                waker, woken = socket.socketpair()
+                waker.setblocking(False)
+                signal.set_wakeup_fd(waker.fileno())
                 for number in FORWARDED:
-                    signal.signal(number, lambda number, _: connection.send(bytes([number])))
+                    signal.signal(number, lambda *_: None)
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
         except (OSError, EOFError, ValueError):
             return
         connection.settimeout(None)
         try:
+            while connection not in select.select([connection, woken], [], [])[0]:
+                connection.sendall(bytes(n for n in woken.recv(4096) if n in FORWARDED))
             (status,) = STATUS.unpack(_exactly(connection, STATUS.size))
         except (OSError, EOFError):
             _end(pid)
+            signal.set_wakeup_fd(-1)
             for number in FORWARDED:
                 signal.signal(number, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
