@@ -66,6 +66,7 @@ lock: $(ENV)  ## pin every dependency anew
 
 .PHONY: clean
 clean:  ## delete the study's results
+	@case "$(STUDY)" in ''|.*|*/*) echo "STUDY=$(STUDY): allowed is the name of a study" >&2; exit 1;; esac
 	rm -rf results/$(STUDY)
 
 .PHONY: help

@@ -361,3 +361,29 @@ def test_layers_of_dtypes_that_do_not_run_together_are_an_error():
     mixed = nn.Sequential(nn.Linear(3, 3).double(), nn.Linear(3, 2)).eval()
     with pytest.raises(ValueError, match=r"does not run: .*0\.weight is torch\.float64, 1\.weight"):
         bracket(mixed, (3,), methods=["upper_layer_product"])
+
+
+def test_one_point_is_enough_but_for_pairs():
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).eval()
+    methods = ["lower_pairs", "lower_jacobian", "upper_layer_product"]
+    frame = bracket(model, (3,), data=torch.zeros(1, 3), methods=methods).set_index("quantity")
+    assert frame.status["lower_pairs"] == "not_applicable"
+    assert "a pair needs at least 2" in frame.reason["lower_pairs"]
+    assert 0 < frame.value["lower_jacobian"] <= frame.value["upper_layer_product"]
+
+
+def test_what_proves_nothing_says_so():
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).eval()
+    model[2].weight.data.zero_()
+    frame = bracket(model, (3,), methods=["lower_jacobian"], budget=float("inf"))
+    row = frame.set_index("quantity").loc["lower_jacobian"]
+    assert (row.value, row.direction) == (0, "lower")
+    assert "proves nothing" in row.reason
+
+
+def test_many_layers():
+    """The number of paths through them is beyond float64."""
+    layers = [part for _ in range(160) for part in (nn.Linear(128, 128), nn.ReLU())]
+    model, data = nn.Sequential(*layers).eval(), torch.ones(2, 128)
+    frame = bracket(model, (128,), data=data, methods=["lower_jacobian"])
+    assert 0 <= frame.value.iloc[0] < 1

@@ -258,3 +258,24 @@ def test_augmentation_changes_training():
         for options in (plain, augmented)
     ]
     assert not torch.equal(*weights)
+
+
+def test_a_stopped_model_keeps_its_batchnorm_statistics():
+    def build():
+        return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2))
+
+    stack = initial_stack(build, [0, 1], (3,))
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(20, 3, generator=generator)
+    data = TrainingData(inputs, torch.randint(2, (2, 20), generator=generator), 2)
+    options = TrainingOptions(learning_rate=0.1, batch_size=5)
+    training = StackTraining(stack, data, seeds=[0, 1], epochs=[0, 9], options=options)
+    training.one_epoch()
+    before = training.blocks[0].engine.state()
+    training.stopped[0] = training.epoch
+    training.one_epoch()
+    after = training.blocks[0].engine.state()
+    for name, tensor in after.items():
+        assert torch.equal(tensor[0], before[name][0]), name
+    for name in ("1.running_var", "1.num_batches_tracked", "3.weight"):
+        assert not torch.equal(after[name][1], before[name][1]), name

@@ -214,7 +214,10 @@ def _measured(
     for m in bound.measure(stack, inputs=inputs, norms=[norm], seed=seed, **options):
         row = {"quantity": m.quantity, "direction": m.direction, "norm": m.norm}
         row |= {"value": float(m.values[0]), "status": "ok", "split": m.split}
-        yield row | {"reason": Prover(stack).reason if m.direction == "estimate" else ""}
+        row["reason"] = Prover(stack).reason if m.direction == "estimate" else ""
+        if m.direction == "lower" and row["value"] == 0:
+            row["reason"] = "proves nothing: the output is constant there, as far as rounding tells"
+        yield row
 
 
 def _normal(stack: ModelStack, seed: int) -> dict[str, Tensor]:
@@ -245,7 +248,7 @@ def _affordable(
         seconds = min(seconds, time.perf_counter() - start)
         if seconds > budget / 20:
             break
-    return max(1, math.floor(budget / seconds))
+    return max(1, math.floor(min(budget / seconds, _UNLIMITED)))
 
 
 def _some(points: Tensor, count: int, seed: int) -> Tensor:

@@ -18,8 +18,10 @@ def text(frame: pd.DataFrame, norm: str) -> str:
     """The values with what they are; what does not apply, with its reason; the best bracket."""
     found, absent = frame[frame.status == "ok"], frame[frame.status != "ok"]
     lines = [_table(found)] if len(found) else []
-    for reason, rows in found[found.reason != ""].groupby("reason", sort=False):
-        lines.append(f"\nestimate: {', '.join(dict.fromkeys(rows.quantity))}: {reason}")
+    for (side, reason), rows in found[found.reason != ""].groupby(
+        ["direction", "reason"], sort=False
+    ):
+        lines.append(f"\n{side}: {', '.join(dict.fromkeys(rows.quantity))}: {reason}")
     if len(absent):
         lines.append("\nnot applicable:")
     lines += [f"  {row.quantity}: {row.reason}" for _, row in absent.iterrows()]

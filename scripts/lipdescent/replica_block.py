@@ -105,10 +105,14 @@ class Block:
         draws : int64 (replicas, num_train, 3), crop corner and flip of each place in the order;
             None where nothing is augmented.
         """
+        before = [tensor.clone() for tensor in self.engine.extra_state]
         if order.device.type == "cuda":
             self._run_graphs(order, rates, first_update, draws)
         else:
             self._steps(order, rates, first_update, draws)
+        for tensor, old in zip(self.engine.extra_state, before, strict=True):
+            frozen = (rates == 0).all(0).view(-1, *[1] * (tensor.ndim - 1))
+            tensor.copy_(torch.where(frozen, old, tensor))  # without waiting for the device
         self.fits = True
 
     def _run_graphs(

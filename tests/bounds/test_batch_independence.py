@@ -106,3 +106,14 @@ def test_a_model_alone_is_a_model_in_a_batch(rung: str, kind: str) -> None:
             torch.testing.assert_close(
                 value, together[key][index], rtol=RELATIVE, atol=0, equal_nan=True, msg=str(key)
             )
+
+
+def test_convolutions_are_bounded_the_same_way_in_any_stack():
+    """Whether a dense matrix is affordable is a matter of one model's size."""
+    build = names.resolve("architectures", "cnn").build
+    one = [build(6, input_shape=(1, 8, 8), num_classes=10) for _ in range(20)]
+    stack = ModelStack.from_modules(one, (1, 8, 8))
+    bound = names.resolve("bounds", "upper_layer_product")
+    together = next(iter(bound.measure(stack))).values
+    alone = torch.cat([next(iter(bound.measure(stack[i : i + 1]))).values for i in range(3)])
+    torch.testing.assert_close(alone, together[:3], rtol=RELATIVE, atol=0)

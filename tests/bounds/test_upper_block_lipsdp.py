@@ -253,3 +253,22 @@ def test_scales_of_any_size_give_the_same_bound(power):
     stack.state["2.weight"].mul_(2.0 ** (power // 2))
     scale = 2.0 ** (power + power // 2)
     assert float(block_lipsdp(stack)) == pytest.approx(expected * scale, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "scales", [(1.0, 0.0), (0.0, 1.0), (0.0, 0.0), (1e-30, 1e30), (1.0, 1e-36)]
+)
+@pytest.mark.parametrize("skip", [False, True])
+def test_large_blocks_beyond_the_range_of_float32(scales, skip):
+    """Of more than ``LARGE`` channels, whose multipliers are searched in complex64."""
+    convolutions = [nn.Conv2d(130, 4, 1, bias=False), nn.Conv2d(4, 130, 1, bias=False)]
+    for convolution, scale in zip(convolutions, scales, strict=True):
+        convolution.weight.data *= scale
+    network = nn.Sequential(convolutions[0], nn.ReLU(), convolutions[1])
+    network = (layers.Residual(network) if skip else network).double().eval()
+    stack = ModelStack.from_modules([network], (130, 2, 2))
+    value = float(block_lipsdp(stack))
+    first, second = (c.weight.detach()[:, :, 0, 0] for c in convolutions)
+    linear = second @ first / 2 + (torch.eye(130) if skip else 0)  # half the slopes: below L
+    assert float(torch.linalg.matrix_norm(linear, 2)) <= value * (1 + 1e-12)
+    assert value <= float(layer_product(stack)) * (1 + 1e-12)

@@ -12,6 +12,7 @@ outputs cropped: a crop is a slope of 0, so [a, b] is extended to contain 0.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from dataclasses import dataclass
@@ -262,13 +263,21 @@ def _minimise(symbols: Symbols, middle: Tensor, radius: Tensor) -> Tensor:
         if bool(finite.any()):
             value[finite] = _minimise(_take(symbols, finite), middle[finite], radius[finite])
         return value
-    start = _balanced(symbols)
-    if symbols.size <= LARGE:
-        best = _descend(symbols, start, middle, radius, SCREENS)
-    else:
-        single = [x.to(torch.float32) for x in (start, middle, radius)]
-        best = _descend(symbols.single(), *single, SCREENS_LARGE).to(torch.float64)
+    best = start = _balanced(symbols)
+    with contextlib.suppress(torch.linalg.LinAlgError):  # any multipliers give a bound
+        best = _search(symbols, start, middle, radius)
     return certificate(symbols, best, middle, radius)
+
+
+def _search(symbols: Symbols, start: Tensor, middle: Tensor, radius: Tensor) -> Tensor:
+    if symbols.size <= LARGE:
+        return _descend(symbols, start, middle, radius, SCREENS)
+    single = symbols.single()
+    maps = [h for h in (single.first, single.second, single.skip) if h is not None]
+    if not all(bool(h.isfinite().all()) for h in maps):
+        return _descend(symbols, start, middle, radius, SCREENS_LARGE)
+    options = [x.to(torch.float32) for x in (start, middle, radius)]
+    return _descend(single, *options, SCREENS_LARGE).to(torch.float64)
 
 
 def _descend(
@@ -349,7 +358,7 @@ def _screen(symbols: Symbols, log_d: Tensor, middle: Tensor, radius: Tensor) -> 
     for _ in range(10):
         vector = _apply(symbols, log_d, middle, radius, vector, shift)
         length = torch.linalg.vector_norm(vector, dim=-2, keepdim=True)
-        vector = vector / length.clamp_min(1e-300)
+        vector = vector / length.clamp_min(torch.finfo(length.dtype).tiny)
     return _pick(symbols, length[..., 0, 0].topk(ACTIVE, dim=1).indices)
 
 
@@ -400,7 +409,7 @@ def _gradient(
     symbols: Symbols, values: Tensor, vectors: Tensor, log_d: Tensor, radius: Tensor
 ) -> Tensor:
     """Gradient in log d of a soft maximum of the leading eigenvalues, relative: (models, C)."""
-    top = values.amax((1, 2), keepdim=True).clamp_min(1e-300)
+    top = values.amax((1, 2), keepdim=True).clamp_min(torch.finfo(values.dtype).tiny)
     weights = ((values / top - 1) / 2e-3).flatten(1).softmax(1).reshape(values.shape)
     inputs = symbols.first.shape[-1]
     d = log_d.exp().repeat(1, symbols.repeats)[:, None, :, None]

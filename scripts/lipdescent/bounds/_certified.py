@@ -125,7 +125,8 @@ class Prover:
     def _certify_module(self, model: int, points: Tensor, norm: str) -> Tensor:
         """Best quotient (k,) along the steepest direction at each point (k, *input_shape)."""
         direction = steepest(self.stack[model : model + 1], points, norm).view_as(points)
-        size = points.flatten(1).abs().amax(1).clamp_min(2.0**-500)
+        size = points.flatten(1).abs().amax(1)
+        size = torch.where(size == 0, 1.0, size.clamp_min(2.0**-500))
         size = size.view(-1, *[1] * (points.ndim - 1))
         best = points.new_zeros(len(points))
         for step in _STEPS:
@@ -151,7 +152,7 @@ def certify_chain(links: Chain, points: Tensor, *, norm: str) -> Tensor:
     widths = [weight.shape[2] for weight in links.weights[1:]]
     relative = gamma(sum(widths) + 2 * len(widths) + 2)
     # Entries are at most 1: what underflows in a sum is below 2^-1074 times the number of paths.
-    underflow = 2.0**-1000 * math.prod(widths)
+    underflow = 2.0 ** min(sum(map(math.log2, widths)) - 999, 1000)
     value = _certified_norm(product, relative * absolute + underflow, norm)
     value = torch.where(regular, value.clamp_min(0.0), 0.0)
     scaled = times_power(value, links.exponents.clamp(-2000, 2000)[:, None])

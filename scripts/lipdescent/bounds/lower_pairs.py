@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from lipdescent.bounds import Measurement
+from lipdescent.bounds import Measurement, NotApplicable
 from lipdescent.bounds import _jacobian as jac
 from lipdescent.bounds._certified import Prover
 from lipdescent.stacking import ModelStack
@@ -49,7 +49,7 @@ def measure(
     for split, points in inputs.items():
         jac.check(stack, points, norms, what=split)
         if len(points) < 2:
-            raise ValueError(f"{split}: 1 point; a pair needs at least 2")
+            raise NotApplicable(f"{split or 'data'}: 1 point; a pair needs at least 2")
     prover = Prover(stack)
     for split, points in inputs.items():
         for norm in norms:

@@ -24,7 +24,7 @@ from lipdescent.bounds import _rounding
 from lipdescent.layers._operators import Axis
 
 _CHUNK = 2**18  # complex entries in each temporary, 4 MiB: what a cache holds
-_TRY_SHIFTS = 2**22  # symbol entries up to which every shift of the frequencies is tried
+_TRY_SHIFTS = 2**22  # symbol entries of one model up to which all shifts are tried
 
 
 def frequencies(sizes: list[int], shifts: tuple[int, ...]) -> Tensor:
@@ -123,7 +123,7 @@ def torus_norm(kernel: Tensor, axes: list[Axis]) -> Tensor:
     entries = math.prod(sizes) * math.prod(axis.stride for axis in axes)
     entries *= math.prod(kernel.shape[1:3])
     shifts = [(0,) * len(axes)]
-    if len(kernel) * entries <= _TRY_SHIFTS:
+    if entries <= _TRY_SHIFTS:
         both = [(0,) if c or m == 1 else (0, 1) for c, m in zip(circular, sizes, strict=True)]
         shifts = list(itertools.product(*both))
     size = max(1, _CHUNK // entries)

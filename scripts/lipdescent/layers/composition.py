@@ -80,6 +80,8 @@ def layer_bound(layer: Layer, stack: ModelStack, *, norm: str) -> Tensor:
     own = [*layer_state(layer, stack.state).values()]
     if layer.scale is not None:
         own += layer_state(layer.scale, stack.state).values()
+    if any(t.is_inference() for t in own):  # these do not tell whether they change
+        return _layer_bound(layer, stack, norm)
     versions = [t._version for t in own]
     key = (layer.path, layer.module, layer.input_shape, layer.scale and layer.scale.path, norm)
     if key in stack.known:

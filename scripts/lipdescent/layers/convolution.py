@@ -23,8 +23,9 @@ from lipdescent.bounds import _rounding
 from lipdescent.layers import _operators, _torus
 from lipdescent.layers._operators import Axis
 
-# Multiplications for which the exact dense norm is taken, without and with a tight torus bound.
-_DENSE_FLOPS, _DENSE_FLOPS_TIGHT = 2**34, 2**29
+# Multiplications, of one model, for which the exact dense norm is taken, without and with a tight
+# torus bound. How many models there are must not decide: a model's bound is its own.
+_DENSE_FLOPS, _DENSE_FLOPS_TIGHT = 2**31, 2**26
 _DENSE_ENTRIES = 2**25  # 256 MiB
 
 
@@ -79,9 +80,9 @@ def norm_of(convolution: Convolution, norm: str) -> Tensor:
     if norm == "l2":
         return _spectral_norm(kernel, axes)
     if _flops(kernel, axes) <= _DENSE_FLOPS and any(map(_operators.overlaps, axes)):
-        matrix = _operators.dense(kernel, axes)
         exact = _rounding.norm_linf if norm == "linf" else _rounding.norm_l1
-        return _rounding.round_up(exact(matrix).amax(1), math.prod(kernel.shape[4:]))
+        sums = [exact(_operators.dense(part, axes)).amax(1) for part in _parts(kernel, axes)]
+        return _rounding.round_up(torch.cat(sums), math.prod(kernel.shape[4:]))
     if (norm == "linf") != convolution.transposed:
         return _operators.largest_row_sum(kernel, axes)
     return _operators.largest_column_sum(kernel, axes)
@@ -126,10 +127,10 @@ def _spectral_norm(kernel: Tensor, axes: list[Axis]) -> Tensor:
 
 
 def _flops(kernel: Tensor, axes: list[Axis]) -> float:
-    """Multiplications in the Gram matrices of the dense operators; infinite if too large."""
+    """Multiplications in the Gram matrices of one model's operators; infinite if too large."""
     rows = kernel.shape[2] * math.prod(axis.outputs for axis in axes)
     columns = kernel.shape[3] * math.prod(axis.size for axis in axes)
-    entries = kernel.shape[0] * kernel.shape[1] * rows * columns
+    entries = kernel.shape[1] * rows * columns
     return entries * min(rows, columns) if entries <= _DENSE_ENTRIES else math.inf
 
 
@@ -143,13 +144,22 @@ def _is_torus(axis: Axis) -> bool:
 
 
 def _dense_norm(kernel: Tensor, axes: list[Axis]) -> Tensor:
-    matrix = _operators.dense(kernel, axes)
     # Taps that read the same element are added: entrywise gamma(T) sum |K_t|, and
     # |A|_2^2 <= |A|_1 |A|_inf, both taken of the operator with the kernel |K|.
     sums = _operators.largest_row_sum(kernel, axes) * _operators.largest_column_sum(kernel, axes)
     error = 2 * _rounding.gamma(math.prod(kernel.shape[4:]) + 2) * sums.sqrt()
-    norms = _rounding.certified_spectral_norm(matrix).amax(1)
-    return _rounding.round_up(norms + error)
+    norms = [
+        _rounding.certified_spectral_norm(_operators.dense(part, axes)).amax(1)
+        for part in _parts(kernel, axes)
+    ]
+    return _rounding.round_up(torch.cat(norms) + error)
+
+
+def _parts(kernel: Tensor, axes: list[Axis]) -> tuple[Tensor, ...]:
+    """So many models at a time as their dense operators have room for."""
+    rows = kernel.shape[2] * math.prod(axis.outputs for axis in axes)
+    columns = kernel.shape[3] * math.prod(axis.size for axis in axes)
+    return kernel.split(max(1, _DENSE_ENTRIES // (kernel.shape[1] * rows * columns)))
 
 
 TABLE = {
