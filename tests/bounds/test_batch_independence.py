@@ -74,7 +74,7 @@ STACKS = {
     "two hidden layers": lambda: mlps(7, 7),
     "convolutions": convolutions,
 }
-# What looks at one model after the other, and takes seconds for 40, is left out.
+# Left out: what takes many seconds for 40 networks.
 CASES = [
     (rung, kind)
     for rung in RUNGS
