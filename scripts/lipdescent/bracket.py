@@ -216,7 +216,7 @@ def _measured(
         row |= {"value": float(m.values[0]), "status": "ok", "split": m.split}
         row["reason"] = Prover(stack).reason if m.direction == "estimate" else ""
         if m.direction == "lower" and row["value"] == 0:
-            row["reason"] = "proves nothing: the output is constant there, as far as rounding tells"
+            row["reason"] = "proves nothing: no change exceeds the proven rounding error"
         yield row
 
 

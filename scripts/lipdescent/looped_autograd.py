@@ -18,6 +18,7 @@ from torch.nn.utils import parametrize
 
 from lipdescent.activation_memory import activation_bytes, multiplications
 from lipdescent.architectures.vit import SelfAttention
+from lipdescent.stacked_autograd import TrainedState
 from lipdescent.stacked_forward import DROPOUT
 
 
@@ -58,7 +59,7 @@ def pays(module: nn.Module, input_shape: Sequence[int], *, batch_size: int, beyo
     return products >= beyond.products and products >= beyond.per_activation * activations
 
 
-class LoopedAutograd:
+class LoopedAutograd(TrainedState):
     """Same interface as :class:`lipdescent.stacked_mlp.StackedMLP`, for what is supported."""
 
     def __init__(self, module: nn.Module, state: dict[str, Tensor], loss: Callable) -> None:
@@ -71,15 +72,6 @@ class LoopedAutograd:
             _on_views(module, {name: tensor[r] for name, tensor in self._state.items()})
             for r in range(len(self._state[self._trained[0]]))
         ]
-
-    @property
-    def parameters(self) -> list[Tensor]:
-        return [self._state[name] for name in self._trained]
-
-    @property
-    def extra_state(self) -> list[Tensor]:
-        """What changes in training beside the parameters, such as BatchNorm's statistics."""
-        return [t for name, t in self._state.items() if name not in self._trained]
 
     def state(self) -> dict[str, Tensor]:
         """Copies of all tensors."""

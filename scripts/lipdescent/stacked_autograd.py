@@ -17,7 +17,23 @@ from lipdescent.stacked_convolution import channels_innermost
 from lipdescent.stacked_forward import stacked_forward
 
 
-class StackedAutograd:
+class TrainedState:
+    """The tensors that an engine trains, and those that change beside them."""
+
+    _state: dict[str, Tensor]
+    _trained: list[str]
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        return [self._state[name] for name in self._trained]
+
+    @property
+    def extra_state(self) -> list[Tensor]:
+        """What changes in training beside the parameters, such as BatchNorm's statistics."""
+        return [t for name, t in self._state.items() if name not in self._trained]
+
+
+class StackedAutograd(TrainedState):
     """Same interface as :class:`lipdescent.stacked_mlp.StackedMLP`, for any module.
 
     ``autocast`` is a dtype in which products are computed (bfloat16), or None. ``channels_last``
@@ -41,15 +57,6 @@ class StackedAutograd:
         self._state = {name: tensor.clone() for name, tensor in state.items()}
         self._trained = [name for name in state if name in trained]
         self._retractions = retractions(module)
-
-    @property
-    def parameters(self) -> list[Tensor]:
-        return [self._state[name] for name in self._trained]
-
-    @property
-    def extra_state(self) -> list[Tensor]:
-        """What changes in training beside the parameters, such as BatchNorm's statistics."""
-        return [t for name, t in self._state.items() if name not in self._trained]
 
     def state(self) -> dict[str, Tensor]:
         """Copies of all tensors; raw weights as the next step puts them back."""

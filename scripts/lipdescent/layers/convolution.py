@@ -128,10 +128,15 @@ def _spectral_norm(kernel: Tensor, axes: list[Axis]) -> Tensor:
 
 def _flops(kernel: Tensor, axes: list[Axis]) -> float:
     """Multiplications in the Gram matrices of one model's operators; infinite if too large."""
-    rows = kernel.shape[2] * math.prod(axis.outputs for axis in axes)
-    columns = kernel.shape[3] * math.prod(axis.size for axis in axes)
+    rows, columns = _dense_shape(kernel, axes)
     entries = kernel.shape[1] * rows * columns
     return entries * min(rows, columns) if entries <= _DENSE_ENTRIES else math.inf
+
+
+def _dense_shape(kernel: Tensor, axes: list[Axis]) -> tuple[int, int]:
+    """Rows and columns of a group's operator."""
+    rows = kernel.shape[2] * math.prod(axis.outputs for axis in axes)
+    return rows, kernel.shape[3] * math.prod(axis.size for axis in axes)
 
 
 def _has_torus(axes: list[Axis]) -> bool:
@@ -157,8 +162,7 @@ def _dense_norm(kernel: Tensor, axes: list[Axis]) -> Tensor:
 
 def _parts(kernel: Tensor, axes: list[Axis]) -> tuple[Tensor, ...]:
     """So many models at a time as their dense operators have room for."""
-    rows = kernel.shape[2] * math.prod(axis.outputs for axis in axes)
-    columns = kernel.shape[3] * math.prod(axis.size for axis in axes)
+    rows, columns = _dense_shape(kernel, axes)
     return kernel.split(max(1, _DENSE_ENTRIES // (kernel.shape[1] * rows * columns)))
 
 
