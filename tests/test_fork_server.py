@@ -155,6 +155,7 @@ import signal
 import time
 for number in (10, 12, 15):
     signal.signal(number, lambda n, _: os.write(1, b"%d\\n" % n))
+signal.signal(2, signal.default_int_handler)  # background jobs of a shell start with it ignored
 print(os.getpid(), flush=True)
 while True:  # a read that begins while a signal comes may miss it
     time.sleep(0.01)
