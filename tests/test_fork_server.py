@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -56,6 +57,14 @@ class Job(subprocess.Popen):
         """Exit status, stdout, stderr."""
         out, err = self.communicate(timeout=60)
         return self.returncode, out, err
+
+    def says(self, timeout=60):
+        """The next line that it writes; each is asked for before it writes another."""
+        ready, _, _ = select.select([self.stdout], [], [], timeout)
+        if not ready:
+            self.kill()
+            pytest.fail(f"the job wrote nothing for {timeout} s")
+        return self.stdout.readline()
 
 
 def started():
@@ -161,10 +170,10 @@ while True:  # a read that begins while a signal comes may miss it
     time.sleep(0.01)
 """
     job = Job(tmp_path, body, address=address)
-    assert int(job.stdout.readline()) != job.pid
+    assert int(job.says()) != job.pid
     for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
         job.send_signal(number)
-        assert int(job.stdout.readline()) == number
+        assert int(job.says(timeout=20)) == number
     job.send_signal(signal.SIGINT)
     assert job.wait(timeout=60) == -signal.SIGINT
     job.end()
@@ -182,7 +191,7 @@ if len(open("pids").readlines()) == 1:
 def sleeping(folder, address):
     """A job, and the fork that sleeps for it."""
     job = Job(folder, SLEEP, address=address)
-    assert job.stdout.readline() == "sleeping\n"
+    assert job.says() == "sleeping\n"
     return job, int((folder / "pids").read_text())
 
 
