@@ -211,6 +211,32 @@ def test_every_mistake_is_told_at_once():
     assert len(str(error.value).splitlines()) == 2
 
 
+def test_the_command_line_gives_the_types_of_a_file():
+    """Against the parser itself that Snakemake has for --config."""
+    from snakemake.cli import parse_config
+    from snakemake.utils import update_config
+
+    given = parse_config(
+        ["grid={width: [4, 8], label_noise: [0, 0.25]}", 'training={"learning_rate": 0.1}',
+         "bounds={upper_geolip: null}", "architectures={mlp: {bias: true}}", "study=007x",
+         "certificates=null", "statistics={bootstrap: 10}", "datasets={mnist1d: {num_train: 1e3}}",
+         "noise_maker=a:b"]
+    )  # fmt: skip
+    assert given["grid"]["width"] == ["4", "8"]
+    config = study_config.as_in_a_file(given)
+    assert config["grid"] == {"width": [4, 8], "label_noise": [0, 0.25]}
+    assert config["architectures"]["mlp"]["bias"] is True
+    assert (config["study"], config["noise_maker"]) == ("007x", "a:b")
+    assert config["datasets"]["mnist1d"]["num_train"] == "1e3"  # as in a YAML file
+    del config["datasets"], config["noise_maker"]
+    whole = copy.deepcopy(DEFAULT)
+    update_config(whole, config)
+    whole = prepare(whole, schema=SCHEMA, **NAMES)
+    assert whole["training"]["learning_rate"] == 0.1
+    assert whole["certificates"] is None
+    assert "upper_geolip" not in whole["bounds"]
+
+
 def test_an_experiment_is_split_by_an_option():
     options = {"seeds": [0, 1], "width": 8}
     config = check({"experiments": {"isometry": options}})

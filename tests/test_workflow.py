@@ -200,6 +200,13 @@ def test_a_study_with_one_width_one_seed_one_epoch(tmp_path):
     assert "cannot be" in text or "not estimated" in text
 
 
+def test_a_grid_on_the_command_line(tmp_path):
+    """Jobs are given it too."""
+    target = "results/tiny/checkpoints/mnist1d/mlp/width=3/seeds=1-1.curves.parquet"
+    run(tmp_path, "--config", "grid={width: [3], seed: [1], epoch: [0, 1]}", "--", target)
+    assert (tmp_path / target).exists()
+
+
 def test_a_diverging_study_ends_and_says_so(tmp_path):
     grid = TINY["grid"] | {"epoch": [0, 1, 30]}
     config = TINY | {"grid": grid, "training": {"learning_rate": 1e6, "schedule": "constant"}}

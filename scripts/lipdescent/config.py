@@ -5,9 +5,11 @@ Never imports torch: the Snakefile and every cluster job load this.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,24 @@ def prepare(
         config, removed=removed, written=written, figures=figures, comparisons=comparisons
     )
     return config
+
+
+def as_in_a_file(given: Any) -> Any:
+    """What ``--config`` gave, with the numbers, true, false and null that a YAML file would hold.
+
+    Snakemake reads every entry of a list or a mapping of its command line, such as
+    ``grid={width: [4, 8]}``, as a text.
+    """
+    match given:
+        case Mapping():
+            return {key: as_in_a_file(value) for key, value in given.items()}
+        case list() | tuple():
+            return [as_in_a_file(value) for value in given]
+        case str():
+            with contextlib.suppress(yaml.YAMLError):
+                value = yaml.safe_load(given)
+                return value if isinstance(value, int | float | None) else given
+    return given
 
 
 def _take_out(config: dict[str, Any], default: dict[str, Any]) -> set[tuple[str, str]]:

@@ -8,6 +8,7 @@ from lipdescent import config as study_config
 from lipdescent import fork_server, names, published
 from lipdescent.provenance import caption, code_digest, measurement_files
 from snakemake.exceptions import WorkflowError
+from snakemake.utils import update_config
 
 
 def scripts_named(prefix):
@@ -16,6 +17,7 @@ def scripts_named(prefix):
     return [path.stem.removeprefix(prefix) for path in found]
 
 
+update_config(config, study_config.as_in_a_file(workflow.config_settings.config))
 try:
     prepared = study_config.prepare(
         config,
