@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lipdescent import names
+from lipdescent import names, signatures
 from lipdescent.architectures import vit
 
 CIFAR = (3, 32, 32)
@@ -129,3 +129,23 @@ def test_attention_is_pytorch_s_and_has_a_rule_for_stacks():
     # Warnings are errors: a fallback to a loop would be one.
     together = torch.func.vmap(attention)(torch.stack([x, 2 * x]))
     torch.testing.assert_close(together[0], expected, rtol=1e-12, atol=0)
+
+
+CHOICES = [
+    (name, option, schema["enum"])
+    for name in names.known("architectures")
+    for option, schema in signatures.types("architectures", name).items()
+    if "enum" in schema
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "choices"), CHOICES, ids=lambda v: v if isinstance(v, str) else ""
+)
+def test_the_choices_of_an_option_are_what_the_configuration_is_checked_against(
+    name, option, choices
+):
+    for choice in choices:
+        build(name, 4, (3, 8, 8), **{option: choice})
+    with pytest.raises(ValueError, match=f"{option} = .*{', '.join(map(str, choices))}"):
+        build(name, 4, (3, 8, 8), **{option: "other"})

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from lipdescent import config as study_config
+from lipdescent import signatures
 from lipdescent.config import ConfigError, Run, experiment_parts, prepare, runs, seed_block
 
 ROOT = Path(__file__).parent.parent
@@ -197,12 +198,56 @@ def test_the_given_configuration_is_not_changed():
             {"architectures.mlp": {"training": {"betas": [0.9, 0.9]}}},
             r"architectures.mlp.training.betas = .*only optimizer adam",
         ),
+        (
+            {"datasets.fashion_mnist": {"normalise": "chanel"}},
+            r"datasets.fashion_mnist.normalise = 'chanel': allowed is one of channel, none$",
+        ),
+        ({"datasets.cifar100": {"labels": "rough"}}, r"labels = 'rough': .* fine, coarse$"),
+        (
+            {"architectures.a": {"module": "lipschitz_mlp", "constraint": "bjork"}},
+            r"architectures.a.constraint = 'bjork': allowed is one of bjorck, cayley, spectral",
+        ),
+        (
+            {"architectures.a": {"module": "bilipschitz_resnet", "downsampling": "max"}},
+            r"downsampling = 'max': allowed is one of average, invertible$",
+        ),
+        (
+            {"architectures.a": {"module": "torchvision_resnet", "depth": 34}},
+            r"architectures.a.depth = 34: allowed is one of 18, 50$",
+        ),
+        (
+            {"experiments": {"wasserstein": {"tasks": ["three_cone"]}}},
+            r"wasserstein.tasks contains 'three_cone': allowed is one of absolute_value, three_con",
+        ),
+        (
+            {"experiments": {"geolip": {"networks": ["64 pgd"]}}},
+            r"geolip.networks contains '64 pgd': allowed is the pattern .*plain\|PGD",
+        ),
         ({"training.stopping": {"gradient_norm": 0}}, r"gradient_norm = 0: allowed is more than 0"),
     ],
 )
 def test_mistakes_are_named(change, message):
     with pytest.raises(ConfigError, match=message):
         check(change)
+
+
+def test_an_annotation_is_a_schema(monkeypatch, tmp_path):
+    """Of a plug-in that somebody writes."""
+    (tmp_path / "losses.py").write_text(
+        "from typing import Literal\nMode = Literal['a', 'b']\n"
+        "def mine(x, *, one: Mode, two: Mode | None = None, three: list[Mode] = (),"
+        " four: int | None = 3, five: Literal[1, 'x'] | None = 1, six: Literal['c'] | str = 'c',"
+        " seven: object = 1): ..."
+    )
+    monkeypatch.setattr(signatures, "LIBRARY", tmp_path)
+    assert signatures.types("losses", "mine") == {
+        "one": {"type": ["string"], "enum": ["a", "b"]},
+        "two": {"type": ["string", "null"], "enum": ["a", "b", None]},
+        "three": {"type": ["array"], "items": {"type": ["string"], "enum": ["a", "b"]}},
+        "four": {"type": ["integer", "null"]},
+        "five": {"type": ["integer", "string", "null"], "enum": [1, "x", None]},
+        "six": {"type": ["string"]},
+    }
 
 
 def test_every_mistake_is_told_at_once():

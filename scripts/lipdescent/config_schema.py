@@ -88,8 +88,12 @@ def _explain(error, place: str) -> str:
         words = " or ".join(WORDS[kind] for kind in kinds)
         return f"{said}: allowed is {words}{_as_number(error.instance, kinds)}"
     if error.validator == "enum":
-        return f"{said}: allowed is one of {', '.join(map(str, wanted))}"
+        return f"{said}: allowed is one of {_listed(wanted)}"
     return f"{said}: allowed is {LIMITS.get(error.validator, error.validator)} {wanted}"
+
+
+def _listed(values: list[Any]) -> str:
+    return ", ".join("null" if value is None else str(value) for value in values)
 
 
 def _unknown(error, place: str) -> str:

@@ -44,7 +44,8 @@ def default(package: str, name: str, option: str) -> Any:
 
 def types(package: str, name: str) -> dict[str, dict[str, Any]]:
     """JSON schema of the options' types, by annotations; those of other types are left out."""
-    found = {option: _type(node) for option, (node, _) in _parameters(package, name).items()}
+    path, parameters = _path(package, name), _parameters(package, name)
+    found = {option: _type(node, path) for option, (node, _) in parameters.items()}
     return {option: schema for option, schema in found.items() if schema}
 
 
@@ -73,46 +74,64 @@ def _parameters(package: str, name: str) -> dict[str, tuple[ast.expr | None, ast
     raise ValueError(f"{path}: no function {wanted}()")
 
 
-def _type(node: ast.expr | None) -> dict[str, Any]:
-    """JSON schema of an annotation; empty for one that has none."""
+def _type(node: ast.expr | None, path: Path) -> dict[str, Any]:
+    """JSON schema of an annotation in the file ``path``; empty for one that has none."""
     match node:
         case ast.Name(id=name) if name in TYPES:
             return {"type": [TYPES[name]]}
+        case ast.Name(id=name):
+            where, meant = _definition(path, name)
+            return _type(meant, where) if meant else {}
         case ast.Constant(value=None):
-            return {"type": ["null"]}
+            return {"type": ["null"], "enum": [None]}
+        case ast.Subscript(value=ast.Name(id="Literal"), slice=choices):
+            values = ast.literal_eval(choices)
+            values = values if isinstance(values, tuple) else (values,)
+            kinds = dict.fromkeys(TYPES[type(value).__name__] for value in values)
+            return {"type": list(kinds), "enum": list(values)}
         case ast.Subscript(value=ast.Name(id=name), slice=entry) if name in LISTS:
-            return {"type": ["array"], "items": _type(entry)}
+            return {"type": ["array"], "items": _type(entry, path)}
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            one, other = _type(left), _type(right)
+            one, other = _type(left, path), _type(right, path)
             if one and other:
                 kinds = dict.fromkeys(one["type"] + other["type"])
-                return {**one, **other, "type": list(kinds)}
+                either = {**one, **other, "type": list(kinds)}
+                choices = [part.get("enum") for part in (one, other)]
+                either["enum"] = choices[0] + choices[1] if all(choices) else None
+                return {key: value for key, value in either.items() if value is not None}
     return {}
 
 
 @cache
 def _constant(path: Path, wanted: str) -> Any:
-    tree = ast.parse(path.read_text())
-    for node in tree.body:
+    where, node = _definition(path, wanted)
+    match node:
+        case ast.Attribute(value=ast.Name(id=module), attr=attribute):
+            other, _ = _imported(where, module)
+            return _constant(other, attribute) if other else None
+    try:
+        return ast.literal_eval(node) if node else None
+    except ValueError:
+        return None
+
+
+def _definition(path: Path, name: str) -> tuple[Path, ast.expr | None]:
+    """What ``name`` is set to, and in which file: ``path`` or one that it is imported from."""
+    for node in ast.parse(path.read_text()).body:
         names = node.targets if isinstance(node, ast.Assign) else []
-        if any(isinstance(name, ast.Name) and name.id == wanted for name in names):
-            match node.value:
-                case ast.Attribute(value=ast.Name(id=module), attr=attribute):
-                    other = _imported(tree, module)
-                    return _constant(other, attribute) if other else None
-            try:
-                return ast.literal_eval(node.value)
-            except ValueError:
-                return None
-    return None
+        if any(isinstance(target, ast.Name) and target.id == name for target in names):
+            return path, node.value
+    _, module = _imported(path, name)
+    return _definition(module, name) if module else (path, None)
 
 
-def _imported(tree: ast.Module, module: str) -> Path | None:
-    """File of a module of the library that is called ``module`` in ``tree``."""
-    for node in tree.body:
+def _imported(path: Path, name: str) -> tuple[Path | None, Path | None]:
+    """Files of the library that a file imports as ``name``, and that it imports ``name`` from."""
+    for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lipdescent"):
+            module = LIBRARY.joinpath(*node.module.split(".")[1:])
             for alias in node.names:
-                path = LIBRARY.joinpath(*node.module.split(".")[1:], f"{alias.name}.py")
-                if module == (alias.asname or alias.name) and path.exists():
-                    return path
-    return None
+                if name == (alias.asname or alias.name):
+                    files = (module / f"{alias.name}.py", module.with_suffix(".py"))
+                    return tuple(file if file.exists() else None for file in files)
+    return None, None

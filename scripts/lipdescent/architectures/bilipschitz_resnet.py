@@ -7,6 +7,7 @@ contraction. Signals (length,) or (channels, length) in one dimension, images in
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from torch import nn
 
@@ -34,10 +35,10 @@ def build(
     stages: int = 3,
     blocks: int = 2,
     coefficient: float | None = None,
-    normalisation: str = "soft",
+    normalisation: Literal["soft", "hard"] = "soft",
     batchnorm: bool = False,
-    activation: str = "relu",
-    downsampling: str = "average",
+    activation: Literal["relu", "maxmin", "none"] = "relu",
+    downsampling: Literal["average", "invertible"] = "average",
     kernel: int = 3,
 ) -> nn.Sequential:
     """Isometric lift to ``width`` channels, ``stages`` of residual blocks, a linear layer.

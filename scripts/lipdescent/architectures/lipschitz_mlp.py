@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 from torch import nn
 from torch.nn.utils import parametrizations
@@ -16,7 +17,8 @@ from lipdescent.constrained.constraints import Bjorck, L1Rows, Scaled, Spectral,
 from lipdescent.constrained.layers import GroupSort
 
 ITERATIONS = 12
-CONSTRAINTS = ("bjorck", "cayley", "spectral", "spectral_hard", "l1_rows")
+Constraint = Literal["bjorck", "cayley", "spectral", "spectral_hard", "l1_rows"]
+Activation = Literal["groupsort", "relu"]
 
 
 def build(
@@ -26,12 +28,12 @@ def build(
     num_classes: int,
     depth: int = 1,
     bias: bool = True,
-    constraint: str = "bjorck",
+    constraint: Constraint = "bjorck",
     order: int = 1,
     iterations: int = ITERATIONS,
     constant: float = 1.0,
     group_size: int | None = 2,
-    activation: str = "groupsort",
+    activation: Activation = "groupsort",
 ) -> nn.Sequential:
     """Network R^input_shape -> R^num_classes with ``depth`` hidden layers of ``width`` units.
 
@@ -67,19 +69,20 @@ def network(
     *,
     flatten: bool = False,
     bias: bool = True,
-    constraint: str = "bjorck",
+    constraint: Constraint = "bjorck",
     order: int = 1,
     iterations: int = ITERATIONS,
     constant: float = 1.0,
     group_size: int | None = 2,
-    activation: str = "groupsort",
+    activation: Activation = "groupsort",
 ) -> nn.Sequential:
     """:func:`build` with layers of any ``sizes``: inputs, hidden units, ..., outputs."""
     for width in sizes[1:-1]:
         if group_size is not None and activation == "groupsort" and width % group_size:
             raise ValueError(f"group_size = {group_size} does not divide width = {width}")
-    if activation not in ("groupsort", "relu"):
-        raise ValueError(f"activation = {activation!r}: allowed are groupsort, relu")
+    if activation not in get_args(Activation):
+        allowed = ", ".join(get_args(Activation))
+        raise ValueError(f"activation = {activation!r}: allowed are {allowed}")
     layers: list[nn.Module] = [nn.Flatten()] if flatten else []
     for i in range(len(sizes) - 1):
         linear = nn.Linear(sizes[i], sizes[i + 1], bias=bias)
@@ -109,4 +112,4 @@ def _constrained(
         return constrain(linear, L1Rows(constant=constant))
     if constraint in ("spectral", "spectral_hard"):
         return constrain(linear, Spectral(constant=constant, soft=constraint == "spectral"))
-    raise ValueError(f"constraint = {constraint!r}: allowed are {', '.join(CONSTRAINTS)}")
+    raise ValueError(f"constraint = {constraint!r}: allowed are {', '.join(get_args(Constraint))}")

@@ -5,6 +5,8 @@ At width 64 its state fits the weights published for ``torchvision.models.resnet
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import nn
 
@@ -16,7 +18,7 @@ def build(
     *,
     input_shape: tuple[int, ...],
     num_classes: int,
-    depth: int = 18,
+    depth: Literal[18, 50] = 18,
 ) -> nn.Module:
     """torchvision's ``ResNet`` with stages of w, 2w, 4w, 8w planes.
 

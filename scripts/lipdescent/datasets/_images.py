@@ -10,13 +10,14 @@ import hashlib
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 
 from lipdescent.datasets import Dataset, take
 
 DEFAULT_FOLDER = Path("data")
-NORMALISATIONS = ("channel", "none")
+Normalisation = Literal["channel", "none"]
 
 
 def locate(names: Sequence[str], folders: Sequence[Path]) -> Path | None:
@@ -152,7 +153,7 @@ def prepare(
     num_train: int | None,
     num_test: int | None,
     seed: int,
-    normalise: str,
+    normalise: Normalisation,
     image_size: int | None = None,
     brightest: float = 255.0,
 ) -> Dataset:
@@ -167,8 +168,9 @@ def prepare(
     image_size : average blocks of pixels down to this side; None leaves the images as they are.
     brightest : the value that becomes 1.
     """
-    if normalise not in NORMALISATIONS:
-        raise ValueError(f"normalise = {normalise!r}: allowed are {', '.join(NORMALISATIONS)}")
+    if normalise not in get_args(Normalisation):
+        allowed = ", ".join(get_args(Normalisation))
+        raise ValueError(f"normalise = {normalise!r}: allowed are {allowed}")
     train_y, test_y = arrays[1], arrays[3]
     train_x, test_x = (shrink(images, image_size) / np.float32(brightest) for images in arrays[::2])
     if normalise == "channel":

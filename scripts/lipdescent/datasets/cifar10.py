@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lipdescent.datasets import Dataset
 from lipdescent.datasets._cifar import Archive, load_cifar
-from lipdescent.datasets._images import prepare
+from lipdescent.datasets._images import Normalisation, prepare
 
 ARCHIVE = Archive(
     what="CIFAR10",
@@ -26,7 +26,7 @@ def load(
     seed: int = 0,
     data_dir: str | Path | None = None,
     download: bool = True,
-    normalise: str = "channel",
+    normalise: Normalisation = "channel",
     image_size: int | None = None,
 ) -> Dataset:
     """``num_train`` of the 50,000 and ``num_test`` of the 10,000 images, drawn by ``seed``.

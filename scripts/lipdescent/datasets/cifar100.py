@@ -6,12 +6,13 @@ Every superclass ("coarse" label) holds five of the classes ("fine" labels).
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from lipdescent.datasets import Dataset
 from lipdescent.datasets._cifar import Archive, load_cifar
-from lipdescent.datasets._images import prepare
+from lipdescent.datasets._images import Normalisation, prepare
 
 ARCHIVE = Archive(
     what="CIFAR100",
@@ -40,9 +41,9 @@ def load(
     seed: int = 0,
     data_dir: str | Path | None = None,
     download: bool = True,
-    normalise: str = "channel",
+    normalise: Normalisation = "channel",
     image_size: int | None = None,
-    labels: str = "fine",
+    labels: Literal["fine", "coarse"] = "fine",
 ) -> Dataset:
     """``num_train`` of the 50,000 and ``num_test`` of the 10,000 images, drawn by ``seed``.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from lipdescent.datasets import Dataset
-from lipdescent.datasets._images import prepare
+from lipdescent.datasets._images import Normalisation, prepare
 
 NUM_TRAIN = 1400
 
@@ -18,7 +18,7 @@ def load(
     num_train: int | None = None,
     num_test: int | None = None,
     seed: int = 0,
-    normalise: str = "channel",
+    normalise: Normalisation = "channel",
 ) -> Dataset:
     """``num_train`` of the 1400 and ``num_test`` of the 397 images, drawn by ``seed``.
 

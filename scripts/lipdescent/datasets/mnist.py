@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lipdescent.datasets import Dataset
-from lipdescent.datasets._images import load_idx, prepare
+from lipdescent.datasets._images import Normalisation, load_idx, prepare
 
 FILES = {  # name -> md5
     "train-images-idx3-ubyte.gz": ["f68b3c2dcbeaaa9fbdd348bbdeb94873"],
@@ -22,7 +22,7 @@ def load(
     seed: int = 0,
     data_dir: str | Path | None = None,
     download: bool = True,
-    normalise: str = "channel",
+    normalise: Normalisation = "channel",
     image_size: int | None = None,
 ) -> Dataset:
     """``num_train`` of the 60,000 and ``num_test`` of the 10,000 images, drawn by ``seed``.

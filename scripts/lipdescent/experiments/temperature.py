@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal, get_args
 
 import pandas as pd
 import torch
@@ -30,6 +30,7 @@ from lipdescent.seeding import generator
 from lipdescent.stacking import ModelStack
 from lipdescent.training import initial_stack
 
+Task = Literal["mixture", "moons", "fashion_mnist"]
 TAUS = (1, 2, 4, 8, 64, 256)
 RADIUS_LIMIT = 1.70  # half the Wasserstein-1 distance, (.9 (2 + 2) - .1 (1 + 1)) / 2
 # Loss -> what the legend and its options are called.
@@ -193,7 +194,7 @@ def run_fashion(*, seeds: Sequence[int], steps: int, num_train: int) -> list[dic
 def run(
     *,
     seeds: Sequence[int] = (0, 1, 2),
-    tasks: Sequence[str] = ("mixture", "moons", "fashion_mnist"),
+    tasks: Sequence[Task] = get_args(Task),
     taus: Sequence[float] = TAUS,
     steps: int = 300,
     num_train: int = 10000,

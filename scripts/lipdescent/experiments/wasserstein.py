@@ -9,6 +9,7 @@ it is taken with certified weights, of norm at most 1.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import pandas as pd
 import torch
@@ -23,6 +24,7 @@ from lipdescent.seeding import generator
 from lipdescent.stacking import ModelStack
 from lipdescent.training import initial_stack
 
+Task = Literal["absolute_value", "three_cones", "high_dimensional_cone"]
 # task -> dimension, hidden layers and their width, steps; the exact distance is 1 in all of them.
 TASKS = {
     "absolute_value": {"dimension": 1, "depth": 2, "width": 128, "steps": 300},
@@ -99,7 +101,7 @@ def fit(
     )
 
 
-def run(*, seeds: Sequence[int] = (0, 1, 2), tasks: Sequence[str] = tuple(TASKS)) -> pd.DataFrame:
+def run(*, seeds: Sequence[int] = (0, 1, 2), tasks: Sequence[Task] = tuple(TASKS)) -> pd.DataFrame:
     """One row per task, activation and seed: the estimate and the certified constant."""
     rows = []
     for task in tasks:
