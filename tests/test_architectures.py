@@ -131,6 +131,13 @@ def test_attention_is_pytorch_s_and_has_a_rule_for_stacks():
     torch.testing.assert_close(together[0], expected, rtol=1e-12, atol=0)
 
 
+def test_a_model_too_large_for_memory_is_checked_in_no_time():
+    """``SIZES`` builds nothing."""
+    sizes = signatures.function("architectures", "vit", "SIZES")
+    assert sizes is vit.SIZES
+    sizes(2**24, input_shape=CIFAR, **signatures.defaults("architectures", "vit"))
+
+
 CHOICES = [
     (name, option, schema["enum"])
     for name in names.known("architectures")

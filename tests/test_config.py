@@ -2,6 +2,7 @@
 
 import copy
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -229,6 +230,79 @@ def test_the_given_configuration_is_not_changed():
 def test_mistakes_are_named(change, message):
     with pytest.raises(ConfigError, match=message):
         check(change)
+
+
+IMAGES = {"grid.dataset": ["fashion_mnist"], "grid.width": [4, 6], "grid.architecture": ["net"]}
+
+
+@pytest.mark.parametrize(
+    ("size", "entry", "message"),
+    [
+        (15, {"module": "cnn"}, "datasets.fashion_mnist.image_size = 15: allowed are the divisors"),
+        (
+            14,
+            {"module": "cnn"},
+            r"architectures.net \(cnn\) of width 4 does not fit data set fashion_mnist with inputs "
+            r"\(1, 14, 14\): wrong image size for the pools: 14 x 14, allowed are multiples of 4",
+        ),
+        (14, {"module": "convnet", "pools": [1, 2, 2, 7]}, "14 x 14 with pools .* product is 14"),
+        (None, {"module": "cnn_batchnorm", "pools": [1, 28]}, "allowed are 4 positive integers"),
+        (None, {"module": "resnet18"}, "28 x 28, allowed are multiples of 8"),
+        (None, {"module": "vit"}, r"\(1, 28, 28\): wrong .* allowed are multiples of patch = 8"),
+        (None, {"module": "lipschitz_cnn", "stages": 4}, r"stages = 4: .* divides 28"),
+        (7, {"module": "bilipschitz_resnet"}, r"stages = 3: .* divide the sizes \(7, 7\)"),
+        (None, {"module": "conv1d"}, r"input_shape = \(1, 28, 28\): allowed are \(length,\)"),
+    ],
+)
+def test_an_architecture_that_does_not_fit_the_images(size, entry, message):
+    change = {**IMAGES, "architectures.net": entry, "datasets.fashion_mnist": {"image_size": size}}
+    with pytest.raises(ConfigError, match=message) as caught:
+        check(change)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_widths_that_do_not_fit_are_found_per_data_set():
+    change = {
+        "grid.dataset": ["mnist1d", "cifar10"], "grid.architecture": ["net", "plain"],
+        "grid.width": [2, 3, 4],
+        "architectures.net": {"module": "bilipschitz_resnet", "activation": "maxmin"},
+        "architectures.plain": {"module": "torchvision_resnet"},
+    }  # fmt: skip
+    with pytest.raises(ConfigError) as caught:
+        check(change)
+    found = str(caught.value).splitlines()
+    assert [line.split(":")[1] for line in found] == [
+        " architectures.net (bilipschitz_resnet) of width 3 does not fit data set mnist1d with "
+        "inputs (40,)",
+        " architectures.plain (torchvision_resnet) of width 2 does not fit data set mnist1d with "
+        "inputs (40,)",
+        " architectures.net (bilipschitz_resnet) of width 2 does not fit data set cifar10 with "
+        "inputs (3, 32, 32)",
+        " architectures.net (bilipschitz_resnet) of width 3 does not fit data set cifar10 with "
+        "inputs (3, 32, 32)",
+    ]
+
+
+def test_images_that_fit():
+    entry = {"module": "cnn", "pools": [1, 2, 1, 7]}
+    change = {"architectures.net": entry, "datasets.fashion_mnist": {"image_size": 14}}
+    assert check(IMAGES | change)
+
+
+def test_checking_a_configuration_imports_neither_pytorch_nor_numpy():
+    code = (
+        "import sys, yaml; sys.path.insert(0, 'scripts')\n"
+        "from lipdescent import config\n"
+        "study = yaml.safe_load(open('config/config.yaml'))\n"
+        "study['grid'] |= {'dataset': ['fashion_mnist', 'cifar10'], 'architecture': ['cnn']}\n"
+        "study['architectures'] = {'cnn': {}}\n"
+        "schema = 'workflow/schemas/config.schema.yaml'\n"
+        "study['figures'] = study['comparisons'] = []\n"
+        "config.prepare(study, schema=schema, figures=[], comparisons=[])\n"
+        "print([name for name in ('torch', 'numpy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
 def test_an_annotation_is_a_schema(monkeypatch, tmp_path):

@@ -12,7 +12,7 @@ import yaml
 from image_files import write_cifar, write_mnist
 
 from lipdescent import config as study_config
-from lipdescent import measuring, names, table
+from lipdescent import config_sizes, measuring, names, table
 from lipdescent.progress import Progress
 from lipdescent.replica_block import TrainingData
 from lipdescent.replicas import noisy_labels, replicas
@@ -59,6 +59,7 @@ def test_first_epoch(path, folder):
     if name != "mnist1d":
         own |= {"data_dir": folder, "download": False}
     dataset = names.resolve("datasets", name).load(**config["datasets"][name] | own)
+    assert config_sizes.input_shape(config, name) == dataset.input_shape
     module = config["architectures"][architecture]["module"]
     build_options = study_config.build_options(config, architecture)
     width = min(grid["width"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-from lipdescent import config_schema, names, signatures
+from lipdescent import config_schema, config_sizes, names, signatures
 from lipdescent.architecture_options import build_options, training_options
 from lipdescent.config_schema import ConfigError
 
@@ -39,7 +39,7 @@ def check(
     _check_optimizers(config, written)
     _check_bounds(config)
     _check_split(config)
-    _check_groups(config)
+    config_sizes.check(config)
 
 
 def _check_removed(config: dict[str, Any], removed: set[tuple[str, str]]) -> None:
@@ -176,20 +176,3 @@ def _check_split(config: dict[str, Any]) -> None:
             names.check(f"execution.split.{name}", option, sorted(lists[name]))
         except ValueError as error:
             raise ConfigError(f"config: {error}") from None
-
-
-def _check_groups(config: dict[str, Any]) -> None:
-    """Groups that are sorted make up every width of the grid."""
-    for name in config["grid"]["architecture"]:
-        module = config["architectures"][name].get("module", name)
-        given = build_options(config, name)
-        size, activation = (
-            given.get(option, signatures.default("architectures", module, option))
-            for option in ("group_size", "activation")
-        )
-        for width in config["grid"]["width"]:
-            if size and activation in (None, "groupsort") and width % size:
-                raise ConfigError(
-                    f"config: architectures.{name}.group_size = {size} does not divide "
-                    f"grid.width = {width}"
-                )

@@ -6,6 +6,8 @@ Checking a configuration so imports neither torch nor the plug-ins.
 from __future__ import annotations
 
 import ast
+import importlib
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -36,10 +38,10 @@ def options(package: str, name: str) -> tuple[list[str], list[str]]:
     return sorted(found), sorted(needed)
 
 
-def default(package: str, name: str, option: str) -> Any:
-    """Default of an option that is written out as a literal; None if it has none."""
-    _, node = _parameters(package, name).get(option, (None, None))
-    return node.value if isinstance(node, ast.Constant) else None
+def defaults(package: str, name: str) -> dict[str, Any]:
+    """Defaults of the options that have one and have it written out as a number, text, ..."""
+    found = {option: default for option, (_, default) in _parameters(package, name).items()}
+    return {k: node.value for k, node in found.items() if isinstance(node, ast.Constant)}
 
 
 def types(package: str, name: str) -> dict[str, dict[str, Any]]:
@@ -55,6 +57,21 @@ def constant(package: str, name: str, wanted: str) -> Any:
     It may be taken from another module of the library (``NORMS = other.NORMS``).
     """
     return _constant(_path(package, name), wanted)
+
+
+def function(package: str, name: str, wanted: str) -> Callable | None:
+    """The function that a plug-in calls ``wanted`` (``SIZES = _sizes.patches``); None without.
+
+    The module that it is taken from is imported, the plug-in is not.
+    """
+    path, node = _definition(_path(package, name), wanted)
+    match node:
+        case ast.Attribute(value=ast.Name(id=module), attr=attribute):
+            file, _ = _imported(path, module)
+            if file:
+                parts = file.relative_to(LIBRARY).with_suffix("").parts
+                return getattr(importlib.import_module(".".join(("lipdescent", *parts))), attribute)
+    return None
 
 
 def _path(package: str, name: str) -> Path:

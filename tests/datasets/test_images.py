@@ -32,7 +32,7 @@ def test_idx_files_are_read(grey, module):
     np.testing.assert_array_equal(data.test_labels, arrays[3])
     assert data.train_inputs.dtype == np.float32
     assert data.train_labels.dtype == np.int64
-    assert (data.input_shape, data.num_classes) == ((1, 28, 28), 10)
+    assert (data.input_shape, data.num_classes) == (module.INPUT_SHAPE, 10)
 
 
 def test_torchvision_s_folder_is_found(grey, tmp_path_factory):
@@ -243,6 +243,7 @@ def test_torchvision_s_python_version_is_read(tmp_path, monkeypatch):
 
 def test_digits_are_divided_once_and_for_all():
     data = digits.load(normalise="none")
+    assert data.input_shape == digits.INPUT_SHAPE
     assert data.train_inputs.shape == (1400, 1, 8, 8)
     assert data.test_inputs.shape == (397, 1, 8, 8)
     assert (data.train_inputs.min(), data.train_inputs.max()) == (0, 1)

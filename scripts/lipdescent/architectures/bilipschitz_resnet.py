@@ -11,6 +11,7 @@ from typing import Literal
 
 from torch import nn
 
+from lipdescent.architectures import _sizes
 from lipdescent.architectures._blocks import Residual
 from lipdescent.constrained.constraints import SpectralConvolution, constrain
 from lipdescent.constrained.layers import (
@@ -20,6 +21,7 @@ from lipdescent.constrained.layers import (
     LimitedBatchNorm2d,
 )
 
+SIZES = _sizes.lifted
 ACTIVATIONS = {"relu": nn.ReLU, "maxmin": GroupSort, "none": nn.Identity}
 CONVOLUTION = {1: nn.Conv1d, 2: nn.Conv2d}
 POOL = {1: nn.AvgPool1d, 2: nn.AvgPool2d}
@@ -67,10 +69,8 @@ def build(
         raise ValueError(f"normalisation = {normalisation!r}: allowed are soft, hard")
     if coefficient is not None and not coefficient > 0:
         raise ValueError(f"coefficient = {coefficient}: allowed are positive numbers, or null")
-    if activation == "maxmin" and width % 2:
-        raise ValueError(f"width = {width}: maxmin needs an even number of channels")
     soft = normalisation == "soft"
-    channels, sizes = _geometry(input_shape, stages, width)
+    channels, sizes = SIZES(width, input_shape=input_shape, stages=stages, activation=activation)
     layers: list[nn.Module] = [nn.Unflatten(1, (1, *sizes))] if len(input_shape) == 1 else []
     dims = len(sizes)
     lift = CONVOLUTION[dims](channels, width, 1, bias=False)
@@ -96,20 +96,6 @@ def build(
             layers.append(Residual(nn.Sequential(*branch)))
     features = width * math.prod(sizes)
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(features, num_classes))
-
-
-def _geometry(input_shape: tuple[int, ...], stages: int, width: int) -> tuple[int, tuple[int, ...]]:
-    shape = (1, *input_shape) if len(input_shape) == 1 else tuple(input_shape)
-    if len(shape) not in (2, 3):
-        raise ValueError(
-            f"input_shape = {tuple(input_shape)}: allowed are (length,), (channels, length) and "
-            "(channels, height, width)"
-        )
-    if stages < 1 or any(n % 2 ** (stages - 1) for n in shape[1:]):
-        raise ValueError(f"stages = {stages}: 2^(stages - 1) has to divide the sizes {shape[1:]}")
-    if width < shape[0]:
-        raise ValueError(f"width = {width}: allowed are at least the {shape[0]} input channels")
-    return shape[0], shape[1:]
 
 
 def _convolution(

@@ -6,6 +6,10 @@ import math
 
 from torch import nn
 
+from lipdescent.architectures import _sizes
+
+SIZES = _sizes.signal
+
 
 def build(
     width: int,
@@ -23,12 +27,7 @@ def build(
     ValueError
         If the inputs are not signals (length,) or (channels, length) of at least 3 values.
     """
-    if len(input_shape) not in (1, 2) or input_shape[-1] < 3:
-        raise ValueError(
-            f"input_shape = {tuple(input_shape)}: allowed are (length,) and (channels, length), "
-            "length at least 3"
-        )
-    channels, length = (1, *input_shape)[-2:]
+    channels, length = SIZES(width, input_shape=input_shape)
     layers: list[nn.Module] = [nn.Unflatten(1, (1, length))] if len(input_shape) == 1 else []
     for kernel in (5, 3, 3):
         layers += [nn.Conv1d(channels, width, kernel, stride=2, padding=1, bias=bias), nn.ReLU()]

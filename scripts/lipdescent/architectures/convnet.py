@@ -6,7 +6,10 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from lipdescent.architectures import _sizes
 from lipdescent.architectures._blocks import four_convolutions
+
+SIZES = _sizes.pools_to_one
 
 
 def build(

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from torch import nn
 
-from lipdescent.architectures._blocks import image_side
+from lipdescent.architectures import _sizes
 from lipdescent.constrained.constraints import Bjorck, SpectralConvolution, constrain
 from lipdescent.constrained.layers import GroupSort, InvertibleDownsampling
+
+SIZES = _sizes.halved_image
 
 
 def build(
@@ -35,11 +37,8 @@ def build(
         If the inputs are not square images whose side 2^(stages - 1) divides, or the group size
         does not divide the width.
     """
-    channels, side = image_side(input_shape)
-    if stages < 1 or side % 2 ** (stages - 1):
-        raise ValueError(
-            f"stages = {stages}: allowed are numbers >= 1 for which 2^(stages - 1) divides {side}"
-        )
+    SIZES(width, input_shape=input_shape, stages=stages)
+    channels, side = input_shape[:2]
     if group_size is not None and width % group_size:
         raise ValueError(f"group_size = {group_size} does not divide width = {width}")
     layers: list[nn.Module] = []

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from torch import nn
 
-from lipdescent.architectures._blocks import Residual, image_side
+from lipdescent.architectures import _sizes
+from lipdescent.architectures._blocks import Residual
 
+SIZES = _sizes.multiple_of_8
 STRIDES = (1, 2, 2, 2)
 BLOCKS_PER_STAGE = 2
 
@@ -30,11 +32,8 @@ def build(
     ValueError
         If the inputs are not square images whose side is a multiple of 8.
     """
-    channels, side = image_side(input_shape)
-    if side < 8 or side % 8:
-        raise ValueError(
-            f"wrong image size for the strides: {side} x {side}, allowed are multiples of 8"
-        )
+    SIZES(width, input_shape=input_shape)
+    channels, side = input_shape[:2]
     layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1, bias=False)]
     channels = width
     for stage, stride in enumerate(STRIDES):

@@ -10,6 +10,9 @@ from typing import Literal
 import torch
 from torch import nn
 
+from lipdescent.architectures import _sizes
+
+SIZES = _sizes.image
 BLOCKS = {18: ("BasicBlock", (2, 2, 2, 2)), 50: ("Bottleneck", (3, 4, 6, 3))}
 
 
@@ -33,10 +36,7 @@ def build(
 
     if depth not in BLOCKS:
         raise ValueError(f"depth = {depth}: allowed are {', '.join(map(str, BLOCKS))}")
-    if len(input_shape) != 3:
-        raise ValueError(
-            f"input_shape = {tuple(input_shape)}: allowed is (channels, height, width)"
-        )
+    SIZES(width, input_shape=input_shape)
     block, counts = getattr(resnet, BLOCKS[depth][0]), BLOCKS[depth][1]
     # torchvision's constructor fixes 64 planes: take its structure, make the layers at our width.
     with torch.device("meta"):

@@ -9,7 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lipdescent.architectures._blocks import Residual, image_side
+from lipdescent.architectures import _sizes
+from lipdescent.architectures._blocks import Residual
+
+SIZES = _sizes.patches
 
 
 class Patches(nn.Module):
@@ -83,12 +86,8 @@ def build(
     ValueError
         If the inputs are not square images whose side is a multiple of ``patch``.
     """
-    channels, side = image_side(input_shape)
-    if side % patch:
-        raise ValueError(
-            f"wrong image size for the patches: {side} x {side}, "
-            f"allowed are multiples of patch = {patch}"
-        )
+    SIZES(width, input_shape=input_shape, patch=patch)
+    channels, side = input_shape[:2]
     features, inner = channels * patch**2, heads * head_width
     layers: list[nn.Module] = [
         Patches(patch),

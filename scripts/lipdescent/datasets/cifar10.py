@@ -8,6 +8,7 @@ from lipdescent.datasets import Dataset
 from lipdescent.datasets._cifar import Archive, load_cifar
 from lipdescent.datasets._images import Normalisation, prepare
 
+INPUT_SHAPE = (3, 32, 32)
 ARCHIVE = Archive(
     what="CIFAR10",
     name="cifar-10-binary.tar.gz",

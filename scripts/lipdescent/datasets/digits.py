@@ -10,6 +10,7 @@ import numpy as np
 from lipdescent.datasets import Dataset
 from lipdescent.datasets._images import Normalisation, prepare
 
+INPUT_SHAPE = (1, 8, 8)
 NUM_TRAIN = 1400
 
 

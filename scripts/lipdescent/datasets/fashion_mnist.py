@@ -10,6 +10,7 @@ from pathlib import Path
 from lipdescent.datasets import Dataset
 from lipdescent.datasets._images import Normalisation, load_idx, prepare
 
+INPUT_SHAPE = (1, 28, 28)
 FILES = {  # name -> md5 as published, and as compressed again by Debian
     "train-images-idx3-ubyte.gz": [
         "8d4fb7e6c68d591d4c3dfef9ec88bf0d",

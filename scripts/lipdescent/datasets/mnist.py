@@ -7,6 +7,7 @@ from pathlib import Path
 from lipdescent.datasets import Dataset
 from lipdescent.datasets._images import Normalisation, load_idx, prepare
 
+INPUT_SHAPE = (1, 28, 28)
 FILES = {  # name -> md5
     "train-images-idx3-ubyte.gz": ["f68b3c2dcbeaaa9fbdd348bbdeb94873"],
     "train-labels-idx1-ubyte.gz": ["d53e105ee54ea40749a09fcbcd1e9432"],

@@ -12,6 +12,8 @@ import numpy as np
 
 from lipdescent.datasets import Dataset, take
 
+INPUT_SHAPE = (40,)
+
 
 def load(*, num_train: int | None = None, num_test: int | None = None, seed: int = 0) -> Dataset:
     """``num_train`` of the 4000 and ``num_test`` of the 1000 points, subsets drawn by ``seed``."""

@@ -1,0 +1,126 @@
+"""Which widths, inputs and options fit the architectures: a function each, its errors name them.
+
+An architecture's file names its own as ``SIZES``: ``build`` calls it, and so does the check of a
+configuration before any job, with the options' defaults filled in. No PyTorch here: importing it
+would take longer than everything else in a dry run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+
+def image_side(input_shape: Sequence[int]) -> tuple[int, int]:
+    """``(channels, side)`` of square images (channels, side, side).
+
+    Raises
+    ------
+    ValueError
+        If the inputs are something else.
+    """
+    if len(input_shape) != 3 or input_shape[1] != input_shape[2]:
+        raise ValueError(
+            f"input_shape = {tuple(input_shape)}: allowed are square images (channels, side, side)"
+        )
+    return input_shape[0], input_shape[1]
+
+
+def pools_to_one(
+    width: int, *, input_shape: Sequence[int], pools: Sequence[int] | None, **_
+) -> tuple[int, int, int, int]:
+    """Sizes of the max pool after each of four convolutions that leave one pixel of the image.
+
+    By default 1, 2, 2 and a quarter of the side: (1, 2, 2, 8) for 32 x 32.
+
+    Raises
+    ------
+    ValueError
+        If the inputs are not square images, or the pools do not divide their side to one pixel.
+    """
+    _, side = image_side(input_shape)
+    if pools is None:
+        if side < 4 or side % 4:
+            raise ValueError(
+                f"wrong image size for the pools: {side} x {side}, allowed are multiples of 4 "
+                f"(or set pools to 4 integers whose product is {side})"
+            )
+        return (1, 2, 2, side // 4)
+    if len(pools) != 4 or min(pools) < 1 or math.prod(pools) != side:
+        raise ValueError(
+            f"wrong image size for the pools: {side} x {side} with pools {list(pools)}, "
+            f"allowed are 4 positive integers whose product is {side}"
+        )
+    return tuple(pools)
+
+
+def multiple_of_8(width: int, *, input_shape: Sequence[int], **_) -> None:
+    """Square images whose side three strides of 2 divide."""
+    _, side = image_side(input_shape)
+    if side < 8 or side % 8:
+        raise ValueError(
+            f"wrong image size for the strides: {side} x {side}, allowed are multiples of 8"
+        )
+
+
+def patches(width: int, *, input_shape: Sequence[int], patch: int, **_) -> None:
+    """Square images of whole patches."""
+    _, side = image_side(input_shape)
+    if side % patch:
+        raise ValueError(
+            f"wrong image size for the patches: {side} x {side}, "
+            f"allowed are multiples of patch = {patch}"
+        )
+
+
+def halved_image(width: int, *, input_shape: Sequence[int], stages: int, **_) -> None:
+    """Square images that are halved between stages."""
+    _, side = image_side(input_shape)
+    if stages < 1 or side % 2 ** (stages - 1):
+        raise ValueError(
+            f"stages = {stages}: allowed are numbers >= 1 for which 2^(stages - 1) divides {side}"
+        )
+
+
+def lifted(
+    width: int, *, input_shape: Sequence[int], stages: int, activation: str, **_
+) -> tuple[int, tuple[int, ...]]:
+    """Channels and sizes of signals or images that are lifted to ``width`` channels, then halved.
+
+    Raises
+    ------
+    ValueError
+        If the inputs are of another kind, a size is not divisible, or the width is too small, or
+        odd where pairs are sorted.
+    """
+    shape = (1, *input_shape) if len(input_shape) == 1 else tuple(input_shape)
+    if len(shape) not in (2, 3):
+        raise ValueError(
+            f"input_shape = {tuple(input_shape)}: allowed are (length,), (channels, length) and "
+            "(channels, height, width)"
+        )
+    if stages < 1 or any(n % 2 ** (stages - 1) for n in shape[1:]):
+        raise ValueError(f"stages = {stages}: 2^(stages - 1) has to divide the sizes {shape[1:]}")
+    if width < shape[0]:
+        raise ValueError(f"width = {width}: allowed are at least the {shape[0]} input channels")
+    if activation == "maxmin" and width % 2:
+        raise ValueError(f"width = {width}: maxmin needs an even number of channels")
+    return shape[0], shape[1:]
+
+
+def signal(width: int, *, input_shape: Sequence[int], **_) -> tuple[int, int]:
+    """Channels and length of signals (length,) or (channels, length) of at least 3 values."""
+    if len(input_shape) not in (1, 2) or input_shape[-1] < 3:
+        raise ValueError(
+            f"input_shape = {tuple(input_shape)}: allowed are (length,) and (channels, length), "
+            "length at least 3"
+        )
+    return (1, *input_shape)[-2:]
+
+
+def image(width: int, *, input_shape: Sequence[int], **_) -> None:
+    """Images of any size."""
+    if len(input_shape) != 3:
+        raise ValueError(
+            f"input_shape = {tuple(input_shape)}: allowed is (channels, height, width)"
+        )

@@ -1,0 +1,80 @@
+"""Do the widths of the grid and the inputs of the data sets fit the architectures?
+
+Asked without building anything, so without PyTorch: a data set's file may say ``INPUT_SHAPE``, an
+architecture's ``SIZES`` (:mod:`lipdescent.architectures._sizes`). Where one of them says nothing,
+``build`` is the first to find a mistake, in the training job.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from lipdescent import signatures
+from lipdescent.architecture_options import build_options
+from lipdescent.config_schema import ConfigError
+
+
+def check(config: dict[str, Any]) -> None:
+    """Groups that are sorted divide every width; every width fits every data set.
+
+    Raises
+    ------
+    ConfigError
+        Naming the architecture, the width, the data set and what is allowed.
+    """
+    _check_groups(config)
+    _check_inputs(config)
+
+
+def _check_groups(config: dict[str, Any]) -> None:
+    """Groups that are sorted make up every width of the grid."""
+    for name in config["grid"]["architecture"]:
+        module = config["architectures"][name].get("module", name)
+        options = signatures.defaults("architectures", module) | build_options(config, name)
+        size, activation = options.get("group_size"), options.get("activation")
+        for width in config["grid"]["width"]:
+            if size and activation in (None, "groupsort") and width % size:
+                raise ConfigError(
+                    f"config: architectures.{name}.group_size = {size} does not divide "
+                    f"grid.width = {width}"
+                )
+
+
+def _check_inputs(config: dict[str, Any]) -> None:
+    """Architectures fit the inputs, where a data set says theirs and an architecture its sizes."""
+    grid, mistakes = config["grid"], []
+    for dataset, name in itertools.product(grid["dataset"], grid["architecture"]):
+        module = config["architectures"][name].get("module", name)
+        fit = signatures.function("architectures", module, "SIZES")
+        shape = input_shape(config, dataset)
+        if shape is None or fit is None:
+            continue
+        options = signatures.defaults("architectures", module) | build_options(config, name)
+        found: dict[str, int] = {}
+        for width in grid["width"]:
+            try:
+                fit(width, input_shape=shape, **options)
+            except ValueError as error:
+                found.setdefault(str(error), width)
+        mistakes += [
+            f"config: architectures.{name} ({module}) of width {width} does not fit data set "
+            f"{dataset} with inputs {shape}: {error}"
+            for error, width in found.items()
+        ]
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+
+
+def input_shape(config: dict[str, Any], dataset: str) -> tuple[int, ...] | None:
+    """Of one input, if the data set's file says so."""
+    shape = signatures.constant("datasets", dataset, "INPUT_SHAPE")
+    size = config["datasets"].get(dataset, {}).get("image_size")
+    if shape is None or size is None:
+        return shape
+    if shape[-1] % size:
+        raise ConfigError(
+            f"config: datasets.{dataset}.image_size = {size}: allowed are the divisors of "
+            f"{shape[-1]}"
+        )
+    return (*shape[:-2], size, size)
