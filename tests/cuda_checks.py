@@ -7,6 +7,7 @@ run too, as far as they make sense there, so that they are known to work.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import tempfile
 from functools import partial
@@ -16,7 +17,13 @@ import torch
 
 from lipdescent import device as devices
 from lipdescent import names
-from lipdescent.bounds import upper_block_lipsdp, upper_geolip, upper_layer_product, upper_lipsdp
+from lipdescent.bounds import (
+    Measurement,
+    upper_block_lipsdp,
+    upper_geolip,
+    upper_layer_product,
+    upper_lipsdp,
+)
 from lipdescent.bounds._jacobian import jacobian_norms
 from lipdescent.progress import Progress
 from lipdescent.replica_block import Block, TrainingData
@@ -217,6 +224,44 @@ def bounds_equal_the_cpu(place: str, bound: str) -> None:
     torch.testing.assert_close(found, expected, rtol=tolerance, atol=0)
 
 
+CLOSED_FORMS = (
+    "lower_jacobian", "lower_convex_combinations", "lower_gaussian", "lower_pairs",
+    "upper_layer_product", "upper_combettes_pesquet", "upper_eclipse_fast",
+)  # fmt: skip
+
+
+def every_measurement_equals_the_cpu(place: str, name: str) -> None:
+    """A bound of the folder on an MLP, all its norms and quantities, as a study measures it."""
+    bound, network = names.resolve("bounds", name), models("mlp")
+    if name == "upper_block_lipsdp":
+        network = models("cnn")
+    draws = torch.Generator().manual_seed(2)
+    points = {
+        split: torch.randn(12, *network.input_shape, generator=draws, dtype=torch.float64)
+        for split in ("train", "test")
+    }
+    labels = {"train": torch.arange(36).view(3, 12) % CLASSES, "test": torch.arange(12) % CLASSES}
+    asks = "labels" in inspect.signature(bound.measure).parameters
+
+    def on(device: str) -> list[Measurement]:
+        options = {"labels": {k: v.to(device) for k, v in labels.items()}} if asks else {}
+        inputs = {k: v.to(device) for k, v in points.items()}
+        stack = network.to(device=device)
+        return list(bound.measure(stack, inputs=inputs, norms=bound.NORMS, seed=3, **options))
+
+    found, expected = on(place), on("cpu")
+    assert len(found) == len(expected) > 0
+    # What iterates stops within its tolerance of the optimum, wherever rounding leads it.
+    tolerance = 1e-9 if name in CLOSED_FORMS else 1e-3
+    for a, b in zip(found, expected, strict=True):
+        assert (a.quantity, a.direction, a.norm, a.split) == (
+            b.quantity, b.direction, b.norm, b.split
+        )  # fmt: skip
+        torch.testing.assert_close(
+            a.values.cpu(), b.values.cpu(), rtol=tolerance, atol=0, equal_nan=True
+        )
+
+
 BOUNDS = (
     "layer product", "layer product of 1-D convolutions", "block LipSDP", "LipSDP", "GeoLIP",
     "Jacobian, chain", "Jacobian, CNN", "Jacobian, ResNet", "Jacobian, ViT",
@@ -239,4 +284,8 @@ CHECKS = {
     "resumed bit-identically": resumes_bit_identically,
     "out of memory": too_little_memory_halves_blocks,
     **{f"bound: {b}": partial(bounds_equal_the_cpu, bound=b) for b in BOUNDS},
+    **{
+        f"measurement: {n}": partial(every_measurement_equals_the_cpu, name=n)
+        for n in names.known("bounds")
+    },
 }

@@ -1,0 +1,310 @@
+"""A CUDA device that is not there: tensors on the CPU that behave as if they lay on one.
+
+Inside :class:`PretendCuda` ``device="cuda"`` works on any machine. Values are computed on the CPU;
+what is watched is what only a device would punish:
+
+- tensors of both devices in one operation (RuntimeError, as CUDA's; 0-dim CPU tensors may join in),
+  or one of the device given to NumPy (TypeError);
+- waiting for the device: an error after ``torch.cuda.set_sync_debug_mode("error")`` and inside a
+  graph's capture, as CUDA has it;
+- CUDA graphs: what is captured is replayed operation by operation on the captured tensors, so that
+  whatever Python decided or computed is as frozen as in a real graph.
+
+What it cannot see: kernels, streams, memory, speed, and whether cuDNN or cuBLAS accept a call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from unittest import mock
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_leaves, tree_map
+
+aten = torch.ops.aten
+CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
+# Operations whose result the host must have before it can go on. Factorisations of linalg wait
+# for an error code, unless they are the variants (_ex) that leave it on the device.
+WAITING = {
+    aten._local_scalar_dense, aten.nonzero, aten.is_nonzero, aten.equal, aten.masked_select,
+    aten.unique_dim, aten._unique2, aten.unique_consecutive, aten.bincount, aten.allclose,
+    aten.linalg_eigh, aten._linalg_eigh, aten._linalg_svd, aten.linalg_qr, aten.linalg_eig,
+    aten._linalg_check_errors, aten.linalg_lstsq,
+}  # fmt: skip
+# They copy from the host, below the dispatcher.
+FROM_NUMBERS = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor)
+# Operations that may read indices from the CPU; it costs a copy that the host waits for.
+INDEXING = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_}
+
+
+class Waits(RuntimeError):
+    """The host would wait for the device where it must not."""
+
+
+class PretendCuda(contextlib.ExitStack):
+    """Use as ``with PretendCuda():``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._there: dict[int, StorageWeakRef] = {}
+        self._pinned: dict[int, StorageWeakRef] = {}
+        self.forbids_waiting = False
+        self.captured: list[tuple] | None = None
+        self.inside = False  # a call that was given tensors of the device
+        self.graphs = 0
+
+    def __enter__(self) -> PretendCuda:
+        super().__enter__()
+        for name, replacement in self._replacements().items():
+            self.enter_context(mock.patch(name, replacement))
+        self.enter_context(_Functions(self))
+        self.enter_context(_Operations(self))
+        return self
+
+    def holds(self, tensor: Tensor) -> bool:
+        return _storage(tensor) in self._there
+
+    def is_pinned(self, tensor: Tensor) -> bool:
+        return _storage(tensor) in self._pinned
+
+    def put(self, tensor: Tensor, *, pinned: bool = False) -> None:
+        """From now on the tensor's memory is the device's (or pinned memory of the host)."""
+        # A weak reference keeps the address from being given to another tensor's memory.
+        where = self._pinned if pinned else self._there
+        where[_storage(tensor)] = StorageWeakRef(_bare(tensor).untyped_storage())
+        if len(where) % 4096 == 0:
+            for key in [key for key, reference in where.items() if reference.expired()]:
+                del where[key]
+
+    def remove(self, tensor: Tensor) -> None:
+        self._there.pop(_storage(tensor), None)
+
+    def wait(self, why: str) -> None:
+        if self.captured is not None:
+            raise Waits(f"operation not permitted when stream is capturing: {why}")
+        if self.forbids_waiting:
+            raise Waits(f"called a synchronizing CUDA operation: {why}")
+
+    def _replacements(self) -> dict[str, object]:
+        autocast = torch.autocast
+        stand_in = {
+            "is_available": lambda: True,
+            "device_count": lambda: 1,
+            "current_device": lambda: 0,
+            "synchronize": lambda device=None: self.wait("synchronize"),
+            "empty_cache": lambda: None,
+            "mem_get_info": lambda device=None: (8 << 30, 8 << 30),
+            "get_device_name": lambda device=None: "pretended device",
+            "set_sync_debug_mode": self._set_sync_debug_mode,
+            "Stream": lambda device=None: mock.MagicMock(),
+            "current_stream": lambda device=None: mock.MagicMock(),
+            "stream": lambda stream: contextlib.nullcontext(),
+            "CUDAGraph": lambda: _Graph(self),
+            "graph": _Capture,
+        }
+        return {f"torch.cuda.{name}": value for name, value in stand_in.items()} | {
+            "torch.autocast": lambda device_type, **options: autocast("cpu", **options)
+        }
+
+    def _set_sync_debug_mode(self, mode: str) -> None:
+        self.forbids_waiting = mode == "error"
+
+
+class _Functions(TorchFunctionMode):
+    """What is decided above the dispatcher: devices by name, and ways out of torch."""
+
+    def __init__(self, pretence: PretendCuda) -> None:
+        super().__init__()
+        self._pretence = pretence
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        pretence, kwargs = self._pretence, dict(kwargs or {})
+        tensor = args[0] if args and isinstance(args[0], Tensor) else None
+        if special := getattr(self, f"_{_name(func)}", None):
+            return special(func, *args, **kwargs)
+        if func in (Tensor.numpy, Tensor.__array__) and pretence.holds(tensor):
+            raise TypeError("can't convert cuda:0 device type tensor to numpy.")
+        given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        wanted = kwargs.get("device")
+        there = any(map(pretence.holds, given)) if wanted is None else _is_cuda(wanted)
+        if wanted is not None:
+            kwargs["device"] = CPU
+        made = self._call(there, func, *args, **kwargs)
+        if there and func in FROM_NUMBERS and not pretence.holds(made):
+            pretence.wait("a tensor made from what the host holds")
+            made = made.clone() if made is args[0] else made
+            pretence.put(made)
+        return made
+
+    def _call(self, there: bool, func, *args, **kwargs):
+        """What torch allocates within the call is where its arguments are."""
+        outer, self._pretence.inside = self._pretence.inside, there
+        try:
+            return func(*args, **kwargs)
+        finally:
+            self._pretence.inside = outer
+
+    def _device_get(self, func, tensor):
+        return CUDA if self._pretence.holds(tensor) else func(tensor)
+
+    def _is_cuda_get(self, func, tensor):
+        return self._pretence.holds(tensor)
+
+    def _pin_memory(self, func, tensor):
+        if self._pretence.holds(tensor):
+            raise RuntimeError("cannot pin 'torch.cuda.FloatTensor' only dense CPU tensors can be")
+        copy = tensor.clone()
+        self._pretence.put(copy, pinned=True)
+        return copy
+
+    def _cpu(self, func, tensor, **kwargs):
+        return self._to(Tensor.to, tensor, CPU)
+
+    def _cuda(self, func, tensor, *args, **kwargs):
+        return self._to(Tensor.to, tensor, CUDA)
+
+    def _to(self, func, tensor, *args, **kwargs):
+        pretence = self._pretence
+        order = ("dtype", "non_blocking", "copy", "memory_format")
+        if args and not isinstance(args[0], torch.dtype):
+            device, order = args[0], ("device", *order)
+            if isinstance(device, Tensor):
+                args = (CUDA if pretence.holds(device) else CPU, device.dtype, *args[1:])
+        kwargs = dict(zip(order, args, strict=False)) | kwargs
+        kwargs = {name: value for name, value in kwargs.items() if value is not None}
+        device = kwargs.pop("device", None)
+        there = pretence.holds(tensor)
+        if device is not None and torch.device(device).type not in ("cpu", "cuda"):
+            return func(tensor, device=device, **kwargs)
+        if device is None or there == _is_cuda(device):
+            return self._call(there, func, tensor, **kwargs) if kwargs else tensor
+        if there or not (kwargs.pop("non_blocking", False) and pretence.is_pinned(tensor)):
+            pretence.wait("a copy between host and device")
+        moved = self._call(not there, func, tensor, **kwargs | {"copy": True})
+        if there:
+            pretence.remove(moved)
+        else:
+            pretence.put(moved)
+        return moved
+
+
+def _name(func: Callable) -> str:
+    """``device_get`` for the getter of Tensor.device, ``to`` for Tensor.to, "" for functions."""
+    owner = getattr(func, "__self__", None)
+    if getattr(func, "__name__", "") == "__get__":
+        return f"{owner.__name__}_get"
+    return func.__name__ if getattr(Tensor, getattr(func, "__name__", ""), None) is func else ""
+
+
+def _bare(tensor: Tensor) -> Tensor:
+    """Without the wrappers of torch.func's transforms."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return tensor
+
+
+def _storage(tensor: Tensor) -> int:
+    return _bare(tensor).untyped_storage()._cdata
+
+
+def _is_cuda(device) -> bool:
+    return isinstance(device, int) or torch.device(device).type == "cuda"
+
+
+class _Operations(TorchDispatchMode):
+    """Every operation, those of the backward pass too: which device, does it wait, is it kept."""
+
+    def __init__(self, pretence: PretendCuda) -> None:
+        super().__init__()
+        self._pretence = pretence
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        with torch._C.DisableTorchFunction():  # what is asked of tensors here is no one's call
+            return self._run(func, args, kwargs or {})
+
+    def _run(self, func, args: tuple, kwargs: dict):
+        pretence = self._pretence
+        packet = func.overloadpacket
+        given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        there = [pretence.holds(t) for t in given]
+        if any(there):
+            self._check(packet, args, given, there)
+        out = func(*args, **kwargs)
+        mine = {_storage(t) for t in given}
+        # Without a tensor it is a factory, called by name or by what torch does for another call.
+        on_device = pretence.inside if "device" in kwargs or not given else any(there)
+        for made in tree_leaves(out):
+            if isinstance(made, Tensor) and _storage(made) not in mine and on_device:
+                pretence.put(made)
+        if pretence.captured is not None:
+            pretence.captured.append((func, args, kwargs, out, mine))
+        return out
+
+    def _check(self, packet, args, given: list[Tensor], there: list[bool]) -> None:
+        pretence = self._pretence
+        if packet in WAITING:
+            pretence.wait(str(packet))
+        if packet in INDEXING:
+            found = [i for i in args[1] if i is not None]
+            if any(i.dtype in (torch.bool, torch.uint8) for i in found):
+                pretence.wait(f"{packet} by a mask")
+            if not all(map(pretence.holds, found)):
+                pretence.wait(f"{packet} by the host's indices")
+            given = [args[0], *args[2:3]]
+        elif packet is aten.copy_:
+            if len(set(there)) > 1:
+                free = there[0] and len(args) > 2 and args[2] and pretence.is_pinned(args[1])
+                if not free:
+                    pretence.wait("a copy between host and device")
+            return
+        outside = [t for t in given if not pretence.holds(t) and t.ndim > 0]
+        inside = [t for t in given if pretence.holds(t)]
+        if outside and (inside or packet in INDEXING):
+            raise RuntimeError(
+                f"{packet}: Expected all tensors to be on the same device, but found at least two "
+                f"devices, cuda:0 and cpu! (shapes {[tuple(t.shape) for t in given]})"
+            )
+
+
+class _Graph:
+    """Operations in the order of their capture."""
+
+    def __init__(self, pretence: PretendCuda) -> None:
+        self.pretence = pretence
+        self.operations: list[tuple] = []
+
+    def pool(self) -> tuple[int, int]:
+        return (0, 1)
+
+    def replay(self) -> None:
+        with _disable_current_modes():  # checked when they were captured
+            for func, args, kwargs, out, mine in self.operations:
+                again = func(*args, **kwargs)
+                for old, new in zip(tree_leaves(out), tree_leaves(again), strict=True):
+                    if isinstance(old, Tensor) and _storage(old) not in mine:
+                        old.copy_(new)
+
+
+@contextlib.contextmanager
+def _Capture(graph: _Graph, pool=None):
+    pretence = graph.pretence
+    pretence.captured = graph.operations
+    try:
+        yield
+    finally:
+        pretence.captured = None
+    # A captured number is a constant, a captured tensor is the tensor itself.
+    graph.operations[:] = [
+        (func, *tree_map(_detached, (args, kwargs, out)), mine)
+        for func, args, kwargs, out, mine in graph.operations
+    ]
+    pretence.graphs += 1
+
+
+def _detached(leaf):
+    return leaf.detach() if isinstance(leaf, Tensor) else leaf
