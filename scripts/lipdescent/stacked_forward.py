@@ -15,22 +15,15 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.utils import parametrize
 
+from lipdescent import products
 from lipdescent.architectures._blocks import Residual
 from lipdescent.constrained import Constraint
 from lipdescent.stacked_convolution import channel_axis, convolve, max_pool, one_channel_axis
 from lipdescent.stacked_normalisation import normalise, normalise_batch
 from lipdescent.stacked_sorting import SortPairs
 
-ELEMENTWISE = (
-    nn.ELU,
-    nn.GELU,
-    nn.Identity,
-    nn.LeakyReLU,
-    nn.Sigmoid,
-    nn.SiLU,
-    nn.Softplus,
-    nn.Tanh,
-)
+EXACT = (nn.Identity, nn.LeakyReLU)  # of one entry and rounded once
+SMOOTH = (nn.ELU, nn.GELU, nn.Sigmoid, nn.SiLU, nn.Softplus, nn.Tanh)
 CONSTRAINED = (nn.Linear, nn.Conv1d, nn.Conv2d)  # whose constraints take whole stacks
 DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 
@@ -84,8 +77,10 @@ class _Run:
         known = LAYERS.get(kind) or LAYERS.get(f"{kind.__module__}.{kind.__qualname__}")
         if known is not None:
             return known(self, module, path, x)
-        if kind in ELEMENTWISE:
+        if kind in EXACT:
             return module(x)
+        if kind in SMOOTH:
+            return _smooth(module, x)
         return _unknown(self, module, path, x)
 
     def _constrained(self, module: nn.Module, path: str, x: Tensor) -> Tensor:
@@ -152,14 +147,27 @@ def _relu(run: _Run, module: nn.ReLU, path: str, x: Tensor) -> Tensor:
     return nn.functional.relu(x)  # not in place, whatever the module says
 
 
+def _smooth(module: nn.Module, x: Tensor) -> Tensor:
+    """A model at a time, in the order in which it lies in memory.
+
+    A CPU takes the last entries of a tensor one by one and rounds them otherwise than the vectors
+    before them: in one pass a model's bits would depend on where it ends.
+    """
+    if x.device.type != "cpu":
+        return module(x)
+    order = [0, *sorted(range(1, x.ndim), key=x.stride, reverse=True)]
+    out = torch.stack([module(part) for part in x.permute(order)])
+    return out.permute([order.index(axis) for axis in range(x.ndim)])
+
+
 def _linear(run: _Run, module: nn.Linear, path: str, x: Tensor) -> Tensor:
     weight, bias = run.tensor(path, "weight"), run.tensor(path, "bias")
     flat = x.reshape(x.shape[0], -1, x.shape[-1]).mT
     # (out, in) @ (in, batch): the fast way round for few outputs.
     if bias is None:
-        out = torch.bmm(weight, flat).mT
+        out = products.bmm(weight, flat).mT
     else:
-        out = torch.baddbmm(bias.unsqueeze(2), weight, flat).mT
+        out = products.baddbmm(bias.unsqueeze(2), weight, flat).mT
     return out.reshape(*x.shape[:-1], -1)
 
 

@@ -13,6 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from lipdescent import products
+
 
 def supports(module: nn.Module) -> bool:
     """True for [Flatten,] Linear, ReLU, Linear, ..., Linear with or without biases."""
@@ -105,15 +107,15 @@ class StackedMLP:
         x = inputs
         for weight, bias, out in zip(self._weights, self._biases, hidden, strict=False):
             if bias is None:
-                torch.bmm(x, weight, out=out)
+                products.bmm(x, weight, out=out)
             else:
-                torch.baddbmm(bias.unsqueeze(1), x, weight, out=out)
+                products.baddbmm(bias.unsqueeze(1), x, weight, out=out)
             x = out.clamp_min_(0)
         # (out, in) @ (in, batch): with few logits, thrice the speed of (batch, in) @ (in, out).
         weight, bias = self._weights[-1], self._biases[-1]
         if bias is None:
-            return torch.bmm(weight, x.mT).mT
-        return torch.baddbmm(bias.unsqueeze(2), weight, x.mT).mT
+            return products.bmm(weight, x.mT).mT
+        return products.baddbmm(bias.unsqueeze(2), weight, x.mT).mT
 
     def _logit_gradient(self, logits: Tensor, targets: Tensor) -> Tensor:
         closed_form = getattr(self._loss, "logit_gradient", None)
@@ -139,10 +141,10 @@ class StackedMLP:
         for i in range(last, -1, -1):
             below, delta = hidden[i - 1] if i else inputs, deltas[i]
             left, right = (delta.mT, below) if i == last else (below.mT, delta)
-            torch.baddbmm(buffers[i], left, right, beta=decay, alpha=mean, out=buffers[i])
+            products.baddbmm(buffers[i], left, right, beta=decay, alpha=mean, out=buffers[i])
             if bias_of[i] is not None:
                 bias_of[i].mul_(decay).add_(delta.sum(1), alpha=mean)
             if i:
                 weight = self._weights[i] if i == last else self._weights[i].mT
-                out = torch.bmm(delta, weight, out=deltas[i - 1])
+                out = products.bmm(delta, weight, out=deltas[i - 1])
                 torch.ops.aten.threshold_backward.grad_input(out, below, 0, grad_input=out)
