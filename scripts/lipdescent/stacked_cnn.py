@@ -161,8 +161,8 @@ class StackedCNN:
         if key not in self._workspaces:
             models, batch, _, *space = key
             stages = []
-            for i, stage in enumerate(self._stages_of):
-                stages.append(StageWorkspace(stage, inputs, models, space, batch, i == 0))
+            for stage in self._stages_of:
+                stages.append(StageWorkspace(stage, inputs, models, space, batch))
                 space = stages[-1].space
             self._workspaces[key] = stages
         return self._workspaces[key]
@@ -199,11 +199,11 @@ class StackedCNN:
         biases: list[Tensor | None],
     ) -> tuple[Tensor, Tensor]:
         """Features (models, features, batch) of the last layer, logits (models, batch, classes)."""
-        stages[0].input.image.copy_(inputs.permute(0, 3, 2, 4, 1))
+        stages[0].image.copy_(inputs.permute(0, 3, 2, 4, 1))
         for i, stage in enumerate(stages):
             stage.forward(weights[i], biases[i])
             if i + 1 < len(stages):
-                torch.clamp_min(stage.pooled, 0, out=stages[i + 1].input.image)
+                torch.clamp_min(stage.pooled, 0, out=stages[i + 1].image)
         features = stages[-1].pooled.clamp_min(0).transpose(1, 2).flatten(1, 3)
         logits = _each(torch.mm, weights[-1], features)
         if biases[-1] is not None:
