@@ -82,6 +82,7 @@ class StageWorkspace:
         else:
             views = (between, self.pooled, between_slope, self.pooled_slope)
             self._pools.append(_Pool(*views, 1, pool_rows))
+        self.pooled_slopes = [slope.flatten(1) for slope in self.pooled_slope]
 
     def forward(self, weights: Tensor, bias: Tensor | None) -> None:
         """``weights`` (models, out, kernel size * channels), ``bias`` (models, out)."""
@@ -91,13 +92,15 @@ class StageWorkspace:
         for pool in self._pools:
             pool.forward()
 
-    def backward(self, weights: Tensor, below: StageWorkspace | None) -> tuple[Tensor, Tensor]:
+    def backward(
+        self, weights: Tensor, below: StageWorkspace | None, *, biased: bool
+    ) -> tuple[Tensor, Tensor | None]:
         """Gradients of weights and bias, and the one at ``below.pooled`` after its ReLU.
 
         ``pooled_slope`` holds the gradient at ``pooled``, before the ReLU, and is used up.
         """
-        bias_gradient = self.pooled_slope.sum((1, 3, 4))
+        bias_gradient = self.pooled_slope.sum((1, 3, 4)) if biased else None
         for pool in reversed(self._pools):
             pool.backward()
-        target = None if below is None else below.pooled_slope
+        target = None if below is None else below.pooled_slopes
         return self._convolution.backward(weights, target), bias_gradient

@@ -45,6 +45,7 @@ class _Padded:
         shape = (height, kernel_rows * taps * channels, width * batch)
         strides = (row, width * batch, 1)
         self.patches = [b.as_strided(shape, strides, b.storage_offset()) for b in buffer]
+        self.patches_back = [p.mT for p in self.patches]
         self.rows = [image.flatten(2) for image in self.image]
 
     def shift(self) -> None:
@@ -86,10 +87,13 @@ class DirectConvolution:
             matrix = weights[r].expand(len(out), -1, -1)
             torch.bmm(matrix, self._input.patches[r], out=out)
 
-    def backward(self, weights: Tensor, below: Tensor | None) -> Tensor:
-        """The gradient at ``weights``, those of :meth:`forward`; that at ``image`` into ``below``."""
+    def backward(self, weights: Tensor, below: list[Tensor] | None) -> Tensor:
+        """The gradient at ``weights``, which are those of :meth:`forward`.
+
+        That at ``image`` is written to ``below``, of each model (height, in * width * batch).
+        """
         for r, rows in enumerate(self._slope.rows):
-            torch.bmm(rows, self._input.patches[r].mT, out=self._by_row[r])
+            torch.bmm(rows, self._input.patches_back[r], out=self._by_row[r])
         if below is not None:
             self._slope.shift()
             models, inputs, *kernel, out = self._turned.shape
@@ -97,5 +101,5 @@ class DirectConvolution:
             self._turned.copy_(kernels.flip(2, 3).permute(0, 4, 2, 3, 1))
             for r, slope in enumerate(below):
                 matrix = self._turned[r].flatten(1).expand(len(slope), -1, -1)
-                torch.bmm(matrix, self._slope.patches[r], out=slope.flatten(2))
+                torch.bmm(matrix, self._slope.patches[r], out=slope.unflatten(1, (inputs, -1)))
         return self._by_row.sum(1)

@@ -184,7 +184,9 @@ class StackedCNN:
             torch.ops.aten.threshold_backward.grad_input(
                 slope, stages[i].pooled, 0, grad_input=slope
             )
-            gradient, bias_gradient = stages[i].backward(weights[i], stages[i - 1] if i else None)
+            gradient, bias_gradient = stages[i].backward(
+                weights[i], stages[i - 1] if i else None, biased=biases[i] is not None
+            )
             gradients.insert(0, gradient)
             bias_gradients.insert(0, bias_gradient)
         kept = [g for g, b in zip(bias_gradients, biases, strict=True) if b is not None]

@@ -27,7 +27,7 @@ LARGEST_TILE = 8
 # 1803.10986: few distinct magnitudes, and reciprocals of opposite sign, keep the error small).
 POINTS = (0, 1, -1, 1 / 2, -2, -1 / 2, 2, 1 / 4, -4)
 # With fewer input channels the products are too small to be worth it.
-LEAST_CHANNELS = 4
+LEAST_CHANNELS = 2
 
 
 class RowTransforms(NamedTuple):
@@ -113,22 +113,31 @@ class WinogradConvolution:
         self.image = like.new_empty(models, height, channels, width, batch)
         raw, slope = like.new_zeros(2, models, tiles * size, out, width, batch)
         self.raw, self.slope = raw[:, :height], slope[:, :height]
-        self._images = [x.flatten(1) for x in self.image]
-        self._raws, self._slopes = (
-            [x.view(tiles, size, -1) for x in tensor] for tensor in (raw, slope)
-        )
         mixed = like.new_zeros(models, rows, taps, channels, width, batch)
+        products = like.new_empty(rows, out, width * batch)  # of one model, used up at once
+        mixed_slope = torch.zeros_like(mixed[0])
+        kernels = like.new_empty(models, rows, out, taps * channels)
+        kernel_slope = torch.empty_like(kernels[0])
+        self._by_row = like.new_empty(models, 3, out, taps * channels)
+
+        # Every view is made once: at few channels making them takes as long as the products.
+        self._images = [x.flatten(1) for x in self.image]
         self._mixed = [x[:, taps // 2].flatten(1) for x in mixed]
         self._shifts = column_shifts(mixed.unbind(2))
         self._patches = [x.view(rows, taps * channels, -1) for x in mixed]
-        back = torch.zeros_like(mixed[0])  # what follows is one model's, and used up at once
-        self._back, self._back_middle = back.view(rows, taps * channels, -1), back[:, taps // 2]
-        self._back_shifts = column_shifts(back.unbind(1))
-        self._products = like.new_empty(rows, out, width * batch)
-        self._tiles = self._products.view(tiles, rows // tiles, -1)
-        self._kernels = like.new_empty(models, rows, out, taps * channels)
-        self._kernel_slope = torch.empty_like(self._kernels[0])
-        self._by_row = like.new_empty(models, 3, out, taps * channels)
+        self._patches_back = [x.mT for x in self._patches]
+        self._kernels = list(kernels)
+        self._kernels_back = list(kernels.mT)
+        self._flat_kernels = list(kernels.flatten(2))
+        self._products, self._by_tile = products, products.view(tiles, rows // tiles, -1)
+        self._raws, self._slopes = (
+            [x.view(tiles, size, -1) for x in tensor] for tensor in (raw, slope)
+        )
+        self._kernel_slope, self._flat_kernel_slope = kernel_slope, kernel_slope.flatten(1)
+        self._flat_by_row = list(self._by_row.flatten(2))
+        self._back = mixed_slope.view(rows, taps * channels, -1)
+        self._back_middle = mixed_slope[:, taps // 2].flatten(1)
+        self._back_shifts = column_shifts(mixed_slope.unbind(1))
 
     def forward(self, weights: Tensor) -> None:
         models, out, _ = weights.shape
@@ -137,21 +146,19 @@ class WinogradConvolution:
             torch.mm(self._spread, image, out=mixed)
         for source, target in self._shifts:
             target.copy_(source)
-        for r, kernels in enumerate(self._kernels):
-            torch.mm(self._filters, by_row[r], out=kernels.flatten(1))
-            torch.bmm(kernels, self._patches[r], out=self._products)
-            torch.bmm(self._gather, self._tiles, out=self._raws[r])
+        for r, own in enumerate(by_row.unbind()):
+            torch.mm(self._filters, own, out=self._flat_kernels[r])
+            torch.bmm(self._kernels[r], self._patches[r], out=self._products)
+            torch.bmm(self._gather, self._by_tile, out=self._raws[r])
 
-    def backward(self, weights: Tensor, below: Tensor | None) -> Tensor:
-        for r, kernels in enumerate(self._kernels):
-            torch.bmm(self._gather_back, self._slopes[r], out=self._tiles)
-            torch.bmm(self._products, self._patches[r].mT, out=self._kernel_slope)
-            torch.mm(
-                self._filters_back, self._kernel_slope.flatten(1), out=self._by_row[r].flatten(1)
-            )
+    def backward(self, weights: Tensor, below: list[Tensor] | None) -> Tensor:
+        for r, slope in enumerate(self._slopes):
+            torch.bmm(self._gather_back, slope, out=self._by_tile)
+            torch.bmm(self._products, self._patches_back[r], out=self._kernel_slope)
+            torch.mm(self._filters_back, self._flat_kernel_slope, out=self._flat_by_row[r])
             if below is not None:
-                torch.bmm(kernels.mT, self._products, out=self._back)
+                torch.bmm(self._kernels_back[r], self._products, out=self._back)
                 for middle, shifted in self._back_shifts:
                     middle.add_(shifted)
-                torch.mm(self._spread_back, self._back_middle.flatten(1), out=below[r].flatten(1))
+                torch.mm(self._spread_back, self._back_middle, out=below[r])
         return self._by_row.transpose(1, 2).flatten(2)
