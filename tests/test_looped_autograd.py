@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from lipdescent import losses, names
-from lipdescent.looped_autograd import BEYOND_AUTOGRAD, LoopedAutograd, Work, pays, supports
+from lipdescent.looped_autograd import LoopedAutograd, Work, pays, supports
 from lipdescent.replica_block import make_engine
 from lipdescent.stacked_autograd import StackedAutograd
 from lipdescent.stacked_cnn import StackedCNN
@@ -100,7 +100,7 @@ def test_the_work_is_counted_by_hand():
     ("name", "width", "batch_size", "engine"),
     [
         ("cnn", 8, 32, StackedCNN),
-        ("cnn", 24, 128, LoopedAutograd),
+        ("cnn", 24, 128, StackedCNN),
         ("cnn_batchnorm", 2, 32, StackedAutograd),
         ("cnn_batchnorm", 16, 128, LoopedAutograd),
     ],
@@ -127,7 +127,7 @@ def test_bfloat16_is_stacked():
     module = names.resolve("architectures", "cnn_batchnorm").build(
         16, input_shape=(1, 28, 28), num_classes=10
     )
-    assert pays(module, (1, 28, 28), batch_size=128, beyond=BEYOND_AUTOGRAD)
+    assert pays(module, (1, 28, 28), batch_size=128)
     state = {n: t.unsqueeze(0) for n, t in module.state_dict().items()}
     options = TrainingOptions(learning_rate=0.1, batch_size=128, precision="bfloat16")
     assert type(make_engine(ModelStack(module, state, (1, 28, 28)), options)) is StackedAutograd

@@ -1,6 +1,7 @@
 """Memory and views of the stages of a stack of plain convolutional networks, for their two passes.
 
-Activations lie as (models, height, channels, width, batch).
+Activations lie as (models, height, channels, width, batch). Which way a convolution goes depends on
+its shape alone.
 """
 
 from __future__ import annotations
@@ -58,16 +59,10 @@ class StageWorkspace:
         (height, width), out = space, stage.channels[1]
         pool_rows, pool_columns = stage.pool
         self.space = (height // pool_rows, width // pool_columns)
-        winograd = WinogradConvolution.pays(stage.channels, stage.kernel)
-        kind = WinogradConvolution if winograd else DirectConvolution
-        self._convolution = kind(
-            like, stage.channels, stage.kernel, space, models=models, batch=batch
-        )
-        self.image, raw, slope = (
-            self._convolution.image,
-            self._convolution.raw,
-            self._convolution.slope,
-        )
+        pays = WinogradConvolution.pays(stage.channels, stage.kernel)
+        kind = WinogradConvolution if pays else DirectConvolution
+        own = kind(like, stage.channels, stage.kernel, space, models=models, batch=batch)
+        self._convolution, self.image, raw, slope = own, own.image, own.raw, own.slope
         between = like.new_empty(models, height, out, self.space[1], batch)
         between_slope = torch.zeros_like(between)
         self.pooled = like.new_empty(models, self.space[0], out, self.space[1], batch)
@@ -95,7 +90,7 @@ class StageWorkspace:
     def backward(
         self, weights: Tensor, below: StageWorkspace | None, *, biased: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Gradients of weights and bias, and the one at ``below.pooled`` after its ReLU.
+        """Gradients of weights and (if ``biased``) bias; that at ``below.pooled`` after its ReLU.
 
         ``pooled_slope`` holds the gradient at ``pooled``, before the ReLU, and is used up.
         """

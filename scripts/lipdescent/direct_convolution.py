@@ -1,9 +1,9 @@
 """Convolutions of a stack of models as they are defined: one strided product per row of pixels.
 
 The input lies in a buffer (models, height + padding, kernel width, channels, width, batch) that
-holds it once per kernel column, shifted: the patches of a row of pixels are then one strided matrix.
-Its zero margins are written once. The middle copy is the activation itself, or in the backward pass
-the gradient, so that nothing is copied twice.
+holds it once per kernel column, shifted: the patches of a row of pixels are then one strided
+matrix. Its zero margins are written once. The middle copy is the activation itself, or in the
+backward pass the gradient, so that nothing is copied twice.
 """
 
 from __future__ import annotations

@@ -29,12 +29,10 @@ class Work(NamedTuple):
     per_activation: float
 
 
-# From this much work on, a model at a time is at least as fast as the stacked pass of that name:
-# calls are few beside what they do, and products take the time, not memory. Measured, between the
-# shapes of benchmarks/image_stacking.py; a choice by the clock in a job would not give the same
-# bits again.
+# From this much work on, a model at a time is at least as fast as a stack under autograd: calls are
+# few beside what they do, and products take the time, not memory. Measured, between the shapes of
+# benchmarks/image_stacking.py; a choice by the clock in a job would not give the same bits again.
 BEYOND_AUTOGRAD = Work(40e6, 15)
-BEYOND_FUSED_CNN = Work(100e6, 68)
 ATTENTION = (SelfAttention, nn.MultiheadAttention)
 
 
@@ -45,8 +43,14 @@ def supports(module: nn.Module) -> bool:
     )
 
 
-def pays(module: nn.Module, input_shape: Sequence[int], *, batch_size: int, beyond: Work) -> bool:
-    """True if a CPU trains ``module`` at least as fast one at a time as stacked.
+def pays(
+    module: nn.Module,
+    input_shape: Sequence[int],
+    *,
+    batch_size: int,
+    beyond: Work = BEYOND_AUTOGRAD,
+) -> bool:
+    """True if a CPU trains ``module`` at least as fast one at a time as stacked under autograd.
 
     Attention always: its many small batched products gain nothing from another batch axis.
     """

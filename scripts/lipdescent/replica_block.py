@@ -215,20 +215,17 @@ def make_engine(
 ) -> StackedMLP | stacked_cnn.StackedCNN | looped_autograd.LoopedAutograd | StackedAutograd:
     """A fused pass where there is one, autograd for every other architecture.
 
-    On a CPU large convolutions are not stacked. The choice depends on the architecture and the
-    batch size alone, so that a model's bits do not depend on its stack-mates.
+    On a CPU large networks without a fused pass are not stacked. The choice depends on the
+    architecture and the batch size alone, so that a model's bits do not depend on its stack-mates.
     """
     loss, low = options.make_loss(), options.precision == "bfloat16"
     if supports(stack.module) and not low:
         return StackedMLP(stack.module, stack.state, loss)
     if stack.device.type == "cpu" and not low:
-        fused = stacked_cnn.supports(stack.module)
-        beyond = looped_autograd.BEYOND_FUSED_CNN if fused else looped_autograd.BEYOND_AUTOGRAD
-        shape, batch = stack.input_shape, options.batch_size
-        if looped_autograd.pays(stack.module, shape, batch_size=batch, beyond=beyond):
-            return looped_autograd.LoopedAutograd(stack.module, stack.state, loss)
-        if fused:
+        if stacked_cnn.supports(stack.module):
             return stacked_cnn.StackedCNN(stack.module, stack.state, loss)
+        if looped_autograd.pays(stack.module, stack.input_shape, batch_size=options.batch_size):
+            return looped_autograd.LoopedAutograd(stack.module, stack.state, loss)
     return StackedAutograd(
         stack.module,
         stack.state,

@@ -1,8 +1,10 @@
 """Gradients of a stack of plain convolutional networks by matrix products, on a CPU.
 
 What :mod:`lipdescent.stacked_convolution` does under autograd, here with every view made once and
-no memory allocated in a step (benchmarks/image_stacking.py): at few channels that is most of the
-time. A few models and a part of the batch are worked on at a time, as the cache holds.
+no memory allocated in a step: at few channels that is most of the time. At many channels the
+products are, and there are fewer of them (:mod:`lipdescent.winograd`), so that it is faster than
+stepping the models one after the other at every width (benchmarks/image_stacking.py). A few models
+and a part of the batch are worked on at a time, as the cache holds.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from lipdescent.cnn_workspace import Stage, StageWorkspace
 # What a group of models touches for a part of the batch should stay in a core's cache.
 CACHE_BYTES = 8 << 20
 # Fewer samples than this at a time, and the calls cost more than the work.
-SMALLEST_PART = 32
+SMALLEST_PART = 64
 
 
 def _stages(module: nn.Module) -> list[Stage] | None:
