@@ -8,7 +8,8 @@ what is watched is what only a device would punish:
 - waiting for the device: an error after ``torch.cuda.set_sync_debug_mode("error")`` and inside a
   graph's capture, as CUDA has it;
 - CUDA graphs: what is captured is replayed operation by operation on the captured tensors, so that
-  whatever Python decided or computed is as frozen as in a real graph.
+  whatever Python decided or computed is as frozen as in a real graph. Operations on another device
+  than the capturing stream's are not captured.
 
 What it cannot see: kernels, streams, memory, speed, and whether cuDNN or cuBLAS accept a call.
 """
@@ -27,7 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_leaves, tree_map
 
 aten = torch.ops.aten
-CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
+CPU = torch.device("cpu")
 # Operations whose result the host must have before it can go on. Factorisations of linalg wait
 # for an error code, unless they are the variants (_ex) that leave it on the device.
 WAITING = {
@@ -47,15 +48,18 @@ class Waits(RuntimeError):
 
 
 class PretendCuda(contextlib.ExitStack):
-    """Use as ``with PretendCuda():``."""
+    """Use as ``with PretendCuda():``; ``count`` devices."""
 
-    def __init__(self) -> None:
+    def __init__(self, count: int = 1) -> None:
         super().__init__()
-        self._there: dict[int, StorageWeakRef] = {}
+        self.count, self.current = count, 0
+        # Memory that is not the host's: by its address, the device's index.
+        self._places: dict[int, tuple[StorageWeakRef, int]] = {}
         self._pinned: dict[int, StorageWeakRef] = {}
         self.forbids_waiting = False
         self.captured: list[tuple] | None = None
-        self.inside = False  # a call that was given tensors of the device
+        self.capturing = 0  # on which device
+        self.inside: int | None = None  # a call that was given tensors of this device
         self.graphs = 0
 
     def __enter__(self) -> PretendCuda:
@@ -66,23 +70,40 @@ class PretendCuda(contextlib.ExitStack):
         self.enter_context(_Operations(self))
         return self
 
-    def holds(self, tensor: Tensor) -> bool:
-        return _storage(tensor) in self._there
+    def place(self, tensor: Tensor) -> int | None:
+        """Index of the device that holds the tensor; None: the host."""
+        found = self._places.get(_storage(tensor))
+        return None if found is None else found[1]
 
     def is_pinned(self, tensor: Tensor) -> bool:
         return _storage(tensor) in self._pinned
 
-    def put(self, tensor: Tensor, *, pinned: bool = False) -> None:
-        """From now on the tensor's memory is the device's (or pinned memory of the host)."""
-        # A weak reference keeps the address from being given to another tensor's memory.
-        where = self._pinned if pinned else self._there
-        where[_storage(tensor)] = StorageWeakRef(_bare(tensor).untyped_storage())
-        if len(where) % 4096 == 0:
-            for key in [key for key, reference in where.items() if reference.expired()]:
-                del where[key]
+    def put(self, tensor: Tensor, place: int | None) -> None:
+        """From now on the tensor's memory is there."""
+        key = _storage(tensor)
+        if place is None:
+            self._places.pop(key, None)
+        else:  # a weak reference keeps the address from being given to another tensor's memory
+            self._places[key] = (StorageWeakRef(_bare(tensor).untyped_storage()), place)
+            if len(self._places) % 4096 == 0:
+                old = [k for k, (reference, _) in self._places.items() if reference.expired()]
+                for k in old:
+                    del self._places[k]
 
-    def remove(self, tensor: Tensor) -> None:
-        self._there.pop(_storage(tensor), None)
+    def pin(self, tensor: Tensor) -> None:
+        self._pinned[_storage(tensor)] = StorageWeakRef(tensor.untyped_storage())
+
+    def index(self, device) -> int | None:
+        """Of a device by name; None: the CPU."""
+        if isinstance(device, int):
+            return device
+        device = torch.device(device)
+        if device.type != "cuda":
+            return None
+        found = self.current if device.index is None else device.index
+        if not found < self.count:
+            raise RuntimeError("CUDA error: invalid device ordinal")
+        return found
 
     def wait(self, why: str) -> None:
         if self.captured is not None:
@@ -94,22 +115,30 @@ class PretendCuda(contextlib.ExitStack):
         autocast = torch.autocast
         stand_in = {
             "is_available": lambda: True,
-            "device_count": lambda: 1,
-            "current_device": lambda: 0,
+            "device_count": lambda: self.count,
+            "current_device": lambda: self.current,
+            "set_device": self._set_device,
+            "get_device_properties": lambda index: mock.Mock(uuid=f"pretended-{index}"),
             "synchronize": lambda device=None: self.wait("synchronize"),
             "empty_cache": lambda: None,
             "mem_get_info": lambda device=None: (8 << 30, 8 << 30),
             "get_device_name": lambda device=None: "pretended device",
             "set_sync_debug_mode": self._set_sync_debug_mode,
-            "Stream": lambda device=None: mock.MagicMock(),
-            "current_stream": lambda device=None: mock.MagicMock(),
+            "Stream": lambda device=None: mock.Mock(device=self._device(device)),
+            "current_stream": lambda device=None: mock.Mock(device=self._device(device)),
             "stream": lambda stream: contextlib.nullcontext(),
             "CUDAGraph": lambda: _Graph(self),
-            "graph": _Capture,
+            "graph": _capture,
         }
         return {f"torch.cuda.{name}": value for name, value in stand_in.items()} | {
             "torch.autocast": lambda device_type, **options: autocast("cpu", **options)
         }
+
+    def _device(self, device) -> torch.device:
+        return torch.device("cuda", self.current if device is None else self.index(device))
+
+    def _set_device(self, device) -> None:
+        self.current = self.index(device)
 
     def _set_sync_debug_mode(self, mode: str) -> None:
         self.forbids_waiting = mode == "error"
@@ -127,46 +156,48 @@ class _Functions(TorchFunctionMode):
         tensor = args[0] if args and isinstance(args[0], Tensor) else None
         if special := getattr(self, f"_{_name(func)}", None):
             return special(func, *args, **kwargs)
-        if func in (Tensor.numpy, Tensor.__array__) and pretence.holds(tensor):
+        if func in (Tensor.numpy, Tensor.__array__) and pretence.place(tensor) is not None:
             raise TypeError("can't convert cuda:0 device type tensor to numpy.")
         given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         wanted = kwargs.get("device")
-        there = any(map(pretence.holds, given)) if wanted is None else _is_cuda(wanted)
-        if wanted is not None:
-            kwargs["device"] = CPU
-        made = self._call(there, func, *args, **kwargs)
-        if there and func in FROM_NUMBERS and not pretence.holds(made):
+        if wanted is None:
+            place = _first(map(pretence.place, given))
+        else:
+            place, kwargs["device"] = pretence.index(wanted), CPU
+        made = self._call(place, func, *args, **kwargs)
+        if place is not None and func in FROM_NUMBERS and pretence.place(made) is None:
             pretence.wait("a tensor made from what the host holds")
             made = made.clone() if made is args[0] else made
-            pretence.put(made)
+            pretence.put(made, place)
         return made
 
-    def _call(self, there: bool, func, *args, **kwargs):
+    def _call(self, place: int | None, func, *args, **kwargs):
         """What torch allocates within the call is where its arguments are."""
-        outer, self._pretence.inside = self._pretence.inside, there
+        outer, self._pretence.inside = self._pretence.inside, place
         try:
             return func(*args, **kwargs)
         finally:
             self._pretence.inside = outer
 
     def _device_get(self, func, tensor):
-        return CUDA if self._pretence.holds(tensor) else func(tensor)
+        place = self._pretence.place(tensor)
+        return func(tensor) if place is None else torch.device("cuda", place)
 
     def _is_cuda_get(self, func, tensor):
-        return self._pretence.holds(tensor)
+        return self._pretence.place(tensor) is not None
 
     def _pin_memory(self, func, tensor):
-        if self._pretence.holds(tensor):
+        if self._pretence.place(tensor) is not None:
             raise RuntimeError("cannot pin 'torch.cuda.FloatTensor' only dense CPU tensors can be")
         copy = tensor.clone()
-        self._pretence.put(copy, pinned=True)
+        self._pretence.pin(copy)
         return copy
 
     def _cpu(self, func, tensor, **kwargs):
         return self._to(Tensor.to, tensor, CPU)
 
     def _cuda(self, func, tensor, *args, **kwargs):
-        return self._to(Tensor.to, tensor, CUDA)
+        return self._to(Tensor.to, tensor, "cuda")
 
     def _to(self, func, tensor, *args, **kwargs):
         pretence = self._pretence
@@ -174,23 +205,26 @@ class _Functions(TorchFunctionMode):
         if args and not isinstance(args[0], torch.dtype):
             device, order = args[0], ("device", *order)
             if isinstance(device, Tensor):
-                args = (CUDA if pretence.holds(device) else CPU, device.dtype, *args[1:])
+                args = (self._device_get(Tensor.device.__get__, device), device.dtype, *args[1:])
         kwargs = dict(zip(order, args, strict=False)) | kwargs
         kwargs = {name: value for name, value in kwargs.items() if value is not None}
-        device = kwargs.pop("device", None)
-        there = pretence.holds(tensor)
+        device, here = kwargs.pop("device", None), pretence.place(tensor)
         if device is not None and torch.device(device).type not in ("cpu", "cuda"):
             return func(tensor, device=device, **kwargs)
-        if device is None or there == _is_cuda(device):
-            return self._call(there, func, tensor, **kwargs) if kwargs else tensor
-        if there or not (kwargs.pop("non_blocking", False) and pretence.is_pinned(tensor)):
+        there = here if device is None else pretence.index(device)
+        if here == there:
+            return self._call(here, func, tensor, **kwargs) if kwargs else tensor
+        if here is not None or not (
+            kwargs.pop("non_blocking", False) and pretence.is_pinned(tensor)
+        ):
             pretence.wait("a copy between host and device")
-        moved = self._call(not there, func, tensor, **kwargs | {"copy": True})
-        if there:
-            pretence.remove(moved)
-        else:
-            pretence.put(moved)
+        moved = self._call(there, func, tensor, **kwargs | {"copy": True})
+        pretence.put(moved, there)
         return moved
+
+
+def _first(places) -> int | None:
+    return next((place for place in places if place is not None), None)
 
 
 def _name(func: Callable) -> str:
@@ -212,10 +246,6 @@ def _storage(tensor: Tensor) -> int:
     return _bare(tensor).untyped_storage()._cdata
 
 
-def _is_cuda(device) -> bool:
-    return isinstance(device, int) or torch.device(device).type == "cuda"
-
-
 class _Operations(TorchDispatchMode):
     """Every operation, those of the backward pass too: which device, does it wait, is it kept."""
 
@@ -231,21 +261,22 @@ class _Operations(TorchDispatchMode):
         pretence = self._pretence
         packet = func.overloadpacket
         given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
-        there = [pretence.holds(t) for t in given]
-        if any(there):
-            self._check(packet, args, given, there)
+        places = list(map(pretence.place, given))
+        if any(place is not None for place in places):
+            self._check(packet, args, given, places)
         out = func(*args, **kwargs)
         mine = {_storage(t) for t in given}
         # Without a tensor it is a factory, called by name or by what torch does for another call.
-        on_device = pretence.inside if "device" in kwargs or not given else any(there)
+        factory = "device" in kwargs or not given
+        place = pretence.inside if factory else _first(places)
         for made in tree_leaves(out):
-            if isinstance(made, Tensor) and _storage(made) not in mine and on_device:
-                pretence.put(made)
-        if pretence.captured is not None:
+            if isinstance(made, Tensor) and _storage(made) not in mine and place is not None:
+                pretence.put(made, place)
+        if pretence.captured is not None and place in (None, pretence.capturing):
             pretence.captured.append((func, args, kwargs, out, mine))
         return out
 
-    def _check(self, packet, args, given: list[Tensor], there: list[bool]) -> None:
+    def _check(self, packet, args, given: list[Tensor], places: list[int | None]) -> None:
         pretence = self._pretence
         if packet in WAITING:
             pretence.wait(str(packet))
@@ -253,18 +284,18 @@ class _Operations(TorchDispatchMode):
             found = [i for i in args[1] if i is not None]
             if any(i.dtype in (torch.bool, torch.uint8) for i in found):
                 pretence.wait(f"{packet} by a mask")
-            if not all(map(pretence.holds, found)):
+            if any(pretence.place(i) is None for i in found):
                 pretence.wait(f"{packet} by the host's indices")
             given = [args[0], *args[2:3]]
         elif packet is aten.copy_:
-            if len(set(there)) > 1:
-                free = there[0] and len(args) > 2 and args[2] and pretence.is_pinned(args[1])
-                if not free:
-                    pretence.wait("a copy between host and device")
+            to, origin = places[:2]
+            free = len(args) > 2 and args[2] and (origin is not None or pretence.is_pinned(args[1]))
+            if to != origin and not (free and to is not None):
+                pretence.wait("a copy between host and device")
             return
-        outside = [t for t in given if not pretence.holds(t) and t.ndim > 0]
-        inside = [t for t in given if pretence.holds(t)]
-        if outside and (inside or packet in INDEXING):
+        found = {pretence.place(t) for t in given if t.ndim > 0 or pretence.place(t) is not None}
+        # What is indexed must be where the indices are, if these are on a device.
+        if len(found) > 1 or (packet in INDEXING and found == {None}):
             raise RuntimeError(
                 f"{packet}: Expected all tensors to be on the same device, but found at least two "
                 f"devices, cuda:0 and cpu! (shapes {[tuple(t.shape) for t in given]})"
@@ -291,9 +322,10 @@ class _Graph:
 
 
 @contextlib.contextmanager
-def _Capture(graph: _Graph, pool=None):
+def _capture(graph: _Graph, pool=None, stream=None):
     pretence = graph.pretence
     pretence.captured = graph.operations
+    pretence.capturing = pretence.current if stream is None else stream.device.index
     try:
         yield
     finally:

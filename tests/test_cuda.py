@@ -28,6 +28,12 @@ def test_on_a_pretended_device(check):
         cuda_checks.CHECKS[check]("cuda")
 
 
+@pytest.mark.parametrize("check", ["graphs equal plain steps", "no waiting: cnn", "bound: LipSDP"])
+def test_on_the_second_of_two_pretended_devices(check):
+    with PretendCuda(count=2):
+        cuda_checks.CHECKS[check]("cuda:1")
+
+
 def test_the_gpu_script_needs_nothing_but_torch_and_numpy(tmp_path):
     """It runs where nothing can be installed; a rehearsal of one section on the CPU."""
     out = str(tmp_path / "a.md")

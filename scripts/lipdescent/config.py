@@ -207,14 +207,22 @@ def runs(config: dict[str, Any]) -> list[Run]:
 def visible_gpus() -> int:
     """NVIDIA devices of this machine, found without importing torch."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if hidden is not None and hidden.strip() in ("", "-1"):
-        return 0
-    return len(list(Path("/dev").glob("nvidia[0-9]*")))
+    there = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    if hidden is None:
+        return there
+    listed = [name.strip() for name in hidden.split(",")]
+    shown = listed.index("-1") if "-1" in listed else len(listed)
+    return min(there, shown) if listed != [""] else 0
 
 
 def gpus_per_job(device: str) -> int:
     """What a job asks of the scheduler's ``gpu`` resource: 0 where none is used."""
     return int(device.startswith("cuda") or (device == "auto" and visible_gpus() > 0))
+
+
+def gpus_at_once(device: str) -> int:
+    """How many jobs may use a GPU of this machine at a time: one on each that they may choose."""
+    return 1 if ":" in device else max(1, visible_gpus())
 
 
 def check_device(device: str, *, local: bool) -> None:

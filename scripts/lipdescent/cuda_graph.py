@@ -46,7 +46,8 @@ class UpdateGraph:
                 run(*self._values)
             torch.cuda.current_stream(device).wait_stream(side)
             torch.cuda.empty_cache()  # capturing needs the same memory again, from its own pool
-            with torch.cuda.graph(self._graph, pool=pool):
+            # On a stream of the tensors' device: the default one is of the current device.
+            with torch.cuda.graph(self._graph, pool=pool, stream=torch.cuda.Stream(device)):
                 run(*self._values)
         except RuntimeError as error:
             if isinstance(error.__context__, torch.OutOfMemoryError):

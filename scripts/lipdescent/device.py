@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import tempfile
+from pathlib import Path
+from typing import IO
+
 import torch
 from torch import Tensor
+
+# Lock of the CUDA device that this process has taken; it is free again when the process ends.
+_taken: dict[int, IO[str]] = {}
 
 
 def choose(name: str) -> torch.device:
     """``auto`` takes CUDA where there is one; else the device named.
+
+    Of several CUDA devices, ``auto`` and ``cuda`` take one that no other process has chosen, until
+    this process ends. The device becomes torch's current one, on which graphs are captured.
 
     Raises
     ------
@@ -26,8 +38,32 @@ def choose(name: str) -> torch.device:
                 f"device = {name!r}: this machine has {count} usable CUDA devices; "
                 "allowed here: auto, cpu" + "".join(f", cuda:{i}" for i in range(count))
             )
+        if device.index is None:
+            device = torch.device("cuda", _free(count))
         _try(device, name)
+        torch.cuda.set_device(device)
     return device
+
+
+def _free(count: int) -> int:
+    """Index of a CUDA device that no other process of this user holds; any if all are held."""
+    if count == 1:
+        return 0
+    if _taken:
+        return next(iter(_taken))
+    folder = Path(tempfile.gettempdir()) / f"lipdescent-gpus-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for index in range(count):
+        # By its serial number: which index it has depends on CUDA_VISIBLE_DEVICES.
+        file = (folder / str(torch.cuda.get_device_properties(index).uuid)).open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            continue
+        _taken[index] = file
+        return index
+    return os.getpid() % count
 
 
 def _try(device: torch.device, name: str) -> None:

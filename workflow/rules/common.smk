@@ -53,6 +53,9 @@ MEASUREMENTS = [
 # What Snakemake puts in front of every script imports these.
 PREAMBLE = ["snakemake.logging", "snakemake.iocontainers"]
 GPUS = study_config.gpus_per_job(config["device"])
+# One job at a time on each GPU of this machine, unless --resources gpu=N says otherwise.
+if "gpu" not in workflow.global_resources:
+    workflow.register_resource("gpu", study_config.gpus_at_once(config["device"]))
 
 
 wildcard_constraints:

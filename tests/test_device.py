@@ -1,0 +1,73 @@
+"""Which device a job takes, on pretended ones."""
+
+import fcntl
+import types
+
+import pytest
+from pretend_cuda import PretendCuda
+
+from lipdescent import config as study_config
+from lipdescent import device
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Where locks of devices lie; this process has none yet."""
+    monkeypatch.setattr(device.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(device, "_taken", {})
+    yield tmp_path
+    the_process_ends()
+
+
+def the_process_ends():
+    while device._taken:
+        device._taken.popitem()[1].close()
+
+
+def another_process_takes(folder, index):
+    place = next(folder.glob("lipdescent-gpus-*"))
+    file = (place / f"pretended-{index}").open("w")
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return file
+
+
+def test_jobs_spread_over_the_devices(folder):
+    with PretendCuda(count=3) as pretence:
+        assert device.choose("auto").index == 0
+        assert device.choose("cuda").index == 0, "a process stays with its device"
+        the_process_ends()
+        others = [another_process_takes(folder, 0)]
+        assert device.choose("auto").index == 1
+        assert pretence.current == 1
+        others[0].close()
+        the_process_ends()
+        assert device.choose("auto").index == 0
+        the_process_ends()
+        others = [another_process_takes(folder, index) for index in range(3)]
+        assert device.choose("cuda").index in range(3), "more jobs than devices share them"
+        for file in others:
+            file.close()
+
+
+def test_a_device_by_its_number_is_the_one_and_current(folder):
+    with PretendCuda(count=2) as pretence:
+        assert device.choose("cuda:1").index == 1
+        assert pretence.current == 1
+        with pytest.raises(ValueError, match="'cuda:2': this machine has 2 usable CUDA devices"):
+            device.choose("cuda:2")
+    assert not list(folder.iterdir()), "nothing to choose, nothing to lock"
+
+
+@pytest.mark.parametrize(
+    ("hidden", "expected"),
+    [(None, 4), ("", 0), ("-1", 0), ("0", 1), ("0,2", 2), ("1,-1,2", 1), ("GPU-1,GPU-2", 2)],
+)
+def test_gpus_that_jobs_may_choose(monkeypatch, hidden, expected):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if hidden is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    devices = types.SimpleNamespace(glob=lambda pattern: range(4))
+    monkeypatch.setattr(study_config, "Path", lambda path: devices)
+    assert study_config.visible_gpus() == expected
+    assert study_config.gpus_at_once("auto") == max(1, expected)
+    assert study_config.gpus_at_once("cuda:1") == 1
