@@ -4,7 +4,8 @@ Top: test loss, train loss and train accuracy, the latter two on the labels trai
 included. Bottom: the best certified lower and the best certified upper bound on the Lipschitz
 constant in l2 (logits per unit of input), and the certified bracket between the two for the least
 and the most label noise (dashed: lower, solid: upper): the true constants, averaged over seeds, lie
-inside. Lines are means over
+inside. Where nothing is proved
+from below, as for attention, the largest estimate is shown, by that name. Lines are means over
 seeds, bands bootstrap intervals of the mean over seeds (95 % unless configured otherwise). A ring
 marks the interpolation threshold: the first width whose mean train accuracy reaches the dashed
 line (99.5 % unless configured otherwise). Diverged models are left out and counted in the heading.
@@ -34,9 +35,10 @@ panels = {
     labels.loss_name("test", loss): selection.metric(group, "test_loss"),
     labels.loss_name("train", loss): selection.metric(group, "train_loss"),
     "train accuracy": accuracy,
-    labels.bound_name("lower", "l2"): selection.best(group, "lower", "l2"),
-    labels.bound_name("upper", "l2"): selection.best(group, "upper", "l2"),
 }
+sides = selection.sides(group, "l2")
+panels |= {labels.bound_name(side, "l2"): values for side, values in sides.items()}
+absent = {labels.bound_name(side, "l2"): selection.absence(group, side) for side in sides}
 colours = style.noise_colours(group.label_noise)
 threshold = statistics.first_reaching(
     statistics.mean(accuracy[:, :, -1]).T, group.width, level=options["interpolation_accuracy"]
@@ -46,7 +48,7 @@ brackets, diverged = [], group.diverged[:, :, -1]
 for place, (name, values) in zip(axes.flat, panels.items(), strict=False):
     place.set_ylabel(name)
     if not np.isfinite(values[:, :, -1]).any():
-        style.say_nothing_here(place, style.why_empty(diverged, "none in this study"))
+        style.say_nothing_here(place, style.why_empty(diverged, absent.get(name, "")))
         continue
     for noise, level in enumerate(group.label_noise):
         y = statistics.mean_estimate(values[:, noise, -1], counts, confidence=options["confidence"])

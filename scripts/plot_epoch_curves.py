@@ -5,7 +5,8 @@ mean train accuracy, at the last epoch, on the labels trained on and with the mo
 reaches the interpolation accuracy (99.5 % unless configured otherwise); where none does, it is the
 one with the largest test loss. Rows: test loss; train loss on the labels trained on; and the
 certified bracket of the Lipschitz constant in l2 (logits per unit of input) between the best lower
-bound (dashed) and the best upper bound (solid), for the least and the most label noise. Lines are
+bound (dashed) and the best upper bound (solid), for the least and the most label noise; where there
+is no bracket but an estimate from below, as for attention, the estimate alone. Lines are
 means over seeds, bands in the upper rows bootstrap intervals of the mean over seeds (95 % unless
 configured otherwise). A ring marks the largest test loss of a curve if it lies before the last
 epoch: from there on the test loss falls again. Diverged models are left out and counted in the
@@ -59,7 +60,11 @@ for row, (name, values) in zip(axes, losses.items(), strict=False):
     style.log_values(*row)
 
 lower, upper = (statistics.mean(side) for side in selection.bracket(group, "l2"))
-axes[2, 0].set_ylabel(f"certified bracket ({labels.NORMS['l2']})")
+estimate = statistics.mean(selection.best(group, "estimate", "l2"))
+name = f"certified bracket ({labels.NORMS['l2']})"
+if not np.isfinite(lower).any() and np.isfinite(estimate).any():
+    name, lower, upper = labels.bound_name("estimate", "l2"), estimate, estimate
+axes[2, 0].set_ylabel(name)
 for place, width in zip(axes[2], columns, strict=True):
     if not np.isfinite(lower).any():
         style.say_nothing_here(place, "needs a lower and\nan upper bound")

@@ -1,7 +1,8 @@
 """Test loss and both Lipschitz bounds over width and training epoch.
 
 Heat maps of the mean over seeds, colours on a log scale that a column shares; rows are the least
-and the most label noise. Bounds are the best certified ones in l2. White dots: the width with the
+and the most label noise. Bounds are the best certified ones in l2, or the
+largest estimate where nothing is proved from below. White dots: the width with the
 largest value at that epoch. Black line: the first width whose mean train accuracy, on the labels
 trained on, reaches the interpolation accuracy (99.5 % unless configured otherwise) by that epoch;
 where there is none, no width does. Reading along a row gives epoch-wise, reading along a column
@@ -24,9 +25,10 @@ group = selection.load(
 )
 panels = {
     labels.loss_name("test", job.params.loss): selection.metric(group, "test_loss"),
-    labels.bound_name("lower", "l2"): selection.best(group, "lower", "l2"),
-    labels.bound_name("upper", "l2"): selection.best(group, "upper", "l2"),
 }
+sides = selection.sides(group, "l2")
+panels |= {labels.bound_name(side, "l2"): values for side, values in sides.items()}
+absent = {labels.bound_name(side, "l2"): selection.absence(group, side) for side in sides}
 accuracy = statistics.mean(selection.metric(group, "train_accuracy"))
 rows = sorted({0, len(group.label_noise) - 1})
 figure, axes = style.new_figure(
@@ -36,7 +38,7 @@ for column, (name, values) in enumerate(panels.items()):
     means = statistics.mean(values)
     norm = drawing.common_log_norm(means[:, rows])
     for place, noise in zip(axes[:, column], rows, strict=True):
-        empty = style.why_empty(group.diverged[:, noise], "none in this study")
+        empty = style.why_empty(group.diverged[:, noise], absent.get(name, ""))
         drawing.heat_map(place, means[:, noise], group.epoch, group.width, norm=norm, empty=empty)
         drawing.peak_marks(place, means[:, noise])
         drawing.boundary(place, accuracy[:, noise] >= options["interpolation_accuracy"])

@@ -39,6 +39,7 @@ def make(
     epochs=(0, 10, 100),
     bounds=BOUNDS,
     diverged=(),
+    not_applicable=(),
     scatter=0.01,
     growth=1.0,
     dataset="mnist1d",
@@ -47,7 +48,8 @@ def make(
     """Test loss and constant peak at width 16 without noise, at 32 with 20 % and more.
 
     The true constant is 40 x hump x growth at the last noise level; every bound is its factor
-    times that. ``diverged`` lists (width, noise, seed) whose last epoch is NaN.
+    times that. ``diverged`` lists (width, noise, seed) whose last epoch is NaN, ``not_applicable``
+    upper bounds that no network has.
     """
     rows = {name: [] for name in table.COLUMNS.names}
     draws = np.random.default_rng(7)
@@ -68,6 +70,7 @@ def make(
         measured += [
             (name, side, norm, split, constant * ratio) for name, side, norm, split, ratio in bounds
         ]
+        measured += [(name, "upper", "l2", "", np.nan) for name in not_applicable]
         bad = (width, noise, seed) in diverged and epoch == epochs[-1]
         for quantity, direction, norm, split, value in measured:
             cell = {
@@ -86,6 +89,8 @@ def make(
                 "value": np.nan if bad else value,
                 "status": "diverged" if bad else "ok",
             }
+            if quantity in not_applicable:
+                cell["status"] = "not_applicable"
             for name, item in cell.items():
                 rows[name].append(item)
     return table.from_columns(len(rows["value"]), **rows)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import synthetic_study
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from lipdescent import figure_style, table
@@ -19,6 +20,10 @@ SCRIPTS = Path(figure_style.__file__).parent.parent
 FIGURES = sorted(path.stem.removeprefix("plot_") for path in SCRIPTS.glob("plot_*.py"))
 LOWER = tuple(bound for bound in synthetic_study.BOUNDS if bound[1] == "lower")
 UPPER = tuple(bound for bound in synthetic_study.BOUNDS if bound[1] == "upper")
+ATTENTION = {
+    "bounds": (("lower_jacobian", "estimate", "l2", "train", 0.8),),
+    "not_applicable": ("upper_layer_product",),
+}
 STUDIES = {
     "whole": {},
     "one_width": {"widths": (16,)},
@@ -27,6 +32,7 @@ STUDIES = {
     "no_upper": {"bounds": LOWER},
     "no_lower": {"bounds": UPPER},
     "no_bound": {"bounds": ()},
+    "attention": ATTENTION,
     "large_grid": {
         "widths": (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 40, 48, 64, 96, 128, 256, 4096),
         "epochs": (*range(0, 40, 2), 20_000),
@@ -196,6 +202,16 @@ def test_noise_colours_differ_in_lightness():
     colours = figure_style.noise_colours([0.4, 0.0, 0.2])
     light = [np.dot(colours[level][:3], (0.2126, 0.7152, 0.0722)) for level in (0.0, 0.2, 0.4)]
     assert light[0] < light[1] < light[2] < 0.8
+
+
+@pytest.mark.parametrize("figure", ["double_descent", "epoch_wise", "label_noise", "epoch_curves"])
+def test_where_nothing_is_proved_the_estimate_is_shown_by_that_name(drawn_study, figure):
+    drawn = drawn_study(figure, "attention")
+    texts = [text.get_text() for text in drawn.findobj(Text)]
+    assert any("estimate from below" in text for text in texts)
+    assert not any("lower Lipschitz bound" in text for text in texts)
+    if figure != "epoch_curves":
+        assert any("not applicable\nto these networks" in text for text in texts)
 
 
 def test_epoch_curves_are_of_the_smallest_critical_and_largest_width(draw):

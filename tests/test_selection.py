@@ -71,3 +71,20 @@ def test_a_foreign_table_is_put_aside_so_that_it_is_made_anew(tmp_path):
     with pytest.raises(ValueError, match=message):
         selection.load(path, dataset="mnist1d", architecture="mlp")
     assert not path.exists()
+
+
+def test_an_estimate_stands_in_only_where_nothing_is_proved():
+    def sides(*bounds):
+        whole = synthetic_study.make(bounds=bounds, not_applicable=("upper_layer_product",))
+        group = selection.group(whole, dataset="mnist1d", architecture="mlp")
+        found = selection.sides(group, "l2")
+        return group, {name: np.isfinite(values).all() for name, values in found.items()}
+
+    proved = ("lower_pairs", "lower", "l2", "train", 0.5)
+    estimates = [("lower_jacobian", "estimate", "l2", split, 0.8) for split in ("train", "test")]
+    group, found = sides(*estimates)
+    assert found == {"estimate": True, "upper": False}
+    assert selection.absence(group, "upper").startswith("not applicable")
+    assert selection.absence(group, "lower") == "none in this study"
+    assert sides(proved, *estimates)[1] == {"lower": True, "upper": False}
+    assert sides()[1] == {"lower": False, "upper": False}

@@ -37,5 +37,9 @@ def loss_name(split: str, loss: str) -> str:
 
 
 def bound_name(direction: str, norm: str) -> str:
-    """``lower Lipschitz bound ($\\ell_2$)``, the best one; logits per unit of input."""
-    return f"{direction} Lipschitz bound ({NORMS.get(norm, norm)})"
+    """``lower Lipschitz bound ($\\ell_2$)``, the best one; logits per unit of input.
+
+    An ``estimate`` is one from below that is not certified.
+    """
+    what = "estimate from below" if direction == "estimate" else f"{direction} Lipschitz bound"
+    return f"{what} ({NORMS.get(norm, norm)})"

@@ -185,10 +185,30 @@ def all_rungs(group: Group) -> list[Rung]:
 
 
 def best(group: Group, direction: str, norm: str) -> Array:
-    """Largest lower or least upper bound of every checkpoint, (W, N, E, S); all NaN if none."""
-    better = np.fmax if direction == "lower" else np.fmin
+    """Largest lower (estimate) or least upper bound of every checkpoint, (W, N, E, S).
+
+    All NaN if there is none.
+    """
+    better = np.fmin if direction == "upper" else np.fmax
     found = [v for rung, v in rungs(group, norm).items() if rung.direction == direction]
     return better.reduce(found) if found else np.full(group.diverged.shape, np.nan)
+
+
+def sides(group: Group, norm: str) -> dict[str, Array]:
+    """What is known from below and from above: direction -> :func:`best` of it.
+
+    Where nothing is proved from below, as for attention, estimates stand in its place.
+    """
+    below = {direction: best(group, direction, norm) for direction in ("lower", "estimate")}
+    proved = np.isfinite(below["lower"]).any() or not np.isfinite(below["estimate"]).any()
+    side = "lower" if proved else "estimate"
+    return {side: below[side], "upper": best(group, "upper", norm)}
+
+
+def absence(group: Group, direction: str) -> str:
+    """Why there is no such bound."""
+    absent = any(name.startswith(f"{direction}_") for name in group.not_applicable)
+    return "not applicable\nto these networks" if absent else "none in this study"
 
 
 def bracket(group: Group, norm: str) -> tuple[Array, Array]:
