@@ -117,3 +117,19 @@ def test_convolutions_are_bounded_the_same_way_in_any_stack():
     together = next(iter(bound.measure(stack))).values
     alone = torch.cat([next(iter(bound.measure(stack[i : i + 1]))).values for i in range(3)])
     torch.testing.assert_close(alone, together[:3], rtol=RELATIVE, atol=0)
+
+
+def signals() -> ModelStack:
+    torch.manual_seed(0)
+    build = names.resolve("architectures", "conv1d").build
+    nets = [build(4, input_shape=(40,), num_classes=10) for _ in range(12)]
+    return ModelStack.from_modules(nets, (40,))
+
+
+@pytest.mark.parametrize("make", [convolutions, signals])
+def test_block_lipsdp_is_the_same_to_the_last_bit(make):
+    stack = make()[:12]
+    bound = names.resolve("bounds", "upper_block_lipsdp").block_lipsdp
+    together = bound(stack)
+    for part in (slice(0, 6), slice(3, 5), slice(0, 1), slice(7, 8)):
+        assert torch.equal(bound(stack[part]), together[part])

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
+from lipdescent import products
 from lipdescent.bounds import _rounding
 from lipdescent.layers._operators import Axis
 
@@ -79,10 +80,12 @@ def symbol(
             taps = torch.nonzero(residues[a] == residue)[:, 0].to(device)
             part = part.index_select(3 + a, taps)
             angle = (angle[:, :, None] + phases[a][:, None, taps]).flatten(1)
-        part = part.reshape(batch * out * inputs, -1).T  # (taps, B out in)
+        part = part.reshape(batch, out * inputs, -1).mT  # (B, taps, out in)
         wave = torch.cat([angle.cos(), angle.sin()])
-        block = (wave @ part).reshape(2, len(grid), batch, out, inputs)
-        blocks.append(torch.complex(block[0], block[1]).movedim(0, 1))
+        # A product per model: in one of them all, a column's bits would depend on its place.
+        block = products.bmm(wave.expand(batch, -1, -1), part)
+        block = block.reshape(batch, 2, len(grid), out, inputs)
+        blocks.append(torch.complex(block[:, 0], block[:, 1]))
     return torch.cat(blocks, -1)
 
 
