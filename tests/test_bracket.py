@@ -19,7 +19,7 @@ from torch.nn.utils import parametrizations
 from lipdescent import bounds, foreign_network, names, outward
 from lipdescent.bracket import best, bracket, check_order
 from lipdescent.bracket_text import text
-from lipdescent.layers import Residual
+from lipdescent.layers import Residual, chain
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "bracket.py"
 SAMPLED = ["lower_ascent", "lower_gaussian", "lower_convex_combinations", "lower_pairs"]
@@ -387,3 +387,58 @@ def test_many_layers():
     model, data = nn.Sequential(*layers).eval(), torch.ones(2, 128)
     frame = bracket(model, (128,), data=data, methods=["lower_jacobian"])
     assert 0 <= frame.value.iloc[0] < 1
+
+
+class InDouble(nn.Module):
+    """Whatever it is given, its products are in float64."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 2).double()
+
+    def forward(self, x):
+        return self.linear(x.double())
+
+
+def with_batchnorm(variance, eps):
+    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2, eps=eps), nn.ReLU()).eval()
+    model[1].running_var[1] = variance
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "data", "message"),
+    [
+        (
+            lambda: with_batchnorm(-1.0, 1e-5), None,
+            r"^1 \(BatchNorm1d\): running_var = -1 with eps = 1e-05; allowed is running_var \+ eps",
+        ),
+        (lambda: with_batchnorm(0.0, 0.0), None, r"running_var = 0 with eps = 0; allowed"),
+        (lambda: nn.Linear(3, 2), torch.tensor([[0.0, 0, -1e308]], dtype=torch.float64),
+         r"^data: contains 1e\+308; allowed are numbers up to 1e\+150"),
+        (lambda: nn.Linear(3, 2, device="meta"), None, r"^weight is on the meta device, .*allowed"),
+        (InDouble, None, r"^the network \(InDouble\) does not compute in torch.float32: .*allowed"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_measured_is_named(make, data, message):
+    methods = ["lower_jacobian", "lower_pairs"]
+    with pytest.raises(ValueError, match=message):
+        bracket(make().eval(), (3,), data=data, methods=methods)
+
+
+def test_a_network_in_double_that_says_what_it_computes():
+    class Described(InDouble):
+        def lipschitz_structure(self):
+            return chain(self.linear)
+
+    frame = bracket(Described().eval(), (3,), methods=["lower_jacobian", "upper_layer_product"])
+    lower, upper = best(frame)
+    assert 0 < lower <= upper < 1.001 * lower
+
+
+def test_the_largest_data_still_have_distances():
+    data = torch.tensor([[1e150, 0, 0], [-1e150, 1e150, 0], [0, 0, 1.0]], dtype=torch.float64)
+    methods = ["lower_pairs", "lower_convex_combinations", "lower_gaussian", "lower_ascent"]
+    frame = bracket(nn.Linear(3, 2).eval(), (3,), data=data, methods=methods)
+    assert set(frame.status) == {"ok"}
+    assert np.isfinite(frame.value).all()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lipdescent import names
 from lipdescent.bounds import NotApplicable
 from lipdescent.bounds._certified import Prover
-from lipdescent.bounds._jacobian import jacobian_norms
+from lipdescent.bounds._jacobian import jacobian_norms, one_model
 from lipdescent.layers import trace
 from lipdescent.layers.walker import check_module, check_state
 from lipdescent.stacking import ModelStack
@@ -30,6 +30,7 @@ COLUMNS = ("quantity", "direction", "norm", "value", "status", "seconds", "split
 LOCAL, PATTERNS = "upper_local", "fgl"
 NORMAL, NUM_NORMAL = "normal", 256  # the split that is drawn where no data are given, its points
 _UNLIMITED = 2**31
+LARGEST = 1e150  # of the data: distances between points are sums of squares
 # What a bound costs grows with these: for networks of which n points are affordable.
 _OPTIONS: dict[str, Callable[[int], dict[str, int]]] = {
     "lower_ascent": lambda n: {"restarts": min(4, n), "steps": min(16, 4 * n)},
@@ -78,7 +79,8 @@ def bracket(
         For a module that is neither known nor says what it computes, with its path.
     ValueError
         For train mode, hooks, parametrised or shared modules, NaN or infinite weights or data,
-        no data points, a shape that does not fit, dtypes that do not, an unknown norm or method.
+        data beyond 1e150, no data points, a shape that does not fit, dtypes that do not, BatchNorm
+        without a positive variance, the meta device, an unknown norm or method.
     RuntimeError
         If a lower bound exceeds an upper one.
     """
@@ -100,6 +102,8 @@ def bracket(
             trace(stack)
     inputs = _checked_data(data, stack) or _normal(stack, seed)
     prover = Prover(stack)  # held, so that the bounds share it
+    if any(bound.DIRECTION == "lower" for bound in bounds.values()):
+        _check_precisions(prover)
     affordable = _affordable(bounds, prover, inputs, norm, budget)
     inputs = {split: _some(points, affordable, seed) for split, points in inputs.items()}
     rows: list[dict] = []
@@ -135,6 +139,12 @@ def _stack_of_one(model: nn.Module, input_shape: Sequence[int]) -> ModelStack:
         raise ValueError(f"input_shape {shape}: allowed are positive integers, no batch axis")
     if not model.state_dict():
         raise ValueError("the network has no parameters or buffers: there is nothing to measure")
+    for name, tensor in model.state_dict().items():
+        if tensor.is_meta:
+            raise ValueError(
+                f"{name} is on the meta device, which holds no values: allowed are networks on a "
+                "device that computes; build it there, or to_empty(device=...) and load weights"
+            )
     _check_dtypes(model, shape)
     return ModelStack.from_modules([model], shape)
 
@@ -156,6 +166,25 @@ def _check_dtypes(model: nn.Module, input_shape: tuple[int, ...]) -> None:
         raise ValueError(f"the network does not run: {error}; {found}") from error
 
 
+def _check_precisions(prover: Prover) -> None:
+    """Raise ValueError where the rounding errors of an unknown forward pass cannot be estimated."""
+    if prover.links is not None or prover.forward is not None:
+        return
+    stack = prover.stack
+    for dtype in (torch.float64, torch.float32):
+        try:
+            with torch.no_grad():
+                point = torch.zeros(1, *stack.input_shape, dtype=dtype, device=stack.device)
+                one_model(stack, dtype)(point)
+        except (RuntimeError, TypeError) as error:
+            raise ValueError(
+                f"the network ({type(stack.module).__name__}) does not compute in {dtype}: "
+                f"{error}; its rounding errors are estimated by comparing float32 with float64: "
+                "allowed are networks that compute in the type of their weights and inputs, or "
+                "that say in lipschitz_structure() what they compute"
+            ) from error
+
+
 def _checked_data(data, stack: ModelStack) -> dict[str, Tensor]:
     if data is None:
         return {}
@@ -173,6 +202,11 @@ def _checked_data(data, stack: ModelStack) -> dict[str, Tensor]:
             raise ValueError(f"{what}: no points; at least one is needed")
         if not bool(points.isfinite().all()):
             raise ValueError(f"{what}: contains NaN or inf; allowed are finite numbers")
+        if float(points.abs().max()) > LARGEST:
+            raise ValueError(
+                f"{what}: contains {float(points.abs().max()):g}; allowed are numbers up to "
+                f"{LARGEST:g}, whose squares float64 still holds"
+            )
         inputs[split] = points.to(stack.device)
     return inputs
 

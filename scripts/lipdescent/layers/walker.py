@@ -103,7 +103,7 @@ def check_module(module: nn.Module) -> None:
 
 
 def check_state(stack: ModelStack) -> None:
-    """Raise ValueError for NaN or inf, naming the tensor and the first model."""
+    """Raise ValueError for NaN, inf or a variance that is not positive, naming the tensor."""
     if not stack.num_models:
         raise ValueError("the network has no parameters or buffers: there is nothing to measure")
     for name, tensor in stack.state.items():
@@ -111,6 +111,16 @@ def check_state(stack: ModelStack) -> None:
         if bool(bad.any()):
             index = int(bad.nonzero()[0, 0])
             raise ValueError(f"{name} of model {index}: contains NaN or inf; allowed are finite")
+    for path, part in stack.module.named_modules():
+        variance = stack.state.get(f"{path}.running_var" if path else "running_var")
+        if variance is None or not hasattr(part, "eps"):
+            continue
+        smallest = float(variance.to(torch.float64).min())
+        if not smallest + part.eps > 0:
+            raise ValueError(
+                f"{path or 'the network'} ({type(part).__name__}): running_var = {smallest:g} with "
+                f"eps = {part.eps:g}; allowed is running_var + eps > 0"
+            )
 
 
 def _resolve(part: nn.Module | Node, names: dict[int, str], owner: str) -> Node:
