@@ -111,6 +111,28 @@ def test_a_model_is_bit_identical_whatever_its_stack_mates():
         assert all(torch.equal(together[name][r : r + 1], t) for name, t in alone.items())
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("network", ["cnn", "cnn 14", "convnet"])
+def test_20_steps_stay_near_plain_pytorch(network, dtype, tolerance):
+    models, state, inputs, labels = make(network, dtype=dtype)
+    engine = StackedCNN(models[0], state, losses.cross_entropy)
+    buffers = [torch.zeros_like(p) for p in engine.parameters]
+    for _ in range(20):
+        engine.accumulate(buffers, inputs, one_hot(labels, 4).to(dtype), decay=0.9)
+        for parameter, buffer in zip(engine.parameters, buffers, strict=True):
+            parameter.add_(buffer, alpha=-0.01)
+    found = engine.state()
+    for r, model in enumerate(models):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+        for _ in range(20):
+            optimizer.zero_grad()
+            cross_entropy(model(inputs[r]), labels[r]).backward()
+            optimizer.step()
+        for name, tensor in model.state_dict().items():
+            assert not torch.equal(tensor, state[name][r])
+            torch.testing.assert_close(found[name][r], tensor, rtol=0, atol=tolerance)
+
+
 def test_a_smaller_last_batch():
     models, state, inputs, labels = make("convnet")
     engine = StackedCNN(models[0], state, losses.cross_entropy)
