@@ -6,8 +6,8 @@ over stacked_forward in blocks as training makes them, the fused pass StackedCNN
 convolutions, and LoopedAutograd, one model after the other. ``*`` marks what training chooses;
 ratio is plain / chosen. Then which part of the rate of a 512 x 512 float32 matrix product, measured
 in between, the products of a step reach: plain, and chosen, counted by the definition of a
-convolution, padding included. The fused pass makes fewer and may reach more than the whole. 1 / plain
-is the largest ratio that any program could reach that makes all these products.
+convolution, padding included; the fused pass makes fewer and may reach more than the whole.
+1 / plain is the largest ratio that any program could reach that makes all these products.
 
     python benchmarks/image_stacking.py [--repetitions 5] [--only cnn] [--side 14] [--vmap]
 """
