@@ -53,8 +53,9 @@ MEASUREMENTS = [
 # What Snakemake puts in front of every script imports these.
 PREAMBLE = ["snakemake.logging", "snakemake.iocontainers"]
 GPUS = study_config.gpus_per_job(config["device"])
-# One job at a time on each GPU of this machine, unless --resources gpu=N says otherwise.
-if "gpu" not in workflow.global_resources:
+# One job at a time on each GPU of this machine, unless --resources gpu=N says otherwise; on a
+# cluster the scheduler counts them.
+if not submits and "gpu" not in workflow.global_resources:
     workflow.register_resource("gpu", study_config.gpus_at_once(config["device"]))
 
 
