@@ -413,6 +413,7 @@ def with_batchnorm(variance, eps):
             lambda: with_batchnorm(-1.0, 1e-5), None,
             r"^1 \(BatchNorm1d\): running_var = -1 with eps = 1e-05; allowed is running_var \+ eps",
         ),
+        (lambda: with_batchnorm(-1e-5, 1e-5), None, r"running_var = -1e-05 with eps = 1e-05"),
         (lambda: with_batchnorm(0.0, 0.0), None, r"running_var = 0 with eps = 0; allowed"),
         (lambda: nn.Linear(3, 2), torch.tensor([[0.0, 0, -1e308]], dtype=torch.float64),
          r"^data: contains 1e\+308; allowed are numbers up to 1e\+150"),

@@ -1,6 +1,7 @@
 """Which device a job takes, on pretended ones."""
 
 import fcntl
+import os
 import types
 
 import pytest
@@ -21,12 +22,12 @@ def folder(tmp_path, monkeypatch):
 
 def the_process_ends():
     while device._taken:
-        device._taken.popitem()[1].close()
+        os.close(device._taken.popitem()[1])
 
 
 def another_process_takes(folder, index):
     place = next(folder.glob("lipdescent-gpus-*"))
-    file = (place / f"pretended-{index}").open("w")
+    file = (place / f"pretended-{index}").open("a")
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return file
 
@@ -58,9 +59,32 @@ def test_a_device_by_its_number_is_the_one_and_current(folder):
     assert not list(folder.iterdir()), "nothing to choose, nothing to lock"
 
 
+def test_without_a_lock_jobs_may_share_a_device(folder, capsys):
+    """A foreign or broken place for locks is neither followed nor written to, and no error."""
+    place = folder / f"lipdescent-gpus-{os.getuid()}"
+    place.mkdir()
+    precious = folder / "precious"
+    precious.write_text("kept")
+    (place / "pretended-0").symlink_to(precious)
+    with PretendCuda(count=2):
+        assert device.choose("auto").index in (0, 1)
+        assert precious.read_text() == "kept"
+        assert "no lock of a CUDA device" in capsys.readouterr().out
+        (place / "pretended-0").unlink()
+        place.rmdir()
+        place.write_text("a file")
+        assert device.choose("auto").index in (0, 1)
+        place.unlink()
+        assert device.choose("auto").index == 0
+        assert device._taken
+
+
 @pytest.mark.parametrize(
     ("hidden", "expected"),
-    [(None, 4), ("", 0), ("-1", 0), ("0", 1), ("0,2", 2), ("1,-1,2", 1), ("GPU-1,GPU-2", 2)],
+    [
+        *((None, 4), ("", 0), ("-1", 0), ("0", 1), ("0,2", 2), ("1,-1,2", 1), ("GPU-1,GPU-2", 2)),
+        *(("0,9,1", 1), ("5", 0), ("none", 0), (",", 0), ("0,,1", 1), (" 1, 3", 2)),
+    ],
 )
 def test_gpus_that_jobs_may_choose(monkeypatch, hidden, expected):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)

@@ -27,7 +27,17 @@ def odd_shapes() -> nn.Module:
     )  # fmt: skip
 
 
+def one_pool_twice() -> nn.Module:
+    pool = nn.MaxPool2d(2)
+    return nn.Sequential(
+        nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), pool,
+        nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), pool,
+        nn.Flatten(), nn.Linear(3 * 2 * 2, 4),
+    )  # fmt: skip
+
+
 NETWORKS = {
+    "one pool twice": (one_pool_twice, (1, 8, 8)),
     "cnn": (lambda: build("cnn", input_shape=(1, 28, 28)), (1, 28, 28)),
     "cnn 14": (lambda: build("cnn", input_shape=(1, 14, 14), pools=[1, 2, 1, 7]), (1, 14, 14)),
     "convnet": (lambda: build("convnet", input_shape=(3, 8, 8)), (3, 8, 8)),

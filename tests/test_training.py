@@ -92,6 +92,15 @@ def test_a_replica_does_not_depend_on_its_stack_mates(width):
 
 
 @pytest.mark.usefixtures("random_state_untouched")
+def test_a_network_that_shares_weights_is_refused():
+    def build():
+        layer = torch.nn.Linear(4, 4)
+        return torch.nn.Sequential(layer, torch.nn.ReLU(), layer)
+
+    with pytest.raises(ValueError, match=r"0\.weight and 2\.weight are one parameter"):
+        initial_stack(build, [0], (4,))
+
+
 def test_equal_seeds_share_weights_and_batches_but_not_labels():
     found = trained(make([1, 1]))
     weights = found.state["0.weight"]

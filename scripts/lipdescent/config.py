@@ -210,9 +210,14 @@ def visible_gpus() -> int:
     there = len(list(Path("/dev").glob("nvidia[0-9]*")))
     if hidden is None:
         return there
-    listed = [name.strip() for name in hidden.split(",")]
-    shown = listed.index("-1") if "-1" in listed else len(listed)
-    return min(there, shown) if listed != [""] else 0
+    # CUDA shows what is listed up to the first entry that is none of its devices.
+    count = 0
+    for name in map(str.strip, hidden.split(",")):
+        exists = int(name) < there if name.isdecimal() else name.startswith(("GPU-", "MIG-"))
+        if not exists:
+            break
+        count += 1
+    return count if there else 0
 
 
 def gpus_per_job(device: str) -> int:

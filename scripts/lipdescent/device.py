@@ -6,13 +6,12 @@ import fcntl
 import os
 import tempfile
 from pathlib import Path
-from typing import IO
 
 import torch
 from torch import Tensor
 
 # Lock of the CUDA device that this process has taken; it is free again when the process ends.
-_taken: dict[int, IO[str]] = {}
+_taken: dict[int, int] = {}
 
 
 def choose(name: str) -> torch.device:
@@ -46,24 +45,42 @@ def choose(name: str) -> torch.device:
 
 
 def _free(count: int) -> int:
-    """Index of a CUDA device that no other process of this user holds; any if all are held."""
+    """Index of a CUDA device that no other process of this user holds; any if all are held.
+
+    Any too where no lock can be had: processes then may share a device, which is only slower.
+    """
     if count == 1:
         return 0
     if _taken:
         return next(iter(_taken))
-    folder = Path(tempfile.gettempdir()) / f"lipdescent-gpus-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
     for index in range(count):
         # By its serial number: which index it has depends on CUDA_VISIBLE_DEVICES.
-        file = (folder / str(torch.cuda.get_device_properties(index).uuid)).open("w")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock = _lock(str(torch.cuda.get_device_properties(index).uuid))
         except BlockingIOError:
-            file.close()
             continue
-        _taken[index] = file
+        except OSError as error:
+            print(f"no lock of a CUDA device, jobs may share one: {error}")
+            break
+        _taken[index] = lock
         return index
     return os.getpid() % count
+
+
+def _lock(name: str) -> int:
+    """Descriptor of a locked file; OSError, BlockingIOError if another process has locked it."""
+    folder = Path(tempfile.gettempdir()) / f"lipdescent-gpus-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise PermissionError(f"{folder} is not this user's")
+    # Opened for reading, and no link: whatever lies there stays as it is.
+    found = os.open(folder / name, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(found)
+        raise
+    return found
 
 
 def _try(device: torch.device, name: str) -> None:

@@ -24,7 +24,8 @@ SMALLEST_PART = 64
 
 def _stages(module: nn.Module) -> list[Stage] | None:
     """The stages of [Conv2d, ReLU, (MaxPool2d)], ..., Flatten, Linear; None for anything else."""
-    named = list(module.named_children()) if type(module) is nn.Sequential else []
+    # Not named_children, which leaves out a pool that is used a second time.
+    named = list(module._modules.items()) if type(module) is nn.Sequential else []
     kinds = [type(layer) for _, layer in named]
     if kinds[-2:] != [nn.Flatten, nn.Linear]:
         return None

@@ -219,7 +219,10 @@ def _batch_norm(run: _Run, module: nn.BatchNorm2d, path: str, x: Tensor) -> Tens
         return normalise(x, mean, var, weight, bias, eps=module.eps)
     count = x[0, :, 0].numel()
     if count < 2:
-        raise ValueError(f"{path} ({module}): batch statistics of a single value per channel")
+        raise ValueError(
+            f"{path} ({module}): batch statistics of a single value per channel, in a batch of one "
+            "sample; allowed are num_train and batch_size whose last batch has two or more"
+        )
     out, *batch_statistics = normalise_batch(x, weight, bias, eps=module.eps)
     if mean is not None:
         _update(run, module, path, (mean, var), batch_statistics)

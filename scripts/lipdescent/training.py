@@ -39,13 +39,30 @@ def initial_stack(
     """One model per entry of ``seeds``, drawn by PyTorch's default initialisation.
 
     Equal seeds give equal weights. The global random state is left as it was.
+
+    Raises
+    ------
+    ValueError
+        If a network uses a parameter in two places.
     """
     drawn: dict[int, nn.Module] = {}
     with torch.random.fork_rng(devices=[]):
         for seed in dict.fromkeys(seeds):
             torch.manual_seed(seed_of("weights", seed))
             drawn[seed] = build()
+            _check_nothing_shared(drawn[seed])
     return ModelStack.from_modules([drawn[seed] for seed in seeds], input_shape)
+
+
+def _check_nothing_shared(module: nn.Module) -> None:
+    first: dict[int, str] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        other = first.setdefault(id(parameter), name)
+        if other != name:
+            raise ValueError(
+                f"{other} and {name} are one parameter; allowed in a study are networks that use "
+                "each parameter in one place"
+            )
 
 
 def batch_order(seeds: Sequence[int], epoch: int, num_train: int) -> Tensor:

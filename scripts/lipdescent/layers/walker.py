@@ -116,7 +116,8 @@ def check_state(stack: ModelStack) -> None:
         if variance is None or not hasattr(part, "eps"):
             continue
         smallest = float(variance.to(torch.float64).min())
-        if not smallest + part.eps > 0:
+        computed = float((variance + part.eps).min())  # as the network adds them, in its own dtype
+        if not min(smallest + part.eps, computed) > 0:
             raise ValueError(
                 f"{path or 'the network'} ({type(part).__name__}): running_var = {smallest:g} with "
                 f"eps = {part.eps:g}; allowed is running_var + eps > 0"
