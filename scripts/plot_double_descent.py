@@ -4,11 +4,11 @@ Top: test loss, train loss and train accuracy, the latter two on the labels trai
 included. Bottom: the best certified lower and the best certified upper bound on the Lipschitz
 constant in l2 (logits per unit of input), and the certified bracket between the two for the least
 and the most label noise (dashed: lower, solid: upper): the true constants, averaged over seeds, lie
-inside. Where nothing is proved
-from below, as for attention, the largest estimate is shown, by that name. Lines are means over
-seeds, bands bootstrap intervals of the mean over seeds (95 % unless configured otherwise). A ring
-marks the interpolation threshold: the first width whose mean train accuracy reaches the dashed
-line (99.5 % unless configured otherwise). Diverged models are left out and counted in the heading.
+inside. Where nothing is proved from below, as for attention, the largest estimate is shown, by that
+name. Lines are means over seeds, bands bootstrap intervals of the mean over seeds (95 % unless
+configured otherwise). A ring marks the interpolation threshold: the first width whose mean train
+accuracy reaches the dashed line (99.5 % unless configured otherwise). Diverged models are left out
+and counted in the heading.
 """
 
 from lipdescent import fork_server

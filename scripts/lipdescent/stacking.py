@@ -87,3 +87,14 @@ class ModelStack:
             return functional_call(self.module, state, (inputs,))
 
         return vmap(forward)(self.state)
+
+
+def shared_tensor(module: nn.Module) -> tuple[str, str] | None:
+    """Both names of a parameter or buffer that a module uses in two places; None without one."""
+    first: dict[int, str] = {}
+    kinds = module.named_parameters, module.named_buffers
+    for name, tensor in (pair for kind in kinds for pair in kind(remove_duplicate=False)):
+        other = first.setdefault(id(tensor), name)
+        if other != name:
+            return other, name
+    return None

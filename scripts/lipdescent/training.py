@@ -22,7 +22,7 @@ from lipdescent.halving import on_every
 from lipdescent.progress import Progress
 from lipdescent.replica_block import Block, TrainingData, split_into_blocks
 from lipdescent.seeding import generator, seed_of
-from lipdescent.stacking import ModelStack
+from lipdescent.stacking import ModelStack, shared_tensor
 from lipdescent.training_options import TrainingOptions
 
 # Points of the training curve over the whole training, beside the checkpoints.
@@ -43,26 +43,19 @@ def initial_stack(
     Raises
     ------
     ValueError
-        If a network uses a parameter in two places.
+        If a network uses a parameter or a buffer in two places.
     """
     drawn: dict[int, nn.Module] = {}
     with torch.random.fork_rng(devices=[]):
         for seed in dict.fromkeys(seeds):
             torch.manual_seed(seed_of("weights", seed))
             drawn[seed] = build()
-            _check_nothing_shared(drawn[seed])
+            if shared := shared_tensor(drawn[seed]):
+                raise ValueError(
+                    f"{shared[0]} and {shared[1]} are one tensor; allowed in a study are networks "
+                    "that use each of their tensors in one place"
+                )
     return ModelStack.from_modules([drawn[seed] for seed in seeds], input_shape)
-
-
-def _check_nothing_shared(module: nn.Module) -> None:
-    first: dict[int, str] = {}
-    for name, parameter in module.named_parameters(remove_duplicate=False):
-        other = first.setdefault(id(parameter), name)
-        if other != name:
-            raise ValueError(
-                f"{other} and {name} are one parameter; allowed in a study are networks that use "
-                "each parameter in one place"
-            )
 
 
 def batch_order(seeds: Sequence[int], epoch: int, num_train: int) -> Tensor:

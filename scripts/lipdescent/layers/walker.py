@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 
 from lipdescent.layers import convolution, known_networks
 from lipdescent.layers.expressions import Chain, Concat, Layer, Node, Sum
-from lipdescent.stacking import ModelStack
+from lipdescent.stacking import ModelStack, shared_tensor
 
 # Of the inputs at which a declared structure is compared with forward; the first two elsewhere.
 SCALES = (1.0, 8.0, 1e-3, 1e-2, 1e-1, 1e2, 1e3, 1e4)
@@ -85,7 +85,6 @@ def layer_state(layer: Layer, state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def check_module(module: nn.Module) -> None:
     """Raise ValueError where the weights are not what the forward pass uses, or for train mode."""
-    owners: dict[int, str] = {}
     for path, m in module.named_modules(remove_duplicate=False):
         place = f"{path or 'the network'} ({type(m).__name__})"
         if m.training:
@@ -96,10 +95,8 @@ def check_module(module: nn.Module) -> None:
             raise ValueError(f"{place} has hooks (weight_norm?) that may change it; remove them")
         if "forward" in vars(m):
             raise ValueError(f"{place}: forward was replaced on the instance")
-        for name, tensor in (*m._parameters.items(), *m._buffers.items()):
-            other = owners.setdefault(id(tensor), f"{path}.{name}") if tensor is not None else None
-            if other not in (None, f"{path}.{name}"):
-                raise ValueError(f"{path}.{name} is shared with {other}; allowed: own weights each")
+    if shared := shared_tensor(module):
+        raise ValueError(f"{shared[1]} is shared with {shared[0]}; allowed: own weights each")
 
 
 def check_state(stack: ModelStack) -> None:
