@@ -30,11 +30,14 @@ rule all:
 
 
 onstart:
-    folder_lock.claim(STUDY, submits=submits)
+    claim_study()
+    terminal.outlive(workflow.logger_manager.logger.handlers)
+    if jobs_run_here():
+        lifeline.let_out(folder_lock.lifeline(STUDY))
     check_cluster()
     allow_continuations()
     study_config.record_plan(config)
-    if EXECUTION["fork_server"] and jobs_run_here():
+    if EXECUTION["fork_server"] and jobs_run_in_this_environment():
         fork_server.start(threads=EXECUTION["threads"], modules=PREAMBLE)
     print(
         f"study {STUDY}: {len(RUNS)} stacks, {num_models()} models, device {config['device']}"

@@ -1,5 +1,6 @@
 """Kills, full and read-only disks, broken and foreign files, two writers, two Snakemakes."""
 
+import json
 import os
 import shutil
 import signal
@@ -196,32 +197,157 @@ def test_names_of_seed_blocks_give_their_seeds():
 # The folder's lock
 
 
-def test_a_dead_owners_lock_is_removed_and_a_living_ones_is_not(tmp_path, monkeypatch):
+CLAIM = f"""
+import os, sys, time
+sys.path.insert(0, {str(ROOT / "scripts")!r})
+from lipdescent import folder_lock
+try:
+    folder_lock.claim("s")
+except folder_lock.BusyError as error:
+    print(error)
+    sys.exit(1)
+print("claimed", flush=True)
+sys.stdin.read()
+"""
+CONTAINER = ["unshare", "--pid", "--fork", "--mount-proc"]
+
+
+def claimant(*prefix):
+    """A process that has claimed study s in this folder, and ends with its stdin."""
+    found = subprocess.Popen(
+        [*prefix, sys.executable, "-c", CLAIM],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    if prefix and found.poll() is not None:
+        pytest.skip("PID namespaces need root")
+    return found, found.stdout.readline().strip()
+
+
+@pytest.fixture
+def locks(tmp_path, monkeypatch):
+    """A folder with Snakemake's locks of studies s and s2."""
     monkeypatch.chdir(tmp_path)
     folder_lock.LOCKS.mkdir(parents=True)
-    ours, others, younger = (folder_lock.LOCKS / f"{i}.output.lock" for i in range(3))
-    ours.write_text("results/s/table.parquet\nresults/s/table.csv\n")
-    others.write_text("results/s2/table.parquet\n")
+    for number, study in enumerate(["s", "s2"]):
+        lock = folder_lock.LOCKS / f"{number}.output.lock"
+        lock.write_text(f"results/{study}/table.parquet\nresults/{study}/table.csv\n")
+    return sorted(folder_lock.LOCKS.iterdir())
+
+
+def test_a_dead_owners_lock_is_removed_and_a_living_ones_is_not(locks):
     assert not folder_lock.clear_stale("s")  # nobody knows whose it is
-    folder_lock.claim("s")
+    process, said = claimant()
+    assert said == "claimed"
     assert folder_lock.owner("s").alive
-    assert not folder_lock.clear_stale("s")  # ours: alive
-    program = f"import sys; sys.path.insert(0, {str(ROOT / 'scripts')!r}); "
-    program += "from lipdescent import folder_lock; folder_lock.claim('s')"
-    subprocess.run([sys.executable, "-c", program], check=True)
+    assert not folder_lock.clear_stale("s")
+    with pytest.raises(folder_lock.BusyError, match=f"by process {process.pid} on .*kill"):
+        folder_lock.claim("s")
+    process.kill()
+    process.communicate()
     assert folder_lock.owner("s").alive is False
-    younger.write_text(ours.read_text())
+    younger = folder_lock.LOCKS / "2.output.lock"
+    younger.write_text(locks[0].read_text())
     os.utime(younger, (time.time() + 10,) * 2)  # another Snakemake is about to start
     assert folder_lock.clear_stale("s")
-    assert sorted(folder_lock.LOCKS.iterdir()) == [others, younger]
-
-
-def test_an_owner_on_another_host_is_neither_alive_nor_dead(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+    assert sorted(folder_lock.LOCKS.iterdir()) == [locks[1], younger]
     folder_lock.claim("s")
-    monkeypatch.setattr(folder_lock.socket, "gethostname", lambda: "elsewhere")
+    assert folder_lock.owner("s").process == os.getpid()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="PID namespaces need root")
+def test_an_owner_in_a_container_of_this_host_is_known_by_its_lock(locks):
+    """Its number, 1 or 2, is another process's here, which must neither be asked nor killed."""
+    process, said = claimant(*CONTAINER)
+    assert said == "claimed"
+    owner = folder_lock.owner("s")
+    assert (owner.alive, owner.seen) == (True, False)
+    assert owner.process < 10
+    assert not folder_lock.clear_stale("s")
+    assert "(kill" not in folder_lock.what_to_do(owner)
+    other, said = claimant(*CONTAINER)  # beside it, with the same number
+    assert "is being computed in this folder by process" in said
+    other.communicate(timeout=60)
+    assert other.returncode == 1
+    folder_lock.forget("s")
+    assert folder_lock.owner("s") is not None, "--unlock is not for the living"
+    process.communicate(timeout=60)  # ends by itself, and says so
+    assert folder_lock.owner("s").alive is False
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="PID namespaces need root")
+def test_a_reader_without_proc_sees_the_living_by_the_lock_and_calls_nobody_dead(locks):
+    process, _ = claimant()
+    look = """
+import sys; sys.path.insert(0, sys.argv[1])
+from lipdescent import folder_lock
+print(folder_lock.owner("s").alive)
+(folder_lock.OWNERS / "s.lock").unlink(missing_ok=True)
+__import__("pathlib").Path("results/s/.lock").unlink(missing_ok=True)
+print(folder_lock.owner("s").alive)
+"""
+    without = ["unshare", "--mount", "sh", "-c", 'umount -l /proc; exec "$@"', "sh"]
+    command = [*without, sys.executable, "-c", look, str(ROOT / "scripts")]
+    told = subprocess.run(command, capture_output=True, text=True)
+    process.communicate(timeout=60)
+    assert told.stdout.split() == ["True", "None"], told.stderr
+
+
+@pytest.mark.parametrize("change", [{"machine": "another start", "host": "elsewhere"}])
+def test_an_owner_on_another_host_is_neither_alive_nor_dead_until_it_says_so(locks, change):
+    process, _ = claimant()
+    process.kill()
+    process.communicate()
+    note = folder_lock.OWNERS / "s.json"
+    since = note.stat().st_mtime
+    note.write_text(json.dumps(json.loads(note.read_text()) | change))
+    os.utime(note, (since, since))
     assert folder_lock.owner("s").alive is None
     assert not folder_lock.clear_stale("s")
+    with pytest.raises(folder_lock.BusyError, match=r"on elsewhere, of which nothing.*--unlock"):
+        folder_lock.claim("s")
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"ended": True}))
+    assert folder_lock.owner("s").alive is False
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"ended": False}))
+    folder_lock.forget("s")
+    folder_lock.claim("s")
+    assert folder_lock.owner("s").alive
+
+
+def test_a_process_that_ends_says_so_and_its_claim_keeps_its_time(locks):
+    process, _ = claimant()
+    before = folder_lock.owner("s")
+    process.communicate(timeout=60)
+    after = folder_lock.owner("s")
+    assert (before.ended, after.ended) == (False, True)
+    assert after.since == before.since
+
+
+def test_folders_that_share_their_results_share_the_claim(locks, tmp_path, monkeypatch):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "results").mkdir(exist_ok=True)
+    (tmp_path / "other/results").symlink_to(tmp_path / "results")
+    process, _ = claimant()
+    monkeypatch.chdir(tmp_path / "other")
+    with pytest.raises(folder_lock.BusyError, match=r"holds a lock of results/s/\.lock"):
+        folder_lock.claim("s")
+    process.communicate(timeout=60)
+    folder_lock.claim("s")
+
+
+def test_a_file_that_a_container_writes_is_not_swept(tmp_path):
+    """Host name and number are not enough: the writer's number is nobody's here."""
+    path = tmp_path / "result"
+    with files.complete(path) as partial:
+        place, number, _ = partial.name.rsplit(".", 2)
+        partial.write_text("1")
+    assert number == str(os.getpid())
+    theirs = tmp_path / f"{place.rsplit('-', 1)[0]}-1234.4194000.partial"
+    ours = tmp_path / f"{place}.4194000.partial"  # beyond the largest number that is in use
+    for left in (theirs, ours):
+        left.touch()
+    files.sweep(path)
+    assert theirs.exists()
+    assert not ours.exists()
 
 
 # Seed blocks
@@ -277,6 +403,8 @@ def test_snakemake_killed_two_at_once_then_broken_files(finished, tmp_path):
         assert f"by process {first.pid} on" in second
         assert "do not say --unlock" in second
         assert "cannot be locked" in second
+        assert "by process" in run(tmp_path, "--unlock", ok=True)  # said, and it changes nothing
+        assert f"by process {first.pid} on" in run(tmp_path, ok=False)
     finally:
         os.killpg(first.pid, signal.SIGKILL)
         first.wait()

@@ -57,7 +57,12 @@ STYLE = {
 
 
 def new_figure(rows: int, columns: int, *, width: float, height: float, **options) -> tuple:
-    """Figure of ``width`` x ``height`` inches and its axes (rows, columns); sets the style."""
+    """Figure of ``width`` x ``height`` inches and its axes (rows, columns); sets the style.
+
+    The style is this file's on top of Matplotlib's defaults: a matplotlibrc of the user changes
+    nothing.
+    """
+    matplotlib.rcdefaults()
     matplotlib.rcParams.update(STYLE)
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)

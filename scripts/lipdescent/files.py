@@ -8,13 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lipdescent import processes
+
 
 @contextmanager
 def complete(path: str | Path) -> Iterator[Path]:
     """Yield a temporary name beside ``path``; flush it to disk and rename it at the end.
 
-    The temporary name carries host and process: a job that outlived its Snakemake and the job
-    started in its place never write into the same file, and the last complete one stays.
+    The temporary name carries host, PID namespace and process: a job that outlived its Snakemake
+    and the job started in its place never write into the same file, and the last complete one
+    stays.
 
     Raises
     ------
@@ -24,8 +27,7 @@ def complete(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep(path)
-    host = socket.gethostname().split(".")[0]
-    partial = path.with_name(f".{path.name}.{host}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{_place()}.{os.getpid()}.partial")
     try:
         partial.touch()
         mode = partial.stat().st_mode
@@ -40,12 +42,19 @@ def complete(path: str | Path) -> Iterator[Path]:
 
 
 def sweep(path: Path) -> None:
-    """Remove what processes of this host that are dead left of ``path``."""
-    host = socket.gethostname().split(".")[0]
-    for left in path.parent.glob(f".{path.name}.{host}.*.partial"):
+    """Remove what processes that are dead left of ``path``, as far as this one can see them."""
+    place = _place()
+    if place.endswith("-"):
+        return
+    for left in path.parent.glob(f".{path.name}.{place}.*.partial"):
         process = left.name.split(".")[-2]
         if process.isdigit() and int(process) != os.getpid() and not _alive(int(process)):
             left.unlink(missing_ok=True)
+
+
+def _place() -> str:
+    """Host and PID namespace: a number of a process means nothing elsewhere."""
+    return f"{socket.gethostname().split('.')[0]}-{processes.namespace()}"
 
 
 def _alive(process: int) -> bool:

@@ -49,7 +49,18 @@ MODULES = (
     "matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf", "mpmath", "yaml",
 )  # fmt: skip
 # Differ between a job and the server, and matter to no library at its import.
-VOLATILE = {ADDRESS, "TMPDIR", "TMP", "TEMP", "TEMPDIR", "PWD", "OLDPWD", "SHLVL", "_"}
+VOLATILE = {
+    ADDRESS,
+    "LIPDESCENT_LIFELINE",
+    "TMPDIR",
+    "TMP",
+    "TEMP",
+    "TEMPDIR",
+    "PWD",
+    "OLDPWD",
+    "SHLVL",
+    "_",
+}
 FORWARDED = [
     getattr(signal, name)
     for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")
@@ -111,7 +122,13 @@ def hand_over(*, patience: float = 60.0) -> None:
 
     ``patience`` : seconds to wait for a server that is still importing, from a cold network file
     system perhaps. A script that needs little of what it imports is sooner done by itself.
+
+    In whatever process the script runs, it ends when its Snakemake has gone (lifeline.py).
     """
+    from lipdescent import lifeline  # the server, which runs this file as a script, needs it not
+
+    _open_standard_streams()
+    lifeline.hold()
     address = os.environ.pop(ADDRESS, None)
     if address is None:
         return
@@ -155,6 +172,13 @@ def hand_over(*, patience: float = 60.0) -> None:
             signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     sys.exit(status)
+
+
+def _open_standard_streams() -> None:
+    """Where the terminal was closed, or files that are opened next would be taken for it."""
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(opened, True)
+    os.close(opened)
 
 
 def _end(pid: int) -> None:

@@ -10,14 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
+from lipdescent.terminal import Terminal
 
-def log_to(path: str | Path) -> TextIO:
-    """Send stdout and stderr to the job's log; return the terminal's stream.
+
+def log_to(path: str | Path) -> Terminal:
+    """Send stdout and stderr to the job's log; return the terminal, which may go away.
 
     The streams stay assigned until the process ends: a traceback must land in the log too. The
     log's last line says what the job took; Snakemake's benchmark files know no fork's memory.
     """
-    terminal = sys.stderr
+    terminal = Terminal(sys.stderr)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     sys.stdout = sys.stderr = open(path, "w", buffering=1, encoding="utf-8")  # noqa: SIM115
     atexit.register(_say_usage, sys.stdout)
@@ -46,14 +48,15 @@ class Progress:
     num_models : models in the stack.
     total : epochs in all.
     interval : seconds between lines.
-    terminal : a second stream beside stdout, or None.
+    terminal : a second stream beside stdout, or None. It must take what it is given, as
+        :class:`lipdescent.terminal.Terminal` does: an error of it ends the job.
     """
 
     label: str
     num_models: int
     total: int
     interval: float = 5.0
-    terminal: TextIO | None = None
+    terminal: TextIO | Terminal | None = None
     clock: Callable[[], float] = time.perf_counter
     _start: float = field(default=0.0, init=False)
     _first: int = field(default=0, init=False)

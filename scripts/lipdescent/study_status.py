@@ -149,7 +149,7 @@ def open_logs(owner: Owner | None, folder: Path) -> set[str] | None:
 
     None where that says nothing: the jobs run elsewhere, or are another user's.
     """
-    if owner is None or owner.submits or owner.alive is None or not Path("/proc/self/fd").exists():
+    if owner is None or owner.submits or not owner.seen or not Path("/proc/self/fd").exists():
         return None
     if owner.alive and not os.access(f"/proc/{owner.process}/fd", os.R_OK):
         return None

@@ -8,18 +8,24 @@ from lipdescent import cluster, folder_lock, resources
 LONGEST = "LIPDESCENT_LONGEST_JOB"
 
 if workflow.is_main_process:
+    if "--unlock" in sys.argv:
+        folder_lock.forget(STUDY)
     if folder_lock.clear_stale(STUDY):
         print(
             f"the Snakemake that computed study {STUDY} here is dead: its lock is removed",
             file=sys.stderr,
         )
     computing = folder_lock.owner(STUDY)
-    if computing and computing.alive:
-        print(
-            f"study {STUDY} is being computed in this folder by {computing}: wait for it or stop it "
-            f"(kill {computing.process}); do not say --unlock",
-            file=sys.stderr,
-        )
+    if computing and computing.alive is not False:
+        print(folder_lock.what_to_do(computing), file=sys.stderr)
+
+
+def claim_study():
+    """No two Snakemakes compute one study."""
+    try:
+        folder_lock.claim(STUDY, submits=submits)
+    except folder_lock.BusyError as error:
+        raise WorkflowError(str(error)) from None
 
 
 @cache

@@ -5,10 +5,20 @@ from pathlib import Path
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
 from lipdescent import config as study_config
-from lipdescent import fork_server, names, published
+from lipdescent import (
+    fork_server,
+    job_environment,
+    lifeline,
+    names,
+    published,
+    terminal,
+)
 from lipdescent.provenance import caption, code_digest, measurement_files
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import update_config
+
+# Here and inside of the jobs of a cluster.
+job_environment.fix(Path(workflow.basedir).resolve() / "scripts")
 
 
 def scripts_named(prefix):
@@ -78,9 +88,13 @@ def run_of(wildcards):
 
 
 def jobs_run_here():
-    """True where jobs are processes of this machine and of this very environment."""
-    here = workflow.is_main_process and not workflow.remote_exec
-    return here and not (submits or workflow.deployment_settings.deployment_method)
+    """True where jobs are processes of this machine."""
+    return workflow.is_main_process and not (workflow.remote_exec or submits)
+
+
+def jobs_run_in_this_environment():
+    """True where they are of this very Python environment too."""
+    return jobs_run_here() and not workflow.deployment_settings.deployment_method
 
 
 def module_of(wildcards):
