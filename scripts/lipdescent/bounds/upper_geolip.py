@@ -186,6 +186,15 @@ def path_norm(weights: Sequence[Tensor], steepest: Sequence[Tensor]) -> Tensor:
     return size
 
 
+def path_bound(chain: AffineChain) -> Tensor:
+    """The largest path norm of a logit: certified l_inf bound (S,) of the whole map."""
+    scaled, slopes, exponent, lost = scaled_chain(chain.weights, chain.slopes)
+    steepest = [scaled[0].new_tensor([max(abs(a), abs(b))]) for a, b in slopes]
+    value = unscaled_up(with_lost(path_norm(scaled, steepest).amax(1), lost), exponent)
+    excess = chain_excess(chain, "linf")
+    return torch.where(excess > 0, round_up(value + excess), value)
+
+
 def _bounds(stack: ModelStack, *, norm: str, only_largest: bool, **options) -> Tensor:
     """(S, K), the chain's own rounding and scale included."""
     if not options["tolerance"] > 0:
