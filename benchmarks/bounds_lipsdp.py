@@ -28,6 +28,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 from lipdescent.bounds import _lipsdp_shallow as shallow
+from lipdescent.bounds._scaling import balanced
 from lipdescent.bounds.upper_lipsdp import lipsdp
 from lipdescent.datasets import mnist1d
 
@@ -66,7 +67,7 @@ def dual_lower_bound(weights: list[Tensor]) -> float:
     2 sum_i sqrt((p_i X11 p_i)(q_i X22 q_i)) + 2 <C, X21>. X is mu (t I - M)^-1 near the optimal d.
     """
     layers = [w.double()[None] for w in weights]
-    rows, columns, _, exponent = shallow.balanced(*layers)
+    rows, columns, _, exponent, _ = balanced(*layers)
     left, right, cross = shallow.reduced(rows, columns, RELU)
     theta = shallow.minimise(left, right, cross, tolerance=1e-5, max_steps=80)
     d, n = theta.exp()[:, None], left.shape[1]

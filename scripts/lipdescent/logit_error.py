@@ -13,11 +13,12 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
-from lipdescent.bounds._rounding import gamma
-from lipdescent.layers import Chain, Concat, Layer, Node, constant, trace
+from lipdescent.bounds._rounding import TINY, gamma
+from lipdescent.layers import Chain, Concat, Layer, Node, constant, convolution, trace
+from lipdescent.layers.roundings import roundings
 from lipdescent.layers.walker import layer_state
 from lipdescent.stacking import ModelStack
 
@@ -71,10 +72,30 @@ def _layer(layer: Layer, stack: ModelStack, sizes: Sizes) -> Sizes:
     slope = constant(layer.module, state, norm="linf", **shapes)
     slope = torch.as_tensor(slope, dtype=torch.float64, device=stack.device).view(-1, 1)
     offset = _offset(layer, state, slope)
-    roundings = gamma(math.prod(layer.input_shape) + FEW)
+    rounded = gamma(roundings(layer.module, layer.input_shape, layer.output_shape) + FEW)
     size, error = sizes
-    out = slope * (size + error) + offset
-    return UP * (slope * size + offset), UP * (slope * error + roundings * out)
+    out = _absolute(layer, state, slope) * (size + error) + offset
+    lost = _lost(layer.module, layer.input_shape) + 2.0**-1000 * (size + error)
+    return UP * (slope * size + offset), UP * (slope * error + rounded * out + lost)
+
+
+def _absolute(layer: Layer, state: dict[str, Tensor], slope: Tensor) -> Tensor:
+    """l_inf constant with the weights' absolute values: two taps may read the same element."""
+    if type(layer.module) not in convolution.TABLE:
+        return slope
+    plus = {name: tensor.abs() for name, tensor in state.items()}
+    shapes = {"input_shape": layer.input_shape, "output_shape": layer.output_shape}
+    return constant(layer.module, plus, norm="linf", **shapes).view(-1, 1)
+
+
+def _lost(module: nn.Module, input_shape: tuple[int, ...]) -> float:
+    """What underflows, and where torch leaves out a term: beyond softplus's threshold."""
+    lost = 2.0**-1000
+    if isinstance(module, nn.Softplus):
+        lost += 1.001 * math.exp(-module.threshold) / abs(module.beta)
+    if type(module) in (nn.LPPool1d, nn.LPPool2d, nn.LPPool3d):
+        lost += 2 * (math.prod(input_shape) ** 2 * TINY) ** (1 / module.norm_type)
+    return lost
 
 
 def _offset(layer: Layer, state: dict[str, Tensor], slope: Tensor) -> Tensor:

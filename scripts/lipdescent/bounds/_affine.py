@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lipdescent.stacking import ModelStack
 
 from . import NotApplicable
-from ._rounding import certified_spectral_norm, gamma, norm_frobenius, product_up, round_up
+from ._rounding import TINY, certified_spectral_norm, gamma, norm_frobenius, product_up, round_up
 from ._slopes import Interval, compose, slope_interval
 
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.AlphaDropout, nn.FeatureAlphaDropout)
@@ -186,6 +186,7 @@ class _Builder:
         else:
             norm, inner = norm_frobenius(weight), norm_frobenius(self.weight)
             rounding = round_up(gamma(module.in_features + 1) * norm * inner, 3)
+            rounding = rounding + module.in_features * weight.shape[1] * self.shape_in() * TINY
             self.error = round_up(rounding + round_up(norm * self.error), 2)
             self.weight = weight @ self.weight
         self.bias, self.shape = bias, (module.out_features,)
@@ -200,14 +201,21 @@ class _Builder:
         if not bool(scale.isfinite().all()):
             raise ValueError(f"{place}: running_var + eps must be positive, finite numbers")
         largest = round_up(scale.abs().amax(1), 8)
+        # A slope that underflows is off by TINY times what it multiplies, and so is the product.
+        before = 1.0 if self.weight is None else self.weight.abs().sum((1, 2))
+        lost = TINY * before + scale.shape[1] * self.shape_in() * TINY
         if self.weight is None:
             self.weight = torch.diag_embed(scale)
         else:
             self.weight = scale[..., None] * self.weight
         # Sum, root, quotient and two products: 5 roundings, rsqrt may take one more ulp.
         rounding = gamma(10) * norm_frobenius(self.weight)
-        self.error = round_up(round_up(rounding) + round_up(largest * self.error), 2)
+        self.error = round_up(round_up(rounding) + lost + round_up(largest * self.error), 2)
         self.bias = bias
+
+    def shape_in(self) -> int:
+        """Columns of the pending weight."""
+        return self.shape[0] if self.weight is None else self.weight.shape[2]
 
     def activation(self, interval: Interval) -> None:
         if self.weight is None and self.chain.weights:

@@ -26,7 +26,17 @@ from lipdescent.bounds import NotApplicable
 from lipdescent.bounds._chain import Chain, chain, slopes_at
 from lipdescent.bounds._forward_error import ProvenForward
 from lipdescent.bounds._jacobian import one_model, steepest
-from lipdescent.bounds._rounding import UNIT_ROUNDOFF, gamma, round_down, round_up, times_power
+from lipdescent.bounds._rounding import (
+    TINY,
+    UNIT_ROUNDOFF,
+    gamma,
+    length_down,
+    length_up,
+    round_down,
+    round_up,
+    scaled_to_one,
+    times_power,
+)
 from lipdescent.stacking import ModelStack
 
 _CHUNK = 2**23
@@ -86,13 +96,11 @@ class Prover:
 
     def quotients(self, model: int, a: Tensor, b: Tensor, *, norm: str) -> Tensor:
         """|f(a) - f(b)| / |a - b| less the rounding errors, rounded down; a, b (n, ...)."""
-        order = {"l2": 2, "linf": torch.inf, "l1": 1}[norm]
         (above, error), (below, other) = self.evaluate(model, a), self.evaluate(model, b)
-        top = torch.linalg.vector_norm(above - below, ord=order, dim=-1)
-        slack = torch.linalg.vector_norm(error + other, ord=order, dim=-1)
-        bottom = torch.linalg.vector_norm((a - b).flatten(1), ord=order, dim=-1)
-        top = round_down(top, above.shape[1] + 3) - round_up(slack, above.shape[1] + 4)
-        quotient = top / round_up(torch.where(bottom > 0, bottom, 1.0), a[0].numel() + 3)
+        slack = round_up(_lengths(round_up(error + other), norm)[1])
+        top = round_down(_lengths(above - below, norm)[0], 3) - slack
+        bottom = _lengths((a - b).flatten(1), norm)[1]
+        quotient = top / round_up(torch.where(bottom > 0, bottom, 1.0), 2)
         sound = (bottom > 2.0**-960) & quotient.isfinite() & (top > 2.0**-900)
         return torch.where(sound, round_down(quotient, 3), 0.0)
 
@@ -143,6 +151,7 @@ def certify(stack: ModelStack, points: Tensor, *, norm: str) -> Tensor:
 def certify_chain(links: Chain, points: Tensor, *, norm: str) -> Tensor:
     """:meth:`Prover.certify` for chains; points (num_models, k, n_in)."""
     slopes, regular = _certain_slopes(links, points)
+    steep = math.prod(max(1.0, *map(abs, pair)) for pair in links.slopes)
     last = links.weights[-1][:, None]
     product = last.expand(-1, points.shape[1], -1, -1)
     absolute = product.abs()
@@ -151,8 +160,10 @@ def certify_chain(links: Chain, points: Tensor, *, norm: str) -> Tensor:
         absolute = (absolute * slope.abs()[:, :, None, :]) @ weight.abs()[:, None]
     widths = [weight.shape[2] for weight in links.weights[1:]]
     relative = gamma(sum(widths) + 2 * len(widths) + 2)
-    # Entries are at most 1: what underflows in a sum is below 2^-1074 times the number of paths.
-    underflow = 2.0 ** min(sum(map(math.log2, widths)) - 999, 1000)
+    # Entries are at most 1: what underflows in a sum, or has in the weights when they were scaled,
+    # is below 2^-1074 times the number of paths and the slopes along them.
+    paths = sum(map(math.log2, widths)) + 2 * math.log2(steep)
+    underflow = 2.0 ** min(paths - 999, 1000)
     value = _certified_norm(product, relative * absolute + underflow, norm)
     value = torch.where(regular, value.clamp_min(0.0), 0.0)
     scaled = times_power(value, links.exponents.clamp(-2000, 2000)[:, None])
@@ -168,19 +179,36 @@ def _certified_norm(matrix: Tensor, error: Tensor, norm: str) -> Tensor:
         k = matrix.shape[axis] + 2
         sums = round_down(matrix.abs().sum(axis), k) - round_up(error.sum(axis), k)
         return round_down(sums).amax(-1)
+    # Scaled, as squares of small entries underflow; what vanishes is 2^-1074 of the largest one.
+    matrix, exponent = scaled_to_one(matrix)
+    error = times_power(error, -exponent[..., None, None]) + 2.0**-1000
     if features >= outputs:
-        left = torch.linalg.eigh(matrix @ matrix.mT)[1][..., -1:]
+        left = torch.linalg.eigh(_finite(matrix @ matrix.mT))[1][..., -1:]
         vector = matrix.mT @ left
     else:
-        vector = torch.linalg.eigh(matrix.mT @ matrix)[1][..., -1:]
+        vector = torch.linalg.eigh(_finite(matrix.mT @ matrix))[1][..., -1:]
     size = vector.abs().amax((-1, -2), keepdim=True)
     vector = vector / torch.where(size > 0, size, 1.0)
-    length = torch.linalg.vector_norm(vector, dim=(-1, -2))
-    image = torch.linalg.vector_norm(matrix @ vector, dim=(-1, -2))
-    slack = gamma(features + 2) * torch.linalg.matrix_norm(matrix)  # error of matrix @ vector / |v|
-    slack = slack + torch.linalg.matrix_norm(error)
+    length = length_up(vector[..., 0])
+    image = length_down((matrix @ vector)[..., 0])
+    slack = gamma(features + 2) * length_up(matrix.flatten(-2))  # error of matrix @ vector / |v|
+    slack = slack + length_up(error.flatten(-2))
     quotient = round_down(image / torch.where(length > 0, length, 1.0), features + outputs + 6)
-    return round_down(quotient - round_up(slack, features * outputs + 8))
+    value = round_down(quotient - round_up(slack, features * outputs + 8))
+    return round_down(times_power(value, exponent))
+
+
+def _finite(matrix: Tensor) -> Tensor:
+    """To look for a direction; where float64 has overflowed, nothing is proved whatever it is."""
+    return matrix.nan_to_num(0.0, 0.0, 0.0)
+
+
+def _lengths(x: Tensor, norm: str) -> tuple[Tensor, Tensor]:
+    """Norms of the rows (n, d), rounded down and rounded up, at any scale: (n,) each."""
+    if norm == "l2":
+        return length_down(x), length_up(x)
+    exact = x.abs().sum(-1) if norm == "l1" else x.abs().amax(-1)
+    return round_down(exact, x.shape[-1]), round_up(exact, x.shape[-1])
 
 
 def pre_activations(links: Chain, points: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -196,10 +224,12 @@ def pre_activations(links: Chain, points: Tensor) -> Iterator[tuple[Tensor, Tens
         transposed, n = weight.mT, weight.shape[2]
         before = hidden @ transposed
         size = hidden.abs() @ transposed.abs()
+        # Weights may be off by 2^-1074, and products underflow.
+        tiny = hidden.abs().sum(-1, keepdim=True) * TINY + n * 2.0**-1000
         if bias is not None:
             before, size = before + bias[:, None], size + bias.abs()[:, None]
         error = error @ transposed.abs() + gamma(n + 3) * size
-        error = round_up(error, n + 4) + n * 2.0**-1000
+        error = round_up(error + tiny, n + 4)
         yield before, error
         hidden = before * slopes_at(before, negative, positive)
         error = error * max(abs(negative), abs(positive), 1.0) + 2 * UNIT_ROUNDOFF * hidden.abs()
@@ -217,17 +247,22 @@ def _certain_slopes(links: Chain, points: Tensor) -> tuple[list[Tensor], Tensor]
         links.weights, links.slopes, pre_activations(links, points), strict=False
     ):
         slope = slopes_at(before, negative, positive)
-        steepest = max(abs(negative), abs(positive))
         # Not "<=": what overflowed is a doubt, too.
         doubt = ~(before.abs() > error) & (negative != positive)
-        reach = reach @ weight.mT.abs()
+        reach = _some(reach @ _some(weight.mT))
         slopes.append(slope)
-        unsure.append((doubt & (reach > 0), torch.where(doubt, steepest, slope.abs())))
-        reach = reach * unsure[-1][1]
+        active = (doubt | (slope != 0)).to(reach.dtype)
+        unsure.append((doubt & (reach > 0), active))
+        reach = reach * active
     regular = torch.ones(points.shape[:2], dtype=torch.bool, device=points.device)
     influence = points.new_ones(*points.shape[:2], links.weights[-1].shape[1])
-    for weight, (doubt, steepest) in zip(links.weights[:0:-1], unsure[::-1], strict=True):
-        influence = influence @ weight.abs()
+    for weight, (doubt, active) in zip(links.weights[:0:-1], unsure[::-1], strict=True):
+        influence = _some(influence @ _some(weight))
         regular = regular & ~(doubt & (influence > 0)).any(-1)
-        influence = influence * steepest
+        influence = influence * active
     return slopes, regular
+
+
+def _some(x: Tensor) -> Tensor:
+    """1 where x is not 0: whether a path exists, not how heavy it is, which may underflow."""
+    return (x != 0).to(x.dtype)

@@ -8,6 +8,7 @@ bit whatever else is in its stack.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -32,7 +33,8 @@ class Chain:
     ----------
     weights : float64 (num_models, n_out, n_in) each, scaled to largest entries in [1/2, 1).
     biases : float64 (num_models, n_out) or None each, in the units of the scaled outputs.
-    slopes : (negative side, positive side) of every activation, one less than weights.
+    slopes : (negative side, positive side) of every activation, one less than weights; at most 4
+        in size, steeper ones scaled as the weights are.
     exponents : int64 (num_models,), J of the network = 2^exponents J of the scaled chain.
     """
 
@@ -91,10 +93,15 @@ def _leaves(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
 def _scaled_chain(
     stack: ModelStack, linears: Sequence[str], slopes: list[tuple[float, float]]
 ) -> Chain:
-    """Scale by powers of two, which these activations commute with, against over- and underflow."""
+    """Scale by powers of two, which these activations commute with, against over- and underflow.
+
+    Entries that vanish are off by at most 2^-1074: ``_certified`` allows for that.
+    """
+    slopes, powers = zip(*map(_scaled_pair, slopes), strict=True) if slopes else ((), ())
     total = torch.zeros(stack.num_models, dtype=torch.int64, device=stack.device)
     weights, biases = [], []
-    for name in linears:
+    for name, power in zip(linears, [0, *powers], strict=False):
+        total = total + power
         prefix = f"{name}." if name else ""
         weight = stack.state[f"{prefix}weight"].to(torch.float64)
         exponent = torch.frexp(weight.abs().amax((-1, -2)))[1].to(torch.int64)
@@ -113,7 +120,15 @@ def _scaled_chain(
         eye = torch.eye(size, dtype=torch.float64, device=stack.device)
         weights.append(eye.expand(stack.num_models, -1, -1))
         biases.append(None)
-    return Chain(weights, biases, slopes, total)
+        total = total + powers[-1]
+    return Chain(weights, biases, list(slopes), total)
+
+
+def _scaled_pair(pair: tuple[float, float]) -> tuple[tuple[float, float], int]:
+    """Slopes of at most 4 in size, and the exponent of what they were divided by."""
+    steep = max(map(abs, pair))
+    power = math.frexp(steep)[1] if steep > 4 else 0
+    return (math.ldexp(pair[0], -power), math.ldexp(pair[1], -power)), power
 
 
 def chain_norms(

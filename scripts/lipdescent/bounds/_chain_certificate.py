@@ -27,42 +27,46 @@ from ._rounding import (
     round_up,
     scaled_to_one,
     times_power,
-    unscaled_up,
 )
+from ._scaling import Scaled, lost_paths, scaled_chain, times_power_counted, without_dead
 from ._slopes import Interval, recentred
 
 
-def normalised(weights: list[Tensor], *, balance: bool = False) -> tuple[list[Tensor], Tensor]:
-    """Weights with spectral norm in (1/4, 1] by powers of two, dead units set to 0.
+def normalised(weights: list[Tensor], slopes: list[Interval], *, balance: bool = False) -> Scaled:
+    """The chain with spectral norms in (1/4, 1] by powers of two, dead units set to 0.
 
-    Returns the weights and the exponents (S,) of what a bound must be multiplied by. A unit is dead
-    if no path leads through it: it adds nothing to any Jacobian. With ``balance`` every hidden unit
-    is first rescaled to incoming and outgoing weights of about the same length, which changes no
-    Jacobian either.
+    With ``balance`` every hidden unit is first rescaled to incoming and outgoing weights of about
+    the same length, which changes no Jacobian either.
     """
-    live = [torch.ones_like(weights[0][:, 0], dtype=torch.bool)]
-    for weight in weights:
-        live.append(((weight != 0) & live[-1][:, None]).any(-1))
-    for i in range(len(weights) - 1, -1, -1):
-        live[i] = live[i] & ((weights[i] != 0) & live[i + 1][..., None]).any(-2)
-    total = torch.zeros_like(live[0][:, 0], dtype=torch.int64)
-    small = []
-    for i, weight in enumerate(weights):
-        weight = torch.where(live[i + 1][..., None] & live[i][:, None], weight, 0.0)
-        weight, exponent = scaled_to_one(weight)
-        small.append(weight)
-        total = total + exponent
+    plain = without_dead(weights)
+    small = [
+        scaled_to_one(weight)[0] for weight in plain
+    ]  # only to measure, so losses do not matter
+    powers = [torch.zeros_like(w[:, :, 0], dtype=torch.int64) for w in small[:-1]]
     for i in range(1, len(small) if balance else 0):
         ratio = small[i].norm(dim=1) / small[i - 1].norm(dim=2)
-        ratio = torch.where(live[i] & ratio.isfinite() & (ratio > 0), ratio, 1.0)
+        ratio = torch.where(ratio.isfinite() & (ratio > 0), ratio, 1.0)
         power = torch.frexp(ratio.sqrt())[1].to(torch.int64)
         small[i - 1] = times_power(small[i - 1], power[..., None])
         small[i] = times_power(small[i], -power[:, None])
-    for i, weight in enumerate(small):
-        more = torch.frexp(certified_spectral_norm(weight))[1].to(torch.int64)
-        small[i] = times_power(weight, -more[:, None, None])
-        total = total + more
-    return small, total
+        powers[i - 1] = power
+    scaled = scaled_chain(plain, slopes, powers)
+    total, more = scaled.exponent, []
+    for weight in scaled.weights:
+        more.append(torch.frexp(certified_spectral_norm(weight))[1].to(torch.int64))
+        total = total + more[-1]
+    small, changed = zip(
+        *[
+            times_power_counted(weight, -own[:, None, None])
+            for weight, own in zip(scaled.weights, more, strict=True)
+        ],
+        strict=True,
+    )
+    lost = times_power(scaled.lost, -sum(more))
+    lost = torch.where(scaled.lost > 0, round_up(lost), 0.0)
+    again = lost_paths(small, changed, scaled.slopes)
+    lost = torch.where(again > 0, round_up(lost + again), lost)
+    return Scaled(list(small), scaled.slopes, total, lost)
 
 
 def chain_matrix(
@@ -107,13 +111,8 @@ def certify_chain(
         reach = reach * max(1.0, abs(middle) + radius)  # the norms of the weights are at most 1
         reaches = reaches + reach.square()
     # Each entry is a sum of at most width terms, each rounded a handful of times.
-    error = round_up(gamma(max(w.shape[1] for w in weights) + 24) * size, 64) + 2.0**-1000
+    error = round_up(gamma(max(w.shape[1] for w in weights) + 24) * size, 64)
+    error = error + 2.0**-900 + 2.0**-1000 / value  # what underflows, in the last term before 1 / F
     slack = certified_max_eigenvalue(-matrix, error=round_up(error)).clamp_min(0.0)
     square = value * round_up(1 + round_up(slack * reaches, 4 * len(weights) + 8), 2)
     return round_up(round_up(square, 2).sqrt(), 2)
-
-
-def unnormalise(bound: Tensor, weights: list[Tensor], exponent: Tensor) -> Tensor:
-    """Bound of the given chain from that of the normalised one; 0 where a layer is all 0."""
-    zero = torch.stack([(weight == 0).flatten(1).all(1) for weight in weights]).any(0)
-    return torch.where(zero, 0.0, unscaled_up(bound, exponent))

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ._rounding import certified_max_eigenvalue, gamma, round_up
+from ._rounding import TINY, certified_max_eigenvalue, gamma, round_up
 
 _MAX_STEPS = 60
 
@@ -36,7 +36,8 @@ class Network:
     Attributes
     ----------
     weights : float64 (width_i, width_{i-1}) each.
-    low, high : float64 (units,), slopes a and b of all hidden units, layer after layer.
+    low, high : float64 (units,), slopes a and b of all hidden units, layer after layer, at most 4
+        in size.
     """
 
     weights: list[Tensor]
@@ -48,7 +49,8 @@ class Network:
         sizes, unit = [torch.ones_like(self.weights[0][0])], 0
         for w in self.weights:
             steep = torch.maximum(self.low.abs(), self.high.abs())[unit : unit + len(w)]
-            sizes.append(round_up(steep * (w.abs() @ sizes[-1]), w.shape[1] + 4))
+            size = steep * (w.abs() @ sizes[-1]) + 4 * w.shape[1] * TINY
+            sizes.append(round_up(size, w.shape[1] + 4))
             unit += len(w)
         return sizes
 

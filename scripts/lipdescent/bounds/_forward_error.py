@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lipdescent.bounds import NotApplicable
-from lipdescent.bounds._rounding import UNIT_ROUNDOFF, gamma, round_up
+from lipdescent.bounds._rounding import UNIT_ROUNDOFF, gamma, length_up, round_up
 from lipdescent.constrained.layers import GroupSort, InvertibleDownsampling
 from lipdescent.layers import activation, composition, convolution, linear, pooling
 from lipdescent.layers.expressions import Chain, Concat, Layer, Node, Sum
+from lipdescent.layers.roundings import interpolation, terms
 from lipdescent.layers.walker import layer_state, layers, trace
 from lipdescent.stacking import ModelStack
 
@@ -100,15 +101,17 @@ class ProvenForward:
 def _evaluate(layer: Layer, x: Tensor, state: State) -> tuple[Tensor, Tensor]:
     own = layer_state(layer, state)
     y = functional_call(layer.module, own, (x,))
-    rounding = ROUNDING[type(layer.module)](layer.module, own, x, y)
-    # Whatever underflows is below 2^-1000 in each of less than 2^60 products.
-    return y, torch.where(rounding > 0, round_up(rounding + 2.0**-940, 4), rounding)
+    rule = ROUNDING[type(layer.module)]
+    rounding = rule(layer.module, own, x, y)
+    if rule is _exact:
+        return y, rounding
+    # Whatever underflows is below 2^-1000 in each of less than 2^60 products, and may be all.
+    return y, round_up(rounding + 2.0**-940, 4)
 
 
 def _length(x: Tensor) -> Tensor:
-    """l2 norms (n,) of the examples, rounded up."""
-    flat = x.flatten(1)
-    return round_up(torch.linalg.vector_norm(flat, dim=1), flat.shape[1] + 4)
+    """l2 norms (n,) of the examples, rounded up, at any scale."""
+    return length_up(x.flatten(1))
 
 
 def _exact(module: nn.Module, state: State, x: Tensor, y: Tensor) -> Tensor:
@@ -121,9 +124,9 @@ def _relative(module: nn.Module, state: State, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _linear(module: nn.Module, state: State, x: Tensor, y: Tensor) -> Tensor:
-    """|fl(W x + b) - (W x + b)| <= gamma(terms + 1) (|W| |x| + |b|), entry by entry."""
+    """|fl(W x + b) - (W x + b)| <= gamma(terms) (|W| |x| + |b|), entry by entry."""
     size = functional_call(module, {name: t.abs() for name, t in state.items()}, (x.abs(),))
-    return gamma(2 * state["weight"][0].numel() + 8) * _length(size)
+    return gamma(2 * terms(module, tuple(x.shape[1:])) + 8) * _length(size)
 
 
 def _average(module: nn.Module, state: State, x: Tensor, y: Tensor) -> Tensor:
@@ -131,11 +134,10 @@ def _average(module: nn.Module, state: State, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _upsample(module: nn.Module, state: State, x: Tensor, y: Tensor) -> Tensor:
-    """Positions below n carry some roundings of n; at most 4 taps per axis."""
+    """As many as :func:`interpolation` says for each weight; at most 4 taps per axis."""
     if module.mode.startswith("nearest"):
         return _exact(module, state, x, y)
-    dims, largest = x.ndim - 2, max(*x.shape[2:], *y.shape[2:])
-    each = 4**dims * gamma(64 * dims * largest + 256)
+    each = 4 ** (x.ndim - 2) * gamma(interpolation(tuple(x.shape[1:]), tuple(y.shape[1:])))
     if module.mode == "area":
         each = gamma(2 * x[0].numel() + 8)
     return each * math.sqrt(2 * y[0].numel()) * x.flatten(1).abs().amax(1)
@@ -145,7 +147,9 @@ def _batch_norm(module: nn.Module, state: State, x: Tensor, y: Tensor) -> Tensor
     """(|x| + |mean|) |slope| + |bias|, in whichever order torch multiplies it out."""
     signs = {"running_mean": -1.0, "weight": 1.0, "bias": 1.0}
     plus = {name: signs[name] * t.abs() if name in signs else t for name, t in state.items()}
-    return gamma(32) * _length(functional_call(module, plus, (x.abs(),)))
+    # A slope that underflows is off by 2^-1074, times what it multiplies.
+    lost = 2.0**-1000 * (_length(x) + math.sqrt(x[0].numel()) * plus["running_mean"].abs().amax())
+    return gamma(32) * _length(functional_call(module, plus, (x.abs(),))) + lost
 
 
 def _batch_norm_slope(module: nn.Module, state: State) -> Tensor:

@@ -19,7 +19,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._chain_certificate import certify_chain, normalised, unnormalise
+from ._chain_certificate import certify_chain, normalised
+from ._rounding import unscaled_up
+from ._scaling import with_lost
 from ._slopes import Interval, recentred
 from .upper_eclipse_fast import layer_multipliers
 
@@ -50,7 +52,7 @@ def deep_lipsdp(
     weights: list[Tensor], slopes: list[Interval], *, tolerance: float, max_steps: int
 ) -> Tensor:
     """Certified bound (S,) of a chain with two or more hidden layers, at any ``max_steps``."""
-    small, exponent = normalised(weights, balance=True)
+    small, slopes, exponent, lost = normalised(weights, slopes, balance=True)
     scalars, square = layer_multipliers(small, slopes)
     start = [s[:, None].expand(-1, w.shape[1]) for s, w in zip(scalars, small[:-1], strict=True)]
     problem = _problem(small, slopes)
@@ -58,7 +60,7 @@ def deep_lipsdp(
     x = torch.cat([t, 0.5 / square.clamp_min(1e-200)[:, None]], 1).log()
     x = minimise(problem, x, tolerance=tolerance, max_steps=max_steps)
     multipliers = list(x[:, :-1].exp().split([w.shape[1] for w in small[:-1]], 1))
-    return unnormalise(certify_chain(small, multipliers, slopes), small, exponent)
+    return unscaled_up(with_lost(certify_chain(small, multipliers, slopes), lost), exponent)
 
 
 def _problem(weights: list[Tensor], slopes: list[Interval]) -> _Problem:

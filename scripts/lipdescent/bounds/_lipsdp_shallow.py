@@ -32,16 +32,16 @@ from ._rounding import (
     gamma,
     norm_frobenius,
     round_up,
-    scaled_to_one,
-    times_power,
     unscaled_up,
 )
+from ._scaling import Units, balanced, scaled_slopes, with_lost
 from ._slopes import Interval, recentred
 
 _TOP = 9  # eigenvectors in the Hessian: few more than an optimal X usually has (1 to 8)
 _CG_STEPS, _CG_TOLERANCE = 6, 0.2  # the latter on the squared preconditioned residual
 _SHRINK, _FIRST = 0.5, 0.2  # of mu N / lambda_max
 _NEAR = 100.0  # mu shrinks once the squared Newton decrement is below this many mu
+_WIDEST = 600.0  # of log d: what exp(log d) multiplies stays in range
 _ENTRIES = 2**20  # of the largest temporary, per chunk of models: what stays in a CPU's cache
 
 
@@ -66,27 +66,11 @@ def shallow_lipsdp(
 
 
 def _chunk(first: Tensor, second: Tensor, slopes: Interval, tolerance: float, steps: int) -> Tensor:
-    rows, columns, _, exponent = balanced(first, second)
-    theta = minimise(*reduced(rows, columns, slopes), tolerance=tolerance, max_steps=steps)
-    return certify(rows, columns, theta, slopes=slopes, exponent=exponent)
-
-
-def balanced(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """W1 and W2^T scaled by powers of two: rows p_i and q_i of about equal length.
-
-    Returns (S, w, n_in), (S, w, n_out), the exponents (S, w) of what rows were multiplied and
-    columns divided by, and the exponents (S,) of what a bound must be multiplied by. Units with
-    p_i = 0 or q_i = 0 become 0 in both: they add nothing to any Jacobian. All of it is exact.
-    """
-    rows, e1 = scaled_to_one(first)
-    columns, e2 = scaled_to_one(second.mT)
-    live = ((rows != 0).any(-1) & (columns != 0).any(-1))[..., None]
-    rows, columns = torch.where(live, rows, 0.0), torch.where(live, columns, 0.0)
-    ratio = torch.where(live, columns.norm(dim=-1, keepdim=True), 1.0)
-    ratio = ratio / torch.where(live, rows.norm(dim=-1, keepdim=True), 1.0)
-    power = torch.frexp(ratio.sqrt())[1].to(torch.int64)
-    rows, columns = times_power(rows, power), times_power(columns, -power)
-    return rows, columns, power[..., 0], e1 + e2
+    units = balanced(first, second)
+    (slopes,), power = scaled_slopes([slopes])
+    problem = reduced(units.rows, units.columns, slopes)
+    theta = minimise(*problem, tolerance=tolerance, max_steps=steps)
+    return certify(units, theta, slopes=slopes, power=power)
 
 
 def reduced(rows: Tensor, columns: Tensor, slopes: Interval) -> tuple[Tensor, Tensor, Tensor]:
@@ -100,24 +84,30 @@ def reduced(rows: Tensor, columns: Tensor, slopes: Interval) -> tuple[Tensor, Te
     return radius**0.5 * small[0], radius**0.5 * small[1], cross
 
 
-def certify(
-    rows: Tensor, columns: Tensor, theta: Tensor, *, slopes: Interval, exponent: Tensor
-) -> Tensor:
-    """lambda_max(M(d)) rounded up with d = e^2, e = fl(exp(theta / 2)), of balanced weights."""
+def certify(units: Units, theta: Tensor, *, slopes: Interval, power: int) -> Tensor:
+    """lambda_max(M(d)) rounded up with d = e^2, e = fl(exp(theta / 2)), times 2^power: (S,).
+
+    ``slopes`` at most 4 in size; anything finite or not may stand in ``theta``.
+    """
+    rows, columns = units.rows, units.columns
     middle, radius = recentred(slopes)
-    root = (theta.to(torch.float64) / 2).exp()[..., None]
+    theta = theta.nan_to_num(0.0).clamp(-_WIDEST, _WIDEST)
+    root = (theta / 2).exp()[..., None]
     left, right = rows * root, columns / root
     top = torch.cat([radius * (left.mT @ left), middle * (left.mT @ right)], -1)
     bottom = torch.cat([middle * (right.mT @ left), radius * (right.mT @ right)], -1)
     matrix = torch.cat([top, bottom], -2)
     # Each entry of left, right is rounded once, each product once more: an elementwise error of
-    # gamma(w + 4) times the same expression in absolute values.
+    # gamma(w + 4) times the same expression in absolute values. What underflows, enlarged by at
+    # most e^(_WIDEST / 2) and the slopes, is below 2^-600.
     p, q = norm_frobenius(left), norm_frobenius(right)
     size = radius * torch.maximum(p, q).square() + abs(middle) * p * q
-    error = round_up(gamma(rows.shape[1] + 6) * size, 8) + 2.0**-1000
-    bound = certified_max_eigenvalue(matrix, error=round_up(error))
-    zero = (p == 0) | (q == 0)
-    return torch.where(zero, 0.0, unscaled_up(bound.clamp_min(0.0), exponent))
+    error = round_up(gamma(rows.shape[1] + 6) * size, 8) + 2.0**-600
+    bound = certified_max_eigenvalue(matrix, error=round_up(error)).clamp_min(0.0)
+    bound = torch.where((p == 0) | (q == 0), 0.0, bound)
+    lost = round_up(max(map(abs, slopes)) * units.lost)
+    bound = with_lost(bound, torch.where(units.lost > 0, lost, 0.0))
+    return unscaled_up(bound, units.exponent + power)
 
 
 class _Point(NamedTuple):

@@ -28,7 +28,7 @@ import math
 import torch
 from torch import Tensor
 
-from ._rounding import certified_spectral_norm, gamma, round_up, times_power, unscaled_up
+from ._rounding import TINY, certified_spectral_norm, gamma, round_up, times_power, unscaled_up
 
 CHECKS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096)
 _NEGLIGIBLE = 1e-100  # of the largest entry: such entries leave the matrix and are added back
@@ -65,6 +65,8 @@ def natural_sdp(
     scaled = times_power(matrix, -exponent[..., None, None]).reshape(groups * problems, n, h)
     small = scaled.abs() < _NEGLIGIBLE
     dropped = (scaled.abs() * small).sum((-1, -2))
+    vanished = ((scaled == 0) & (matrix.reshape_as(scaled) != 0)).sum((-1, -2)) * TINY
+    dropped = torch.where(vanished > 0, round_up(dropped + vanished, n * h), dropped)
     scaled = scaled.masked_fill(small, 0.0)
 
     owner = torch.arange(groups, device=matrix.device).repeat_interleave(problems)

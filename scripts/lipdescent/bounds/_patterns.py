@@ -20,19 +20,19 @@ import torch
 from torch import Tensor
 
 from ._per_unit_lipsdp import lipsdp_per_unit
-from ._rounding import certified_spectral_norm, gamma, norm_linf, round_up
+from ._rounding import certified_spectral_norm, gamma, norm_frobenius, norm_linf, round_up
 from .upper_geolip import one_hidden_layer
 
 _BATCH = 64  # nodes split at once
 _CHUNK = 2**14  # patterns looked at once
-_UNDERFLOW = 2.0**-900  # entries of the layers are at most 1: what underflows is below this
+_UNDERFLOW = 2.0**-900  # entries are at most 1, slopes at most 4: what underflows is below this
 
 
 @dataclass(frozen=True)
 class Layer:
     """One hidden layer without biases: first (h, n_in), last (n_out, h), slopes low < high.
 
-    Both scaled to largest entries in [1/2, 1).
+    Both as :func:`lipdescent.bounds._scaling.balanced` scales them, slopes at most 4 in size.
     """
 
     first: Tensor
@@ -41,7 +41,9 @@ class Layer:
     high: float
 
     def slopes(self, patterns: Tensor) -> Tensor:
-        return torch.where(patterns, self.high, self.low).to(self.first.dtype)
+        # Of two Python numbers torch.where makes float32.
+        low, high = self.first.new_tensor(self.low), self.first.new_tensor(self.high)
+        return torch.where(patterns, high, low)
 
     def jacobians(self, patterns: Tensor) -> Tensor:
         """(N, n_out, n_in) for patterns (N, h)."""
@@ -54,8 +56,7 @@ class Layer:
         size = steep * (self.last.abs() @ self.first.abs())
         if norm == "linf":
             return round_up(norm_linf(matrices) + norm_linf(gamma(units + 4) * size + _UNDERFLOW))
-        error = gamma(units + 4) * torch.linalg.matrix_norm(size) + _UNDERFLOW
-        error = round_up(error, size.numel() + units + 8)
+        error = round_up(gamma(units + 4) * norm_frobenius(size) + _UNDERFLOW, units + 8)
         return certified_spectral_norm(matrices, error=error)
 
 
@@ -173,7 +174,7 @@ def _relax(
 def _local_search(layer: Layer, norm: str, *, starts: int = 64, steps: int = 30) -> Tensor:
     """Patterns that no change of all units at once along the best direction improves."""
     generator = torch.Generator().manual_seed(len(layer.first))
-    random = torch.rand(starts, len(layer.first), generator=generator) < 0.5
+    random = torch.randint(2, (starts, len(layer.first)), generator=generator) == 1
     patterns = random.to(layer.first.device)
     patterns = torch.cat([patterns, torch.ones_like(patterns[:1]), torch.zeros_like(patterns[:1])])
     for _ in range(steps):

@@ -24,10 +24,10 @@ from ._rounding import (
     gamma,
     norm_frobenius,
     round_up,
-    scaled_to_one,
     times_power,
     unscaled_up,
 )
+from ._scaling import balanced, with_lost
 
 _RANK = 12
 _CHUNK = 2**20  # entries of the largest temporary
@@ -63,10 +63,7 @@ def lipsdp_per_unit(
 def _solve(
     first: Tensor, last: Tensor, low: Tensor, high: Tensor, tolerance: float, steps: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    w, e1 = scaled_to_one(first)
-    u, e2 = scaled_to_one(last.mT)
-    live = ((w != 0).any(-1) & (u != 0).any(-1))[..., None]
-    w, u = torch.where(live, w, 0.0), torch.where(live, u, 0.0)
+    w, u, _, exponent, lost = balanced(first, last)
     count, units, inputs = w.shape
     middle, radius = ((low + high) / 2)[..., None], ((high - low) / 2)[..., None]
 
@@ -102,9 +99,14 @@ def _solve(
             if not keep.all():
                 part = tuple(x[keep] for x in part)
                 v, v_before, out, out_before = (x[keep] for x in (v, v_before, out, out_before))
-    exponent = e1 + e2
-    bound = unscaled_up(_certify((w, u, middle, radius), best.sqrt()), exponent)
-    return bound, times_power(value, exponent), times_power(slack, exponent[:, None])
+    bound = _certify((w, u, middle, radius), best.sqrt())
+    steepest = torch.maximum(low.abs(), high.abs()).amax(1)
+    bound = with_lost(bound, torch.where(lost > 0, round_up(steepest * lost), 0.0))
+    return (
+        unscaled_up(bound, exponent),
+        times_power(value, exponent),
+        times_power(slack, exponent[:, None]),
+    )
 
 
 def _read(p: Tensor, q: Tensor, part: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
@@ -138,7 +140,8 @@ def _certify(part: tuple[Tensor, ...], root: Tensor) -> Tensor:
     steepest = (radius + middle.abs()).amax((-1, -2))
     # Per entry: two scalings, one slope (m and r are rounded too), one sum over h products.
     size = 2 * steepest * torch.maximum(left, right).square()
-    error = round_up(gamma(w.shape[1] + 10) * size, 8) + 2.0**-900
+    # What underflows is enlarged by at most root <= 1e30 and the slopes.
+    error = round_up(gamma(w.shape[1] + 10) * size, 8) + 2.0**-700 * (1 + steepest)
     bound = certified_max_eigenvalue(_matrix(part, root), error=error)
     return torch.where((left == 0) | (steepest == 0), 0.0, bound.clamp_min(0.0))
 

@@ -35,7 +35,8 @@ import torch
 from torch import Tensor
 
 UNIT_ROUNDOFF = 2.0**-53
-_EPS, _TINY = 2.0**-52, 2.0**-1074
+TINY = 2.0**-1074  # the smallest positive float64: a result that underflows is off by at most half
+_EPS = 2.0**-52
 _CHUNK = 2**23  # entries that one pass holds in each of its few temporaries: 64 MiB
 
 
@@ -52,7 +53,7 @@ def round_up(x: Tensor, ulps: int = 1) -> Tensor:
     It exceeds the true value of any x computed by at most ``ulps`` roundings of relative size u.
     """
     x = x.to(torch.float64)
-    y = x + (x.abs() * (ulps * _EPS) + ulps * _TINY)
+    y = x + (x.abs() * (ulps * _EPS) + ulps * TINY)
     return torch.nextafter(y, torch.full_like(y, torch.inf))
 
 
@@ -221,6 +222,19 @@ def _spectral_norm(matrix: Tensor) -> Tensor:
     return unscaled_up(torch.where(square == 0, 0.0, norm), exponent)
 
 
+def length_up(x: Tensor) -> Tensor:
+    """l2 norms of the last axis, rounded up, at any scale: (..., n) to (...). Not finite stays."""
+    scaled, exponent = scaled_to_one(x[..., None, :])
+    return unscaled_up(_frobenius(scaled), exponent)
+
+
+def length_down(x: Tensor) -> Tensor:
+    """l2 norms of the last axis, rounded down, at any scale: (..., n) to (...)."""
+    scaled, exponent = scaled_to_one(x[..., None, :])
+    length = round_down(scaled.square().sum((-1, -2)).sqrt(), x.shape[-1] + 4)
+    return round_down(times_power(length, exponent)).clamp_min(0.0)
+
+
 def _frobenius(scaled: Tensor) -> Tensor:
     """Frobenius norm of scaled matrices, rounded up; exactly 0 for a zero matrix."""
     k = scaled.shape[-1] * scaled.shape[-2] + 4
@@ -255,8 +269,10 @@ def scaled_to_one(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def times_power(x: Tensor, exponent: Tensor) -> Tensor:
-    """x 2^exponent; exact unless it leaves the normal range. |exponent| < 2200."""
+    """x 2^exponent; exact unless it leaves the normal range."""
     # torch.ldexp takes the power in float32. Three factors, as one may leave float64's range.
+    # Beyond 2190 every float64 but 0 has left it, whatever it was.
+    exponent = exponent.clamp(-2190, 2190)
     first = torch.div(exponent, 3, rounding_mode="floor")
     second = torch.div(exponent - first, 2, rounding_mode="floor")
     for part in (first, second, exponent - first - second):

@@ -30,11 +30,13 @@ from ._affine import affine_chain, refuse_other_norms
 from ._certified import certify
 from ._chain import chain as linear_pieces
 from ._patterns import Layer, branch_and_bound, enumerate_patterns
-from ._rounding import round_up, scaled_to_one, times_power, unscaled_up
+from ._rounding import norm_frobenius, round_up, scaled_to_one, times_power, unscaled_up
+from ._scaling import balanced, scaled_slopes, with_lost
 from .upper_geolip import chain_excess
 
 DIRECTION = "upper"
 NORMS = ("l2", "linf")
+_FARTHEST = 1e100  # of points, in every coordinate about
 
 
 @torch.no_grad()
@@ -106,6 +108,7 @@ def fgl(
     units = chain.weights[0].shape[1]
     if units > max_units:
         raise NotApplicable(f"{units} hidden units, more than max_units = {max_units}")
+    (slopes,), power = scaled_slopes(chain.slopes)
     uppers, lowers = [], []
     for model in range(stack.num_models):
         first, last = chain.weights[0][model], chain.weights[1][model]
@@ -115,18 +118,20 @@ def fgl(
             uppers.append(zero)
             lowers.append(zero)
             continue
-        (small, e1), (small_last, e2) = scaled_to_one(first[live]), scaled_to_one(last[:, live])
-        layer = Layer(small, small_last, *chain.slopes[0])
+        units = balanced(first[None, live], last[None, :, live])
+        layer = Layer(units.rows[0], units.columns[0].mT, *slopes)
         if len(layer.first) <= max_enumerated:
             upper, patterns = enumerate_patterns(layer, norm=norm, keep=candidates)
         else:
             upper, patterns = branch_and_bound(
                 layer, norm=norm, keep=candidates, max_nodes=max_nodes, tolerance=tolerance
             )
-        uppers.append(unscaled_up(upper, e1 + e2))
-        bias = times_power(chain.biases[0][model][live], -e1)
-        found = realise(patterns, small, bias, first_only=True)
-        found = torch.cat([found, _anywhere(small, bias)])
+        steep = max(map(abs, slopes))
+        lost = torch.where(units.lost[0] > 0, round_up(steep * units.lost[0]), 0.0)
+        uppers.append(unscaled_up(with_lost(upper, lost), units.exponent[0] + power))
+        rows, bias = first[live], chain.biases[0][model][live]
+        found = realise(patterns, rows, bias, first_only=True)
+        found = torch.cat([found, _anywhere(rows, bias)])
         lowers.append(_proved(stack[model : model + 1], found, norm))
     upper, excess = torch.stack(uppers), chain_excess(chain, norm)
     return torch.where(excess > 0, round_up(upper + excess), upper), torch.stack(lowers)
@@ -144,6 +149,8 @@ def realise(patterns: Tensor, weight: Tensor, bias: Tensor, *, first_only: bool 
     scale = rows[:, 0].norm(dim=1)
     rows, offset = rows[:, 0] / scale[:, None], times_power(bias, -exponent) / scale
     size = 1 + offset.abs().amax()
+    if not size < _FARTHEST:  # a kink further out than any point whose image float64 holds
+        return rows.new_zeros(0, rows.shape[1])
     inverse = None
     if len(rows) <= rows.shape[1] and torch.linalg.svdvals(rows)[-1] > 1e-8:
         inverse = torch.linalg.pinv(rows)
@@ -181,7 +188,8 @@ def _anywhere(weight: Tensor, bias: Tensor, *, count: int = 64) -> Tensor:
     """Gaussian points (count, n_in) on the scale of the kinks: their patterns do occur."""
     generator = torch.Generator().manual_seed(weight.shape[1])
     points = torch.randn(count, weight.shape[1], generator=generator, dtype=weight.dtype)
-    scale = 1 + (bias.abs() / weight.norm(dim=1)).amax()
+    distance = bias.abs() / norm_frobenius(weight[:, None])
+    scale = 1 + torch.where(distance < _FARTHEST, distance, 0.0).amax()
     return points.to(weight.device) * scale
 
 

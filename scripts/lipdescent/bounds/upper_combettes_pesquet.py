@@ -24,14 +24,15 @@ from lipdescent.stacking import ModelStack
 from . import Measurement
 from ._affine import AffineChain, affine_chain, refuse_other_norms
 from ._rounding import (
+    TINY,
     certified_spectral_norm,
     gamma,
     norm_frobenius,
     product_up,
     round_up,
-    scaled_to_one,
     unscaled_up,
 )
+from ._scaling import scaled_chain, with_lost
 from ._slopes import recentred
 
 DIRECTION = "upper"
@@ -62,9 +63,8 @@ def measure(
 def combettes_pesquet(chain: AffineChain) -> Tensor:
     """Certified Combettes-Pesquet bound of every model: float64 (S,)."""
     # Layers scaled to entries of order one, so that products of many do not overflow.
-    scaled = [scaled_to_one(weight) for weight in chain.weights]
-    weights, exponents = [w for w, _ in scaled], [e for _, e in scaled]
-    centres = [recentred(interval) for interval in chain.slopes]
+    weights, slopes, exponent, lost = scaled_chain(chain.weights, chain.slopes)
+    centres = [recentred(interval) for interval in slopes]
     theta = [torch.ones_like(chain.errors[0])]
     for k in range(len(weights)):
         terms = torch.zeros_like(theta[0])
@@ -73,15 +73,15 @@ def combettes_pesquet(chain: AffineChain) -> Tensor:
             if j < k:
                 product = norm_frobenius(piece), norm_frobenius(weights[j])
                 rounding = gamma(piece.shape[-1] + 1) * product[0] * product[1]
-                error = round_up(round_up(error * product[1], 1) + round_up(rounding, 2), 2)
+                rounding = round_up(rounding, 2) + piece[0].numel() * weights[j].shape[-1] * TINY
+                error = round_up(round_up(error * product[1], 1) + rounding, 2)
                 piece = piece @ weights[j]
                 middle = math.nextafter(middle * abs(centres[j][0]), math.inf)
             norm = certified_spectral_norm(piece, error=error)
             cut = theta[j] * (centres[j - 1][1] if j else 1.0)
             terms = terms + product_up([norm, cut.abs(), torch.full_like(norm, middle)])
         theta.append(torch.where(terms > 0, round_up(terms, len(weights) + 4), terms))
-    total = sum(exponents)
-    bound = unscaled_up(theta[-1], total)
+    bound = unscaled_up(with_lost(theta[-1], lost), exponent)
     excess = chain.excess()
     bound = torch.where(excess > 0, round_up(bound + excess), bound)
     return torch.minimum(bound, chain.product())

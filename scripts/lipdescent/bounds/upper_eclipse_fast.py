@@ -22,9 +22,10 @@ from lipdescent.stacking import ModelStack
 
 from . import Measurement, NotApplicable
 from ._affine import AffineChain, affine_chain, refuse_other_norms
-from ._chain_certificate import certify_chain, normalised, unnormalise
-from ._lipsdp_shallow import balanced, certify
-from ._rounding import round_up, times_power
+from ._chain_certificate import certify_chain, normalised
+from ._lipsdp_shallow import certify
+from ._rounding import round_up, scaled_to_one, unscaled_up
+from ._scaling import balanced, scaled_slopes, with_lost, without_dead
 from ._slopes import Interval, recentred
 
 DIRECTION = "upper"
@@ -107,20 +108,20 @@ def layer_multipliers(weights: list[Tensor], slopes: list[Interval]) -> tuple[li
 
 
 def _shallow(weights: list[Tensor], slopes: list[Interval]) -> Tensor:
-    rows, columns, shift, exponent = balanced(*weights)
-    power = shift[..., None]
-    plain = [times_power(rows, -power), times_power(columns, power).mT]
+    units = balanced(*weights)
+    slopes, power = scaled_slopes(slopes)
+    plain = [scaled_to_one(weight)[0] for weight in without_dead(weights)]
     (multiplier,), square = layer_multipliers(plain, slopes)
     # The multipliers T of LipSDP and the d of its eigenvalue form: d = r |J| T.
     scale = recentred(slopes[0])[1] * square.sqrt().clamp_min(1e-150) * multiplier
-    theta = scale.log()[:, None] - 2 * math.log(2) * shift.to(torch.float64)
-    return certify(rows, columns, theta, slopes=slopes[0], exponent=exponent)
+    theta = scale.log()[:, None] - 2 * math.log(2) * units.shift.to(torch.float64)
+    return certify(units, theta, slopes=slopes[0], power=power)
 
 
 def _deep(weights: list[Tensor], slopes: list[Interval]) -> Tensor:
-    small, exponent = normalised(weights)
+    small, slopes, exponent, lost = normalised(weights, slopes)
     scalars, _ = layer_multipliers(small, slopes)
     multipliers = [
         s[:, None].expand(-1, w.shape[1]) for s, w in zip(scalars, small[:-1], strict=True)
     ]
-    return unnormalise(certify_chain(small, multipliers, slopes), small, exponent)
+    return unscaled_up(with_lost(certify_chain(small, multipliers, slopes), lost), exponent)

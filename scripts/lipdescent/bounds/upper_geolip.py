@@ -31,7 +31,9 @@ from . import Measurement, NotApplicable
 from ._affine import AffineChain, affine_chain, refuse_other_norms
 from ._deep_sdp import Network, deep_sdp
 from ._natural_sdp import natural_sdp
-from ._rounding import gamma, norm_linf, round_up, scaled_to_one, unscaled_up
+from ._rounding import TINY, gamma, length_up, norm_linf, product_up, round_up, unscaled_up
+from ._scaling import balanced, scaled_chain, scaled_slopes, with_lost
+from ._slopes import Interval
 
 DIRECTION = "upper"
 NORMS = ("linf",)
@@ -114,8 +116,15 @@ def natural_matrix(first: Tensor, last: Tensor, low: Tensor, high: Tensor) -> tu
     entries = last[:, :, None, :] * first.mT[:, None]
     sides = entries * radius[..., None, None, :]
     middle = (entries * mean[..., None, None, :]).sum(-1, keepdim=True)
-    size = (entries.abs() * (low.abs() + high.abs())[..., None, None, :]).sum((-1, -2))
+    steep = low.abs() + high.abs()
+    size = (entries.abs() * steep[..., None, None, :]).sum((-1, -2))
     error = round_up(gamma(first.shape[1] + 8) * size, entries[0, 0].numel() + 8)
+    nonzero = ((first != 0).any((-1, -2)) & (last != 0).any(-1).any(-1))[..., None]
+    # What underflows: in two products per entry, the first of which a slope multiplies.
+    small = entries[0, 0].numel() * 2.0**-1072
+    error = torch.where(
+        nonzero, round_up(error + small * (1 + steep.amax(-1, keepdim=True)), 4), error
+    )
     return torch.cat([sides, middle], -1), error
 
 
@@ -129,11 +138,12 @@ def one_hidden_layer(
     tolerance: float = 1e-4,
     max_iterations: int = 1024,
     only_largest: bool = False,
+    power: int = 0,
 ) -> Tensor:
     """Certified bound of every logit of W2 phi(W1 x), slopes per unit allowed: (S, K).
 
     Arguments as in :func:`natural_matrix`; ``only_largest`` gives up the logits of a model that
-    cannot be its largest.
+    cannot be its largest; the result is multiplied by 2^power.
     """
     low, high = (s.expand(first.shape[:2]) for s in (low, high))
     entries = first.shape[2] * (first.shape[1] + 1)
@@ -143,7 +153,12 @@ def one_hidden_layer(
     for part in models.split(max(1, limit // (entries * last.shape[1]))):
         bounds = []
         for logits in last[part].split(max(1, _LARGEST // entries), dim=1):
-            matrix, error = natural_matrix(first[part], logits, low[part], high[part])
+            units = balanced(first[part], logits)
+            layers = units.rows, units.columns.mT
+            matrix, error = natural_matrix(*layers, low[part], high[part])
+            steep = torch.maximum(low[part].abs(), high[part].abs()).amax(1, keepdim=True)
+            lost = units.lost[:, None]
+            error = torch.where(lost > 0, round_up(error + round_up(steep * lost)), error)
             upper, _ = natural_sdp(
                 matrix,
                 norm=norm,
@@ -151,7 +166,8 @@ def one_hidden_layer(
                 max_iterations=max_iterations,
                 only_largest=only_largest,
             )
-            bounds.append(torch.where(error > 0, round_up(upper + error), upper))
+            bound = torch.where(error > 0, round_up(upper + error), upper)
+            bounds.append(unscaled_up(bound, units.exponent[:, None] + power))
         rows.append(torch.cat(bounds, 1))
     return torch.cat(rows) if rows else last.new_zeros(last.shape[:2])
 
@@ -162,9 +178,21 @@ def path_norm(weights: Sequence[Tensor], steepest: Sequence[Tensor]) -> Tensor:
     for weight, steep in zip(
         weights, [*steepest, torch.ones_like(weights[0][:, 0, :1])], strict=True
     ):
+        nonzero = ((weight != 0) & (size > 0)[:, None]).any(-1) & (steep > 0)
         size = steep * (weight.abs() @ size[..., None])[..., 0]
-        size = torch.where(size > 0, round_up(size, weight.shape[2] + 4), size)
+        # Slopes are at most 4 here, so that this covers what underflows.
+        size = round_up(size + 4 * weight.shape[2] * TINY, weight.shape[2] + 4)
+        size = torch.where(nonzero, size, 0.0)
     return size
+
+
+def path_bound(chain: AffineChain) -> Tensor:
+    """The largest path norm of a logit: certified l_inf bound (S,) of the whole map."""
+    scaled, slopes, exponent, lost = scaled_chain(chain.weights, chain.slopes)
+    steepest = [scaled[0].new_tensor([max(abs(a), abs(b))]) for a, b in slopes]
+    value = unscaled_up(with_lost(path_norm(scaled, steepest).amax(1), lost), exponent)
+    excess = chain_excess(chain, "linf")
+    return torch.where(excess > 0, round_up(value + excess), value)
 
 
 def _bounds(stack: ModelStack, *, norm: str, only_largest: bool, **options) -> Tensor:
@@ -172,27 +200,28 @@ def _bounds(stack: ModelStack, *, norm: str, only_largest: bool, **options) -> T
     if not options["tolerance"] > 0:
         raise ValueError(f"tolerance: {options['tolerance']}; allowed are numbers > 0")
     chain = affine_chain(stack)
-    pairs = [scaled_to_one(weight) for weight in chain.weights]
-    scaled, exponent = [pair[0] for pair in pairs], sum(pair[1] for pair in pairs)
-    lows, highs = ([scaled[0].new_tensor([s[i]]) for s in chain.slopes] for i in (0, 1))
+    scaled, slopes, exponent, lost = scaled_chain(chain.weights, chain.slopes)
+    lows, highs = ([scaled[0].new_tensor([s[i]]) for s in slopes] for i in (0, 1))
     steepest = [torch.maximum(a.abs(), b.abs()) for a, b in zip(lows, highs, strict=True)]
     if chain.depth == 1:
+        power, options = scaled_slopes(chain.slopes)[1], {**options, "only_largest": only_largest}
         options.pop("max_units")
         value = one_hidden_layer(
-            *scaled, lows[0], highs[0], norm=norm, only_largest=only_largest, **options
+            *chain.weights, lows[0], highs[0], norm=norm, power=power, **options
         )
     elif chain.depth == 0 and norm == "linf":
         value = path_norm(scaled, [])
     elif chain.depth == 0:
-        value = round_up(torch.linalg.vector_norm(scaled[0], dim=-1), scaled[0].shape[2] + 4)
-        value = torch.where((scaled[0] == 0).all(-1), 0.0, value)
+        value = length_up(scaled[0])
     elif norm == "linf":
-        value = _deep(scaled, chain, only_largest=only_largest, **options)
+        value = _deep(scaled, slopes, only_largest=only_largest, **options)
     else:
         raise NotApplicable(f"norm {norm!r} with {chain.depth} hidden layers: use upper_lipsdp")
+    if chain.depth != 1:
+        value = unscaled_up(with_lost(value, lost[:, None]), exponent[:, None])
     if norm == "linf":
-        value = torch.minimum(value, path_norm(scaled, steepest))
-    value = unscaled_up(value, exponent[:, None])
+        paths = with_lost(path_norm(scaled, steepest), lost[:, None])
+        value = torch.minimum(value, unscaled_up(paths, exponent[:, None]))
     excess = chain_excess(chain, norm)[:, None]
     return torch.where(excess > 0, round_up(value + excess), value)
 
@@ -204,19 +233,16 @@ def chain_excess(chain: AffineChain, norm: str) -> Tensor:
     sizes = [w.shape[2] ** 0.5 for w in chain.weights]
     errors = [round_up(e * n, 2) for e, n in zip(chain.errors, sizes, strict=True)]
     norms = [norm_linf(w) + e for w, e in zip(chain.weights, errors, strict=True)]
-    steep = 1.0
-    for low, high in chain.slopes:
-        steep *= max(abs(low), abs(high))
+    steep = [torch.full_like(norms[0], max(abs(low), abs(high))) for low, high in chain.slopes]
     total = sum(
-        error * torch.stack([*norms[:i], *norms[i + 1 :], torch.ones_like(error)]).prod(0)
-        for i, error in enumerate(errors)
+        product_up([error, *norms[:i], *norms[i + 1 :], *steep]) for i, error in enumerate(errors)
     )
-    return round_up(total * steep, 8 * len(norms) + 8)
+    return round_up(total, 8 * len(norms) + 8)
 
 
 def _deep(
     weights: Sequence[Tensor],
-    chain: AffineChain,
+    slopes: Sequence[Interval],
     *,
     tolerance: float,
     only_largest: bool,
@@ -228,7 +254,7 @@ def _deep(
         raise NotApplicable(f"{units} inputs and hidden units in a deep network, > {max_units}")
     values = []
     for model in range(len(weights[0])):
-        network, last = _alive([w[model] for w in weights], chain.slopes)
+        network, last = _alive([w[model] for w in weights], slopes)
         if network is None:
             values.append(last.new_zeros(len(last)))
             continue

@@ -7,6 +7,9 @@ LipSDP (l2) or GeoLIP (l_inf) for one hidden layer; for deeper networks a produc
 layers and such pairs of layers, the best of all ways to group them, columns and rows of units
 that are off left out. See ``_per_unit_lipsdp`` and ``upper_geolip``.
 
+No value is above the bound on the whole space, LipSDP (l2) or GeoLIP (l_inf): the smaller one of
+both is returned.
+
 Intervals: |w_k (y - x)| <= r |w_k|_dual in the first layer. Deeper, the smaller one of interval
 arithmetic and r |w_k|_dual times the local bound of the layers before.
 
@@ -23,15 +26,18 @@ from torch import Tensor
 
 from lipdescent.stacking import ModelStack
 
-from . import Measurement, NotApplicable
+from . import Measurement, NotApplicable, upper_geolip, upper_lipsdp
 from ._affine import AffineChain, affine_chain, refuse_other_norms
 from ._chain import chain as linear_pieces
+from ._chain import slopes_at
 from ._per_unit_lipsdp import lipsdp_per_unit
-from ._rounding import certified_spectral_norm, gamma, norm_frobenius, norm_linf, round_up
+from ._rounding import TINY, certified_spectral_norm, gamma, norm_frobenius, norm_linf, round_up
+from .upper_combettes_pesquet import combettes_pesquet
 from .upper_geolip import one_hidden_layer
 
 DIRECTION = "metric"
 NORMS = ("l2", "linf")
+_GEOLIP_UNITS = 512  # inputs and hidden units of a deep network: a second or so per logit
 
 
 @torch.no_grad()
@@ -105,7 +111,22 @@ def local_bounds(
     bounds = [
         _one_model(chain, model, flat, radius, norm, tolerance) for model in range(stack.num_models)
     ]
-    return torch.stack(bounds)
+    # fmin: a ball on which float64 overflows says nothing, the whole space still does.
+    return torch.fmin(torch.stack(bounds), _everywhere(stack, chain, norm)[:, None])
+
+
+def _everywhere(stack: ModelStack, chain: AffineChain, norm: str) -> Tensor:
+    """The best bound on the whole space (num_models,) that does not cost more than the local one.
+
+    The very numbers of ``upper_lipsdp`` and ``upper_geolip`` with their default options, but for
+    deep networks where LipSDP does not apply, and GeoLIP on more than ``_GEOLIP_UNITS`` units.
+    """
+    try:
+        if norm == "linf":
+            return next(upper_geolip.measure(stack, max_units=_GEOLIP_UNITS)).values
+        return next(upper_lipsdp.measure(stack)).values
+    except NotApplicable:
+        return combettes_pesquet(chain) if norm == "l2" else upper_geolip.path_bound(chain)
 
 
 def _one_model(
@@ -124,7 +145,7 @@ def _one_model(
         n = weight.shape[1]
         before = center @ weight.mT + bias
         size = center.abs() @ weight.abs().mT + bias.abs()
-        error = round_up(doubt @ weight.abs().mT + gamma(n + 2) * size, n + 8) + 2.0**-1000
+        error = round_up(doubt @ weight.abs().mT + gamma(n + 2) * size, n + 8) + n * 2.0**-1000
         rows = weight[:, None]
         dual = norm_frobenius(rows) if norm == "l2" else norm_linf(rows)
         reach = round_up(dual * spread[:, None]) + error
@@ -133,12 +154,13 @@ def _one_model(
             middle, half = (lower + upper) / 2, round_up((upper - lower) / 2, 2)
             value = middle @ weight.mT + bias
             size = middle.abs() @ weight.abs().mT + bias.abs() + half @ weight.abs().mT
-            half = round_up(half @ weight.abs().mT + gamma(n + 4) * size, n + 8)
+            half = half @ weight.abs().mT + gamma(n + 4) * size
+            half = round_up(half, n + 8) + n * 2.0**-1000
             low, high = torch.maximum(low, value - half), torch.minimum(high, value + half)
         low, high = -round_up(-low, 2), round_up(high, 2)
         negative = chain.slopes[i][0]
-        lows.append(torch.where(low > 0, 1.0, negative).to(low.dtype))
-        highs.append(torch.where(high < 0, negative, 1.0).to(low.dtype))
+        lows.append(slopes_at(low, negative, 1.0))
+        highs.append(slopes_at(-high, 1.0, negative))
         lower, upper = (
             torch.minimum(_leaky(low, negative), _leaky(high, negative)),
             torch.maximum(_leaky(low, negative), _leaky(high, negative)),
@@ -198,8 +220,9 @@ class _Grouping:
     def _single(self, weight: Tensor) -> Tensor:
         # One rounding per entry of ``weight``.
         if self.norm == "linf":
-            return round_up(norm_linf(weight), 4)
-        return certified_spectral_norm(weight, error=round_up(gamma(2) * norm_frobenius(weight)))
+            return round_up(norm_linf(weight) + weight[0].numel() * TINY, 4)
+        error = round_up(gamma(2) * norm_frobenius(weight)) + weight[0].numel() * TINY
+        return certified_spectral_norm(weight, error=error)
 
     def _pair(self, first: Tensor, k: int, low: Tensor, high: Tensor) -> Tensor:
         """W_k diag(s) W_{k-1}, s in [low, high]."""
@@ -214,6 +237,7 @@ class _Grouping:
         steep = torch.maximum(low.abs(), high.abs()).amax(1)
         size = norm_linf if self.norm == "linf" else norm_frobenius
         slack = round_up(gamma(2) * steep * size(first) * size(last), 4)
+        slack = slack + round_up(first[0].numel() * TINY * steep * size(last))
         return round_up(value + slack) if k > 1 else value
 
 

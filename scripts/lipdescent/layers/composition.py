@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 
@@ -46,8 +47,7 @@ def bound(node: Node, stack: ModelStack, *, norm: str, shortcut: Shortcut | None
         if norm == "linf":
             return torch.stack(values).amax(0)
         if norm == "l2":
-            squares = torch.stack(values).square().sum(0)
-            return _rounding.round_up(squares.sqrt(), len(values) + 3)
+            return _rounding.length_up(torch.stack(values, -1))
     total = _rounding.round_up(torch.stack(values).sum(0), len(values))
     return total if other is None else torch.minimum(total, other)
 
@@ -100,7 +100,9 @@ def _layer_bound(layer: Layer, stack: ModelStack, norm: str) -> Tensor:
         state = folded_state(layer, stack.state)
         value = constant(layer.module, state, norm=norm, **shapes)
         if layer.scale is not None:
-            value = _rounding.round_up(value + folding_error(layer, state, norm, value), 2)
+            value = _rounding.round_up(
+                value + folding_error(layer, state, norm, value, stack.state), 2
+            )
     except (NotApplicable, ValueError) as error:
         raise type(error)(f"{place}: {error}") from error
     value = torch.as_tensor(value, dtype=torch.float64, device=stack.device)
@@ -126,11 +128,20 @@ def folded_state(layer: Layer, state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def folding_error(
-    layer: Layer, state: dict[str, Tensor], norm: str, value: Tensor
-) -> Tensor | float:
-    """What the roundings in a folded weight can add: FOLDING_ERROR times the norm of |W|."""
+    layer: Layer, state: dict[str, Tensor], norm: str, value: Tensor, stack_state: dict[str, Tensor]
+) -> Tensor:
+    """What the roundings in a folded weight can add: FOLDING_ERROR times the norm of |W|.
+
+    And what underflows: a slope by 2^-1074 times the weights it multiplies, a product by that. An
+    entry of the weights stands at most once in a row of the operator and once per output in a
+    column (the other way round if transposed).
+    """
+    plain = layer_state(layer, stack_state)["weight"].to(torch.float64)
+    repeats = max(math.prod(layer.input_shape), math.prod(layer.output_shape))
+    size = plain.abs().flatten(1).sum(1) + plain[0].numel()
+    lost = 2 * _rounding.TINY * repeats * size
     if norm != "l2":
-        return FOLDING_ERROR * value
+        return FOLDING_ERROR * value + lost
     shapes = {"input_shape": layer.input_shape, "output_shape": layer.output_shape}
     sums = [constant(layer.module, state, norm=n, **shapes) for n in ("l1", "linf")]
-    return FOLDING_ERROR * (sums[0].sqrt() * sums[1].sqrt()) * (1 + 8 * FOLDING_ERROR)
+    return FOLDING_ERROR * (sums[0].sqrt() * sums[1].sqrt()) * (1 + 8 * FOLDING_ERROR) + lost

@@ -151,8 +151,9 @@ def _is_torus(axis: Axis) -> bool:
 def _dense_norm(kernel: Tensor, axes: list[Axis]) -> Tensor:
     # Taps that read the same element are added: entrywise gamma(T) sum |K_t|, and
     # |A|_2^2 <= |A|_1 |A|_inf, both taken of the operator with the kernel |K|.
-    sums = _operators.largest_row_sum(kernel, axes) * _operators.largest_column_sum(kernel, axes)
-    error = 2 * _rounding.gamma(math.prod(kernel.shape[4:]) + 2) * sums.sqrt()
+    sums = _operators.largest_row_sum(kernel, axes), _operators.largest_column_sum(kernel, axes)
+    size = sums[0].sqrt() * sums[1].sqrt()
+    error = 2 * _rounding.gamma(math.prod(kernel.shape[4:]) + 2) * size
     norms = [
         _rounding.certified_spectral_norm(_operators.dense(part, axes)).amax(1)
         for part in _parts(kernel, axes)
