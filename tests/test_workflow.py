@@ -21,7 +21,6 @@ TINY = {
     "device": "cpu",
     "grid": {"width": [2, 5], "label_noise": [0, 0.2], "seed": [0, 1], "epoch": [0, 1, 3]},
     "datasets": {"mnist1d": {"num_train": 60, "num_test": 30}},
-    "statistics": {"bootstrap": 20},
     "bounds": {
         name: None
         for name in yaml.safe_load((ROOT / "config/config.yaml").read_text())["bounds"]
