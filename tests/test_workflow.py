@@ -199,6 +199,16 @@ def test_a_study_with_one_width_one_seed_one_epoch(tmp_path):
     assert "cannot be" in text or "not estimated" in text
 
 
+def test_a_study_of_experiments_tells_its_experiments_alone(tmp_path):
+    options = {"seeds": [0], "depths": [1], "width": 4, "num_points": 2}
+    said = run(tmp_path, config={"study": "few", "experiments": {"isometry": options}})
+    assert "study few: experiments isometry (1 job)" in said
+    assert "models" not in said
+    about = json.loads((tmp_path / "results/few/provenance.json").read_text())
+    assert about["config"]["experiments"] == {"isometry": options}
+    assert not {"grid", "bounds", "figures", "training"} & set(about["config"])
+
+
 def test_a_grid_on_the_command_line(tmp_path):
     """Jobs are given it too."""
     target = "results/tiny/checkpoints/mnist1d/mlp/width=3/seeds=1-1.curves.parquet"
