@@ -39,9 +39,7 @@ onstart:
     study_config.record_plan(config)
     if EXECUTION["fork_server"] and jobs_run_in_this_environment():
         fork_server.start(threads=EXECUTION["threads"], modules=PREAMBLE)
-    print(
-        f"study {STUDY}: {len(RUNS)} stacks, {num_models()} models, device {config['device']}"
-    )
+    print(f"study {STUDY}: {what_runs()}")
 
 
 onsuccess:

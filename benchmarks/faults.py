@@ -38,7 +38,6 @@ STUDY = {
         "epoch": [0, 10, 1000],
     },
     "datasets": {"mnist1d": {"num_train": 100, "num_test": 50}},
-    "statistics": {"bootstrap": 20},
     "execution": {"seeds_per_block": 2, "state_interval": 0.5},
     "figures": ["double_descent"],
 }

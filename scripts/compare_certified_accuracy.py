@@ -3,8 +3,9 @@
 Solid: certified accuracy, the share of test points whose label provably stands within the radius;
 dashed: accuracy under projected gradient descent (PGD) of that radius, an upper bound on the true
 robust accuracy, which lies between. One row per norm, columns over width; the least label noise.
-Lines are means over seeds, bands bootstrap intervals of the mean over seeds (95 % unless
-configured otherwise). Diverged models are left out and counted in the heading.
+Lines are means over seeds, bands Student's t intervals of the mean (95 % unless configured
+otherwise), with fewer than four seeds the range over them: the heading says which. Diverged models
+are left out and counted in the heading.
 """
 
 from lipdescent import fork_server
@@ -44,12 +45,9 @@ figure, axes = style.new_figure(
 )
 for (name, norm, kind), found in curves.items():
     group, radii = groups[name], np.array(list(found))
-    counts = statistics.resample_seeds(
-        len(group.seed), resamples=options["bootstrap"], generator=np.random.default_rng(0)
-    )
     for place, width in zip(axes[norms.index(norm)], widths, strict=True):
         values = np.stack([accuracy[width, 0, -1] for accuracy in found.values()])
-        y = statistics.mean_estimate(values, counts, confidence=options["confidence"])
+        y = statistics.mean_estimate(values, confidence=options["confidence"])
         drawing.curve(place, radii, y, **looks[name] | {"linestyle": kinds[kind]})
 for row, norm in zip(axes, norms, strict=True):
     row[0].set_ylabel("test accuracy")
@@ -64,5 +62,6 @@ dashes = {"certified": "-", "under PGD": "--"}
 keys = {label: drawing.key(color="black", linestyle=dash) for label, dash in dashes.items()}
 comparison.legend(figure, looks, keys)
 noise = labels.noise_name(first.label_noise[0])
-comparison.heading(figure, groups, f"label noise {noise}", f"epoch {first.epoch[-1]}")
+band = statistics.band_name(len(first.seed), options["confidence"])
+comparison.heading(figure, groups, f"label noise {noise}", f"epoch {first.epoch[-1]}", band)
 style.save(figure, job.output.pdf, job.output.png)

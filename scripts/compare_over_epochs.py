@@ -3,10 +3,11 @@
 Train accuracy, test loss (each architecture's own training loss: with a temperature tau, the
 cross-entropy of tau times the logits) and the certified bracket on the Lipschitz constant in l2
 (dashed: best lower, solid: best upper bound; the true constants, averaged over seeds, lie between).
-Lines are means over seeds, bands of train accuracy and test loss bootstrap intervals of the mean
-over seeds (95 % unless configured otherwise). A ring marks the first epoch whose mean train
-accuracy reaches the dashed line (99.5 % unless configured otherwise). Diverged models are left out
-and counted in the heading.
+Lines are means over seeds, geometric ones but of accuracies and of losses that can be negative;
+bands of train accuracy and test loss are Student's t intervals of these means (95 % unless
+configured otherwise), with fewer than four seeds the range over them: the heading says which. A
+ring marks the first epoch whose mean train accuracy reaches the dashed line (99.5 % unless
+configured otherwise). Diverged models are left out and counted in the heading.
 """
 
 from lipdescent import fork_server
@@ -27,14 +28,14 @@ looks = comparison.styles(groups)
 figure, ((fit, test, bracket),) = style.new_figure(1, 3, width=style.TWO_COLUMNS, height=2.5)
 for name, group in groups.items():
     look, epochs = looks[name], group.epoch
-    counts = statistics.resample_seeds(
-        len(group.seed), resamples=options["bootstrap"], generator=np.random.default_rng(0)
-    )
     found = {
-        quantity: statistics.mean_estimate(
-            selection.metric(group, quantity)[-1, 0], counts, confidence=options["confidence"]
+        quantity: estimated(
+            selection.metric(group, quantity)[-1, 0], confidence=options["confidence"]
         )
-        for quantity in ("train_accuracy", "test_loss")
+        for quantity, estimated in (
+            ("train_accuracy", statistics.mean_estimate),
+            ("test_loss", statistics.centre_estimate),
+        )
     }
     fitted = statistics.first_reaching(
         found["train_accuracy"].value, epochs, level=options["interpolation_accuracy"]
@@ -42,7 +43,9 @@ for name, group in groups.items():
     for place, y in zip((fit, test), found.values(), strict=True):
         drawing.curve(place, epochs, y, **look)
         drawing.ring(place, epochs, y.value, fitted, look["color"])
-    lower, upper = (statistics.mean(side[-1, 0]) for side in selection.bracket(group, "l2"))
+    lower, upper = (
+        statistics.geometric_mean(side[-1, 0]) for side in selection.bracket(group, "l2")
+    )
     if np.isfinite(lower).any():
         drawing.bracket(bracket, epochs, lower, upper, colour=look["color"])
         drawing.ring(bracket, epochs, upper, fitted, look["color"])
@@ -60,5 +63,6 @@ else:
     style.say_nothing_here(bracket, "needs a lower and\nan upper bound")
 comparison.legend(figure, looks, {"fitted": drawing.ring_key()})
 noise = labels.noise_name(group.label_noise[0])
-comparison.heading(figure, groups, f"width {group.width[-1]}", f"label noise {noise}")
+band = statistics.band_name(len(group.seed), options["confidence"])
+comparison.heading(figure, groups, f"width {group.width[-1]}", f"label noise {noise}", band)
 style.save(figure, job.output.pdf, job.output.png)

@@ -5,10 +5,11 @@ training loss: with a temperature tau, the cross-entropy of tau times the logits
 bracket on the Lipschitz constant in l2 (dashed: best lower, solid: best upper bound; the true
 constants, averaged over seeds, lie between); and, where certificates were measured, the mean l2
 radius within which the labels trained on are certain, wrong ones counted as 0: the margin relative
-to the constant. Lines are means over seeds, bands bootstrap intervals of the mean over seeds (95 %
-unless configured otherwise). A ring marks the first width whose mean train accuracy reaches the
-dashed line (99.5 % unless configured otherwise). Diverged models are left out and counted in the
-heading.
+to the constant. Lines are means over seeds, geometric ones but of accuracies and of losses that can
+be negative; bands are Student's t intervals of these means (95 % unless configured otherwise), with
+fewer than four seeds the range over them: the heading says which. A ring marks the first width
+whose mean train accuracy reaches the dashed line (99.5 % unless configured otherwise). Diverged
+models are left out and counted in the heading.
 """
 
 from lipdescent import fork_server
@@ -49,11 +50,8 @@ figure, axes = style.new_figure(
     sharey="row",
 )
 for name, group in groups.items():
-    counts = statistics.resample_seeds(
-        len(group.seed), resamples=options["bootstrap"], generator=np.random.default_rng(0)
-    )
     look, accuracy = looks[name], statistics.mean(selection.metric(group, "train_accuracy"))
-    sides = [statistics.mean(side[:, :, -1]) for side in selection.bracket(group, "l2")]
+    sides = [statistics.geometric_mean(side[:, :, -1]) for side in selection.bracket(group, "l2")]
     for column, noise in enumerate(noises):
         fitted = statistics.first_reaching(
             accuracy[:, noise, -1], group.width, level=options["interpolation_accuracy"]
@@ -65,7 +63,9 @@ for name, group in groups.items():
                 drawing.ring(place, group.width, upper, fitted, look["color"])
             elif what in group.series:
                 values = group.series[what][:, noise, -1]
-                y = statistics.mean_estimate(values, counts, confidence=options["confidence"])
+                plain = what.quantity == "train_accuracy"
+                estimated = statistics.mean_estimate if plain else statistics.centre_estimate
+                y = estimated(values, confidence=options["confidence"])
                 drawing.curve(place, group.width, y, **look)
                 drawing.ring(place, group.width, y.value, fitted, look["color"])
 for row, title in zip(axes, panels, strict=True):
@@ -84,5 +84,6 @@ for column, noise in enumerate(noises):
 for place in axes.flat:
     style.width_axis(place, first.width)
 comparison.legend(figure, looks, {"first width that fits": drawing.ring_key()})
-comparison.heading(figure, groups, f"epoch {first.epoch[-1]}")
+band = statistics.band_name(len(first.seed), options["confidence"])
+comparison.heading(figure, groups, f"epoch {first.epoch[-1]}", band)
 style.save(figure, job.output.pdf, job.output.png)

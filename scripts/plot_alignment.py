@@ -1,10 +1,9 @@
 """How closely each Lipschitz bound follows the test loss over width, at the last epoch.
 
-Spearman's and Kendall's (tau-b) rank correlation between the mean over seeds of the bound and of
-the test loss, over all widths, one marker per bound; 1: both rise and fall together. Bars are
-bootstrap intervals over seeds (95 % unless configured otherwise): seeds are drawn anew, jointly
-for bound and test loss, and the means and correlations taken again. Bounds are in l2. Diverged
-models are left out and counted in the heading.
+Spearman's and Kendall's (tau-b) rank correlation, over all widths, between the bound and the test
+loss of the networks of one seed; 1: both rise and fall together. One marker per bound: the median
+over seeds, with the range over seeds as a bar. Bounds are in l2. Diverged models are left out and
+counted in the heading.
 """
 
 from lipdescent import fork_server
@@ -19,12 +18,8 @@ from lipdescent.progress import log_to
 
 job = snakemake  # noqa: F821
 log_to(job.log[0])
-options = job.params.statistics
 group = selection.load(
     job.input.table, dataset=job.wildcards.dataset, architecture=job.wildcards.architecture
-)
-counts = statistics.resample_seeds(
-    len(group.seed), resamples=options["bootstrap"], generator=np.random.default_rng(0)
 )
 test_loss = selection.metric(group, "test_loss")[:, :, -1]
 rungs, styles = selection.rungs(group, "l2"), style.rung_styles(selection.all_rungs(group))
@@ -36,9 +31,7 @@ measures = {
 }
 for place, (name, correlation) in zip(axes[0], measures.items(), strict=True):
     for shift, (rung, values) in zip(drawing.shifts(len(rungs)), rungs.items(), strict=True):
-        y = statistics.correlation_over_width(
-            correlation, values[:, :, -1], test_loss, counts, confidence=options["confidence"]
-        )
+        y = statistics.correlation_over_width(correlation, values[:, :, -1], test_loss)
         drawing.points(place, positions + shift, y, **styles[rung])
     place.set_title(name)
     place.set_xlabel("label noise (%)")

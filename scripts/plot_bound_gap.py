@@ -3,9 +3,10 @@
 Upper bound over best lower bound; 1 would be the exact constant. Left: against width at the last
 epoch. Middle and right: against the training epoch, at the width where interpolation starts with
 the least label noise (the middle width if none does) and at the largest width. One row per norm.
-Lines are means over seeds of the ratio, solid for the least and dashed for the most label noise;
-bands are bootstrap intervals of the mean over seeds (95 % unless configured otherwise). Diverged
-models are left out and counted in the heading.
+Lines are geometric means over seeds of the ratio, solid for the least and dashed for the most label
+noise; bands are Student's t intervals of these means (95 % unless configured otherwise), with fewer
+than four seeds the range over them: the heading says which. Diverged models are left out and
+counted in the heading.
 """
 
 from lipdescent import fork_server
@@ -24,9 +25,6 @@ options = job.params.statistics
 group = selection.load(
     job.input.table, dataset=job.wildcards.dataset, architecture=job.wildcards.architecture
 )
-counts = statistics.resample_seeds(
-    len(group.seed), resamples=options["bootstrap"], generator=np.random.default_rng(0)
-)
 accuracy = statistics.mean(selection.metric(group, "train_accuracy")[:, 0, -1])
 threshold = statistics.first_reaching(
     accuracy, np.arange(len(accuracy)), level=options["interpolation_accuracy"]
@@ -42,7 +40,7 @@ figure, axes = style.new_figure(
 for row, (norm, ratios) in zip(axes, gaps.items(), strict=True):
     row[0].set_ylabel(f"upper / best lower ({labels.NORMS[norm]})")
     for rung, ratio in ratios.items():
-        y = statistics.mean_estimate(ratio, counts, confidence=options["confidence"])
+        y = statistics.centre_estimate(ratio, confidence=options["confidence"])
         for noise, dash in noises.items():
             look = styles[rung] | {"linestyle": dash}
             drawing.curve(row[0], group.width, statistics.pick(y, np.s_[:, noise, -1]), **look)
@@ -73,5 +71,6 @@ style.legend(
     + [f"label noise {labels.noise_name(group.label_noise[noise])}" for noise in noises],
     columns=5,
 )
-style.heading(figure, group)
+band = statistics.band_name(len(group.seed), options["confidence"])
+style.heading(figure, group, band)
 style.save(figure, job.output.pdf, job.output.png)

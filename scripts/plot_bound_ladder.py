@@ -3,16 +3,14 @@
 Solid lines: certified upper bounds; dashed: certified lower bounds, the largest over all the data
 they were taken on; dotted: estimates, whose rounding is not proved. The true constants, averaged
 over seeds, lie in the grey region between the best of each. One row per norm, columns from the
-least to the most label noise. Lines are means over seeds, bands bootstrap intervals of the mean
-over seeds (95 % unless configured otherwise). Diverged models are left out and counted in the
-heading.
+least to the most label noise. Lines are geometric means over seeds; bands are Student's t intervals
+of these means (95 % unless configured otherwise), with fewer than four seeds the range over them:
+the heading says which. Diverged models are left out and counted in the heading.
 """
 
 from lipdescent import fork_server
 
 fork_server.hand_over()
-
-import numpy as np
 
 from lipdescent import drawing, labels, selection, statistics
 from lipdescent import figure_style as style
@@ -23,9 +21,6 @@ log_to(job.log[0])
 options = job.params.statistics
 group = selection.load(
     job.input.table, dataset=job.wildcards.dataset, architecture=job.wildcards.architecture
-)
-counts = statistics.resample_seeds(
-    len(group.seed), resamples=options["bootstrap"], generator=np.random.default_rng(0)
 )
 rungs = selection.all_rungs(group)
 styles, norms = style.rung_styles(rungs), selection.norms(group) or ["l2"]
@@ -41,13 +36,13 @@ figure, axes = style.new_figure(
 )
 for row, norm in zip(axes, norms, strict=True):
     row[0].set_ylabel(f"Lipschitz bound ({labels.NORMS[norm]})")
-    lower, upper = (statistics.mean(side[:, :, -1]) for side in selection.bracket(group, norm))
+    lower, upper = (
+        statistics.geometric_mean(side[:, :, -1]) for side in selection.bracket(group, norm)
+    )
     for place, noise in zip(row, noises, strict=True):
         place.fill_between(group.width, lower[:, noise], upper[:, noise], color="0.88", lw=0)
         for rung, values in selection.rungs(group, norm).items():
-            y = statistics.mean_estimate(
-                values[:, noise, -1], counts, confidence=options["confidence"]
-            )
+            y = statistics.centre_estimate(values[:, noise, -1], confidence=options["confidence"])
             drawing.curve(place, group.width, y, **styles[rung])
         diverged = group.diverged[:, noise, -1]
         if not rungs or diverged.all():
@@ -62,5 +57,6 @@ for place in axes.flat:
     style.width_axis(place, group.width)
 handles = [drawing.key(**styles[rung]) for rung in rungs]
 style.legend(figure, handles, [labels.rung_name(rung) for rung in rungs], columns=5)
-style.heading(figure, group, f"epoch {group.epoch[-1]}")
+band = statistics.band_name(len(group.seed), options["confidence"])
+style.heading(figure, group, f"epoch {group.epoch[-1]}", band)
 style.save(figure, job.output.pdf, job.output.png)

@@ -1,14 +1,16 @@
-"""Double descent over width, at the last epoch.
+"""Losses, accuracy and Lipschitz bounds over width, at the last epoch.
 
 Top: test loss, train loss and train accuracy, the latter two on the labels trained on, noisy ones
 included. Bottom: the best certified lower and the best certified upper bound on the Lipschitz
 constant in l2 (logits per unit of input), and the certified bracket between the two for the least
 and the most label noise (dashed: lower, solid: upper): the true constants, averaged over seeds, lie
 inside. Where nothing is proved from below, as for attention, the largest estimate is shown, by that
-name. Lines are means over seeds, bands bootstrap intervals of the mean over seeds (95 % unless
-configured otherwise). A ring marks the interpolation threshold: the first width whose mean train
-accuracy reaches the dashed line (99.5 % unless configured otherwise). Diverged models are left out
-and counted in the heading.
+name. Lines are means over seeds, geometric ones but of accuracies and of losses that can be
+negative; bands are Student's t intervals of these means (95 % unless configured otherwise), with
+fewer than four seeds the range over them: the heading says which. A ring marks the interpolation
+threshold: the first width whose mean train accuracy reaches the dashed line (99.5 % unless
+configured otherwise). Whether a curve has a peak beyond noise is in the findings. Diverged models
+are left out and counted in the heading.
 """
 
 from lipdescent import fork_server
@@ -26,9 +28,6 @@ log_to(job.log[0])
 options, loss = job.params.statistics, job.params.loss
 group = selection.load(
     job.input.table, dataset=job.wildcards.dataset, architecture=job.wildcards.architecture
-)
-counts = statistics.resample_seeds(
-    len(group.seed), resamples=options["bootstrap"], generator=np.random.default_rng(0)
 )
 accuracy = selection.metric(group, "train_accuracy")
 panels = {
@@ -50,8 +49,10 @@ for place, (name, values) in zip(axes.flat, panels.items(), strict=False):
     if not np.isfinite(values[:, :, -1]).any():
         style.say_nothing_here(place, style.why_empty(diverged, absent.get(name, "")))
         continue
+    estimated = statistics.mean_estimate if values is accuracy else statistics.centre_estimate
+    whole = estimated(values[:, :, -1], confidence=options["confidence"])
     for noise, level in enumerate(group.label_noise):
-        y = statistics.mean_estimate(values[:, noise, -1], counts, confidence=options["confidence"])
+        y = statistics.pick(whole, np.s_[:, noise])
         drawing.curve(place, group.width, y, color=colours[level])
         drawing.ring(place, group.width, y.value, threshold[noise], colours[level])
     if values is accuracy:
@@ -62,7 +63,9 @@ for place, (name, values) in zip(axes.flat, panels.items(), strict=False):
 
 last = axes[1, 2]
 last.set_ylabel(f"certified bracket ({labels.NORMS['l2']})")
-lower, upper = (statistics.mean(side[:, :, -1]) for side in selection.bracket(group, "l2"))
+lower, upper = (
+    statistics.geometric_mean(side[:, :, -1]) for side in selection.bracket(group, "l2")
+)
 if np.isfinite(lower).any():
     for noise in sorted({0, len(group.label_noise) - 1}):
         colour = colours[group.label_noise[noise]]
@@ -83,5 +86,6 @@ style.legend(
     ["label noise", *names, "interpolation threshold"],
     columns=len(names) + 2,
 )
-style.heading(figure, group, f"epoch {group.epoch[-1]}")
+band = statistics.band_name(len(group.seed), options["confidence"])
+style.heading(figure, group, f"epoch {group.epoch[-1]}", band)
 style.save(figure, job.output.pdf, job.output.png)

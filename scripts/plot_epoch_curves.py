@@ -1,4 +1,4 @@
-"""Epoch-wise double descent: losses and Lipschitz bounds over training, for three widths.
+"""Losses and Lipschitz bounds over training, for three widths.
 
 Columns: the smallest width, the critical one and the largest. Critical is the first width whose
 mean train accuracy, at the last epoch, on the labels trained on and with the most label noise,
@@ -6,11 +6,12 @@ reaches the interpolation accuracy (99.5 % unless configured otherwise); where n
 one with the largest test loss. Rows: test loss; train loss on the labels trained on; and the
 certified bracket of the Lipschitz constant in l2 (logits per unit of input) between the best lower
 bound (dashed) and the best upper bound (solid), for the least and the most label noise; where there
-is no bracket but an estimate from below, as for attention, the estimate alone. Lines are
-means over seeds, bands in the upper rows bootstrap intervals of the mean over seeds (95 % unless
-configured otherwise). A ring marks the largest test loss of a curve if it lies before the last
-epoch: from there on the test loss falls again. Diverged models are left out and counted in the
-heading.
+is no bracket but an estimate from below, as for attention, the estimate alone. Lines are geometric
+means over seeds (plain ones of losses that can be negative); bands in the upper rows are Student's
+t intervals of these means (95 % unless configured otherwise), with fewer than four seeds the range
+over them: the heading says which. A ring marks a peak of the test loss over epochs: the seeds show,
+with the same confidence for each curve, a rise to it and a fall from it to the last epoch; fewer
+than four seeds show none. Diverged models are left out and counted in the heading.
 """
 
 from lipdescent import fork_server
@@ -19,7 +20,7 @@ fork_server.hand_over()
 
 import numpy as np
 
-from lipdescent import drawing, labels, selection, statistics
+from lipdescent import curve_shape, drawing, labels, selection, statistics
 from lipdescent import figure_style as style
 from lipdescent.progress import log_to
 
@@ -29,17 +30,22 @@ options, loss = job.params.statistics, job.params.loss
 group = selection.load(
     job.input.table, dataset=job.wildcards.dataset, architecture=job.wildcards.architecture
 )
-counts = statistics.resample_seeds(
-    len(group.seed), resamples=options["bootstrap"], generator=np.random.default_rng(0)
-)
 losses = {name: selection.metric(group, f"{name}_loss") for name in ("test", "train")}
 places = np.arange(len(group.width))
 accuracy = statistics.mean(selection.metric(group, "train_accuracy")[:, -1, -1])
 critical = statistics.first_reaching(accuracy, places, level=options["interpolation_accuracy"])
 if np.isnan(critical):
-    critical = max(0, statistics.peak_index(statistics.mean(losses["test"][:, -1, -1])))
+    critical = max(0, statistics.peak_index(statistics.centre(losses["test"][:, -1, -1])))
 columns = sorted({0, int(critical), int(places[-1])})
 roles = {0: "smallest", int(places[-1]): "largest"} | {int(critical): "critical"}
+
+
+def peak_of(curves):
+    """Place of the peak that the seeds' curves (E, S) show; -1: none."""
+    if statistics.has_logarithm(curves):
+        curves = statistics.logarithm(curves)
+    return curve_shape.shape(curves, confidence=options["confidence"]).peak
+
 
 colours, ringed = style.noise_colours(group.label_noise), False
 figure, axes = style.new_figure(
@@ -48,19 +54,17 @@ figure, axes = style.new_figure(
 for row, (name, values) in zip(axes, losses.items(), strict=False):
     row[0].set_ylabel(labels.loss_name(name, loss))
     for place, width in zip(row, columns, strict=True):
+        whole = statistics.centre_estimate(values[width], confidence=options["confidence"])
         for noise, level in enumerate(group.label_noise):
-            y = statistics.mean_estimate(
-                values[width, noise], counts, confidence=options["confidence"]
-            )
+            y = statistics.pick(whole, noise)
             drawing.curve(place, group.epoch, y, color=colours[level])
-            peak = statistics.peak_index(y.value)
-            if name == "test" and 0 < peak < len(group.epoch) - 1:
+            if name == "test" and (peak := peak_of(values[width, noise])) >= 0:
                 ringed = True
                 drawing.ring(place, group.epoch, y.value, group.epoch[peak], colours[level])
     style.log_values(*row)
 
-lower, upper = (statistics.mean(side) for side in selection.bracket(group, "l2"))
-estimate = statistics.mean(selection.best(group, "estimate", "l2"))
+lower, upper = (statistics.geometric_mean(side) for side in selection.bracket(group, "l2"))
+estimate = statistics.geometric_mean(selection.best(group, "estimate", "l2"))
 name = f"certified bracket ({labels.NORMS['l2']})"
 if not np.isfinite(lower).any() and np.isfinite(estimate).any():
     name, lower, upper = labels.bound_name("estimate", "l2"), estimate, estimate
@@ -84,7 +88,8 @@ handles = [drawing.key(color=colours[level], marker="o") for level in group.labe
 names = [labels.noise_name(level) for level in group.label_noise]
 handles, names = [drawing.key(linestyle=""), *handles], ["label noise", *names]
 if ringed:
-    handles, names = [*handles, drawing.ring_key()], [*names, "largest test loss of a curve"]
+    handles, names = [*handles, drawing.ring_key()], [*names, "peak of the test loss"]
 style.legend(figure, handles, names, columns=len(names))
-style.heading(figure, group)
+band = statistics.band_name(len(group.seed), options["confidence"])
+style.heading(figure, group, band)
 style.save(figure, job.output.pdf, job.output.png)

@@ -1,12 +1,13 @@
 """Test loss and both Lipschitz bounds over width and training epoch.
 
-Heat maps of the mean over seeds, colours on a log scale that a column shares; rows are the least
-and the most label noise. Bounds are the best certified ones in l2, or the
+Heat maps of the geometric mean over seeds, colours on a log scale that a column shares; rows are
+the least and the most label noise. Bounds are the best certified ones in l2, or the
 largest estimate where nothing is proved from below. White dots: the width with the
 largest value at that epoch. Black line: the first width whose mean train accuracy, on the labels
 trained on, reaches the interpolation accuracy (99.5 % unless configured otherwise) by that epoch;
-where there is none, no width does. Reading along a row gives epoch-wise, reading along a column
-model-wise double descent. Diverged models are left out and counted in the heading.
+where there is none, no width does. Along a row time passes, along a column networks grow; which
+peaks are more than noise is in the findings (over width) and in epoch_curves (over epochs).
+Diverged models are left out and counted in the heading.
 """
 
 from lipdescent import fork_server
@@ -35,7 +36,7 @@ figure, axes = style.new_figure(
     len(rows), 3, width=style.TWO_COLUMNS, height=0.6 + 1.9 * len(rows), sharex=True, sharey=True
 )
 for column, (name, values) in enumerate(panels.items()):
-    means = statistics.mean(values)
+    means = statistics.centre(values)
     norm = drawing.common_log_norm(means[:, rows])
     for place, noise in zip(axes[:, column], rows, strict=True):
         empty = style.why_empty(group.diverged[:, noise], absent.get(name, ""))

@@ -1,8 +1,8 @@
 """Test loss and both Lipschitz bounds over width and label noise, at the last epoch.
 
-Heat maps of the mean over seeds, colours on a log scale. Bounds are the best certified ones in l2,
-or the largest estimate where nothing is proved from below.
-White dots: the width with the largest value at that label noise. Black line: the first width whose
+Heat maps of the geometric mean over seeds, colours on a log scale. Bounds are the best certified
+ones in l2, or the largest estimate where nothing is proved from below. White dots:
+the width with the largest value at that label noise. Black line: the first width whose
 mean train accuracy, on the labels trained on, reaches the interpolation accuracy (99.5 % unless
 configured otherwise). Diverged models are left out and counted in the heading.
 """
@@ -33,7 +33,7 @@ accuracy = statistics.mean(selection.metric(group, "train_accuracy")[:, :, -1])
 percent = 100 * np.asarray(group.label_noise)
 figure, axes = style.new_figure(1, 3, width=style.TWO_COLUMNS, height=2.7, sharey=True)
 for place, (name, values) in zip(axes[0], panels.items(), strict=True):
-    means = statistics.mean(values[:, :, -1])
+    means = statistics.centre(values[:, :, -1])
     norm = drawing.common_log_norm(means)
     empty = style.why_empty(group.diverged[:, :, -1], absent.get(name, ""))
     drawing.heat_map(place, means, percent, group.width, norm=norm, empty=empty)

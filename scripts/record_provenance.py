@@ -12,7 +12,7 @@ from lipdescent.progress import log_to
 job = snakemake  # noqa: F821
 log_to(job.log[0])
 
-place = device.describe(device.choose(job.params.config["device"]))
+place = device.describe(device.choose(job.params.device))
 about = provenance.describe(place) | {"config": job.params.config}
 with files.complete(job.output[0]) as partial:
     partial.write_text(json.dumps(about, indent=2) + "\n")

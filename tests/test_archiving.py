@@ -10,7 +10,7 @@ import tarfile
 
 import pytest
 
-from lipdescent import archiving
+from lipdescent import archiving, published
 
 CONFIG = {
     "study": "some",
@@ -91,6 +91,16 @@ def test_a_study_of_experiments(study):
         (study / name).parent.mkdir(exist_ok=True)
         (study / name).write_text("x")
     assert archiving.pack(study)[1] == 5
+
+
+def test_what_never_ran_is_no_other_configuration(study):
+    """A study of experiments inherits the default study's grid; a later default changes nothing."""
+    config = CONFIG | {"experiments": {"isometry": {"seeds": [0]}}}
+    (study / "provenance.json").write_text(json.dumps({"config": published.ran(config)}))
+    other = config | {"grid": {"dataset": ["b"]}, "figures": [], "bounds": {"x": {}}}
+    assert archiving.differs(study, other) == ""
+    other = config | {"experiments": {"isometry": {"seeds": [1]}}}
+    assert "another experiments than" in archiving.differs(study, other)
 
 
 def test_the_same_study_gives_the_same_bytes(study):

@@ -46,7 +46,7 @@ def draw(comparison, study, folder, patch, names=("mlp", "one_lipschitz")):
         wildcards=SimpleNamespace(dataset="mnist1d"),
         params=SimpleNamespace(
             losses=dict.fromkeys(names, "cross_entropy"),
-            statistics={"bootstrap": 50, "confidence": 0.9, "interpolation_accuracy": 0.995},
+            statistics={"confidence": 0.9, "interpolation_accuracy": 0.995},
         ),
     )
     streams = sys.stdout, sys.stderr

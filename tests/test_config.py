@@ -122,6 +122,10 @@ def test_the_given_configuration_is_not_changed():
         ({"noise_maker": "flip"}, r"noise_maker 'flip'.*known: .*bernoulli_wrong"),
         ({"device": "gpu"}, r"device = 'gpu': allowed"),
         ({"study": "a/b"}, r"study = 'a/b': allowed"),
+        (
+            {"statistics": {"bootstrap": 100}},
+            r"statistics.bootstrap = 100: intervals are Student's t .* take this key out",
+        ),
         ({"statistics.confidence": 2}, r"confidence = 2: allowed is less than 1"),
         (
             {"bounds.lower_gaussian": None},
@@ -338,7 +342,8 @@ def test_the_command_line_gives_the_types_of_a_file():
     given = parse_config(
         ["grid={width: [4, 8], label_noise: [0, 0.25]}", 'training={"learning_rate": 0.1}',
          "bounds={upper_geolip: null}", "architectures={mlp: {bias: true}}", "study=007x",
-         "certificates=null", "statistics={bootstrap: 10}", "datasets={mnist1d: {num_train: 1e3}}",
+         "certificates=null", "statistics={confidence: 1e-1}",
+         "datasets={mnist1d: {num_train: 1e3}}",
          "noise_maker=a:b"]
     )  # fmt: skip
     assert given["grid"]["width"] == ["4", "8"]

@@ -90,7 +90,7 @@ def run_script(figure: str, rows, folder: Path, patch: pytest.MonkeyPatch, *, wr
         wildcards=SimpleNamespace(dataset="mnist1d", architecture="mlp"),
         params=SimpleNamespace(
             loss="cross_entropy",
-            statistics={"bootstrap": 50, "confidence": 0.9, "interpolation_accuracy": 0.995},
+            statistics={"confidence": 0.9, "interpolation_accuracy": 0.995},
         ),
     )
     streams = sys.stdout, sys.stderr
@@ -229,6 +229,26 @@ def test_epoch_curves_are_of_the_smallest_critical_and_largest_width(draw):
     rows.loc[at_ten, "value"] *= 20  # now every curve has its peak at epoch 10
     columns = {name: rows[name].to_numpy() for name in rows}
     drawn = draw("epoch_curves", table.from_columns(len(rows), **columns))
-    for axes in drawn.axes[:3]:
-        rings = [line for line in axes.lines if line.get_markerfacecolor() == "none"]
-        assert [ring.get_xdata()[0] for ring in rings] == [10, 10, 10]
+    assert rings_over_epochs(drawn) == []  # three seeds show no peak
+
+
+def rings_over_epochs(drawn):
+    lines = [line for axes in drawn.axes[:3] for line in axes.lines]
+    return [line.get_xdata()[0] for line in lines if line.get_markerfacecolor() == "none"]
+
+
+def test_epoch_curves_ring_peaks_that_the_seeds_show_and_no_noise(draw):
+    rows = synthetic_study.make(epochs=(0, 1, 10, 100), seeds=tuple(range(6))).to_pandas()
+    loss = rows["quantity"] == "test_loss"
+    columns = {name: rows[name].to_numpy() for name in rows}
+    noise = np.exp(0.3 * np.random.default_rng(0).normal(size=loss.sum()))
+    rows.loc[loss, "value"] = noise
+    columns["value"] = rows["value"].to_numpy()
+    drawn = draw("epoch_curves", table.from_columns(len(rows), **columns))
+    highest = [line.get_ydata().argmax() for axes in drawn.axes[:3] for line in axes.lines]
+    assert any(place in (1, 2) for place in highest)  # this had a ring before
+    assert rings_over_epochs(drawn) == []
+    rows.loc[loss & (rows["epoch"] == 10), "value"] *= 20
+    columns["value"] = rows["value"].to_numpy()
+    drawn = draw("epoch_curves", table.from_columns(len(rows), **columns))
+    assert rings_over_epochs(drawn) == [10] * 9

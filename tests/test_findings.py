@@ -13,7 +13,7 @@ import synthetic_study
 from lipdescent import selection, table
 from lipdescent.findings import document, label_noise, measured, page, words
 
-OPTIONS = {"bootstrap": 200, "confidence": 0.9, "interpolation_accuracy": 0.995}
+OPTIONS = {"confidence": 0.9, "interpolation_accuracy": 0.995}
 TIGHT = (
     ("lower_ascent", "lower", "l2", "train", 0.99),
     ("upper_lipsdp", "upper", "l2", "", 1.01),
@@ -133,7 +133,11 @@ def test_diverged_models_are_left_out_and_counted():
     ("study", "said"),
     [
         ({"widths": (16,)}, "Fewer than three widths: no peaks inside the grid"),
-        ({"seeds": (0,)}, "One seed: no bootstrap intervals."),
+        (
+            {"seeds": (0,)},
+            "One seed: no intervals and no ranges; a peak cannot be told from noise.",
+        ),
+        ({"seeds": (0, 1)}, "2 seeds: ranges over the seeds in place of intervals; a peak cannot"),
         ({"noises": (0.2,)}, "One level of label noise: no effect of label noise."),
         ({"epochs": (0,)}, "1 seed"),
         ({"bounds": ()}, "No Lipschitz bound: nothing to compare"),
@@ -153,11 +157,81 @@ def test_a_study_that_is_too_small_says_so(study, said):
     assert "nan" not in page.markdown(blocks).split()
 
 
-def test_no_interior_peak_is_no_double_descent():
-    facts = facts_of(widths=(2, 4, 8))
+SIX = tuple(range(6))
+
+
+def test_no_peak_is_shown_where_there_is_none():
+    facts = facts_of(widths=(2, 4, 8), seeds=SIX)
     text = page.markdown(document.report("x", [facts]))
-    assert "No double descent of the test loss over width" in text
+    assert "No peak of the test loss over width is shown at all 3 levels" in text
     assert "8 [8, 8] *" in text
+
+
+def test_one_peak_is_not_called_double_descent():
+    facts = facts_of(seeds=SIX, scatter=0.05)
+    text = page.markdown(document.report("x", [facts]))
+    assert "no first descent in this grid of widths, at all 3 levels" in text
+    assert "peak at width 16 with 0 %" in text
+    assert "ouble descent of the test loss" not in text
+    first = facts["test_loss"]["shape"][0]
+    hump = synthetic_study.hump
+    assert 1 < first["rise"] < hump(16, 16) / hump(4, 16)
+    assert 1 < first["fall"] < hump(16, 16) / hump(128, 16)
+    for bound in facts["bounds"]["l2"].values():
+        assert [shape["verdict"] for shape in bound["shape"]] == ["one peak"] * 3
+
+
+def test_double_descent_is_called_so_and_noise_is_not():
+    draws = np.random.default_rng(0)
+    rows = synthetic_study.make(seeds=SIX, scatter=0.03).to_pandas()
+    loss = (rows["quantity"] == "test_loss") & (rows["epoch"] == 100)
+    rows.loc[loss & (rows["width"] == 4), "value"] *= 3  # now it falls to width 8 first
+    noise = loss & (rows["label_noise"] == 0.4)
+    rows.loc[noise, "value"] = np.exp(0.3 * draws.normal(size=noise.sum()))
+    columns = {name: rows[name].to_numpy() for name in rows}
+    made = table.from_columns(len(rows), **columns)
+    facts = measured.findings(selection.group(made, dataset="mnist1d", architecture="mlp"), OPTIONS)
+    shapes = facts["test_loss"]["shape"]
+    assert [s["verdict"] for s in shapes] == ["double descent", "double descent", "no peak"]
+    assert [s["minimum"] for s in shapes] == [8, 8, None]
+    text = page.markdown(document.report("x", [facts]))
+    assert "Double descent of the test loss over width at 2 of 3 levels" in text
+    assert "No peak of the test loss over width is shown at 1 of 3 levels" in text
+
+
+def test_a_shift_of_the_peak_needs_every_one_of_enough_seeds():
+    for seeds, shown in ((SIX, "larger"), (SIX[:4], None)):
+        facts = facts_of(seeds=seeds)
+        found = facts["test_loss"]["peak_shift"]
+        assert found["shown"] == shown
+        assert found["steps"] == {"value": 1, "low": 1, "high": 1}
+    text = page.markdown(document.report("x", [facts_of(seeds=SIX, noises=(0.2, 0.4))]))
+    assert "by +0 [+0, +0] widths of the grid (median and range of the seeds): a direction" in text
+
+
+def test_intervals_and_ranges_are_called_by_their_names():
+    few, more = (page.markdown(document.report("x", [facts_of(seeds=s)])) for s in (SIX[:3], SIX))
+    assert "no interval is taken of fewer than 4 seeds" in few
+    assert "the range over the 3 seeds" in few
+    assert "75 % at least" in few
+    assert "90 % intervals by Student's t" in more
+    assert "96.9 % at least" in more
+
+
+def test_losses_that_can_be_negative_have_plain_means_and_no_ratios():
+    rows = synthetic_study.make(seeds=SIX).to_pandas()
+    loss = rows["quantity"] == "test_loss"
+    rows.loc[loss, "value"] -= 3
+    columns = {name: rows[name].to_numpy() for name in rows}
+    group = selection.group(
+        table.from_columns(len(rows), **columns), dataset="mnist1d", architecture="mlp"
+    )
+    facts = measured.findings(group, OPTIONS)
+    assert facts["test_loss"]["peak_over_widest"][0]["value"] is None
+    assert facts["test_loss"]["shape"][0]["verdict"] == "one peak"
+    rise = 5 * (synthetic_study.hump(16, 16) - synthetic_study.hump(4, 16))
+    assert facts["test_loss"]["shape"][0]["rise"] == pytest.approx(rise, rel=0.05)
+    assert "nan" not in page.markdown(document.report("x", [facts])).split()
 
 
 def test_the_script_writes_three_files_of_every_group(tmp_path):
@@ -186,7 +260,10 @@ def test_the_script_writes_three_files_of_every_group(tmp_path):
     assert html.startswith("<!DOCTYPE html>")
     assert "cnn&lt;b&gt;" in html
     assert "http" not in html  # self-contained
-    assert "peaks inside the grid" in (tmp_path / "log").read_text()
+    assert (
+        "a peak of the test loss over width cannot be told from noise"
+        in (tmp_path / "log").read_text()
+    )
 
 
 def test_architectures_are_told_side_by_side():

@@ -21,7 +21,6 @@ TINY = {
     "device": "cpu",
     "grid": {"width": [2, 5], "label_noise": [0, 0.2], "seed": [0, 1], "epoch": [0, 1, 3]},
     "datasets": {"mnist1d": {"num_train": 60, "num_test": 30}},
-    "statistics": {"bootstrap": 20},
     "bounds": {
         name: None
         for name in yaml.safe_load((ROOT / "config/config.yaml").read_text())["bounds"]
@@ -198,6 +197,16 @@ def test_a_study_with_one_width_one_seed_one_epoch(tmp_path):
     run(tmp_path, config=TINY | {"grid": grid})
     text = (tmp_path / "results/tiny/findings.md").read_text()
     assert "cannot be" in text or "not estimated" in text
+
+
+def test_a_study_of_experiments_tells_its_experiments_alone(tmp_path):
+    options = {"seeds": [0], "depths": [1], "width": 4, "num_points": 2}
+    said = run(tmp_path, config={"study": "few", "experiments": {"isometry": options}})
+    assert "study few: experiments isometry (1 job)" in said
+    assert "models" not in said
+    about = json.loads((tmp_path / "results/few/provenance.json").read_text())
+    assert about["config"]["experiments"] == {"isometry": options}
+    assert not {"grid", "bounds", "figures", "training"} & set(about["config"])
 
 
 def test_a_grid_on_the_command_line(tmp_path):

@@ -80,9 +80,10 @@ def _members(study: Path) -> list[str]:
 def differs(study: Path, config: dict[str, Any]) -> str:
     """In what the configuration behind the published results differs from ``config``, or empty."""
     try:
-        made = json.loads((study / PROVENANCE).read_text())["config"]
+        made = published.ran(json.loads((study / PROVENANCE).read_text())["config"])
     except (OSError, ValueError, KeyError):
         return ""
+    config = published.ran(config)
     keys = [k for k in sorted({*made, *config}) if made.get(k) != config.get(k)]
     keys = [key for key in keys if key not in IRRELEVANT]
     if not keys:

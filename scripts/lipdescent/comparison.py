@@ -73,7 +73,7 @@ def heading(figure: Figure, groups: Mapping[str, Group], *parts: str) -> None:
     """One line above the axes: data set, models, seeds, and how many models are left out."""
     first = next(iter(groups.values()))
     models = sum(group.num_models for group in groups.values())
-    text = [first.dataset, *parts, style.count(models, "model")]
+    text = [first.dataset, *filter(None, parts), style.count(models, "model")]
     text.append(style.count(len(first.seed), "seed"))
     diverged = sum(group.num_diverged for group in groups.values())
     if diverged:

@@ -21,6 +21,14 @@ from lipdescent.architecture_options import build_options as build_options
 from lipdescent.architecture_options import training_options as training_options
 from lipdescent.config_schema import ConfigError
 
+# (section, key, what is in its place)
+REPLACED = (
+    (
+        "statistics",
+        "bootstrap",
+        "intervals are Student's t over the seeds now, nothing is resampled: take this key out",
+    ),
+)
 # Overlays are merged into the default study: in these, `name: null` takes an entry out again.
 SECTIONS = ("bounds", "datasets", "architectures", "experiments")
 
@@ -51,6 +59,7 @@ def prepare(
     removed = _take_out(config, overlaid)
     written = _training_as_written(config, overlaid)
     rules = yaml.safe_load(Path(schema).read_text())
+    _check_replaced(config)
     config_schema.check(config, rules)
     for name, options in config["architectures"].items():
         whole = {**config["training"], **options.get("training", {})}
@@ -60,6 +69,14 @@ def prepare(
         config, removed=removed, written=written, figures=figures, comparisons=comparisons
     )
     return config
+
+
+def _check_replaced(config: dict[str, Any]) -> None:
+    """Keys that are no more: the message says what is in their place."""
+    for section, key, instead in REPLACED:
+        entries = config.get(section)
+        if isinstance(entries, dict) and key in entries:
+            raise ConfigError(f"config: {section}.{key} = {entries[key]!r}: {instead}")
 
 
 def as_in_a_file(given: Any) -> Any:

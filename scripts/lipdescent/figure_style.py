@@ -127,7 +127,7 @@ def legend(figure: Figure, handles: Sequence, labels: Sequence[str], *, columns:
 
 def heading(figure: Figure, group: Group, *parts: str) -> None:
     """One line above the axes: what was studied, of how many models, and how many are left out."""
-    text = [f"{group.dataset}, {group.architecture}", *parts, seeds_text(group)]
+    text = [f"{group.dataset}, {group.architecture}", *filter(None, parts), seeds_text(group)]
     if group.num_diverged:
         text.append(f"{count(group.num_diverged, 'diverged model')} left out")
     figure.suptitle("; ".join(text), fontsize=7, color=GREY)

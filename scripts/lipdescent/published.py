@@ -1,10 +1,33 @@
-"""What a study publishes: paths below results/<study>/ by its configuration. No torch here."""
+"""What a study runs and publishes, by its configuration. No torch here.
+
+Paths are below results/<study>/.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 KINDS = ("pdf", "png")
+
+
+def ran(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration less what nothing of the study runs.
+
+    Overlays inherit the default study: a study of experiments its grid, its bounds and its figures,
+    a study of images its data set and its architecture.
+    """
+    if config.get("experiments"):
+        kept = {key: config[key] for key in ("study", "experiments") if key in config}
+        execution = config.get("execution", {})
+        return kept | {
+            "execution": {k: v for k, v in execution.items() if k in ("threads", "split")}
+        }
+    kept = {key: value for key, value in config.items() if key != "experiments"}
+    for section, axis in (("datasets", "dataset"), ("architectures", "architecture")):
+        if section in kept:
+            named = config["grid"][axis]
+            kept[section] = {name: o for name, o in kept[section].items() if name in named}
+    return kept
 
 
 def results(config: dict[str, Any]) -> list[str]:
@@ -16,10 +39,10 @@ def results(config: dict[str, Any]) -> list[str]:
 
 def figures(config: dict[str, Any]) -> list[str]:
     """Every figure, in each of its formats."""
-    grid = config["grid"]
     if config["experiments"]:
         names = list(config["experiments"])
     else:
+        grid = config["grid"]
         names = [
             f"{dataset}/{architecture}/{figure}"
             for dataset in grid["dataset"]

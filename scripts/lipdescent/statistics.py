@@ -1,7 +1,13 @@
-"""Statistics of a study: bootstrap over seeds, rank correlation, peaks, interpolation threshold.
+"""Statistics of a study: means over seeds and their intervals, rank correlation, peaks, thresholds.
 
-Plain NumPy, vectorised over leading axes. NaN stands for "no value" (a diverged model, a bound
-that does not exist): it is left out wherever that is sound, and gives NaN where nothing is left.
+Plain NumPy, vectorised over leading axes; seeds are the last axis. NaN stands for "no value" (a
+diverged model, a bound that does not exist): it is left out wherever that is sound, and gives NaN
+where nothing is left.
+
+Intervals come of Student's t from four seeds on, of logarithms where the mean is a geometric one.
+Fewer seeds, and what is not a mean (a width, a rank correlation), have the range over the seeds:
+the smallest to the largest. Of n independent seeds it holds the median of all seeds with a
+probability of at least 1 - 2^(1 - n), whatever the distribution.
 """
 
 from __future__ import annotations
@@ -11,90 +17,140 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 Array = NDArray[np.float64]
 
 MIN_POINTS = 3  # fewer points have a rank correlation of +-1 whatever they are
+MIN_SEEDS = 4  # fewer have no interval but a range
 
 
 class Estimate(NamedTuple):
-    """A value and its bootstrap interval; NaN where it cannot be estimated."""
+    """A value and its interval or range over seeds; NaN where it cannot be estimated."""
 
     value: Array
     low: Array
     high: Array
 
 
-def resample_seeds(num_seeds: int, *, resamples: int, generator: np.random.Generator) -> Array:
-    """How often each resample draws each seed: float64 (resamples, num_seeds).
-
-    The nonparametric bootstrap (Efron 1979): as many draws with replacement as there are seeds.
-    """
-    if num_seeds < 1 or resamples < 1:
-        raise ValueError(
-            f"num_seeds = {num_seeds}, resamples = {resamples}: both must be at least 1"
-        )
-    drawn = generator.integers(num_seeds, size=(resamples, num_seeds))
-    counts = np.zeros((resamples, num_seeds))
-    np.add.at(counts, (np.arange(resamples)[:, None], drawn), 1.0)
-    return counts
-
-
 def mean(values: Array) -> Array:
-    """Mean over seeds, the last axis, of what is there: (..., num_seeds) -> (...)."""
-    return resampled_means(values, np.ones((1, values.shape[-1])))[0]
+    """Mean over seeds of what is there: (..., S) -> (...)."""
+    there = ~np.isnan(values)
+    count = there.sum(-1)
+    total = np.where(there, values, 0.0).sum(-1)
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
 
 
-def resampled_means(values: Array, counts: Array) -> Array:
-    """Means over resampled seeds: (..., num_seeds) and (B, num_seeds) -> (B, ...).
+def geometric_mean(values: Array) -> Array:
+    """Geometric mean over seeds of what is there, 0 if one is: (..., S) >= 0 -> (...)."""
+    return np.exp(mean(logarithm(values)))
 
-    A resample that drew only absent values gives NaN.
+
+def mean_bracket(lower: Array, upper: Array) -> tuple[Array, Array]:
+    """Around the geometric mean over seeds of what lies between: (..., S) twice -> (...) twice.
+
+    Rounding included: that of logarithms and exponentials, below 2e-13 for any double.
     """
-    there = np.isfinite(values)
-    total = np.tensordot(counts, np.where(there, values, 0.0), axes=(1, -1))
-    weight = np.tensordot(counts, there.astype(np.float64), axes=(1, -1))
-    return np.divide(total, weight, out=np.full_like(total, np.nan), where=weight > 0)
+    return geometric_mean(lower) * (1 - 1e-12), geometric_mean(upper) * (1 + 1e-12)
 
 
-def interval(samples: Array, *, confidence: float, on_grid: bool = False) -> tuple[Array, Array]:
-    """Percentile interval of bootstrap samples (B, ...) -> two arrays (...).
+def logarithm(values: Array) -> Array:
+    """Natural logarithm; -inf for 0.
 
-    Quantiles (1 -+ confidence)/2 of the samples that are there, by linear interpolation; with
-    ``on_grid`` the ends are samples themselves (a width, not a number between two widths).
+    Raises
+    ------
+    ValueError
+        If a value is negative.
     """
-    ordered = np.sort(samples, axis=0)  # NaN last
-    last = np.isfinite(samples).sum(axis=0) - 1
-    ends = []
-    for level, direction in (((1 - confidence) / 2, np.floor), ((1 + confidence) / 2, np.ceil)):
-        place = np.maximum(level * last, 0.0)
-        below = (direction(place) if on_grid else np.floor(place)).astype(np.int64)
-        above = np.minimum(below + 1, np.maximum(last, 0))
-        low = np.take_along_axis(ordered, below[None], axis=0)[0]
-        high = np.take_along_axis(ordered, above[None], axis=0)[0]
-        end = low if on_grid else low + (place - below) * (high - low)
-        ends.append(np.where(last >= 0, end, np.nan))
-    return ends[0], ends[1]
+    if (values < 0).any():
+        raise ValueError(f"{np.nanmin(values):g} has no logarithm: allowed are values from 0 on")
+    with np.errstate(divide="ignore"):
+        return np.log(values)
 
 
-def estimate(value: Array, samples: Array, *, confidence: float, on_grid: bool = False) -> Estimate:
-    """``value`` (...) with the interval of its bootstrap ``samples`` (B, ...).
+def has_logarithm(values: Array) -> bool:
+    """Whether a quantity is compared by ratios: losses and bounds are, unless one is negative."""
+    return not (values < 0).any()
 
-    No interval (NaN) where there is no value, and none for samples that come of a single seed:
-    pass an empty ``samples`` (0, ...) there.
+
+def limits(values: Array, *, tail: float) -> tuple[Array, Array]:
+    """Student's t limits of the mean over seeds, each missed with probability ``tail``.
+
+    NaN where fewer than four seeds have a value, or one is infinite.
     """
-    value = np.asarray(value, dtype=np.float64)
-    if len(samples) == 0:
-        return Estimate(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
-    low, high = interval(samples, confidence=confidence, on_grid=on_grid)
-    absent = ~np.isfinite(value)
+    there = ~np.isnan(values)
+    count, centre = there.sum(-1), mean(values)
+    with np.errstate(invalid="ignore"):
+        squares = np.where(there, (values - centre[..., None]) ** 2, 0.0).sum(-1)
+    degrees = np.maximum(count - 1, 1)
+    half = stdtrit(degrees, 1 - tail) * np.sqrt(squares / degrees / np.maximum(count, 1))
+    half = np.where((count >= MIN_SEEDS) & np.isfinite(half), half, np.nan)
+    return centre - half, centre + half
+
+
+def spread(values: Array) -> tuple[Array, Array]:
+    """Smallest and largest over seeds; NaN of fewer than two."""
+    enough = (~np.isnan(values)).sum(-1) >= 2
+    low = np.where(np.isnan(values), np.inf, values).min(-1)
+    high = np.where(np.isnan(values), -np.inf, values).max(-1)
+    return np.where(enough, low, np.nan), np.where(enough, high, np.nan)
+
+
+def mean_estimate(values: Array, *, confidence: float, geometric: bool = False) -> Estimate:
+    """Mean over seeds with its interval, or with the range of fewer than four: (..., S) -> (...).
+
+    Of a geometric mean both are those of the logarithms.
+    """
+    if geometric:
+        return Estimate(*map(np.exp, mean_estimate(logarithm(values), confidence=confidence)))
+    if values.shape[-1] < MIN_SEEDS:
+        return Estimate(mean(values), *spread(values))
+    return Estimate(mean(values), *limits(values, tail=(1 - confidence) / 2))
+
+
+def centre(values: Array) -> Array:
+    """Mean over seeds of a loss or a bound: geometric, or plain if one is negative."""
+    return (geometric_mean if has_logarithm(values) else mean)(values)
+
+
+def centre_estimate(values: Array, *, confidence: float) -> Estimate:
+    """:func:`centre` with its interval or range."""
+    return mean_estimate(values, confidence=confidence, geometric=has_logarithm(values))
+
+
+def ratio_estimate(
+    above: Array, below: Array, *, confidence: float, candidates: int = 1
+) -> Estimate:
+    """Ratio of two geometric means over the same seeds, (..., S) twice -> (...).
+
+    Its logarithm is the mean of the seeds' own differences. An interval for the one of several
+    ``candidates`` that looks largest misses as rarely as all of them together do (Bonferroni).
+    """
+    with np.errstate(invalid="ignore"):
+        difference = logarithm(above) - logarithm(below)
+    tails = (1 - confidence) / max(candidates, 1)
+    return Estimate(*map(np.exp, mean_estimate(difference, confidence=1 - tails)))
+
+
+def over_seeds(value: Array, each: Array) -> Estimate:
+    """``value`` (...) with the range of what every seed alone gives, (..., S)."""
+    low, high = spread(each)
+    absent = np.isnan(value)
     return Estimate(value, np.where(absent, np.nan, low), np.where(absent, np.nan, high))
 
 
-def mean_estimate(values: Array, counts: Array, *, confidence: float) -> Estimate:
-    """Mean over seeds with its bootstrap interval: (..., num_seeds) -> (...)."""
-    counts = counts if values.shape[-1] > 1 else counts[:0]
-    samples = resampled_means(values, counts)
-    return estimate(mean(values), samples, confidence=confidence)
+def held_by_range(num_seeds: int) -> float:
+    """Least probability with which the range of so many seeds holds the median of all."""
+    return max(0.0, 1 - 2.0 ** (1 - num_seeds))
+
+
+def band_name(num_seeds: int, confidence: float) -> str:
+    """What a band around a mean over so many seeds is; empty where there is none."""
+    if num_seeds < 2:
+        return ""
+    if num_seeds < MIN_SEEDS:
+        return f"bands: range over the {num_seeds} seeds"
+    return f"bands: {100 * confidence:g} % intervals of the mean"
 
 
 def pick(whole: Estimate, index: Any) -> Estimate:
@@ -139,23 +195,17 @@ def kendall(x: Array, y: Array) -> Array:
 
 
 def correlation_over_width(
-    correlation: Callable[[Array, Array], Array],
-    x: Array,
-    y: Array,
-    counts: Array,
-    *,
-    confidence: float,
+    correlation: Callable[[Array, Array], Array], x: Array, y: Array
 ) -> Estimate:
-    """Rank correlation over width of two means over seeds: (W, N, S) twice -> (N,).
+    """Rank correlation over width of every seed's own two curves: (W, N, S) twice -> (N,).
 
-    Seeds are resampled jointly for both. Models that only one side has are left out of both.
+    The median over seeds with the range. Models that only one side has are left out of both.
     """
-    both = np.isfinite(x) & np.isfinite(y)
-    x, y = np.where(both, x, np.nan), np.where(both, y, np.nan)
-    value = correlation(mean(x).T, mean(y).T)
-    counts = counts if x.shape[-1] > 1 else counts[:0]
-    drawn = (np.swapaxes(resampled_means(side, counts), -1, -2) for side in (x, y))
-    return estimate(value, correlation(*drawn), confidence=confidence)
+    each = correlation(*(np.moveaxis(side, 0, -1) for side in (x, y)))
+    there = np.isfinite(each).any(-1)
+    value = np.full(each.shape[:-1], np.nan)
+    value[there] = np.nanmedian(each[there], axis=-1)
+    return over_seeds(value, each)
 
 
 def peak_index(curve: Array) -> NDArray[np.int64]:
@@ -168,12 +218,6 @@ def peak_index(curve: Array) -> NDArray[np.int64]:
 def peak_position(curve: Array, positions: Array) -> Array:
     """Where the largest value lies, such as the peak's width; NaN where there is none."""
     return _at(peak_index(curve), positions)
-
-
-def peak_ratio(curve: Array) -> Array:
-    """Largest value over the last one (the widest network's); NaN if either is not there."""
-    largest = np.where(np.isfinite(curve), curve, -np.inf).max(-1)
-    return _ratio(np.where(np.isfinite(largest), largest, np.nan), curve[..., -1])
 
 
 def first_reaching(curve: Array, positions: Array, *, level: float) -> Array:

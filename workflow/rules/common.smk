@@ -125,6 +125,20 @@ def code(*files):
     return code_digest(*files)
 
 
+def what_runs():
+    """The study's size in a line."""
+    if config["experiments"]:
+        parts = {
+            name: len(study_config.experiment_parts(config, name))
+            for name in config["experiments"]
+        }
+        told = (
+            f"{name} ({count} job{'s' * (count != 1)})" for name, count in parts.items()
+        )
+        return f"experiments {', '.join(told)}"
+    return f"{len(RUNS)} stacks, {num_models()} models, device {config['device']}"
+
+
 def num_models():
     """Models in the whole study."""
     return sum(len(run.seeds) for run in RUNS) * len(GRID["label_noise"])

@@ -117,7 +117,8 @@ rule provenance:
         mem_mb=needs("publish", "mem_mb"),
         runtime=needs("publish", "runtime"),
     params:
-        config=config,
+        config=published.ran(config),
+        device="cpu" if config["experiments"] else config["device"],
         code=code("record_provenance.py"),
     script:
         "../../scripts/record_provenance.py"

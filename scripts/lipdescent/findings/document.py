@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lipdescent import statistics
 from lipdescent.findings import words
 from lipdescent.findings.headlines import headlines
 from lipdescent.findings.page import Block, Heading, Points, Text
@@ -11,6 +12,7 @@ from lipdescent.findings.side_by_side import side_by_side
 from lipdescent.findings.tables import bound_blocks, test_loss_table
 from lipdescent.findings.words import NORMS, SIDES, Facts
 from lipdescent.labels import noise_name
+from lipdescent.statistics import MIN_SEEDS
 
 
 def report(study: str, groups: Sequence[Facts]) -> list[Block]:
@@ -49,8 +51,14 @@ def about(facts: Facts) -> str:
 def cannot_be_estimated(facts: Facts) -> list[str]:
     """What the study is too small for."""
     lines = []
-    if len(facts["seed"]) < 2:
-        lines.append("One seed: no bootstrap intervals.")
+    seeds = len(facts["seed"])
+    if seeds < 2:
+        lines.append("One seed: no intervals and no ranges; a peak cannot be told from noise.")
+    elif seeds < MIN_SEEDS:
+        lines.append(
+            f"{seeds} seeds: ranges over the seeds in place of intervals; a peak cannot be told "
+            f"from noise."
+        )
     if len(facts["width"]) < 3:
         lines.append("Fewer than three widths: no peaks inside the grid, no rank correlations.")
     if len(facts["label_noise"]) < 2:
@@ -81,13 +89,38 @@ def cannot_be_estimated(facts: Facts) -> list[str]:
 def how_to_read(groups: Sequence[Facts]) -> str:
     """Definitions, once for all groups."""
     facts = groups[0]
+    confidence, level = (noise_name(facts[key]) for key in ("confidence", "interpolation_accuracy"))
     return (
-        f"Values are of the mean over seeds; in brackets, bootstrap intervals over seeds "
-        f"({noise_name(facts['confidence'])}). The interpolation threshold is the first width "
-        f"whose mean train accuracy, on the labels trained on, reaches "
-        f"{noise_name(facts['interpolation_accuracy'])}. * marks a peak at an end of the grid: "
-        f"the largest value may lie outside. Peak / widest is the ratio of the largest value to "
-        f"the widest network's. The true constant lies between the best lower and the best upper "
-        f"bound: a statement about it is made only where these brackets prove it, for the networks "
-        f"trained here; the verdict over seeds also asks it of the ends of the intervals."
+        f"Means over seeds are geometric ones of losses and bounds, plain ones of accuracies. "
+        f"{_brackets(len(facts['seed']), confidence)} The interpolation threshold is the first "
+        f"width whose mean train accuracy, on the labels trained on, reaches {level} (no upper end "
+        f"where a seed never does). * marks a "
+        f"largest value at an end of the grid: a larger one may lie outside. Largest / widest is "
+        f"the ratio of the largest mean to the widest network's. Shape: double descent where the "
+        f"curve falls from the narrowest network to a minimum, rises to a peak and falls to the "
+        f"widest network; one peak (and no first descent in this grid) where only an inner width "
+        f"lies above both ends; each step counts only where paired t-tests over the seeds show it "
+        f"({confidence}, all places together); else no peak. The true constant lies between the "
+        f"best lower and the best upper bound: a statement about it is made only where these "
+        f"brackets prove it, for the networks trained here; the verdict over seeds also asks it of "
+        f"the ends of their intervals or ranges."
+    )
+
+
+def _brackets(seeds: int, confidence: str) -> str:
+    """What stands in brackets."""
+    if seeds < 2:
+        return "One seed has no intervals."
+    held = noise_name(round(statistics.held_by_range(seeds), 3))
+    ranges = (
+        f"the range over the {seeds} seeds, smallest to largest of what each gives alone (it holds "
+        f"the median of all seeds with a probability of {held} at least)"
+    )
+    if seeds < MIN_SEEDS:
+        return f"In brackets: {ranges}; no interval is taken of fewer than {MIN_SEEDS} seeds."
+    return (
+        f"In brackets, of ratios: {confidence} intervals by Student's t of the logarithms, paired "
+        f"over the seeds; that of largest / widest holds for all widths together, as the largest "
+        f"is chosen by the same data. Of widths, steps and rank correlations (medians of each "
+        f"seed's own): {ranges}."
     )

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 
+from lipdescent import curve_shape
 from lipdescent.findings import words
 from lipdescent.findings.words import NORMS, SIDES, Facts
 from lipdescent.labels import noise_name
+from lipdescent.statistics import MIN_SEEDS
+
+SHAPES = {
+    curve_shape.DOUBLE_DESCENT: "Double descent of the test loss over width at ",
+    curve_shape.ONE_PEAK: "One peak of the test loss, no first descent in this grid of widths, at ",
+    curve_shape.NO_PEAK: "No peak of the test loss over width is shown at ",
+    curve_shape.UNKNOWN: "Nothing can be said of the test loss over width at ",
+}
 
 ANSWERS = {
     "grows": "it grows",
@@ -19,7 +28,7 @@ ANSWERS = {
 
 def headlines(facts: Facts) -> list[str]:
     """The answers in a sentence or two each."""
-    lines = [_test_loss_headline(facts)]
+    lines = [_test_loss_headline(facts), _shift_headline(facts)]
     for norm in facts["bounds"]:
         lines += [_peak_headline(facts, norm), _constant_headline(facts, norm)]
         lines.append(_noise_headline(facts, norm))
@@ -29,23 +38,57 @@ def headlines(facts: Facts) -> list[str]:
 
 
 def _test_loss_headline(facts: Facts) -> str:
-    loss, noise = facts["test_loss"], facts["label_noise"]
-    inside = [place for place, yes in enumerate(loss["peak_inside_grid"]) if yes]
+    """What the seeds show of the test loss over width, each word only where it is shown."""
+    shapes = list(zip(facts["label_noise"], facts["test_loss"]["shape"], strict=True))
     if len(facts["width"]) < 3:
         return "Fewer than three widths: whether the test loss peaks cannot be estimated."
-    if not inside:
-        return (
-            "No double descent of the test loss over width: it is largest at the narrowest or the "
-            "widest network at every label noise."
+    if len(facts["seed"]) < MIN_SEEDS:
+        where = "; ".join(
+            f"at width {words.value(peak, '{:g}')} with {noise_name(noise)} label noise"
+            for noise, peak in _ends(
+                list(zip(facts["label_noise"], facts["test_loss"]["peak_width"], strict=True))
+            )
         )
-    where = "; ".join(
-        f"at width {words.value(loss['peak_width'][p], '{:g}')} with {noise_name(noise[p])} label "
-        f"noise, {words.value(loss['peak_over_widest'][p])} times the widest network's"
-        for p in _ends(inside)
+        return (
+            f"{words.count(facts['seed'], 'seed')}: a peak of the test loss over width cannot be "
+            f"told from noise ({MIN_SEEDS} are needed). Its mean is largest {where}."
+        )
+    told = {
+        verdict: [(noise, shape) for noise, shape in shapes if shape["verdict"] == verdict]
+        for verdict in SHAPES
+    }
+    return " ".join(
+        f"{SHAPES[verdict]}{words.share(len(found), len(shapes))} of label noise{_steps(found)}."
+        for verdict, found in told.items()
+        if found
     )
+
+
+def _steps(found: list[tuple[float, Facts]]) -> str:
+    """Where a shape's peak is and how large its steps at least are."""
+    parts = []
+    for noise, shape in _ends(found):
+        if shape["peak"] is None:
+            return ""
+        steps = [("rise", shape["rise"]), ("fall", shape["fall"])]
+        if shape["descent"] is not None:
+            steps.insert(0, (f"descent to width {shape['minimum']}", shape["descent"]))
+        told = ", ".join(f"{name} {words.at_least(size)}" for name, size in steps)
+        parts.append(f"peak at width {shape['peak']} with {noise_name(noise)}, at least: {told}")
+    return f" ({'; '.join(parts)})"
+
+
+def _shift_headline(facts: Facts) -> str:
+    """Whether the test loss is largest at other widths with more label noise."""
+    found = facts["test_loss"]["peak_shift"]
+    if found is None or found["steps"]["low"] is None or len(facts["width"]) < 3:
+        return ""
+    least, most = (noise_name(level) for level in found["between"])
+    answer = f"to {found['shown']} widths" if found["shown"] else "a direction is not shown"
     return (
-        f"Double descent: the test loss peaks inside the grid of widths at "
-        f"{words.share(len(inside), len(noise))} of label noise ({where})."
+        f"Does the largest test loss move with label noise? From {least} to {most}, seed by seed, "
+        f"by {words.interval(found['steps'], '{:+g}')} widths of the grid (median and range of "
+        f"the seeds): {answer}."
     )
 
 
@@ -63,7 +106,7 @@ def _peak_headline(facts: Facts, norm: str) -> str:
         far = f" and within one width of the grid at {near}" if near > same else ""
         parts.append(f"the {side} bound at {words.share(same, len(steps))} of label noise{far}")
     return (
-        f"Do the bounds peak at the width where the test loss peaks? In {NORMS[norm]}: "
+        f"Is a bound's mean largest at the width where the test loss's is? In {NORMS[norm]}: "
         f"{'; '.join(parts)}."
     )
 
@@ -88,7 +131,7 @@ def _constant_headline(facts: Facts, norm: str) -> str:
     holds = sum(p in c["can_peak_at"] for p, c in pairs if c["can_peak_at"])
     text = (
         f"Proved by the brackets: the true {NORMS[norm]} constant, averaged over seeds, is largest "
-        f"at width {where}; the test loss's peak is among the possible widths at "
+        f"at width {where}; the width of the largest test loss is among these at "
         f"{words.share(holds, len(known))}."
     )
     falls = [c["falls_at_least"] for _, c in known if (c["falls_at_least"] or 0) > 1]
@@ -112,12 +155,13 @@ def _noise_headline(facts: Facts, norm: str) -> str:
         for v, n in Counter(row["verdict"] for row in rows).most_common()
     )
     if all(row["verdict"] == "unknown" for row in rows):
-        return f"{start} Cannot be said: there is no certified bracket. {_trends(rows[-1])}"
+        told = _trends(rows[-1], len(facts["seed"]))
+        return f"{start} Cannot be said: there is no certified bracket. {told}"
     text = f"{start} From {least} to {most}, by the brackets: {verdicts}"
     decided = [row for row in rows if row["verdict"] in ("grows", "falls", "flat")]
     if decided and len(facts["seed"]) > 1:
         firm = sum(row["verdict"] == row["verdict_over_seeds"] for row in decided)
-        text += f" (decided also over the seeds' intervals at {firm} of these {len(decided)})"
+        text += f" (decided also over the seeds at {firm} of these {len(decided)})"
     widest = rows[-1]
     if widest["ratio_at_least"] is not None and widest["ratio_at_most"] is not None:
         text += (
@@ -125,7 +169,7 @@ def _noise_headline(facts: Facts, norm: str) -> str:
             f"{words.at_least(widest['ratio_at_least'])} and "
             f"{words.at_most(widest['ratio_at_most'])}"
         )
-    return f"{text}.{_excluded(rows)} {_trends(widest)}"
+    return f"{text}.{_excluded(rows)} {_trends(widest, len(facts['seed']))}"
 
 
 def _excluded(rows: list[Facts]) -> str:
@@ -144,8 +188,8 @@ def _excluded(rows: list[Facts]) -> str:
     return f" Excluded by the brackets, a change of the constant like that of: {told}."
 
 
-def _trends(row: Facts) -> str:
-    """What each bound, read alone, would say; by its interval over seeds where there is one."""
+def _trends(row: Facts, seeds: int) -> str:
+    """What each bound, read alone, would say; by its interval or range where there is one."""
     sides: dict[str, list[str]] = {"growth": [], "decline": [], "no clear change": []}
     for name in words.distinct(list(row["trend"])):
         ratio = row["trend"][name]
@@ -156,7 +200,8 @@ def _trends(row: Facts) -> str:
         side = "growth" if low > 1 else "decline" if high < 1 else "no clear change"
         sides[side].append(f"{name} {words.interval(ratio)}")
     told = "; ".join(f"{side}: {', '.join(names)}" for side, names in sides.items() if names)
-    return f"The bounds, each read alone, say at width {row['width']}: {told}."
+    every = f", at every one of the {seeds} seeds" if 1 < seeds < MIN_SEEDS else ""
+    return f"The bounds, each read alone, say at width {row['width']}{every}: {told}."
 
 
 def _ends(items: list) -> list:

@@ -13,14 +13,12 @@ from lipdescent.statistics import Array
 FLAT = 1.1  # a change proved to be by less than this factor counts as flat
 
 
-def effect(
-    group: Group, norm: str, threshold: Array, counts: Array, confidence: float
-) -> dict[str, Any]:
+def effect(group: Group, norm: str, threshold: Array, confidence: float) -> dict[str, Any]:
     """Constants with the least and the most label noise, at every width beyond both thresholds.
 
     The least and the most noise are the outermost levels that some width interpolates; ``widths``
-    are those larger than both their interpolation thresholds. At each, the ratio of the mean
-    constants (most over least noise) lies between lower(most)/upper(least) and
+    are those larger than both their interpolation thresholds. At each, the ratio of the (geometric)
+    mean constants (most over least noise) lies between lower(most)/upper(least) and
     upper(most)/lower(least).
 
     Parameters
@@ -41,8 +39,8 @@ def effect(
         trends[labels.rung_name(rung)] = values[:, ends, -1]
     rows = [
         {"width": int(group.width[place])}
-        | _range(lower[place], upper[place], counts, confidence)
-        | {"trend": {n: trend(v[place], counts, confidence) for n, v in trends.items()}}
+        | _range(lower[place], upper[place], confidence)
+        | {"trend": {n: trend(v[place], confidence) for n, v in trends.items()}}
         for place in widths
     ]
     reason = None if len(widths) else "no width of the grid lies beyond the interpolation threshold"
@@ -50,20 +48,20 @@ def effect(
     return {"between": between, "widths": rows, "reason": reason}
 
 
-def _range(lower: Array, upper: Array, counts: Array, confidence: float) -> dict[str, Any]:
+def _range(lower: Array, upper: Array, confidence: float) -> dict[str, Any]:
     """What the bracket proves of the ratio of the mean constants; bounds are (2, S).
 
     ``verdict`` is about the networks that were trained; ``verdict_over_seeds`` takes the outer
-    ends of the bootstrap intervals of both ends of the range.
+    ends of the intervals (of fewer than four seeds: ranges) of both ends of the range.
     """
-    at_least = _divide(statistics.mean(lower)[1], statistics.mean(upper)[0])
-    at_most = _divide(statistics.mean(upper)[1], statistics.mean(lower)[0])
+    lower_mean, upper_mean = statistics.mean_bracket(lower, upper)
+    at_least = _divide(lower_mean[1], upper_mean[0])
+    at_most = _divide(upper_mean[1], lower_mean[0])
     over_seeds = None
     if lower.shape[-1] > 1:
-        low, high = (statistics.resampled_means(side, counts) for side in (lower, upper))
         over_seeds = verdict(
-            float(statistics.interval(_divide(low[:, 1], high[:, 0]), confidence=confidence)[0]),
-            float(statistics.interval(_divide(high[:, 1], low[:, 0]), confidence=confidence)[1]),
+            float(statistics.ratio_estimate(lower[1], upper[0], confidence=confidence).low),
+            float(statistics.ratio_estimate(upper[1], lower[0], confidence=confidence).high),
         )
     return {
         "ratio_at_least": _number(at_least),
@@ -84,13 +82,9 @@ def verdict(at_least: float, at_most: float) -> str:
     return "falls" if at_most < 1 else "undecided"
 
 
-def trend(values: Array, counts: Array, confidence: float) -> dict[str, float | None]:
+def trend(values: Array, confidence: float) -> dict[str, float | None]:
     """Ratio of the means over seeds, second row over first, (2, S), with its interval."""
-    means = statistics.mean(values)
-    drawn = statistics.resampled_means(values, counts if values.shape[-1] > 1 else counts[:0])
-    ratio = statistics.estimate(
-        _divide(means[1], means[0]), _divide(drawn[:, 1], drawn[:, 0]), confidence=confidence
-    )
+    ratio = statistics.ratio_estimate(values[1], values[0], confidence=confidence)
     return {name: _number(part) for name, part in zip(ratio._fields, ratio, strict=True)}
 
 

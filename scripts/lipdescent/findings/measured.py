@@ -7,13 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from lipdescent import labels, selection, statistics
+from lipdescent import curve_shape, labels, selection, statistics
 from lipdescent.findings import label_noise
 from lipdescent.findings.side_by_side import widest
 from lipdescent.selection import Group
 from lipdescent.statistics import Array, Estimate
-
-SEED = 0  # of the bootstrap
 
 
 def findings(group: Group, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -21,25 +19,15 @@ def findings(group: Group, options: Mapping[str, Any]) -> dict[str, Any]:
 
     Parameters
     ----------
-    options : ``bootstrap`` (resamples), ``confidence``, ``interpolation_accuracy``.
+    options : ``confidence``, ``interpolation_accuracy``.
     """
-    generator = np.random.default_rng(SEED)
-    counts = statistics.resample_seeds(
-        len(group.seed), resamples=options["bootstrap"], generator=generator
-    )
     confidence, level = options["confidence"], options["interpolation_accuracy"]
     test_loss = selection.metric(group, "test_loss")[:, :, -1]
     accuracy = selection.metric(group, "train_accuracy")[:, :, -1]
-    threshold = _over_width(
-        lambda curve: statistics.first_reaching(curve, group.width, level=level),
-        accuracy,
-        counts,
-        confidence=confidence,
-        on_grid=True,
-    )
+    threshold = interpolation_threshold(accuracy, group.width, level)
     bounds = {
         norm: {
-            name: follows(values[:, :, -1], test_loss, group.width, counts, confidence)
+            name: follows(values[:, :, -1], test_loss, group.width, confidence)
             for name, values in named_bounds(group, norm).items()
         }
         for norm in selection.norms(group)
@@ -58,14 +46,23 @@ def findings(group: Group, options: Mapping[str, Any]) -> dict[str, Any]:
         "confidence": confidence,
         "interpolation_threshold": plain(threshold),
         "widest": widest(group),
-        "test_loss": _peaks(test_loss, group.width, counts, confidence),
+        "test_loss": peaks(test_loss, group.width, confidence)
+        | {"peak_shift": peak_shift(test_loss, group.label_noise, confidence)},
         "bounds": bounds,
         "constant": {norm: constant_over_width(group, norm) for norm in bounds},
         "label_noise_effect": {
-            norm: label_noise.effect(group, norm, threshold.value, counts, confidence)
-            for norm in bounds
+            norm: label_noise.effect(group, norm, threshold.value, confidence) for norm in bounds
         },
     }
+
+
+def interpolation_threshold(accuracy: Array, width: Array, level: float) -> Estimate:
+    """First width whose mean train accuracy (W, N, S) reaches ``level``; the seeds' own: (N,)."""
+    mean = statistics.first_reaching(statistics.mean(accuracy).T, width, level=level)
+    each = statistics.first_reaching(np.moveaxis(accuracy, 0, -1), width, level=level)
+    found = statistics.over_seeds(mean, each)
+    never = np.isnan(each).any(-1)  # no largest one where a seed does not reach it
+    return found._replace(high=np.where(never, np.nan, found.high))
 
 
 def named_bounds(group: Group, norm: str) -> dict[str, Array]:
@@ -79,50 +76,41 @@ def named_bounds(group: Group, norm: str) -> dict[str, Array]:
     return found | {labels.rung_name(rung): values for rung, values in rungs}
 
 
-def follows(
-    bound: Array, test_loss: Array, width: Array, counts: Array, confidence: float
-) -> dict[str, Any]:
+def follows(bound: Array, test_loss: Array, width: Array, confidence: float) -> dict[str, Any]:
     """Peak of a bound, its distance from the test loss's and their correlation, per label noise.
 
     ``bound`` and ``test_loss`` are (W, N, S). ``steps_from_test_peak`` counts widths of the grid:
-    positive where the bound peaks at a larger width than the test loss.
+    positive where the bound is largest at a larger width than the test loss.
     """
     both = np.isfinite(bound) & np.isfinite(test_loss)
     test_loss = np.where(both, test_loss, np.nan)
     places = np.arange(len(width))
-    ours, theirs = (_curves(side, counts) for side in (bound, test_loss))
-    steps = [
-        statistics.peak_position(a, places) - statistics.peak_position(b, places)
-        for a, b in zip(ours, theirs, strict=True)
-    ]
+    (ours, each_ours), (theirs, each_theirs) = (
+        (statistics.peak_position(statistics.centre(side).T, places), _own_peaks(side, places))
+        for side in (bound, test_loss)
+    )
     correlations = {
-        name: plain(
-            statistics.correlation_over_width(
-                correlation, bound, test_loss, counts, confidence=confidence
-            )
-        )
+        name: plain(statistics.correlation_over_width(correlation, bound, test_loss))
         for name, correlation in (
             ("spearman", statistics.spearman),
             ("kendall", statistics.kendall),
         )
     }
-    difference = statistics.estimate(*steps, confidence=confidence, on_grid=True)
-    return (
-        _peaks(bound, width, counts, confidence)
-        | {"steps_from_test_peak": plain(difference)}
-        | correlations
-    )
+    steps = statistics.over_seeds(ours - theirs, each_ours - each_theirs)
+    return peaks(bound, width, confidence) | {"steps_from_test_peak": plain(steps)} | correlations
 
 
 def constant_over_width(group: Group, norm: str) -> list[dict[str, Any]]:
     """What the bracket proves about the true constant over width, per label noise.
 
-    The mean over seeds of the constants lies between the means of the bounds. Its largest value
-    can be at a width only if the upper bound there reaches the largest lower bound anywhere;
+    The geometric mean over seeds of the constants lies between those of the bounds. Its largest
+    value can be at a width only if the upper bound there reaches the largest lower bound anywhere;
     from its peak to the widest network it falls at least by the ratio of the largest lower bound
     to the widest network's upper bound.
     """
-    lower, upper = (statistics.mean(side[:, :, -1]) for side in selection.bracket(group, norm))
+    lower, upper = statistics.mean_bracket(
+        *(side[:, :, -1] for side in selection.bracket(group, norm))
+    )
     facts = []
     for low, high in zip(lower.T, upper.T, strict=True):
         if not np.isfinite(low).any():
@@ -139,39 +127,76 @@ def constant_over_width(group: Group, norm: str) -> list[dict[str, Any]]:
     return facts
 
 
-def _peaks(values: Array, width: Array, counts: Array, confidence: float) -> dict[str, Any]:
-    """Width of the largest mean over seeds, and its ratio to the widest network's."""
-    position = _over_width(
-        lambda curve: statistics.peak_position(curve, width),
-        values,
-        counts,
-        confidence=confidence,
-        on_grid=True,
+def peaks(values: Array, width: Array, confidence: float) -> dict[str, Any]:
+    """Where the mean over seeds is largest, over the widest network's, and the curve's shape.
+
+    ``values`` is (W, N, S). The interval of the ratio holds for every width at once, as the largest
+    is chosen by the same data.
+    """
+    geometric, curve = statistics.has_logarithm(values), statistics.centre(values)
+    place = statistics.peak_index(curve.T)
+    position = statistics.over_seeds(
+        statistics.peak_position(curve.T, width), _own_peaks(values, width)
     )
-    ratio = _over_width(statistics.peak_ratio, values, counts, confidence=confidence)
     inside = (position.value != width[0]) & (position.value != width[-1])
+    ratio = Estimate(*(np.full(len(place), np.nan) for _ in Estimate._fields))
+    if geometric:
+        largest = np.take_along_axis(values, np.maximum(place, 0)[None, :, None], axis=0)[0]
+        ratio = statistics.ratio_estimate(
+            largest, values[-1], confidence=confidence, candidates=len(width) - 1
+        )
+    compared = statistics.logarithm(values) if geometric else values
     return {
         "peak_width": plain(position),
         "peak_inside_grid": inside.tolist(),
         "peak_over_widest": plain(ratio),
+        "shape": [
+            _told(curve_shape.shape(curves, confidence=confidence), width, geometric)
+            for curves in np.moveaxis(compared, 1, 0)
+        ],
     }
 
 
-def _curves(values: Array, counts: Array) -> tuple[Array, Array]:
-    """Means over seeds and resampled ones, width last: (W, N, S) -> (N, W) and (B, N, W)."""
-    counts = counts if values.shape[-1] > 1 else counts[:0]
-    drawn = np.swapaxes(statistics.resampled_means(values, counts), -1, -2)
-    return statistics.mean(values).T, drawn
+def _told(shape: curve_shape.Shape, width: Array, geometric: bool) -> dict[str, Any]:
+    """A shape for JSON: places as widths, steps as ratios (differences of what can be negative)."""
+    steps = {
+        name: number(np.exp(step) if geometric else step)
+        for name, step in (("rise", shape.rise), ("fall", shape.fall), ("descent", shape.descent))
+    }
+    places = {
+        name: int(width[place]) if place >= 0 else None
+        for name, place in (("peak", shape.peak), ("minimum", shape.minimum))
+    }
+    return {"verdict": shape.verdict} | places | steps
 
 
-def _over_width(
-    function, values: Array, counts: Array, *, confidence: float, on_grid: bool = False
-) -> Estimate:
-    """A statistic of the mean curve over width with its interval: (W, N, S) -> (N,)."""
-    whole, drawn = _curves(values, counts)
-    return statistics.estimate(
-        function(whole), function(drawn), confidence=confidence, on_grid=on_grid
-    )
+def peak_shift(values: Array, noise: Array, confidence: float) -> dict[str, Any] | None:
+    """By how many widths of the grid the largest value moves from the least to the most noise.
+
+    Seed by seed, (W, N, S): median and range. ``shown`` is the direction in which every seed moves,
+    where their number lets the range hold the median of all seeds with ``confidence``.
+    """
+    if len(noise) < 2 or len(values) < 2:
+        return None
+    own = _own_peaks(values, np.arange(len(values)))
+    steps = own[-1] - own[0]
+    there = steps[np.isfinite(steps)]
+    if not len(there):
+        return None
+    found = statistics.over_seeds(np.median(there), there)
+    shown = None
+    if statistics.held_by_range(len(there)) >= confidence:
+        shown = "larger" if found.low > 0 else "smaller" if found.high < 0 else None
+    return {
+        "between": [float(noise[0]), float(noise[-1])],
+        "steps": plain(found)[0],
+        "shown": shown,
+    }
+
+
+def _own_peaks(values: Array, positions: Array) -> Array:
+    """Where every seed's own curve is largest, (W, N, S) -> (N, S)."""
+    return statistics.peak_position(np.moveaxis(values, 0, -1), positions)
 
 
 def plain(estimate: Estimate) -> list[dict[str, float | None]]:

@@ -26,13 +26,17 @@ BRACKET = ("l2 constant, at least", "at most")
 def widest(group: Group) -> dict[str, list[float | None]]:
     """Means over seeds at the largest width and the last epoch, per label noise."""
     found = {name: group.series[key] for name, key in COLUMNS.items() if key in group.series}
-    found |= dict(zip(BRACKET, selection.bracket(group, "l2"), strict=True))
-    return {name: _last(values) for name, values in found.items()}
+    means = {name: _mean(name, values[-1, :, -1]) for name, values in found.items()}
+    bracket = (side[-1, :, -1] for side in selection.bracket(group, "l2"))
+    means |= dict(zip(BRACKET, statistics.mean_bracket(*bracket), strict=True))
+    return {
+        name: [float(value) if np.isfinite(value) else None for value in values]
+        for name, values in means.items()
+    }
 
 
-def _last(values: Array) -> list[float | None]:
-    means = statistics.mean(values[-1, :, -1])
-    return [float(value) if np.isfinite(value) else None for value in means]
+def _mean(name: str, values: Array) -> Array:
+    return (statistics.centre if name == "test loss" else statistics.mean)(values)
 
 
 def side_by_side(groups: Sequence[Facts]) -> list[Block]:
@@ -46,7 +50,8 @@ def side_by_side(groups: Sequence[Facts]) -> list[Block]:
         blocks += [
             Heading(2, f"{dataset}: architectures side by side"),
             Text(
-                f"Means over seeds at width {max(rows[0]['width'])}, epoch {rows[0]['epoch']}. "
+                f"Means over seeds, of losses and bounds geometric ones, at width "
+                f"{max(rows[0]['width'])}, epoch {rows[0]['epoch']}. "
                 "Losses are those trained with: where an architecture has its own, compare how "
                 "they move, not their values. The certified radius counts wrong points as 0."
             ),

@@ -9,8 +9,9 @@ from lipdescent.labels import noise_name
 
 
 def test_loss_table(facts: Facts) -> Table:
-    """Threshold and peak of the test loss."""
-    header = ["label noise", "interpolation threshold (width)", "peak (width)", "peak / widest"]
+    """Threshold of interpolation, where the test loss is largest, and its shape."""
+    header = ["label noise", "interpolation threshold (width)", "largest (width)",
+              "largest / widest", "shape"]  # fmt: skip
     loss = facts["test_loss"]
     rows = [
         [
@@ -18,6 +19,7 @@ def test_loss_table(facts: Facts) -> Table:
             words.interval(facts["interpolation_threshold"][place], "{:g}"),
             words.interval(loss["peak_width"][place], "{:g}") + words.edge(loss, place),
             words.interval(loss["peak_over_widest"][place]),
+            loss["shape"][place]["verdict"],
         ]
         for place, level in enumerate(facts["label_noise"])
     ]
@@ -28,8 +30,8 @@ def bound_blocks(facts: Facts, norm: str) -> list[Block]:
     """Tables of one norm: peaks and correlations, the constant, label noise."""
     shown = words.distinct(list(facts["bounds"][norm]))
     blocks: list[Block] = [Heading(3, f"Lipschitz bounds in {NORMS[norm]} over width")]
-    header = ["bound", "label noise", "peak (width)", "steps from the test loss's peak",
-              "peak / widest", "Spearman", "Kendall"]  # fmt: skip
+    header = ["bound", "label noise", "largest (width)", "steps from the largest test loss",
+              "largest / widest", "shape", "Spearman", "Kendall"]  # fmt: skip
     rows = [
         [
             name,
@@ -37,6 +39,7 @@ def bound_blocks(facts: Facts, norm: str) -> list[Block]:
             words.interval(bound["peak_width"][place], "{:g}") + words.edge(bound, place),
             words.interval(bound["steps_from_test_peak"][place], "{:+g}"),
             words.interval(bound["peak_over_widest"][place]),
+            bound["shape"][place]["verdict"],
             words.interval(bound["spearman"][place]),
             words.interval(bound["kendall"][place]),
         ]
@@ -49,7 +52,12 @@ def bound_blocks(facts: Facts, norm: str) -> list[Block]:
         blocks += [
             Heading(3, f"What the bracket proves about the {NORMS[norm]} constant over width"),
             Table(
-                ["label noise", "can peak only at widths", "peak / widest, at least", "at most"],
+                [
+                    "label noise",
+                    "can be largest only at widths",
+                    "largest / widest, at least",
+                    "at most",
+                ],
                 [
                     [
                         noise_name(level),

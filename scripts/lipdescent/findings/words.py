@@ -13,13 +13,14 @@ SIDES = ("best lower", "best upper")
 
 
 def interval(estimate: Facts, form: str = "{:.2f}") -> str:
-    """``32 [32, 40]``; a dash where there is no value."""
+    """``32 [32, 40]``; a dash where there is no value, or no upper end."""
     if not known(estimate):
         return "-"
     text = form.format(estimate["value"])
     if estimate["low"] is None:
         return text
-    return f"{text} [{form.format(estimate['low'])}, {form.format(estimate['high'])}]"
+    high = "-" if estimate["high"] is None else form.format(estimate["high"])
+    return f"{text} [{form.format(estimate['low'])}, {high}]"
 
 
 def value(estimate: Facts, form: str = "{:.2f}") -> str:
