@@ -35,10 +35,11 @@ onstart:
     if jobs_run_here():
         lifeline.let_out(folder_lock.lifeline(STUDY))
     check_cluster()
-    allow_continuations()
-    study_config.record_plan(config)
     if EXECUTION["fork_server"] and jobs_run_in_this_environment():
         fork_server.start(threads=EXECUTION["threads"], modules=PREAMBLE)
+    try_bounds()
+    allow_continuations()
+    study_config.record_plan(config)
     print(f"study {STUDY}: {what_runs()}")
 
 

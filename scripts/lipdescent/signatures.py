@@ -51,6 +51,16 @@ def types(package: str, name: str) -> dict[str, dict[str, Any]]:
     return {option: schema for option, schema in found.items() if schema}
 
 
+def paths(package: str, name: str) -> list[str]:
+    """Options that are files or folders, by annotations such as ``str | Path | None``."""
+    return [
+        option
+        for option, (node, _) in _parameters(package, name).items()
+        if node is not None
+        and any(isinstance(part, ast.Name) and part.id == "Path" for part in ast.walk(node))
+    ]
+
+
 def constant(package: str, name: str, wanted: str) -> Any:
     """The constant ``wanted`` of a plug-in; None if it is not a literal.
 
