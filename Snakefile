@@ -33,7 +33,9 @@ onstart:
     folder_lock.claim(STUDY, submits=submits)
     check_cluster()
     allow_continuations()
-    study_config.record_plan(config)
+    study_config.record_plan(
+        config, command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    )
     if EXECUTION["fork_server"] and jobs_run_here():
         fork_server.start(threads=EXECUTION["threads"], modules=PREAMBLE)
     print(

@@ -7,7 +7,7 @@ Lines are means over seeds, bands bootstrap intervals of the mean over seeds (95
 configured otherwise). Diverged models are left out and counted in the heading.
 """
 
-from lipdescent import fork_server
+from lipdescent import fork_server, stamps
 
 fork_server.hand_over()
 
@@ -65,4 +65,4 @@ keys = {label: drawing.key(color="black", linestyle=dash) for label, dash in das
 comparison.legend(figure, looks, keys)
 noise = labels.noise_name(first.label_noise[0])
 comparison.heading(figure, groups, f"label noise {noise}", f"epoch {first.epoch[-1]}")
-style.save(figure, job.output.pdf, job.output.png)
+style.save(figure, job.output.pdf, job.output.png, made=stamps.of(job))

@@ -9,7 +9,7 @@ accuracy reaches the dashed line (99.5 % unless configured otherwise). Diverged 
 and counted in the heading.
 """
 
-from lipdescent import fork_server
+from lipdescent import fork_server, stamps
 
 fork_server.hand_over()
 
@@ -61,4 +61,4 @@ else:
 comparison.legend(figure, looks, {"fitted": drawing.ring_key()})
 noise = labels.noise_name(group.label_noise[0])
 comparison.heading(figure, groups, f"width {group.width[-1]}", f"label noise {noise}")
-style.save(figure, job.output.pdf, job.output.png)
+style.save(figure, job.output.pdf, job.output.png, made=stamps.of(job))

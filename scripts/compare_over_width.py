@@ -11,7 +11,7 @@ dashed line (99.5 % unless configured otherwise). Diverged models are left out a
 heading.
 """
 
-from lipdescent import fork_server
+from lipdescent import fork_server, stamps
 
 fork_server.hand_over()
 
@@ -85,4 +85,4 @@ for place in axes.flat:
     style.width_axis(place, first.width)
 comparison.legend(figure, looks, {"first width that fits": drawing.ring_key()})
 comparison.heading(figure, groups, f"epoch {first.epoch[-1]}")
-style.save(figure, job.output.pdf, job.output.png)
+style.save(figure, job.output.pdf, job.output.png, made=stamps.of(job))

@@ -7,7 +7,7 @@ for bound and test loss, and the means and correlations taken again. Bounds are 
 models are left out and counted in the heading.
 """
 
-from lipdescent import fork_server
+from lipdescent import fork_server, stamps
 
 fork_server.hand_over()
 
@@ -55,4 +55,4 @@ axes[0, 0].set_ylabel("with the test loss, over width")
 handles = [drawing.key(**styles[rung] | {"linestyle": ""}) for rung in rungs]
 style.legend(figure, handles, [labels.rung_name(rung) for rung in rungs], columns=5)
 style.heading(figure, group, style.count(len(group.width), "width"), f"epoch {group.epoch[-1]}")
-style.save(figure, job.output.pdf, job.output.png)
+style.save(figure, job.output.pdf, job.output.png, made=stamps.of(job))

@@ -8,7 +8,7 @@ bands are bootstrap intervals of the mean over seeds (95 % unless configured oth
 models are left out and counted in the heading.
 """
 
-from lipdescent import fork_server
+from lipdescent import fork_server, stamps
 
 fork_server.hand_over()
 
@@ -74,4 +74,4 @@ style.legend(
     columns=5,
 )
 style.heading(figure, group)
-style.save(figure, job.output.pdf, job.output.png)
+style.save(figure, job.output.pdf, job.output.png, made=stamps.of(job))

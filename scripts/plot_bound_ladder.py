@@ -8,7 +8,7 @@ over seeds (95 % unless configured otherwise). Diverged models are left out and 
 heading.
 """
 
-from lipdescent import fork_server
+from lipdescent import fork_server, stamps
 
 fork_server.hand_over()
 
@@ -63,4 +63,4 @@ for place in axes.flat:
 handles = [drawing.key(**styles[rung]) for rung in rungs]
 style.legend(figure, handles, [labels.rung_name(rung) for rung in rungs], columns=5)
 style.heading(figure, group, f"epoch {group.epoch[-1]}")
-style.save(figure, job.output.pdf, job.output.png)
+style.save(figure, job.output.pdf, job.output.png, made=stamps.of(job))

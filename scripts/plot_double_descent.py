@@ -11,7 +11,7 @@ accuracy reaches the dashed line (99.5 % unless configured otherwise). Diverged 
 and counted in the heading.
 """
 
-from lipdescent import fork_server
+from lipdescent import fork_server, stamps
 
 fork_server.hand_over()
 
@@ -84,4 +84,4 @@ style.legend(
     columns=len(names) + 2,
 )
 style.heading(figure, group, f"epoch {group.epoch[-1]}")
-style.save(figure, job.output.pdf, job.output.png)
+style.save(figure, job.output.pdf, job.output.png, made=stamps.of(job))

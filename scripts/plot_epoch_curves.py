@@ -13,7 +13,7 @@ epoch: from there on the test loss falls again. Diverged models are left out and
 heading.
 """
 
-from lipdescent import fork_server
+from lipdescent import fork_server, stamps
 
 fork_server.hand_over()
 
@@ -87,4 +87,4 @@ if ringed:
     handles, names = [*handles, drawing.ring_key()], [*names, "largest test loss of a curve"]
 style.legend(figure, handles, names, columns=len(names))
 style.heading(figure, group)
-style.save(figure, job.output.pdf, job.output.png)
+style.save(figure, job.output.pdf, job.output.png, made=stamps.of(job))

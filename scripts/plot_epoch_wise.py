@@ -9,7 +9,7 @@ where there is none, no width does. Reading along a row gives epoch-wise, readin
 model-wise double descent. Diverged models are left out and counted in the heading.
 """
 
-from lipdescent import fork_server
+from lipdescent import fork_server, stamps
 
 fork_server.hand_over()
 
@@ -55,4 +55,4 @@ style.legend(
     columns=2,
 )
 style.heading(figure, group)
-style.save(figure, job.output.pdf, job.output.png)
+style.save(figure, job.output.pdf, job.output.png, made=stamps.of(job))
