@@ -29,9 +29,10 @@ from torch.nn.functional import cross_entropy, one_hot
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
-from lipdescent import losses, names, stacked_cnn
+from lipdescent import names, stacked_cnn
 from lipdescent.activation_memory import multiplications
 from lipdescent.looped_autograd import LoopedAutograd
+from lipdescent.losses import cross_entropy as our_loss
 from lipdescent.replica_block import make_engine, split_into_blocks
 from lipdescent.stacked_autograd import StackedAutograd
 from lipdescent.stacking import ModelStack
@@ -90,7 +91,7 @@ def autograd_step(forward: Callable, state: dict[str, Tensor], trained: set[str]
 
     def step() -> None:
         leaves = {n: t.detach().requires_grad_(n in trained) for n, t in state.items()}
-        loss = losses.cross_entropy(forward(leaves, x), y).mean(1).sum()
+        loss = our_loss.loss(forward(leaves, x), y).mean(1).sum()
         gradients = torch.autograd.grad(loss, [leaves[n] for n in buffers])
         for (name, buffer), gradient in zip(buffers.items(), gradients, strict=True):
             state[name].add_(buffer.mul_(0.9).add_(gradient), alpha=-0.01)
@@ -99,9 +100,7 @@ def autograd_step(forward: Callable, state: dict[str, Tensor], trained: set[str]
 
 
 def engine_step(kind: type, stack: ModelStack, parts: list[slice], x: Tensor, y: Tensor) -> Step:
-    engines = [
-        (part, kind(stack.module, stack[part].state, losses.cross_entropy)) for part in parts
-    ]
+    engines = [(part, kind(stack.module, stack[part].state, our_loss.loss)) for part in parts]
     memory = [[torch.zeros_like(p) for p in engine.parameters] for _, engine in engines]
 
     def step() -> None:

@@ -7,7 +7,7 @@ fork_server.hand_over()
 from itertools import groupby
 from pathlib import Path
 
-from lipdescent import files, table
+from lipdescent import files, stamps, table
 from lipdescent.progress import log_to
 
 job = snakemake  # noqa: F821
@@ -20,10 +20,11 @@ def read(path):
         return table.read(path)
 
 
+made = stamps.of(job)
 # A stack's measurements lie in one folder and follow each other.
 stacks = (
     table.concatenate([read(path) for path in paths])
     for _, paths in groupby(job.input, key=lambda path: Path(path).parent)
 )
-count = table.gather(stacks, parquet=job.output.parquet, csv=job.output.csv)
+count = table.gather(stacks, parquet=job.output.parquet, csv=job.output.csv, made=made)
 print(f"{count} rows from {len(job.input)} files")

@@ -8,7 +8,7 @@ otherwise), with fewer than four seeds the range over them: the heading says whi
 are left out and counted in the heading.
 """
 
-from lipdescent import fork_server
+from lipdescent import fork_server, stamps
 
 fork_server.hand_over()
 
@@ -64,4 +64,4 @@ comparison.legend(figure, looks, keys)
 noise = labels.noise_name(first.label_noise[0])
 band = statistics.band_name(len(first.seed), options["confidence"])
 comparison.heading(figure, groups, f"label noise {noise}", f"epoch {first.epoch[-1]}", band)
-style.save(figure, job.output.pdf, job.output.png)
+style.save(figure, job.output.pdf, job.output.png, made=stamps.of(job))

@@ -10,7 +10,7 @@ ring marks the first epoch whose mean train accuracy reaches the dashed line (99
 configured otherwise). Diverged models are left out and counted in the heading.
 """
 
-from lipdescent import fork_server
+from lipdescent import fork_server, stamps
 
 fork_server.hand_over()
 
@@ -65,4 +65,4 @@ comparison.legend(figure, looks, {"fitted": drawing.ring_key()})
 noise = labels.noise_name(group.label_noise[0])
 band = statistics.band_name(len(group.seed), options["confidence"])
 comparison.heading(figure, groups, f"width {group.width[-1]}", f"label noise {noise}", band)
-style.save(figure, job.output.pdf, job.output.png)
+style.save(figure, job.output.pdf, job.output.png, made=stamps.of(job))

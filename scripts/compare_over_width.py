@@ -12,7 +12,7 @@ whose mean train accuracy reaches the dashed line (99.5 % unless configured othe
 models are left out and counted in the heading.
 """
 
-from lipdescent import fork_server
+from lipdescent import fork_server, stamps
 
 fork_server.hand_over()
 
@@ -86,4 +86,4 @@ for place in axes.flat:
 comparison.legend(figure, looks, {"first width that fits": drawing.ring_key()})
 band = statistics.band_name(len(first.seed), options["confidence"])
 comparison.heading(figure, groups, f"epoch {first.epoch[-1]}", band)
-style.save(figure, job.output.pdf, job.output.png)
+style.save(figure, job.output.pdf, job.output.png, made=stamps.of(job))

@@ -4,13 +4,14 @@ from lipdescent import fork_server
 
 fork_server.hand_over()
 
-import pandas as pd
-
-from lipdescent import figure_style, names
+from lipdescent import figure_style, files, names, stamped_parquet, stamps
 from lipdescent.progress import log_to
 
 job = snakemake  # noqa: F821
 log_to(job.log[0])
 
 draw = names.resolve("experiments", job.wildcards.experiment).draw
-figure_style.save(draw(pd.read_parquet(job.input[0])), job.output.pdf, job.output.png)
+made = stamps.of(job)
+with files.sound(job.input[0]):
+    frame = stamped_parquet.read(job.input[0]).to_pandas()
+figure_style.save(draw(frame), job.output.pdf, job.output.png, made=made)

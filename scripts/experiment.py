@@ -6,9 +6,10 @@ fork_server.hand_over()
 
 import time
 
+import pyarrow as pa
 import torch
 
-from lipdescent import files, names
+from lipdescent import names, stamped_parquet, stamps
 from lipdescent.progress import log_to
 
 job = snakemake  # noqa: F821
@@ -16,8 +17,8 @@ log_to(job.log[0])
 
 torch.set_num_threads(job.threads)
 torch.set_flush_denormal(True)
+made = stamps.of(job)
 start = time.perf_counter()
 frame = names.resolve("experiments", job.wildcards.experiment).run(**job.params.options)
-with files.complete(job.output[0]) as partial:
-    frame.to_parquet(partial)
+stamped_parquet.write(job.output[0], pa.Table.from_pandas(frame), made)
 print(f"{len(frame)} rows in {time.perf_counter() - start:.1f} s")

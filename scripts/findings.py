@@ -6,7 +6,7 @@ fork_server.hand_over()
 
 import json
 
-from lipdescent import files, selection
+from lipdescent import files, selection, stamps
 from lipdescent.findings import document, measured, page
 from lipdescent.progress import log_to
 
@@ -20,6 +20,8 @@ def write(path: str, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
+made = stamps.of(job)
+comment = f"\n<!-- {stamps.as_text(made)} -->\n" if made else ""
 with files.sound(job.input.table):
     pairs = selection.pairs(job.input.table)
 groups = [
@@ -31,8 +33,9 @@ groups = [
 ]
 study = job.wildcards.study
 blocks = document.report(study, groups)
-write(job.output.json, json.dumps({"study": study, "groups": groups}, indent=2) + "\n")
-write(job.output.markdown, page.markdown(blocks))
-write(job.output.html, page.html(blocks, title=f"Findings of study {study}"))
+found = {"study": study, "groups": groups, "made": made}
+write(job.output.json, json.dumps(found, indent=2) + "\n")
+write(job.output.markdown, page.markdown(blocks) + comment)
+write(job.output.html, page.html(blocks, title=f"Findings of study {study}") + comment)
 for facts in groups:
     print("\n".join(document.headlines(facts)))

@@ -8,7 +8,7 @@ import time
 
 import torch
 
-from lipdescent import checkpoints, datasets, device, files, measuring, table
+from lipdescent import checkpoints, datasets, device, files, measuring, stamps, table
 from lipdescent.progress import log_to
 
 job = snakemake  # noqa: F821
@@ -16,12 +16,16 @@ terminal = log_to(job.log[0])
 
 torch.set_num_threads(job.threads)
 place = device.choose(job.config["device"])
-start = time.perf_counter()
+made = stamps.of(job, device=device.describe(place))
+began = time.perf_counter()
 with files.sound(job.input.dataset):
     dataset = datasets.read(job.input.dataset)
 with files.sound(job.input.checkpoints):
     saved = checkpoints.read(job.input.checkpoints)
 stack = measuring.checkpoint_stack(saved, dataset, module=job.params.module).to(device=place)
+start = None
+if saved.initial and job.wildcards.measure == "metrics":
+    start = measuring.checkpoint_stack(saved.at_start(), dataset, module=job.params.module)
 
 rows = measuring.measure(
     job.wildcards.measure,
@@ -31,13 +35,15 @@ rows = measuring.measure(
     options=job.params.options,
     noise_maker=job.params.noise_maker,
     uppers=job.input.get("uppers", []),
+    start=start,
 )
-table.write(job.output[0], measuring.to_table(rows, stack, saved, study=job.wildcards.study))
+found = measuring.to_table(rows, stack, saved, study=job.wildcards.study)
+table.write(job.output[0], found, made)
 w = job.wildcards
 line = (
     f"{w.dataset}/{w.architecture}/width={w.width}/seeds={w.seeds}: {w.measure}, "
     f"{len(rows)} quantities of {stack.num_models} checkpoints on {device.describe(place)} "
-    f"in {time.perf_counter() - start:.2f} s"
+    f"in {time.perf_counter() - began:.2f} s"
 )
 for stream in (None, terminal):
     print(line, file=stream, flush=True)

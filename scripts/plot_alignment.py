@@ -6,7 +6,7 @@ over seeds, with the range over seeds as a bar. Bounds are in l2. Diverged model
 counted in the heading.
 """
 
-from lipdescent import fork_server
+from lipdescent import fork_server, stamps
 
 fork_server.hand_over()
 
@@ -48,4 +48,4 @@ axes[0, 0].set_ylabel("with the test loss, over width")
 handles = [drawing.key(**styles[rung] | {"linestyle": ""}) for rung in rungs]
 style.legend(figure, handles, [labels.rung_name(rung) for rung in rungs], columns=5)
 style.heading(figure, group, style.count(len(group.width), "width"), f"epoch {group.epoch[-1]}")
-style.save(figure, job.output.pdf, job.output.png)
+style.save(figure, job.output.pdf, job.output.png, made=stamps.of(job))

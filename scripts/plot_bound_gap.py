@@ -9,7 +9,7 @@ than four seeds the range over them: the heading says which. Diverged models are
 counted in the heading.
 """
 
-from lipdescent import fork_server
+from lipdescent import fork_server, stamps
 
 fork_server.hand_over()
 
@@ -73,4 +73,4 @@ style.legend(
 )
 band = statistics.band_name(len(group.seed), options["confidence"])
 style.heading(figure, group, band)
-style.save(figure, job.output.pdf, job.output.png)
+style.save(figure, job.output.pdf, job.output.png, made=stamps.of(job))

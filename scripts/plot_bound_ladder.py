@@ -8,7 +8,7 @@ of these means (95 % unless configured otherwise), with fewer than four seeds th
 the heading says which. Diverged models are left out and counted in the heading.
 """
 
-from lipdescent import fork_server
+from lipdescent import fork_server, stamps
 
 fork_server.hand_over()
 
@@ -59,4 +59,4 @@ handles = [drawing.key(**styles[rung]) for rung in rungs]
 style.legend(figure, handles, [labels.rung_name(rung) for rung in rungs], columns=5)
 band = statistics.band_name(len(group.seed), options["confidence"])
 style.heading(figure, group, f"epoch {group.epoch[-1]}", band)
-style.save(figure, job.output.pdf, job.output.png)
+style.save(figure, job.output.pdf, job.output.png, made=stamps.of(job))

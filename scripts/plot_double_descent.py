@@ -13,7 +13,7 @@ configured otherwise). Whether a curve has a peak beyond noise is in the finding
 are left out and counted in the heading.
 """
 
-from lipdescent import fork_server
+from lipdescent import fork_server, stamps
 
 fork_server.hand_over()
 
@@ -88,4 +88,4 @@ style.legend(
 )
 band = statistics.band_name(len(group.seed), options["confidence"])
 style.heading(figure, group, f"epoch {group.epoch[-1]}", band)
-style.save(figure, job.output.pdf, job.output.png)
+style.save(figure, job.output.pdf, job.output.png, made=stamps.of(job))

@@ -14,7 +14,7 @@ with the same confidence for each curve, a rise to it and a fall from it to the 
 than four seeds show none. Diverged models are left out and counted in the heading.
 """
 
-from lipdescent import fork_server
+from lipdescent import fork_server, stamps
 
 fork_server.hand_over()
 
@@ -92,4 +92,4 @@ if ringed:
 style.legend(figure, handles, names, columns=len(names))
 band = statistics.band_name(len(group.seed), options["confidence"])
 style.heading(figure, group, band)
-style.save(figure, job.output.pdf, job.output.png)
+style.save(figure, job.output.pdf, job.output.png, made=stamps.of(job))

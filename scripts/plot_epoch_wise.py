@@ -10,7 +10,7 @@ peaks are more than noise is in the findings (over width) and in epoch_curves (o
 Diverged models are left out and counted in the heading.
 """
 
-from lipdescent import fork_server
+from lipdescent import fork_server, stamps
 
 fork_server.hand_over()
 
@@ -56,4 +56,4 @@ style.legend(
     columns=2,
 )
 style.heading(figure, group)
-style.save(figure, job.output.pdf, job.output.png)
+style.save(figure, job.output.pdf, job.output.png, made=stamps.of(job))

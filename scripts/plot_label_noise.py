@@ -7,7 +7,7 @@ mean train accuracy, on the labels trained on, reaches the interpolation accurac
 configured otherwise). Diverged models are left out and counted in the heading.
 """
 
-from lipdescent import fork_server
+from lipdescent import fork_server, stamps
 
 fork_server.hand_over()
 
@@ -50,4 +50,4 @@ style.legend(
     columns=2,
 )
 style.heading(figure, group, f"epoch {group.epoch[-1]}")
-style.save(figure, job.output.pdf, job.output.png)
+style.save(figure, job.output.pdf, job.output.png, made=stamps.of(job))

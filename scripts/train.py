@@ -12,9 +12,20 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import torch
 
-from lipdescent import checkpoints, datasets, device, files, names, time_limit, training_state
+from lipdescent import (
+    checkpoints,
+    datasets,
+    device,
+    files,
+    names,
+    stamped_parquet,
+    stamps,
+    time_limit,
+    training_state,
+)
 from lipdescent.progress import Progress, log_to
 from lipdescent.replica_block import TrainingData
 from lipdescent.replicas import noisy_labels, replicas
@@ -32,6 +43,7 @@ for name in ("SIGTERM", "SIGUSR1"):
 torch.set_num_threads(job.threads)
 torch.set_flush_denormal(True)  # the momentum of dead units decays into denormals, which are slow
 place = device.choose(job.config["device"])
+made = stamps.of(job, device=device.describe(place))
 options = TrainingOptions(**job.params.training)
 dtype = device.set_precision(options.precision)
 with files.sound(job.input.dataset):
@@ -83,7 +95,7 @@ except Interrupted as error:
     sys.exit(1)
 
 about = {"run": run, "training": job.params.training, "build": job.params.build_options}
-checkpoints.write(job.output.checkpoints, training.result(noise, about))
+checkpoints.write(job.output.checkpoints, training.result(noise, about), made)
 curves = pd.DataFrame(
     [
         (label_noise, seed, int(epoch), loss)
@@ -92,8 +104,7 @@ curves = pd.DataFrame(
     ],
     columns=["label_noise", "seed", "epoch", "train_loss"],
 )
-with files.complete(job.output.curves) as partial:
-    curves.to_parquet(partial)
+stamped_parquet.write(job.output.curves, pa.Table.from_pandas(curves), made)
 training_state.keep_end(training, job.output.checkpoints)
 state_path.unlink(missing_ok=True)
 diverged = int((training.diverged >= 0).sum())

@@ -12,12 +12,13 @@ import numpy as np
 import pyarrow.compute as pc
 import torch
 
-from lipdescent import checkpoints, datasets, files, measuring, table, verifying
+from lipdescent import checkpoints, datasets, files, measuring, stamps, table, verifying
 from lipdescent.progress import log_to
 
 job = snakemake  # noqa: F821
 terminal = log_to(job.log[0])
 torch.set_num_threads(job.threads)
+made = stamps.of(job)
 
 random = np.random.default_rng(job.params.seed)
 sampled = random.integers(len(job.input.checkpoints), size=job.params.samples)
@@ -71,4 +72,5 @@ print(summary, file=terminal)
 if broken:
     sys.exit(1)
 with files.complete(job.output[0]) as partial:
-    partial.write_text(json.dumps({"checks": dict(done), "broken": broken}, indent=2) + "\n")
+    found = {"checks": dict(done), "broken": broken, "made": made}
+    partial.write_text(json.dumps(found, indent=2) + "\n")

@@ -52,7 +52,7 @@ def draw(comparison, study, folder, patch, names=("mlp", "one_lipschitz")):
     streams = sys.stdout, sys.stderr
     try:
         with patch.context() as patched:
-            patched.setattr(figure_style, "save", lambda figure, *paths: kept.append(figure))
+            patched.setattr(figure_style, "save", lambda figure, *paths, made: kept.append(figure))
             runpy.run_path(str(SCRIPTS / f"compare_{comparison}.py"), {"snakemake": job})
     finally:
         sys.stdout.close()

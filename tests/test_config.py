@@ -311,9 +311,10 @@ def test_checking_a_configuration_imports_neither_pytorch_nor_numpy():
 
 def test_an_annotation_is_a_schema(monkeypatch, tmp_path):
     """Of a plug-in that somebody writes."""
-    (tmp_path / "losses.py").write_text(
+    (tmp_path / "losses").mkdir()
+    (tmp_path / "losses/mine.py").write_text(
         "from typing import Literal\nMode = Literal['a', 'b']\n"
-        "def mine(x, *, one: Mode, two: Mode | None = None, three: list[Mode] = (),"
+        "def loss(x, *, one: Mode, two: Mode | None = None, three: list[Mode] = (),"
         " four: int | None = 3, five: Literal[1, 'x'] | None = 1, six: Literal['c'] | str = 'c',"
         " seven: object = 1): ..."
     )

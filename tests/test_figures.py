@@ -76,7 +76,7 @@ def run_script(figure: str, rows, folder: Path, patch: pytest.MonkeyPatch, *, wr
     kept: list[Figure] = []
     save = figure_style.save
 
-    def keep(drawn: Figure, *paths: Path) -> None:
+    def keep(drawn: Figure, *paths: Path, made: None) -> None:
         kept.append(drawn)
         if write:
             save(drawn, *paths)

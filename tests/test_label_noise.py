@@ -1,14 +1,15 @@
 import numpy as np
 import pytest
 
-from lipdescent import label_noise, names
+from lipdescent import names
+from lipdescent.label_noise import uniform_wrong
 
 LABELS = np.arange(1000) % 10
 MAKERS = names.known("label_noise")
 
 
 def make(name, fraction, seed=0, labels=LABELS):
-    function = names.resolve_function("label_noise", name)
+    function = names.resolve("label_noise", name).noisy
     return function(labels, num_classes=10, fraction=fraction, seed=seed)
 
 
@@ -57,7 +58,7 @@ def test_bernoulli_uniform_keeps_a_tenth_of_the_redrawn():
 
 
 def test_another_class_is_uniform_over_the_wrong_ones():
-    noisy = label_noise.uniform_wrong(
+    noisy = uniform_wrong.noisy(
         np.zeros(9000, dtype=np.int64), num_classes=10, fraction=1.0, seed=0
     )
     counts = np.bincount(noisy, minlength=10)

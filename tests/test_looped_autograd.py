@@ -9,8 +9,9 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, one_hot
 
-from lipdescent import losses, names
+from lipdescent import names
 from lipdescent.looped_autograd import LoopedAutograd, Work, pays, supports
+from lipdescent.losses import cross_entropy as our_loss
 from lipdescent.replica_block import make_engine
 from lipdescent.stacked_autograd import StackedAutograd
 from lipdescent.stacked_cnn import StackedCNN
@@ -55,7 +56,7 @@ def train(engine, inputs, labels):
 def test_training_equals_plain_pytorch(name):
     models, state, inputs, labels = make(name)
     given = {n: t.clone() for n, t in state.items()}
-    engine = LoopedAutograd(copy.deepcopy(models[0]), state, losses.cross_entropy)
+    engine = LoopedAutograd(copy.deepcopy(models[0]), state, our_loss.loss)
     train(engine, inputs, labels)
     assert all(torch.equal(tensor, state[n]) for n, tensor in given.items())  # left alone
     found, own = engine.state(), engine.losses(inputs, one_hot(labels, 4).double())
@@ -74,7 +75,7 @@ def test_training_equals_plain_pytorch(name):
 def test_tensors_lie_as_those_of_the_stacked_pass():
     """So a state saved by one goes on with the other."""
     models, state, _, _ = make("cnn_batchnorm")
-    engines = [c(models[0], state, losses.cross_entropy) for c in (LoopedAutograd, StackedAutograd)]
+    engines = [c(models[0], state, our_loss.loss) for c in (LoopedAutograd, StackedAutograd)]
     looped, stacked = ([*e.parameters, *e.extra_state] for e in engines)
     assert all(torch.equal(a, b) for a, b in zip(looped, stacked, strict=True))
 
@@ -85,7 +86,7 @@ def test_what_is_left_to_the_stacked_pass():
         assert not supports(module)
         assert not pays(module, (2,), batch_size=10**9, beyond=Work(0, 0))
         with pytest.raises(TypeError, match="not looped over"):
-            LoopedAutograd(module, {}, losses.cross_entropy)
+            LoopedAutograd(module, {}, our_loss.loss)
 
 
 def test_the_work_is_counted_by_hand():

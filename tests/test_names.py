@@ -5,7 +5,7 @@ import pytest
 from lipdescent import names, signatures
 
 
-def test_known_lists_public_modules_and_functions():
+def test_known_lists_public_modules():
     assert "mnist1d" in names.known("datasets")
     assert not any(name.startswith("_") for name in names.known("bounds"))
     assert "cross_entropy" in names.known("losses")
@@ -13,15 +13,18 @@ def test_known_lists_public_modules_and_functions():
 
 def test_resolve():
     assert names.resolve("architectures", "mlp") is sys.modules["lipdescent.architectures.mlp"]
-    assert names.resolve_function("losses", "cross_entropy").__name__ == "cross_entropy"
+    assert names.resolve("losses", "cross_entropy").loss.__doc__
 
 
-@pytest.mark.parametrize("resolve", [names.resolve, names.resolve_function])
-def test_unknown_names_list_the_known_ones(resolve):
-    package = "datasets" if resolve is names.resolve else "losses"
+@pytest.mark.parametrize(
+    ("package", "one"),
+    [("datasets", "dataset"), ("losses", "loss"), ("schedules", "schedule"),
+     ("label_noise", "label noise")],
+)  # fmt: skip
+def test_unknown_names_list_the_known_ones(package, one):
     known = names.known(package)[0]
-    with pytest.raises(ValueError, match=rf"'nonsense'.*known: .*{known}"):
-        resolve(package, "nonsense")
+    with pytest.raises(ValueError, match=rf"unknown {one} 'nonsense'.*known: .*{known}"):
+        names.resolve(package, "nonsense")
 
 
 def test_options_are_what_a_plug_in_takes():

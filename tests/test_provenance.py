@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lipdescent import provenance
-from lipdescent.provenance import caption, code_digest, code_files
+from lipdescent import names, provenance
+from lipdescent.provenance import caption, code_files, code_versions
 
 ROOT = Path(__file__).parent.parent
 
@@ -28,8 +28,14 @@ def scripts(tmp_path, monkeypatch):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     monkeypatch.setattr(provenance, "SCRIPTS", tmp_path)
-    provenance._followed.cache_clear()
+    forget()
     return tmp_path
+
+
+def forget():
+    """Files are read once in a process."""
+    provenance._followed.cache_clear()
+    provenance._digest.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -44,16 +50,33 @@ def scripts(tmp_path, monkeypatch):
     ],
 )
 def test_a_change_matters_where_it_is_imported(scripts, changed, matters):
-    before = code_digest("job.py")
+    before = code_versions("job.py")
     path = scripts / changed
     path.write_text(path.read_text() + "y = 2\n")
-    assert (code_digest("job.py") != before) is matters
+    forget()
+    after = code_versions("job.py")
+    assert before.keys() == after.keys()
+    differing = [name for name, version in after.items() if before[name] != version]
+    assert differing == ([changed] if matters else [])
 
 
 def test_touching_changes_nothing(scripts):
-    before = code_digest("job.py")
+    before = code_versions("job.py")
     os.utime(scripts / "lipdescent/alpha.py", (0, 0))
-    assert code_digest("job.py") == before
+    forget()
+    assert code_versions("job.py") == before
+
+
+def test_imports_over_several_lines_are_followed_and_texts_are_not(scripts):
+    (scripts / "job.py").write_text(
+        '"""A text\nfrom which nothing is imported.\n"""\n'
+        "from lipdescent import (  # a comment\n    alpha,\n)\n"
+        "def f():\n    from lipdescent import unused\n"
+    )
+    forget()
+    assert list(code_versions("job.py")) == [
+        "job.py", "lipdescent/__init__.py", "lipdescent/alpha.py", "lipdescent/gamma.py"
+    ]  # fmt: skip
 
 
 def test_training_does_not_depend_on_bounds_nor_figures_on_training():
@@ -86,41 +109,54 @@ def covered(*files):
     return {name.removeprefix("lipdescent/") for name in names}
 
 
-def test_a_function_that_is_looked_up_by_name_is_covered(scripts):
-    (scripts / "lipdescent/alpha.py").write_text(
-        "def f(name):\n    return names.resolve_function('unused', name)\n"
-    )
-    provenance._followed.cache_clear()
-    assert scripts / "lipdescent/unused.py" in code_files("job.py")
+def test_a_plug_in_that_is_looked_up_by_a_written_name_is_covered(scripts):
+    (scripts / "job.py").write_text("def f():\n    return names.resolve('sub', 'beta')\n")
+    forget()
+    assert scripts / "lipdescent/sub/beta.py" in code_files("job.py")
 
 
 @pytest.mark.parametrize(
     ("architecture", "measure", "yes", "no"),
     [
-        ("mlp", "metrics", {"metrics.py", "losses.py", "label_noise.py", "replicas.py"},
+        ("mlp", "metrics",
+         {"metrics.py", "losses/hinge.py", "label_noise/pair_swap.py", "replicas.py"},
          {"certificates.py", "attacks.py", "constrained/plain.py", "constrained/constraints.py",
           "layers/walker.py", "measurements/bound.py"}),
         ("mlp", "lower_jacobian", {"bounds/lower_jacobian.py", "bounds/_rounding.py"},
-         {"certificates.py", "metrics.py", "losses.py", "constrained/plain.py"}),
+         {"certificates.py", "metrics.py", "losses/hinge.py", "constrained/plain.py"}),
         ("lipschitz_mlp", "lower_jacobian", {"constrained/plain.py", "layers/table.py"},
-         {"certificates.py", "losses.py"}),
+         {"certificates.py", "losses/hinge.py"}),
         ("mlp", "certificates", {"certificates.py", "attacks.py"}, {"constrained/plain.py"}),
     ],
 )  # fmt: skip
 def test_a_measurement_depends_on_what_it_uses_alone(architecture, measure, yes, no):
-    files = covered("measure.py", *provenance.measurement_files(measure, architecture))
+    plug_ins = provenance.measurement_files(measure, architecture, "hinge", "pair_swap")
+    files = covered(
+        "measure.py", *provenance.measurement_files(measure, architecture, "hinge", "pair_swap")
+    )
     assert yes | {"measuring.py", "checkpoints.py", f"architectures/{architecture}.py"} <= files
     assert not no & files
 
 
-def test_training_depends_on_losses_schedules_noise_and_constraints_that_it_uses():
-    plain, limited = (
-        covered("train.py", f"lipdescent/architectures/{name}.py")
-        for name in ("mlp", "lipschitz_mlp")
-    )
-    assert {"losses.py", "schedules.py", "label_noise.py", "training.py"} <= plain & limited
+OPTIONS = {"loss": "hinge", "schedule": "warmup"}
+
+
+def trained_by(architecture, **options):
+    files = provenance.training_files(architecture, OPTIONS | options, "pair_swap")
+    return covered("train.py", *files)
+
+
+def test_training_depends_on_the_loss_schedule_and_noise_that_it_uses_alone():
+    plain, limited = map(trained_by, ("mlp", "lipschitz_mlp"))
+    used = {"losses/hinge.py", "schedules/warmup.py", "label_noise/pair_swap.py", "training.py"}
+    assert used <= plain & limited
+    for package in ("losses", "schedules", "label_noise"):
+        others = {f"{package}/{name}.py" for name in names.known(package)} - used
+        assert others
+        assert not others & plain
+    assert "losses/kr.py" in trained_by("mlp", loss="hkr")  # which is made of it
     assert "constrained/constraints.py" in limited - plain
-    assert "fork_server.py" not in plain | limited
+    assert not {"fork_server.py", "stamps.py", "table.py"} & (plain | limited)
 
 
 def test_every_figure_has_a_caption():
@@ -128,11 +164,3 @@ def test_every_figure_has_a_caption():
     assert plots
     for plot in plots:
         assert len(caption(plot)) > 40, f"{plot}: the docstring is the caption"
-
-
-def test_describe_names_versions_and_revision():
-    about = provenance.describe("cpu")
-    assert about["versions"]["torch"].startswith("2.")
-    assert set(about) == {
-        "python", "machine", "device", "versions", "revision", "uncommitted_changes"
-    }  # fmt: skip

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from lipdescent import names, schedules
+from lipdescent import names
+from lipdescent.schedules import continuous_decay, cosine, inverse_square_root, warmup_step
 
 PER_EPOCH, TOTAL = 10, 1000
 UPDATES = np.arange(TOTAL)
@@ -14,7 +15,7 @@ def call(function, **options):
 
 @pytest.mark.parametrize("name", names.known("schedules"))
 def test_factors_are_in_range_and_start_where_they_should(name):
-    factors = call(names.resolve_function("schedules", name))
+    factors = call(names.resolve("schedules", name).factors)
     assert factors.shape == UPDATES.shape
     assert ((factors >= 0) & (factors <= 1)).all()
     assert factors[0] <= 1e-3 + 0.02 if name.startswith("warmup") else factors[0] == 1
@@ -29,19 +30,19 @@ def test_cosine_equals_torch():
         expected.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         theirs.step()
-    np.testing.assert_allclose(call(schedules.cosine), expected, atol=1e-9)
+    np.testing.assert_allclose(call(cosine.factors), expected, atol=1e-9)
 
 
 def test_khromov_singh_schedules():
     update = np.array([0, 9_999, 19_999, 2_500 * 8 - 1, 2_500 * 8, 5_000 * 8])
-    factors = schedules.warmup_step(update, updates_per_epoch=8, total_updates=10**6)
+    factors = warmup_step.factors(update, updates_per_epoch=8, total_updates=10**6)
     np.testing.assert_allclose(factors, [1 / 20_000, 0.5, 1, 1, 0.75, 0.75**2])
-    factors = call(schedules.continuous_decay, every_epochs=50)
+    factors = call(continuous_decay.factors, every_epochs=50)
     np.testing.assert_allclose(factors[[0, 499, 500, 999]], [1, 1, 0.95, 0.95])
 
 
 def test_nakkiran_schedule():
-    factors = schedules.inverse_square_root(
+    factors = inverse_square_root.factors(
         np.array([0, 511, 512, 1536]), updates_per_epoch=1, total_updates=1
     )
     np.testing.assert_allclose(factors, [1, 1, 2**-0.5, 0.5])

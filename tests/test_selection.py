@@ -57,7 +57,7 @@ def test_truncated_foreign_and_misplaced_files_are_named(tmp_path):
         selection.pairs(path)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(ValueError, match=r"table\.parquet: truncated or not a Parquet file"):
+    with pytest.raises(ValueError, match=r"table\.parquet: truncated, altered or not a Parq"):
         selection.pairs(path)
     pa.parquet.write_table(pa.table({"x": [1]}), path)
     with pytest.raises(ValueError, match=r"table\.parquet: columns \['x'\]"):

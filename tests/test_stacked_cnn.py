@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, one_hot
 
-from lipdescent import losses, names, stacked_cnn
+from lipdescent import names, stacked_cnn
+from lipdescent.losses import cross_entropy as our_loss
 from lipdescent.stacked_cnn import StackedCNN, supports
 
 MODELS, BATCH = 3, 7
@@ -65,7 +66,7 @@ def make(network, *, dtype=torch.float64):
     return models, state, inputs, labels
 
 
-def gradients(models, state, inputs, labels, *, loss=losses.cross_entropy, times=1):
+def gradients(models, state, inputs, labels, *, loss=our_loss.loss, times=1):
     """By the module's names and in its shapes."""
     engine = StackedCNN(models[0], state, loss)
     buffers = [torch.zeros_like(p) for p in engine.parameters]
@@ -93,7 +94,7 @@ def test_gradients_equal_the_same_models_alone(network, cache, monkeypatch):
 @pytest.mark.parametrize("network", ["convnet", "odd shapes"])
 def test_losses_and_state(network, monkeypatch):
     models, state, inputs, labels = make(network)
-    engine = StackedCNN(models[0], state, losses.cross_entropy)
+    engine = StackedCNN(models[0], state, our_loss.loss)
     assert all(torch.equal(tensor, state[name]) for name, tensor in engine.state().items())
     assert set(engine.state()) == set(state)
     monkeypatch.setattr(stacked_cnn, "CACHE_BYTES", 1)
@@ -107,7 +108,7 @@ def test_losses_and_state(network, monkeypatch):
 def test_a_loss_without_closed_form_goes_through_autograd():
     models, state, inputs, labels = make("cnn 14")
     closed = gradients(models, state, inputs, labels)
-    plain = gradients(models, state, inputs, labels, loss=lambda x, y: losses.cross_entropy(x, y))
+    plain = gradients(models, state, inputs, labels, loss=lambda x, y: our_loss.loss(x, y))
     for name, tensor in closed.items():
         torch.testing.assert_close(plain[name], tensor, rtol=0, atol=1e-12)
 
@@ -125,7 +126,7 @@ def test_a_model_is_bit_identical_whatever_its_stack_mates():
 @pytest.mark.parametrize("network", ["cnn", "cnn 14", "convnet"])
 def test_20_steps_stay_near_plain_pytorch(network, dtype, tolerance):
     models, state, inputs, labels = make(network, dtype=dtype)
-    engine = StackedCNN(models[0], state, losses.cross_entropy)
+    engine = StackedCNN(models[0], state, our_loss.loss)
     buffers = [torch.zeros_like(p) for p in engine.parameters]
     for _ in range(20):
         engine.accumulate(buffers, inputs, one_hot(labels, 4).to(dtype), decay=0.9)
@@ -145,7 +146,7 @@ def test_20_steps_stay_near_plain_pytorch(network, dtype, tolerance):
 
 def test_a_smaller_last_batch():
     models, state, inputs, labels = make("convnet")
-    engine = StackedCNN(models[0], state, losses.cross_entropy)
+    engine = StackedCNN(models[0], state, our_loss.loss)
     buffers = [torch.zeros_like(p) for p in engine.parameters]
     for size in (BATCH, 2):
         targets = one_hot(labels[:, :size], 4).double()
@@ -190,4 +191,4 @@ def test_equal_pixels_the_first_gets_the_slope():
 def test_other_networks_are_left_to_autograd(module):
     assert not supports(module)
     with pytest.raises(TypeError, match="not a chain of convolutions"):
-        StackedCNN(module, {}, losses.cross_entropy)
+        StackedCNN(module, {}, our_loss.loss)

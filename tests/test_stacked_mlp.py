@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from lipdescent import losses
 from lipdescent.architectures import mlp
+from lipdescent.losses import cross_entropy, mean_squared_error
 from lipdescent.stacked_autograd import StackedAutograd
 from lipdescent.stacked_mlp import StackedMLP, supports
 
 ORACLES = {
-    losses.cross_entropy: nn.functional.cross_entropy,
-    losses.mean_squared_error: lambda z, y: nn.functional.mse_loss(
+    cross_entropy.loss: nn.functional.cross_entropy,
+    mean_squared_error.loss: lambda z, y: nn.functional.mse_loss(
         z, nn.functional.one_hot(y, z.shape[1]).to(z.dtype)
     ),
 }
@@ -52,7 +52,7 @@ def test_state_round_trip(make_stack):
     stack = make_stack(
         lambda: mlp.build(5, input_shape=(4,), num_classes=2, depth=2, bias=True), 3, (4,)
     )
-    state = StackedMLP(stack.module, stack.state, losses.cross_entropy).state()
+    state = StackedMLP(stack.module, stack.state, cross_entropy.loss).state()
     assert set(state) == set(stack.state)
     for name, tensor in stack.state.items():
         assert torch.equal(state[name], tensor)
@@ -77,4 +77,4 @@ def test_supports(module, expected):
 def test_refuses_what_it_does_not_support():
     module = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 2))
     with pytest.raises(TypeError, match="Tanh"):
-        StackedMLP(module, dict(module.state_dict()), losses.cross_entropy)
+        StackedMLP(module, dict(module.state_dict()), cross_entropy.loss)

@@ -32,7 +32,7 @@ def test_truncated_and_foreign_files_are_named(tmp_path):
     path = tmp_path / "t.parquet"
     table.write(path, rows([1.0]))
     path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(ValueError, match=r"t.parquet: truncated or not a Parquet file"):
+    with pytest.raises(ValueError, match=r"t.parquet: truncated, altered or not a Parquet file"):
         table.read(path)
     pa.parquet.write_table(pa.table({"x": [1]}), path)
     with pytest.raises(ValueError, match=r"t.parquet: columns \['x'\]"):

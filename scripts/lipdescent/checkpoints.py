@@ -1,28 +1,38 @@
 """Checkpoints of a stack in one safetensors file: nothing is unpickled.
 
-Tensors: ``state/<name>`` (num_epochs, num_replicas, *shape), ``epoch`` (num_epochs,),
-``label_noise``, ``seed``, ``stopped_epoch``, ``diverged_epoch`` (num_replicas,). An epoch of -1
-means never. Metadata: JSON under ``about``.
+Tensors: ``state/<name>`` (num_epochs, num_replicas, *shape), ``initial/<name>`` (num_replicas,
+*shape), the state before the first step if epoch 0 is not among the checkpoints, ``epoch``
+(num_epochs,), ``label_noise``, ``seed``, ``stopped_epoch``, ``diverged_epoch`` (num_replicas,). An
+epoch of -1 means never. Metadata: JSON under ``about``, a stamp (see stamps.py) under ``made``, and
+a checksum of all tensors.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lipdescent import files
+from lipdescent import files, stamps
 
-FORMAT = "lipdescent-checkpoints-1"
+FORMAT = "lipdescent-checkpoints-2"
+GROUPS = ("state", "initial")
+CHECKSUM = "checksum"
 
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Every saved state of one training job."""
+    """Every saved state of one training job.
+
+    Attributes
+    ----------
+    initial : state before the first step, name -> (num_replicas, *shape), where epoch 0 is not
+        among ``epoch``.
+    """
 
     state: dict[str, Tensor]
     epoch: Tensor
@@ -31,6 +41,7 @@ class Checkpoints:
     stopped_epoch: Tensor
     diverged_epoch: Tensor
     about: dict[str, Any] = field(default_factory=dict)
+    initial: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def num_replicas(self) -> int:
@@ -40,13 +51,26 @@ class Checkpoints:
         """name -> (num_epochs * num_replicas, *shape): the stack to measure, epochs outermost."""
         return {name: tensor.flatten(0, 1) for name, tensor in self.state.items()}
 
+    def at_start(self) -> Checkpoints:
+        """The replicas before the first step, of :attr:`initial`, as epoch 0."""
+        state = {name: tensor.unsqueeze(0) for name, tensor in self.initial.items()}
+        return replace(self, state=state, epoch=torch.tensor([0]))
 
-def write(path: str | Path, checkpoints: Checkpoints) -> None:
-    """Write atomically: the file appears only when complete."""
-    tensors = {f"state/{name}": tensor for name, tensor in checkpoints.state.items()}
+
+def write(path: str | Path, checkpoints: Checkpoints, made: stamps.Stamp | None = None) -> None:
+    """Write atomically, with a stamp: the file appears only when complete."""
+    tensors = {
+        f"{group}/{name}": tensor
+        for group in GROUPS
+        for name, tensor in getattr(checkpoints, group).items()
+    }
     for name in ("epoch", "label_noise", "seed", "stopped_epoch", "diverged_epoch"):
         tensors[name] = getattr(checkpoints, name)
-    save_atomically(path, tensors, {"format": FORMAT, "about": json.dumps(checkpoints.about)})
+    metadata = {"format": FORMAT, "about": json.dumps(checkpoints.about)}
+    if made is not None:
+        metadata[CHECKSUM] = checksum(tensors)
+        metadata[stamps.KEY] = stamps.dumps(stamps.with_content(made, metadata[CHECKSUM]))
+    save_atomically(path, tensors, metadata)
 
 
 def read(path: str | Path) -> Checkpoints:
@@ -55,14 +79,30 @@ def read(path: str | Path) -> Checkpoints:
     Raises
     ------
     ValueError
-        If the file is truncated or is not one of ours; the message names it.
+        If the file is truncated, altered or is not one of ours; the message names it.
     """
     tensors, metadata = load(path)
     if metadata.get("format") != FORMAT:
-        raise ValueError(f"{path}: not a checkpoint file of this project (format {FORMAT})")
-    state = {n.removeprefix("state/"): t for n, t in tensors.items() if n.startswith("state/")}
-    rest = {n: t for n, t in tensors.items() if not n.startswith("state/")}
-    return Checkpoints(state=state, about=json.loads(metadata["about"]), **rest)
+        raise ValueError(
+            f"{path}: not a checkpoint file of this project (format {metadata.get('format')}, "
+            f"wanted is {FORMAT})"
+        )
+    groups: dict[str, dict[str, Tensor]] = {group: {} for group in GROUPS}
+    rest = {}
+    for place, tensor in tensors.items():
+        group, _, name = place.partition("/")
+        (groups[group] if name else rest)[name or place] = tensor
+    return Checkpoints(**groups, about=json.loads(metadata["about"]), **rest)
+
+
+def checksum(tensors: dict[str, Tensor]) -> str:
+    """Digest of names, types, shapes and contents, in the order of the names."""
+    parts = []
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().to("cpu").contiguous()
+        parts.append(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        parts.append(memoryview(tensor.flatten().view(torch.uint8).numpy()))
+    return stamps.digest(*parts)
 
 
 def save_atomically(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
@@ -78,6 +118,8 @@ def save_atomically(path: str | Path, tensors: dict[str, Tensor], metadata: dict
     from safetensors.torch import save_file
 
     on_cpu = {n: t.detach().to("cpu").contiguous() for n, t in tensors.items()}
+    if CHECKSUM not in metadata:
+        metadata = {**metadata, CHECKSUM: checksum(on_cpu)}
     with files.complete(path) as partial:
         try:
             save_file(on_cpu, partial, metadata=metadata)
@@ -94,7 +136,8 @@ def load(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises
     ------
     ValueError
-        If the file is truncated or not safetensors; the message names it.
+        If the file is truncated, not safetensors, or its tensors are not those that were written;
+        the message names it.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load as from_bytes
@@ -103,9 +146,16 @@ def load(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         content = Path(path).read_bytes()
         tensors = from_bytes(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    except (SafetensorError, OSError, RuntimeError) as error:
+    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
         raise ValueError(f"{path}: truncated or not a safetensors file ({error})") from error
-    return tensors, header.get("__metadata__", {})
+    metadata = header.get("__metadata__", {})
+    stored = metadata.get(CHECKSUM)
+    if stored is not None and stored != (found := checksum(tensors)):
+        raise ValueError(
+            f"{path}: altered since it was written (checksum of its tensors {found}, "
+            f"stored is {stored})"
+        )
+    return tensors, metadata
 
 
 def empty_epochs(num_replicas: int) -> Tensor:

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -191,11 +192,29 @@ def check_folder(study: str) -> None:
             )
 
 
-def record_plan(config: dict[str, Any]) -> None:
-    """Write down the configuration and how seeds are divided; called when jobs are about to run."""
+def record_plan(config: dict[str, Any], *, command: str = "") -> None:
+    """Write down the configuration and how seeds are divided; called when jobs are about to run.
+
+    ``command`` is what was typed to start them.
+    """
     with files.complete(plan_file(config["study"])) as partial:
-        plan = {"seed_blocks": seed_blocks(config), "config": config}
+        started = datetime.now().astimezone().isoformat(timespec="seconds")
+        plan = {
+            "seed_blocks": seed_blocks(config),
+            "config": config,
+            "command": command,
+            "started": started,
+        }
         partial.write_text(json.dumps(plan, indent=1))
+
+
+def last_start(study: str) -> dict[str, str]:
+    """Command and time of the study's last start, as far as they were written down."""
+    try:
+        plan = json.loads(plan_file(study).read_text())
+        return {key: plan[key] for key in ("command", "started")}
+    except (OSError, ValueError, KeyError):
+        return {}
 
 
 def plan_file(study: str) -> Path:

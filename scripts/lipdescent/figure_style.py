@@ -18,8 +18,9 @@ from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from lipdescent import files
+from lipdescent import files, stamps
 from lipdescent.selection import Group, Rung
 
 COLUMN, TWO_COLUMNS = 3.4, 7.0  # inches
@@ -69,8 +70,10 @@ def new_figure(rows: int, columns: int, *, width: float, height: float, **option
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
-def save(figure: Figure, pdf: str | Path, png: str | Path) -> None:
-    """Write the figure at its exact size; each file appears only when complete.
+def save(
+    figure: Figure, pdf: str | Path, png: str | Path, made: stamps.Stamp | None = None
+) -> None:
+    """Write the figure at its exact size, with a stamp; each file appears only when complete.
 
     The canvases are driven directly: ``savefig`` would draw the whole figure twice for each file.
     """
@@ -81,10 +84,15 @@ def save(figure: Figure, pdf: str | Path, png: str | Path) -> None:
         image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
         # A palette halves the file, and nobody sees it in lines, cells and text.
         image = image.quantize(256, dither=Image.Dither.NONE)
-        image.save(partial, format="png", dpi=(figure.dpi, figure.dpi))
+        about = PngInfo()
+        if made is not None:
+            about.add_text("Comment", stamps.as_text(made))
+        image.save(partial, format="png", dpi=(figure.dpi, figure.dpi), pnginfo=about)
     dpi = figure.dpi
     with files.complete(pdf) as partial:
-        FigureCanvasPdf(figure).print_pdf(partial, metadata={"CreationDate": None})
+        FigureCanvasPdf(figure).print_pdf(
+            partial, metadata={"CreationDate": None, "Keywords": made and stamps.as_text(made)}
+        )
     figure.dpi = dpi
     figure.set_canvas(canvas)
 

@@ -58,10 +58,12 @@ def measure(
     options: dict[str, Any],
     noise_maker: str,
     uppers: Sequence[str | Path] = (),
+    start: ModelStack | None = None,
 ) -> list[Column]:
     """Columns of the metrics, the certificates or of the bound ``name``.
 
-    ``uppers`` are the measurements of the upper bounds that certificates rest on.
+    ``uppers`` are the measurements of the upper bounds that certificates rest on; ``start`` are the
+    replicas before the first step, for the metrics, where epoch 0 is not among the checkpoints.
 
     Models with a weight that is not finite are left out and get the status ``diverged``; a bound
     that does not exist for the network or the norm gets ``not_applicable``. What is not finite of
@@ -75,7 +77,7 @@ def measure(
         "train": torch.from_numpy(dataset.train_inputs).to(stack.device, dtype),
         "test": torch.from_numpy(dataset.test_inputs).to(stack.device, dtype),
     }
-    subject = Subject(name, stack, finite, saved, dataset, inputs, noise_maker, uppers)
+    subject = Subject(name, stack, finite, saved, dataset, inputs, noise_maker, uppers, start)
     kind = names.resolve("measurements", names.measurement_kind(name))
     try:
         found = list(kind.take(subject, options))

@@ -1,31 +1,26 @@
 """Look up a plug-in (dataset, architecture, bound, loss, ...) by its name.
 
-Adding one is adding a file or a function: there is no registry to edit. Listing the known names
+Adding one is adding a file: there is no registry to edit. Listing the known names
 reads file names only, so that checking a configuration imports neither torch nor the plug-ins.
 """
 
 from __future__ import annotations
 
-import ast
 import importlib
-from collections.abc import Callable
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 
 LIBRARY = Path(__file__).parent
+# What one plug-in of a package is called, where it is not the package's name without its s.
+ONE = {"losses": "loss", "label_noise": "label noise"}
 
 
 @cache
 def known(package: str) -> list[str]:
-    """Names in ``lipdescent.<package>``: its public modules, or a module's public functions."""
-    path = LIBRARY / package
-    if path.is_dir():
-        return sorted(p.stem for p in path.glob("[!_]*.py"))
-    tree = ast.parse(path.with_suffix(".py").read_text())
-    functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
-    return sorted(name for name in functions if name[0] != "_")
+    """Names in ``lipdescent.<package>``: its public modules."""
+    return sorted(p.stem for p in (LIBRARY / package).glob("[!_]*.py"))
 
 
 def check(what: str, name: str, allowed: list[str]) -> str:
@@ -45,14 +40,8 @@ def check(what: str, name: str, allowed: list[str]) -> str:
 
 def resolve(package: str, name: str) -> ModuleType:
     """Import the module ``lipdescent.<package>.<name>``; ValueError if there is none."""
-    check(package.rstrip("s"), name, known(package))
+    check(ONE.get(package, package.rstrip("s")), name, known(package))
     return importlib.import_module(f"lipdescent.{package}.{name}")
-
-
-def resolve_function(module: str, name: str) -> Callable:
-    """The public function ``name`` of ``lipdescent.<module>``; ValueError if there is none."""
-    check(module.rstrip("s").replace("_", " "), name, known(module))
-    return getattr(importlib.import_module(f"lipdescent.{module}"), name)
 
 
 def measurement_kind(name: str) -> str:

@@ -1,41 +1,38 @@
-"""Where a result comes from: versions, device, revision, and the code that made it."""
+"""The code behind a result: which files it depends on, and in what version."""
 
 from __future__ import annotations
 
 import ast
 import hashlib
-import platform
-import subprocess
+import re
 from functools import cache
-from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from lipdescent import names
 
 SCRIPTS = Path(__file__).resolve().parent.parent
-# How a job starts changes no result.
-NOT_COVERED = ("lipdescent/fork_server.py",)
-PACKAGES = ("torch", "numpy", "pandas", "pyarrow", "matplotlib", "safetensors", "snakemake")
+# How a job starts, and what a file says of its making, change no result.
+NOT_COVERED = ("lipdescent/fork_server.py", "lipdescent/stamps.py")
+# Statements at a module's top level, those in parentheses over several lines.
+IMPORT = re.compile(r"^(?:from|import)\b(?:[^\n(]*\([^)]*\)|[^\n]*)", re.MULTILINE)
+LOOKED_UP = re.compile(r"\bresolve\(\s*[\"']")
 
 
-def code_digest(*files: str) -> str:
-    """sha256 over the contents of the files that :func:`code_files` finds.
+def code_versions(*files: str) -> dict[str, str]:
+    """File, below scripts/, -> digest of its contents, of all that :func:`code_files` finds.
 
     A file's time plays no part: touching it changes nothing.
     """
-    digest = hashlib.sha256()
-    for path in code_files(*files):
-        digest.update(f"{path.relative_to(SCRIPTS)}\0".encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
+    return {str(path.relative_to(SCRIPTS)): _digest(path) for path in code_files(*files)}
 
 
 def code_files(*files: str) -> list[Path]:
     """``files`` (relative to scripts/) and every library module that they come to.
 
-    Followed are imports at a module's top level, and calls of ``names.resolve_function`` and
-    ``names.resolve`` whose arguments are written out. A plug-in whose name comes from the
-    configuration, and what is imported inside of a function, have to be among ``files``. How a job
-    is started (fork_server.py) is left out.
+    Followed are imports at a module's top level, and calls of ``names.resolve`` whose arguments are
+    written out. A plug-in whose name comes from the configuration, and what is imported inside of a
+    function, have to be among ``files``. What changes no result is left out (:data:`NOT_COVERED`).
     """
     ignored = {SCRIPTS / file for file in NOT_COVERED}
     seen: set[Path] = set()
@@ -48,7 +45,17 @@ def code_files(*files: str) -> list[Path]:
     return sorted(seen)
 
 
-def measurement_files(name: str, architecture: str) -> list[str]:
+def training_files(architecture: str, training: dict[str, Any], noise_maker: str) -> list[str]:
+    """Plug-ins behind a training, beside what train.py imports itself."""
+    return [
+        f"lipdescent/architectures/{architecture}.py",
+        f"lipdescent/losses/{training['loss']}.py",
+        f"lipdescent/schedules/{training['schedule']}.py",
+        f"lipdescent/label_noise/{noise_maker}.py",
+    ]
+
+
+def measurement_files(name: str, architecture: str, loss: str, noise_maker: str) -> list[str]:
     """Plug-ins behind a measurement of an architecture, beside what measure.py imports itself."""
     network = f"lipdescent/architectures/{architecture}.py"
     kind = names.measurement_kind(name)
@@ -57,22 +64,29 @@ def measurement_files(name: str, architecture: str) -> list[str]:
         files.append(f"lipdescent/bounds/{name}.py")
     if any(path.parent.name == "constrained" for path in code_files(network)):
         files.append("lipdescent/constrained/plain.py")
+    imported = {path.name for path in code_files(*files)}
+    if "training_options.py" in imported:
+        files.append(f"lipdescent/losses/{loss}.py")
+    if "replicas.py" in imported:
+        files.append(f"lipdescent/label_noise/{noise_maker}.py")
     return files
+
+
+@cache
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
 
 
 @cache
 def _followed(path: Path) -> list[Path]:
     """Library files that a file comes to, packages' __init__ included."""
-    tree = ast.parse(path.read_text())
-    modules = []
-    for node in tree.body:
-        if isinstance(node, ast.Import):
-            modules += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            modules += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call):
-            modules += _looked_up(node)
+    text, modules = path.read_text(), []
+    for statement in IMPORT.findall(text):
+        modules += _imported(statement)
+    if LOOKED_UP.search(text):  # parsing whole files would take most of a job's start
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Call):
+                modules += _looked_up(node)
     files = []
     for module in modules:
         place = SCRIPTS.joinpath(*module.split("."))
@@ -85,43 +99,27 @@ def _followed(path: Path) -> list[Path]:
     return files
 
 
-def _looked_up(call: ast.Call) -> list[str]:
-    """Module that a call of names.resolve or names.resolve_function imports, if it is constant."""
-    function = getattr(call.func, "attr", getattr(call.func, "id", ""))
-    constants = [a.value for a in call.args if isinstance(a, ast.Constant)]
-    if function == "resolve_function" and constants:
-        return [f"lipdescent.{constants[0]}"]
-    if function == "resolve" and len(constants) == 2:
-        return [f"lipdescent.{constants[0]}.{constants[1]}"]
+def _imported(statement: str) -> list[str]:
+    """Modules that one import statement may come to; none for a line of text that begins alike."""
+    try:
+        node = ast.parse(statement).body[0]
+    except SyntaxError:
+        return []
+    match node:
+        case ast.Import():
+            return [alias.name for alias in node.names]
+        case ast.ImportFrom(module=str(module)):
+            return [module, *(f"{module}.{alias.name}" for alias in node.names)]
     return []
 
 
-def describe(device: str) -> dict[str, object]:
-    """Versions of what computes, the machine, and the revision of this checkout."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    return {
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}",
-        "device": device,
-        "versions": versions,
-        "revision": _git("rev-parse", "HEAD"),
-        "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
-    }
-
-
-def _git(*arguments: str) -> str:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(SCRIPTS), *arguments], capture_output=True, text=True, timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+def _looked_up(call: ast.Call) -> list[str]:
+    """Module that a call of names.resolve imports, if its arguments are written out."""
+    function = getattr(call.func, "attr", getattr(call.func, "id", ""))
+    constants = [a.value for a in call.args if isinstance(a, ast.Constant)]
+    if function == "resolve" and len(constants) == 2:
+        return [f"lipdescent.{constants[0]}.{constants[1]}"]
+    return []
 
 
 def caption(script: str) -> str:

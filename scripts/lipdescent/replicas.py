@@ -23,7 +23,7 @@ def noisy_labels(
     dataset: Dataset, *, maker: str, label_noise: Sequence[float], seeds: Sequence[int]
 ) -> Tensor:
     """Training labels int64 (num_replicas, num_train) of replicas given by noise and seed."""
-    make = names.resolve_function("label_noise", maker)
+    make = names.resolve("label_noise", maker).noisy
     labels = [
         make(dataset.train_labels, num_classes=dataset.num_classes, fraction=noise, seed=seed)
         for noise, seed in zip(label_noise, seeds, strict=True)

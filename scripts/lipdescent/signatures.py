@@ -20,8 +20,9 @@ FUNCTIONS = {
     "bounds": ("measure", {"inputs", "labels", "norms", "seed"}),
     "datasets": ("load", set()),
     "experiments": ("run", set()),
-    "losses": (None, set()),
-    "schedules": (None, {"updates_per_epoch", "total_updates"}),
+    "label_noise": ("noisy", {"num_classes", "fraction", "seed"}),
+    "losses": ("loss", set()),
+    "schedules": ("factors", {"updates_per_epoch", "total_updates"}),
 }
 # Annotations that a configuration's values can be compared with, and JSON schema's names of them.
 TYPES = {"int": "integer", "float": "number", "str": "string", "Path": "string", "bool": "boolean"}
@@ -85,15 +86,14 @@ def function(package: str, name: str, wanted: str) -> Callable | None:
 
 
 def _path(package: str, name: str) -> Path:
-    path = LIBRARY / package
-    return path / f"{name}.py" if path.is_dir() else path.with_suffix(".py")
+    return LIBRARY / package / f"{name}.py"
 
 
 @cache
 def _parameters(package: str, name: str) -> dict[str, tuple[ast.expr | None, ast.expr | None]]:
     """Annotations and defaults of the options."""
-    function, ours = FUNCTIONS[package]
-    path, wanted = _path(package, name), function or name
+    wanted, ours = FUNCTIONS[package]
+    path = _path(package, name)
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.FunctionDef) and node.name == wanted:
             pairs = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from lipdescent import files, places
+from lipdescent import files, places, stamped_parquet, stamps
 
 # diverged: the network has a weight, or a metric, that is not finite; not_finite: a bound of a
 # finite network is not, by an overflow for instance; not_applicable: there is no such bound.
@@ -39,13 +39,18 @@ COLUMNS = pa.schema(
 )
 
 
-def write(path: str | Path, table: pa.Table) -> None:
-    """Parquet; the file appears only when complete."""
-    with files.complete(path) as partial:
-        pq.write_table(table.select(COLUMNS.names).cast(COLUMNS), partial, compression="zstd")
+def write(path: str | Path, table: pa.Table, made: stamps.Stamp | None = None) -> None:
+    """Parquet with a stamp; the file appears only when complete."""
+    stamped_parquet.write(path, table.select(COLUMNS.names).cast(COLUMNS), made)
 
 
-def gather(stacks: Iterable[pa.Table], *, parquet: str | Path, csv: str | Path) -> int:
+def gather(
+    stacks: Iterable[pa.Table],
+    *,
+    parquet: str | Path,
+    csv: str | Path,
+    made: stamps.Stamp | None = None,
+) -> int:
     """Check and write the whole table, holding the rows of one stack at a time; number of rows.
 
     Both files appear only when complete.
@@ -59,12 +64,15 @@ def gather(stacks: Iterable[pa.Table], *, parquet: str | Path, csv: str | Path) 
     BoundViolation
         See :func:`check_order`.
     """
+    kept = {stamps.KEY: stamps.dumps(made)} if made else None
     plain = pa.schema([(f.name, pa.string() if f.type == TEXT else f.type) for f in COLUMNS])
     count = 0
     with (
         files.complete(parquet) as whole,
         files.complete(csv) as text,
-        pq.ParquetWriter(whole, COLUMNS, compression="zstd") as rows,
+        pq.ParquetWriter(
+            whole, COLUMNS.with_metadata(kept), compression="zstd", write_page_checksum=True
+        ) as rows,
         pa.csv.CSVWriter(text, plain) as lines,
     ):
         for stack in stacks:
@@ -81,17 +89,14 @@ def read(path: str | Path) -> pa.Table:
     Raises
     ------
     ValueError
-        If the file is truncated, not Parquet, has other columns, or lies in results/<study>/ and
-        holds another study's or run's rows.
+        If the file is truncated, altered, not Parquet, has other columns, or lies in
+        results/<study>/ and holds another study's or run's rows.
     """
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{path}: truncated or not a Parquet file ({error})") from error
+    table = stamped_parquet.read(path)
     if table.column_names != COLUMNS.names:
         raise ValueError(f"{path}: columns {table.column_names}, expected {COLUMNS.names}")
     places.check(table, path)
-    return table.cast(COLUMNS).unify_dictionaries()
+    return table.replace_schema_metadata().cast(COLUMNS).unify_dictionaries()
 
 
 def parts(path: str | Path, columns: Sequence[str]) -> Iterator[pa.Table]:
@@ -103,7 +108,7 @@ def parts(path: str | Path, columns: Sequence[str]) -> Iterator[pa.Table]:
         As :func:`read`.
     """
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             if file.schema_arrow.names != COLUMNS.names:
                 raise ValueError(
                     f"{path}: columns {file.schema_arrow.names}, expected {COLUMNS.names}"
@@ -112,9 +117,9 @@ def parts(path: str | Path, columns: Sequence[str]) -> Iterator[pa.Table]:
             for number in range(file.num_row_groups):
                 part = file.read_row_group(number, columns=wanted)
                 places.check(part, path)
-                yield part.select(list(columns))
+                yield part.select(list(columns)).replace_schema_metadata()
     except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{path}: truncated or not a Parquet file ({error})") from error
+        raise ValueError(f"{path}: truncated, altered or not a Parquet file ({error})") from error
 
 
 def from_columns(num_rows: int, **columns: object) -> pa.Table:

@@ -103,6 +103,8 @@ class StackTraining:
         self.stopped = checkpoints.empty_epochs(len(seeds))
         self.diverged = checkpoints.empty_epochs(len(seeds))
         self.saved: dict[int, dict[str, Tensor]] = {}
+        # Drawn anew in every process, so no part of a saved state.
+        self.initial = {} if 0 in self.epochs else self._state()
         self.curves: list[list[float]] = []
 
     def run(
@@ -162,6 +164,7 @@ class StackTraining:
             stopped_epoch=self.stopped,
             diverged_epoch=self.diverged,
             about=about,
+            initial=self.initial,
         )
 
     def one_epoch(self) -> None:
@@ -201,10 +204,12 @@ class StackTraining:
         if stopping and self.epoch % stopping.get("check_every", 10) == 0:
             self._stop_where_flat(stopping)
         if is_checkpoint:
-            states = [block.engine.state() for block in self.blocks]
-            self.saved[self.epoch] = {
-                name: torch.cat([s[name] for s in states]).cpu() for name in states[0]
-            }
+            self.saved[self.epoch] = self._state()
+
+    def _state(self) -> dict[str, Tensor]:
+        """Of all replicas now, on the CPU: name -> (num_replicas, *shape)."""
+        states = [block.engine.state() for block in self.blocks]
+        return {name: torch.cat([s[name] for s in states]).cpu() for name in states[0]}
 
     def _record_curves(self) -> None:
         found = on_every(self.blocks, lambda block: block.train_losses(), say=self._say)

@@ -35,7 +35,7 @@ class TrainingOptions:
 
     def make_loss(self) -> Callable[[Tensor, Tensor], Tensor]:
         """(logits, one-hot targets) -> loss per sample, the options bound."""
-        function = names.resolve_function("losses", self.loss)
+        function = names.resolve("losses", self.loss).loss
         if not self.loss_options:
             return function
         return lambda logits, targets: function(logits, targets, **self.loss_options)
@@ -49,8 +49,8 @@ class TrainingOptions:
         """Learning rate of every update in an epoch (the first is epoch 0)."""
         per_epoch = -(-num_train // self.batch_size)
         update = np.arange(epoch * per_epoch, (epoch + 1) * per_epoch)
-        schedule = names.resolve_function("schedules", self.schedule)
-        factors = schedule(
+        schedule = names.resolve("schedules", self.schedule)
+        factors = schedule.factors(
             update,
             updates_per_epoch=per_epoch,
             total_updates=num_epochs * per_epoch,

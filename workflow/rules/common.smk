@@ -1,5 +1,5 @@
+import shlex
 import sys
-from functools import cache
 from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
@@ -11,12 +11,12 @@ from lipdescent import (
     fork_server,
     job_environment,
     lifeline,
-    names,
     network_trial,
     published,
     terminal,
 )
-from lipdescent.provenance import caption, code_digest, measurement_files
+from lipdescent.freshness import Freshness
+from lipdescent.recipes import Recipes
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import update_config
 
@@ -63,10 +63,8 @@ STUDY = config["study"]
 RESULTS = f"results/{STUDY}"
 RUN = "{dataset}/{architecture}/width={width}/seeds={seeds}"
 GRID, EXECUTION = config["grid"], config["execution"]
-RUNS = study_config.runs(config)
-BY_PATH = {run.path: run for run in RUNS}
-CERTIFICATES = config["certificates"]
-MEASURES = ["metrics", *config["bounds"], *(["certificates"] if CERTIFICATES else [])]
+RECIPES, FRESHNESS = Recipes(config), Freshness()
+RUNS, MEASURES = RECIPES.runs, RECIPES.measures
 MEASUREMENTS = [
     f"{RESULTS}/measurements/{run.path}/{measure}.parquet"
     for run in RUNS
@@ -96,7 +94,7 @@ wildcard_constraints:
 
 def run_of(wildcards):
     """The run that a job's wildcards name."""
-    return BY_PATH[RUN.format(**wildcards)]
+    return RECIPES.by_path[RUN.format(**wildcards)]
 
 
 def jobs_run_here():
@@ -119,32 +117,45 @@ def try_bounds():
         raise WorkflowError(str(error)) from None
 
 
-def module_of(wildcards):
-    """File name of an architecture in scripts/lipdescent/architectures."""
-    return config["architectures"][wildcards.architecture].get(
-        "module", wildcards.architecture
-    )
+def recipe_of(rule, wildcards):
+    """How the output of a job is to be made; see lipdescent/recipes.py."""
+    return RECIPES.recipe(rule, **dict(wildcards.items()))
+
+
+def asked(rule, key):
+    """Function for `params:`, of one option of a rule's recipe."""
+    return lambda wildcards: recipe_of(rule, wildcards).asked[key]
+
+
+def code(rule):
+    """Function for `params:`: file -> digest, of the code behind a job."""
+    return lambda wildcards: recipe_of(rule, wildcards).code
+
+
+def recipe(rule):
+    """Function for `params:`: the digest that the stamps of a job's outputs have to have."""
+    return lambda wildcards: recipe_of(rule, wildcards).recipe
+
+
+def checked(rule):
+    """Function for `input:` that names no file, but has the job run if its outputs are stale.
+
+    Snakemake asks for the inputs of every job that the targets may need, before it decides which of
+    them run.
+    """
+
+    def check(wildcards):
+        if workflow.is_main_process:
+            workflow.dag.forcefiles.update(FRESHNESS.stale(recipe_of(rule, wildcards)))
+        return []
+
+    return check
 
 
 def uppers(wildcards):
     """Measurements of the upper bounds that certificates rest on."""
-    if wildcards.measure != "certificates":
-        return []
-    folder = f"{RESULTS}/measurements/{run_of(wildcards).path}"
-    return [f"{folder}/{bound}.parquet" for bound in CERTIFICATES["upper"]]
-
-
-def measure_options(wildcards):
-    """The section of a bound, or of the certificates."""
-    if wildcards.measure == "certificates":
-        return CERTIFICATES
-    return config["bounds"].get(wildcards.measure, {})
-
-
-@cache
-def code(*files):
-    """Changes when one of the files below scripts/, or a module they import, changes."""
-    return code_digest(*files)
+    found = recipe_of("measure", wildcards).inputs
+    return [one.path for one in found if one.rule == "measure"]
 
 
 def what_runs():

@@ -1,4 +1,6 @@
 rule dataset:
+    input:
+        checked=checked("dataset"),
     output:
         "results/{study}/datasets/{dataset}.npz",
     log:
@@ -11,7 +13,8 @@ rule dataset:
     resources:
         gpu=0,
     params:
-        options=lambda w: config["datasets"].get(w.dataset, {}),
-        code=lambda w: code("prepare_dataset.py", f"lipdescent/datasets/{w.dataset}.py"),
+        options=asked("dataset", "options"),
+        code=code("dataset"),
+        recipe=recipe("dataset"),
     script:
         "../../scripts/prepare_dataset.py"

@@ -1,4 +1,6 @@
 rule experiment_part:
+    input:
+        checked=checked("experiment_part"),
     output:
         "results/{study}/experiments/{experiment}/{part}.parquet",
     log:
@@ -11,12 +13,9 @@ rule experiment_part:
     resources:
         gpu=0,
     params:
-        options=lambda w: study_config.experiment_parts(config, w.experiment)[
-            int(w.part)
-        ],
-        code=lambda w: code(
-            "experiment.py", f"lipdescent/experiments/{w.experiment}.py"
-        ),
+        options=asked("experiment_part", "options"),
+        code=code("experiment_part"),
+        recipe=recipe("experiment_part"),
     script:
         "../../scripts/experiment.py"
 
@@ -29,6 +28,7 @@ rule experiment:
                 study_config.experiment_parts(config, w.experiment)
             )
         ],
+        checked=checked("experiment"),
     output:
         parquet="results/{study}/experiments/{experiment}.parquet",
         csv="results/{study}/experiments/{experiment}.csv",
@@ -42,7 +42,8 @@ rule experiment:
     resources:
         gpu=0,
     params:
-        code=code("join_experiment.py"),
+        code=code("experiment"),
+        recipe=recipe("experiment"),
     script:
         "../../scripts/join_experiment.py"
 
@@ -50,6 +51,7 @@ rule experiment:
 rule experiment_figure:
     input:
         "results/{study}/experiments/{experiment}.parquet",
+        checked=checked("experiment_figure"),
     output:
         pdf="results/{study}/figures/{experiment}.pdf",
         png=report(
@@ -68,9 +70,8 @@ rule experiment_figure:
     resources:
         gpu=0,
     params:
-        caption=lambda w: caption(f"lipdescent/experiments/{w.experiment}.py"),
-        code=lambda w: code(
-            "draw_experiment.py", f"lipdescent/experiments/{w.experiment}.py"
-        ),
+        caption=asked("experiment_figure", "caption"),
+        code=code("experiment_figure"),
+        recipe=recipe("experiment_figure"),
     script:
         "../../scripts/draw_experiment.py"

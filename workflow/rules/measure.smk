@@ -3,6 +3,7 @@ rule measure:
         dataset="results/{study}/datasets/{dataset}.npz",
         checkpoints=f"results/{{study}}/checkpoints/{RUN}.safetensors",
         uppers=uppers,
+        checked=checked("measure"),
     output:
         f"results/{{study}}/measurements/{RUN}/{{measure}}.parquet",
     log:
@@ -17,10 +18,12 @@ rule measure:
         mem_mb=needs("measure", "mem_mb"),
         runtime=needs("measure", "runtime"),
     params:
-        options=measure_options,
-        module=module_of,
-        noise_maker=config["noise_maker"],
-        code=lambda w: code("measure.py", *measurement_files(w.measure, module_of(w))),
+        study=asked("measure", "study"),
+        options=asked("measure", "options"),
+        module=asked("measure", "module"),
+        noise_maker=asked("measure", "noise_maker"),
+        code=code("measure"),
+        recipe=recipe("measure"),
     script:
         "../../scripts/measure.py"
 
@@ -28,6 +31,7 @@ rule measure:
 rule table:
     input:
         MEASUREMENTS,
+        checked=checked("table"),
     output:
         parquet="results/{study}/table.parquet",
         csv="results/{study}/table.csv",
@@ -43,6 +47,7 @@ rule table:
         mem_mb=needs("publish", "mem_mb"),
         runtime=needs("publish", "runtime"),
     params:
-        code=code("aggregate.py"),
+        code=code("table"),
+        recipe=recipe("table"),
     script:
         "../../scripts/aggregate.py"

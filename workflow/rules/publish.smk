@@ -1,6 +1,7 @@
 rule figure:
     input:
         table="results/{study}/table.parquet",
+        checked=checked("figure"),
     output:
         pdf="results/{study}/figures/{dataset}/{architecture}/{figure}.pdf",
         png=report(
@@ -25,10 +26,11 @@ rule figure:
         mem_mb=needs("publish", "mem_mb"),
         runtime=needs("publish", "runtime"),
     params:
-        statistics=config["statistics"],
-        loss=lambda w: study_config.training_options(config, w.architecture)["loss"],
-        caption=lambda w: caption(f"plot_{w.figure}.py"),
-        code=lambda w: code(f"plot_{w.figure}.py"),
+        statistics=asked("figure", "statistics"),
+        loss=asked("figure", "loss"),
+        caption=asked("figure", "caption"),
+        code=code("figure"),
+        recipe=recipe("figure"),
     script:
         "../../scripts/plot_{wildcards.figure}.py"
 
@@ -36,6 +38,7 @@ rule figure:
 rule comparison:
     input:
         table="results/{study}/table.parquet",
+        checked=checked("comparison"),
     output:
         pdf="results/{study}/figures/{dataset}/{comparison}.pdf",
         png=report(
@@ -60,13 +63,11 @@ rule comparison:
         mem_mb=needs("publish", "mem_mb"),
         runtime=needs("publish", "runtime"),
     params:
-        statistics=config["statistics"],
-        losses={
-            name: study_config.training_options(config, name)["loss"]
-            for name in GRID["architecture"]
-        },
-        caption=lambda w: caption(f"compare_{w.comparison}.py"),
-        code=lambda w: code(f"compare_{w.comparison}.py"),
+        statistics=asked("comparison", "statistics"),
+        losses=asked("comparison", "losses"),
+        caption=asked("comparison", "caption"),
+        code=code("comparison"),
+        recipe=recipe("comparison"),
     script:
         "../../scripts/compare_{wildcards.comparison}.py"
 
@@ -74,6 +75,7 @@ rule comparison:
 rule findings:
     input:
         table="results/{study}/table.parquet",
+        checked=checked("findings"),
     output:
         json="results/{study}/findings.json",
         markdown="results/{study}/findings.md",
@@ -94,8 +96,9 @@ rule findings:
         mem_mb=needs("publish", "mem_mb"),
         runtime=needs("publish", "runtime"),
     params:
-        statistics=config["statistics"],
-        code=code("findings.py"),
+        statistics=asked("findings", "statistics"),
+        code=code("findings"),
+        recipe=recipe("findings"),
     script:
         "../../scripts/findings.py"
 
@@ -103,6 +106,7 @@ rule findings:
 rule provenance:
     input:
         [f"{RESULTS}/{file}" for file in published.results(config)],
+        checked=checked("provenance"),
     output:
         "results/{study}/provenance.json",
     log:
@@ -117,8 +121,9 @@ rule provenance:
         mem_mb=needs("publish", "mem_mb"),
         runtime=needs("publish", "runtime"),
     params:
-        config=published.ran(config),
-        device="cpu" if config["experiments"] else config["device"],
-        code=code("record_provenance.py"),
+        config=asked("provenance", "config"),
+        device=asked("provenance", "device"),
+        code=code("provenance"),
+        recipe=recipe("provenance"),
     script:
         "../../scripts/record_provenance.py"

@@ -1,6 +1,7 @@
 rule train:
     input:
         dataset="results/{study}/datasets/{dataset}.npz",
+        checked=checked("train"),
     output:
         checkpoints=f"results/{{study}}/checkpoints/{RUN}.safetensors",
         curves=f"results/{{study}}/checkpoints/{RUN}.curves.parquet",
@@ -17,13 +18,14 @@ rule train:
         mem_mb=needs("train", "mem_mb"),
         runtime=needs("train", "runtime"),
     params:
-        run=lambda w: vars(run_of(w)),
-        label_noise=GRID["label_noise"],
-        epochs=GRID["epoch"],
-        module=module_of,
-        build_options=lambda w: study_config.build_options(config, w.architecture),
-        training=lambda w: study_config.training_options(config, w.architecture),
-        noise_maker=config["noise_maker"],
-        code=lambda w: code("train.py", f"lipdescent/architectures/{module_of(w)}.py"),
+        run=asked("train", "run"),
+        label_noise=asked("train", "label_noise"),
+        epochs=asked("train", "epochs"),
+        module=asked("train", "module"),
+        build_options=asked("train", "build_options"),
+        training=asked("train", "training"),
+        noise_maker=asked("train", "noise_maker"),
+        code=code("train"),
+        recipe=recipe("train"),
     script:
         "../../scripts/train.py"

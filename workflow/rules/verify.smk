@@ -5,6 +5,7 @@ rule verify:
         checkpoints=[
             f"results/{{study}}/checkpoints/{run.path}.safetensors" for run in RUNS
         ],
+        checked=checked("verify"),
     output:
         "results/{study}/verification.json",
     log:
@@ -19,11 +20,9 @@ rule verify:
         mem_mb=needs("publish", "mem_mb"),
         runtime=needs("publish", "runtime"),
     params:
-        samples=30,
-        seed=0,
-        code=code(
-            "verify.py",
-            *(f"lipdescent/bounds/{name}.py" for name in names.known("bounds")),
-        ),
+        samples=asked("verify", "samples"),
+        seed=asked("verify", "seed"),
+        code=code("verify"),
+        recipe=recipe("verify"),
     script:
         "../../scripts/verify.py"

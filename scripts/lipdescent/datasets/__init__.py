@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
+
+from lipdescent import files, stamps
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,17 @@ class Dataset:
             digest.update(array.tobytes())
         return digest.hexdigest()
 
-    def save(self, path: str | Path) -> None:
-        """Write an npz with its checksum; the file appears only when complete."""
-        path = Path(path)
-        partial = path.with_suffix(".partial.npz")
+    def save(self, path: str | Path, made: stamps.Stamp | None = None) -> None:
+        """Write an npz with its checksum and a stamp; the file appears only when complete."""
         arrays = {f.name: getattr(self, f.name) for f in fields(self)}
-        np.savez(partial, **arrays, checksum=self.checksum())
-        os.replace(partial, path)
+        checksum = self.checksum()
+        with files.complete(path) as partial:
+            with partial.open("wb") as file:
+                np.savez(file, **arrays, checksum=checksum)
+            if made is not None:
+                with zipfile.ZipFile(partial, "a") as archive:
+                    stamp = stamps.with_content(made, checksum)
+                    archive.writestr(stamps.MEMBER, stamps.dumps(stamp))
 
 
 def read(path: str | Path) -> Dataset:
@@ -72,7 +78,7 @@ def read(path: str | Path) -> Dataset:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {f.name: archive[f.name] for f in fields(Dataset)}
             checksum = str(archive["checksum"])
-    except (OSError, KeyError, ValueError, EOFError) as error:
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: not a complete dataset file ({error})") from error
     arrays["num_classes"] = int(arrays["num_classes"])
     dataset = Dataset(**arrays)

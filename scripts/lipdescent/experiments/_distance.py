@@ -10,10 +10,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lipdescent import colipschitz, losses
+from lipdescent import colipschitz
 from lipdescent.architectures import bilipschitz_resnet
 from lipdescent.datasets import Dataset
 from lipdescent.experiments._fitting import certified, classify
+from lipdescent.losses import cross_entropy
 from lipdescent.stacking import ModelStack
 from lipdescent.training import initial_stack
 
@@ -52,7 +53,7 @@ def fit(
             initial_stack(build, list(seeds), inputs.shape[1:]),
             inputs,
             labels,
-            [losses.cross_entropy] * len(seeds),
+            [cross_entropy.loss] * len(seeds),
             seeds=seeds,
             num_classes=10,
             steps=steps,

@@ -17,11 +17,12 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lipdescent import losses, names
+from lipdescent import names
 from lipdescent.architectures import mlp
 from lipdescent.bounds import NotApplicable
 from lipdescent.experiments._drawing import key_of, log_values, look, panels
 from lipdescent.experiments._fitting import classify
+from lipdescent.losses import cross_entropy
 from lipdescent.stacking import ModelStack
 from lipdescent.training import initial_stack
 
@@ -77,7 +78,7 @@ def fit(
         initial_stack(build, [seed], (784,)),
         inputs,
         labels,
-        [losses.cross_entropy],
+        [cross_entropy.loss],
         seeds=[seed],
         num_classes=10,
         steps=steps,

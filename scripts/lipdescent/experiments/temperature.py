@@ -26,6 +26,7 @@ from lipdescent.architectures import lipschitz_mlp
 from lipdescent.bounds.upper_layer_product import layer_product
 from lipdescent.experiments._drawing import GREY, legend, look, panels, width_axis
 from lipdescent.experiments._fitting import certified, classify, minimise
+from lipdescent.losses import cross_entropy_temperature, hinge, hkr
 from lipdescent.seeding import generator
 from lipdescent.stacking import ModelStack
 from lipdescent.training import initial_stack
@@ -33,6 +34,11 @@ from lipdescent.training import initial_stack
 Task = Literal["mixture", "moons", "fashion_mnist"]
 TAUS = (1, 2, 4, 8, 64, 256)
 RADIUS_LIMIT = 1.70  # half the Wasserstein-1 distance, (.9 (2 + 2) - .1 (1 + 1)) / 2
+LOSSES = {
+    "cross_entropy_temperature": cross_entropy_temperature,
+    "hinge": hinge,
+    "hkr": hkr,
+}
 # Loss -> what the legend and its options are called.
 LOSS_NAMES = {
     "cross_entropy_temperature": ("cross-entropy (tau)", "tau"),
@@ -120,10 +126,7 @@ def _fit_classifiers(
         initial_stack(build, own_seeds, inputs.shape[1:]),
         inputs,
         labels,
-        [
-            partial(names.resolve_function("losses", name), **{key: value})
-            for (name, key, value), _ in replicas
-        ],
+        [partial(LOSSES[name].loss, **{key: value}) for (name, key, value), _ in replicas],
         seeds=own_seeds,
         num_classes=sizes[-1],
         steps=steps,

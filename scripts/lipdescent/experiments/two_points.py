@@ -17,10 +17,10 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lipdescent import losses
 from lipdescent.architectures import lipschitz_mlp
 from lipdescent.experiments._drawing import key_of, log_values, look, panels, width_axis
 from lipdescent.experiments._fitting import certified, minimise
+from lipdescent.losses import binary_cross_entropy
 from lipdescent.training import initial_stack
 
 POINTS = ((1.0,), (-1.0,))
@@ -55,7 +55,7 @@ def gradient_flow(times: Sequence[float], *, step: float = 0.25) -> list[float]:
     def speed(weight: Tensor) -> Tensor:
         leaf = weight.detach().requires_grad_()
         with torch.enable_grad():
-            loss = losses.binary_cross_entropy(leaf * x, x).mean()
+            loss = binary_cross_entropy.loss(leaf * x, x).mean()
             return -torch.autograd.grad(loss, leaf)[0]
 
     weight, now, found = torch.zeros((), dtype=torch.float64), 0.0, []

@@ -28,6 +28,7 @@ class Subject:
     finite : bool (num_models,), the checkpoints without NaN or inf; only those are measured.
     inputs : ``train`` and ``test`` points, (n, *input_shape).
     uppers : measurements of the upper bounds that certificates rest on.
+    start : the replicas before the first step, where epoch 0 is not among the checkpoints.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Subject:
     inputs: dict[str, Tensor]
     noise_maker: str
     uppers: Sequence[str | Path] = ()
+    start: ModelStack | None = None
 
     @property
     def sound(self) -> ModelStack:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lipdescent import metrics
 from lipdescent.bounds import Measurement
@@ -15,14 +16,14 @@ from lipdescent.training_options import TrainingOptions
 
 
 def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
-    """Everything in metrics.py, with each model's own noisy labels and first checkpoint."""
+    """Everything in metrics.py, with each model's own noisy labels and initial weights."""
     del options
     saved, dataset, finite = subject.saved, subject.dataset, subject.finite
     labels = checkpoint_labels(saved, dataset, maker=subject.noise_maker)
     device = subject.stack.device
     first = {
-        n: t[: saved.num_replicas].repeat(len(saved.epoch), *[1] * (t.dim() - 1))
-        for n, t in subject.stack.state.items()
+        n: t.to(device).repeat(len(saved.epoch), *[1] * (t.dim() - 1))
+        for n, t in _initial(subject).items()
     }
     yield from metrics.measure(
         subject.sound,
@@ -36,3 +37,14 @@ def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
         loss=TrainingOptions(**saved.about["training"]).make_loss(),
         num_classes=dataset.num_classes,
     )
+
+
+def _initial(subject: Subject) -> dict[str, Tensor]:
+    """State before the first step: name -> (num_replicas, *shape)."""
+    if subject.start is not None:
+        return subject.start.state
+    epochs, count = subject.saved.epoch.tolist(), subject.saved.num_replicas
+    if 0 not in epochs:
+        raise ValueError(f"epochs {epochs}: the metrics need the weights before the first step")
+    first = epochs.index(0) * count
+    return {name: tensor[first : first + count] for name, tensor in subject.stack.state.items()}

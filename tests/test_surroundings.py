@@ -1,0 +1,64 @@
+"""What provenance.json says of the machine and of the checkout."""
+
+import hashlib
+import shutil
+import subprocess
+
+import pytest
+
+from lipdescent import surroundings
+
+pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="no git")
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    def git(*arguments):
+        who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run(["git", *who, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    git("init", "-q")
+    for name, text in {"a.py": "x = 1", "b.py": "x = 2", ".gitignore": "results/"}.items():
+        (tmp_path / name).write_text(text)
+    git("add", ".")
+    git("commit", "-qm", "all")
+    monkeypatch.setattr(surroundings, "CHECKOUT", tmp_path)
+    return tmp_path
+
+
+def test_a_clean_checkout_has_no_changes(checkout):
+    (checkout / "results").mkdir()
+    (checkout / "results/table").write_text("ignored")
+    assert surroundings.changes() == ({}, {})
+    assert surroundings.describe("cpu")["uncommitted_changes"] is False
+
+
+def test_changed_and_untracked_files_are_named_with_their_digests(checkout):
+    (checkout / "a.py").write_text("x = 3")
+    (checkout / "b.py").unlink()
+    own = checkout / "bounds" / "my bound.py"
+    own.parent.mkdir()
+    own.write_text("y")
+    about = surroundings.describe("cpu")
+    assert about["uncommitted_changes"] is True
+    assert about["changed_files"] == {
+        "a.py": hashlib.sha256(b"x = 3").hexdigest(), "b.py": "deleted"
+    }  # fmt: skip
+    assert about["untracked_files"] == {"bounds/my bound.py": hashlib.sha256(b"y").hexdigest()}
+
+
+def test_machine_and_libraries_are_named():
+    about = surroundings.describe("cpu")
+    assert about["versions"]["torch"].startswith("2.")
+    assert about["cpu"]["model"]
+    assert about["cpu"]["cores"] >= 1
+    assert about["blas"]["torch"]
+    assert len(about["lock_file"]) == 64
+
+
+def test_seconds_of_jobs_are_summed_by_rule(tmp_path):
+    for name, seconds in {"train/d/x.tsv": 1.5, "train/d/y.tsv": 2, "table.tsv": 0.25}.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"s\th:m:s\n{seconds}\t0:00:01\n")
+    assert surroundings.job_seconds(tmp_path) == {"train": 3.5, "table": 0.25}
