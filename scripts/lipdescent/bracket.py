@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lipdescent import names
+from lipdescent import names, own_call
 from lipdescent.bounds import NotApplicable
 from lipdescent.bounds._certified import Prover
-from lipdescent.bounds._measured import check_measurement, described
 from lipdescent.bounds._jacobian import jacobian_norms, one_model
-from lipdescent.layers import own_call, trace
+from lipdescent.bounds._measured import BOUNDS, check_measurement, described, no_bound
+from lipdescent.layers import trace
 from lipdescent.layers.unchanged import check_module
 from lipdescent.layers.walker import check_state, first_state, outputs
 from lipdescent.stacking import ModelStack, tensors
@@ -258,11 +257,11 @@ def _rows(
     try:
         if norm not in bound.NORMS:
             raise NotApplicable(f"exists in {', '.join(bound.NORMS)}")
-        rows = list(_measured(bound, stack, inputs, norm, seed, options))
+        rows = list(_measured(name, bound, stack, inputs, norm, seed, options))
     except NotApplicable as error:
         rows = [_nothing(name, bound, norm, str(error))]
     except Exception as error:  # one method's fault takes nothing from the others
-        rows = [_nothing(name, bound, norm, described(error), status="error")]
+        rows = [_nothing(name, bound, norm, described(error, name), status="error")]
     seconds = time.perf_counter() - start
     return [row | {"seconds": seconds} for row in rows]
 
@@ -276,6 +275,7 @@ def _nothing(
 
 
 def _measured(
+    name: str,
     bound: ModuleType,
     stack: ModelStack,
     inputs: dict[str, Tensor],
@@ -286,7 +286,11 @@ def _measured(
     # Copies: a bound may work in place.
     copies = {split: points.clone() for split, points in inputs.items()}
     for m in bound.measure(stack, inputs=copies, norms=[norm], seed=seed, **options):
-        check_measurement(m, 1, norms=[norm])
+        check_measurement(m, name, 1, norms=[norm])
+        if m.defined is not None and not bool(m.defined[0]):
+            continue
+        if bool(no_bound(m).any() | (m.values.isnan().any() & (m.direction in BOUNDS))):
+            raise ValueError(f"{m.quantity} = {float(m.values[0])}; allowed are numbers >= 0")
         row = {"quantity": m.quantity, "direction": m.direction, "norm": m.norm}
         row |= {"value": float(m.values[0]), "status": "ok", "split": m.split}
         row["reason"] = Prover(stack).reason if m.direction == "estimate" else ""

@@ -93,7 +93,7 @@ class ModelStack:
 def tensors(module: nn.Module) -> dict[str, Tensor]:
     """Every parameter and buffer by its name, in the order of ``state_dict``.
 
-    Not what ``state_dict()`` says: hooks and overrides may change that, the forward pass uses these.
+    Not what ``state_dict()`` says, which hooks may change: the forward pass uses these.
     """
     return {
         f"{path}.{name}" if path else name: tensor

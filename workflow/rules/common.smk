@@ -5,7 +5,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
 from lipdescent import config as study_config
-from lipdescent import fork_server, names, published
+from lipdescent import failures, fork_server, names, published
 from lipdescent.provenance import caption, code_digest, measurement_files
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import update_config

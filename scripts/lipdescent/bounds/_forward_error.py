@@ -25,6 +25,7 @@ from lipdescent.bounds._rounding import UNIT_ROUNDOFF, gamma, round_up
 from lipdescent.constrained.layers import GroupSort, InvertibleDownsampling
 from lipdescent.layers import activation, composition, convolution, linear, pooling
 from lipdescent.layers.expressions import Chain, Concat, Layer, Node, Sum
+from lipdescent.layers.rebuilt import evaluate
 from lipdescent.layers.walker import layer_state, layers, trace
 from lipdescent.stacking import ModelStack
 
@@ -99,7 +100,7 @@ class ProvenForward:
 
 def _evaluate(layer: Layer, x: Tensor, state: State) -> tuple[Tensor, Tensor]:
     own = layer_state(layer, state)
-    y = functional_call(layer.module, own, (x,))
+    y = evaluate(layer.module, own, x)
     rounding = ROUNDING[type(layer.module)](layer.module, own, x, y)
     # Whatever underflows is below 2^-1000 in each of less than 2^60 products.
     return y, torch.where(rounding > 0, round_up(rounding + 2.0**-940, 4), rounding)

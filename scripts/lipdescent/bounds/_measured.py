@@ -15,10 +15,11 @@ DIRECTIONS = ("upper", "lower", "estimate", "metric")
 BOUNDS = ("upper", "lower")
 
 
-def check_measurement(m: object, num_models: int, *, norms: Sequence[str]) -> None:
+def check_measurement(m: object, name: str, num_models: int, *, norms: Sequence[str]) -> None:
     """Raise TypeError or ValueError for what is no measurement of ``num_models`` networks.
 
-    A bound is a number >= 0 or infinite, float64, in one of the norms that were asked for.
+    Its values are float64 (num_models,); a bound has the ``name`` of its file, which suffixes may
+    follow, and a norm that was asked for.
     """
     if not isinstance(m, Measurement):
         raise TypeError(f"yields a {type(m).__name__}, expected Measurement")
@@ -35,24 +36,30 @@ def check_measurement(m: object, num_models: int, *, norms: Sequence[str]) -> No
     if m.direction not in DIRECTIONS:
         allowed = ", ".join(DIRECTIONS)
         raise ValueError(f"{m.quantity}: direction {m.direction!r}, allowed are {allowed}")
-    if m.direction not in BOUNDS:
-        return
-    if m.norm not in norms:
+    if m.direction in BOUNDS and not m.quantity.startswith(name):
+        raise ValueError(f"{m.quantity}: allowed for bounds of {name}.py is {name}")
+    if m.direction in BOUNDS and m.norm not in norms:
         raise ValueError(f"{m.quantity}: norm {m.norm!r}, asked for was {', '.join(norms)}")
-    values = m.values if m.defined is None else m.values[m.defined.to(m.values.device)]
-    bad = ~(values >= 0)  # NaN, too
-    if bool(bad.any()):
-        raise ValueError(
-            f"{m.quantity}: {float(values[bad][0])} as {m.direction} bound of {int(bad.sum())} of "
-            f"{num_models} networks; allowed are numbers >= 0, and inf"
-        )
 
 
-def described(error: BaseException) -> str:
-    """``TypeError: message (upper_mine.py, line 12)``, the place where it was raised."""
+def no_bound(m: Measurement) -> Tensor:
+    """True where a bound's value is negative: bool (num_models,)."""
+    wrong = m.values < 0 if m.direction in BOUNDS else torch.zeros_like(m.values).bool()
+    return wrong if m.defined is None else wrong & m.defined.to(wrong.device)
+
+
+def described(error: BaseException, name: str) -> str:
+    """``TypeError: message (upper_mine.py, line 12)``, the last place in a bound's own file."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if Path(frame.filename).parent.name == "bounds"]
-    named = [frame for frame in own if not Path(frame.filename).name.startswith("_")] or own
-    frame = (named or frames)[-1] if frames else None
-    place = f" ({Path(frame.filename).name}, line {frame.lineno})" if frame else ""
-    return f"{type(error).__name__}: {error}{place}"
+    files = [(Path(frame.filename), frame.lineno) for frame in frames]
+    own = [(p.name, line) for p, line in files if p.parent.name == "bounds" and p.name[0] != "_"]
+    place = "{}, line {}".format(*own[-1]) if own else f"{name}.py"
+    return f"{type(error).__name__}: {error} ({place})"
+
+
+def of_the_machine(error: Exception) -> bool:
+    """Whether no change of a bound's code would help: memory, disk or device failed."""
+    if isinstance(error, (MemoryError, OSError, torch.OutOfMemoryError)):
+        return True
+    words = ("can't allocate memory", "not enough memory", "out of memory", "CUDA error")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)

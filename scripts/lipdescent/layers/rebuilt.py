@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 
-import torch
 from torch import Tensor, nn
 
 
@@ -46,4 +45,4 @@ def rebuilt(module: nn.Module, state: dict[str, Tensor]) -> nn.Module:
 def evaluate(module: nn.Module, state: dict[str, Tensor], x: Tensor) -> Tensor:
     """Output of the rebuilt layer at ``x``, which stays as it is; no hook runs."""
     layer = rebuilt(module, state)
-    return type(layer).forward(layer, x.clone())
+    return type(layer).forward(layer, x.clone() if getattr(layer, "inplace", False) else x)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from lipdescent import own_call
 from lipdescent.bounds import NotApplicable
-from lipdescent.layers import convolution, known_networks, own_call, pooling
+from lipdescent.layers import convolution, known_networks, pooling
 from lipdescent.layers.expressions import Chain, Concat, Layer, Node, Sum
 from lipdescent.layers.rebuilt import evaluate
 from lipdescent.layers.unchanged import check_module

@@ -155,7 +155,7 @@ def preserved(module: nn.Module) -> Iterator[None]:
     parts = [(m, m.training, dict(m._parameters), dict(m._buffers)) for m in module.modules()]
     values = [(tensor, tensor.detach().clone()) for tensor in tensors(module).values()]
     devices = sorted({t.device.index for t, _ in values if t.device.type == "cuda"})
-    python, numpy = random.getstate(), np.random.get_state()
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 the user's
     with torch.random.fork_rng(devices=devices):
         try:
             yield
@@ -170,7 +170,7 @@ def preserved(module: nn.Module) -> Iterator[None]:
                     if not torch.equal(tensor, value):
                         tensor.copy_(value)
             random.setstate(python)
-            np.random.set_state(numpy)
+            np.random.set_state(numpy)  # noqa: NPY002
 
 
 def _output(y: object, x: Tensor) -> Tensor:
