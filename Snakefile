@@ -47,6 +47,8 @@ onstart:
 
 onsuccess:
     print(f"figures, findings and table of study {STUDY}: {RESULTS}/")
+    for line in failures.failed_bounds(RESULTS):
+        print(line, file=sys.stderr)
 
 
 onerror:

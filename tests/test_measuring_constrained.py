@@ -1,5 +1,7 @@
 """Constrained networks and certificates through the measurement that the workflow runs."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -128,15 +130,40 @@ def test_a_bound_that_is_not_finite_is_no_divergence(study, monkeypatch, capsys,
     [
         (torch.ones(4), r"upper_layer_product: values are torch.float32 \(4,\), expected float64"),
         (torch.ones(4, 1, dtype=torch.float64), r"values are torch.float64 \(4, 1\)"),
-        (torch.ones(3, dtype=torch.float64), r"\(l2\): 3 values for 4 models"),
+        (torch.ones(3, dtype=torch.float64), r"values of shape \(3,\), expected \(4,\)"),
     ],
 )
-def test_a_bound_returns_one_float64_per_model(study, monkeypatch, values, message):
+def test_a_bound_returns_one_float64_per_model(study, monkeypatch, capsys, values, message):
     def rounded(stack, **_):
         yield Measurement("upper_layer_product", "upper", "l2", values)
 
     monkeypatch.setattr(upper_layer_product, "measure", rounded)
-    with pytest.raises((TypeError, ValueError), match=message):
+    frame = measured("upper_layer_product", study, options={"norms": ["l2"]})
+    assert list(frame["status"]) == ["error"] * 4
+    assert frame["value"].isna().all()
+    assert re.search(f"error: upper_layer_product: .*{message}.*py", capsys.readouterr().out)
+
+
+def test_a_negative_bound_is_an_error_where_it_is(study, monkeypatch, capsys):
+    def negative(stack, **_):
+        values = torch.tensor([1.0, -1.0, 1.0, 1.0], dtype=torch.float64)
+        yield Measurement("upper_layer_product", "upper", "l2", values)
+
+    monkeypatch.setattr(upper_layer_product, "measure", negative)
+    frame = measured("upper_layer_product", study, options={"norms": ["l2"]})
+    assert list(frame["status"]) == ["ok", "error", "ok", "ok"]
+    assert frame["value"].isna().tolist() == [False, True, False, False]
+    assert "error: upper_layer_product (upper_layer_product.py): -1.0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("error", [MemoryError("full"), OSError(28, "No space left on device")])
+def test_a_fault_of_the_machine_ends_the_measurement(study, monkeypatch, error):
+    def broken(stack, **_):
+        raise error
+        yield
+
+    monkeypatch.setattr(upper_layer_product, "measure", broken)
+    with pytest.raises(type(error)):
         measured("upper_layer_product", study, options={"norms": ["l2"]})
 
 

@@ -123,6 +123,42 @@ def test_a_changed_bound_reruns_only_what_depends_on_it(study):
     assert "dataset" not in jobs
 
 
+FAULTY = '''"""A bound in float32."""
+
+from lipdescent.bounds import Measurement
+
+DIRECTION, NORMS = "upper", ("l2",)
+
+
+def measure(stack, *, inputs, norms, seed):
+    """The norm of the first layer, as if it were the network's."""
+    norm = stack.state["0.weight"].flatten(1).norm(dim=1)
+    yield Measurement("upper_mine", DIRECTION, "l2", norm)
+'''
+
+
+def test_a_failing_bound_is_rows_of_their_own_and_named_at_the_end(study):
+    path = source(study) / "scripts/lipdescent/bounds/upper_mine.py"
+    path.write_text(FAULTY)
+    config = TINY | {"bounds": TINY["bounds"] | {"upper_mine": {"norms": ["l2"]}}}
+    output = run(study, config=config)
+    said = "upper_mine: TypeError: upper_mine: values are torch.float32 (12,), expected float64"
+    assert f"error: upper_mine of mnist1d/mlp failed at width 2, 5: {said}" in output
+    results = study / "results/tiny"
+    frame = table.read(results / "table.parquet").to_pandas()
+    assert set(frame[frame["quantity"] == "upper_mine"]["status"]) == {"error"}
+    assert set(frame[frame["quantity"] != "upper_mine"]["status"]) == {"ok"}
+    assert "upper_mine failed with an error at 2 widths" in (results / "findings.md").read_text()
+    path.write_text(FAULTY.replace("norm)", "1e6 * norm.double())"))
+    jobs = planned(run(study, "-n", config=config))
+    assert jobs["measure"] == 2
+    assert "train" not in jobs
+    output = run(study, config=config)
+    frame = table.read(results / "table.parquet").to_pandas()
+    assert set(frame["status"]) == {"ok"}
+    assert "failed" not in output
+
+
 def test_changed_training_code_retrains(study):
     path = source(study) / "scripts/lipdescent/stacked_mlp.py"
     path.write_text(path.read_text() + "\n# another comment\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,14 +10,17 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from lipdescent import names
+from lipdescent import names, own_call
 from lipdescent.bounds import NotApplicable
 from lipdescent.bounds._certified import Prover
 from lipdescent.bounds._jacobian import jacobian_norms, one_model
+from lipdescent.bounds._measured import BOUNDS, check_measurement, described, no_bound
 from lipdescent.layers import trace
-from lipdescent.layers.walker import check_module, check_state
-from lipdescent.stacking import ModelStack
+from lipdescent.layers.unchanged import check_module
+from lipdescent.layers.walker import check_state, first_state, outputs
+from lipdescent.stacking import ModelStack, tensors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +30,7 @@ NORMS = ("l2", "linf", "l1")
 COLUMNS = ("quantity", "direction", "norm", "value", "status", "seconds", "split", "reason")
 # Not bounds of the global Lipschitz constant: around a point, or over all activation patterns.
 LOCAL, PATTERNS = "upper_local", "fgl"
+NUM_COMPARED = 2  # points of each split at which calling the network is compared
 NORMAL, NUM_NORMAL = "normal", 256  # the split that is drawn where no data are given, its points
 _UNLIMITED = 2**31
 LARGEST = 1e150  # of the data: distances between points are sums of squares
@@ -69,16 +72,17 @@ def bracket(
     Returns
     -------
     One row per quantity and split: quantity, direction ("upper", "lower", "estimate" for a lower
-    bound whose rounding is not proved, "metric"), norm, value, status ("ok" or
-    "not_applicable"), seconds (of its method), split, reason (why it is not applicable, or not
-    proved).
+    bound whose rounding is not proved, "metric"), norm, value, status ("ok",
+    "not_applicable", or "error" where the method raised or gave no number), seconds (of its
+    method), split, reason (why it is not applicable, not proved, or what went wrong).
 
     Raises
     ------
     TypeError
         For a module that is neither known nor says what it computes, with its path.
     ValueError
-        For train mode, hooks, parametrised or shared modules, NaN or infinite weights or data,
+        For a network whose call gives something else than what is read of it, train mode, hooks,
+        parametrised, lazy or shared modules, NaN or infinite weights or data,
         data beyond 1e150, no data points, a shape that does not fit, dtypes that do not, BatchNorm
         without a positive variance, the meta device, an unknown norm or method.
     RuntimeError
@@ -97,10 +101,9 @@ def bracket(
     check_module(model)
     stack = _stack_of_one(model, input_shape)
     check_state(stack)
-    if any(bound.DIRECTION == "upper" for bound in bounds.values()):
-        with contextlib.suppress(NotApplicable):  # each upper bound says so in its row
-            trace(stack)
     inputs = _checked_data(data, stack) or _normal(stack, seed)
+    upper = any(bound.DIRECTION == "upper" for bound in bounds.values())
+    _check_reading(model, stack, inputs, known_layers=upper)
     prover = Prover(stack)  # held, so that the bounds share it
     if any(bound.DIRECTION == "lower" for bound in bounds.values()):
         _check_precisions(prover)
@@ -133,13 +136,43 @@ def check_order(frame: pd.DataFrame) -> None:
         raise RuntimeError(f"{pair[0]} = {lower!r} exceeds {pair[1]} = {upper!r}")
 
 
+def _check_reading(
+    model: nn.Module, stack: ModelStack, inputs: Mapping[str, Tensor], *, known_layers: bool
+) -> None:
+    """Compare calling the user's own module with what is read of it, at random inputs and data.
+
+    Without known layers what is read is the module itself on the tensors of the stack; where they
+    are needed (``known_layers``), unknown ones are a TypeError.
+    """
+    structure = None
+    try:
+        structure = trace(stack)
+    except NotApplicable:
+        pass  # each upper bound says so in its row
+    except TypeError:
+        if known_layers:
+            raise
+
+    def read(points: Tensor, dtype: torch.dtype) -> Tensor:
+        if structure is not None:
+            return outputs(structure, stack, points, dtype)
+        state = {name: t.clone() for name, t in first_state(stack, dtype).items()}
+        return functional_call(stack.module, state, (points.to(dtype, copy=True),))
+
+    points, places = own_call.random_inputs(stack.input_shape, stack.device)
+    for split, own in inputs.items():
+        points = torch.cat([points, own[:NUM_COMPARED].to(torch.float64)])
+        places += [f"point {i} of the data {split!r}" for i in range(len(own[:NUM_COMPARED]))]
+    own_call.check_call(model, read, points, places)
+
+
 def _stack_of_one(model: nn.Module, input_shape: Sequence[int]) -> ModelStack:
     shape = tuple(input_shape)
     if not shape or not all(isinstance(n, int) and n >= 1 for n in shape):
         raise ValueError(f"input_shape {shape}: allowed are positive integers, no batch axis")
-    if not model.state_dict():
+    if not tensors(model):
         raise ValueError("the network has no parameters or buffers: there is nothing to measure")
-    for name, tensor in model.state_dict().items():
+    for name, tensor in tensors(model).items():
         if tensor.is_meta:
             raise ValueError(
                 f"{name} is on the meta device, which holds no values: allowed are networks on a "
@@ -152,14 +185,14 @@ def _stack_of_one(model: nn.Module, input_shape: Sequence[int]) -> ModelStack:
 def _check_dtypes(model: nn.Module, input_shape: tuple[int, ...]) -> None:
     """Raise ValueError where weights of several dtypes do not run: bounds are taken in float64."""
     first: dict[torch.dtype, str] = {}
-    for name, tensor in model.state_dict().items():
+    for name, tensor in tensors(model).items():
         if tensor.is_floating_point():
             first.setdefault(tensor.dtype, name)
     if len(first) < 2:
         return
-    device = next(iter(model.state_dict().values())).device
+    device = next(iter(tensors(model).values())).device
     try:
-        with torch.no_grad():
+        with torch.no_grad(), own_call.preserved(model):
             model(torch.zeros(1, *input_shape, dtype=next(iter(first)), device=device))
     except RuntimeError as error:
         found = ", ".join(f"{name} is {dtype}" for dtype, name in first.items())
@@ -224,20 +257,25 @@ def _rows(
     try:
         if norm not in bound.NORMS:
             raise NotApplicable(f"exists in {', '.join(bound.NORMS)}")
-        rows = list(_measured(bound, stack, inputs, norm, seed, options))
+        rows = list(_measured(name, bound, stack, inputs, norm, seed, options))
     except NotApplicable as error:
         rows = [_nothing(name, bound, norm, str(error))]
+    except Exception as error:  # one method's fault takes nothing from the others
+        rows = [_nothing(name, bound, norm, described(error, name), status="error")]
     seconds = time.perf_counter() - start
     return [row | {"seconds": seconds} for row in rows]
 
 
-def _nothing(name: str, bound: ModuleType, norm: str, reason: str) -> dict:
+def _nothing(
+    name: str, bound: ModuleType, norm: str, reason: str, *, status: str = "not_applicable"
+) -> dict:
     row = {"quantity": name, "direction": bound.DIRECTION, "norm": norm, "split": ""}
-    row |= {"value": float("nan"), "status": "not_applicable", "reason": reason}
+    row |= {"value": float("nan"), "status": status, "reason": reason}
     return row | {"seconds": 0.0}
 
 
 def _measured(
+    name: str,
     bound: ModuleType,
     stack: ModelStack,
     inputs: dict[str, Tensor],
@@ -245,7 +283,14 @@ def _measured(
     seed: int,
     options: dict[str, int],
 ) -> Iterator[dict]:
-    for m in bound.measure(stack, inputs=inputs, norms=[norm], seed=seed, **options):
+    # Copies: a bound may work in place.
+    copies = {split: points.clone() for split, points in inputs.items()}
+    for m in bound.measure(stack, inputs=copies, norms=[norm], seed=seed, **options):
+        check_measurement(m, name, 1, norms=[norm])
+        if m.defined is not None and not bool(m.defined[0]):
+            continue
+        if bool(no_bound(m).any() | (m.values.isnan().any() & (m.direction in BOUNDS))):
+            raise ValueError(f"{m.quantity} = {float(m.values[0])}; allowed are numbers >= 0")
         row = {"quantity": m.quantity, "direction": m.direction, "norm": m.norm}
         row |= {"value": float(m.values[0]), "status": "ok", "split": m.split}
         row["reason"] = Prover(stack).reason if m.direction == "estimate" else ""
@@ -277,8 +322,11 @@ def _affordable(
     seconds = budget
     for _ in range(2):  # the first time holds what is paid once
         start = time.perf_counter()
-        jacobian_norms(prover.stack, first, norms=[norm])
-        prover.certify(first[None], norm=norm)
+        try:
+            jacobian_norms(prover.stack, first, norms=[norm])
+            prover.certify(first[None], norm=norm)
+        except Exception:  # each bound that meets it says so in its row
+            return _UNLIMITED
         seconds = min(seconds, time.perf_counter() - start)
         if seconds > budget / 20:
             break

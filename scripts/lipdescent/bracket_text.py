@@ -22,9 +22,9 @@ def text(frame: pd.DataFrame, norm: str) -> str:
         ["direction", "reason"], sort=False
     ):
         lines.append(f"\n{side}: {', '.join(dict.fromkeys(rows.quantity))}: {reason}")
-    if len(absent):
-        lines.append("\nnot applicable:")
-    lines += [f"  {row.quantity}: {row.reason}" for _, row in absent.iterrows()]
+    for status, rows in absent.groupby("status", sort=False):
+        lines.append(f"\n{status.replace('_', ' ')}:")
+        lines += [f"  {row.quantity}: {row.reason}" for row in rows.itertuples()]
     return "\n".join([*lines, f"\nbest bracket ({norm}): {_bracket(frame)}"])
 
 

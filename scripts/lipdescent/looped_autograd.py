@@ -91,13 +91,15 @@ class LoopedAutograd(TrainedState):
             for parameter, buffer in zip(model.parameters(), buffers, strict=True):
                 parameter.grad = buffer[r]  # backward adds to it in place
             with torch.enable_grad():
-                outputs = model.train()(inputs[r])
+                outputs = model.train()(inputs[r].clone())  # it may work in place
                 self._loss(outputs, targets[r]).mean().backward()
 
     def losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """See :meth:`lipdescent.stacked_mlp.StackedMLP.losses`."""
         with torch.no_grad():
-            outputs = [model.eval()(x) for model, x in zip(self._models, inputs, strict=True)]
+            outputs = [
+                model.eval()(x.clone()) for model, x in zip(self._models, inputs, strict=True)
+            ]
             return self._loss(torch.stack(outputs), targets)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from lipdescent import names, table
 from lipdescent.bounds import Measurement, NotApplicable
+from lipdescent.bounds._measured import described, no_bound, of_the_machine
 from lipdescent.checkpoints import Checkpoints
 from lipdescent.constrained import is_constrained
 from lipdescent.datasets import Dataset
@@ -68,6 +70,8 @@ def measure(
     Models with a weight that is not finite are left out and get the status ``diverged``; a bound
     that does not exist for the network or the norm gets ``not_applicable``. What is not finite of
     a finite model is ``diverged`` if it is a loss or another metric, ``not_finite`` of a bound.
+    A bound that raises gets ``error`` everywhere, one that is negative gets it there, and the log
+    says why; a machine's faults (memory, disk) are raised, as are those of other kinds.
     """
     finite = stack.finite()
     if not bool(finite.any()):
@@ -84,24 +88,34 @@ def measure(
     except NotApplicable as reason:
         print(f"{name}: not applicable: {reason}")
         return [_nothing(name, "not_applicable", stack.num_models)]
+    except Exception as error:
+        if names.measurement_kind(name) != "bound" or of_the_machine(error):
+            raise
+        traceback.print_exc()
+        print(f"error: {name}: {described(error, name)}")
+        return [_nothing(name, "error", stack.num_models)]
     # A bound that is not finite says nothing of the training.
     otherwise = "not_finite" if names.measurement_kind(name) == "bound" else "diverged"
-    return [_spread(measurement, finite.cpu(), otherwise=otherwise) for measurement in found]
+    return [_spread(name, measurement, finite.cpu(), otherwise=otherwise) for measurement in found]
 
 
-def _spread(m: Measurement, finite: Tensor, *, otherwise: str) -> Column:
+def _spread(name: str, m: Measurement, finite: Tensor, *, otherwise: str) -> Column:
     """Values of the finite models back in their places; NaN and a status elsewhere.
 
     ``otherwise`` is the status of a finite model's value that is not finite.
     """
-    if len(m.values) != int(finite.sum()):
-        raise ValueError(
-            f"{m.quantity} ({m.norm}): {len(m.values)} values for {int(finite.sum())} models"
-        )
     values = torch.full((len(finite),), float("nan"), dtype=torch.float64)
     values[finite] = m.values.cpu()
     status = np.where(finite.numpy(), "ok", "diverged").astype(object)
     status[finite.numpy() & ~np.isfinite(values.numpy())] = otherwise
+    wrong = torch.zeros_like(finite)
+    wrong[finite] = no_bound(m).cpu()
+    if bool(wrong.any()):
+        print(
+            f"error: {m.quantity} ({name}.py): {float(values[wrong][0])} as {m.direction} bound, "
+            f"of {int(wrong.sum())} models; allowed are numbers >= 0"
+        )
+        status[wrong.numpy()], values[wrong] = "error", torch.nan
     if m.defined is not None:
         absent = torch.zeros_like(finite)
         absent[finite] = ~m.defined.cpu()

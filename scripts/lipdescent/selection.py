@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,6 +49,7 @@ class Group:
     series : what was measured -> float64 (W, N, E, S), NaN where there is no value.
     diverged : bool (W, N, E, S), checkpoints with a NaN or an infinity; no series has them.
     not_applicable : bounds that do not exist for these networks.
+    failed : bound -> widths at which its code failed for some checkpoint (status ``error``).
     """
 
     study: str
@@ -61,6 +62,7 @@ class Group:
     series: dict[Series, Array]
     diverged: NDArray[np.bool_]
     not_applicable: tuple[str, ...]
+    failed: dict[str, list[int]] = field(default_factory=dict)
 
     @property
     def num_models(self) -> int:
@@ -116,6 +118,7 @@ def group(source: Source, *, dataset: str, architecture: str) -> Group:
     axes = [np.unique(np.concatenate(values[name])) for name in AXES]
     shape = tuple(map(len, axes))
     diverged, series, absent = np.zeros(shape, dtype=bool), {}, set()
+    failed: dict[str, set[int]] = {}
     for rows in parts(*AXES, *Series._fields, "value", "status"):
         columns = (rows[name].to_numpy() for name in AXES)
         found = (np.searchsorted(*pair) for pair in zip(axes, columns, strict=True))
@@ -123,6 +126,9 @@ def group(source: Source, *, dataset: str, architecture: str) -> Group:
         diverged.ravel()[cell[_are(rows["status"], "diverged")]] = True
         missing = rows.filter(pa.array(_are(rows["status"], "not_applicable")))
         absent |= set(pc.unique(missing["quantity"].cast(pa.string())).to_pylist())
+        errors = rows.filter(pa.array(_are(rows["status"], "error")))
+        for row in errors.group_by(["quantity", "width"]).aggregate([]).to_pylist():
+            failed.setdefault(row["quantity"], set()).add(row["width"])
         _fill(series, rows, cell, shape)
     for array in series.values():
         array[diverged] = np.nan
@@ -135,6 +141,7 @@ def group(source: Source, *, dataset: str, architecture: str) -> Group:
         series=dict(sorted(series.items())),
         diverged=diverged,
         not_applicable=tuple(sorted(absent - present)),
+        failed={name: sorted(failed[name]) for name in sorted(failed)},
     )
 
 
@@ -208,6 +215,8 @@ def sides(group: Group, norm: str) -> dict[str, Array]:
 def absence(group: Group, direction: str) -> str:
     """Why there is no such bound."""
     absent = any(name.startswith(f"{direction}_") for name in group.not_applicable)
+    if any(name.startswith(f"{direction}_") for name in group.failed):
+        return "failed with an error"
     return "not applicable\nto these networks" if absent else "none in this study"
 
 
@@ -234,8 +243,8 @@ def _fill(
 ) -> None:
     """Put the values of some rows into the arrays of their series."""
     words, codes = [], np.zeros(rows.num_rows, dtype=np.int64)
-    for field in Series._fields:
-        names, code = _encoded(rows[field])
+    for column in Series._fields:
+        names, code = _encoded(rows[column])
         words.append(names)
         codes = codes * max(len(names), 1) + code
     values = rows["value"].to_numpy()

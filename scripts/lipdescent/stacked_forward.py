@@ -77,6 +77,8 @@ class _Run:
         known = LAYERS.get(kind) or LAYERS.get(f"{kind.__module__}.{kind.__qualname__}")
         if known is not None:
             return known(self, module, path, x)
+        if any(getattr(part, "inplace", False) for part in module.modules()):
+            x = x.clone()  # it may be the caller's, or be read again
         if kind in EXACT:
             return module(x)
         if kind in SMOOTH:

@@ -32,7 +32,7 @@ class ModelStack:
     known: dict = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        own = dict(self.module.state_dict())
+        own = tensors(self.module)
         if set(own) != set(self.state):
             missing, extra = sorted(set(own) - set(self.state)), sorted(set(self.state) - set(own))
             raise ValueError(f"state does not fit the module: missing {missing}, unknown {extra}")
@@ -47,7 +47,7 @@ class ModelStack:
     @classmethod
     def from_modules(cls, modules: Sequence[nn.Module], input_shape: Sequence[int]) -> ModelStack:
         """Stack the weights of equally built modules (a list of one is fine)."""
-        states = [m.state_dict() for m in modules]
+        states = [tensors(m) for m in modules]
         state = {name: torch.stack([s[name].detach() for s in states]) for name in states[0]}
         return cls(modules[0], state, tuple(input_shape))
 
@@ -84,9 +84,24 @@ class ModelStack:
         """Outputs (num_models, num_inputs, num_classes) at inputs (num_inputs, *input_shape)."""
 
         def forward(state: dict[str, Tensor]) -> Tensor:
-            return functional_call(self.module, state, (inputs,))
+            # A copy: a module that works in place would write into the caller's data.
+            return functional_call(self.module, state, (inputs.clone(),))
 
         return vmap(forward)(self.state)
+
+
+def tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Every parameter and buffer by its name, in the order of ``state_dict``.
+
+    Not what ``state_dict()`` says, which hooks may change: the forward pass uses these.
+    """
+    return {
+        f"{path}.{name}" if path else name: tensor
+        for path, part in module.named_modules(remove_duplicate=False)
+        for own in (part._parameters, part._buffers)
+        for name, tensor in own.items()
+        if tensor is not None
+    }
 
 
 def shared_tensor(module: nn.Module) -> tuple[str, str] | None:

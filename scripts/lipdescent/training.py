@@ -16,17 +16,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lipdescent import augmentation, checkpoints, training_state
+from lipdescent import augmentation, checkpoints, own_call, training_state
 from lipdescent.device import upload
 from lipdescent.halving import on_every
 from lipdescent.progress import Progress
 from lipdescent.replica_block import Block, TrainingData, split_into_blocks
 from lipdescent.seeding import generator, seed_of
+from lipdescent.stacked_forward import stacked_forward
 from lipdescent.stacking import ModelStack, shared_tensor
 from lipdescent.training_options import TrainingOptions
 
 # Points of the training curve over the whole training, beside the checkpoints.
 CURVE_POINTS = 25
+NUM_COMPARED = 3  # random inputs at which a network's own call is compared
 
 
 class Interrupted(Exception):
@@ -43,7 +45,8 @@ def initial_stack(
     Raises
     ------
     ValueError
-        If a network uses a parameter or a buffer in two places.
+        If a network uses a parameter or a buffer in two places, or computes something else than
+        the stacked pass.
     """
     drawn: dict[int, nn.Module] = {}
     with torch.random.fork_rng(devices=[]):
@@ -55,7 +58,28 @@ def initial_stack(
                     f"{shared[0]} and {shared[1]} are one tensor; allowed in a study are networks "
                     "that use each of their tensors in one place"
                 )
-    return ModelStack.from_modules([drawn[seed] for seed in seeds], input_shape)
+    stack = ModelStack.from_modules([drawn[seed] for seed in seeds], input_shape)
+    check_call(stack)
+    return stack
+
+
+def check_call(stack: ModelStack) -> None:
+    """Compare calling the first module with the stacked pass that is trained, at random inputs.
+
+    Raises
+    ------
+    ValueError
+        Where they differ: a hook or a replaced method that training would not see.
+    """
+
+    def read(points: Tensor, dtype: torch.dtype) -> Tensor:
+        own = {n: t[:1].clone() for n, t in stack.state.items()}
+        own = {n: t.to(dtype) if t.is_floating_point() else t for n, t in own.items()}
+        batch = points.to(dtype, copy=True)[None]
+        return stacked_forward(stack.module, own, batch, train=False)[0][0]
+
+    points, places = own_call.random_inputs(stack.input_shape, stack.device)
+    own_call.check_call(stack.module, read, points[:NUM_COMPARED], places[:NUM_COMPARED])
 
 
 def batch_order(seeds: Sequence[int], epoch: int, num_train: int) -> Tensor:

@@ -8,6 +8,7 @@ from lipdescent import config as study_config
 from lipdescent import (
     config_files,
     config_networks,
+    failures,
     fork_server,
     job_environment,
     lifeline,

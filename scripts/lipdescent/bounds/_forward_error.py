@@ -25,6 +25,7 @@ from lipdescent.bounds._rounding import UNIT_ROUNDOFF, gamma, length_up, round_u
 from lipdescent.constrained.layers import GroupSort, InvertibleDownsampling
 from lipdescent.layers import activation, composition, convolution, linear, pooling
 from lipdescent.layers.expressions import Chain, Concat, Layer, Node, Sum
+from lipdescent.layers.rebuilt import evaluate
 from lipdescent.layers.roundings import interpolation, terms
 from lipdescent.layers.walker import layer_state, layers, trace
 from lipdescent.stacking import ModelStack
@@ -100,7 +101,7 @@ class ProvenForward:
 
 def _evaluate(layer: Layer, x: Tensor, state: State) -> tuple[Tensor, Tensor]:
     own = layer_state(layer, state)
-    y = functional_call(layer.module, own, (x,))
+    y = evaluate(layer.module, own, x)
     rule = ROUNDING[type(layer.module)]
     rounding = rule(layer.module, own, x, y)
     if rule is _exact:

@@ -42,6 +42,7 @@ def findings(group: Group, options: Mapping[str, Any]) -> dict[str, Any]:
         "num_models": group.num_models,
         "num_diverged": group.num_diverged,
         "not_applicable": list(group.not_applicable),
+        "failed": group.failed,
         "interpolation_accuracy": level,
         "confidence": confidence,
         "interpolation_threshold": plain(threshold),

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.utils import parametrize
 
-from lipdescent.layers import convolution, known_networks
+from lipdescent import own_call
+from lipdescent.bounds import NotApplicable
+from lipdescent.layers import convolution, known_networks, pooling
 from lipdescent.layers.expressions import Chain, Concat, Layer, Node, Sum
-from lipdescent.stacking import ModelStack, shared_tensor
-
-# Of the inputs at which a declared structure is compared with forward; the first two elsewhere.
-SCALES = (1.0, 8.0, 1e-3, 1e-2, 1e-1, 1e2, 1e3, 1e4)
+from lipdescent.layers.rebuilt import evaluate
+from lipdescent.layers.unchanged import check_module
+from lipdescent.stacking import ModelStack
 
 
 def trace(stack: ModelStack) -> Node:
     """Structure of a stack's network with the shapes of each layer.
 
     Chains are flat; a batch normalisation right behind a linear layer or a convolution is its
-    ``scale``; layers that do nothing are left out. A declared structure is trusted: ``forward`` is
-    compared with it at random inputs of eight scales, 1e-3 to 1e4, which finds slips, not every
-    difference.
+    ``scale``; layers that do nothing are left out. Calling the network is compared with evaluating
+    what was read, built anew layer by layer, at random inputs of eight scales, 1e-3 to 1e4. That
+    finds slips and changes from outside, not every difference: a declared structure is trusted.
 
     Raises
     ------
@@ -35,36 +34,50 @@ def trace(stack: ModelStack) -> Node:
         For attention.
     ValueError
         For train mode, hooks, parametrisations, shared weights, weights or a shape that do not
-        fit, examples that influence each other, and a declared structure that differs from
-        ``forward``.
+        fit, examples that influence each other, and a call that gives something else than the
+        layers do.
     """
     check_module(stack.module)
     check_state(stack)
     known_networks.refuse_attention(stack.module)
     names = {id(m): name for name, m in stack.module.named_modules()}
     node = _resolve(stack.module, names, "")
-    state = {
-        name: t[0].to(torch.float64) if t.is_floating_point() else t[0]
-        for name, t in stack.state.items()
-    }
-    plain = _plain(stack.module)
-    scales = SCALES[:2] if plain else SCALES
-    x = _inputs(stack, scales)
+    state = first_state(stack, torch.float64)
+    x, places = own_call.random_inputs(stack.input_shape, stack.device)
     with torch.no_grad():
         y, node = _run(node, x, state)
-        alone = _run(node, x[:1], state)[0]
-        _compare(y[:1], alone, scales, "examples of a batch influence each other")
-        if not plain:
-            message = "lipschitz_structure() and forward() differ"
-            _compare(y, functional_call(stack.module, state, (x,)), scales, message)
+        if not bool(y.isfinite().flatten(1).all(1).any()):
+            raise ValueError("the outputs overflow float64 at inputs of size 1e-3 to 1e4")
+        own_call.check_evaluation(
+            lambda first: y[:1],
+            lambda first, dtype: outputs(node, stack, first, dtype),
+            x[:1],
+            places,
+            message="examples of a batch influence each other: alone and among others, outputs",
+            cause="",
+        )
+        called = {name: tensor.clone() for name, tensor in state.items()}
+        own_call.check_evaluation(
+            lambda inputs: functional_call(stack.module, called, (inputs,)),
+            lambda inputs, dtype: outputs(node, stack, inputs, dtype),
+            x,
+            places,
+            message="calling the network and evaluating its layers"
+            if _plain(stack.module)
+            else "lipschitz_structure() and forward()",
+        )
     return _simplify(node)
 
 
-def _inputs(stack: ModelStack, scales: Sequence[float]) -> Tensor:
-    """A normal input for each scale: float64 (scales, *input_shape)."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(len(scales), *stack.input_shape, generator=generator, dtype=torch.float64)
-    return (x * torch.tensor(scales).reshape(-1, *[1] * (x.ndim - 1))).to(stack.device)
+def first_state(stack: ModelStack, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Tensors of the first model, floating-point ones in ``dtype``."""
+    own = {name: tensor[0] for name, tensor in stack.state.items()}
+    return {name: t.to(dtype) if t.is_floating_point() else t for name, t in own.items()}
+
+
+def outputs(structure: Node, stack: ModelStack, inputs: Tensor, dtype: torch.dtype) -> Tensor:
+    """What the layers of :func:`trace` make of inputs (n, ...) in ``dtype``, the first model's."""
+    return _run(structure, inputs.to(dtype), first_state(stack, dtype))[0]
 
 
 def layers(node: Node) -> Iterator[Layer]:
@@ -81,22 +94,6 @@ def layer_state(layer: Layer, state: dict[str, Tensor]) -> dict[str, Tensor]:
     start = f"{layer.path}." if layer.path else ""
     own = [*layer.module._parameters, *layer.module._buffers]
     return {name: state[start + name] for name in own if start + name in state}
-
-
-def check_module(module: nn.Module) -> None:
-    """Raise ValueError where the weights are not what the forward pass uses, or for train mode."""
-    for path, m in module.named_modules(remove_duplicate=False):
-        place = f"{path or 'the network'} ({type(m).__name__})"
-        if m.training:
-            raise ValueError(f"{place} is in train mode; call eval() first")
-        if parametrize.is_parametrized(m):
-            raise ValueError(f"{place} is parametrised; call remove_parametrizations() first")
-        if m._forward_hooks or m._forward_pre_hooks or m._backward_hooks:
-            raise ValueError(f"{place} has hooks (weight_norm?) that may change it; remove them")
-        if "forward" in vars(m):
-            raise ValueError(f"{place}: forward was replaced on the instance")
-    if shared := shared_tensor(module):
-        raise ValueError(f"{shared[1]} is shared with {shared[0]}; allowed: own weights each")
 
 
 def check_state(stack: ModelStack) -> None:
@@ -152,6 +149,8 @@ def _run(node: Node, x: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, Node]
     """Output (inputs, ...) of the structure, and the structure with shapes."""
     if isinstance(node, Layer):
         y = _call(node, x, state)
+        if node.scale is not None:
+            y = _call(node.scale, y, state)
         shapes = {"input_shape": tuple(x.shape[1:]), "output_shape": tuple(y.shape[1:])}
         return y, replace(node, **shapes)
     if isinstance(node, Chain):
@@ -171,31 +170,28 @@ def _run(node: Node, x: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, Node]
 
 def _call(layer: Layer, x: Tensor, state: dict[str, Tensor]) -> Tensor:
     place = f"{layer.path or 'the network'} ({type(layer.module).__name__})"
+    if isinstance(layer.module, nn.Bilinear):
+        raise NotApplicable(f"{place} multiplies two inputs: no global constant")
     try:
-        y = functional_call(layer.module, layer_state(layer, state), (x,))
-    except (RuntimeError, ValueError, IndexError, NotImplementedError) as error:
+        y = evaluate(layer.module, layer_state(layer, state), x)
+    except Exception as error:  # whatever a layer raises at what does not fit
         shape = tuple(x.shape[1:])
         raise ValueError(f"{place} does not take an input of shape {shape}: {error}") from error
     if not isinstance(y, Tensor):
         raise ValueError(f"{place} returns a {type(y).__name__}; allowed is one tensor")
     if not y.numel():
         raise ValueError(f"{place} has no outputs at an input of shape {tuple(x.shape[1:])}")
-    if len(y) != len(x):
-        raise ValueError(f"{place} changes the batch axis; allowed is to keep it")
+    if y.ndim < 2 or len(y) != len(x):
+        raise ValueError(
+            f"{place} changes the batch axis: {len(x)} inputs of shape {tuple(x.shape[1:])} become "
+            f"{tuple(y.shape)}; allowed is to keep it, and one more axis, as nn.Flatten() does"
+        )
+    if type(layer.module) in pooling.TABLE and bool(x.isfinite().all() & (y == -torch.inf).any()):
+        raise ValueError(
+            f"{place}: {int((y[0] == -torch.inf).sum())} of its outputs are -inf at every input, "
+            "as their windows hold only padding; allowed is less padding or dilation"
+        )
     return y
-
-
-def _compare(a: Tensor, b: Tensor, scales: Sequence[float], message: str) -> None:
-    """Raise ValueError unless each input's outputs agree; ``scales`` name the inputs."""
-    if a.shape != b.shape:
-        raise ValueError(f"{message}: shapes {tuple(a.shape)} and {tuple(b.shape)}")
-    errors, sizes = ((t.flatten(1).abs().amax(1)) for t in (a - b, b))
-    for scale, error, size in zip(scales, errors.tolist(), sizes.tolist(), strict=False):
-        if not math.isfinite(size):
-            raise ValueError(f"the outputs overflow float64 at inputs of size {scale:g}")
-        if not error <= 1e-5 * size:
-            where = f"outputs up to {size:.3g}, inputs of size {scale:g}"
-            raise ValueError(f"{message} by {error:.3g} at {where}")
 
 
 def _simplify(node: Node) -> Node:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from lipdescent import names
 from lipdescent.bounds import Measurement, NotApplicable
+from lipdescent.bounds._measured import check_measurement
+from lipdescent.layers import trace
 from lipdescent.measurements import Subject
 from lipdescent.replicas import checkpoint_labels
 from lipdescent.seeding import seed_of
@@ -27,9 +30,13 @@ def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
     if "labels" in inspect.signature(bound.measure).parameters:
         options["labels"] = _labels(subject)
     seed = seed_of("bound", subject.name, *subject.saved.about["run"].values())
-    yield from bound.measure(
-        subject.sound, inputs=subject.inputs, norms=norms, seed=seed, **options
-    )
+    stack = subject.sound
+    # Calling the network is compared with what is read of it, whatever the bound reads.
+    with contextlib.suppress(NotApplicable, TypeError):
+        trace(stack)
+    for m in bound.measure(stack, inputs=subject.inputs, norms=norms, seed=seed, **options):
+        check_measurement(m, subject.name, stack.num_models, norms=norms)
+        yield m
 
 
 def _labels(subject: Subject) -> dict[str, Tensor]:

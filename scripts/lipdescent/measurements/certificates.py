@@ -48,7 +48,7 @@ def smallest_upper(paths: Sequence[str | Path], num_models: int) -> dict[str, Te
         for (_, norm), rows in frame.groupby(["quantity", "norm"], observed=True):
             if len(rows) != num_models:
                 raise ValueError(f"{path}: {len(rows)} rows, expected {num_models}")
-            if (rows["status"] == "not_applicable").any():
+            if not norm or (rows["status"] == "not_applicable").any():  # nor is one that failed
                 continue
             values = np.where(rows["status"] == "ok", rows["value"], np.nan)
             best[norm] = np.fmin(best.get(norm, values), values)

@@ -1,0 +1,48 @@
+"""A layer as it is read: its class, its settings and the tensors that are measured, nothing else.
+
+The layer that a network holds may compute something else: hooks on it or on all modules, a
+replaced method, an attribute that hides a weight, a setting that was changed where the layer keeps
+a copy of it. Built anew, it does what the table of layers takes it for.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+from torch import Tensor, nn
+
+
+def rebuilt(module: nn.Module, state: dict[str, Tensor]) -> nn.Module:
+    """A layer of the same class and settings, in eval mode, on the tensors of ``state``.
+
+    Its constructor is given the attributes of the same names. No random number is drawn.
+
+    Raises
+    ------
+    TypeError
+        If the constructor needs what is no attribute.
+    """
+    wanted = inspect.signature(type(module).__init__).parameters
+    given = {}
+    for name, parameter in list(wanted.items())[1:]:
+        if name in ("device", "dtype") or parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:
+            continue
+        if name == "bias":
+            given[name] = module.bias is not None
+        elif name in vars(module):
+            given[name] = vars(module)[name]
+        elif parameter.default is parameter.empty:
+            raise TypeError(f"{type(module).__name__} keeps no {name}")
+    if "device" in wanted:
+        given["device"] = "meta"
+    layer = type(module)(**given).eval()
+    for own in (layer._parameters, layer._buffers):
+        vars(layer).update({name: state.get(name) for name in own})
+        own.clear()
+    return layer
+
+
+def evaluate(module: nn.Module, state: dict[str, Tensor], x: Tensor) -> Tensor:
+    """Output of the rebuilt layer at ``x``, which stays as it is; no hook runs."""
+    layer = rebuilt(module, state)
+    return type(layer).forward(layer, x.clone() if getattr(layer, "inplace", False) else x)

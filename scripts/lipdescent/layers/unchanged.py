@@ -1,0 +1,84 @@
+"""Whether a network's modules are what their classes say: not changed on the instance or class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+from torch.nn.utils import parametrize
+
+from lipdescent.layers.table import TABLE
+from lipdescent.stacking import shared_tensor
+
+_CALLS = ("__call__", "_wrapped_call_impl", "_call_impl", "forward")
+_SOURCES = (Path(torch.__file__).parent, Path(__file__).parents[1])  # of the classes in the table
+
+
+def check_module(module: nn.Module) -> None:
+    """Refuse what may compute something else than its class, weights and settings say.
+
+    Raises
+    ------
+    TypeError
+        For quantised modules and tensors of other classes than torch's own.
+    ValueError
+        For weights without a shape, train mode, parametrisations, hooks, replaced methods, hidden
+        tensors, shared weights.
+    """
+    for path, m in module.named_modules(remove_duplicate=False):
+        place = f"{path or 'the network'} ({type(m).__name__})"
+        _check_tensors(m, place)
+        if m.training:
+            raise ValueError(f"{place} is in train mode; call eval() first")
+        if parametrize.is_parametrized(m):
+            raise ValueError(f"{place} is parametrised; call remove_parametrizations() first")
+        if m._forward_hooks or m._forward_pre_hooks or m._backward_hooks:
+            raise ValueError(f"{place} has hooks (weight_norm?) that may change it; remove them")
+        for name in _CALLS:
+            if name in vars(m):
+                raise ValueError(f"{place}: {name} was replaced on the instance")
+            if type(m) in TABLE and not _original(type(m), name):
+                raise ValueError(f"{place}: {name} was replaced on the class; allowed is torch's")
+        hidden = set(vars(m)) & {*m._parameters, *m._buffers, *m._modules}
+        if hidden:
+            raise ValueError(
+                f"{place}: an attribute hides {min(hidden)}, which the call then does not use; "
+                f"delete it, or assign to the {type(m).__name__} itself"
+            )
+    if shared := shared_tensor(module):
+        raise ValueError(f"{shared[1]} is shared with {shared[0]}; allowed: own weights each")
+
+
+def _check_tensors(m: nn.Module, place: str) -> None:
+    if ".quantized" in type(m).__module__:
+        raise TypeError(
+            f"{place} of {type(m).__module__} is quantised: it rounds what it computes, which is "
+            "not Lipschitz; allowed is the floating-point network from before quantisation"
+        )
+    for name, tensor in [*m._parameters.items(), *m._buffers.items()]:
+        if tensor is None:
+            continue
+        if isinstance(tensor, (UninitializedParameter, UninitializedBuffer)):
+            raise ValueError(
+                f"{place}: {name} has no shape yet, as the module is lazy; call the network once "
+                "on a batch of inputs, such as model(torch.zeros(2, *input_shape))"
+            )
+        if type(tensor) not in (Tensor, nn.Parameter):
+            kind = type(tensor).__name__
+            raise TypeError(f"{place}: {name} is a {kind}; allowed are plain tensors")
+        if tensor.is_complex() or tensor.is_sparse or tensor.is_quantized:
+            raise TypeError(
+                f"{place}: {name} is {tensor.dtype}, {tensor.layout}; allowed are dense tensors "
+                "of real numbers"
+            )
+
+
+def _original(kind: type[nn.Module], name: str) -> bool:
+    """Whether a class of the table has the method as its authors wrote it."""
+    method = getattr(kind, name)
+    if name != "forward":
+        return method is getattr(nn.Module, name)
+    code = getattr(method, "__code__", None)
+    return code is not None and any(src in Path(code.co_filename).parents for src in _SOURCES)

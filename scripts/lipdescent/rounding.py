@@ -1,0 +1,59 @@
+"""Rounding for the authors of bounds: ``from lipdescent.rounding import certified_norm, round_up``.
+
+A bound that is published as ``upper`` or ``lower`` includes its rounding errors: take it in
+float64 and move it by as many units in the last place as its operations may have rounded::
+
+    values = certified_norm(stack.state["0.weight"], norm=norm)    # |W|, rounded up
+    values = round_up(values * certified_norm(second, norm=norm))  # one product: one rounding
+
+Every operation on float64 numbers (a sum, product, quotient, square root) rounds once; a sum of k
+terms of one sign k - 1 times. Sums of both signs cancel: bound their error by gamma(k) times the
+sum of absolute values, and add that. Values that have ever been float32 are not bounds.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lipdescent.bounds._rounding import (
+    UNIT_ROUNDOFF,
+    certified_max_eigenvalue,
+    certified_spectral_norm,
+    gamma,
+    norm_l1,
+    norm_linf,
+    round_down,
+    round_up,
+)
+
+__all__ = [
+    "UNIT_ROUNDOFF",
+    "certified_max_eigenvalue",
+    "certified_norm",
+    "gamma",
+    "round_down",
+    "round_up",
+]
+
+
+def certified_norm(matrix: Tensor, *, norm: str) -> Tensor:
+    """Upper bound on the operator norm of every matrix, rounding included.
+
+    Parameters
+    ----------
+    matrix : (..., m, n) real, of any floating-point type, taken as it is.
+    norm : "l2", "linf" or "l1", on inputs and outputs.
+
+    Returns
+    -------
+    float64 (...).
+
+    Raises
+    ------
+    TypeError, ValueError
+        For anything but finite floating-point matrices, or an unknown norm.
+    """
+    functions = {"l2": certified_spectral_norm, "linf": norm_linf, "l1": norm_l1}
+    if norm not in functions:
+        raise ValueError(f"norm {norm!r}: allowed are {', '.join(functions)}")
+    return functions[norm](matrix)
