@@ -22,7 +22,7 @@ from typing import Any
 
 from lipdescent import config_data, config_sizes, files, npz_header
 from lipdescent.architecture_options import build_options
-from lipdescent.provenance import code_digest
+from lipdescent.provenance import code_versions
 
 SCRIPTS = Path(__file__).resolve().parent.parent
 KEPT = Path(".snakemake/lipdescent/networks.json")
@@ -76,7 +76,7 @@ class Network:
 
     def key(self) -> str:
         """Changes with the network, its code, the code that counts and PyTorch."""
-        code = code_digest("count_networks.py", f"lipdescent/architectures/{self.module}.py")
+        code = code_versions("count_networks.py", f"lipdescent/architectures/{self.module}.py")
         versions = [_version(package) for package in ("torch", "torchvision")]
         text = json.dumps([dataclasses.astuple(self), code, versions])
         return hashlib.sha256(text.encode()).hexdigest()[:24]

@@ -22,7 +22,7 @@ from typing import Any
 from lipdescent import config_networks, files, fork_server, network_costs
 from lipdescent.architecture_options import training_options
 from lipdescent.config_schema import ConfigError
-from lipdescent.provenance import code_digest, measurement_files
+from lipdescent.provenance import code_versions, measurement_files, training_files
 
 SCRIPTS = Path(__file__).resolve().parent.parent
 KEPT = Path(".snakemake/lipdescent/trials.json")
@@ -81,11 +81,13 @@ def _tasks(config: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _key(config: dict[str, Any], task: dict[str, Any]) -> str:
-    module = task["network"]["module"]
-    code = [code_digest("train.py"), code_digest("try_bounds.py")]
-    code += [code_digest(*measurement_files(name, module)) for name in ["metrics", *task["bounds"]]]
+    module, training, maker = task["network"]["module"], task["training"], task["noise_maker"]
+    plugins = [*training_files(module, training, maker)]
+    for name in ["metrics", *task["bounds"]]:
+        plugins += measurement_files(name, module, training["loss"], maker)
     if task["load"] is not None:
-        code.append(code_digest(f"lipdescent/datasets/{task['dataset']}.py"))
+        plugins.append(f"lipdescent/datasets/{task['dataset']}.py")
+    code = code_versions("train.py", "try_bounds.py", *plugins)
     text = json.dumps([task, code], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
