@@ -223,6 +223,39 @@ def wasserstein(study: Path) -> dict[str, object]:
     return texts | {"largest": f"{frame['estimate'].max():.4f}"}
 
 
+def temperature(study: Path) -> dict[str, object]:
+    """Accuracy against radius or certified accuracy of every loss over its option, medians."""
+    frame = pd.read_csv(study / "experiments/temperature.csv")
+    middle = frame.groupby(["task", "loss", "option"], sort=False).median(numeric_only=True)
+    expected = {
+        1: (".895 to .905", "1.65 to 1.72"), 2: (".895 to .905", "falling"), 4: ("", "falling"),
+    }  # fmt: skip
+    rows = []
+    for tau, found in middle.loc["mixture"].droplevel("loss").iterrows():
+        accuracy, radius = expected.get(tau, ("at least .98", "falling"))
+        cells = [f"{tau:g}", accuracy, f"{found['accuracy']:.3f}", radius]
+        rows.append([*cells, f"{found['mean_radius']:.2f}"])
+    header = ["tau", "accuracy: expected", "found", "mean signed radius: expected", "found"]
+    texts: dict[str, object] = {"mixture": {"header": header, "rows": rows}}
+    moons = middle.loc["moons"].sort_index(level="option")
+    for key, form in (("accuracy", "{:.3f}"), ("mean_radius", "{:.2f}")):
+        texts[f"moons_{key}"] = " / ".join(form.format(value) for value in moons[key])
+    titles = {"cross_entropy": "cross-entropy, tau", "hinge": "hinge, margin",
+              "hkr": "hKR, alpha (margin 1)"}  # fmt: skip
+    for (loss, part), (key, title) in zip(
+        middle.loc["fashion_mnist"].groupby(level="loss", sort=False), titles.items(), strict=True
+    ):
+        assert key.split("_")[0] in loss, (loss, key)
+        part = part.droplevel("loss").sort_index()
+        cells = [
+            [name, *(f"{value:.3f}" for value in part[column])]
+            for name, column in (("accuracy", "accuracy"), ("certified", "certified_accuracy"))
+        ]
+        header = [title, *(f"{option:g}" for option in part.index)]
+        texts[key] = {"header": header, "rows": cells}
+    return texts
+
+
 def geolip(study: Path) -> dict[str, object]:
     """Bounds of every network in both norms, rounded outwards to four digits."""
     frame = pd.read_csv(study / "experiments/geolip.csv")
@@ -253,5 +286,6 @@ def _outwards(quantity: str, value: float | None) -> str:
 
 
 SOURCES: dict[str, Callable[[Path], dict[str, object]]] = {
-    function.__name__: function for function in (default, two_points, isometry, wasserstein, geolip)
+    function.__name__: function
+    for function in (default, two_points, isometry, wasserstein, temperature, geolip)
 }
