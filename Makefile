@@ -36,6 +36,15 @@ check-archive: $(ENV)  ## verify the checksums of an archive
 test: $(ENV)  ## run the tests
 	OMP_NUM_THREADS=1 python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
+.PHONY: docs-numbers
+docs-numbers: $(ENV)  ## take tables and numbers of docs/ from the studies in results/, write them
+	python benchmarks/docs_numbers.py
+
+.PHONY: docs-check
+docs-check: $(ENV)  ## run the default study; do the numbers in docs/ agree with it within its seeds?
+	snakemake --cores all
+	python benchmarks/docs_numbers.py --agree default
+
 .PHONY: lint
 lint: $(ENV)  ## check the style of code and workflow
 	ruff check .

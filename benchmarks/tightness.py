@@ -1,11 +1,12 @@
 """How tight each bound is: every rung of the ladder over width, on the networks of a study.
 
-Means over the seeds at the last epoch, at the least and the most label noise: bounds that the
-study took come from its table, the others are computed from its checkpoints (Combettes-Pesquet,
+Geometric means over the seeds at the last epoch, at the least and the most label noise: bounds that
+the study took come from its table, the others are computed from its checkpoints (Combettes-Pesquet,
 ECLipsE-Fast, and up to ``--exact`` units the largest Jacobian over all patterns). The last column
-is the mean of upper_lipsdp / best lower bound per network, the factor left open.
+is the mean of upper_lipsdp / best lower bound per network, the factor left open. Digits are rounded
+outwards: lower bounds down, upper ones up.
 
-Run: python benchmarks/tightness.py [results/default] [--exact 16]
+Run: python benchmarks/tightness.py [results/default] [--exact 12]
 """
 
 from __future__ import annotations
@@ -19,10 +20,20 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
-from lipdescent import checkpoints, datasets, measuring, names, selection, table
+from lipdescent import (
+    checkpoints,
+    datasets,
+    measuring,
+    names,
+    outward,
+    selection,
+    statistics,
+    table,
+)
 
 COMPUTED = ("upper_combettes_pesquet", "upper_eclipse_fast", "exact_enumeration")
-HEADER = "| width | best lower | exact | LipSDP | CP | ECLipsE-Fast | product | LipSDP / lower |"
+HEADER = ["width", "best lower", "exact", "LipSDP", "Combettes-Pesquet", "ECLipsE-Fast", "product",
+          "LipSDP / lower"]  # fmt: skip
 
 
 def computed(path: Path, exact: int) -> tuple[int, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
@@ -40,7 +51,8 @@ def computed(path: Path, exact: int) -> tuple[int, np.ndarray, np.ndarray, dict[
     return run["width"], saved.label_noise.numpy(), saved.seed.numpy(), found
 
 
-def rows(study: Path, exact: int) -> None:
+def rows(study: Path, exact: int) -> dict[float, list[list[str]]]:
+    """Label noise -> a row of cells for each width."""
     whole = table.read(study / "table.parquet")
     (dataset, architecture), *_ = selection.pairs(whole)
     group = selection.group(whole, dataset=dataset, architecture=architecture)
@@ -55,28 +67,40 @@ def rows(study: Path, exact: int) -> None:
             for level in np.unique(noise):
                 key = width, round(float(level), 6), name
                 more.setdefault(key, []).extend(values[noise == level].tolist())
+    told: dict[float, list[list[str]]] = {}
     for place in (0, len(group.label_noise) - 1):
         level = round(float(group.label_noise[place]), 6)
-        print(f"\n{100 * level:g} % label noise, epoch {group.epoch[-1]}\n\n{HEADER}")
-        print("|---" * (HEADER.count("|") - 1) + "|")
         for w, width in enumerate(group.width):
-            cells = [np.nanmean(lower[w, place])]
-            cells += [np.mean(more.get((int(width), level, COMPUTED[2]), [np.nan]))]
-            cells += [np.nanmean(upper["upper_lipsdp"][w, place])]
-            cells += [np.mean(more[int(width), level, name]) for name in COMPUTED[:2]]
-            cells += [np.nanmean(upper["upper_layer_product"][w, place])]
-            gap = np.nanmean(upper["upper_lipsdp"][w, place] / lower[w, place])
-            shown = " | ".join("-" if np.isnan(c) else f"{c:.2f}" for c in cells)
-            print(f"| {width} | {shown} | {gap:.3f} |", flush=True)
+            cp, eclipse, pattern = (
+                np.array(more.get((int(width), level, name), [np.nan])) for name in COMPUTED
+            )
+            lipsdp, product = (
+                upper[name][w, place] for name in ("upper_lipsdp", "upper_layer_product")
+            )
+            uppers = [_upper(values) for values in (pattern, lipsdp, cp, eclipse, product)]
+            low, _ = statistics.mean_bracket(lower[w, place], lower[w, place])
+            gap = statistics.geometric_mean(lipsdp / lower[w, place])
+            told.setdefault(level, []).append(
+                [str(width), outward.at_least(float(low), ".2f"), *uppers, f"{gap:.3f}"]
+            )
+    return told
+
+
+def _upper(values: np.ndarray) -> str:
+    _, high = statistics.mean_bracket(values, values)
+    return "-" if np.isnan(high) else outward.at_most(float(high), ".2f")
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("study", nargs="?", type=Path, default=Path("results/default"))
-    parser.add_argument("--exact", type=int, default=16, help="largest width to enumerate")
+    parser.add_argument("--exact", type=int, default=12, help="largest width to enumerate")
     wanted = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    rows(wanted.study, wanted.exact)
+    for level, told in rows(wanted.study, wanted.exact).items():
+        lines = [HEADER, ["---"] * len(HEADER), *told]
+        print(f"\n{100 * level:g} % label noise\n")
+        print("\n".join(f"| {' | '.join(line)} |" for line in lines))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,8 @@
-"""The ConvNet of Gamba et al. (2023, arXiv 2301.12309): Nakkiran's CNN without BatchNorm."""
+"""A ConvNet after Gamba et al. (2023, arXiv 2301.12309): Nakkiran's CNN without BatchNorm.
+
+Biases and pools are assumed, as the example in their code's README has them; not verified against
+the paper.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Largest Jacobian norm over Gaussian points with the data's mean and standard deviation.
 
 Each feature is drawn on its own with the mean and the (population) standard deviation that it has
-in the split: off the data but on their scale, the control that Khromov & Singh (2024, arXiv
-2302.10886) set beside convex combinations.
+in the split: off the data but on their scale, beside the convex combinations of Khromov & Singh
+(2024, arXiv 2302.10886).
 """
 
 from __future__ import annotations

@@ -1,0 +1,320 @@
+"""What docs_numbers.py writes, taken from the results of the studies: one function per study.
+
+A function gives key -> text, or key -> table (``header``, ``rows``) of cells as they are printed.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+
+import tightness
+from bounds import machine
+
+from lipdescent import config as study_config
+from lipdescent import outward, selection, statistics
+
+NOISE_COLUMNS = {
+    "layer product": "layer product (upper)",
+    "data maximum": "Jacobian (lower)",
+    "LipSDP": "LipSDP (upper)",
+}
+
+
+def take_all(results: Path, folder: Path) -> Iterator[str]:
+    """Take every source whose study is in ``results``, into ``folder``; their names."""
+    torch.set_num_threads(1)
+    for name, take in SOURCES.items():
+        study = results / name
+        if not (study / "provenance.json").is_file():
+            continue
+        about = {
+            "command": command(name),
+            "date": str(datetime.date.today()),
+            "machine": machine(),
+            "repetitions": "one run",
+        }
+        taken = {"texts": take(study)} | ({"means": means(study)} if name == "default" else {})
+        text = json.dumps(about | taken, indent=1, ensure_ascii=False)
+        (folder / f"{name}.json").write_text(text + "\n")
+        yield name
+
+
+def command(study: str) -> str:
+    """What runs a study."""
+    overlay = "" if study == "default" else f" --configfile config/studies/{study}.yaml"
+    return f"snakemake --cores all{overlay}"
+
+
+def means(study: Path) -> dict[str, list[float]]:
+    """Geometric means over seeds with intervals so wide that all hold together (Bonferroni).
+
+    Another processor rounds otherwise and training amplifies that: two runs of a study are two
+    draws, and agree where all their intervals meet.
+    """
+    group = selection.load(study / "table.parquet", dataset="mnist1d", architecture="mlp")
+    found = {"test loss": selection.metric(group, "test_loss")}
+    for norm in selection.norms(group):
+        for side in ("lower", "upper"):
+            found[f"best {side}, {norm}"] = selection.best(group, side, norm)
+    noises = sorted({0, len(group.label_noise) - 1})
+    count = len(found) * len(group.width) * len(noises)
+    told = {}
+    for name, values in found.items():
+        whole = statistics.centre_estimate(values[:, :, -1], confidence=1 - 0.05 / count)
+        for place, width in enumerate(group.width):
+            for noise in noises:
+                level = f"{100 * group.label_noise[noise]:g} %"
+                cell = [float(part[place, noise]) for part in whole]
+                told[f"{name}, width {width}, {level}"] = [float(f"{v:.6g}") for v in cell]
+    return told
+
+
+def default(study: Path) -> dict[str, object]:
+    """The default study: tightness, label noise, and what sentences quote."""
+    (facts,) = json.loads((study / "findings.json").read_text())["groups"]
+    group = selection.load(study / "table.parquet", dataset="mnist1d", architecture="mlp")
+    told = tightness.rows(study, exact=12)
+    texts: dict[str, object] = {
+        key: {"header": tightness.HEADER, "rows": rows}
+        for key, rows in zip(("tightness_least", "tightness_most"), told.values(), strict=True)
+    }
+    ends = [0, -1]  # least and most label noise
+    lower, lipsdp, product = (
+        values[:, ends, -1]
+        for values in (
+            selection.best(group, "lower", "l2"),
+            *(_rung(group, f"upper_{name}", "l2") for name in ("lipsdp", "layer_product")),
+        )
+    )
+    texts["product_over_lower"] = _span(statistics.geometric_mean(product / lower), "{:.1f}")
+    texts["lipsdp_over_lower"] = _span(statistics.geometric_mean(lipsdp / lower), "{:.4g}")
+    maximum, geolip, loose = (
+        _rung(group, name, "linf")[-1, :, -1]
+        for name in ("lower_jacobian", "upper_geolip", "upper_layer_product")
+    )
+    texts["geolip_over_maximum"] = _span(statistics.geometric_mean(geolip / maximum), "{:.2f}")
+    texts["linf_product"] = _span(statistics.geometric_mean(loose / maximum), "{:.0f}")
+    return texts | _label_noise(facts) | _sizes(facts, study)
+
+
+def _label_noise(facts: dict) -> dict[str, object]:
+    """Change of the l2 constant between the least and the most label noise, and sentences of it."""
+    rows = facts["label_noise_effect"]["l2"]["widths"]
+    cells, excluded = [], []
+    for row in rows:
+        low, high = row["ratio_at_least"], row["ratio_at_most"]
+        trends = [row["trend"][name]["value"] for name in NOISE_COLUMNS.values()]
+        factor = f"{outward.at_least(low, '.2f')} to {outward.at_most(high, '.2f')}"
+        cells.append([str(row["width"]), factor, *(f"{value:.2f}" for value in trends)])
+        excluded.append(not low <= trends[0] <= high)
+    header = ["width", "the constant changes by a factor of", *NOISE_COLUMNS]
+    falls = [row for row in rows if row["verdict"] == "falls"]
+    over_seeds = [row for row in falls if row["verdict_over_seeds"] == "falls"]
+    where = " and ".join(str(row["width"]) for row in falls)
+    fall = (
+        f"A fall is proved at width {where} for the networks trained, "
+        f"{'and' if len(over_seeds) == len(falls) else 'not'} over their seeds"
+        if falls
+        else "A fall is proved at no width"
+    )
+    constant = facts["constant"]["l2"]
+    peaks = [peak["value"] for peak in facts["test_loss"]["peak_width"]]
+    width = facts["width"]
+    steps = [
+        min(abs(width.index(w) - width.index(p)) for w in found["can_peak_at"])
+        for found, p in zip(constant, peaks, strict=True)
+    ]
+    assert max(steps) <= 1, "the constant's peak is not beside the test loss's: mend the sentence"
+    return {
+        "label_noise": {"header": header, "rows": cells},
+        "excluded": f"{sum(excluded)} of {len(rows)}",
+        "fall": fall,
+        "constant_falls": outward.at_least(min(c["falls_at_least"] for c in constant), ".2f"),
+    }
+
+
+def _sizes(facts: dict, study: Path) -> dict[str, str]:
+    """Counts of the grid."""
+    config = json.loads((study / "provenance.json").read_text())["config"]
+    epochs = len(config["grid"]["epoch"])
+    counts = {"widths": "width", "noises": "label_noise", "seeds": "seed"}
+    return {key: str(len(facts[axis])) for key, axis in counts.items()} | {
+        "networks": f"{facts['num_models']:,}",
+        "checkpoints": f"{facts['num_models'] * epochs:,}",
+        "measurements": str(1 + len(config["bounds"])),
+        "figures": str(len(config["figures"])),
+        "jobs": str(len(study_config.runs(config)) * (2 + len(config["bounds"]))
+                    + len(config["figures"]) + 4),  # data, table, findings, provenance
+    }  # fmt: skip
+
+
+def _rung(group: selection.Group, name: str, norm: str) -> np.ndarray:
+    return next(v for rung, v in selection.rungs(group, norm).items() if rung.quantity == name)
+
+
+def _span(values: np.ndarray, form: str) -> str:
+    """``1.4 to 2.6``; one number where both ends read the same."""
+    ends = [form.format(end) for end in (values.min(), values.max())]
+    return " to ".join(dict.fromkeys(ends))
+
+
+def two_points(study: Path) -> dict[str, object]:
+    """Losses against their best ones, slopes of a gradient flow against the closed form."""
+    frame = pd.read_csv(study / "experiments/two_points.csv")
+    rows, losses, slopes = [], *(frame[frame["task"] == task] for task in ("loss", "slope"))
+    for tau, part in losses.groupby("at"):
+        best, excess = part["exact"].iloc[0], (part["value"] - part["exact"]).max()
+        assert (part["value"] >= part["exact"] - 1e-15).all()
+        value = f"{part['value'].median():.9f} (largest excess {excess:.0e})"
+        rows.append([f"loss, tau = {tau:g}", f"{best:.9f}", value])
+    shown = slopes[slopes["at"].isin([1, 10, 100, 1000])]
+    off = (slopes["value"] - slopes["exact"]).abs().max()
+    times = " / ".join(f"{time:g}" for time in shown["at"])
+    exact = " / ".join(f"{value:.6f}" for value in shown["exact"])
+    rows.append([f"W at t = {times}", exact, f"the same to {off:.0e}"])
+    return {"found": {"header": ["quantity", "expected", "found"], "rows": rows}}
+
+
+def isometry(study: Path) -> dict[str, object]:
+    """Singular values of sorting networks and of ReLU over depth."""
+    frame = pd.read_csv(study / "experiments/isometry.csv")
+    rows = []
+    for depth in (1, 2, 5, 12):
+        part = frame[frame["depth"] == depth]
+        relu, sorts = part[part["activation"] == "ReLU"], part[part["activation"] != "ReLU"]
+        sorting = f"1 - {1 - sorts['smallest'].min():.1e}, 1 - {1 - sorts['largest'].max():.1e}"
+        relu = f"{relu['median'].median():.2g}, {relu['largest'].max():.3g}"
+        rows.append([str(depth), "1 +- 1e-4", sorting, relu])
+    header = ["hidden layers", "expected of MaxMin, FullSort", "found: smallest, largest",
+              "ReLU: median, largest"]  # fmt: skip
+    return {"found": {"header": header, "rows": rows}}
+
+
+def wasserstein(study: Path) -> dict[str, object]:
+    """Estimates of three distances by three activations."""
+    expected = {
+        ("absolute_value", "ReLU"): "at most .70",
+        ("absolute_value", "MaxMin"): "at least .99",
+        ("three_cones", "ReLU"): "at most .65",
+        ("three_cones", "FullSort"): "at least .97",
+        ("high_dimensional_cone", "FullSort"): "at least .98",
+    }
+    shown = {"absolute_value": "absolute value", "three_cones": "three cones",
+             "high_dimensional_cone": "cone in R^128"}  # fmt: skip
+    frame = pd.read_csv(study / "experiments/wasserstein.csv")
+    rows = []
+    for task, name in shown.items():
+        for activation in ("ReLU", "MaxMin", "FullSort"):
+            found = frame[(frame["task"] == task) & (frame["activation"] == activation)]["estimate"]
+            value = f"{found.median():.4f} ({found.min():.4f} {found.max():.4f})"
+            first = name if activation == "ReLU" else ""
+            rows.append([first, activation, expected.get((task, activation), ""), value])
+    texts = {"found": {"header": ["task", "activation", "expected", "found"], "rows": rows}}
+    return texts | {"largest": f"{frame['estimate'].max():.4f}"}
+
+
+def temperature(study: Path) -> dict[str, object]:
+    """Accuracy against radius or certified accuracy of every loss over its option, medians."""
+    frame = pd.read_csv(study / "experiments/temperature.csv")
+    middle = frame.groupby(["task", "loss", "option"], sort=False).median(numeric_only=True)
+    expected = {
+        1: (".895 to .905", "1.65 to 1.72"), 2: (".895 to .905", "falling"), 4: ("", "falling"),
+    }  # fmt: skip
+    rows = []
+    for tau, found in middle.loc["mixture"].droplevel("loss").iterrows():
+        accuracy, radius = expected.get(tau, ("at least .98", "falling"))
+        cells = [f"{tau:g}", accuracy, f"{found['accuracy']:.3f}", radius]
+        rows.append([*cells, f"{found['mean_radius']:.2f}"])
+    header = ["tau", "accuracy: expected", "found", "mean signed radius: expected", "found"]
+    texts: dict[str, object] = {"mixture": {"header": header, "rows": rows}}
+    moons = middle.loc["moons"].sort_index(level="option")
+    for key, form in (("accuracy", "{:.3f}"), ("mean_radius", "{:.2f}")):
+        texts[f"moons_{key}"] = " / ".join(form.format(value) for value in moons[key])
+    titles = {"cross_entropy": "cross-entropy, tau", "hinge": "hinge, margin",
+              "hkr": "hKR, alpha (margin 1)"}  # fmt: skip
+    for (loss, part), (key, title) in zip(
+        middle.loc["fashion_mnist"].groupby(level="loss", sort=False), titles.items(), strict=True
+    ):
+        assert key.split("_")[0] in loss, (loss, key)
+        part = part.droplevel("loss").sort_index()
+        cells = [
+            [name, *(f"{value:.3f}" for value in part[column])]
+            for name, column in (("accuracy", "accuracy"), ("certified", "certified_accuracy"))
+        ]
+        header = [title, *(f"{option:g}" for option in part.index)]
+        texts[key] = {"header": header, "rows": cells}
+    return texts
+
+
+def geolip(study: Path) -> dict[str, object]:
+    """Bounds of every network in both norms, rounded outwards to four digits."""
+    frame = pd.read_csv(study / "experiments/geolip.csv")
+    texts: dict[str, object] = {}
+    columns = {"sampling": "lower_jacobian", "enumeration": "exact_enumeration"}
+    for norm, name, sdp in (("linf", "GeoLIP", "upper_geolip"), ("l2", "LipSDP", "upper_lipsdp")):
+        wanted = columns | {name: sdp, "product": "upper_layer_product"}
+        rows = []
+        part = frame[frame["norm"] == norm].sort_values(["depth", "width"], kind="stable")
+        for (depth, width, training), found in part.groupby(
+            ["depth", "width", "training"], sort=False
+        ):
+            cells = [str(width) if depth == 1 else f"{depth} x {width}", training]
+            cells += [f"{found['accuracy'].iloc[0]:.3f}"] * (norm == "linf")
+            values = found.set_index("quantity")["value"]
+            rows.append(cells + [_outwards(q, values.get(q)) for q in wanted.values()])
+        accuracy = ["accuracy"] * (norm == "linf")
+        header = ["network", "training", *accuracy, *wanted]
+        texts[norm] = {"header": header, "rows": rows}
+    return texts
+
+
+def _outwards(quantity: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    side = outward.at_least if quantity.startswith("lower") else outward.at_most
+    return side(value, ".4g")
+
+
+def random_labels(study: Path) -> dict[str, object]:
+    """Which widths fit labels that are all random, medians over seeds; the largest constant."""
+    path, fits = study / "table.parquet", {}
+    for _, name in selection.pairs(path):
+        group = selection.load(path, dataset="mnist1d", architecture=name)
+        accuracy = np.median(selection.metric(group, "train_accuracy")[:, -1, -1], axis=-1)
+        told = [f"{100 * a:.0f} % at {w}" for w, a in zip(group.width, accuracy, strict=True)]
+        fits["lipschitz" if "lipschitz" in name else "free"] = ", ".join(told)
+        if "lipschitz" in name:
+            largest = float(np.nanmax(selection.best(group, "upper", "l2")))
+    assert largest <= 1
+    rows = [
+        ["train accuracy on fully random labels, 1-Lipschitz, at widths", "they fit",
+         ">= 99 % train accuracy at some width", fits["lipschitz"]],
+        ["the same, unconstrained", "it fits", "yes", fits["free"]],
+        ["largest certified upper bound of the 1-Lipschitz networks", "1",
+         "at most 1, rounding included", f"1 - {1 - largest:.1e}"],
+    ]  # fmt: skip
+    return {"found": {"header": ["", "paper", "expected", "found"], "rows": rows}}
+
+
+SOURCES: dict[str, Callable[[Path], dict[str, object]]] = {
+    function.__name__: function
+    for function in (
+        default,
+        two_points,
+        isometry,
+        wasserstein,
+        temperature,
+        random_labels,
+        geolip,
+    )
+}
