@@ -89,9 +89,7 @@ def networks(dtype: torch.dtype) -> dict[str, tuple[nn.Module, tuple[int, ...]]]
 
     conv = [nn.Conv2d(1, 3, 3, padding=1), nn.BatchNorm2d(3), nn.LeakyReLU(0.3), nn.MaxPool2d(2)]
     conv += [nn.Conv2d(3, 2, 3, stride=2), nn.GELU(), nn.Flatten(), nn.Linear(2, 3)]
-    made = network(
-        nn.Linear(4, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 3), nn.ReLU(), dtype=dtype
-    )
+    merged = [nn.Linear(4, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 3), nn.ReLU()]
     dead = network(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3), nn.ReLU(), dtype=dtype)
     with torch.no_grad():
         dead[2].bias.fill_(-1e3)
