@@ -34,7 +34,7 @@ BOUNDS = {name: names.resolve("bounds", name) for name in names.known("bounds")}
 # through on their way to float64.
 MOVES = {
     "abs", "alias", "as_strided", "cat", "clone", "detach", "expand", "index", "index_select",
-    "lift_fresh", "permute", "reshape", "select", "slice", "split", "squeeze", "stack", "t",
+    "permute", "reshape", "select", "slice", "split", "squeeze", "stack", "t",
     "transpose", "unbind", "unsqueeze", "view", "_unsafe_view", "_reshape_alias", "empty_like",
     "copy_",
 }  # fmt: skip
@@ -42,6 +42,15 @@ MOVES = {
 
 # A refusal of what the network itself, in its own precision, would divide by: no bound.
 PLACES = {"check_state"}
+
+
+def _low(tree) -> list[torch.Tensor]:
+    return [t for t in tree_leaves(tree) if isinstance(t, torch.Tensor) and t.dtype in LOW]
+
+
+def _floats(tree) -> int:
+    tensors = [t for t in tree_leaves(tree) if isinstance(t, torch.Tensor)]
+    return sum(t.is_floating_point() or t.is_complex() for t in tensors)
 
 
 def _in_named_place() -> bool:
@@ -61,13 +70,14 @@ class Float64Only(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        low = [t for t in tree_leaves(out) if isinstance(t, torch.Tensor) and t.dtype in LOW]
-        if low:
-            given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
-            moved = func.overloadpacket.__name__ in MOVES and given
-            floats = [t.dtype for t in given if t.is_floating_point() or t.is_complex()]
-            fine = (moved and set(floats) <= set(LOW)) or _in_named_place()
-            assert fine, f"{func} returns {low[0].dtype}"
+        low, given = _low(out), _low((args, kwargs))
+        moved = func.overloadpacket.__name__ in MOVES and len(given) == _floats((args, kwargs))
+        if low and not moved:
+            assert _in_named_place(), f"{func} returns {low[0].dtype}"
+        # A float32 tensor, not only a number, that float64 silently takes in.
+        if given and len(given) < _floats((args, kwargs)):
+            fine = func.overloadpacket.__name__ == "copy_" or _in_named_place()
+            assert fine, f"{func} mixes {given[0].dtype} with float64"
         return out
 
 
@@ -223,5 +233,11 @@ def test_the_guard_sees_what_it_is_for():
     condition = torch.tensor([True, False])
     with Float64Only(), pytest.raises(AssertionError, match="float32"):
         torch.where(condition, 0.1, 1.0)
+    with Float64Only(), pytest.raises(AssertionError, match="float32"):
+        torch.tensor(0.1)
+    single, double = torch.ones(2), torch.ones(2, dtype=torch.float64)
+    with Float64Only(), pytest.raises(AssertionError, match="mixes"):
+        single * double
     with Float64Only():
-        torch.where(condition, condition.new_tensor(0.1, dtype=torch.float64), 1.0)
+        torch.where(condition, double.new_tensor(0.1), 1.0)
+        single[:1].to(torch.float64) * double

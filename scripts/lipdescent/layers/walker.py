@@ -64,7 +64,8 @@ def _inputs(stack: ModelStack, scales: Sequence[float]) -> Tensor:
     """A normal input for each scale: float64 (scales, *input_shape)."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(len(scales), *stack.input_shape, generator=generator, dtype=torch.float64)
-    return (x * torch.tensor(scales).reshape(-1, *[1] * (x.ndim - 1))).to(stack.device)
+    sizes = torch.tensor(scales, dtype=torch.float64).reshape(-1, *[1] * (x.ndim - 1))
+    return (x * sizes).to(stack.device)
 
 
 def layers(node: Node) -> Iterator[Layer]:
