@@ -14,6 +14,7 @@ from torch.func import functional_call
 
 from lipdescent import names, own_call
 from lipdescent.bounds import NotApplicable
+from lipdescent.bounds._awake import why_zero
 from lipdescent.bounds._certified import Prover
 from lipdescent.bounds._jacobian import jacobian_norms, one_model
 from lipdescent.bounds._measured import BOUNDS, check_measurement, described, no_bound
@@ -295,7 +296,7 @@ def _measured(
         row |= {"value": float(m.values[0]), "status": "ok", "split": m.split}
         row["reason"] = Prover(stack).reason if m.direction == "estimate" else ""
         if m.direction == "lower" and row["value"] == 0:
-            row["reason"] = "proves nothing: no change exceeds the proven rounding error"
+            row["reason"] = why_zero(stack, inputs, norm=m.norm, quantity=m.quantity)
         yield row
 
 

@@ -220,3 +220,12 @@ def test_values_and_shapes_that_make_no_sense() -> None:
         chain_of(negative)
     with pytest.raises(NotApplicable, match="'linf'"):
         refuse_other_norms(["l2", "linf"], ("l2",))
+
+
+def test_a_product_that_overflows_is_refused_by_name():
+    layers = [nn.Linear(2, 2, dtype=torch.float64) for _ in range(2)]
+    for layer in layers:
+        nn.init.constant_(layer.weight, 1e200)
+    stack = ModelStack.from_modules([nn.Sequential(*layers).eval()], (2,))
+    with pytest.raises(NotApplicable, match="overflows float64"):
+        affine_chain(stack)

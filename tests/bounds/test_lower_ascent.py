@@ -12,6 +12,7 @@ from torch import nn
 
 from lipdescent.bounds import lower_ascent, lower_jacobian
 from lipdescent.bounds._activation_ascent import dual_vectors
+from lipdescent.bracket import bracket
 from lipdescent.stacking import ModelStack
 
 ORDERS = {"l2": 2, "linf": torch.inf, "l1": 1}
@@ -177,3 +178,46 @@ def test_a_linear_map_has_no_surrogate_to_climb(norm):
     expected = torch.linalg.matrix_norm(module[0].weight.detach(), ord=ORDERS[norm]).item()
     found = ascent(module, draw(3, 4), norm)
     assert expected * (1 - 1e-12) <= found <= expected
+
+
+def dead(kind: str) -> tuple[nn.Sequential, tuple[int, ...]]:
+    """Networks that are constant around all normal points, but not everywhere."""
+    if kind == "convolution":
+        parts = [nn.Conv1d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3), nn.ReLU()]
+        shape: tuple[int, ...] = (2, 6)
+    elif kind == "hidden":
+        parts, shape = [nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2)], (3,)
+    else:
+        parts, shape = [nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2), nn.ReLU()], (3,)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for part in parts:
+            if hasattr(part, "reset_parameters"):
+                part.reset_parameters()
+    with torch.no_grad():
+        parts[0 if kind == "hidden" else -2].bias.fill_(-50.0)
+    return nn.Sequential(*parts).double().eval(), shape
+
+
+@pytest.mark.parametrize("kind", ["output", "hidden", "convolution"])
+@pytest.mark.parametrize("norm", ["l2", "linf", "l1"])
+def test_a_network_that_is_off_at_every_point_is_climbed_out_of(kind, norm):
+    """0 was printed, "no change exceeds the proven rounding error": there was no change at all."""
+    module, shape = dead(kind)
+    methods = ["lower_jacobian", "lower_ascent", "upper_layer_product"]
+    frame = bracket(module, shape, norm=norm, methods=methods).set_index("quantity")
+    assert frame.value["lower_jacobian"] == 0
+    assert "the Jacobian is 0 at all" in frame.reason["lower_jacobian"]
+    assert 0.05 * frame.value["upper_layer_product"] < frame.value["lower_ascent"]
+    assert frame.value["lower_ascent"] <= frame.value["upper_layer_product"]
+    assert not frame.reason["lower_ascent"]
+
+
+def test_a_network_that_is_off_everywhere_says_so():
+    module, shape = dead("output")
+    with torch.no_grad():
+        module[2].weight.copy_(-module[2].weight.abs())
+    frame = bracket(module, shape, methods=["lower_ascent", "lower_pairs"]).set_index("quantity")
+    assert frame.value["lower_ascent"] == frame.value["lower_pairs"] == 0
+    assert "search reached" in frame.reason["lower_ascent"]
+    assert "no two of them" in frame.reason["lower_pairs"]

@@ -229,6 +229,8 @@ class _Builder:
             (count, device), size = self.place(), math.prod(self.shape)
             eye = torch.eye(size, dtype=torch.float64, device=device)
             self.weight = eye.expand(count, size, size)
+        if not bool(self.weight.isfinite().all()):  # of finite layers: their product
+            raise NotApplicable("the product of layers that follow each other overflows float64")
         self.chain.weights.append(self.weight)
         self.chain.biases.append(self.bias)
         self.chain.errors.append(self.error)

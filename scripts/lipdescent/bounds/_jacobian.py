@@ -172,7 +172,7 @@ def steepest(stack: ModelStack, points: Tensor, norm: str) -> Tensor:
         chosen = block[torch.arange(len(block), device=block.device), index]
         row = torch.where((sums > largest)[:, None], chosen, row)
         largest = torch.maximum(sums, largest)
-    return torch.where(row < 0, -1.0, 1.0).to(points.dtype)
+    return torch.where(row < 0, -torch.ones_like(row), torch.ones_like(row))
 
 
 def _row_blocks(function, points: Tensor, outputs: int) -> Iterator[Tensor]:

@@ -65,7 +65,8 @@ def natural_sdp(
     scaled = times_power(matrix, -exponent[..., None, None]).reshape(groups * problems, n, h)
     small = scaled.abs() < _NEGLIGIBLE
     dropped = (scaled.abs() * small).sum((-1, -2))
-    vanished = ((scaled == 0) & (matrix.reshape_as(scaled) != 0)).sum((-1, -2)) * TINY
+    vanished = (scaled == 0) & (matrix.reshape_as(scaled) != 0)
+    vanished = vanished.to(torch.float64).sum((-1, -2)) * TINY
     dropped = torch.where(vanished > 0, round_up(dropped + vanished, n * h), dropped)
     scaled = scaled.masked_fill(small, 0.0)
 

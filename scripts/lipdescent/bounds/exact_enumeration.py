@@ -156,7 +156,7 @@ def realise(patterns: Tensor, weight: Tensor, bias: Tensor, *, first_only: bool 
         inverse = torch.linalg.pinv(rows)
     points = []
     for pattern in patterns:
-        signs = torch.where(pattern, 1.0, -1.0).to(rows.dtype)
+        signs = 2 * pattern.to(rows.dtype) - 1
         if inverse is not None:
             point = inverse @ (size * signs - offset)
         else:

@@ -9,7 +9,9 @@ something else to follow:
 - any other module: gradient ascent on the quotient |f(a) - f(b)| / |a - b| over pairs of points,
   which is not flat.
 
-It starts from the points with the largest norms among some of the data. Whatever it follows, the
+It starts from the points with the largest norms among some of the data. Where nothing is proved at
+them, as for a network whose last ReLU is off at every point, it starts again from where a unit that
+is off begins to be on (``_awake.py``). Whatever it follows, the
 value that is claimed is certified at the points it ends in; where no proof is known, as for
 attention, the direction is "estimate" (``_certified.py``).
 """
@@ -24,6 +26,7 @@ from torch import Tensor
 from lipdescent.bounds import Measurement
 from lipdescent.bounds import _jacobian as jac
 from lipdescent.bounds._activation_ascent import ascend, dual_vectors
+from lipdescent.bounds._awake import awake
 from lipdescent.bounds._certified import Prover
 from lipdescent.bounds._chain import Chain, chain, deep_jacobians, soft_product
 from lipdescent.stacking import ModelStack
@@ -73,6 +76,12 @@ def measure(
             prover.certify(ends, norm=norm).amax(1),
             prover.certify(points[best[:, :1]], norm=norm).amax(1),
         )
+        for model in (bound == 0).nonzero().flatten().tolist():
+            one = stack[model : model + 1]
+            starts = awake(one, points, norm=norm, seed=seed, count=best.shape[1])[None]
+            both = torch.cat([starts, ascent(one, starts, norm=norm, steps=steps, seed=seed)], 1)
+            found = prover.certify(both, norm=norm, models=torch.tensor([model]).to(best))
+            bound[model] = found.amax()
         yield Measurement("lower_ascent", prover.direction, norm, bound)
 
 

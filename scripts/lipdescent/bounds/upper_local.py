@@ -19,7 +19,7 @@ lower bound may well be larger.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -196,10 +196,13 @@ class _Grouping:
 
     def _extend(self, i: int, lows: list[Tensor], highs: list[Tensor]) -> None:
         for k in range(len(self.best), i + 1):
-            single = self._single(self._weight(k, lows, highs))
+            weight = self._weight(k, lows, highs)
+            single = _where_finite(self._single, weight)
             value = round_up(single * self.best[k - 1], 2) if k else single
             if k:
-                pair = self._pair(self._weight(k - 1, lows, highs), k, lows[k - 1], highs[k - 1])
+                low, high = lows[k - 1], highs[k - 1]
+                before = self._weight(k - 1, lows, highs)
+                pair = _where_finite(self._pair, before, k, low, high)
                 if k > 1:
                     pair = round_up(pair * self.best[k - 2], 2)
                 value = torch.minimum(value, pair)
@@ -239,6 +242,13 @@ class _Grouping:
         slack = round_up(gamma(2) * steep * size(first) * size(last), 4)
         slack = slack + round_up(first[0].numel() * TINY * steep * size(last))
         return round_up(value + slack) if k > 1 else value
+
+
+def _where_finite(bound: Callable[..., Tensor], weight: Tensor, *rest) -> Tensor:
+    """``bound`` of the weights (n, ...) of every point, infinite where they have overflowed."""
+    sound = weight.isfinite().flatten(1).all(1)
+    value = bound(torch.where(sound[:, None, None], weight, 0.0), *rest)
+    return torch.where(sound, value, torch.inf)
 
 
 def _leaky(x: Tensor, negative: float) -> Tensor:

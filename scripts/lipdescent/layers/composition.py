@@ -68,8 +68,8 @@ def _product(
 
 def times(a: Tensor, b: Tensor) -> Tensor:
     """Product rounded up, exact for a factor of 1 or 0."""
-    exact = (a == 1) | (b == 1) | (a == 0) | (b == 0)
-    return torch.where(exact, a * b, _rounding.round_up(a * b))
+    product = torch.where((a == 1) | (b == 1), a * b, _rounding.round_up(a * b))
+    return torch.where((a == 0) | (b == 0), 0.0, product)  # whatever overflows beside it
 
 
 def layer_bound(layer: Layer, stack: ModelStack, *, norm: str) -> Tensor:
