@@ -6,11 +6,12 @@ import random
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.modules import module as torch_module
 
-from lipdescent import layers
+from lipdescent import foreign_network, layers
 from lipdescent.bracket import best, bracket
 from lipdescent.layers import chain
 from lipdescent.layers.rebuilt import evaluate, rebuilt
@@ -147,6 +148,13 @@ def test_tensors_are_those_of_state_dict_and_what_it_leaves_out():
     assert list(tensors(net)) == list(net.state_dict())
     net.register_buffer("kept", torch.ones(2), persistent=False)
     assert set(tensors(net)) - set(net.state_dict()) == {"kept"}
+
+
+def test_a_file_of_weights_holds_no_extra_state(tmp_path):
+    net = drawn(lambda: nn.Sequential(Extra(nn.Linear(4, 3))))
+    save_file({n: t.detach() for n, t in tensors(net).items()}, tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match=r"(?s)w\.safetensors: .*; 0: what get_extra_state keeps no"):
+        foreign_network._load_weights(net, str(tmp_path / "w.safetensors"))
 
 
 def hidden_weight(net):
