@@ -89,8 +89,6 @@ def bracket(
     RuntimeError
         If a lower bound exceeds an upper one.
     """
-    import pandas as pd
-
     if norm not in NORMS:
         raise ValueError(f"norm {norm!r}: allowed are {', '.join(NORMS)}")
     if not isinstance(model, nn.Module):
@@ -103,20 +101,8 @@ def bracket(
     stack = _stack_of_one(model, input_shape)
     check_state(stack)
     inputs = _checked_data(data, stack) or _normal(stack, seed)
-    upper = any(bound.DIRECTION == "upper" for bound in bounds.values())
-    _check_reading(model, stack, inputs, known_layers=upper)
-    prover = Prover(stack)  # held, so that the bounds share it
-    if any(bound.DIRECTION == "lower" for bound in bounds.values()):
-        _check_precisions(prover)
-    affordable = _affordable(bounds, prover, inputs, norm, budget)
-    inputs = {split: _some(points, affordable, seed) for split, points in inputs.items()}
-    rows: list[dict] = []
-    for name, bound in bounds.items():
-        options = _OPTIONS.get(name, lambda n: {})(affordable) if affordable < _UNLIMITED else {}
-        rows += _rows(name, bound, stack, inputs, norm, seed, options)
-        if report is not None:
-            report(f"{name}: {rows[-1]['status'].replace('_', ' ')}, {rows[-1]['seconds']:.1f} s")
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    with own_call.preserved(model):
+        frame = _frame(model, stack, bounds, inputs, norm, seed, budget, report)
     check_order(frame)
     return frame
 
@@ -135,6 +121,34 @@ def check_order(frame: pd.DataFrame) -> None:
         sound = frame[frame.status == "ok"]
         pair = [sound[sound.value == value].quantity.iloc[0] for value in (lower, upper)]
         raise RuntimeError(f"{pair[0]} = {lower!r} exceeds {pair[1]} = {upper!r}")
+
+
+def _frame(
+    model: nn.Module,
+    stack: ModelStack,
+    bounds: Mapping[str, ModuleType],
+    inputs: dict[str, Tensor],
+    norm: str,
+    seed: int,
+    budget: float,
+    report: Callable[[str], None] | None,
+) -> pd.DataFrame:
+    import pandas as pd
+
+    upper = any(bound.DIRECTION == "upper" for bound in bounds.values())
+    _check_reading(model, stack, inputs, known_layers=upper)
+    prover = Prover(stack)  # held, so that the bounds share it
+    if any(bound.DIRECTION == "lower" for bound in bounds.values()):
+        _check_precisions(prover)
+    affordable = _affordable(bounds, prover, inputs, norm, budget)
+    inputs = {split: _some(points, affordable, seed) for split, points in inputs.items()}
+    rows: list[dict] = []
+    for name, bound in bounds.items():
+        options = _OPTIONS.get(name, lambda n: {})(affordable) if affordable < _UNLIMITED else {}
+        rows += _rows(name, bound, stack, inputs, norm, seed, options)
+        if report is not None:
+            report(f"{name}: {rows[-1]['status'].replace('_', ' ')}, {rows[-1]['seconds']:.1f} s")
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def _check_reading(

@@ -136,4 +136,21 @@ def _load_weights(model: nn.Module, path: str) -> None:
             "converted by safetensors.torch.save_file(torch.load(FILE, weights_only=True), NEW)"
         ) from error
     except (OSError, RuntimeError) as error:
-        raise ValueError(f"--weights {path}: {error}") from error
+        raise ValueError(f"--weights {path}: {error}{_extra_state(model)}") from error
+
+
+def _extra_state(model: nn.Module) -> str:
+    """What a file of weights leaves out, as the end of an error; "" if nothing."""
+    names = [m or "the network" for m in _owners(model, "_extra_state")]
+    if not names:
+        return ""
+    return (
+        f"; {', '.join(names)}: what get_extra_state keeps no safetensors file holds, load it in "
+        "FUNCTION, without --weights"
+    )
+
+
+def _owners(model: nn.Module, last: str) -> list[str]:
+    """Paths of the modules whose entry in the state_dict has this last name."""
+    pairs = (name.rpartition(".") for name in model.state_dict())
+    return [path for path, _, own in pairs if own == last]

@@ -19,6 +19,9 @@ CAUSES = (
     "or class, a module that works in place on what others read, or a tensor that is neither "
     "parameter nor buffer?"
 )
+# Relative differences, by the bits of a number, that an expression written another way may have:
+# float64 finds what is not rounding, the other types what depends on the type.
+_ROUNDING = {64: 2.0**-36, 32: 2.0**-13, 16: 2.0**-5}
 _HALF = (torch.float16, torch.bfloat16)
 # (inputs, dtype) -> outputs of what is read.
 Read = Callable[[Tensor, torch.dtype], Tensor]
@@ -53,17 +56,16 @@ def check_call(model: nn.Module, read: Read, inputs: Tensor, places: Sequence[st
     x, places = x[kept], [place for place, keep in zip(places, kept.tolist(), strict=True) if keep]
     try:
         with preserved(model):
-            first, second = (_output(model(x.clone()), x) for _ in range(2))
-    except (ValueError, AssertionError) as error:
-        raise ValueError(f"the network's own call: {error}") from error
+            outputs = [model(points.clone()) for points in (x, x, x[:1])]
     except Exception as error:  # it is not our code: anything can be raised
         if dtype in _HALF and "not implemented for" in str(error):
             return  # made for another device; float64 has been compared
         shape = ("n", *map(str, x.shape[1:]))
         raise ValueError(
-            f"the network cannot be called on {dtype} inputs of shape ({', '.join(shape)}): "
-            f"{type(error).__name__}: {error}"
+            f"{_culprit(error, model)} fails where the network is called on {dtype} inputs of "
+            f"shape ({', '.join(shape)}): {type(error).__name__}: {error}"
         ) from error
+    first, second, alone = map(_output, outputs, (x, x, x[:1]))
     again = "calling the network twice at the same inputs differs (is it random in eval mode?)"
     compare(first, second, places, again, lambda: torch.zeros(len(x)), cause="")
     with torch.no_grad():
@@ -73,6 +75,8 @@ def check_call(model: nn.Module, read: Read, inputs: Tensor, places: Sequence[st
             return 64 * gap(read, x, dtype, torch.float64)
 
         compare(first, found, places, "model(x) and what is read of the network", rounding)
+        message = "examples of a batch influence each other: alone and among others, outputs"
+        compare(alone, first[:1], places, message, lambda: rounding()[:1], cause="")
 
 
 def check_evaluation(
@@ -111,7 +115,7 @@ def compare(
     """Raise ValueError unless each input's outputs (n, ...) agree but for rounding.
 
     Where both overflow nothing is compared. ``rounding`` (n,) is only asked for where the outputs
-    differ by more than a few roundings of the largest.
+    differ by more than ``_ROUNDING``.
     """
     if called.shape != read.shape:
         raise ValueError(f"{message} differ: shapes {tuple(called.shape)} and {tuple(read.shape)}")
@@ -120,7 +124,7 @@ def compare(
     sound_a, sound_b = (t.isfinite().all(1) for t in (a, b))
     sizes = torch.where(sound_a, a.abs().amax(1), 0) + torch.where(sound_b, b.abs().amax(1), 0)
     error = (a - b).abs().amax(1)
-    few = 8 * info.eps if info.bits == 16 else 64 * info.eps
+    few = _ROUNDING[info.bits]
     suspect = sound_a & sound_b & (error > few * sizes)
     # Next to the largest number one order of summation overflows where another does not.
     suspect |= (sound_a != sound_b) & (sizes < 1e-3 * info.max)
@@ -173,15 +177,27 @@ def preserved(module: nn.Module) -> Iterator[None]:
             np.random.set_state(numpy)  # noqa: NPY002
 
 
+def _culprit(error: BaseException, model: nn.Module) -> str:
+    """Path and class of the innermost module in whose code an exception was raised."""
+    names = {id(m): path or "the network" for path, m in model.named_modules()}
+    found, trace = "the network", error.__traceback__
+    while trace is not None:
+        owner = trace.tb_frame.f_locals.get("self")
+        if id(owner) in names:
+            found = f"{names[id(owner)]} ({type(owner).__name__})"
+        trace = trace.tb_next
+    return found
+
+
 def _output(y: object, x: Tensor) -> Tensor:
     """``y`` if it is one row of numbers per input."""
     if not isinstance(y, Tensor):
-        raise ValueError(f"returns a {type(y).__name__}; allowed is one tensor")
+        raise ValueError(f"the network returns a {type(y).__name__}; allowed is one tensor")
     if not y.is_floating_point():
-        raise ValueError(f"returns {y.dtype}; allowed are floating-point outputs")
+        raise ValueError(f"the network returns {y.dtype}; allowed are floating-point outputs")
     if y.ndim < 2 or len(y) != len(x) or not y.numel():
         raise ValueError(
-            f"gives outputs of shape {tuple(y.shape)} for {len(x)} inputs; allowed is to keep the "
-            "batch axis, and one more axis: (n, outputs)"
+            f"the network gives outputs of shape {tuple(y.shape)} for {len(x)} inputs; allowed is "
+            "to keep the batch axis, and one more axis: (n, outputs)"
         )
     return y

@@ -17,7 +17,7 @@ from torch import Tensor
 from lipdescent import names
 from lipdescent.bounds import NotApplicable, lower_jacobian
 from lipdescent.bounds._chain import chain
-from lipdescent.stacking import ModelStack
+from lipdescent.stacking import ModelStack, tensors
 
 # Smallest first: each bound is at most the next, for networks of one hidden layer.
 LADDER = {
@@ -107,7 +107,7 @@ def check_rounding(stack: ModelStack, found: dict[tuple[str, str], float]) -> It
     the norm of the Jacobian with every unit on: that pattern is one of those it covers.
     """
     # In the module's order: a state read from a file has its own.
-    names_in_order = [name for name in stack.module.state_dict() if name.endswith("weight")]
+    names_in_order = [name for name in tensors(stack.module) if name.endswith("weight")]
     weights = [stack.state[name][0].double().numpy() for name in names_in_order]
     if any(w.ndim != 2 for w in weights) or max(min(w.shape) for w in weights) > 64:
         return

@@ -23,7 +23,14 @@ from torch.func import functional_call
 from lipdescent.bounds import NotApplicable
 from lipdescent.bounds._rounding import UNIT_ROUNDOFF, gamma, length_up, round_up
 from lipdescent.constrained.layers import GroupSort, InvertibleDownsampling
-from lipdescent.layers import activation, composition, convolution, linear, pooling
+from lipdescent.layers import (
+    activation,
+    composition,
+    convolution,
+    known_networks,
+    linear,
+    pooling,
+)
 from lipdescent.layers.expressions import Chain, Concat, Layer, Node, Sum
 from lipdescent.layers.rebuilt import evaluate
 from lipdescent.layers.roundings import interpolation, terms
@@ -201,7 +208,7 @@ ROUNDING: dict[type[nn.Module], Rule] = {
     **dict.fromkeys((nn.Linear, *convolution.TABLE), _linear),
     **_POOLS,
     **dict.fromkeys((nn.Upsample, nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d), _upsample),
-    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), _batch_norm),
+    **dict.fromkeys(known_networks.BATCH_NORMS, _batch_norm),
     nn.Softplus: _softplus,
     **dict.fromkeys((nn.Softmax, nn.Softmin, nn.Softmax2d), _softmax),
     nn.LogSoftmax: _log_softmax,

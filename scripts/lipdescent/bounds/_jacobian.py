@@ -133,8 +133,14 @@ def _size(module: torch.nn.Module, function, point: Tensor) -> tuple[int, int]:
 def one_model(stack: ModelStack, dtype: torch.dtype = torch.float64):
     """The first model of a stack as a function (n, *input_shape) -> (n, n_out), in ``dtype``."""
     state = {k: (v[0].to(dtype) if v.is_floating_point() else v[0]) for k, v in stack.state.items()}
-    # Of a copy: modules that work in place change neither the points nor leaves of autograd.
-    return lambda x: functional_call(stack.module, state, (x.clone(),)).flatten(1)
+    buffers = [name for name, _ in stack.module.named_buffers()]
+
+    def function(x: Tensor) -> Tensor:
+        # Of copies: a module may change its points and buffers in place.
+        own = state | {name: state[name].clone() for name in buffers}
+        return functional_call(stack.module, own, (x.clone(),)).flatten(1)
+
+    return function
 
 
 def rows(function, points: Tensor, outputs: int, start: int = 0, stop: int | None = None) -> Tensor:

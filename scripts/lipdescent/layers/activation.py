@@ -59,7 +59,7 @@ def _celu(module: nn.Module, state: State) -> tuple[float, float]:
 
 def _softplus(module: nn.Module, state: State) -> tuple[float, float]:
     """The sigmoid of beta x. torch jumps by log(1 + exp(-threshold)) / beta at the threshold."""
-    if module.threshold < 20:
+    if not module.threshold >= 20:  # nor NaN
         raise NotApplicable(f"Softplus jumps at threshold = {module.threshold}; allowed: >= 20")
     return 0.0, 1.0
 

@@ -12,7 +12,7 @@ read off their class. A module with its own ``forward`` says what it computes in
 
 The parts are modules, and expressions of :func:`chain`, :func:`residual`, :func:`add` and
 :func:`concat`; a module that is not a submodule stands for a function and has no weights.
-:func:`lipdescent.layers.trace` evaluates the expression and the module's own ``forward`` at random
+:func:`lipdescent.layers.trace` evaluates the expression and calls the network at random
 inputs and raises if they differ. ``lipschitz_structure`` may raise ``NotApplicable`` where there
 is no global constant.
 """

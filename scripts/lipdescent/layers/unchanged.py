@@ -22,7 +22,7 @@ def check_module(module: nn.Module) -> None:
     Raises
     ------
     TypeError
-        For quantised modules and tensors of other classes than torch's own.
+        For quantised, scripted and compiled modules, tensors of other classes than torch's own.
     ValueError
         For weights without a shape, train mode, parametrisations, hooks, replaced methods, hidden
         tensors, shared weights.
@@ -52,6 +52,12 @@ def check_module(module: nn.Module) -> None:
 
 
 def _check_tensors(m: nn.Module, place: str) -> None:
+    if isinstance(m, torch.jit.ScriptModule):
+        raise TypeError(f"{place} is TorchScript; allowed is the module that it was made from")
+    if type(m).__name__ == "OptimizedModule":  # whose own module takes long to import
+        raise TypeError(
+            f"{place} comes from torch.compile; allowed is the module within, _orig_mod"
+        )
     if ".quantized" in type(m).__module__:
         raise TypeError(
             f"{place} of {type(m).__module__} is quantised: it rounds what it computes, which is "
