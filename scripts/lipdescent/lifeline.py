@@ -75,16 +75,21 @@ def hold() -> None:
         fcntl.fcntl(end, F_SETSIG, int(signal.SIGKILL))
         flags = fcntl.fcntl(end, fcntl.F_GETFL)
         fcntl.fcntl(end, fcntl.F_SETFL, flags | os.O_ASYNC)
-    else:
+    if sys.platform != "linux" or os.getpid() == 1:  # the first of a container cannot be killed
         threading.Thread(target=_wait, args=(end,), daemon=True).start()
     if _ended(end):  # before this process was there to be told
-        os.kill(os.getpid(), signal.SIGKILL)
+        _end()
 
 
 def _wait(end: int) -> None:
     while not _ended(end):
         select.select([end], [], [])
+    _end()
+
+
+def _end() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+    os._exit(128 + signal.SIGKILL)
 
 
 def _ended(end: int) -> bool:
