@@ -119,19 +119,13 @@ def drawn(folder, place, **environ):
     return {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in paths}
 
 
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory, place):
-    return drawn(tmp_path_factory.mktemp("plain"), place)
-
-
-@pytest.mark.parametrize("as_a_job", [False, True])
-def test_a_users_matplotlibrc_and_backend_change_no_byte(as_a_job, hostile, place, plain, tmp_path):
-    """The library by itself, and as jobs start: where a notebook's backend is not installed."""
-    file = tmp_path / "matplotlibrc"  # found here even without a variable
-    file.write_text(hostile)
-    if as_a_job:
-        environ = {"MPLBACKEND": "module://not_installed.backend_inline", "AS_A_JOB": "1"}
-    else:
-        environ = {"MPLBACKEND": "svg", "MATPLOTLIBRC": str(file)}
-    assert len(plain) == 6
-    assert drawn(tmp_path, place, **environ) == plain
+def test_a_users_matplotlibrc_and_backend_change_no_byte(hostile, place, tmp_path):
+    """As jobs start; this file of a user is found without a variable, and the backend nowhere."""
+    plain, users = tmp_path / "plain", tmp_path / "users"
+    plain.mkdir()
+    users.mkdir()
+    (users / "matplotlibrc").write_text(hostile)
+    expected = drawn(plain, place)
+    assert len(expected) == 6
+    environ = {"MPLBACKEND": "module://not_installed.backend_inline", "AS_A_JOB": "1"}
+    assert drawn(users, place, **environ) == expected

@@ -34,13 +34,17 @@ def let_out(path: Path) -> None:
     """In Snakemake: jobs that are started from now on live no longer than this process.
 
     ``path`` is where the pipe is made, in place of one that a dead process left. It lies in a
-    temporary folder where the file system has no named pipes.
+    temporary folder where the file system has no named pipes; where that has none either, jobs are
+    not tied.
     """
     try:
         _make(path)
     except OSError:
         path = Path(tempfile.mkdtemp(prefix="lipdescent-")) / path.name
-        _make(path)
+        try:
+            _make(path)
+        except OSError:
+            return
     # For reading too: opening would wait for a reader otherwise. Stays open until the process ends.
     os.open(path, os.O_RDWR | os.O_NONBLOCK)
     os.environ[VARIABLE] = f"{_machine()}:{path.resolve()}"
