@@ -138,7 +138,7 @@ def killed_rule(rule: str):
 
 
 def killed_snakemake(study: Study, times: int, dice: random.Random) -> int:
-    """Snakemake killed and started again at once, while its jobs run on."""
+    """Snakemake killed, which ends its jobs, and started again at once."""
     done = 0
     while done < times:
         process = study.start()
@@ -242,7 +242,7 @@ def main() -> None:
         ("SIGKILL of a job of any kind", killed_jobs, arguments.kills),
         ("SIGKILL of the aggregating job", killed_rule("table"), few),
         ("SIGKILL of a plotting job", killed_rule("figure"), few),
-        ("SIGKILL of Snakemake, its jobs running on", killed_snakemake, arguments.restarts),
+        ("SIGKILL of Snakemake in the midst of jobs", killed_snakemake, arguments.restarts),
         ("full disk", full_disk, few),
         ("results folder read-only", read_only, few),
         ("checkpoint cut short", cut_checkpoint, few),

@@ -380,9 +380,11 @@ def test_jobs_that_start_as_forks_give_the_same(finished, tmp_path):
 
 
 def test_snakemake_killed_two_at_once_then_broken_files(finished, tmp_path):
-    """SIGKILL of Snakemake; a second Snakemake beside a living one; files cut in half."""
+    """SIGKILL of Snakemake alone, whose jobs are processes of their own; a second Snakemake beside
+    a living one; files cut in half."""
     shutil.copytree(finished / "source", tmp_path / "source")
-    slow = STUDY | {"grid": STUDY["grid"] | {"epoch": [0, 2, 50_000]}}
+    own = STUDY["execution"] | {"fork_server": False}
+    slow = STUDY | {"grid": STUDY["grid"] | {"epoch": [0, 2, 50_000]}, "execution": own}
     log = tmp_path / "results/faults/logs/train" / f"{RUN}.log"
     first = subprocess.Popen(
         snakemake(tmp_path, "--", TARGET, config=slow),
@@ -398,11 +400,12 @@ def test_snakemake_killed_two_at_once_then_broken_files(finished, tmp_path):
         assert f"by process {first.pid} on" in second
         assert "do not say --unlock" in second
         assert "cannot be locked" in second
-        assert "by process" in run(tmp_path, "--unlock", ok=True)  # said, and it changes nothing
-        assert f"by process {first.pid} on" in run(tmp_path, ok=False)
+        assert with_log_open(tmp_path)
     finally:
-        os.killpg(first.pid, signal.SIGKILL)
+        first.kill()
         first.wait()
+    time.sleep(0.5)
+    assert not with_log_open(tmp_path), "jobs outlive their Snakemake"
     assert "lock is removed" in run(tmp_path)
     assert rows(tmp_path).equals(rows(finished))
     # Any input of a job that has to run may be broken: that job says so, the next run mends it.
@@ -415,8 +418,18 @@ def test_snakemake_killed_two_at_once_then_broken_files(finished, tmp_path):
     assert rows(tmp_path).equals(rows(finished))
 
 
+def test_a_study_whose_locks_were_taken_away_is_not_computed_twice(tmp_path, monkeypatch):
+    """By --unlock, or by another study's Snakemake: it removes every lock when it ends."""
+    monkeypatch.chdir(tmp_path)
+    folder_lock.claim("faults")
+    second = run(tmp_path, ok=False)
+    assert f"study faults is being computed in this folder by process {os.getpid()} on" in second
+    assert "cannot be locked" not in second
+    assert not (tmp_path / "results/faults/plan.json").exists()  # nothing was done
+
+
 def test_training_told_to_stop_saves_its_state_and_goes_on(finished, tmp_path):
-    """SIGTERM, then SIGUSR1: what schedulers send before they kill."""
+    """SIGTERM, then SIGUSR1: what schedulers send before they kill. The terminal goes away too."""
     target = f"results/faults/checkpoints/{RUN}.safetensors"
     execution = STUDY["execution"] | {"progress_interval": 0.1}
     config = STUDY | {"grid": STUDY["grid"] | {"epoch": [0, 2, 6000]}, "execution": execution}
@@ -428,15 +441,19 @@ def test_training_told_to_stop_saves_its_state_and_goes_on(finished, tmp_path):
     )
     signals = [signal.SIGTERM, signal.SIGUSR1]
     log = told / "results/faults/logs/train" / f"{RUN}.log"
+    terminal, writing = os.pipe()
     process = subprocess.Popen(
         snakemake(told, "--retries", "2", "--", target, config=config),
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        stdout=writing, stderr=writing,
     )  # fmt: skip
+    os.close(writing)
     said = {}
     while process.poll() is None:
         training = [job for job, rule in with_log_open(told).items() if rule == "train"]
         text = log.read_text() if training and log.exists() else ""
         if signals and training[:1] not in said.values() and " s left" in text:
+            if not said:
+                os.close(terminal)
             said[signals[0]] = training[:1]
             os.kill(training[0], signals.pop(0))
         time.sleep(0.02)

@@ -228,6 +228,131 @@ def test_a_killed_snakemake_takes_server_forks_and_jobs_along(tmp_path):
     snakemake.communicate()
 
 
+OWNER = """
+import os, subprocess, sys
+from pathlib import Path
+sys.path.insert(0, {scripts!r})
+from lipdescent import lifeline
+lifeline.let_out(Path("place/study.alive"))
+os.environ[lifeline.VARIABLE] = {variable}
+job = subprocess.Popen(["bash", "-c", "{before}; {python} {script} 0; true"])
+sys.stdin.read()
+if "{end}":
+    sys.exit()
+job.wait()
+"""
+BUSY = """
+print("busy", os.getpid(), flush=True)
+{how}
+"""
+# Python's own threads get no turn while a pattern is matched.
+IN_C = 'import re\nre.match("(a+)+$", "a" * 60 + "b")'
+ASLEEP = "import time\nwhile True:\n    time.sleep(60)"
+
+
+def owner(folder, how, *, variable="os.environ[lifeline.VARIABLE]", before="true", end=""):
+    """A process that stands for Snakemake, whose job has a shell between."""
+    script = folder / "busy.py"
+    script.write_text(HEAD + BUSY.format(how=how))
+    told = OWNER.format(
+        scripts=str(SCRIPTS), python=sys.executable, script=script, variable=variable,
+        before=before, end=end,
+    )  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-c", told], cwd=folder, env=ENVIRON, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def said_in_time(process, timeout=60):
+    ready, _, _ = select.select([process.stdout], [], [], timeout)
+    return process.stdout.readline().split() if ready else None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a thread does it, when it gets its turn")
+@pytest.mark.parametrize("how", [IN_C, ASLEEP])
+def test_a_killed_snakemake_takes_jobs_of_their_own_process_along(tmp_path, how):
+    """Whatever they do, and though a shell is between."""
+    with owner(tmp_path, how) as snakemake:
+        _, job = said_in_time(snakemake)
+        shell = int(Path(f"/proc/{job}/stat").read_text().rsplit(")", 1)[1].split()[1])
+        assert shell != snakemake.pid
+        snakemake.kill()
+        killed = time.monotonic()
+        assert has_ended(int(job))
+        assert time.monotonic() - killed < 2
+        assert has_ended(shell)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a thread does it, when it gets its turn")
+@pytest.mark.skipif(os.geteuid() != 0, reason="PID namespaces need root")
+@pytest.mark.parametrize("after", ["", "; true"])
+def test_so_does_one_in_another_pid_namespace(tmp_path, after):
+    """Where its Snakemake has no number, and it may be the first, which signals do not kill."""
+    inside = "exec unshare --pid --fork --mount-proc bash -c"
+    script = f"{sys.executable} busy.py 0{after}"
+    with owner(tmp_path, ASLEEP, before=f"{inside} '{script}'") as snakemake:
+        assert said_in_time(snakemake)[0] == "busy"
+        (job,) = (
+            int(process)
+            for process in filter(str.isdigit, os.listdir("/proc"))
+            if command(process)[1:2] == ["busy.py"] and folder_of(process) == str(tmp_path)
+        )
+        snakemake.kill()
+        assert has_ended(job)
+
+
+def command(process):
+    try:
+        return Path(f"/proc/{process}/cmdline").read_text().split("\0")
+    except OSError:
+        return []
+
+
+def folder_of(process):
+    try:
+        return os.readlink(f"/proc/{process}/cwd")
+    except OSError:
+        return ""
+
+
+def test_a_job_that_starts_when_its_snakemake_has_gone_does_nothing(tmp_path):
+    before = "read line < go"
+    os.mkfifo(tmp_path / "go")
+    with owner(tmp_path, "sys.exit()", before=before) as snakemake:
+        go = os.open(tmp_path / "go", os.O_RDWR)
+        snakemake.kill()
+        snakemake.wait()
+        os.write(go, b"go\n")
+        assert said_in_time(snakemake) == []  # the shell has ended, and nothing was said
+        os.close(go)
+
+
+@pytest.mark.parametrize("variable", ["'elsewhere:' + os.environ[lifeline.VARIABLE]", "'x:/no'"])
+def test_a_job_that_cannot_see_its_snakemake_goes_on(tmp_path, variable):
+    """On a node of a cluster; where the folder is not seen: unknown is not dead."""
+    with owner(tmp_path, "sys.stdin.read()", variable=variable) as snakemake:
+        _, job = said_in_time(snakemake)
+        snakemake.kill()
+        snakemake.wait()
+        time.sleep(0.3)
+        assert Path(f"/proc/{job}").exists() or sys.platform != "linux"
+        os.kill(int(job), signal.SIGKILL)
+
+
+def test_the_pipe_of_jobs_is_removed_in_the_end_and_one_left_over_replaced(tmp_path):
+    pipe = tmp_path / "place/study.alive"
+    for _ in range(2):
+        with owner(tmp_path, "sys.exit()") as snakemake:
+            assert said_in_time(snakemake)[0] == "busy"
+            snakemake.kill()
+        assert pipe.is_fifo()
+    with owner(tmp_path, "sys.exit()", end="now") as snakemake:
+        assert said_in_time(snakemake)[0] == "busy"
+        snakemake.communicate(timeout=60)
+    assert not pipe.exists()
+
+
 @pytest.mark.parametrize("patience", [0, 0.2])
 def test_a_job_without_patience_runs_while_the_server_imports(tmp_path, patience):
     address = str(tmp_path / "socket")

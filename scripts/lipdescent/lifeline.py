@@ -34,13 +34,17 @@ def let_out(path: Path) -> None:
     """In Snakemake: jobs that are started from now on live no longer than this process.
 
     ``path`` is where the pipe is made, in place of one that a dead process left. It lies in a
-    temporary folder where the file system has no named pipes.
+    temporary folder where the file system has no named pipes; where that has none either, jobs are
+    not tied.
     """
     try:
         _make(path)
     except OSError:
         path = Path(tempfile.mkdtemp(prefix="lipdescent-")) / path.name
-        _make(path)
+        try:
+            _make(path)
+        except OSError:
+            return
     # For reading too: opening would wait for a reader otherwise. Stays open until the process ends.
     os.open(path, os.O_RDWR | os.O_NONBLOCK)
     os.environ[VARIABLE] = f"{_machine()}:{path.resolve()}"
@@ -75,16 +79,21 @@ def hold() -> None:
         fcntl.fcntl(end, F_SETSIG, int(signal.SIGKILL))
         flags = fcntl.fcntl(end, fcntl.F_GETFL)
         fcntl.fcntl(end, fcntl.F_SETFL, flags | os.O_ASYNC)
-    else:
+    if sys.platform != "linux" or os.getpid() == 1:  # the first of a container cannot be killed
         threading.Thread(target=_wait, args=(end,), daemon=True).start()
     if _ended(end):  # before this process was there to be told
-        os.kill(os.getpid(), signal.SIGKILL)
+        _end()
 
 
 def _wait(end: int) -> None:
     while not _ended(end):
         select.select([end], [], [])
+    _end()
+
+
+def _end() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+    os._exit(128 + signal.SIGKILL)
 
 
 def _ended(end: int) -> bool:
