@@ -25,7 +25,8 @@ from typing import Any
 
 KEY = "made"
 MEMBER = "made.json"
-TEXT = re.compile(rb"lipdescent-made:([A-Za-z0-9+/=]+)")
+# The last colon matters: a PNG has the bytes of a checksum behind a text.
+TEXT = re.compile(rb"lipdescent-made:([A-Za-z0-9+/=]+):")
 # Parameters of a rule that are no options of what it makes.
 NOT_ASKED = ("code", "recipe")
 # Up to so many inputs are described in full.
@@ -209,7 +210,7 @@ def read(path: str | Path) -> Stamp | None:
 def as_text(stamp: Stamp) -> str:
     """For a comment or a text entry of a file; letters, digits and ``:+/=-`` alone."""
     packed = base64.b64encode(zlib.compress(dumps(stamp).encode())).decode()
-    return f"lipdescent-made:{packed}"
+    return f"lipdescent-made:{packed}:"
 
 
 def dumps(stamp: Stamp) -> str:
