@@ -8,9 +8,11 @@ import shutil
 import subprocess
 import tarfile
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from lipdescent import archiving, published
+from lipdescent import archiving, published, stamps
 
 CONFIG = {
     "study": "some",
@@ -20,6 +22,9 @@ CONFIG = {
     "comparisons": [],
     "execution": {"threads": 1},
 }
+# Of what is made from the table, or from an experiment.
+SOURCES = {"table.parquet": {"content": "1"}, "experiments/isometry.parquet": {"content": "1"}}
+MADE = {"rule": "some", "recipe": "r", "asked": {}, "inputs": SOURCES, "content": "2"}
 FILES = [
     "table.parquet", "table.csv", "findings.json", "findings.md", "findings.html",
     "figures/a/m/b.pdf", "figures/a/m/b.png",
@@ -31,13 +36,27 @@ def study(tmp_path):
     folder = tmp_path / "results/some"
     for name in FILES:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(f"content of {name}" * 100)
-    for name in ("plan.json", "provenance.json"):
-        (folder / name).write_text(json.dumps({"config": CONFIG}))
+        (folder / name).write_text(f"content of {name}" * 100 + stamps.as_text(MADE))
+    result(folder / "table.parquet")
+    (folder / "findings.json").write_text(json.dumps({"made": MADE}))
+    configured(folder, CONFIG)
     for name in ("checkpoints/big.safetensors", "figures/a/m/of_an_earlier_configuration.pdf"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("not packed")
     return folder
+
+
+def result(path, content="1"):
+    """A table or an experiment with a stamp of that content."""
+    stamp = MADE | {"inputs": {}, "content": content}
+    text = {"made": json.dumps(stamp)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({"x": [1]}).replace_schema_metadata(text), path)
+
+
+def configured(folder, config):
+    for name in ("plan.json", "provenance.json"):
+        (folder / name).write_text(json.dumps({"config": config, "made": MADE}))
 
 
 def rewritten(archive, change):
@@ -83,13 +102,12 @@ def test_a_report_is_packed_if_it_is_of_these_results(study):
 
 def test_a_study_of_experiments(study):
     config = CONFIG | {"experiments": {"isometry": {}}}
-    for name in ("plan.json", "provenance.json"):
-        (study / name).write_text(json.dumps({"config": config}))
+    configured(study, config)
     with pytest.raises(archiving.ArchiveError, match=r"experiments/isometry\.parquet"):
         archiving.pack(study)
-    for name in ("experiments/isometry.parquet", "figures/isometry.pdf", "figures/isometry.png"):
-        (study / name).parent.mkdir(exist_ok=True)
-        (study / name).write_text("x")
+    result(study / "experiments/isometry.parquet")
+    for name in ("figures/isometry.pdf", "figures/isometry.png"):
+        (study / name).write_text(stamps.as_text(MADE))
     assert archiving.pack(study)[1] == 5
 
 
@@ -156,6 +174,24 @@ def test_an_incomplete_study_is_not_packed(study, change, message):
     with pytest.raises(archiving.ArchiveError, match=message):
         archiving.pack(study)
     assert not study.with_name("some.tar.gz").exists()
+
+
+@pytest.mark.parametrize("name", ["findings.md", "figures/a/m/b.png", "provenance.json"])
+def test_what_was_made_from_another_table_is_not_packed(study, name):
+    other = MADE | {"inputs": {"table.parquet": {"content": "of another study"}}}
+    path = study / name
+    if path.suffix == ".json":
+        path.write_text(json.dumps({"config": CONFIG, "made": other}))
+    else:
+        path.write_text(stamps.as_text(other))
+    with pytest.raises(archiving.ArchiveError, match=rf"{name} was made from another"):
+        archiving.pack(study)
+
+
+def test_a_study_of_an_earlier_version_is_not_packed(study):
+    (study / "findings.md").write_text("# Findings")
+    with pytest.raises(archiving.ArchiveError, match=r"findings\.md carries no record"):
+        archiving.pack(study)
 
 
 def test_how_jobs_run_is_no_other_configuration(study):

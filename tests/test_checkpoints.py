@@ -52,6 +52,28 @@ def test_truncated_files_are_named(tmp_path, keep):
         checkpoints.read(path)
 
 
+def test_any_flipped_bit_is_noticed_and_the_file_named(tmp_path):
+    """In the header and in every tensor, those of a few numbers included."""
+    path = tmp_path / "run.safetensors"
+    checkpoints.write(path, some())
+    whole = path.read_bytes()
+    for place in [*range(0, len(whole), 7), len(whole) - 1]:
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        with pytest.raises(ValueError, match=r"run\.safetensors: "):
+            checkpoints.read(path)
+    assert "altered since it was written" in message(path)
+
+
+def message(path):
+    try:
+        checkpoints.read(path)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def test_a_foreign_safetensors_file_is_named(tmp_path):
     path = tmp_path / "resnet.safetensors"
     save_file({"fc.weight": torch.zeros(2)}, path)

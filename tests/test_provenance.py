@@ -131,9 +131,7 @@ def test_a_plug_in_that_is_looked_up_by_a_written_name_is_covered(scripts):
 )  # fmt: skip
 def test_a_measurement_depends_on_what_it_uses_alone(architecture, measure, yes, no):
     plug_ins = provenance.measurement_files(measure, architecture, "hinge", "pair_swap")
-    files = covered(
-        "measure.py", *provenance.measurement_files(measure, architecture, "hinge", "pair_swap")
-    )
+    files = covered("measure.py", *plug_ins)
     assert yes | {"measuring.py", "checkpoints.py", f"architectures/{architecture}.py"} <= files
     assert not no & files
 

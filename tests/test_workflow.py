@@ -108,6 +108,9 @@ def test_everything_published_is_there(finished):
 
 def test_nothing_reruns_untouched_or_after_touching(study):
     assert "Nothing to be done" in run(study, "-n")
+    os.utime(study / "results/tiny/datasets/mnist1d.npz")
+    os.utime(study / "results/tiny/measurements/mnist1d/mlp/width=2/seeds=0-1/metrics.parquet")
+    shutil.rmtree(study / ".snakemake")  # as in a copy by ``cp -r results``
     for path in (source(study) / "scripts").rglob("*.py"):
         os.utime(path)
     os.utime(source(study) / "config/config.yaml")
@@ -186,9 +189,15 @@ def test_another_figure_draws_only_it(study):
 
 
 def test_a_changed_learning_rate_retrains_but_keeps_the_data(study):
-    jobs = planned(run(study, "-n", config=TINY | {"training": {"learning_rate": 0.01}}))
-    assert jobs["train"] == 2
-    assert "dataset" not in jobs
+    config = TINY | {"training": {"learning_rate": 0.01}}
+    for records in ("there", "lost"):
+        if records == "lost":
+            shutil.rmtree(study / ".snakemake")
+        output = run(study, "-n", config=config)
+        jobs = planned(output)
+        assert jobs["train"] == 2
+        assert "dataset" not in jobs
+        assert "train: made with training.learning_rate = 0.05, wanted is 0.01" in output
 
 
 def test_how_jobs_run_changes_nothing(study):

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lipdescent import files, published
+from lipdescent import files, published, stamps
 
 SUMS = "SHA256SUMS"
 PLAN, PROVENANCE = "plan.json", "provenance.json"
@@ -63,7 +63,7 @@ def _members(study: Path) -> list[str]:
         raise ArchiveError(
             f"{study} is not complete: {', '.join(missing[:3])}{more} missing; run it to its end"
         )
-    older = differs(study, config)
+    older = differs(study, config) or mixes(study, config)
     if older:
         raise ArchiveError(f"{study}: {older}; run it to its end")
     made = (study / PROVENANCE).stat().st_mtime
@@ -89,6 +89,30 @@ def differs(study: Path, config: dict[str, Any]) -> str:
     if not keys:
         return ""
     return f"what is published was made with another {', '.join(keys)} than the last run asked for"
+
+
+def mixes(study: Path, config: dict[str, Any]) -> str:
+    """Which published file was not made from the results that lie beside it, or empty."""
+    results = {}
+    for name in published.results(config):
+        stamp = stamps.read(study / name)
+        if stamp is None:
+            return f"{name} {stamps.NO_RECORD}"
+        results[name] = stamp["content"]
+    for name in published.files(config):
+        if Path(name).suffix == ".csv":
+            continue
+        stamp = stamps.read(study / name)
+        if stamp is None:
+            return f"{name} {stamps.NO_RECORD}"
+        for source in stamp["inputs"].keys() & results.keys():
+            made_from = stamp["inputs"][source]["content"]
+            if made_from != results[source]:
+                return (
+                    f"{name} was made from another {source} (contents {made_from}) than the one "
+                    f"beside it (contents {results[source]})"
+                )
+    return ""
 
 
 @contextmanager

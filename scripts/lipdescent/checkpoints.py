@@ -68,8 +68,7 @@ def write(path: str | Path, checkpoints: Checkpoints, made: stamps.Stamp | None 
         tensors[name] = getattr(checkpoints, name)
     metadata = {"format": FORMAT, "about": json.dumps(checkpoints.about)}
     if made is not None:
-        metadata[CHECKSUM] = checksum(tensors)
-        metadata[stamps.KEY] = stamps.dumps(stamps.with_content(made, metadata[CHECKSUM]))
+        metadata[stamps.KEY] = stamps.dumps(stamps.with_content(made, checksum(tensors)))
     save_atomically(path, tensors, metadata)
 
 
@@ -95,9 +94,9 @@ def read(path: str | Path) -> Checkpoints:
     return Checkpoints(**groups, about=json.loads(metadata["about"]), **rest)
 
 
-def checksum(tensors: dict[str, Tensor]) -> str:
-    """Digest of names, types, shapes and contents, in the order of the names."""
-    parts = []
+def checksum(tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> str:
+    """Digest of the metadata and of names, types, shapes and contents, in the names' order."""
+    parts = [json.dumps(metadata or {}, sort_keys=True).encode()]
     for name in sorted(tensors):
         tensor = tensors[name].detach().to("cpu").contiguous()
         parts.append(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -118,8 +117,7 @@ def save_atomically(path: str | Path, tensors: dict[str, Tensor], metadata: dict
     from safetensors.torch import save_file
 
     on_cpu = {n: t.detach().to("cpu").contiguous() for n, t in tensors.items()}
-    if CHECKSUM not in metadata:
-        metadata = {**metadata, CHECKSUM: checksum(on_cpu)}
+    metadata = {**metadata, CHECKSUM: checksum(on_cpu, metadata)}
     with files.complete(path) as partial:
         try:
             save_file(on_cpu, partial, metadata=metadata)
@@ -136,8 +134,8 @@ def load(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises
     ------
     ValueError
-        If the file is truncated, not safetensors, or its tensors are not those that were written;
-        the message names it.
+        If the file is truncated, not safetensors, or it is not what was written; the message
+        names it.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load as from_bytes
@@ -149,12 +147,14 @@ def load(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except (SafetensorError, OSError, RuntimeError, ValueError) as error:
         raise ValueError(f"{path}: truncated or not a safetensors file ({error})") from error
     metadata = header.get("__metadata__", {})
-    stored = metadata.get(CHECKSUM)
-    if stored is not None and stored != (found := checksum(tensors)):
-        raise ValueError(
-            f"{path}: altered since it was written (checksum of its tensors {found}, "
-            f"stored is {stored})"
-        )
+    if stored := metadata.pop(CHECKSUM, None):
+        found = checksum(tensors, metadata)
+        if found != stored:
+            raise ValueError(
+                f"{path}: altered since it was written (checksum {found}, {stored} is stored)"
+            )
+    elif metadata.get("format") == FORMAT:
+        raise ValueError(f"{path}: altered since it was written (its checksum is missing)")
     return tensors, metadata
 
 

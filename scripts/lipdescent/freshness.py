@@ -82,10 +82,11 @@ class Freshness:
             return
         times = [os.stat(one.path).st_mtime_ns for one in recipe.inputs if self._stamp(one.path)]
         newest = max(times, default=0)
-        for path in there:
+        # For Snakemake the benchmark is an output like the others.
+        for path in (*there, recipe.benchmark):
             try:
                 found = os.stat(path)
                 if found.st_mtime_ns < newest:
                     os.utime(path, ns=(found.st_atime_ns, newest))
-            except OSError:  # read-only: Snakemake compares times and checksums itself
-                return
+            except OSError:  # not there or read-only: Snakemake compares times and checksums itself
+                continue

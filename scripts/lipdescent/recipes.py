@@ -22,11 +22,13 @@ class Recipe:
 
     Attributes
     ----------
+    place : of the job's log and benchmark below results/<study>/logs/ and benchmarks/.
     outputs : paths from the folder that holds results/.
     code : file below scripts/ -> digest.
     """
 
     rule: str
+    place: str
     outputs: tuple[str, ...]
     asked: dict[str, Any]
     code: dict[str, str]
@@ -36,6 +38,12 @@ class Recipe:
     def path(self) -> str:
         """The output that other jobs read."""
         return self.outputs[0]
+
+    @property
+    def benchmark(self) -> str:
+        """Snakemake's record of the job's time."""
+        results, study, *_ = self.path.split("/")
+        return f"{results}/{study}/benchmarks/{self.place}.tsv"
 
     @cached_property
     def recipe(self) -> str:
@@ -104,6 +112,7 @@ class Recipes:
     def dataset(self, *, dataset: str) -> Recipe:
         return Recipe(
             "dataset",
+            f"dataset/{dataset}",
             (f"{self.base}/datasets/{dataset}.npz",),
             {"options": self.config["datasets"].get(dataset, {})},
             self.code("prepare_dataset.py", f"lipdescent/datasets/{dataset}.py"),
@@ -117,6 +126,7 @@ class Recipes:
         stack = f"{self.base}/checkpoints/{run.path}"
         return Recipe(
             "train",
+            f"train/{run.path}",
             (f"{stack}.safetensors", f"{stack}.curves.parquet"),
             {
                 "run": vars(run),
@@ -140,6 +150,7 @@ class Recipes:
         uppers = certificates["upper"] if certify else []
         return Recipe(
             "measure",
+            f"measure/{run.path}/{measure}",
             (f"{self.base}/measurements/{run.path}/{measure}.parquet",),
             {
                 # The rows name their study.
@@ -164,13 +175,14 @@ class Recipes:
             for measure in self.measures
         ]
         outputs = (f"{self.base}/table.parquet", f"{self.base}/table.csv")
-        return Recipe("table", outputs, {}, self.code("aggregate.py"), tuple(inputs))
+        return Recipe("table", "table", outputs, {}, self.code("aggregate.py"), tuple(inputs))
 
     @_once
     def figure(self, *, dataset: str, architecture: str, figure: str) -> Recipe:
         script = f"plot_{figure}.py"
         return Recipe(
             "figure",
+            f"figure/{dataset}/{architecture}/{figure}",
             self._drawn(f"{dataset}/{architecture}/{figure}"),
             {
                 "statistics": self.config["statistics"],
@@ -190,6 +202,7 @@ class Recipes:
         }
         return Recipe(
             "comparison",
+            f"comparison/{dataset}/{comparison}",
             self._drawn(f"{dataset}/{comparison}"),
             {
                 "statistics": self.config["statistics"],
@@ -204,6 +217,7 @@ class Recipes:
     def findings(self) -> Recipe:
         return Recipe(
             "findings",
+            "findings",
             tuple(f"{self.base}/findings.{kind}" for kind in ("json", "md", "html")),
             {"statistics": self.config["statistics"]},
             self.code("findings.py"),
@@ -217,6 +231,7 @@ class Recipes:
         else:
             inputs = (self.table(),)
         return Recipe(
+            "provenance",
             "provenance",
             (f"{self.base}/provenance.json",),
             {
@@ -234,6 +249,7 @@ class Recipes:
         stacks = [self.train(**_wildcards(run)) for run in self.runs]
         return Recipe(
             "verify",
+            "verify",
             (f"{self.base}/verification.json",),
             {"samples": 30, "seed": 0},
             self.code("verify.py", *(f"lipdescent/bounds/{name}.py" for name in bounds)),
@@ -244,6 +260,7 @@ class Recipes:
     def experiment_part(self, *, experiment: str, part: str) -> Recipe:
         return Recipe(
             "experiment_part",
+            f"experiment/{experiment}/{part}",
             (f"{self.base}/experiments/{experiment}/{part}.parquet",),
             {"options": study_config.experiment_parts(self.config, experiment)[int(part)]},
             self.code("experiment.py", f"lipdescent/experiments/{experiment}.py"),
@@ -254,13 +271,15 @@ class Recipes:
         parts = range(len(study_config.experiment_parts(self.config, experiment)))
         inputs = [self.experiment_part(experiment=experiment, part=str(part)) for part in parts]
         outputs = tuple(f"{self.base}/experiments/{experiment}.{k}" for k in ("parquet", "csv"))
-        return Recipe("experiment", outputs, {}, self.code("join_experiment.py"), tuple(inputs))
+        place, code = f"experiment/{experiment}", self.code("join_experiment.py")
+        return Recipe("experiment", place, outputs, {}, code, tuple(inputs))
 
     @_once
     def experiment_figure(self, *, experiment: str) -> Recipe:
         script = f"lipdescent/experiments/{experiment}.py"
         return Recipe(
             "experiment_figure",
+            f"experiment_figure/{experiment}",
             self._drawn(experiment),
             {"caption": caption(script)},
             self.code("draw_experiment.py", script),

@@ -25,9 +25,12 @@ from typing import Any
 
 KEY = "made"
 MEMBER = "made.json"
-TEXT = re.compile(rb"lipdescent-made:([A-Za-z0-9+/=]+)")
+# The last colon matters: a PNG has the bytes of a checksum behind a text.
+TEXT = re.compile(rb"lipdescent-made:([A-Za-z0-9+/=]+):")
 # Parameters of a rule that are no options of what it makes.
 NOT_ASKED = ("code", "recipe")
+NO_RECORD = "carries no record of what made it (an earlier version did, or another program)"
+START_AGAIN = "start the same command again: it is made anew"
 # Up to so many inputs are described in full.
 DESCRIBED = 8
 
@@ -84,7 +87,7 @@ def of(job: Any, **by: Any) -> Stamp | None:
     for path in map(str, job.input):
         inputs[below(path)] = found = read(path)
         if found is None:
-            raise OtherRecipe(f"{path}: {differences(None, {})[0]}; {START_AGAIN}")
+            raise OtherRecipe(f"{path} {NO_RECORD}; {START_AGAIN}")
     asked = plain({k: v for k, v in job.params.items() if k not in NOT_ASKED})
     code, recipes = job.params.code, {name: stamp["recipe"] for name, stamp in inputs.items()}
     made = recipe(job.rule, asked, code, recipes)
@@ -100,9 +103,6 @@ def of(job: Any, **by: Any) -> Stamp | None:
         "content": digest(made.encode(), *(s["content"].encode() for s in inputs.values())),
         "by": {"threads": job.threads, **by},
     }
-
-
-START_AGAIN = "start the same command again: it is made anew"
 
 
 def _refuse(job: Any, inputs: Mapping[str, Stamp]) -> None:
@@ -150,7 +150,7 @@ def below(path: str | Path) -> str:
 def differences(found: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> list[str]:
     """In what a file's stamp differs from the wanted one, with both values; empty if in nothing."""
     if found is None:
-        return ["carries no record of what made it (an earlier version did, or another program)"]
+        return [NO_RECORD]
     if found["recipe"] == wanted["recipe"]:
         return []
     if found.get("rule", wanted["rule"]) != wanted["rule"]:
@@ -209,7 +209,7 @@ def read(path: str | Path) -> Stamp | None:
 def as_text(stamp: Stamp) -> str:
     """For a comment or a text entry of a file; letters, digits and ``:+/=-`` alone."""
     packed = base64.b64encode(zlib.compress(dumps(stamp).encode())).decode()
-    return f"lipdescent-made:{packed}"
+    return f"lipdescent-made:{packed}:"
 
 
 def dumps(stamp: Stamp) -> str:

@@ -1,0 +1,314 @@
+"""Stamps in files of every kind, recipes, and which files of a study are stale before any job."""
+
+import copy
+import json
+import os
+import random
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+import yaml
+
+from lipdescent import checkpoints, config, datasets, figure_style, stamped_parquet, stamps
+from lipdescent.freshness import Freshness
+from lipdescent.recipes import Recipes
+
+ROOT = Path(__file__).parent.parent
+SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
+DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+FEW = {"width": [2, 5], "label_noise": [0, 0.2], "seed": [0, 1], "epoch": [0, 1, 3]}
+CERTIFICATES = {"upper": ["upper_lipsdp"], "radii": {"l2": [0.1]}}
+
+
+def prepared(**changes):
+    """The default study, small and with certificates, with some keys (a.b) changed."""
+    study = copy.deepcopy(DEFAULT)
+    study |= {"study": "s", "device": "cpu", "certificates": CERTIFICATES, "experiments": {}}
+    study["grid"] |= FEW
+    study["figures"], study["comparisons"] = ["bound_gap"], ["over_width"]
+    for key, value in changes.items():
+        *parents, last = key.split("/")
+        section = study
+        for name in parents:
+            section = section[name]
+        section[last] = value
+    return config.prepare(study, schema=SCHEMA, figures=["bound_gap"], comparisons=["over_width"])
+
+
+def all_recipes(study):
+    """Every recipe of what a study publishes, inputs first."""
+    known = Recipes(study)
+    found = {}
+
+    def add(recipe):
+        for one in recipe.inputs:
+            add(one)
+        found[recipe.path] = recipe
+
+    for recipe in (
+        known.figure(dataset="mnist1d", architecture="mlp", figure="bound_gap"),
+        known.comparison(dataset="mnist1d", comparison="over_width"),
+        known.findings(),
+        known.provenance(),
+        known.verify(),
+    ):
+        add(recipe)
+    return list(found.values())
+
+
+def made_by(recipe, content=""):
+    """The stamp that a job of this recipe leaves, by the files that lie there."""
+    stamp = recipe.stamp() | {"content": content or recipe.recipe, "by": {"threads": 1}}
+    for name, short in stamp["inputs"].items():
+        short["content"] = stamps.read(f"results/s/{name}")["content"]
+    return stamp
+
+
+def write(path, stamp):
+    """A file of each kind, as the jobs write it."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    match Path(path).suffix:
+        case ".npz":
+            zeros = np.zeros((1, 2), np.float32), np.zeros(1, np.int64)
+            datasets.Dataset(*zeros, *zeros, 2).save(path, stamp)
+        case ".safetensors":
+            checkpoints.save_atomically(path, {}, {"made": stamps.dumps(stamp)})
+        case ".parquet":
+            text = {"made": stamps.dumps(stamp)}
+            pa.parquet.write_table(pa.table({"x": [1]}).replace_schema_metadata(text), path)
+        case ".json":
+            Path(path).write_text(json.dumps({"made": stamp}))
+        case _:
+            Path(path).write_text("before " + stamps.as_text(stamp) + " behind")
+
+
+@pytest.fixture
+def finished(tmp_path, monkeypatch):
+    """Every file of a study, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    study = prepared()
+    config.record_plan(study)
+    for recipe in all_recipes(study):
+        for path in recipe.outputs:
+            write(path, made_by(recipe))
+    return study
+
+
+def stale(study):
+    """Paths below the study's folder of everything that is stale, and what was said."""
+    said = []
+    freshness = Freshness(said.append)
+    found = {path for recipe in all_recipes(study) for path in freshness.stale(recipe)}
+    return {stamps.below(path) for path in found}, said
+
+
+def rules(study, paths):
+    by_path = {stamps.below(p): r.rule for r in all_recipes(study) for p in r.outputs}
+    return {by_path[path] for path in paths}
+
+
+def test_a_finished_study_is_fresh(finished):
+    assert stale(finished) == (set(), [])
+
+
+def test_every_kind_of_file_gives_its_stamp_back(tmp_path):
+    stamp = {"rule": "r", "recipe": "1", "asked": {"text": "ü -- (\\)"}, "content": "2"}
+    array = np.zeros((2, 3), np.float32), np.zeros(2, np.int64)
+    data = datasets.Dataset(*array, *array, 2)
+    data.save(tmp_path / "d.npz", stamp)
+    seed, stopped, diverged = (checkpoints.empty_epochs(1) for _ in range(3))
+    state = {"w": torch.ones(1, 1, 2)}
+    saved = checkpoints.Checkpoints(
+        state, torch.tensor([0]), torch.zeros(1), seed, stopped, diverged
+    )
+    checkpoints.write(tmp_path / "c.safetensors", saved, stamp)
+    stamped_parquet.write(tmp_path / "t.parquet", pa.table({"x": [1.0]}), stamp)
+    figure, _ = figure_style.new_figure(1, 1, width=2, height=2)
+    figure_style.save(figure, tmp_path / "f.pdf", tmp_path / "f.png", stamp)
+    for path in tmp_path.iterdir():
+        found = stamps.read(path)
+        assert (found["asked"], found["rule"]) == (stamp["asked"], "r"), path
+    assert stamps.read(tmp_path / "d.npz")["content"] == data.checksum()
+    again = datasets.read(tmp_path / "d.npz")
+    assert again.checksum() == data.checksum()
+    other = pa.table({"x": [2.0]})
+    stamped_parquet.write(tmp_path / "u.parquet", other, stamp)
+    contents = {stamps.read(tmp_path / f"{n}.parquet")["content"] for n in "tu"}
+    assert len(contents) == 2
+
+
+TRAINED = {"train", "measure", "table", "figure", "comparison", "findings", "provenance", "verify"}
+PUBLISHED = {"figure", "comparison", "findings"}
+
+
+@pytest.mark.parametrize(
+    ("change", "again", "said"),
+    [
+        ({"training/learning_rate": 0.5}, TRAINED,
+         "train: made with training.learning_rate = 0.05, wanted is 0.5"),
+        ({"training/loss": "hinge"}, TRAINED, "scripts/lipdescent/losses/hinge.py is used now"),
+        ({"training/schedule": "constant"}, TRAINED, "training.schedule = cosine, wanted is const"),
+        ({"noise_maker": "pair_swap"}, TRAINED, "noise_maker = uniform_wrong, wanted is pair_swap"),
+        ({"grid/epoch": [0, 1, 3, 9]}, TRAINED, "epochs = [0, 1, 3], wanted is [0, 1, 3, 9]"),
+        ({"grid/label_noise": [0, 0.3]}, TRAINED, "label_noise = [0, 0.2], wanted is [0, 0.3]"),
+        ({"architectures/mlp/depth": 2}, TRAINED, "build_options.depth = 1, wanted is 2"),
+        ({"datasets/mnist1d/num_train": 500}, TRAINED | {"dataset"},
+         "dataset: made with options.num_train = 1000, wanted is 500"),
+        ({"bounds/lower_ascent/norms": ["linf"]}, TRAINED - {"train"},
+         "measure: made with options.norms = ['l2'], wanted is ['linf']"),
+        ({"statistics/confidence": 0.9}, PUBLISHED | {"provenance"},
+         "statistics.confidence = 0.95, wanted is 0.9"),
+        ({"execution/threads": 2}, {"provenance"}, "config.execution.threads = 1, wanted is 2"),
+    ],
+)  # fmt: skip
+def test_a_changed_key_makes_what_depends_on_it_stale_and_names_both_values(
+    finished, change, again, said
+):
+    study = prepared(**change)
+    found, lines = stale(study)
+    assert rules(study, found) == again
+    assert any(said in line for line in lines), lines
+
+
+def test_added_widths_seeds_and_bounds_leave_what_is_there(finished):
+    study = prepared(**{"grid/width": [2, 3, 5], "grid/seed": [0, 1, 2]})
+    found, _ = stale(study)
+    assert rules(study, found) == TRAINED - {"train", "measure"}
+    study = prepared(**{"bounds/upper_combettes_pesquet": {"norms": ["l2"]}})
+    assert rules(study, stale(study)[0]) == TRAINED - {"train", "measure"}
+
+
+def test_what_was_made_by_an_earlier_version_is_stale(finished):
+    for recipe in all_recipes(finished):
+        if recipe.rule == "train":
+            for path in recipe.outputs:
+                write(path, {})
+    found, said = stale(finished)
+    assert rules(finished, found) == {"train"}
+    assert "carries no record of what made it" in said[0]
+
+
+def test_a_renamed_study_keeps_its_networks_and_measures_anew(finished):
+    shutil.copytree("results/s", "results/t")
+    study = prepared(study="t")
+    found, said = stale(study)
+    assert rules(study, found) == TRAINED - {"train"}
+    assert "measure: made with study = s, wanted is t" in said[0]
+
+
+def test_one_file_swapped_for_another_runs_is_named(finished):
+    wide, narrow = (
+        f"results/s/checkpoints/mnist1d/mlp/width={w}/seeds=0-1.safetensors" for w in (5, 2)
+    )
+    shutil.copy(narrow, wide)
+    found, said = stale(finished)
+    assert "checkpoints/mnist1d/mlp/width=5/seeds=0-1.safetensors" in found
+    assert not any("width=2" in path for path in found)
+    assert "run.width = 2, wanted is 5" in said[0]
+
+
+def test_the_same_recipe_with_other_numbers_is_not_mixed(finished):
+    """Trained again elsewhere, on another device for instance, and killed before measuring."""
+    (trained,) = (r for r in all_recipes(finished) if r.rule == "train" and "width=5" in r.path)
+    write(trained.path, made_by(trained, content="of another machine"))
+    found, said = stale(finished)
+    # What is made from these Snakemake makes anew with them.
+    assert rules(finished, found) == {"measure", "verify"}
+    assert not any("width=2" in path for path in found)
+    assert "now they are of another machine" in said[0]
+
+
+def test_touching_makes_nothing_stale_and_puts_the_times_in_order(finished):
+    recipes = all_recipes(finished)
+    draw = random.Random(0)
+    paths = [path for recipe in recipes for path in recipe.outputs]
+    for path in paths:
+        os.utime(path, (draw.randrange(10**9),) * 2)
+    assert stale(finished) == (set(), [])
+    for recipe in recipes:
+        newest = max((os.stat(one.path).st_mtime_ns for one in recipe.inputs), default=0)
+        assert all(os.stat(path).st_mtime_ns >= newest for path in recipe.outputs)
+
+
+def test_missing_checkpoints_make_no_measurement_stale(finished):
+    for recipe in all_recipes(finished):
+        if recipe.rule == "train":
+            for path in recipe.outputs:
+                os.unlink(path)
+    assert rules(finished, stale(finished)[0]) == set()
+    study = prepared(**{"training/momentum": 0.5})
+    found, said = stale(study)
+    assert "measure" in rules(study, found)
+    assert any("training.momentum = 0.9, wanted is 0.5" in line for line in said)
+
+
+def test_a_changed_file_of_code_is_named(finished):
+    def edited(*files):
+        versions = Recipes(finished).code(*files)
+        return versions | (
+            {name: "edited"} if (name := "lipdescent/training.py") in versions else {}
+        )
+
+    said = []
+    known = Recipes(finished, code=edited)
+    assert Freshness(said.append).stale(known.findings())
+    assert said[0].startswith(
+        "train: scripts/lipdescent/training.py changed. Made anew: results/s/"
+    )
+    assert len(said) == 1
+
+
+# Jobs
+
+
+def job(recipe, wanted=None):
+    """What Snakemake gives a script."""
+    params = SimpleNamespace(code=recipe.code, recipe=(wanted or recipe).recipe)
+    params.items = {**recipe.asked, "code": 0, "recipe": 0}.items
+    where = {"dataset": "mnist1d", "architecture": "mlp", "width": "5", "seeds": "0-1"}
+    return SimpleNamespace(
+        rule=recipe.rule, params=params, input=[one.path for one in recipe.inputs], threads=3,
+        output=list(recipe.outputs), wildcards={"study": "s"} | where, config=prepared(),
+    )  # fmt: skip
+
+
+def test_a_job_stamps_what_it_was_asked_for(finished):
+    recipe = Recipes(finished).train(dataset="mnist1d", architecture="mlp", width="5", seeds="0-1")
+    stamp = stamps.of(job(recipe), device="cpu")
+    assert stamp["recipe"] == recipe.recipe
+    assert stamp["by"] == {"threads": 3, "device": "cpu"}
+    assert stamps.differences(stamp, recipe.stamp()) == []
+
+
+def test_a_job_refuses_inputs_of_another_configuration_and_names_both_values(finished):
+    data = Recipes(prepared(**{"datasets/mnist1d/num_train": 7})).dataset(dataset="mnist1d")
+    write(data.path, made_by(data))
+    recipe = Recipes(finished).train(dataset="mnist1d", architecture="mlp", width="5", seeds="0-1")
+    with pytest.raises(stamps.OtherRecipe, match=r"mnist1d\.npz: .*num_train = 7, wanted is 1000"):
+        stamps.of(job(recipe))
+    Path(data.path).write_bytes(b"cut")
+    with pytest.raises(stamps.OtherRecipe, match=r"mnist1d\.npz carries no record"):
+        stamps.of(job(recipe))
+
+
+def test_whole_numbers_ask_for_the_same_in_either_spelling():
+    assert stamps.recipe("r", {"a": 1.0, "b": (0.0, True)}, {}, {}) == stamps.recipe(
+        "r", {"b": [0, True], "a": 1}, {}, {}
+    )
+    assert stamps.plain(True) is True
+    assert stamps.recipe("r", {"a": True}, {}, {}) != stamps.recipe("r", {"a": 1}, {}, {})
+
+
+@pytest.mark.parametrize("suffix", [*stamps.READERS, ".png", ".md", ".pdf"])
+def test_no_file_however_broken_ends_the_search(tmp_path, suffix):
+    path = tmp_path / f"x{suffix}"
+    draws = random.Random(1)
+    for content in (b"", b"{}", b"[1]", b"\xff" * 40, draws.randbytes(500)):
+        path.write_bytes(content)
+        assert stamps.read(path) is None
+    assert stamps.read(tmp_path) is None

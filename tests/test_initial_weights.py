@@ -1,0 +1,89 @@
+"""The weights before the first step are kept whichever epochs a study asks for."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+
+from lipdescent import checkpoints, measuring, names, training_state
+from lipdescent.datasets import Dataset
+from lipdescent.progress import Progress
+from lipdescent.replica_block import TrainingData
+from lipdescent.training import StackTraining, initial_stack
+from lipdescent.training_options import TrainingOptions
+
+SEEDS, SHAPE = [3, 4], (6,)
+RANDOM = np.random.default_rng(0)
+INPUTS = RANDOM.normal(size=(30, 6)).astype(np.float32)
+LABELS = RANDOM.integers(0, 3, 30)
+DATASET = Dataset(INPUTS[:20], LABELS[:20], INPUTS[20:], LABELS[20:], 3)
+OPTIONS = {"learning_rate": 0.05, "batch_size": 10, "momentum": 0.9}
+
+
+def trained(architecture, epochs, **resumed):
+    """A training of two seeds, by way of its file."""
+    build = names.resolve("architectures", architecture).build
+
+    def network():
+        return build(6, input_shape=SHAPE, num_classes=3)
+
+    data = TrainingData(torch.from_numpy(INPUTS[:20]), torch.tensor(LABELS[:20]).repeat(2, 1), 3)
+    training = StackTraining(
+        initial_stack(network, SEEDS, SHAPE), data, seeds=SEEDS, epochs=epochs,
+        options=TrainingOptions(**OPTIONS),
+    )  # fmt: skip
+    training.run(progress=Progress("test", 2, epochs[-1], terminal=io.StringIO()), **resumed)
+    about = {
+        "run": {"dataset": "d", "architecture": architecture, "width": 6, "seeds": SEEDS},
+        "build": {},
+        "training": OPTIONS,
+    }
+    return training, training.result([0.0, 0.0], about)
+
+
+def distances(architecture, saved):
+    """Epoch and seed -> the measured distance from the initial weights."""
+    stack = measuring.checkpoint_stack(saved, DATASET, module=architecture)
+    start = None
+    if saved.initial:
+        start = measuring.checkpoint_stack(saved.at_start(), DATASET, module=architecture)
+    columns = measuring.measure(
+        "metrics", stack, saved, DATASET, options={}, noise_maker="uniform_wrong", start=start
+    )
+    frame = measuring.to_table(columns, stack, saved, study="s").to_pandas()
+    frame = frame[frame["quantity"] == "distance_from_init"]
+    return frame.set_index(["epoch", "seed"])["value"].to_dict()
+
+
+@pytest.mark.parametrize("architecture", ["mlp", "lipschitz_mlp"])
+def test_the_distance_is_the_same_without_epoch_0_in_the_grid(tmp_path, architecture):
+    with_start, without = [], []
+    for epochs, found in (([0, 2, 4], with_start), ([2, 4], without)):
+        path = tmp_path / f"{len(epochs)}.safetensors"
+        checkpoints.write(path, trained(architecture, epochs)[1])
+        found.append(checkpoints.read(path))
+    (one,), (other,) = with_start, without
+    assert one.initial == {}
+    for name, tensor in other.initial.items():
+        assert torch.equal(tensor, one.state[name][0])
+    expected = distances(architecture, one)
+    assert expected[2, 3] > 0
+    assert distances(architecture, other) == {k: v for k, v in expected.items() if k[0] > 0}
+
+
+def test_a_continued_training_has_them_too(tmp_path):
+    training, whole = trained("mlp", [2, 4])
+    checkpoints.write(tmp_path / "run.safetensors", whole)
+    training_state.keep_end(training, tmp_path / "run.safetensors")
+    end_state, _ = training_state.end_paths(tmp_path / "run.safetensors")
+    _, longer = trained("mlp", [2, 4, 6], end_state=end_state)
+    assert all(torch.equal(t, longer.initial[name]) for name, t in whole.initial.items())
+    assert all(torch.equal(t[1], longer.state[name][1]) for name, t in whole.state.items())
+
+
+def test_metrics_without_the_initial_weights_are_refused():
+    _, saved = trained("mlp", [2])
+    stack = measuring.checkpoint_stack(saved, DATASET, module="mlp")
+    with pytest.raises(ValueError, match=r"epochs \[2\]: the metrics need the weights before"):
+        measuring.measure("metrics", stack, saved, DATASET, options={}, noise_maker="uniform_wrong")
