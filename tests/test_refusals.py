@@ -398,6 +398,20 @@ def test_bounds_that_do_not_exist_for_a_network_are_allowed(own):
     assert bound_trial.mistakes(task()) == []
 
 
+@pytest.mark.parametrize("module", names.known("architectures"))
+def test_no_architecture_here_is_refused(module, monkeypatch):
+    """By any bound in any norm that a study may ask for: what does not exist is not applicable."""
+    monkeypatch.setattr(bound_trial, "SECONDS", 0.2)
+    shape = [40] if module in ("conv1d", "mlp", "lipschitz_mlp") else [3, 8, 8]
+    options = {"vit": {"patch": 4, "blocks": 1}, "lipschitz_cnn": {"stages": 2}}.get(module, {})
+    network = {
+        "module": module, "width": 4, "input_shape": shape, "num_classes": 3,
+        "options": json.dumps(options),
+    }  # fmt: skip
+    everything = {name: {} for name in names.known("bounds")}
+    assert bound_trial.mistakes(task(network=network, bounds=everything)) == []
+
+
 def test_a_network_that_cannot_be_trained_is_named(own):
     own(sequence(nn.ReLU()))
     wrong = {"learning_rate": 0.1, "batch_size": 5, "loss": "cross_entropy_temperature"}  # no tau
