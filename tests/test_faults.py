@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 
-from lipdescent import checkpoints, files, folder_lock, open_files, places, table
+from lipdescent import checkpoints, files, folder_lock, open_files, table
 from lipdescent import config as study_config
 
 ROOT = Path(__file__).parent.parent

@@ -153,7 +153,9 @@ def test_tensors_are_those_of_state_dict_and_what_it_leaves_out():
 def test_a_file_of_weights_holds_no_extra_state(tmp_path):
     net = drawn(lambda: nn.Sequential(Extra(nn.Linear(4, 3))))
     save_file({n: t.detach() for n, t in tensors(net).items()}, tmp_path / "w.safetensors")
-    with pytest.raises(ValueError, match=r"(?s)w\.safetensors: .*; 0: what get_extra_state keeps no"):
+    with pytest.raises(
+        ValueError, match=r"(?s)w\.safetensors: .*; 0: what get_extra_state keeps no"
+    ):
         foreign_network._load_weights(net, str(tmp_path / "w.safetensors"))
 
 

@@ -6,9 +6,10 @@ Nothing of it is kept: what counts is that a study does not stop after hours of 
 from __future__ import annotations
 
 import json
+import os
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -27,11 +28,7 @@ from lipdescent.training_options import TrainingOptions
 
 SEEDS = [0, 1]
 # A bound that has not refused by then has read the network and is computing.
-SECONDS = 1.0
-
-
-class _Late(BaseException):
-    """Time is up; no library catches it as an error of its own."""
+SECONDS = 2.0
 
 
 def mistakes(task: dict[str, Any], loaded: Dataset | None = None) -> list[str]:
@@ -52,8 +49,11 @@ def mistakes(task: dict[str, Any], loaded: Dataset | None = None) -> list[str]:
         f"architectures.{task['architecture']} ({network['module']}) of width {network['width']} "
         f"on data set {task['dataset']} with inputs {shape}"
     )
-    if wrong := _wrong(lambda: initial_stack(build, SEEDS, shape)):
+    # Here, where what it imports stays.
+    if wrong := _raised(lambda: initial_stack(build, SEEDS, shape)):
         return [f"config: {what}: cannot be built: {wrong}"]
+    for name in task["bounds"]:
+        names.resolve("bounds", name)
     data = random_data(shape, classes, task["points"])
     found = []
     if wrong := _wrong(lambda: _train(build, data, task["training"])):
@@ -114,33 +114,45 @@ def _measure(
         },
     )
     stack = measuring.checkpoint_stack(saved, data, module=network["module"])
-    inputs = {s: torch.from_numpy(getattr(data, f"{s}_inputs")) for s in ("train", "test")}
+    dtype = next(t.dtype for t in stack.state.values() if t.is_floating_point())
+    inputs = {
+        split: torch.from_numpy(getattr(data, f"{split}_inputs")).to(dtype)
+        for split in ("train", "test")
+    }
     subject = Subject(name, stack, stack.finite(), saved, data, inputs, task["noise_maker"])
     kind = names.resolve("measurements", names.measurement_kind(name))
     list(kind.take(subject, options))
 
 
 def _wrong(attempt: Callable[[], object]) -> str:
-    """What it raises; nothing if it is not applicable, or still computing when time is up."""
+    """What it raises; nothing if it is not applicable, or still computing when time is up.
+
+    It has a process of its own, which ends when time is up: to be interrupted anywhere, in an
+    import for instance, would leave this one in a state that nobody foresaw.
+    """
+    reader, writer = os.pipe()
+    with warnings.catch_warnings():
+        # Python warns of other threads; what they hold is not needed for reading a network.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, SECONDS)
+        os.write(writer, _raised(attempt, BaseException).encode()[:2000])
+        os._exit(0)
+    os.close(writer)
+    with open(reader, "rb") as stream:
+        said = stream.read().decode(errors="replace")
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    crashed = status < 0 and -status not in (signal.SIGALRM, signal.SIGKILL)
+    return f"its process was ended by {signal.Signals(-status).name}" if crashed else said
+
+
+def _raised(attempt: Callable[[], object], kind: type[BaseException] = Exception) -> str:
     try:
-        with _at_most(SECONDS):
-            attempt()
-    except (NotApplicable, MemoryError, _Late):
+        attempt()
+    except (NotApplicable, MemoryError):
         return ""
-    except Exception as error:  # whatever it is, the job would end with it
+    except kind as error:  # whatever it is, the job would end with it
         return " ".join(f"{type(error).__name__}: {error}".split())
     return ""
-
-
-@contextmanager
-def _at_most(seconds: float) -> Iterator[None]:
-    def ring(*_: object) -> None:
-        raise _Late
-
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import yaml
@@ -52,17 +53,23 @@ def check(config: dict[str, Any], schema: dict[str, Any], *, place: str = "") ->
     ConfigError
         One line per mistake, naming the key, its value and what is allowed.
     """
+    _fill_defaults(config, schema, schema)
+    validator = _strict()(schema)
+    errors = sorted(validator.iter_errors(config), key=lambda e: list(map(str, e.path)))
+    if errors:
+        raise ConfigError("\n".join(dict.fromkeys(_explain(error, place) for error in errors)))
+
+
+@cache
+def _strict() -> type:
+    """JSON schema's rules with our own meaning of an integer, a number and a text."""
     from jsonschema import Draft202012Validator
     from jsonschema.validators import extend
 
     strict = Draft202012Validator.TYPE_CHECKER.redefine_many(
         {"integer": _is_integer, "number": _is_number, "string": _is_text}
     )
-    _fill_defaults(config, schema, schema)
-    validator = extend(Draft202012Validator, type_checker=strict)(schema)
-    errors = sorted(validator.iter_errors(config), key=lambda e: list(map(str, e.path)))
-    if errors:
-        raise ConfigError("\n".join(dict.fromkeys(_explain(error, place) for error in errors)))
+    return extend(Draft202012Validator, type_checker=strict)
 
 
 def check_keys(value: Any, place: str = "") -> None:

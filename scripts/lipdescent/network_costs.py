@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -54,14 +55,14 @@ class Cost:
     operations: int
 
 
-# Where a network could not be counted (no PyTorch beside Snakemake): a ResNet18 for 32 x 32 images
+# Where a network could not be counted (no PyTorch beside Snakemake): on images a ResNet18's counts
 # in the width w, as w and w**2; whether it is more or less than the network, nobody knows.
-UNKNOWN = {
+UNKNOWN_ON_IMAGES = {
     "parameters": (213, 2724),
     "products": (27_728, 135_168),
     "activations": (29_712, 0),
-    "operations": (94, 0),
 }
+UNKNOWN_OPERATIONS = 94
 
 
 @dataclass(frozen=True)
@@ -131,10 +132,11 @@ def cost(
     nodes = counted_widths([*config["grid"]["width"], width])
     networks = [network(config, dataset, architecture, w) for w in nodes]
     found = counts(networks, count=count)
+    shape = networks[0].input_shape
     if width in nodes and found[nodes.index(width)].cost is None:
-        return _unknown(width)
+        return _unknown(width, shape)
     known = [(w, c.cost) for w, c in zip(nodes, found, strict=True) if c.cost is not None]
-    return _between(width, known) if known else _unknown(width)
+    return _between(width, known) if known else _unknown(width, shape)
 
 
 def counted_widths(widths: Iterable[int]) -> list[int]:
@@ -167,9 +169,14 @@ def _between(width: int, known: Sequence[tuple[int, Cost]]) -> Cost:
     return Cost(**values)
 
 
-def _unknown(width: int) -> Cost:
-    values = {name: a * width + b * width**2 for name, (a, b) in UNKNOWN.items()}
-    return Cost(**values | {"operations": 94}, fixed_products=0, fixed_values=0)
+def _unknown(width: int, input_shape: Sequence[int]) -> Cost:
+    """On inputs that are no images, two hidden layers."""
+    if len(input_shape) == 3:
+        values = {name: a * width + b * width**2 for name, (a, b) in UNKNOWN_ON_IMAGES.items()}
+    else:
+        weights = width * (math.prod(input_shape) + width + 100)
+        values = {"parameters": weights, "products": weights, "activations": 4 * width}
+    return Cost(**values, fixed_products=0, fixed_values=0, operations=UNKNOWN_OPERATIONS)
 
 
 _FOUND: dict[Network, Count] = {}
@@ -219,8 +226,8 @@ def _count(networks: Sequence[Network]) -> list[dict[str, Any]]:
     except ValueError:
         said = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         print(
-            f"the networks could not be counted ({said}): memory and time are asked for as for "
-            "a ResNet18 of their width, and mistakes in building them are found by the jobs",
+            f"the networks could not be counted ({said}): memory and time are guessed "
+            "by their width, and mistakes in building them are found by the jobs",
             file=sys.stderr,
         )
         return []
