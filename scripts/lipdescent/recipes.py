@@ -88,6 +88,7 @@ class Recipes:
     ) -> None:
         self.config = config
         self.code = lru_cache(None)(code)
+        self.measurement_files = lru_cache(None)(measurement_files)
         self.runs = study_config.runs(config)
         self.by_path = {run.path: run for run in self.runs}
         self.base = f"results/{config['study']}"
@@ -159,7 +160,7 @@ class Recipes:
                 "module": module,
                 "noise_maker": maker,
             },
-            self.code("measure.py", *measurement_files(measure, module, loss, maker)),
+            self.code("measure.py", *self.measurement_files(measure, module, loss, maker)),
             (
                 self.dataset(dataset=run.dataset),
                 self.train(**place),

@@ -19,7 +19,7 @@ import mmap
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -174,22 +174,34 @@ def _options(found: Any, wanted: Any, place: str = "") -> list[str]:
 def _code(found: Mapping[str, str] | None, wanted: Mapping[str, str] | None) -> list[str]:
     if not found or not wanted or found == wanted:
         return []
-    changed = sorted(k for k in found.keys() & wanted.keys() if found[k] != wanted[k])
-    lines = [f"scripts/{name} changed" for name in changed]
-    lines += [f"scripts/{name} is used now" for name in sorted(wanted.keys() - found.keys())]
-    return lines + [f"scripts/{name} is not used now" for name in sorted(found.keys() - wanted)]
+    lines = []
+    for what, names in (
+        ("changed", {k for k in found.keys() & wanted.keys() if found[k] != wanted[k]}),
+        ("used now and not then", wanted.keys() - found.keys()),
+        ("used then and not now", found.keys() - wanted.keys()),
+    ):
+        if names:
+            lines.append(f"{_few(f'scripts/{name}' for name in names)} {what}")
+    return lines
 
 
 def _inputs(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    lines = [f"made without {name}" for name in sorted(wanted.keys() - found.keys())[:1]]
-    lines += [f"made with {name}, too" for name in sorted(found.keys() - wanted.keys())[:1]]
+    missing, extra = wanted.keys() - found.keys(), found.keys() - wanted.keys()
+    lines = [f"made without {_few(missing)}"] if missing else []
+    lines += [f"made with {_few(extra)}, which is not wanted"] if extra else []
     for name in sorted(found.keys() & wanted.keys()):
         one, other = found[name], wanted[name]
         if one["recipe"] != other["recipe"]:
             why = differences(one, other) if "asked" in one and "asked" in other else []
-            lines.append(f"its {name} was {why[0] if why else 'made otherwise than is wanted'}")
-            break
+            return [*lines, f"its {name}: {why[0] if why else 'made otherwise than is wanted'}"]
     return lines
+
+
+def _few(names: Iterable[str]) -> str:
+    """The first three names, and how many more there are."""
+    names = sorted(names)
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
 
 
 # Reading and writing
