@@ -22,10 +22,10 @@ def asked(config: dict, runs: list, stage: str, path: str) -> dict:
     """Memory (MB) and minutes that a job asks for at its first attempt."""
     gpus = study_config.gpus_per_job(config["device"])
     if stage in ("train", "measure"):
-        run = next(run for run in runs if path.startswith(run.path))
+        run = next(run for run in runs if f"{path}/".startswith(f"{run.path}/"))
         if stage == "train":
             return resources.train(config, [run], gpus=gpus)
-        return resources.measure(config, run, gpus=gpus)
+        return resources.measure(config, run, gpus=gpus, name=path.rpartition("/")[2])
     if stage == "dataset":
         return {"mem_mb": 3000, "runtime": 60}  # the profile's default
     return resources.publish(config, runs)

@@ -1,89 +1,60 @@
 """Memory (MB), runtime (minutes) and how they grow with the study, for cluster schedulers.
 
-The coefficients are measured (see docs/cluster.md) and meant as limits, a few times above what a
-job takes; a job that needs more gets more at its next attempt. Never imports torch.
+What a network takes is counted from the network (:mod:`lipdescent.network_costs`); the rates below
+are measured (see docs/cluster.md) and meant as limits, a few times above what a job takes. A job
+that needs more gets more at its next attempt. Never imports torch.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
+from lipdescent import network_costs, signatures
 from lipdescent.config import Run, training_options
+from lipdescent.network_costs import Cost
 
 # Snakemake inside a cluster job (350-380 MB), Python with torch (650-700 MB), and some room.
 BASE_MB, CUDA_MB = 2000, 4000
+# What measuring works on at a time: parts of points and of models, as large as these limits.
+MEASURE_MB = 1000
 # Importing torch from a cold shared file system, and waiting for it.
 START_MINUTES = 10
 # Multiply-adds per second in training: a CPU core measured 3e9 (narrow) to 2e10, a GPU 1e12.
 CPU_RATE, GPU_RATE = 2e9, 2e11
-# Seconds per model and update beside its products.
-UPDATE_SECONDS = 2e-4
+# A training step passes forward once, backward twice.
+PASSES = 3
+# Values per second that element-wise operations write, forward and backward together.
+CPU_VALUES, GPU_VALUES = 5e7, 1e10
+# Seconds per model and update, and per operation of its forward pass, beside products and values.
+UPDATE_SECONDS, OPERATION_SECONDS = 1e-4, 5e-5
+# Activations that are worked on at a time on a CPU (lipdescent/replica_block.py), and batches that
+# are gathered ahead, in bytes.
+AT_ONCE_BYTES, GATHERED_BYTES = 16 << 20, 128 << 20
 # Seconds per checkpoint and parameter, and per checkpoint: layer products take less, SDPs more.
 CHECKPOINT_SECONDS, PARAMETER_SECONDS = 0.02, 2e-5
 MEMORY_GROWTH, RUNTIME_GROWTH = 1.5, 2.0
 
-# Values per input and number of training points of datasets where no option says otherwise.
-DATASETS = {
-    "mnist1d": (40, 4000),
-    "digits": (64, 1438),
-    "mnist": (784, 60_000),
-    "fashion_mnist": (784, 60_000),
-    "cifar10": (3072, 50_000),
-    "cifar100": (3072, 50_000),
-}
-UNKNOWN_DATASET = (3072, 60_000)
-
-
-@dataclass(frozen=True)
-class Size:
-    """Size at width w of an architecture on 32 x 32 colour images: a * w + b * w**2 of each."""
-
-    parameters: tuple[float, float]
-    multiplications: tuple[float, float]  # multiply-adds of one forward pass of one sample
-    activations: tuple[float, float]  # values kept for the backward pass, one sample
-
-
-SIZES = {
-    "bilipschitz_resnet": Size((655, 108), (640, 48_384), (11_139, 0)),
-    "cnn": Size((107, 378), (27_728, 55_296), (10_000, 0)),
-    "cnn_batchnorm": Size((152, 378), (27_728, 55_296), (14_608, 0)),
-    "conv1d": Size((58, 6), (145, 45), (73, 0)),
-    "convnet": Size((122, 378), (27_728, 55_296), (10_000, 0)),
-    "lipschitz_cnn": Size((2594, 360), (27_728, 110_592), (12_000, 0)),
-    "resnet18": Size((213, 2724), (27_728, 135_168), (29_712, 0)),
-    "torchvision_resnet": Size((377, 2724), (37_712, 8_448), (2_392, 0)),
-    "vit": Size((9501, 48), (159_754, 816), (20_000, 0)),
-}
-DENSE = ("mlp", "lipschitz_mlp")
-UNKNOWN_ARCHITECTURE = SIZES["resnet18"]
-
-
-def size(config: dict[str, Any], architecture: str, dataset: str, width: int) -> tuple[int, ...]:
-    """Parameters, multiply-adds per sample and activations per sample of one network."""
-    options = config["architectures"][architecture]
-    module = options.get("module", architecture)
-    num_inputs, _ = DATASETS.get(dataset, UNKNOWN_DATASET)
-    if module in DENSE:
-        depth = options.get("depth", 1)
-        parameters = (num_inputs + 100) * width + (depth - 1) * width**2
-        return parameters, parameters * (1 if module == "mlp" else 20), 2 * depth * width
-    found = SIZES.get(module, UNKNOWN_ARCHITECTURE)
-    # Fewer pixels, fewer products; the parameters stay.
-    pixels = 1.0 if module == "conv1d" else min(1.0, num_inputs / 3072 + 0.1)
-    parameters, products, activations = (
-        a * width + b * width**2
-        for a, b in (found.parameters, found.multiplications, found.activations)
-    )
-    return int(parameters) + 500, int(products * pixels), int(activations * pixels)
-
 
 def num_train(config: dict[str, Any], dataset: str) -> int:
-    """Training points, by the options of the data set or its full size."""
-    full = DATASETS.get(dataset, UNKNOWN_DATASET)[1]
-    return int(config["datasets"].get(dataset, {}).get("num_train") or full)
+    """Training points, by the options of the data set, its file, or the data."""
+    return network_costs.shape_and_classes(config, dataset)[2] or network_costs.USUAL_POINTS
+
+
+def _num_values(config: dict[str, Any], dataset: str) -> int:
+    """Values of an input."""
+    shape = network_costs.shape_and_classes(config, dataset)[0]
+    return math.prod(shape or network_costs.USUAL_SHAPE)
+
+
+def _cost(config: dict[str, Any], run: Run, *, count: bool = True) -> Cost:
+    return network_costs.cost(config, run.dataset, run.architecture, run.width, count=count)
+
+
+def _models(config: dict[str, Any], run: Run) -> int:
+    """Models of a stack."""
+    return len(run.seeds) * len(config["grid"]["label_noise"])
 
 
 def train(config: dict[str, Any], runs: Iterable[Run], attempt: int = 1, *, gpus: int = 0) -> dict:
@@ -93,46 +64,86 @@ def train(config: dict[str, Any], runs: Iterable[Run], attempt: int = 1, *, gpus
 
 
 def _train(config: dict[str, Any], run: Run, gpus: int) -> tuple[float, float]:
-    parameters, _, activations = size(config, run.architecture, run.dataset, run.width)
-    models = len(run.seeds) * len(config["grid"]["label_noise"])
+    cost, models = _cost(config, run), _models(config, run)
     epochs, samples = config["grid"]["epoch"], num_train(config, run.dataset)
     options = training_options(config, run.architecture)
+    size = 8 if options["precision"] == "float64" else 4
     # Weights, momentum, gradient; every checkpoint, once more stacked, once more being written.
-    values = models * parameters * (4 + 3 * len(epochs))
+    weights = models * cost.parameters * (4 + 3 * len(epochs)) * size
+    # The order of an epoch, drawn and made ready, with crops and labels.
+    drawn = models * samples * 8 * (6 if options["augmentation"] else 3)
+    data = samples * _num_values(config, run.dataset) * size * 3
+    work = 0
     if not gpus:
-        values += models * min(options["batch_size"], samples) * activations * 3
-    data = samples * DATASETS.get(run.dataset, UNKNOWN_DATASET)[0] * 4
-    memory = BASE_MB + CUDA_MB * bool(gpus) + (values * 4 + data * 3) / 2**20
-    return memory, START_MINUTES + train_seconds(config, run, gpus=gpus) / 60
+        batch = min(options["batch_size"], samples)
+        one = (batch * cost.activations + cost.fixed_values) * size * PASSES
+        at_once = config["execution"]["models_at_once"]
+        work = one * min(at_once, models) if at_once else max(one, AT_ONCE_BYTES * PASSES)
+    memory = (weights + drawn + data + work + GATHERED_BYTES) / 2**20
+    minutes = START_MINUTES + train_seconds(config, run, gpus=gpus) / 60
+    return BASE_MB + CUDA_MB * bool(gpus) + memory, minutes
 
 
-def train_seconds(config: dict[str, Any], run: Run, *, gpus: int = 0) -> float:
-    """Expected seconds of training a stack, rather too many."""
-    _, products, _ = size(config, run.architecture, run.dataset, run.width)
-    models = len(run.seeds) * len(config["grid"]["label_noise"])
-    samples = num_train(config, run.dataset)
+def train_seconds(config: dict[str, Any], run: Run, *, gpus: int = 0, count: bool = True) -> float:
+    """Expected seconds of training a stack, rather too many.
+
+    Without ``count`` a network that nobody has counted yet is not counted now.
+    """
+    cost, samples = _cost(config, run, count=count), num_train(config, run.dataset)
     updates = math.ceil(samples / training_options(config, run.architecture)["batch_size"])
-    rate = GPU_RATE if gpus else CPU_RATE * config["execution"]["threads"]
-    overhead = updates * UPDATE_SECONDS / (10 if gpus else 1)
-    epochs = config["grid"]["epoch"][-1]
-    return models * epochs * (overhead + samples * products * 3 / rate)
+    threads = config["execution"]["threads"]
+    rate, values = (GPU_RATE, GPU_VALUES) if gpus else (CPU_RATE * threads, CPU_VALUES)
+    overhead = updates * (UPDATE_SECONDS + cost.operations * OPERATION_SECONDS)
+    products = samples * cost.products + updates * cost.fixed_products
+    # The optimiser passes over the weights as well.
+    written = samples * cost.activations + updates * (cost.fixed_values + 3 * cost.parameters)
+    epoch = overhead / (10 if gpus else 1) + products * PASSES / rate + written / values
+    return _models(config, run) * config["grid"]["epoch"][-1] * epoch
 
 
-def measure(config: dict[str, Any], run: Run, attempt: int = 1, *, gpus: int = 0) -> dict:
-    """Needs of a measuring job: one quantity of every checkpoint of a stack."""
-    parameters, _, _ = size(config, run.architecture, run.dataset, run.width)
-    models = len(run.seeds) * len(config["grid"]["label_noise"]) * len(config["grid"]["epoch"])
-    data = num_train(config, run.dataset) * DATASETS.get(run.dataset, UNKNOWN_DATASET)[0] * 4
-    # The checkpoints as they are and lifted to float64, and a bound's own working space.
-    memory = BASE_MB + CUDA_MB * bool(gpus) + 1000 + (models * parameters * 16 + data * 4) / 2**20
-    return _grown(memory, START_MINUTES + measure_seconds(config, run) / 60, attempt)
+def measure(
+    config: dict[str, Any], run: Run, attempt: int = 1, *, gpus: int = 0, name: str = "metrics"
+) -> dict:
+    """Needs of a measuring job: the quantity ``name`` of every checkpoint of a stack."""
+    cost, samples = _cost(config, run), num_train(config, run.dataset)
+    models = _models(config, run) * len(config["grid"]["epoch"])
+    data = 2 * samples * _num_values(config, run.dataset)
+    # The checkpoints as they are and lifted to float64; points, labels and what is found of them.
+    held = models * cost.parameters * 16 + data * 16 + models * samples * 16
+    memory = BASE_MB + CUDA_MB * bool(gpus) + MEASURE_MB + held / 2**20
+    seconds = measure_seconds(config, run, name=name)
+    return _grown(memory, START_MINUTES + seconds / 60, attempt)
 
 
-def measure_seconds(config: dict[str, Any], run: Run) -> float:
+def measure_seconds(
+    config: dict[str, Any], run: Run, *, name: str = "metrics", count: bool = True
+) -> float:
     """Expected seconds of a measurement of a stack, rather too many."""
-    parameters, _, _ = size(config, run.architecture, run.dataset, run.width)
-    models = len(run.seeds) * len(config["grid"]["label_noise"]) * len(config["grid"]["epoch"])
-    return models * (CHECKPOINT_SECONDS + parameters * PARAMETER_SECONDS)
+    cost = _cost(config, run, count=count)
+    models = _models(config, run) * len(config["grid"]["epoch"])
+    rate = CPU_RATE * config["execution"]["threads"]
+    sample = cost.products / rate + cost.activations / CPU_VALUES
+    passes = _sample_passes(config, run.dataset, name)
+    parameters = 0.0 if name == "metrics" else cost.parameters * PARAMETER_SECONDS
+    return models * (CHECKPOINT_SECONDS + parameters + passes * sample)
+
+
+def _sample_passes(config: dict[str, Any], dataset: str, name: str) -> float:
+    """Forward passes of one sample that a quantity takes, a backward pass counted as two."""
+    _, classes, _ = network_costs.shape_and_classes(config, dataset)
+    both = 2 * num_train(config, dataset)  # test sets are seldom larger
+    if name == "metrics":
+        return 2 * both
+    if name == "certificates":
+        options = config["certificates"]
+        return 2 * options["num_points"] * (1 + PASSES * options["attack_steps"])
+    if signatures.constant("bounds", name, "DIRECTION") == "upper":
+        return 0
+    options = signatures.defaults("bounds", name) | config["bounds"].get(name, {})
+    points = min(both, 2 * (options.get("num_points") or both))
+    ascent = (options.get("restarts") or 0) * (options.get("steps") or 0)
+    # A Jacobian is a forward pass and a backward one per class; a proof of it takes as much again.
+    return (points + 2 * ascent) * (1 + 2 * (classes or network_costs.USUAL_CLASSES)) * 2
 
 
 def publish(config: dict[str, Any], runs: Iterable[Run], attempt: int = 1) -> dict:

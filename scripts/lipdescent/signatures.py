@@ -51,6 +51,16 @@ def types(package: str, name: str) -> dict[str, dict[str, Any]]:
     return {option: schema for option, schema in found.items() if schema}
 
 
+def paths(package: str, name: str) -> list[str]:
+    """Options that are files or folders, by annotations such as ``str | Path | None``."""
+    return [
+        option
+        for option, (node, _) in _parameters(package, name).items()
+        if node is not None
+        and any(isinstance(part, ast.Name) and part.id == "Path" for part in ast.walk(node))
+    ]
+
+
 def constant(package: str, name: str, wanted: str) -> Any:
     """The constant ``wanted`` of a plug-in; None if it is not a literal.
 
@@ -74,6 +84,11 @@ def function(package: str, name: str, wanted: str) -> Callable | None:
     return None
 
 
+@cache
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def _path(package: str, name: str) -> Path:
     path = LIBRARY / package
     return path / f"{name}.py" if path.is_dir() else path.with_suffix(".py")
@@ -84,7 +99,7 @@ def _parameters(package: str, name: str) -> dict[str, tuple[ast.expr | None, ast
     """Annotations and defaults of the options."""
     function, ours = FUNCTIONS[package]
     path, wanted = _path(package, name), function or name
-    for node in ast.parse(path.read_text()).body:
+    for node in _parsed(path).body:
         if isinstance(node, ast.FunctionDef) and node.name == wanted:
             pairs = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
             return {a.arg: (a.annotation, default) for a, default in pairs if a.arg not in ours}
@@ -134,7 +149,7 @@ def _constant(path: Path, wanted: str) -> Any:
 
 def _definition(path: Path, name: str) -> tuple[Path, ast.expr | None]:
     """What ``name`` is set to, and in which file: ``path`` or one that it is imported from."""
-    for node in ast.parse(path.read_text()).body:
+    for node in _parsed(path).body:
         names = node.targets if isinstance(node, ast.Assign) else []
         if any(isinstance(target, ast.Name) and target.id == name for target in names):
             return path, node.value
@@ -144,7 +159,7 @@ def _definition(path: Path, name: str) -> tuple[Path, ast.expr | None]:
 
 def _imported(path: Path, name: str) -> tuple[Path | None, Path | None]:
     """Files of the library that a file imports as ``name``, and that it imports ``name`` from."""
-    for node in ast.parse(path.read_text()).body:
+    for node in _parsed(path).body:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lipdescent"):
             module = LIBRARY.joinpath(*node.module.split(".")[1:])
             for alias in node.names:

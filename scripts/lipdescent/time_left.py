@@ -46,8 +46,8 @@ def _expected(config: dict[str, Any], job: Job) -> float:
     if job.run is None:
         return 0.0
     if job.stage == "train":
-        return resources.train_seconds(config, job.run)
-    return resources.measure_seconds(config, job.run)
+        return resources.train_seconds(config, job.run, count=False)
+    return resources.measure_seconds(config, job.run, name=job.measure, count=False)
 
 
 def _measured(config: dict[str, Any], job: Job) -> float:

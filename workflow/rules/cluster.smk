@@ -54,9 +54,13 @@ def needs(stage, key):
                 key
             ]
         elif stage == "measure":
-            found = resources.measure(config, run_of(wildcards), attempt, gpus=GPUS)[
-                key
-            ]
+            found = resources.measure(
+                config,
+                run_of(wildcards),
+                attempt,
+                gpus=GPUS,
+                name=wildcards.measure,
+            )[key]
         else:
             found = resources.publish(config, RUNS, attempt)[key]
         return int(min(found, longest_job())) if key == "runtime" else found

@@ -9,6 +9,9 @@ from lipdescent.datasets._cifar import Archive, load_cifar
 from lipdescent.datasets._images import Normalisation, prepare
 
 INPUT_SHAPE = (3, 32, 32)
+NUM_TRAIN = 50_000
+NUM_TEST = 10_000
+NUM_CLASSES = 10
 ARCHIVE = Archive(
     what="CIFAR10",
     name="cifar-10-binary.tar.gz",
@@ -48,7 +51,7 @@ def load(
     train_x, train_y, test_x, test_y = load_cifar(ARCHIVE, data_dir=data_dir, download=download)
     return prepare(
         (train_x, train_y[:, 0], test_x, test_y[:, 0]),
-        num_classes=10,
+        num_classes=NUM_CLASSES,
         num_train=num_train,
         num_test=num_test,
         seed=seed,

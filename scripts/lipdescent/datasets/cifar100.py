@@ -15,6 +15,8 @@ from lipdescent.datasets._cifar import Archive, load_cifar
 from lipdescent.datasets._images import Normalisation, prepare
 
 INPUT_SHAPE = (3, 32, 32)
+NUM_TRAIN = 50_000
+NUM_TEST = 10_000
 ARCHIVE = Archive(
     what="CIFAR100",
     name="cifar-100-binary.tar.gz",

@@ -12,6 +12,8 @@ from lipdescent.datasets._images import Normalisation, prepare
 
 INPUT_SHAPE = (1, 8, 8)
 NUM_TRAIN = 1400
+NUM_TEST = 397
+NUM_CLASSES = 10
 
 
 def load(
@@ -33,7 +35,7 @@ def load(
     images, labels = digits.images[order][:, None], digits.target[order]
     return prepare(
         (images[:NUM_TRAIN], labels[:NUM_TRAIN], images[NUM_TRAIN:], labels[NUM_TRAIN:]),
-        num_classes=10,
+        num_classes=NUM_CLASSES,
         num_train=num_train,
         num_test=num_test,
         seed=seed,

@@ -11,6 +11,9 @@ from lipdescent.datasets import Dataset
 from lipdescent.datasets._images import Normalisation, load_idx, prepare
 
 INPUT_SHAPE = (1, 28, 28)
+NUM_TRAIN = 60_000
+NUM_TEST = 10_000
+NUM_CLASSES = 10
 FILES = {  # name -> md5 as published, and as compressed again by Debian
     "train-images-idx3-ubyte.gz": [
         "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
@@ -65,7 +68,7 @@ def load(
     )
     return prepare(
         arrays,
-        num_classes=10,
+        num_classes=NUM_CLASSES,
         num_train=num_train,
         num_test=num_test,
         seed=seed,

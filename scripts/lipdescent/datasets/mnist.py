@@ -8,6 +8,9 @@ from lipdescent.datasets import Dataset
 from lipdescent.datasets._images import Normalisation, load_idx, prepare
 
 INPUT_SHAPE = (1, 28, 28)
+NUM_TRAIN = 60_000
+NUM_TEST = 10_000
+NUM_CLASSES = 10
 FILES = {  # name -> md5
     "train-images-idx3-ubyte.gz": ["f68b3c2dcbeaaa9fbdd348bbdeb94873"],
     "train-labels-idx1-ubyte.gz": ["d53e105ee54ea40749a09fcbcd1e9432"],
@@ -43,7 +46,7 @@ def load(
     arrays = load_idx("MNIST", FILES, data_dir=data_dir, download=download)
     return prepare(
         arrays,
-        num_classes=10,
+        num_classes=NUM_CLASSES,
         num_train=num_train,
         num_test=num_test,
         seed=seed,

@@ -13,6 +13,9 @@ import numpy as np
 from lipdescent.datasets import Dataset, take
 
 INPUT_SHAPE = (40,)
+NUM_TRAIN = 4000
+NUM_TEST = 1000
+NUM_CLASSES = 10
 
 
 def load(*, num_train: int | None = None, num_test: int | None = None, seed: int = 0) -> Dataset:
@@ -28,5 +31,5 @@ def load(*, num_train: int | None = None, num_test: int | None = None, seed: int
         train_labels=train[1].astype(np.int64),
         test_inputs=test[0].astype(np.float32),
         test_labels=test[1].astype(np.int64),
-        num_classes=10,
+        num_classes=NUM_CLASSES,
     )

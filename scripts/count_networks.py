@@ -1,0 +1,38 @@
+"""Count what networks take: a list of them in JSON on stdin, what was found on stdout."""
+
+import contextlib
+import dataclasses
+import json
+import sys
+from functools import partial
+
+from lipdescent import names, workload
+
+
+def found(task: dict) -> dict:
+    """Cost of one network, or the mistake that building it or a pass through it makes."""
+    shape = tuple(task["input_shape"])
+    try:
+        build = partial(
+            names.resolve("architectures", task["module"]).build,
+            task["width"],
+            input_shape=shape,
+            num_classes=task["num_classes"],
+            **json.loads(task["options"]),
+        )
+        cost, single = workload.count(build, shape, num_classes=task["num_classes"])
+    except Exception as error:  # it may be anybody's code
+        return {"cost": None, "single": [], "mistake": f"{type(error).__name__}: {error}"}
+    return {"cost": dataclasses.asdict(cost), "single": single, "mistake": ""}
+
+
+def main() -> None:
+    """Stdout is the answer's alone."""
+    tasks = json.load(sys.stdin)
+    with contextlib.redirect_stdout(sys.stderr):
+        answers = [found(task) for task in tasks]
+    json.dump(answers, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
