@@ -32,10 +32,11 @@ rule all:
 onstart:
     folder_lock.claim(STUDY, submits=submits)
     check_cluster()
-    allow_continuations()
-    study_config.record_plan(config)
     if EXECUTION["fork_server"] and jobs_run_here():
         fork_server.start(threads=EXECUTION["threads"], modules=PREAMBLE)
+    try_bounds()
+    allow_continuations()
+    study_config.record_plan(config)
     print(
         f"study {STUDY}: {len(RUNS)} stacks, {num_models()} models, device {config['device']}"
     )

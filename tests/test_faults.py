@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from lipdescent import checkpoints, files, folder_lock, open_files, places, table
+from lipdescent import checkpoints, files, folder_lock, open_files, table
 from lipdescent import config as study_config
 
 ROOT = Path(__file__).parent.parent
@@ -186,11 +186,6 @@ def test_a_table_of_another_study_or_run_is_refused(tmp_path, place, content, me
     table.write(path, some_table(**content))
     with pytest.raises(ValueError, match=message):
         table.read(path)
-
-
-def test_names_of_seed_blocks_give_their_seeds():
-    for seeds in [(4,), (0, 1, 2), (0, 2, 7), (3, 5)]:
-        assert places.seeds_of(study_config.seed_block(seeds)) == set(seeds)
 
 
 # The folder's lock

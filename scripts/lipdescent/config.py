@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from lipdescent import config_checks, config_schema, files
 from lipdescent.architecture_options import build_options as build_options
 from lipdescent.architecture_options import training_options as training_options
 from lipdescent.config_schema import ConfigError
+from lipdescent.seed_blocks import name as seed_block
 
 # Overlays are merged into the default study: in these, `name: null` takes an entry out again.
 SECTIONS = ("bounds", "datasets", "architectures", "experiments")
@@ -47,10 +49,11 @@ def prepare(
         Naming the key, its value and what is allowed.
     """
     config = copy.deepcopy(dict(config))
-    overlaid = yaml.safe_load(Path(default).read_text()) if default else {}
+    config_schema.check_keys(config)
+    overlaid = _read(default) if default else {}
     removed = _take_out(config, overlaid)
     written = _training_as_written(config, overlaid)
-    rules = yaml.safe_load(Path(schema).read_text())
+    rules = _read(schema)
     config_schema.check(config, rules)
     for name, options in config["architectures"].items():
         whole = {**config["training"], **options.get("training", {})}
@@ -60,6 +63,17 @@ def prepare(
         config, removed=removed, written=written, figures=figures, comparisons=comparisons
     )
     return config
+
+
+def _read(path: str | Path) -> Any:
+    """A YAML file, which is not changed."""
+    return _parsed(Path(path).read_text())
+
+
+@cache
+def _parsed(text: str) -> Any:
+    """By the parser in C where PyYAML was built with it: ten times as fast."""
+    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def as_in_a_file(given: Any) -> Any:
@@ -105,8 +119,8 @@ def _training_as_written(
 ) -> dict[str | None, dict[str, Any]]:
     """The training section less what the default study has (None), and each architecture's own."""
     inherited = default.get("training", {})
-    sections = {None: config.get("training")}
-    for name, entry in dict(config.get("architectures") or {}).items():
+    sections, entries = {None: config.get("training")}, config.get("architectures")
+    for name, entry in entries.items() if isinstance(entries, Mapping) else ():
         sections[name] = entry.get("training") if isinstance(entry, dict) else None
     written = {k: dict(v) for k, v in sections.items() if isinstance(v, dict)}
     if None in written:
@@ -134,14 +148,6 @@ class Run:
         """The run's place below results/<study>/<stage>/."""
         block = f"seeds={seed_block(self.seeds)}"
         return f"{self.dataset}/{self.architecture}/width={self.width}/{block}"
-
-
-def seed_block(seeds: tuple[int, ...] | list[int]) -> str:
-    """Name of a block of seeds: ``0-5`` if they are consecutive, else ``0_2_7``."""
-    first, last = seeds[0], seeds[-1]
-    if list(seeds) == list(range(first, last + 1)):
-        return f"{first}-{last}"
-    return "_".join(map(str, seeds))
 
 
 def seed_blocks(config: dict[str, Any]) -> list[tuple[int, ...]]:

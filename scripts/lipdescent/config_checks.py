@@ -8,7 +8,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-from lipdescent import config_schema, config_sizes, names, signatures
+from lipdescent import config_data, config_schema, config_sizes, names, signatures
 from lipdescent.architecture_options import build_options, training_options
 from lipdescent.config_schema import ConfigError
 
@@ -39,6 +39,7 @@ def check(
     _check_optimizers(config, written)
     _check_bounds(config)
     _check_split(config)
+    config_data.check(config)
     config_sizes.check(config)
 
 

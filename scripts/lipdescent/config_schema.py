@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import yaml
@@ -13,7 +15,7 @@ from lipdescent import names
 WORDS = {
     "integer": "an integer",
     "number": "a finite number",
-    "string": "a text",
+    "string": "a text of one line",
     "boolean": "true or false",
     "array": "a list",
     "object": "a mapping (name: value)",
@@ -28,6 +30,9 @@ LIMITS = {
     "maxItems": "a list of at most",
     "pattern": "the pattern",
 }
+
+
+LARGEST_INTEGER = 2**63 - 1
 
 
 class ConfigError(ValueError):
@@ -48,21 +53,54 @@ def check(config: dict[str, Any], schema: dict[str, Any], *, place: str = "") ->
     ConfigError
         One line per mistake, naming the key, its value and what is allowed.
     """
-    from jsonschema import Draft202012Validator
-    from jsonschema.validators import extend
-
-    strict = Draft202012Validator.TYPE_CHECKER.redefine_many(
-        {"integer": _is_integer, "number": _is_number}
-    )
     _fill_defaults(config, schema, schema)
-    validator = extend(Draft202012Validator, type_checker=strict)(schema)
+    validator = _strict()(schema)
     errors = sorted(validator.iter_errors(config), key=lambda e: list(map(str, e.path)))
     if errors:
         raise ConfigError("\n".join(dict.fromkeys(_explain(error, place) for error in errors)))
 
 
+@cache
+def _strict() -> type:
+    """JSON schema's rules with our own meaning of an integer, a number and a text."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.validators import extend
+
+    strict = Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {"integer": _is_integer, "number": _is_number, "string": _is_text}
+    )
+    return extend(Draft202012Validator, type_checker=strict)
+
+
+def check_keys(value: Any, place: str = "") -> None:
+    """Every key of every mapping is a text: YAML takes 1, true, on and null for something else.
+
+    Raises
+    ------
+    ConfigError
+        Naming the key and where it is.
+    """
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            if not _is_text(None, key):
+                raise ConfigError(
+                    f"config: {place or 'configuration'} has the key {key!r}: allowed is a text "
+                    "of one line (in quotation marks, if YAML takes it for something else)"
+                )
+            check_keys(entry, f"{place}.{key}" if place else key)
+    elif isinstance(value, list):
+        for entry in value:
+            check_keys(entry, place)
+
+
+def _is_text(_, value: Any) -> bool:
+    # A pattern's $ matches before a line's end, too, and a name goes into file names and logs.
+    return isinstance(value, str) and value.isprintable()
+
+
 def _is_integer(_, value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    # What does not fit into 64 bits fits neither into a tensor nor into the table.
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST_INTEGER
 
 
 def _is_number(_, value: Any) -> bool:
@@ -86,7 +124,11 @@ def _explain(error, place: str) -> str:
     if error.validator == "type":
         kinds = [wanted] if isinstance(wanted, str) else wanted
         words = " or ".join(WORDS[kind] for kind in kinds)
+        if isinstance(error.instance, int) and abs(error.instance) > LARGEST_INTEGER:
+            return f"{said}: allowed is {words}, at most {LARGEST_INTEGER} (64 bits)"
         return f"{said}: allowed is {words}{_as_number(error.instance, kinds)}"
+    if error.validator == "maxLength":
+        return f"{said}: allowed are at most {wanted} characters"
     if error.validator == "enum":
         return f"{said}: allowed is one of {_listed(wanted)}"
     return f"{said}: allowed is {LIMITS.get(error.validator, error.validator)} {wanted}"

@@ -7,34 +7,31 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lipdescent import seed_blocks
+
 # What a place may say something about.
 COLUMNS = ("study", "dataset", "architecture", "width", "seed")
 
 
-def expected(path: str | Path) -> dict[str, set]:
-    """Column -> values that rows of the table at ``path`` may have, as far as its place says."""
+def expected(path: str | Path) -> dict[str, str]:
+    """Column -> what rows of the table at ``path`` have there, as far as its place says it.
+
+    Of the seeds it is their block's name (:mod:`lipdescent.seed_blocks`).
+    """
     parts = Path(path).parts
     if "results" not in parts:
         return {}
     parts = parts[len(parts) - parts[::-1].index("results") :]
-    found: dict[str, set] = {"study": {parts[0]}} if len(parts) > 1 else {}
+    found = {"study": parts[0]} if len(parts) > 1 else {}
     if len(parts) == 7 and parts[1] == "measurements":
         _, _, dataset, architecture, width, seeds, _ = parts
         found |= {
-            "dataset": {dataset},
-            "architecture": {architecture},
-            "width": {int(width.removeprefix("width="))},
-            "seed": seeds_of(seeds.removeprefix("seeds=")),
+            "dataset": dataset,
+            "architecture": architecture,
+            "width": width.removeprefix("width="),
+            "seed": seeds.removeprefix("seeds="),
         }
     return found
-
-
-def seeds_of(block: str) -> set[int]:
-    """Seeds of a block by its name: ``0-5`` or ``0_2_7``."""
-    if "_" in block or "-" not in block:
-        return {int(seed) for seed in block.split("_")}
-    first, last = block.split("-")
-    return set(range(int(first), int(last) + 1))
 
 
 def check(table: pa.Table, path: str | Path) -> None:
@@ -53,9 +50,12 @@ def check(table: pa.Table, path: str | Path) -> None:
             present = {name for chunk in entries for name in chunk.to_pylist()}
         else:
             present = set(pc.unique(values).to_pylist())
-        if table.num_rows and not present <= allowed:
-            strange = ", ".join(map(str, sorted(present - allowed)))
+        if column == "seed":
+            strange = seed_blocks.strangers(allowed, present)
+        else:
+            strange = {value for value in present if str(value) != allowed}
+        if table.num_rows and strange:
             raise ValueError(
-                f"{path}: holds {column} {strange}, but its place is that of "
-                f"{column} {', '.join(map(str, sorted(allowed)))}: it is another study's or run's"
+                f"{path}: holds {column} {', '.join(map(str, sorted(strange)))}, but its place is "
+                f"that of {column} {allowed}: it is another study's or run's"
             )

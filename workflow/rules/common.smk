@@ -5,7 +5,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
 from lipdescent import config as study_config
-from lipdescent import fork_server, names, published
+from lipdescent import config_files, config_networks, fork_server, names
+from lipdescent import network_trial, published
 from lipdescent.provenance import caption, code_digest, measurement_files
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import update_config
@@ -19,6 +20,13 @@ def scripts_named(prefix):
 
 update_config(config, study_config.as_in_a_file(workflow.config_settings.config))
 try:
+    # Snakemake has read them, and keeps the last of a key's values.
+    config_files.check(
+        [
+            Path(workflow.basedir) / "config/config.yaml",
+            *workflow.config_settings.configfiles,
+        ]
+    )
     prepared = study_config.prepare(
         config,
         schema=Path(workflow.basedir) / "workflow/schemas/config.schema.yaml",
@@ -27,6 +35,8 @@ try:
         default=Path(workflow.basedir) / "config/config.yaml",
     )
     study_config.check_folder(prepared["study"])
+    if workflow.is_main_process and not prepared["experiments"]:
+        config_networks.check(prepared)
     # In place: scripts are given this very object.
     config.update(prepared)
     # Where jobs are submitted, other machines compute: their devices are not known here.
@@ -81,6 +91,16 @@ def jobs_run_here():
     """True where jobs are processes of this machine and of this very environment."""
     here = workflow.is_main_process and not workflow.remote_exec
     return here and not (submits or workflow.deployment_settings.deployment_method)
+
+
+def try_bounds():
+    """Refuse bounds that cannot be taken of the study's networks, before any job."""
+    if config["experiments"]:
+        return
+    try:
+        network_trial.check(config)
+    except study_config.ConfigError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def module_of(wildcards):

@@ -1,0 +1,158 @@
+"""Train a small random network for an epoch and take every measurement of it, to see what raises.
+
+Nothing of it is kept: what counts is that a study does not stop after hours of training.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from lipdescent import measuring, names
+from lipdescent.bounds import NotApplicable
+from lipdescent.checkpoints import Checkpoints, empty_epochs
+from lipdescent.datasets import Dataset
+from lipdescent.measurements import Subject
+from lipdescent.replica_block import TrainingData
+from lipdescent.training import StackTraining, initial_stack
+from lipdescent.training_options import TrainingOptions
+
+SEEDS = [0, 1]
+# A bound that has not refused by then has read the network and is computing.
+SECONDS = 2.0
+
+
+def mistakes(task: dict[str, Any], loaded: Dataset | None = None) -> list[str]:
+    """A line for everything that cannot be done with a network of the study.
+
+    ``task`` is one of :func:`lipdescent.network_trial._tasks`, ``loaded`` its data set where its
+    file does not say the shape of its inputs.
+    """
+    network = task["network"]
+    shape = loaded.input_shape if loaded else tuple(network["input_shape"])
+    classes = loaded.num_classes if loaded else network["num_classes"]
+    options = json.loads(network["options"])
+    module = names.resolve("architectures", network["module"])
+    build = partial(
+        module.build, network["width"], input_shape=shape, num_classes=classes, **options
+    )
+    what = (
+        f"architectures.{task['architecture']} ({network['module']}) of width {network['width']} "
+        f"on data set {task['dataset']} with inputs {shape}"
+    )
+    # Here, where what it imports stays.
+    if wrong := _raised(lambda: initial_stack(build, SEEDS, shape)):
+        return [f"config: {what}: cannot be built: {wrong}"]
+    for name in task["bounds"]:
+        names.resolve("bounds", name)
+    data = random_data(shape, classes, task["points"])
+    found = []
+    if wrong := _wrong(lambda: _train(build, data, task["training"])):
+        found.append(f"config: {what}: cannot be trained: {wrong}")
+    for name, asked in {"metrics": {}, **task["bounds"]}.items():
+        if wrong := _wrong(lambda n=name, o=asked: _measure(n, o, build, data, task)):
+            key = name if name == "metrics" else f"bounds.{name}"
+            found.append(
+                f"config: {key} cannot be taken of {what}: {wrong}; allowed are bounds that can "
+                f"(write {name}: null to take it out)"
+            )
+    return found
+
+
+def random_data(shape: tuple[int, ...], classes: int, count: int) -> Dataset:
+    """``count`` random points of both splits."""
+    source = np.random.default_rng(0)
+    points = source.standard_normal((2, count, *shape), dtype=np.float32)
+    labels = source.integers(classes, size=(2, count))
+    return Dataset(points[0], labels[0], points[1], labels[1], classes)
+
+
+def _train(build: Callable[[], nn.Module], data: Dataset, options: dict[str, Any]) -> None:
+    """An epoch of two batches where there are points for them."""
+    batch = max(2, len(data.train_labels) // 2)
+    wanted = TrainingOptions(**{**options, "batch_size": batch, "precision": "float32"})
+    labels = torch.from_numpy(data.train_labels).expand(len(SEEDS), -1)
+    StackTraining(
+        initial_stack(build, SEEDS, data.input_shape),
+        TrainingData(torch.from_numpy(data.train_inputs), labels, data.num_classes),
+        seeds=SEEDS,
+        epochs=[0, 1],
+        options=wanted,
+    ).one_epoch()
+
+
+def _measure(
+    name: str,
+    options: dict[str, Any],
+    build: Callable[[], nn.Module],
+    data: Dataset,
+    task: dict[str, Any],
+) -> None:
+    """One measurement of random networks, by the way that a job takes it."""
+    network = task["network"]
+    state = initial_stack(build, SEEDS, data.input_shape).state
+    saved = Checkpoints(
+        state={name: tensor.unsqueeze(0) for name, tensor in state.items()},
+        epoch=torch.tensor([0]),
+        label_noise=torch.zeros(len(SEEDS), dtype=torch.float64),
+        seed=torch.tensor(SEEDS),
+        stopped_epoch=empty_epochs(len(SEEDS)),
+        diverged_epoch=empty_epochs(len(SEEDS)),
+        about={
+            "run": {"width": network["width"]},
+            "training": task["training"],
+            "build": json.loads(network["options"]),
+        },
+    )
+    stack = measuring.checkpoint_stack(saved, data, module=network["module"])
+    dtype = next(t.dtype for t in stack.state.values() if t.is_floating_point())
+    inputs = {
+        split: torch.from_numpy(getattr(data, f"{split}_inputs")).to(dtype)
+        for split in ("train", "test")
+    }
+    subject = Subject(name, stack, stack.finite(), saved, data, inputs, task["noise_maker"])
+    kind = names.resolve("measurements", names.measurement_kind(name))
+    list(kind.take(subject, options))
+
+
+def _wrong(attempt: Callable[[], object]) -> str:
+    """What it raises; nothing if it is not applicable, or still computing when time is up.
+
+    It has a process of its own, which ends when time is up: to be interrupted anywhere, in an
+    import for instance, would leave this one in a state that nobody foresaw.
+    """
+    reader, writer = os.pipe()
+    with warnings.catch_warnings():
+        # Python warns of other threads; what they hold is not needed for reading a network.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, SECONDS)
+        os.write(writer, _raised(attempt, BaseException).encode()[:2000])
+        os._exit(0)
+    os.close(writer)
+    with open(reader, "rb") as stream:
+        said = stream.read().decode(errors="replace")
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    crashed = status < 0 and -status not in (signal.SIGALRM, signal.SIGKILL)
+    return f"its process was ended by {signal.Signals(-status).name}" if crashed else said
+
+
+def _raised(attempt: Callable[[], object], kind: type[BaseException] = Exception) -> str:
+    try:
+        attempt()
+    except (NotApplicable, MemoryError):
+        return ""
+    except kind as error:  # whatever it is, the job would end with it
+        return " ".join(f"{type(error).__name__}: {error}".split())
+    return ""

@@ -1,0 +1,117 @@
+"""Is every bound of a study one that can be taken of its networks? Asked before any job.
+
+A random network of the smallest width is trained for an epoch of a few random points, and measured
+by everything that the study asks for (:mod:`lipdescent.bound_trial`, in a process of its own, which
+has PyTorch). What passed is kept in Snakemake's folder and not tried again until its code or its
+options change. Never imports torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lipdescent import config_networks, files, fork_server, network_costs
+from lipdescent.architecture_options import training_options
+from lipdescent.config_schema import ConfigError
+from lipdescent.provenance import code_digest, measurement_files
+
+SCRIPTS = Path(__file__).resolve().parent.parent
+KEPT = Path(".snakemake/lipdescent/trials.json")
+# The largest number of points of each split.
+POINTS = 8
+
+
+def check(config: dict[str, Any]) -> None:
+    """Try what has not been tried before.
+
+    Raises
+    ------
+    ConfigError
+        One line per bound and architecture, with what the bound said.
+    """
+    tasks = {_key(config, task): task for task in _tasks(config)}
+    kept = _read()
+    new = {key: task for key, task in tasks.items() if key not in kept}
+    if not new:
+        return
+    answer = _tried(list(new.values()), config["execution"]["threads"])
+    if answer is None:
+        return
+    network_costs.LOADED.update(
+        {name: (tuple(shape), *counts) for name, shape, *counts in answer["loaded"]}
+    )
+    if answer["loaded"]:
+        config_networks.check(config)
+    mistakes = answer["mistakes"]
+    passed = [key for key, wrong in zip(new, mistakes, strict=True) if not wrong]
+    with contextlib.suppress(OSError), files.complete(KEPT) as partial:
+        partial.write_text(json.dumps(sorted({*kept, *passed})))
+    if any(mistakes):
+        raise ConfigError("\n".join(dict.fromkeys(line for lines in mistakes for line in lines)))
+
+
+def _tasks(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """One per data set and architecture: what is built, trained and measured."""
+    grid, found = config["grid"], []
+    for dataset, name in itertools.product(grid["dataset"], grid["architecture"]):
+        shape, classes, points = network_costs.shape_and_classes(config, dataset)
+        network = network_costs.network(config, dataset, name, min(grid["width"]))
+        found.append(
+            {
+                "dataset": dataset,
+                "architecture": name,
+                "network": asdict(network),
+                "load": None if shape and classes else config["datasets"].get(dataset, {}),
+                "points": min(POINTS, points or POINTS),
+                "training": training_options(config, name),
+                "bounds": config["bounds"],
+                "noise_maker": config["noise_maker"],
+            }
+        )
+    return found
+
+
+def _key(config: dict[str, Any], task: dict[str, Any]) -> str:
+    module = task["network"]["module"]
+    code = [code_digest("train.py"), code_digest("try_bounds.py")]
+    code += [code_digest(*measurement_files(name, module)) for name in ["metrics", *task["bounds"]]]
+    if task["load"] is not None:
+        code.append(code_digest(f"lipdescent/datasets/{task['dataset']}.py"))
+    text = json.dumps([task, code], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def _tried(tasks: list[dict[str, Any]], threads: int) -> dict[str, Any] | None:
+    """What the process said that tried them; None where it has no PyTorch."""
+    # As a job of this Snakemake, so that the fork server takes it, which has imported PyTorch.
+    environ = os.environ | dict.fromkeys(fork_server.THREADS, str(threads))
+    done = subprocess.run(
+        [sys.executable, str(SCRIPTS / "try_bounds.py")],
+        input=json.dumps(tasks),
+        capture_output=True,
+        text=True,
+        env=environ,
+    )
+    try:
+        return json.loads(done.stdout)
+    except ValueError:
+        said = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        print(f"the bounds were not tried before the jobs ({said})", file=sys.stderr)
+        return None
+
+
+def _read() -> list[str]:
+    try:
+        kept = json.loads(KEPT.read_text())
+    except (OSError, ValueError):
+        return []
+    return kept if isinstance(kept, list) else []
