@@ -122,7 +122,7 @@ def test_bounds_of_float64(name, case):
     check(name, case, torch.float64)
 
 
-@pytest.mark.parametrize("case", ["deep", "convolutions"])
+@pytest.mark.parametrize("case", ["deep", "merged"])
 @pytest.mark.parametrize("name", BOUNDS)
 def test_bounds_of_float32(name, case):
     check(name, case, torch.float32)
@@ -134,8 +134,10 @@ def check(name, case, dtype):
     generator = torch.Generator().manual_seed(1)
     points = torch.randn(3, *shape, generator=generator, dtype=torch.float64).to(dtype)
     options = {"lower_ascent": {"restarts": 1, "steps": 2}, "exact_enumeration": {"candidates": 2}}
-    options |= {"lower_gaussian": {"num_points": 5}, "lower_convex_combinations": {"num_pairs": 2}}
-    for norm in BOUNDS[name].NORMS:
+    options |= {"lower_gaussian": {"num_points": 2}, "lower_convex_combinations": {"num_pairs": 1}}
+    # Norms differ in how Jacobians are reduced, which chains show in a fraction of the time.
+    norms = BOUNDS[name].NORMS if "shallow" in case or case == "deep" else BOUNDS[name].NORMS[:1]
+    for norm in norms:
         with Float64Only():
             try:
                 inputs, more = {"": points}, options.get(name, {})
