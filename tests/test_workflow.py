@@ -221,19 +221,23 @@ def test_mistakes_stop_before_any_job(tmp_path, change, message):
     assert not (tmp_path / "results").exists()
 
 
-def test_a_truncated_checkpoint_is_named_and_made_anew(study):
+def test_a_broken_checkpoint_is_named_and_made_anew(study):
     broken = study / "results/tiny/checkpoints/mnist1d/mlp/width=2/seeds=0-1.safetensors"
     # A copy: tensors that are read lie in the file itself, by a memory map.
     shutil.copy(broken, study / "whole.safetensors")
     whole = checkpoints.read(study / "whole.safetensors")
-    broken.write_bytes(broken.read_bytes()[:200])
+    content = bytearray(broken.read_bytes())
+    content[-100] ^= 1
+    broken.write_bytes(content)
     target = "results/tiny/measurements/mnist1d/mlp/width=2/seeds=0-1/metrics.parquet"
     output = run(study, "--forcerun", "measure", "--", target, ok=False)
-    assert "seeds=0-1.safetensors: truncated or not a safetensors file" in output
+    assert "seeds=0-1.safetensors: altered since it was written" in output
     assert "is now seeds=0-1.safetensors.broken" in output
     run(study, "--", target)
     again = checkpoints.read(broken)
     assert all((again.state[n] == t).all() for n, t in whole.state.items())
+    broken.write_bytes(content[:200])  # nothing of its stamp is left
+    assert "train: carries no record of what made it" in run(study, "-n", "--", target)
 
 
 def test_a_study_with_one_width_one_seed_one_epoch(tmp_path):
