@@ -33,7 +33,7 @@ onstart:
     claim_study()
     terminal.outlive(workflow.logger_manager.logger.handlers)
     if jobs_run_here():
-        lifeline.let_out(folder_lock.lifeline(STUDY))
+        lifeline.let_out()
     check_cluster()
     if EXECUTION["fork_server"] and jobs_run_in_this_environment():
         fork_server.start(threads=EXECUTION["threads"], modules=PREAMBLE)

@@ -317,6 +317,16 @@ def test_a_process_that_ends_says_so_and_its_claim_keeps_its_time(locks):
     assert after.since == before.since
 
 
+def test_a_copy_of_a_folder_that_is_being_computed_is_nobodys(locks, tmp_path, monkeypatch):
+    process, _ = claimant()
+    shutil.copytree(tmp_path, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    assert folder_lock.owner("s").process == process.pid
+    assert folder_lock.clear_stale("s")
+    folder_lock.claim("s")
+    process.communicate(timeout=60)
+
+
 def test_folders_that_share_their_results_share_the_claim(locks, tmp_path, monkeypatch):
     (tmp_path / "other").mkdir()
     (tmp_path / "results").mkdir(exist_ok=True)

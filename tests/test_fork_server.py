@@ -230,10 +230,10 @@ def test_a_killed_snakemake_takes_server_forks_and_jobs_along(tmp_path):
 
 OWNER = """
 import os, subprocess, sys
-from pathlib import Path
 sys.path.insert(0, {scripts!r})
 from lipdescent import lifeline
-lifeline.let_out(Path("place/study.alive"))
+lifeline.let_out()
+os.chdir("/" if "{end}" else ".")
 os.environ[lifeline.VARIABLE] = {variable}
 job = subprocess.Popen(["bash", "-c", "{before}; {python} {script} 0; true"])
 sys.stdin.read()
@@ -340,17 +340,26 @@ def test_a_job_that_cannot_see_its_snakemake_goes_on(tmp_path, variable):
         os.kill(int(job), signal.SIGKILL)
 
 
-def test_the_pipe_of_jobs_is_removed_in_the_end_and_one_left_over_replaced(tmp_path):
-    pipe = tmp_path / "place/study.alive"
-    for _ in range(2):
-        with owner(tmp_path, "sys.exit()") as snakemake:
-            assert said_in_time(snakemake)[0] == "busy"
-            snakemake.kill()
-        assert pipe.is_fifo()
-    with owner(tmp_path, "sys.exit()", end="now") as snakemake:
-        assert said_in_time(snakemake)[0] == "busy"
-        snakemake.communicate(timeout=60)
-    assert not pipe.exists()
+def test_the_pipe_of_jobs_is_removed_in_the_end_and_one_left_over_by_the_next(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setitem(ENVIRON, "TMPDIR", str(tmp_path / "temporary"))
+
+    def there():
+        return sorted((tmp_path / "temporary").glob("*/pipe"))
+
+    with owner(tmp_path, "sys.exit()") as killed, owner(tmp_path, "sys.exit()") as living:
+        assert said_in_time(killed)[0] == said_in_time(living)[0] == "busy"
+        assert len(there()) == 2
+        killed.kill()
+        killed.wait()
+        with owner(tmp_path, "sys.exit()", end="now") as third:
+            assert said_in_time(third)[0] == "busy"
+            assert len(there()) == 2  # of the living and of this one
+            third.communicate(timeout=60)
+        assert len(there()) == 1
+        living.kill()
 
 
 @pytest.mark.parametrize("patience", [0, 0.2])

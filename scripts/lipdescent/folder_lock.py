@@ -81,13 +81,13 @@ class Owner:
         """Whether it still runs; None where that cannot be told."""
         if self.ended:
             return False
-        by_number = processes.alive(self.process, self.started) if self.seen else None
         held = _is_held(self.study)
-        if by_number or held:
+        if held:
             return True
+        # Lives its process all the same, then this is a copy of the folder that it works in.
         if held is False and self.locked and self._locks_are_seen():
             return False
-        return by_number
+        return processes.alive(self.process, self.started) if self.seen else None
 
     def _locks_are_seen(self) -> bool:
         """Whether this process would be told of a lock that the owner holds."""
@@ -195,11 +195,6 @@ def what_to_do(last: Owner) -> str:
         "seen from here. If it has ended, say the same command with --unlock, then without; if it "
         "has not, wait for it or stop it"
     )
-
-
-def lifeline(study: str) -> Path:
-    """The named pipe that ties jobs to the study's Snakemake (lifeline.py)."""
-    return OWNERS / f"{study}.alive"
 
 
 def _note(study: str) -> Path:

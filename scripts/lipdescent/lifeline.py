@@ -18,6 +18,7 @@ import contextlib
 import fcntl
 import os
 import select
+import shutil
 import signal
 import stat
 import sys
@@ -26,40 +27,43 @@ import threading
 from pathlib import Path
 
 VARIABLE = "LIPDESCENT_LIFELINE"
+PREFIX = "lipdescent-lifeline-"
 # Which signal O_ASYNC sends (fcntl(2), Linux): Python's fcntl module names it from 3.12 on.
 F_SETSIG = 10
 
 
-def let_out(path: Path) -> None:
+def let_out() -> None:
     """In Snakemake: jobs that are started from now on live no longer than this process.
 
-    ``path`` is where the pipe is made, in place of one that a dead process left. It lies in a
-    temporary folder where the file system has no named pipes; where that has none either, jobs are
-    not tied.
+    The pipe lies in a temporary folder, not in that of the study, which may be copied meanwhile.
+    Where no pipe can be made jobs are not tied.
     """
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+    new, path = folder / "new", folder / "pipe"
     try:
-        _make(path)
+        os.mkfifo(new, 0o600)
     except OSError:
-        path = Path(tempfile.mkdtemp(prefix="lipdescent-")) / path.name
-        try:
-            _make(path)
-        except OSError:
-            return
+        folder.rmdir()
+        return
     # For reading too: opening would wait for a reader otherwise. Stays open until the process ends.
-    os.open(path, os.O_RDWR | os.O_NONBLOCK)
-    os.environ[VARIABLE] = f"{_machine()}:{path.resolve()}"
-    atexit.register(_remove, path)
+    os.open(new, os.O_RDWR | os.O_NONBLOCK)
+    new.rename(path)  # whoever finds a pipe of this name without a writer may know it for dead
+    os.environ[VARIABLE] = f"{_machine()}:{path}"
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    _sweep(folder.parent)
 
 
-def _make(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    os.mkfifo(path, 0o600)
-
-
-def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.unlink()
+def _sweep(place: Path) -> None:
+    """Remove what killed processes of this user left."""
+    for path in place.glob(f"{PREFIX}*/pipe"):
+        with contextlib.suppress(OSError):
+            end = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+            try:
+                ours = os.fstat(end).st_uid == os.getuid() and stat.S_ISFIFO(os.fstat(end).st_mode)
+                if ours and _ended(end):
+                    shutil.rmtree(path.parent, ignore_errors=True)
+            finally:
+                os.close(end)
 
 
 def hold() -> None:
