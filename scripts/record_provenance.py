@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from lipdescent import config as study_config
-from lipdescent import device, files, stamps, surroundings
+from lipdescent import device, files, published, stamps, surroundings
 from lipdescent.progress import log_to
 
 job = snakemake  # noqa: F821
@@ -19,6 +19,7 @@ made = stamps.of(job)
 config = job.params.config
 folder = Path("results", job.wildcards.study)
 names = [] if config.get("experiments") else config["grid"]["dataset"]
+tables = [str(Path(name).with_suffix(".csv")) for name in published.results(job.config)]
 sets = {name: stamps.read(folder / f"datasets/{name}.npz") for name in names}
 place = device.describe(device.choose(job.params.device))
 about = surroundings.describe(place) | {
@@ -26,6 +27,7 @@ about = surroundings.describe(place) | {
     "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
     "job_seconds": surroundings.job_seconds(folder / "benchmarks"),
     "datasets": {name: stamp["content"] if stamp else "" for name, stamp in sets.items()},
+    "tables": {name: surroundings.digest(folder / name) for name in tables},
     "config": config,
     "made": made,
 }

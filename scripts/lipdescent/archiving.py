@@ -112,7 +112,16 @@ def mixes(study: Path, config: dict[str, Any]) -> str:
                     f"{name} was made from another {source} (contents {made_from}) than the one "
                     f"beside it (contents {results[source]})"
                 )
+    # A table for people has no place for a stamp.
+    for name, written in json.loads((study / PROVENANCE).read_text()).get("tables", {}).items():
+        if (study / name).exists() and _digest(study / name) != written:
+            return f"{name} is not the one that {PROVENANCE} was written beside"
     return ""
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
