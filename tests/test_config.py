@@ -343,7 +343,7 @@ def test_the_command_line_gives_the_types_of_a_file():
     given = parse_config(
         ["grid={width: [4, 8], label_noise: [0, 0.25]}", 'training={"learning_rate": 0.1}',
          "bounds={upper_geolip: null}", "architectures={mlp: {bias: true}}", "study=007x",
-         "certificates=null", "statistics={confidence: 1e-1}",
+         "certificates=null", "statistics={confidence: 0.9}",
          "datasets={mnist1d: {num_train: 1e3}}",
          "noise_maker=a:b"]
     )  # fmt: skip

@@ -20,7 +20,7 @@ from lipdescent.constrained.layers import (
     MaxMin,
 )
 from lipdescent.constrained.plain import materialise
-from lipdescent.losses import cross_entropy
+from lipdescent.losses.cross_entropy import loss as cross_entropy
 from lipdescent.stacked_autograd import StackedAutograd
 from lipdescent.stacking import ModelStack
 from lipdescent.training import initial_stack

@@ -1,7 +1,10 @@
 """Which files a job's code digest covers."""
 
 import ast
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -162,3 +165,33 @@ def test_every_figure_has_a_caption():
     assert plots
     for plot in plots:
         assert len(caption(plot)) > 40, f"{plot}: the docstring is the caption"
+
+
+IMPORTING = """
+import importlib, json, sys
+import torch  # first, so that only the library is imported anew
+told = {}
+for name in sys.argv[1:]:
+    for known in [m for m in sys.modules if m.split(".")[0] == "lipdescent"]:
+        del sys.modules[known]
+    importlib.import_module(name)
+    told[name] = [m.__file__ for n, m in sys.modules.items() if n.split(".")[0] == "lipdescent"]
+print(json.dumps(told))
+"""
+
+
+def test_what_python_imports_is_covered():
+    """Whatever a plug-in imports, relatively or not, is among the files of its digest."""
+    packages = ("bounds", "architectures", "losses", "experiments", "measurements")
+    modules = [
+        f"lipdescent.{package}.{name}" for package in packages for name in names.known(package)
+    ]
+    environ = os.environ | {"PYTHONPATH": str(provenance.SCRIPTS)}
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTING, *modules], capture_output=True, text=True, env=environ
+    )
+    assert done.returncode == 0, done.stderr
+    ignored = {str(provenance.SCRIPTS / file) for file in provenance.NOT_COVERED}
+    for module, imported in json.loads(done.stdout).items():
+        covered = {str(path) for path in code_files(f"{module.replace('.', '/')}.py")}
+        assert sorted(set(imported) - covered - ignored) == [], module

@@ -82,12 +82,12 @@ def _followed(path: Path) -> list[Path]:
     """Library files that a file comes to, packages' __init__ included."""
     text, modules = path.read_text(), []
     for statement in IMPORT.findall(text):
-        modules += _imported(statement)
+        modules += _imported(statement, path)
     if LOOKED_UP.search(text):  # parsing whole files would take most of a job's start
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.Call):
                 modules += _looked_up(node)
-    files = []
+    files = [init for folder in path.parents if (init := folder / "__init__.py").is_file()]
     for module in modules:
         place = SCRIPTS.joinpath(*module.split("."))
         for parent in [place, *place.parents]:
@@ -99,8 +99,8 @@ def _followed(path: Path) -> list[Path]:
     return files
 
 
-def _imported(statement: str) -> list[str]:
-    """Modules that one import statement may come to; none for a line of text that begins alike."""
+def _imported(statement: str, path: Path) -> list[str]:
+    """Modules that an import statement of ``path`` may come to; none for text that begins alike."""
     try:
         node = ast.parse(statement).body[0]
     except SyntaxError:
@@ -108,7 +108,10 @@ def _imported(statement: str) -> list[str]:
     match node:
         case ast.Import():
             return [alias.name for alias in node.names]
-        case ast.ImportFrom(module=str(module)):
+        case ast.ImportFrom():
+            # A leading dot is the file's own folder, each further one the folder above.
+            above = path.relative_to(SCRIPTS).parts[: -node.level] if node.level else ()
+            module = ".".join([*above, *filter(None, [node.module])])
             return [module, *(f"{module}.{alias.name}" for alias in node.names)]
     return []
 
