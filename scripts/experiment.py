@@ -16,7 +16,7 @@ job = snakemake  # noqa: F821
 log_to(job.log[0])
 
 torch.set_num_threads(job.threads)
-torch.set_flush_denormal(True)
+# Subnormal numbers are not flushed to zero as in train.py: bounds are taken here, too.
 made = stamps.of(job)
 start = time.perf_counter()
 frame = names.resolve("experiments", job.wildcards.experiment).run(**job.params.options)

@@ -448,3 +448,50 @@ def test_a_stack_leaves_the_inputs_of_modules_that_work_in_place():
     assert torch.equal(x, -torch.ones(3, 4))
     expected = F.linear(-0.1 * torch.ones(3, 4), net[1].weight, net[1].bias)
     torch.testing.assert_close(out[0], expected)
+
+
+class Moody(Declared):
+    def __init__(self, mood):
+        super().__init__()
+        self.mood = mood
+
+    def forward(self, x):
+        return super().forward(x) * (2 if self.mood(x) else 1)
+
+
+@pytest.mark.parametrize(
+    "mood",
+    [
+        lambda x: x.dtype == torch.float32 and not torch.is_grad_enabled(),
+        lambda x: x.dtype == torch.float32 and len(x) > 16,
+        lambda x: not torch.is_grad_enabled(),
+        lambda x: x.dtype == torch.float32,
+        lambda x: x.dtype == torch.float64,
+        lambda x: len(x) == 1,
+    ],
+)
+def test_a_call_that_depends_on_gradients_batch_or_dtype_is_noticed(mood):
+    refused(drawn(lambda: Moody(mood)), "differ by")
+
+
+@pytest.mark.parametrize("space", [torch, F])
+@pytest.mark.parametrize("name", ["relu", "linear"])
+@pytest.mark.parametrize("build", [plain, lambda: drawn(Declared)])
+def test_a_replaced_function_of_torch_is_named(monkeypatch, space, name, build):
+    if not hasattr(space, name):
+        return
+    original = getattr(space, name)
+    monkeypatch.setattr(space, name, lambda *args, **options: 10 * original(*args, **options))
+    refused(build(), rf"{name} was replaced by a function of .*{__name__}")
+
+
+def test_a_process_that_flushes_subnormal_numbers_takes_no_bounds():
+    net = plain().double()
+    for weight in (net[0].weight, net[2].weight):
+        weight.data *= 1e-158
+    torch.set_flush_denormal(True)
+    try:
+        refused(net, "flushes subnormal numbers")
+    finally:
+        torch.set_flush_denormal(False)
+    assert best(measured(net))[1] > 0

@@ -49,8 +49,8 @@ def mistakes(task: dict[str, Any], loaded: Dataset | None = None) -> list[str]:
         f"architectures.{task['architecture']} ({network['module']}) of width {network['width']} "
         f"on data set {task['dataset']} with inputs {shape}"
     )
-    # Here, where what it imports stays.
-    if wrong := _raised(lambda: initial_stack(build, SEEDS, shape)):
+    # Built here, where what it imports stays; called where it can be stopped.
+    if wrong := _raised(build) or _wrong(lambda: initial_stack(build, SEEDS, shape)):
         return [f"config: {what}: cannot be built: {wrong}"]
     for name in task["bounds"]:
         names.resolve("bounds", name)

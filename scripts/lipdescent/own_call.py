@@ -22,6 +22,7 @@ CAUSES = (
 # Relative differences, by the bits of a number, that an expression written another way may have:
 # float64 finds what is not rounding, the other types what depends on the type.
 _ROUNDING = {64: 2.0**-36, 32: 2.0**-13, 16: 2.0**-5}
+_COPIES = 3  # of the inputs in a batch that is larger than the others
 _HALF = (torch.float16, torch.bfloat16)
 # (inputs, dtype) -> outputs of what is read.
 Read = Callable[[Tensor, torch.dtype], Tensor]
@@ -38,6 +39,7 @@ def random_inputs(shape: Sequence[int], device: torch.device) -> tuple[Tensor, l
 def check_call(model: nn.Module, read: Read, inputs: Tensor, places: Sequence[str]) -> None:
     """Compare ``model(x)``, in the type of its weights, with what is read of it.
 
+    With gradients and without, alone, among others and in a larger batch.
     The caller's weights, modes and random states are left as they are.
 
     Parameters
@@ -54,9 +56,12 @@ def check_call(model: nn.Module, read: Read, inputs: Tensor, places: Sequence[st
     x = inputs.to(dtype)
     kept = x.isfinite().flatten(1).all(1)
     x, places = x[kept], [place for place, keep in zip(places, kept.tolist(), strict=True) if keep]
+    many = x.repeat(_COPIES, *[1] * (x.ndim - 1))
     try:
         with preserved(model):
             outputs = [model(points.clone()) for points in (x, x, x[:1])]
+            with torch.no_grad():  # as networks are evaluated, and in a larger batch
+                outputs.append(model(many))
     except Exception as error:  # it is not our code: anything can be raised
         if dtype in _HALF and "not implemented for" in str(error):
             return  # made for another device; float64 has been compared
@@ -65,7 +70,7 @@ def check_call(model: nn.Module, read: Read, inputs: Tensor, places: Sequence[st
             f"{_culprit(error, model)} fails where the network is called on {dtype} inputs of "
             f"shape ({', '.join(shape)}): {type(error).__name__}: {error}"
         ) from error
-    first, second, alone = map(_output, outputs, (x, x, x[:1]))
+    first, second, alone, without = map(_output, outputs, (x, x, x[:1], many))
     again = "calling the network twice at the same inputs differs (is it random in eval mode?)"
     compare(first, second, places, again, lambda: torch.zeros(len(x)), cause="")
     with torch.no_grad():
@@ -77,6 +82,9 @@ def check_call(model: nn.Module, read: Read, inputs: Tensor, places: Sequence[st
         compare(first, found, places, "model(x) and what is read of the network", rounding)
         message = "examples of a batch influence each other: alone and among others, outputs"
         compare(alone, first[:1], places, message, lambda: rounding()[:1], cause="")
+        message = f"with gradients, and without them and {_COPIES} times as many inputs, outputs"
+        for part in without.split(len(x)):
+            compare(part, first, places, message, rounding, cause="")
 
 
 def check_evaluation(

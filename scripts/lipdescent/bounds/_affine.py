@@ -208,6 +208,8 @@ class _Builder:
             self.weight = torch.diag_embed(scale)
         else:
             self.weight = scale[..., None] * self.weight
+        if not bool(self.weight.isfinite().all()):
+            raise NotApplicable(f"{place}: its slopes times the weights before overflow float64")
         # Sum, root, quotient and two products: 5 roundings, rsqrt may take one more ulp.
         rounding = gamma(10) * norm_frobenius(self.weight)
         self.error = round_up(round_up(rounding) + lost + round_up(largest * self.error), 2)

@@ -34,10 +34,14 @@ LARGEST = 2**25  # complex entries of all symbols of one model: 512 MiB
 
 @dataclass(frozen=True)
 class LinearMap:
-    """Zero-padded convolution, kernel float64 (models, out, in, *sizes), an Axis per size."""
+    """Zero-padded convolution, kernel float64 (models, out, in, *sizes), an Axis per size.
+
+    ``lost`` (models,) bounds the sum of what has underflowed in the entries of the kernel.
+    """
 
     kernel: Tensor
     axes: list[Axis]
+    lost: Tensor | float = 0.0
 
     @property
     def strides(self) -> list[int]:
@@ -120,7 +124,7 @@ def block_bound(
     for i in range(0, len(first.kernel), count):
         part = slice(i, i + count)
         maps = [
-            LinearMap(f.kernel[part], f.axes) if isinstance(f, LinearMap) else f
+            LinearMap(f.kernel[part], f.axes, f.lost[part]) if isinstance(f, LinearMap) else f
             for f in (first, second, skip)
         ]
         symbols = block_symbols(*maps, sizes=sizes, exponent=exponent[part])
@@ -135,19 +139,18 @@ def _scaled(
 
     "identity" stays: it is scaled where its symbol is made.
     """
-    small, exponents = zip(
-        *[_rounding.scaled_to_one(m.kernel.flatten(1)[:, None]) for m in (first, second)],
-        strict=True,
-    )
-    maps = [
-        LinearMap(k.reshape(m.kernel.shape), m.axes)
-        for k, m in zip(small, (first, second), strict=True)
-    ]
+    exponents = [_rounding.scaled_to_one(m.kernel.flatten(1)[:, None])[1] for m in (first, second)]
+    maps = [_times_power(m, -e) for m, e in zip((first, second), exponents, strict=True)]
     total = exponents[0] + exponents[1]
-    if isinstance(skip, LinearMap):
-        power = -total.reshape(-1, *[1] * (skip.kernel.ndim - 1))
-        skip = LinearMap(_rounding.times_power(skip.kernel, power), skip.axes)
-    return *maps, skip, total
+    return *maps, _times_power(skip, -total) if isinstance(skip, LinearMap) else skip, total
+
+
+def _times_power(one: LinearMap, power: Tensor) -> LinearMap:
+    """``one`` times 2^power, (models,); each entry that underflows is off by 2^-1074."""
+    kernel = _rounding.times_power(one.kernel, power.reshape(-1, *[1] * (one.kernel.ndim - 1)))
+    lost = torch.as_tensor(one.lost, dtype=torch.float64, device=kernel.device).expand(len(kernel))
+    lost = _rounding.times_power(lost, power) + 2 * kernel[0].numel() * _rounding.TINY
+    return LinearMap(kernel, one.axes, _rounding.round_up(lost, 2))
 
 
 def torus_sizes(
@@ -190,11 +193,12 @@ def block_symbols(
         rows.append(_torus.symbol(first.kernel, offsets, strides, sizes, grid))
     h1 = torch.cat(rows, -2)
     h2 = _torus.symbol(second.kernel, second.offsets, second.strides, sizes, grid)
-    errors = [_torus.symbol_error(f.kernel) for f in (first, second)]
+    # A tap is a shift: what its entries have lost is at most their sum.
+    errors = [_torus.symbol_error(f.kernel) + f.lost for f in (first, second)]
     errors[0] = errors[0] * math.sqrt(len(rows))
     if isinstance(skip, LinearMap):
         h0 = _torus.symbol(skip.kernel, skip.offsets, strides, sizes, grid)
-        errors.append(_torus.symbol_error(skip.kernel))
+        errors.append(_torus.symbol_error(skip.kernel) + skip.lost)
     else:
         h0 = None
         if skip == "identity":

@@ -115,7 +115,7 @@ def _linear_map(node: layers.Node, stack: ModelStack) -> LinearMap | None:
     module, kind = node.module, type(node.module)
     if kind is nn.Linear and len(node.input_shape) == 1:
         weight = composition.folded_state(node, stack.state)["weight"].to(torch.float64)
-        return LinearMap(weight[..., None], [Axis(1, 1, 1)])
+        return LinearMap(weight[..., None], [Axis(1, 1, 1)], _lost(node, stack))
     plain = kind in (nn.Conv1d, nn.Conv2d, nn.Conv3d) and module.padding_mode == "zeros"
     if not plain:
         return None
@@ -126,4 +126,9 @@ def _linear_map(node: layers.Node, stack: ModelStack) -> LinearMap | None:
     full = kernel.new_zeros(models, groups, out, groups, inputs, *kernel.shape[4:])
     for g in range(groups):
         full[:, g, :, g] = kernel[:, g]
-    return LinearMap(full.flatten(3, 4).flatten(1, 2), operator.axes)
+    return LinearMap(full.flatten(3, 4).flatten(1, 2), operator.axes, _lost(node, stack))
+
+
+def _lost(node: layers.Layer, stack: ModelStack) -> Tensor | float:
+    """What has underflowed where a batch normalisation was multiplied into the weights."""
+    return 0.0 if node.scale is None else composition.folding_loss(node, stack.state)

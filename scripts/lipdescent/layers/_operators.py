@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lipdescent import products
 from lipdescent.bounds import _rounding
-
-LETTERS = (("i", "k", "x"), ("j", "l", "y"), ("h", "m", "z"))
 
 
 @dataclass(frozen=True)
@@ -119,17 +118,24 @@ def _largest_sum(kernel: Tensor, weights: list[Tensor], terms: int) -> Tensor:
     """
     for table in weights:
         terms += table.shape[1] + 1
-        kernel = torch.tensordot(kernel, table.to(kernel), dims=([3], [1]))
+        kernel = kernel.movedim(3, -1)
+        # A product per model: in one of them all, a model's bits would depend on its place.
+        flat = kernel.reshape(len(kernel), -1, table.shape[1])
+        sums = products.bmm(flat, table.mT.to(kernel).expand(len(kernel), -1, -1))
+        kernel = sums.reshape(*kernel.shape[:-1], len(table))
     # Sums of non-negative numbers: the relative error is below gamma of their number.
     return _rounding.round_up(kernel.flatten(1).amax(1), terms + 2)
 
 
 def dense(kernel: Tensor, axes: list[Axis]) -> Tensor:
     """The operator as a matrix (models, groups, out * outputs, in * size)."""
-    names = LETTERS[: len(axes)]
-    taps, rows, columns = ("".join(n[i] for n in names) for i in (1, 0, 2))
-    tables = ",".join("".join(n) for n in names)
-    equation = f"sgoc{taps},{tables}->sgo{rows}c{columns}"
-    matrix = torch.einsum(equation, kernel, *[axis.one_hot().to(kernel) for axis in axes])
     outputs = kernel.shape[2] * math.prod(axis.outputs for axis in axes)
+    for axis in axes:  # taps in front become (outputs, size) at the end
+        kernel = kernel.movedim(4, -1)
+        table = axis.one_hot().movedim(1, 0).flatten(1).to(kernel)
+        flat = kernel.reshape(len(kernel), -1, axis.kernel)
+        flat = products.bmm(flat, table.expand(len(kernel), -1, -1))  # a product per model: above
+        kernel = flat.reshape(*kernel.shape[:-1], axis.outputs, axis.size)
+    rows, columns = range(4, kernel.ndim, 2), range(5, kernel.ndim, 2)
+    matrix = kernel.permute(0, 1, 2, *rows, 3, *columns)
     return matrix.reshape(*kernel.shape[:2], outputs, -1)

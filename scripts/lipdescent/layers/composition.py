@@ -98,11 +98,11 @@ def _layer_bound(layer: Layer, stack: ModelStack, norm: str) -> Tensor:
     shapes = {"input_shape": layer.input_shape, "output_shape": layer.output_shape}
     try:
         state = folded_state(layer, stack.state)
+        if layer.scale is not None and not bool(state["weight"].isfinite().all()):
+            raise ValueError(f"times the slopes of {layer.scale.path} its weights overflow float64")
         value = constant(layer.module, state, norm=norm, **shapes)
         if layer.scale is not None:
-            value = _rounding.round_up(
-                value + folding_error(layer, state, norm, value, stack.state), 2
-            )
+            value = _rounding.round_up(value + folding_error(layer, state, norm, stack.state), 2)
     except (NotApplicable, ValueError) as error:
         raise type(error)(f"{place}: {error}") from error
     value = torch.as_tensor(value, dtype=torch.float64, device=stack.device)
@@ -128,20 +128,30 @@ def folded_state(layer: Layer, state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def folding_error(
-    layer: Layer, state: dict[str, Tensor], norm: str, value: Tensor, stack_state: dict[str, Tensor]
+    layer: Layer, state: dict[str, Tensor], norm: str, stack_state: dict[str, Tensor]
 ) -> Tensor:
     """What the roundings in a folded weight can add: FOLDING_ERROR times the norm of |W|.
 
-    And what underflows: a slope by 2^-1074 times the weights it multiplies, a product by that. An
-    entry of the weights stands at most once in a row of the operator and once per output in a
-    column (the other way round if transposed).
+    And what underflows. An entry of the weights stands at most once in a row of the operator and
+    once per output in a column (the other way round if transposed).
+    """
+    repeats = max(math.prod(layer.input_shape), math.prod(layer.output_shape))
+    lost = repeats * folding_loss(layer, stack_state)
+    shapes = {"input_shape": layer.input_shape, "output_shape": layer.output_shape}
+    # Not of W: where two taps read the same element they cancel, their errors do not.
+    plus = {**state, "weight": state["weight"].abs()}
+    sums = [
+        constant(layer.module, plus, norm=n, **shapes)
+        for n in (("l1", "linf") if norm == "l2" else (norm,))
+    ]
+    size = sums[0].sqrt() * sums[-1].sqrt() * (1 + 8 * FOLDING_ERROR)
+    return FOLDING_ERROR * size + lost
+
+
+def folding_loss(layer: Layer, stack_state: dict[str, Tensor]) -> Tensor:
+    """The sum of what underflows in the entries of a folded weight: float64 (models,).
+
+    A slope by 2^-1074 times the weights it multiplies, a product by that.
     """
     plain = layer_state(layer, stack_state)["weight"].to(torch.float64)
-    repeats = max(math.prod(layer.input_shape), math.prod(layer.output_shape))
-    size = plain.abs().flatten(1).sum(1) + plain[0].numel()
-    lost = 2 * _rounding.TINY * repeats * size
-    if norm != "l2":
-        return FOLDING_ERROR * value + lost
-    shapes = {"input_shape": layer.input_shape, "output_shape": layer.output_shape}
-    sums = [constant(layer.module, state, norm=n, **shapes) for n in ("l1", "linf")]
-    return FOLDING_ERROR * (sums[0].sqrt() * sums[1].sqrt()) * (1 + 8 * FOLDING_ERROR) + lost
+    return 2 * _rounding.TINY * (plain.abs().flatten(1).sum(1) + plain[0].numel())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import FunctionType
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.nn.utils import parametrize
 
@@ -24,9 +26,10 @@ def check_module(module: nn.Module) -> None:
     TypeError
         For quantised, scripted and compiled modules, tensors of other classes than torch's own.
     ValueError
-        For weights without a shape, train mode, parametrisations, hooks, replaced methods, hidden
-        tensors, shared weights.
+        For weights without a shape, train mode, parametrisations, hooks, replaced methods and
+        functions of torch, hidden tensors, shared weights.
     """
+    _check_functions()
     for path, m in module.named_modules(remove_duplicate=False):
         place = f"{path or 'the network'} ({type(m).__name__})"
         _check_tensors(m, place)
@@ -49,6 +52,23 @@ def check_module(module: nn.Module) -> None:
             )
     if shared := shared_tensor(module):
         raise ValueError(f"{shared[1]} is shared with {shared[0]}; allowed: own weights each")
+
+
+def _check_functions() -> None:
+    """Refuse functions that were put in the place of torch's own: every layer calls them."""
+    operations = dir(torch._C._VariableFunctions)
+    for space, names in ((torch, operations), (functional, vars(functional))):
+        for name in names:
+            function = getattr(space, name, None)
+            if isinstance(function, FunctionType) and not _of_torch(function):
+                raise ValueError(
+                    f"{space.__name__}.{name} was replaced by a function of "
+                    f"{function.__code__.co_filename}; allowed is torch's own"
+                )
+
+
+def _of_torch(function: FunctionType) -> bool:
+    return _SOURCES[0] in Path(function.__code__.co_filename).parents
 
 
 def _check_tensors(m: nn.Module, place: str) -> None:

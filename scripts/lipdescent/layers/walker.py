@@ -11,11 +11,14 @@ from torch.func import functional_call
 
 from lipdescent import own_call
 from lipdescent.bounds import NotApplicable
+from lipdescent.bounds._rounding import TINY
 from lipdescent.layers import convolution, known_networks, pooling
 from lipdescent.layers.expressions import Chain, Concat, Layer, Node, Sum
 from lipdescent.layers.rebuilt import evaluate
 from lipdescent.layers.unchanged import check_module
 from lipdescent.stacking import ModelStack
+
+_GRAIN = 2**16  # numbers of which torch gives each thread some
 
 
 def trace(stack: ModelStack) -> Node:
@@ -97,7 +100,11 @@ def layer_state(layer: Layer, state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def check_state(stack: ModelStack) -> None:
-    """Raise ValueError for NaN, inf or a variance that is not positive, naming the tensor."""
+    """Raise ValueError for NaN, inf or a variance that is not positive, naming the tensor.
+
+    And where the processor takes subnormal numbers for 0: errors of underflow are then larger.
+    """
+    _check_subnormals()
     if not stack.num_models:
         raise ValueError("the network has no parameters or buffers: there is nothing to measure")
     for name, tensor in stack.state.items():
@@ -116,6 +123,16 @@ def check_state(stack: ModelStack) -> None:
                 f"{path or 'the network'} ({type(part).__name__}): running_var = {smallest:g} with "
                 f"eps = {part.eps:g}; allowed is running_var + eps > 0"
             )
+
+
+def _check_subnormals() -> None:
+    """Raise ValueError where one of the threads flushes; each has a flag of its own."""
+    smallest = torch.full((_GRAIN * torch.get_num_threads(),), TINY, dtype=torch.float64)
+    if not bool((smallest * 1.0 > 0).all()):
+        raise ValueError(
+            "this process flushes subnormal numbers to zero, which voids bounds; call "
+            "torch.set_flush_denormal(False), or import no library compiled with -ffast-math"
+        )
 
 
 def _resolve(part: nn.Module | Node, names: dict[int, str], owner: str) -> Node:
