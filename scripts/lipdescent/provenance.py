@@ -80,9 +80,9 @@ def _digest(path: Path) -> str:
 @cache
 def _followed(path: Path) -> list[Path]:
     """Library files that a file comes to, packages' __init__ included."""
-    text, modules = path.read_text(), []
+    text, modules = path.read_text(encoding="utf-8"), []
     for statement in IMPORT.findall(text):
-        modules += _imported(statement)
+        modules += _imported(statement, path)
     if LOOKED_UP.search(text):  # parsing whole files would take most of a job's start
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.Call):
@@ -99,8 +99,11 @@ def _followed(path: Path) -> list[Path]:
     return files
 
 
-def _imported(statement: str) -> list[str]:
-    """Modules that one import statement may come to; none for a line of text that begins alike."""
+def _imported(statement: str, path: Path) -> list[str]:
+    """Modules that an import statement of the file ``path`` may come to.
+
+    None for a line of text that begins alike.
+    """
     try:
         node = ast.parse(statement).body[0]
     except SyntaxError:
@@ -108,9 +111,19 @@ def _imported(statement: str) -> list[str]:
     match node:
         case ast.Import():
             return [alias.name for alias in node.names]
-        case ast.ImportFrom(module=str(module)):
-            return [module, *(f"{module}.{alias.name}" for alias in node.names)]
+        case ast.ImportFrom():
+            module = _absolute(node, path)
+            return [module, *(f"{module}.{alias.name}".strip(".") for alias in node.names)]
     return []
+
+
+def _absolute(node: ast.ImportFrom, path: Path) -> str:
+    """The module that is imported from; one dot is the folder of ``path``, two that above it."""
+    if not node.level:
+        return node.module or ""
+    folder = path.parents[node.level - 1]
+    inside = folder.relative_to(SCRIPTS).parts if folder.is_relative_to(SCRIPTS) else ()
+    return ".".join([*inside, *filter(None, [node.module])])
 
 
 def _looked_up(call: ast.Call) -> list[str]:
@@ -124,7 +137,7 @@ def _looked_up(call: ast.Call) -> list[str]:
 
 def caption(script: str) -> str:
     """A plot script's docstring, which is its figure's caption."""
-    text = ast.get_docstring(ast.parse((SCRIPTS / script).read_text()))
+    text = ast.get_docstring(ast.parse((SCRIPTS / script).read_text(encoding="utf-8")))
     if not text:
         raise ValueError(f"{script} has no docstring: it is the figure's caption")
     return text
