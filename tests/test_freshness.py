@@ -389,6 +389,17 @@ def test_a_job_refuses_inputs_of_another_configuration_and_names_both_values(fin
         stamps.of(job(recipe))
 
 
+def test_a_job_refuses_code_that_was_edited_after_the_start(finished):
+    """Which version a job has imported is not known then; its stamp would name the first."""
+    one = job(Recipes(finished).dataset(dataset="mnist1d"))
+    stamps.of(one)
+    one.params.code = one.params.code | {"lipdescent/datasets/mnist1d.py": "of the start"}
+    with pytest.raises(
+        stamps.OtherRecipe, match=r"scripts/lipdescent/datasets/mnist1d\.py changed"
+    ):
+        stamps.of(one)
+
+
 def test_whole_numbers_ask_for_the_same_in_either_spelling():
     assert stamps.recipe("r", {"a": 1.0, "b": (0.0, True)}, {}, {}) == stamps.recipe(
         "r", {"b": [0, True], "a": 1}, {}, {}

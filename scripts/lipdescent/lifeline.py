@@ -37,6 +37,8 @@ def let_out(path: Path) -> None:
     temporary folder where the file system has no named pipes; where that has none either, jobs are
     not tied.
     """
+    # Snakemake leaves the folder of --directory before it ends.
+    path = path.absolute()
     try:
         _make(path)
     except OSError:

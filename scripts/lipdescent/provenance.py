@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ast
-import hashlib
 import re
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lipdescent import names
+from lipdescent import names, stamps
 
 SCRIPTS = Path(__file__).resolve().parent.parent
 # How a job starts, and what a file says of its making, change no result.
@@ -74,7 +73,7 @@ def measurement_files(name: str, architecture: str, loss: str, noise_maker: str)
 
 @cache
 def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    return stamps.code_digest(path)
 
 
 @cache

@@ -23,6 +23,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+SCRIPTS = Path(__file__).resolve().parent.parent
 KEY = "made"
 MEMBER = "made.json"
 # The last colon matters: a PNG has the bytes of a checksum behind a text.
@@ -61,6 +62,15 @@ def digest(*parts: bytes) -> str:
     return found.hexdigest()[:32]
 
 
+def code_digest(path: Path) -> str:
+    """Of the contents of a file of code, as it is now."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return "not there"
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
 def plain(value: Any) -> Any:
     """As it comes back from JSON, whole numbers as integers: 0 and 0.0 ask for the same."""
     match value:
@@ -85,7 +95,8 @@ def of(job: Any, **by: Any) -> Stamp | None:
     Raises
     ------
     OtherRecipe
-        If an input is not what the job was to be given, or tells nothing of its making.
+        If an input is not what the job was to be given, or tells nothing of its making, or if a
+        file of code was edited since Snakemake read it.
     """
     if getattr(job, "rule", None) is None:
         return None
@@ -94,6 +105,12 @@ def of(job: Any, **by: Any) -> Stamp | None:
         inputs[below(path)] = found = read(path)
         if found is None:
             raise OtherRecipe(f"{path} {NO_RECORD}; {START_AGAIN}")
+    edited = [name for name, told in job.params.code.items() if code_digest(SCRIPTS / name) != told]
+    if edited:
+        raise OtherRecipe(
+            f"{job.output[0]}: {_few(f'scripts/{name}' for name in edited)} changed since this run "
+            f"was started, so it is not known which version it would be made with. {START_AGAIN}"
+        )
     asked = plain({k: v for k, v in job.params.items() if k not in NOT_ASKED})
     code, recipes = job.params.code, {name: stamp["recipe"] for name, stamp in inputs.items()}
     made = recipe(job.rule, asked, code, recipes)
