@@ -9,7 +9,7 @@ import time
 import pyarrow as pa
 import torch
 
-from lipdescent import names, stamped_parquet, stamps
+from lipdescent import device, names, stamped_parquet, stamps
 from lipdescent.progress import log_to
 
 job = snakemake  # noqa: F821
@@ -17,7 +17,7 @@ log_to(job.log[0])
 
 torch.set_num_threads(job.threads)
 # Subnormal numbers are not flushed to zero as in train.py: bounds are taken here, too.
-made = stamps.of(job)
+made = stamps.of(job, **device.described(torch.device("cpu")))
 start = time.perf_counter()
 frame = names.resolve("experiments", job.wildcards.experiment).run(**job.params.options)
 stamped_parquet.write(job.output[0], pa.Table.from_pandas(frame), made)

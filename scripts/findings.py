@@ -4,8 +4,6 @@ from lipdescent import fork_server
 
 fork_server.hand_over()
 
-import json
-
 from lipdescent import files, selection, stamps
 from lipdescent.findings import document, measured, page
 from lipdescent.progress import log_to
@@ -21,7 +19,16 @@ def write(path: str, text: str) -> None:
 
 
 made = stamps.of(job)
-comment = f"\n<!-- {stamps.as_text(made)} -->\n" if made else ""
+
+
+def stamped(text: str) -> str:
+    """With the stamp and a seal in a comment at its end."""
+    if made is None:
+        return text
+    text += f"\n<!-- {stamps.as_text(made)} "
+    return f"{text}{stamps.seal(text.encode())} -->\n"
+
+
 with files.sound(job.input.table):
     pairs = selection.pairs(job.input.table)
 groups = [
@@ -33,9 +40,8 @@ groups = [
 ]
 study = job.wildcards.study
 blocks = document.report(study, groups)
-found = {"study": study, "groups": groups, "made": made}
-write(job.output.json, json.dumps(found, indent=2) + "\n")
-write(job.output.markdown, page.markdown(blocks) + comment)
-write(job.output.html, page.html(blocks, title=f"Findings of study {study}") + comment)
+write(job.output.json, stamps.document({"study": study, "groups": groups}, made))
+write(job.output.markdown, stamped(page.markdown(blocks)))
+write(job.output.html, stamped(page.html(blocks, title=f"Findings of study {study}")))
 for facts in groups:
     print("\n".join(document.headlines(facts)))

@@ -24,5 +24,6 @@ made = stamps.of(job)
 frame = pd.concat([read(path) for path in job.input], ignore_index=True)
 with files.complete(job.output.csv) as csv:
     frame.to_csv(csv, index=False)
+    made = stamps.with_companion(made, job.output.csv, csv)
 stamped_parquet.write(job.output.parquet, pa.Table.from_pandas(frame), made)
 print(f"{len(frame)} rows of {len(job.input)} parts")

@@ -16,7 +16,7 @@ terminal = log_to(job.log[0])
 
 torch.set_num_threads(job.threads)
 place = device.choose(job.config["device"])
-made = stamps.of(job, device=device.describe(place))
+made = stamps.of(job, **device.described(place))
 began = time.perf_counter()
 with files.sound(job.input.dataset):
     dataset = datasets.read(job.input.dataset)

@@ -8,6 +8,9 @@ from pathlib import Path
 from lipdescent import archiving, folder_lock, published, time_left
 from lipdescent import study_status as status
 
+OTHERS = {state: state for state in ("running", "failed", "stopped", "waiting", "removed")} | {
+    "outdated": "to be made anew (of another configuration, code or version)"
+}
 STAGES = {"train": "stacks trained", "measure": "measurements", "experiment": "experiments"}
 
 
@@ -19,8 +22,7 @@ def report(study: str) -> str:
     lines = [f"study {study}: {_who(owner)}"]
     for stage, unit in STAGES.items():
         count = Counter(job.state for job in found if job.stage == stage)
-        others = ("running", "failed", "stopped", "waiting", "removed")
-        shown = [f"{count[state]} {state}" for state in others if count[state]]
+        shown = [f"{count[state]} {word}" for state, word in OTHERS.items() if count[state]]
         if count:
             done = f"{unit}: {count['done']} of {count.total()} done"
             lines.append(", ".join([done, *shown]))
@@ -33,6 +35,8 @@ def report(study: str) -> str:
     wanted = published.files(config)
     there = sum((base / file).exists() for file in wanted)
     older = archiving.differs(base, config) if there else ""
+    if there == len(wanted) and not older:
+        older = archiving.mixes(base, config)
     lines.append(f"published: {there} of {len(wanted)} files{older and '; ' + older}")
     lines.append(f"disk: {status.disk_bytes(base) / 2**20:.1f} MiB")
     lines.append(_time_left(config, found))

@@ -43,7 +43,7 @@ for name in ("SIGTERM", "SIGUSR1"):
 torch.set_num_threads(job.threads)
 torch.set_flush_denormal(True)  # the momentum of dead units decays into denormals, which are slow
 place = device.choose(job.config["device"])
-made = stamps.of(job, device=device.describe(place))
+made = stamps.of(job, **device.described(place))
 options = TrainingOptions(**job.params.training)
 dtype = device.set_precision(options.precision)
 with files.sound(job.input.dataset):

@@ -4,7 +4,6 @@ from lipdescent import fork_server
 
 fork_server.hand_over()
 
-import json
 import sys
 from collections import Counter
 
@@ -72,5 +71,4 @@ print(summary, file=terminal)
 if broken:
     sys.exit(1)
 with files.complete(job.output[0]) as partial:
-    found = {"checks": dict(done), "broken": broken, "made": made}
-    partial.write_text(json.dumps(found, indent=2) + "\n")
+    partial.write_text(stamps.document({"checks": dict(done), "broken": broken}, made))

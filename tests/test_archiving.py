@@ -1,9 +1,11 @@
 """Archives: what is packed comes back, and any change is noticed."""
 
+import base64
 import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import tarfile
@@ -11,6 +13,8 @@ import tarfile
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from lipdescent import archiving, published, stamps
 
@@ -36,9 +40,8 @@ def study(tmp_path):
     folder = tmp_path / "results/some"
     for name in FILES:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(f"content of {name}" * 100 + stamps.as_text(MADE))
+        document(folder / name)
     result(folder / "table.parquet")
-    (folder / "findings.json").write_text(json.dumps({"made": MADE}))
     configured(folder, CONFIG)
     for name in ("checkpoints/big.safetensors", "figures/a/m/of_an_earlier_configuration.pdf"):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -46,17 +49,33 @@ def study(tmp_path):
     return folder
 
 
+def document(path, made=MADE, **found):
+    """A published file with that stamp."""
+    if path.suffix == ".json":
+        path.write_text(stamps.document(found, made))
+    elif path.suffix == ".png":
+        about = PngInfo()
+        about.add_text("Comment", stamps.as_text(made))
+        Image.new("1", (1, 1)).save(path, pnginfo=about)
+    else:
+        text = f"content of {path.name}" * 100 + stamps.as_text(made)
+        path.write_text(text + stamps.seal(text.encode()))
+
+
 def result(path, content="1"):
-    """A table or an experiment with a stamp of that content."""
-    stamp = MADE | {"inputs": {}, "content": content}
-    text = {"made": json.dumps(stamp)}
+    """A table or an experiment with a stamp of that content, and its CSV."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table({"x": [1]}).replace_schema_metadata(text), path)
+    csv = path.with_suffix(".csv")
+    csv.write_text("x\n1\n")
+    stamp = MADE | {"inputs": {}, "content": content}
+    text = {"made": json.dumps(stamps.with_companion(stamp, csv, csv))}
+    whole = pa.table({"x": [1]}).replace_schema_metadata(text)
+    pq.write_table(whole, path, write_page_checksum=True)
 
 
 def configured(folder, config):
     for name in ("plan.json", "provenance.json"):
-        (folder / name).write_text(json.dumps({"config": config, "made": MADE}))
+        document(folder / name, config=config)
 
 
 def rewritten(archive, change):
@@ -94,10 +113,30 @@ def test_the_checksums_are_those_of_sha256sum(study, tmp_path):
 
 
 def test_a_report_is_packed_if_it_is_of_these_results(study):
-    (study / "report.html").write_text("<html>")
+    shown = [study / "findings.html", study / "figures/a/m/b.png"]
+    report = study / "report.html"
+    report.write_bytes(b"<html>" + b"".join(base64.b64encode(p.read_bytes()) for p in shown))
+    os.utime(report, (0, 0))
     assert archiving.pack(study)[1] == 10
-    os.utime(study / "report.html", (0, 0))
+    report.write_bytes(report.read_bytes()[:-20])
     assert archiving.pack(study)[1] == 9
+
+
+def test_a_verification_is_packed_if_it_is_of_these_results(study):
+    document(study / "verification.json")
+    assert archiving.pack(study)[1] == 10
+    document(study / "verification.json", MADE | {"inputs": {"table.parquet": {"content": "3"}}})
+    assert archiving.pack(study)[1] == 9
+
+
+@pytest.mark.parametrize("name", [*FILES, "provenance.json"])
+def test_a_published_file_that_was_altered_is_not_packed(study, name):
+    path = study / name
+    content = bytearray(path.read_bytes())
+    content[2 if name.endswith(".csv") else 20] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(archiving.ArchiveError, match=re.escape(name)):
+        archiving.pack(study)
 
 
 def test_a_study_of_experiments(study):
@@ -107,8 +146,8 @@ def test_a_study_of_experiments(study):
         archiving.pack(study)
     result(study / "experiments/isometry.parquet")
     for name in ("figures/isometry.pdf", "figures/isometry.png"):
-        (study / name).write_text(stamps.as_text(MADE))
-    assert archiving.pack(study)[1] == 5
+        document(study / name)
+    assert archiving.pack(study)[1] == 6
 
 
 def test_what_never_ran_is_no_other_configuration(study):
@@ -179,11 +218,7 @@ def test_an_incomplete_study_is_not_packed(study, change, message):
 @pytest.mark.parametrize("name", ["findings.md", "figures/a/m/b.png", "provenance.json"])
 def test_what_was_made_from_another_table_is_not_packed(study, name):
     other = MADE | {"inputs": {"table.parquet": {"content": "of another study"}}}
-    path = study / name
-    if path.suffix == ".json":
-        path.write_text(json.dumps({"config": CONFIG, "made": other}))
-    else:
-        path.write_text(stamps.as_text(other))
+    document(study / name, other, config=CONFIG)
     with pytest.raises(archiving.ArchiveError, match=rf"{name} was made from another"):
         archiving.pack(study)
 
@@ -200,7 +235,7 @@ def test_another_csv_is_not_packed(study):
 
 def test_a_study_of_an_earlier_version_is_not_packed(study):
     (study / "findings.md").write_text("# Findings")
-    with pytest.raises(archiving.ArchiveError, match=r"findings\.md carries no record"):
+    with pytest.raises(archiving.ArchiveError, match=r"findings\.md carries no sound record"):
         archiving.pack(study)
 
 

@@ -54,6 +54,8 @@ FAULTS = {
     "two values": (one(1e9, shape=(2,)), r"ValueError: .*shape \(2,\), expected \(1,\)"),
     "negative": (one(-1.0), r"upper_mine = -1\.0; allowed are numbers >= 0 \(upper_mine\.py\)"),
     "NaN": (one(float("nan")), r"upper_mine = nan; allowed are numbers >= 0"),
+    "nothing": (None, r"ValueError: yields no measurement; asked for was l2"),
+    "a row twice": ((one(1e9), one(2e9)), r"yields upper_mine \(norm 'l2', split ''\) twice"),
     "a number": (1.0, r"TypeError: yields a float, expected Measurement"),
     "a direction": (one(1e9, direction="above"), r"direction 'above', allowed are upper, lower"),
     "a norm": (one(1e9, norm="linf"), r"norm 'linf', asked for was l2"),
@@ -85,7 +87,8 @@ def with_mine(net, monkeypatch):
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_failing_bound_is_a_row_and_takes_nothing_from_the_others(with_mine, net, name):
     fault, match = FAULTS[name]
-    frame = with_mine(yields(fault))
+    faults = () if fault is None else fault if isinstance(fault, tuple) else (fault,)
+    frame = with_mine(yields(*faults))
     row = frame.set_index("quantity").loc["upper_mine"]
     assert row.status == "error"
     assert np.isnan(row.value)

@@ -370,8 +370,13 @@ def test_added_seeds_leave_the_blocks_that_exist(tmp_path, monkeypatch):
     assert study_config.seed_blocks(more) == [(0, 1, 2), (3,), (4, 5, 6), (7,)]
     assert study_config.seed_blocks(config([0, 1, 2, 3], 2)) == [(0, 1, 2), (3,)]
     assert study_config.seed_blocks(config([1, 2, 3], 3)) == [(3,), (1, 2)]
-    study_config.plan_file("s").write_text("cut in ha")
-    assert study_config.seed_blocks(more) == [(0, 1, 2), (3, 4, 5), (6, 7)]
+    for broken in (
+        "cut in ha", "[]", "null", '{"seed_blocks": 3}', '{"seed_blocks": [["0"], [1, [2]]]}',
+        '{"seed_blocks": [[0, 1], [1, 2]]}', '{"seed_blocks": [[0, 1, 1], []]}',
+    ):  # fmt: skip
+        study_config.plan_file("s").write_text(broken)
+        assert study_config.seed_blocks(more) == [(0, 1, 2), (3, 4, 5), (6, 7)], broken
+        assert study_config.last_start("s") == {}
 
 
 # The whole workflow

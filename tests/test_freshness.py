@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import json
 import os
 import random
 import shutil
@@ -14,8 +13,10 @@ import pyarrow as pa
 import pytest
 import torch
 import yaml
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from lipdescent import checkpoints, config, datasets, figure_style, stamped_parquet, stamps
+from lipdescent import checkpoints, config, datasets, figure_style, stamped_parquet, stamps, table
 from lipdescent.freshness import Freshness
 from lipdescent.recipes import Recipes
 
@@ -83,9 +84,14 @@ def write(path, stamp):
             text = {"made": stamps.dumps(stamp)}
             pa.parquet.write_table(pa.table({"x": [1]}).replace_schema_metadata(text), path)
         case ".json":
-            Path(path).write_text(json.dumps({"made": stamp}))
+            Path(path).write_text(stamps.document({"x": 0.5}, stamp))
+        case ".png":
+            about = PngInfo()
+            about.add_text("Comment", stamps.as_text(stamp))
+            Image.new("1", (1, 1)).save(path, pnginfo=about)
         case _:
-            Path(path).write_text("before " + stamps.as_text(stamp) + " behind")
+            text = "before " + stamps.as_text(stamp) + " behind "
+            Path(path).write_text(text + stamps.seal(text.encode()))
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +102,11 @@ def template(tmp_path_factory):
         study = prepared()
         config.record_plan(study)
         for recipe in all_recipes(study):
-            for path in recipe.outputs:
-                write(path, made_by(recipe))
+            stamp = made_by(recipe)
+            for path in reversed(recipe.outputs):
+                write(path, stamp)
+                if path.endswith(".csv"):
+                    stamp = stamps.with_companion(stamp, path, Path(path))
     return study, folder
 
 
@@ -153,6 +162,79 @@ def test_every_kind_of_file_gives_its_stamp_back(tmp_path):
     assert len(contents) == 2
 
 
+@pytest.mark.parametrize("suffix", [".pdf", ".png", ".md", ".html", ".json", ".safetensors"])
+def test_a_file_that_was_cut_or_altered_has_no_stamp(tmp_path, suffix):
+    """Of a figure, a page and a summary every byte; of checkpoints the end, when they are read."""
+    path, stamp = tmp_path / f"x{suffix}", {"rule": "r", "recipe": "1", "inputs": {}}
+    if suffix in (".pdf", ".png"):
+        figure, _ = figure_style.new_figure(1, 1, width=1, height=1)
+        figure_style.save(figure, tmp_path / "x.pdf", tmp_path / "x.png", stamp)
+    elif suffix == ".safetensors":
+        checkpoints.save_atomically(path, {"w": torch.ones(300)}, {"made": stamps.dumps(stamp)})
+    else:
+        write(path, stamp)
+    whole, draws = path.read_bytes(), random.Random(2)
+    assert stamps.read(path)["recipe"] == "1"
+    for size in (len(whole) - 2, len(whole) - 30, len(whole) // 2):
+        path.write_bytes(whole[:size])
+        assert stamps.read(path) is None, size
+    for _ in range(0 if suffix == ".safetensors" else 40):
+        altered = bytearray(whole)
+        altered[draws.randrange(len(whole.rstrip()))] ^= 1 << draws.randrange(7)
+        path.write_bytes(altered)
+        # White space around a number of a JSON file, and the end of a comment, tell nothing.
+        found = stamps.read(path)
+        assert found is None or (suffix in (".json", ".html", ".md") and found["recipe"] == "1")
+
+
+def test_a_number_that_was_altered_in_a_summary_is_noticed(tmp_path):
+    path = tmp_path / "x.json"
+    write(path, {"rule": "r", "recipe": "1", "inputs": {}})
+    path.write_text(path.read_text().replace("0.5", "0.6"))
+    assert stamps.read(path) is None
+
+
+def test_a_csv_that_was_not_written_with_its_table_is_stale(finished):
+    csv = Path("results/s/table.csv")
+    before = csv.read_text()
+    csv.write_text(before.replace("before", "other"))
+    found, said = stale(finished)
+    assert rules(finished, found) == {"table"}
+    assert {"table.csv", "table.parquet"} <= found
+    assert said[0].startswith("table: table.csv is not what was written with results/s/table.par")
+    csv.write_text(before)
+    assert stale(finished) == (set(), [])
+
+
+def test_a_gathered_table_knows_its_csv(tmp_path):
+    made = {"rule": "table", "recipe": "1", "inputs": {}, "content": "2"}
+    names = {
+        name: "x" for name in table.COLUMNS.names if table.COLUMNS.field(name).type == table.TEXT
+    }
+    rows = table.from_columns(
+        1, **names, width=1, num_parameters=1, label_noise=0.0, seed=0, epoch=0, value=1.0
+    )
+    parquet, csv = tmp_path / "table.parquet", tmp_path / "table.csv"
+    assert table.gather([rows], parquet=parquet, csv=csv, made=made) == 1
+    stamp = stamps.read(parquet)
+    assert (stamp["recipe"], stamp["content"]) == ("1", "2")
+    assert stamps.is_companion(csv, stamp)
+    csv.write_text(csv.read_text().replace("1", "2"))
+    assert not stamps.is_companion(csv, stamp)
+    assert table.read(parquet).equals(rows)
+
+
+@pytest.mark.parametrize("name", ["results", "mlp"])
+def test_inputs_have_places_of_their_own_whatever_they_are_called(name):
+    """A study, a data set or an architecture may be called ``results`` as well."""
+    places = {
+        stamps.below(f"results/{name}/measurements/{name}/{name}/width={w}/seeds=0-1/m.parquet")
+        for w in (4, 8)
+    }
+    assert len(places) == 2
+    assert stamps.below("/some/results/s/table.parquet") == "table.parquet"
+
+
 TRAINED = {"train", "measure", "table", "figure", "comparison", "findings", "provenance", "verify"}
 PUBLISHED = {"figure", "comparison", "findings"}
 
@@ -201,7 +283,7 @@ def test_what_was_made_by_an_earlier_version_is_stale(finished):
                 write(path, {})
     found, said = stale(finished)
     assert rules(finished, found) == {"train"}
-    assert "carries no record of what made it" in said[0]
+    assert "carries no sound record of what made it" in said[0]
 
 
 def test_a_renamed_study_keeps_its_networks_and_measures_anew(finished):
@@ -269,7 +351,7 @@ def test_a_changed_file_of_code_is_named(finished):
     known = Recipes(finished, code=edited)
     assert Freshness(said.append).stale(known.findings())
     assert said[0].startswith(
-        "train: scripts/lipdescent/training.py changed. Made anew: results/s/"
+        "train: scripts/lipdescent/training.py changed. To make anew: results/s/"
     )
     assert len(said) == 1
 
@@ -303,8 +385,19 @@ def test_a_job_refuses_inputs_of_another_configuration_and_names_both_values(fin
     with pytest.raises(stamps.OtherRecipe, match=r"mnist1d\.npz: .*num_train = 7, wanted is 1000"):
         stamps.of(job(recipe))
     Path(data.path).write_bytes(b"cut")
-    with pytest.raises(stamps.OtherRecipe, match=r"mnist1d\.npz carries no record"):
+    with pytest.raises(stamps.OtherRecipe, match=r"mnist1d\.npz carries no sound record"):
         stamps.of(job(recipe))
+
+
+def test_a_job_refuses_code_that_was_edited_after_the_start(finished):
+    """Which version a job has imported is not known then; its stamp would name the first."""
+    one = job(Recipes(finished).dataset(dataset="mnist1d"))
+    stamps.of(one)
+    one.params.code = one.params.code | {"lipdescent/datasets/mnist1d.py": "of the start"}
+    with pytest.raises(
+        stamps.OtherRecipe, match=r"scripts/lipdescent/datasets/mnist1d\.py changed"
+    ):
+        stamps.of(one)
 
 
 def test_whole_numbers_ask_for_the_same_in_either_spelling():

@@ -82,6 +82,20 @@ def test_imports_over_several_lines_are_followed_and_texts_are_not(scripts):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "statement",
+    ["from .gamma import x", "from . import gamma", "from ..lipdescent.gamma import x",
+     "from .sub.beta import (\n    x,\n)", "from .sub import beta"],
+)  # fmt: skip
+def test_relative_imports_are_followed(scripts, statement):
+    (scripts / "lipdescent/alpha.py").write_text(f"{statement}\n")
+    (scripts / "job.py").write_text("from lipdescent import alpha\n")
+    forget()
+    wanted = "lipdescent/sub/beta.py" if "beta" in statement else "lipdescent/gamma.py"
+    assert wanted in code_versions("job.py")
+    assert "lipdescent/unused.py" not in code_versions("job.py")
+
+
 def test_training_does_not_depend_on_bounds_nor_figures_on_training():
     """What each script imports, found here by another way than the digest's."""
 

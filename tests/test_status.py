@@ -7,13 +7,15 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import status
 import torch
 import yaml
 
-from lipdescent import checkpoints, folder_lock, study_status, time_left
+from lipdescent import checkpoints, folder_lock, stamped_parquet, study_status, time_left
 from lipdescent import config as study_config
+from lipdescent.recipes import Recipes
 
 ROOT = Path(__file__).parent.parent
 STACK = "mnist1d/mlp/width={}/seeds=0-1"
@@ -47,7 +49,8 @@ def train(width, diverged=-1):
         {}, torch.tensor([0]), torch.zeros(2), torch.tensor([0, 1]), never,
         torch.tensor([-1, diverged]),
     )  # fmt: skip
-    checkpoints.write(f"results/s/checkpoints/{STACK.format(width)}.safetensors", saved)
+    path = f"results/s/checkpoints/{STACK.format(width)}.safetensors"
+    checkpoints.write(path, saved, stamp_of(path))
     write_log(width, "done", age=900)
 
 
@@ -59,8 +62,14 @@ def save_state(width):
 
 def measure(width):
     path = Path(f"results/s/measurements/{STACK.format(width)}/metrics.parquet")
-    path.parent.mkdir(parents=True)
-    path.touch()
+    stamped_parquet.write(path, pa.table({"x": [1]}), stamp_of(path))
+
+
+def stamp_of(path, **changes):
+    """The stamp that a file of the plan is to have, or that of one under another plan."""
+    known, _ = study_status.plan("s")
+    parts = Recipes(known | changes).parts()
+    return next(one.stamp() for one in parts if one.path == str(path)) | {"content": ""}
 
 
 def states(stage="train"):
@@ -134,6 +143,22 @@ def test_the_report_says_what_happened_and_what_to_do(config):
     assert "goes on from its saved state" in said
     Path(f"results/s/checkpoints/{STACK.format(4)}.state").unlink()
     assert "starts again" in status.report("s")
+
+
+def test_what_another_configuration_made_is_not_done(config):
+    for width in (2, 3):
+        train(width)
+        measure(width)
+    assert states() == {2: "done", 3: "done", 4: "waiting", 5: "waiting"}
+    training = config["training"] | {"learning_rate": 0.7}
+    study_config.record_plan(config | {"training": training})
+    train(3)
+    assert states() == {2: "outdated", 3: "done", 4: "waiting", 5: "waiting"}
+    # Of the networks that there were.
+    assert states("measure") == dict.fromkeys((2, 3), "outdated") | dict.fromkeys((4, 5), "waiting")
+    said = status.report("s")
+    assert "stacks trained: 1 of 4 done, 2 waiting, 1 to be made anew (of another conf" in said
+    assert "measurements: 0 of 4 done, 2 waiting, 2 to be made anew" in said
 
 
 def test_checkpoints_that_were_deleted_are_no_failure(config):

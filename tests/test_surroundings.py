@@ -1,12 +1,15 @@
 """What provenance.json says of the machine and of the checkout."""
 
 import hashlib
+import json
+import os
 import shutil
 import subprocess
 
+import pyarrow as pa
 import pytest
 
-from lipdescent import surroundings
+from lipdescent import stamped_parquet, surroundings
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="no git")
 
@@ -45,6 +48,58 @@ def test_changed_and_untracked_files_are_named_with_their_digests(checkout):
         "a.py": hashlib.sha256(b"x = 3").hexdigest(), "b.py": "deleted"
     }  # fmt: skip
     assert about["untracked_files"] == {"bounds/my bound.py": hashlib.sha256(b"y").hexdigest()}
+
+
+def test_a_copy_in_another_repository_has_no_revision(checkout, monkeypatch):
+    """It is not the revision of these files, and whether they changed is not known."""
+    copy = checkout / "copied"
+    copy.mkdir()
+    (copy / "a.py").write_text("x = 1")
+    monkeypatch.setattr(surroundings, "CHECKOUT", copy)
+    about = surroundings.describe("cpu")
+    assert (about["revision"], about["uncommitted_changes"]) == ("", None)
+    assert about["changed_files"] == about["untracked_files"] == {}
+
+
+def test_a_folder_of_a_repository_names_its_own_changes(checkout, monkeypatch):
+    whole = surroundings.describe("cpu")["revision"]
+    (checkout / "b.py").write_text("elsewhere")
+    part = checkout / "part"
+    part.mkdir()
+    for name in ("a.py", "b.py"):
+        (part / name).write_text(name)
+    subprocess.run(["git", "add", "part/a.py"], cwd=checkout, check=True)
+    monkeypatch.setattr(surroundings, "CHECKOUT", part)
+    about = surroundings.describe("cpu")
+    assert about["revision"] == whole
+    assert about["changed_files"] == {"a.py": hashlib.sha256(b"a.py").hexdigest()}
+    assert about["untracked_files"] == {"b.py": hashlib.sha256(b"b.py").hexdigest()}
+
+
+def test_names_that_are_no_text_are_listed(checkout):
+    name = os.fsdecode(b"caf\xe9.py")
+    (checkout / name).write_text("x")
+    about = surroundings.describe("cpu")
+    assert about["untracked_files"] == {name: hashlib.sha256(b"x").hexdigest()}
+    assert name in json.loads(json.dumps(about))["untracked_files"]
+
+
+def test_a_study_of_two_machines_names_both(tmp_path):
+    def file(name, **by):
+        path = tmp_path / "checkpoints" / name
+        made = {"rule": "train", "recipe": "1", "inputs": {}, "by": by}
+        stamped_parquet.write(path, pa.table({"x": [1]}), made)
+        return path
+
+    paths = [file(f"{n}.parquet", device="cpu", torch="2.1") for n in range(2)]
+    paths += [file("c.parquet", device="cuda:0", torch="2.2"), tmp_path / "checkpoints/gone"]
+    assert surroundings.makers(tmp_path, paths) == {
+        "train": [
+            {"device": "cpu", "torch": "2.1", "files": 2},
+            {"device": "cuda:0", "torch": "2.2", "files": 1},
+        ],
+        "unknown (checkpoints)": [{"files": 1}],
+    }
 
 
 def test_machine_and_libraries_are_named():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
 import io
@@ -13,12 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lipdescent import files, published, stamps
+from lipdescent import files, published, stamped_parquet, stamps
 
 SUMS = "SHA256SUMS"
 PLAN, PROVENANCE = "plan.json", "provenance.json"
-# Packed where they are there and not older than the results.
-EXTRAS = ("report.html", "verification.json")
+# Packed where they are there and tell of these very results.
+REPORT, VERIFICATION = "report.html", "verification.json"
 # Keys of the configuration that change no result.
 IRRELEVANT = ("device", "execution")
 
@@ -54,8 +55,12 @@ def _members(study: Path) -> list[str]:
     """Files to pack, below the study's folder."""
     try:
         config = json.loads((study / PLAN).read_text())["config"]
-    except (OSError, ValueError, KeyError) as error:
+    except OSError as error:
         raise ArchiveError(f"{study}: no study has been run there ({error})") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArchiveError(
+            f"{study / PLAN}: broken ({error}); starting the study writes it anew"
+        ) from None
     wanted = [*published.files(config), PLAN]
     missing = [name for name in wanted if not (study / name).exists()]
     if missing:
@@ -66,15 +71,26 @@ def _members(study: Path) -> list[str]:
     older = differs(study, config) or mixes(study, config)
     if older:
         raise ArchiveError(f"{study}: {older}; run it to its end")
-    made = (study / PROVENANCE).stat().st_mtime
-    tables = [str(Path(name).with_suffix(".csv")) for name in published.results(config)]
-    also = [study / name for name in (*EXTRAS, *tables)]
-    wanted += [
-        path.name if path.parent == study else str(path.relative_to(study))
-        for path in also
-        if path.exists() and (path.name not in EXTRAS or path.stat().st_mtime >= made)
-    ]
+    wanted += [name for name in _tables_as_text(config) if (study / name).exists()]
+    if _shows_all(study, config):
+        wanted.append(REPORT)
+    if _source_of(study, VERIFICATION, _contents(study, config)) is None:
+        wanted.append(VERIFICATION)
     return sorted(set(wanted))
+
+
+def _tables_as_text(config: dict[str, Any]) -> list[str]:
+    return [str(Path(name).with_suffix(".csv")) for name in published.results(config)]
+
+
+def _shows_all(study: Path, config: dict[str, Any]) -> bool:
+    """Whether there is a report that holds the findings and figures beside it, as they are."""
+    try:
+        report = (study / REPORT).read_bytes()
+    except OSError:
+        return False
+    shown = [name for name in published.files(config) if Path(name).suffix in (".png", ".html")]
+    return all(base64.b64encode((study / name).read_bytes()) in report for name in shown)
 
 
 def differs(study: Path, config: dict[str, Any]) -> str:
@@ -93,25 +109,21 @@ def differs(study: Path, config: dict[str, Any]) -> str:
 
 def mixes(study: Path, config: dict[str, Any]) -> str:
     """Which published file was not made from the results that lie beside it, or empty."""
-    results = {}
-    for name in published.results(config):
-        stamp = stamps.read(study / name)
-        if stamp is None:
+    results = _contents(study, config)
+    for name, content in results.items():
+        if content is None:
             return f"{name} {stamps.NO_RECORD}"
-        results[name] = stamp["content"]
+        try:
+            stamped_parquet.read(study / name)
+        except ValueError as error:
+            return str(error)
+        text = study / Path(name).with_suffix(".csv")
+        if text.exists() and not stamps.is_companion(text, stamps.read(study / name)):
+            return f"{text.relative_to(study)} is not what was written with {name}"
     for name in published.files(config):
-        if Path(name).suffix == ".csv":
-            continue
-        stamp = stamps.read(study / name)
-        if stamp is None:
-            return f"{name} {stamps.NO_RECORD}"
-        for source in stamp["inputs"].keys() & results.keys():
-            made_from = stamp["inputs"][source]["content"]
-            if made_from != results[source]:
-                return (
-                    f"{name} was made from another {source} (contents {made_from}) than the one "
-                    f"beside it (contents {results[source]})"
-                )
+        wrong = None if Path(name).suffix == ".csv" else _source_of(study, name, results)
+        if wrong is not None:
+            return wrong
     # A table for people has no place for a stamp.
     for name, written in json.loads((study / PROVENANCE).read_text()).get("tables", {}).items():
         if (study / name).exists() and _digest(study / name) != written:
@@ -122,6 +134,27 @@ def mixes(study: Path, config: dict[str, Any]) -> str:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _contents(study: Path, config: dict[str, Any]) -> dict[str, str | None]:
+    """File of results -> digest of its contents, None where its stamp is missing."""
+    found = {name: stamps.read(study / name) for name in published.results(config)}
+    return {name: None if stamp is None else stamp["content"] for name, stamp in found.items()}
+
+
+def _source_of(study: Path, name: str, results: dict[str, str | None]) -> str | None:
+    """What is wrong with a file that was made from results, None if nothing."""
+    stamp = stamps.read(study / name)
+    if stamp is None:
+        return f"{name} {stamps.NO_RECORD}"
+    for source in stamp["inputs"].keys() & results.keys():
+        made_from = stamp["inputs"][source]["content"]
+        if made_from != results[source]:
+            return (
+                f"{name} was made from another {source} (contents {made_from}) than the one "
+                f"beside it (contents {results[source]})"
+            )
+    return None
 
 
 @contextmanager

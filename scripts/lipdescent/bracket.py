@@ -17,7 +17,7 @@ from lipdescent.bounds import NotApplicable
 from lipdescent.bounds._awake import why_zero
 from lipdescent.bounds._certified import Prover
 from lipdescent.bounds._jacobian import jacobian_norms, one_model
-from lipdescent.bounds._measured import BOUNDS, check_measurement, described, no_bound
+from lipdescent.bounds._measured import BOUNDS, checked, described, no_bound
 from lipdescent.layers import trace
 from lipdescent.layers.unchanged import check_module
 from lipdescent.layers.walker import check_state, first_state, outputs
@@ -300,8 +300,8 @@ def _measured(
 ) -> Iterator[dict]:
     # Copies: a bound may work in place.
     copies = {split: points.clone() for split, points in inputs.items()}
-    for m in bound.measure(stack, inputs=copies, norms=[norm], seed=seed, **options):
-        check_measurement(m, name, 1, norms=[norm])
+    found = bound.measure(stack, inputs=copies, norms=[norm], seed=seed, **options)
+    for m in checked(found, name, 1, norms=[norm]):
         if m.defined is not None and not bool(m.defined[0]):
             continue
         if bool(no_bound(m).any() | (m.values.isnan().any() & (m.direction in BOUNDS))):

@@ -85,7 +85,7 @@ def _check_replaced(config: dict[str, Any]) -> None:
 
 def _read(path: str | Path) -> Any:
     """A YAML file, which is not changed."""
-    return _parsed(Path(path).read_text())
+    return _parsed(Path(path).read_text(encoding="utf-8"))
 
 
 @cache
@@ -174,17 +174,25 @@ def seed_blocks(config: dict[str, Any]) -> list[tuple[int, ...]]:
     A block that exists stays as it is when seeds are added or ``seeds_per_block`` changes.
     """
     wanted, size = set(config["grid"]["seed"]), config["execution"]["seeds_per_block"]
-    try:
-        recorded = json.loads(plan_file(config["study"]).read_text())["seed_blocks"]
-    except (OSError, ValueError, KeyError):
-        recorded = []
     kept: list[tuple[int, ...]] = []
-    for block in map(tuple, recorded):
+    for block in _recorded_blocks(config["study"]):
         if wanted.issuperset(block):
             kept.append(block)
             wanted -= set(block)
     rest = sorted(wanted)
     return kept + [tuple(rest[i : i + size]) for i in range(0, len(rest), size)]
+
+
+def _recorded_blocks(study: str) -> list[tuple[int, ...]]:
+    """Blocks of the study's last start; none where its plan is missing or broken."""
+    try:
+        recorded = json.loads(plan_file(study).read_text())["seed_blocks"]
+        blocks = [tuple(sorted(block)) for block in recorded]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    sound = all(block and all(type(seed) is int for seed in block) for block in blocks)
+    distinct = len({seed for block in blocks for seed in block}) == sum(map(len, blocks))
+    return blocks if sound and distinct else []
 
 
 def check_folder(study: str) -> None:
@@ -225,7 +233,7 @@ def last_start(study: str) -> dict[str, str]:
     try:
         plan = json.loads(plan_file(study).read_text())
         return {key: plan[key] for key in ("command", "started")}
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return {}
 
 

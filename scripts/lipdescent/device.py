@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import platform
 import tempfile
 from pathlib import Path
 
@@ -102,6 +103,21 @@ def describe(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return f"cpu ({torch.get_num_threads()} threads)"
+
+
+def described(device: torch.device) -> dict[str, str]:
+    """What else a number's last digits depend on, for the stamps of results."""
+    return {"device": describe(device), "cpu": cpu_model(), "torch": str(torch.__version__)}
+
+
+def cpu_model() -> str:
+    """As the system calls it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or "unknown"
 
 
 def set_precision(precision: str) -> torch.dtype:

@@ -93,6 +93,8 @@ def save(
         FigureCanvasPdf(figure).print_pdf(
             partial, metadata={"CreationDate": None, "Keywords": made and stamps.as_text(made)}
         )
+        with partial.open("ab") as file:
+            file.write(b"%" + stamps.seal(partial.read_bytes() + b"%").encode() + b"\n")
     figure.dpi = dpi
     figure.set_canvas(canvas)
 

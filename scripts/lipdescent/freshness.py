@@ -45,6 +45,8 @@ class Freshness:
     def _why(self, recipe: Recipe, there: list[str]) -> list[str]:
         for path in there:
             if Path(path).suffix in WITHOUT_STAMP:
+                if not stamps.is_companion(path, self._stamp(recipe.path)):
+                    return [f"{Path(path).name} is not what was written with {recipe.path}"]
                 continue
             stamp = self._stamp(path)
             if stamp is None or stamp["recipe"] != recipe.recipe:
@@ -74,7 +76,7 @@ class Freshness:
             if (follows and line.startswith("its ")) or (recipe.rule, line) in self._told:
                 continue
             self._told.add((recipe.rule, line))
-            self.say(f"{recipe.rule}: {line}. Made anew: {path}, and all alike")
+            self.say(f"{recipe.rule}: {line}. To make anew: {path}, and all alike")
 
     def _settle(self, recipe: Recipe, there: list[str]) -> None:
         """A file that was made from what is there is not older than that, whatever was touched."""

@@ -21,7 +21,9 @@ def expected(path: str | Path) -> dict[str, str]:
     parts = Path(path).parts
     if "results" not in parts:
         return {}
-    parts = parts[len(parts) - parts[::-1].index("results") :]
+    # The workflow's paths begin with it, and anything below may be called so too.
+    place = 0 if parts[0] == "results" else len(parts) - 1 - parts[::-1].index("results")
+    parts = parts[place + 1 :]
     found = {"study": parts[0]} if len(parts) > 1 else {}
     if len(parts) == 7 and parts[1] == "measurements":
         _, _, dataset, architecture, width, seeds, _ = parts

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ast
-import hashlib
 import re
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lipdescent import names
+from lipdescent import names, stamps
 
 SCRIPTS = Path(__file__).resolve().parent.parent
 # How a job starts, and what a file says of its making, change no result.
@@ -74,13 +73,13 @@ def measurement_files(name: str, architecture: str, loss: str, noise_maker: str)
 
 @cache
 def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    return stamps.code_digest(path)
 
 
 @cache
 def _followed(path: Path) -> list[Path]:
     """Library files that a file comes to, packages' __init__ included."""
-    text, modules = path.read_text(), []
+    text, modules = path.read_text(encoding="utf-8"), []
     for statement in IMPORT.findall(text):
         modules += _imported(statement, path)
     if LOOKED_UP.search(text):  # parsing whole files would take most of a job's start
@@ -100,7 +99,10 @@ def _followed(path: Path) -> list[Path]:
 
 
 def _imported(statement: str, path: Path) -> list[str]:
-    """Modules that an import statement of ``path`` may come to; none for text that begins alike."""
+    """Modules that an import statement of the file ``path`` may come to.
+
+    None for a line of text that begins alike.
+    """
     try:
         node = ast.parse(statement).body[0]
     except SyntaxError:
@@ -109,11 +111,18 @@ def _imported(statement: str, path: Path) -> list[str]:
         case ast.Import():
             return [alias.name for alias in node.names]
         case ast.ImportFrom():
-            # A leading dot is the file's own folder, each further one the folder above.
-            above = path.relative_to(SCRIPTS).parts[: -node.level] if node.level else ()
-            module = ".".join([*above, *filter(None, [node.module])])
-            return [module, *(f"{module}.{alias.name}" for alias in node.names)]
+            module = _absolute(node, path)
+            return [module, *(f"{module}.{alias.name}".strip(".") for alias in node.names)]
     return []
+
+
+def _absolute(node: ast.ImportFrom, path: Path) -> str:
+    """The module that is imported from; one dot is the folder of ``path``, two that above it."""
+    if not node.level:
+        return node.module or ""
+    folder = path.parents[node.level - 1]
+    inside = folder.relative_to(SCRIPTS).parts if folder.is_relative_to(SCRIPTS) else ()
+    return ".".join([*inside, *filter(None, [node.module])])
 
 
 def _looked_up(call: ast.Call) -> list[str]:
@@ -127,7 +136,7 @@ def _looked_up(call: ast.Call) -> list[str]:
 
 def caption(script: str) -> str:
     """A plot script's docstring, which is its figure's caption."""
-    text = ast.get_docstring(ast.parse((SCRIPTS / script).read_text()))
+    text = ast.get_docstring(ast.parse((SCRIPTS / script).read_text(encoding="utf-8")))
     if not text:
         raise ValueError(f"{script} has no docstring: it is the figure's caption")
     return text

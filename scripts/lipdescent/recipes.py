@@ -109,6 +109,13 @@ class Recipes:
         """File name of an architecture in scripts/lipdescent/architectures."""
         return self.config["architectures"][architecture].get("module", architecture)
 
+    def parts(self) -> list[Recipe]:
+        """Of the study's networks and measurements, or of its experiments' parts."""
+        if self.config["experiments"]:
+            whole = [self.experiment(experiment=name) for name in self.config["experiments"]]
+            return [one for joined in whole for one in joined.inputs]
+        return [*(self.train(**_wildcards(run)) for run in self.runs), *self.table().inputs]
+
     @_once
     def dataset(self, *, dataset: str) -> Recipe:
         return Recipe(

@@ -87,7 +87,7 @@ def function(package: str, name: str, wanted: str) -> Callable | None:
 
 @cache
 def _parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text())
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def _path(package: str, name: str) -> Path:

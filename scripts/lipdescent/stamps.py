@@ -23,13 +23,20 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+SCRIPTS = Path(__file__).resolve().parent.parent
 KEY = "made"
 MEMBER = "made.json"
 # The last colon matters: a PNG has the bytes of a checksum behind a text.
 TEXT = re.compile(rb"lipdescent-made:([A-Za-z0-9+/=]+):")
+# At a file's end: a digest of everything before it.
+SEAL = re.compile(rb"lipdescent-seal:([0-9a-f]{32}):\s*(?:-->)?\s*\Z")
+SEALED = (".pdf", ".md", ".html")
 # Parameters of a rule that are no options of what it makes.
 NOT_ASKED = ("code", "recipe")
-NO_RECORD = "carries no record of what made it (an earlier version did, or another program)"
+NO_RECORD = (
+    "carries no sound record of what made it (it was altered since, or an earlier version or "
+    "another program made it)"
+)
 START_AGAIN = "start the same command again: it is made anew"
 # Up to so many inputs are described in full.
 DESCRIBED = 8
@@ -53,6 +60,15 @@ def digest(*parts: bytes) -> str:
     for part in parts:
         found.update(part)
     return found.hexdigest()[:32]
+
+
+def code_digest(path: Path) -> str:
+    """Of the contents of a file of code, as it is now."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return "not there"
+    return hashlib.sha256(content).hexdigest()[:12]
 
 
 def plain(value: Any) -> Any:
@@ -79,7 +95,8 @@ def of(job: Any, **by: Any) -> Stamp | None:
     Raises
     ------
     OtherRecipe
-        If an input is not what the job was to be given, or tells nothing of its making.
+        If an input is not what the job was to be given, or tells nothing of its making, or if a
+        file of code was edited since Snakemake read it.
     """
     if getattr(job, "rule", None) is None:
         return None
@@ -88,6 +105,12 @@ def of(job: Any, **by: Any) -> Stamp | None:
         inputs[below(path)] = found = read(path)
         if found is None:
             raise OtherRecipe(f"{path} {NO_RECORD}; {START_AGAIN}")
+    edited = [name for name, told in job.params.code.items() if code_digest(SCRIPTS / name) != told]
+    if edited:
+        raise OtherRecipe(
+            f"{job.output[0]}: {_few(f'scripts/{name}' for name in edited)} changed since this run "
+            f"was started, so it is not known which version it would be made with. {START_AGAIN}"
+        )
     asked = plain({k: v for k, v in job.params.items() if k not in NOT_ASKED})
     code, recipes = job.params.code, {name: stamp["recipe"] for name, stamp in inputs.items()}
     made = recipe(job.rule, asked, code, recipes)
@@ -141,7 +164,9 @@ def below(path: str | Path) -> str:
     parts = Path(path).parts
     if "results" not in parts:
         return Path(path).name
-    return "/".join(parts[len(parts) - parts[::-1].index("results") + 1 :])
+    # The workflow's paths begin with it, and anything below may be called so too.
+    place = 0 if parts[0] == "results" else len(parts) - 1 - parts[::-1].index("results")
+    return "/".join(parts[place + 2 :])
 
 
 # What differs
@@ -224,14 +249,55 @@ def as_text(stamp: Stamp) -> str:
     return f"lipdescent-made:{packed}:"
 
 
+def seal(before: bytes) -> str:
+    """For a comment at the end of a file: a digest of what stands before that comment's text."""
+    return f"lipdescent-seal:{digest(before)}:"
+
+
+def document(found: Mapping[str, Any], stamp: Stamp | None) -> str:
+    """A JSON file with its stamp, and in that a digest of all else."""
+    if stamp is not None:
+        stamp = {**stamp, "seal": _json_digest(found)}
+    return json.dumps({**found, KEY: stamp}, indent=2) + "\n"
+
+
+def _json_digest(found: Mapping[str, Any]) -> str:
+    return digest(json.dumps(json.loads(json.dumps(found)), sort_keys=True).encode())
+
+
+def with_companion(stamp: Stamp | None, path: str | Path, content: Path) -> Stamp | None:
+    """The stamp of a file that has another, at ``path``, beside it that carries none."""
+    if stamp is None:
+        return None
+    return {**stamp, "beside": {Path(path).name: file_digest(content)}}
+
+
+def file_digest(path: str | Path) -> str:
+    """Of a file's bytes; empty if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+    except OSError:
+        return ""
+
+
+def is_companion(path: str | Path, stamp: Stamp | None) -> bool:
+    """Whether a file is what was written beside the one with this stamp."""
+    told = (stamp or {}).get("beside", {}).get(Path(path).name)
+    return told is not None and told == file_digest(path)
+
+
 def dumps(stamp: Stamp) -> str:
     return json.dumps(stamp, sort_keys=True, separators=(",", ":"))
 
 
 def _from_safetensors(path: Path) -> str | None:
     with path.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    return header.get("__metadata__", {}).get(KEY)
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+    stamp = header.pop("__metadata__", {}).get(KEY)
+    end = max((one["data_offsets"][1] for one in header.values()), default=0)
+    return stamp if path.stat().st_size == 8 + size + end else None
 
 
 def _from_parquet(path: Path) -> str | None:
@@ -247,8 +313,11 @@ def _from_npz(path: Path) -> str | None:
 
 
 def _from_json(path: Path) -> str | None:
-    found = json.loads(path.read_text()).get(KEY)
-    return json.dumps(found) if found else None
+    whole = json.loads(path.read_text(encoding="utf-8"))
+    found = whole.pop(KEY, None)
+    if not found or found.get("seal") != _json_digest(whole):
+        return None
+    return json.dumps(found)
 
 
 def _from_text(path: Path) -> str | None:
@@ -256,7 +325,31 @@ def _from_text(path: Path) -> str | None:
         return None
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
         found = TEXT.search(whole)
-        return zlib.decompress(base64.b64decode(found[1])).decode() if found else None
+        if not found or not _is_sound(path.suffix, memoryview(whole).tobytes()):
+            return None
+        return zlib.decompress(base64.b64decode(found[1])).decode()
+
+
+def _is_sound(suffix: str, content: bytes) -> bool:
+    """Whether a document or picture is whole and as it was written."""
+    if suffix == ".png":
+        return _png_is_sound(content)
+    if suffix not in SEALED:
+        return True
+    found = SEAL.search(content, max(0, len(content) - 100))
+    return found is not None and found[1].decode() == digest(content[: found.start()])
+
+
+def _png_is_sound(content: bytes) -> bool:
+    """Whether every chunk has its checksum, to the last."""
+    place, kind = 8, b""
+    while place + 12 <= len(content):
+        size = int.from_bytes(content[place : place + 4], "big")
+        kind, end = content[place + 4 : place + 8], place + 8 + size
+        if zlib.crc32(content[place + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
+            return False
+        place = end + 4
+    return kind == b"IEND" and place == len(content)
 
 
 READERS = {

@@ -13,8 +13,9 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from lipdescent import config as study_config
-from lipdescent import open_files
+from lipdescent import open_files, stamps
 from lipdescent.folder_lock import Owner
+from lipdescent.recipes import Recipes
 
 # On a cluster: a job whose log has been silent for this many progress intervals, or seconds, and
 # whose Snakemake does not live, does not run.
@@ -30,9 +31,10 @@ class Job:
     ----------
     run : the stack; None for an experiment.
     measure : name of the measurement, or an experiment and its part; empty for training.
-    state : ``done``, ``running``, ``failed`` (an error is in its log), ``stopped`` (it ended
-        without an error: killed, or at its time limit), ``waiting``, or ``removed`` (trained and
-        measured, but the checkpoints are gone).
+    state : ``done``, ``outdated`` (done, but not as the plan asks or with the code that is here),
+        ``running``, ``failed`` (an error is in its log), ``stopped`` (it ended without an error:
+        killed, or at its time limit), ``waiting``, or ``removed`` (trained and measured, but the
+        checkpoints are gone).
     """
 
     stage: str
@@ -118,6 +120,10 @@ class _States:
 
     def __init__(self, config: dict[str, Any], base: Path, owner: Owner | None) -> None:
         self.base, self.owner = base, owner
+        try:
+            self.wanted = {Path(one.path): one.recipe for one in Recipes(config).parts()}
+        except (KeyError, TypeError, ValueError, OSError):  # keys or files of an earlier version
+            self.wanted = {}
         interval = config["execution"]["progress_interval"]
         self.silent = max(SILENT_SECONDS, SILENT_INTERVALS * interval)
         self.open = open_logs(owner, base / "logs")
@@ -128,7 +134,9 @@ class _States:
 
     def _state(self, output: Path, log: Path, stage: str) -> str:
         if output.exists():
-            return "done"
+            stamp = stamps.read(output)
+            made_so = stamp is not None and stamp["recipe"] == self.wanted.get(output)
+            return "done" if made_so else "outdated"
         try:
             text, changed = log.read_text(errors="replace"), log.stat().st_mtime
         except OSError:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import os
 import platform
 import re
 import subprocess
+from collections import Counter
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+
+from lipdescent import stamps
+from lipdescent.device import cpu_model
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 LOCK_FILE = CHECKOUT / "requirements.txt"
@@ -33,8 +39,9 @@ def describe(device: str) -> dict[str, Any]:
         "blas": blas(),
         "versions": {package: _version(package) for package in PACKAGES},
         "lock_file": digest(LOCK_FILE),
-        "revision": _git("rev-parse", "HEAD"),
-        "uncommitted_changes": bool(changed or untracked),
+        "revision": _git("rev-parse", "HEAD") if _is_tracked() else "",
+        # Not known without a revision.
+        "uncommitted_changes": bool(changed or untracked) if _is_tracked() else None,
         "changed_files": changed,
         "untracked_files": untracked,
     }
@@ -47,15 +54,26 @@ def changes() -> tuple[dict[str, str], dict[str, str]]:
     Both are empty where git is missing, and then so is the revision.
     """
     found: tuple[dict[str, str], dict[str, str]] = ({}, {})
-    listed = _git("status", "--porcelain", "--untracked-files=all", "-z", "--no-renames")
+    if not _is_tracked():
+        return found
+    # Git tells paths from the top of a repository, of which this may be a folder.
+    top = Path(_git("rev-parse", "--show-toplevel"))
+    listed = _git("status", "--porcelain", "--untracked-files=all", "-z", "--no-renames", ".")
     for entry in filter(None, listed.split("\0")):
         kind, name = entry[:2], entry[3:]
         files = found[kind == "??"]
         if len(files) < NAMED:
-            files[name] = digest(CHECKOUT / name)
+            path = top / name
+            inside = path.is_relative_to(CHECKOUT)
+            files[str(path.relative_to(CHECKOUT)) if inside else name] = digest(path)
         else:
             files["and more"] = "not listed"
     return found
+
+
+def _is_tracked() -> bool:
+    """Whether git knows these files: copied into another repository, they have no revision."""
+    return bool(_git("ls-files", "."))
 
 
 def digest(path: Path) -> str:
@@ -67,16 +85,6 @@ def digest(path: Path) -> str:
         return "deleted"
     except OSError as error:
         return f"cannot be read ({error.strerror})"
-
-
-def cpu_model() -> str:
-    """As the system calls it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or "unknown"
 
 
 def blas() -> dict[str, str]:
@@ -91,6 +99,28 @@ def blas() -> dict[str, str]:
         "numpy": numpy_blas,
         "torch": linked[1] if linked else "unknown",
         "instructions": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def makers(folder: Path, paths: Iterable[Path]) -> dict[str, list[dict[str, Any]]]:
+    """Rule -> with what its files were made, by their stamps, and how many were made so.
+
+    A study may have been computed on several machines, or with several versions of PyTorch.
+
+    Parameters
+    ----------
+    folder : the study's.
+    paths : the files; those that are not there, or tell nothing, count as unknown.
+    """
+    found: dict[str, Counter[str]] = {}
+    for path in paths:
+        stamp = stamps.read(path)
+        rule = stamp["rule"] if stamp else f"unknown ({path.relative_to(folder).parts[0]})"
+        by = json.dumps(stamp.get("by", {}) if stamp else {}, sort_keys=True)
+        found.setdefault(rule, Counter())[by] += 1
+    return {
+        rule: [{**json.loads(by), "files": count} for by, count in sorted(counts.items())]
+        for rule, counts in found.items()
     }
 
 
@@ -115,7 +145,11 @@ def _version(package: str) -> str:
 def _git(*arguments: str) -> str:
     try:
         done = subprocess.run(
-            ["git", "-C", str(CHECKOUT), *arguments], capture_output=True, text=True, timeout=30
+            ["git", "-C", str(CHECKOUT), *arguments],
+            capture_output=True,
+            encoding="utf-8",
+            errors="surrogateescape",  # names of files are bytes
+            timeout=30,
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""

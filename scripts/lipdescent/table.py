@@ -65,22 +65,22 @@ def gather(
     BoundViolation
         See :func:`check_order`.
     """
-    kept = {stamps.KEY: stamps.dumps(made)} if made else None
     plain = pa.schema([(f.name, pa.string() if f.type == TEXT else f.type) for f in COLUMNS])
     count = 0
     with (
         files.complete(parquet) as whole,
         files.complete(csv) as text,
-        pq.ParquetWriter(
-            whole, COLUMNS.with_metadata(kept), compression="zstd", write_page_checksum=True
-        ) as rows,
-        pa.csv.CSVWriter(text, plain) as lines,
+        pq.ParquetWriter(whole, COLUMNS, compression="zstd", write_page_checksum=True) as rows,
     ):
-        for stack in stacks:
-            check_order(stack)
-            rows.write_table(stack)
-            lines.write_table(stack.cast(plain))
-            count += stack.num_rows
+        with pa.csv.CSVWriter(text, plain) as lines:
+            for stack in stacks:
+                check_order(stack)
+                rows.write_table(stack)
+                lines.write_table(stack.cast(plain))
+                count += stack.num_rows
+        if made is not None:
+            stamp = stamps.with_companion(made, csv, text)
+            rows.add_key_value_metadata({stamps.KEY: stamps.dumps(stamp)})
     return count
 
 

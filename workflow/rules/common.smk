@@ -147,10 +147,22 @@ def checked(rule):
 
     def check(wildcards):
         if workflow.is_main_process:
-            workflow.dag.forcefiles.update(FRESHNESS.stale(recipe_of(rule, wildcards)))
+            stale = FRESHNESS.stale(recipe_of(rule, wildcards))
+            if stale and report_is_asked_for(sys.argv):
+                raise WorkflowError(
+                    f"no report: it would show {stale[0]}, which is not what the configuration "
+                    "asks for (the lines above say why); run the study first"
+                )
+            workflow.dag.forcefiles.update(stale)
         return []
 
     return check
+
+
+def report_is_asked_for(arguments):
+    """True for `snakemake --report`, which runs nothing and shows what is there."""
+    options = {argument.split("=")[0] for argument in arguments}
+    return "--report" in options and "--report-after-run" not in options
 
 
 def uppers(wildcards):

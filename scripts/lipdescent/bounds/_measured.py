@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -40,6 +40,28 @@ def check_measurement(m: object, name: str, num_models: int, *, norms: Sequence[
         raise ValueError(f"{m.quantity}: allowed for bounds of {name}.py is {name}")
     if m.direction in BOUNDS and m.norm not in norms:
         raise ValueError(f"{m.quantity}: norm {m.norm!r}, asked for was {', '.join(norms)}")
+
+
+def checked(
+    found: Iterable[Measurement], name: str, num_models: int, *, norms: Sequence[str]
+) -> Iterator[Measurement]:
+    """All that a bound yields, each a row of its own.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`check_measurement`; for the same quantity twice; if nothing is yielded.
+    """
+    seen = set()
+    for m in found:
+        check_measurement(m, name, num_models, norms=norms)
+        row = (m.quantity, m.direction, m.norm, m.split)
+        if row in seen:
+            raise ValueError(f"yields {m.quantity} (norm {m.norm!r}, split {m.split!r}) twice")
+        seen.add(row)
+        yield m
+    if not seen:
+        raise ValueError(f"yields no measurement; asked for was {', '.join(norms)}")
 
 
 def no_bound(m: Measurement) -> Tensor:

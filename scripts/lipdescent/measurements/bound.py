@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lipdescent import names
 from lipdescent.bounds import Measurement, NotApplicable
-from lipdescent.bounds._measured import check_measurement
+from lipdescent.bounds._measured import checked
 from lipdescent.layers import trace
 from lipdescent.measurements import Subject
 from lipdescent.replicas import checkpoint_labels
@@ -20,7 +20,13 @@ from lipdescent.seeding import seed_of
 
 
 def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
-    """The bound's measurements; its random draws depend on its name and the run."""
+    """The bound's measurements; its random draws depend on its name and the run.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it yields what cannot be published, the same quantity twice, or nothing.
+    """
     bound = names.resolve("bounds", subject.name)
     options = dict(options)
     wanted = options.pop("norms", list(bound.NORMS))
@@ -34,9 +40,8 @@ def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
     # Calling the network is compared with what is read of it, whatever the bound reads.
     with contextlib.suppress(NotApplicable, TypeError):
         trace(stack)
-    for m in bound.measure(stack, inputs=subject.inputs, norms=norms, seed=seed, **options):
-        check_measurement(m, subject.name, stack.num_models, norms=norms)
-        yield m
+    found = bound.measure(stack, inputs=subject.inputs, norms=norms, seed=seed, **options)
+    yield from checked(found, subject.name, stack.num_models, norms=norms)
 
 
 def _labels(subject: Subject) -> dict[str, Tensor]:
