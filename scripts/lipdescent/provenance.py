@@ -63,10 +63,10 @@ def measurement_files(name: str, architecture: str, loss: str, noise_maker: str)
         files.append(f"lipdescent/bounds/{name}.py")
     if any(path.parent.name == "constrained" for path in code_files(network)):
         files.append("lipdescent/constrained/plain.py")
-    imported = {path.name for path in code_files(*files)}
-    if "training_options.py" in imported:
+    imported = code_files(*files)
+    if SCRIPTS / "lipdescent/training_options.py" in imported:
         files.append(f"lipdescent/losses/{loss}.py")
-    if "replicas.py" in imported:
+    if SCRIPTS / "lipdescent/replicas.py" in imported:
         files.append(f"lipdescent/label_noise/{noise_maker}.py")
     return files
 

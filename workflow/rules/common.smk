@@ -5,17 +5,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
 from lipdescent import config as study_config
-from lipdescent import (
-    config_files,
-    config_networks,
-    failures,
-    fork_server,
-    job_environment,
-    lifeline,
-    network_trial,
-    published,
-    terminal,
-)
+from lipdescent import config_files, config_networks, failures, fork_server
+from lipdescent import job_environment, lifeline, network_trial, published, terminal
 from lipdescent.freshness import Freshness
 from lipdescent.recipes import Recipes
 from snakemake.exceptions import WorkflowError
