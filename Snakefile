@@ -30,11 +30,11 @@ rule all:
 
 
 onstart:
+    check_cluster()
     claim_study()
     terminal.outlive(workflow.logger_manager.logger.handlers)
     if jobs_run_here():
         lifeline.let_out()
-    check_cluster()
     if EXECUTION["fork_server"] and jobs_run_in_this_environment():
         fork_server.start(threads=EXECUTION["threads"], modules=PREAMBLE)
     try_bounds()
