@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 
+import torch
 from torch import Tensor, nn
 
 
@@ -34,7 +35,7 @@ def rebuilt(module: nn.Module, state: dict[str, Tensor]) -> nn.Module:
         elif parameter.default is parameter.empty:
             raise TypeError(f"{type(module).__name__} keeps no {name}")
     if "device" in wanted:
-        given["device"] = "meta"
+        given["device"], given["dtype"] = "meta", torch.float64  # replaced below
     layer = type(module)(**given).eval()
     for own in (layer._parameters, layer._buffers):
         vars(layer).update({name: state.get(name) for name in own})
