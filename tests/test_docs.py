@@ -20,8 +20,8 @@ PAGES = docs_numbers.pages()
 SOURCES = sorted(docs_numbers.NUMBERS.glob("*.json"))
 ALL = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "results/README.md"]
 # Tables that define and explain, by the start of their header; no result is in them.
-EXPLAIN = ("to", "layer", "name", "name in `bounds:`", "studies", "to add a", "bound", "constraint", "What",
-           "What happened")  # fmt: skip
+EXPLAIN = ("to", "layer", "name", "name in `bounds:`", "studies", "to add a", "bound", "constraint",
+           "What", "What happened")  # fmt: skip
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
