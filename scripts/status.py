@@ -1,6 +1,7 @@
 """In what state a study is: python scripts/status.py [STUDY] (or make status STUDY=name)."""
 
 import argparse
+import os
 import time
 from collections import Counter
 from pathlib import Path
@@ -86,6 +87,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("study", nargs="?", default="default")
     try:
-        print(report(parser.parse_args().study))
+        print(report(parser.parse_args().study), flush=True)
+    except BrokenPipeError:  # status | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     except (FileNotFoundError, ValueError) as error:
         raise SystemExit(str(error)) from None

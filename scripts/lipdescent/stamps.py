@@ -109,7 +109,8 @@ def of(job: Any, **by: Any) -> Stamp | None:
     if edited:
         raise OtherRecipe(
             f"{job.output[0]}: {_few(f'scripts/{name}' for name in edited)} changed since this run "
-            f"was started, so it is not known which version it would be made with. {START_AGAIN}"
+            f"was started, so it is not known which version it would be made with. "
+            f"{START_AGAIN.capitalize()}"
         )
     asked = plain({k: v for k, v in job.params.items() if k not in NOT_ASKED})
     code, recipes = job.params.code, {name: stamp["recipe"] for name, stamp in inputs.items()}
