@@ -25,11 +25,12 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
-from lipdescent import layers
-from lipdescent.bounds import _rounding
+from lipdescent.architectures._blocks import Residual
+from lipdescent.arithmetic import certified_norms
 from lipdescent.bounds.upper_block_lipsdp import block_lipsdp
 from lipdescent.bounds.upper_layer_product import layer_product
-from lipdescent.stacking import ModelStack
+from lipdescent.layers.table import constant
+from lipdescent.stacks.model_stack import ModelStack
 
 
 def seconds(function, repetitions: int):
@@ -62,7 +63,7 @@ def convolutions(channels: list[int]) -> None:
         layer = nn.Conv2d(c, c, 3, padding=1).eval()
         state = {name: t.detach()[None] for name, t in layer.state_dict().items()}
         shape = (c, 32, 32)
-        run = lambda layer=layer, state=state, shape=shape: layers.constant(  # noqa: E731
+        run = lambda layer=layer, state=state, shape=shape: constant(  # noqa: E731
             layer, state, input_shape=shape, output_shape=shape, norm="l2"
         )
         run()
@@ -88,7 +89,7 @@ def stacks() -> None:
     generator = torch.Generator().manual_seed(0)
     for m, n in ((16, 40), (64, 40), (512, 40), (10, 64), (10, 512), (256, 256)):
         weights = torch.randn(100, m, n, generator=generator, dtype=torch.float64)
-        batch, value = seconds(lambda w=weights: _rounding.certified_spectral_norm(w), 5)
+        batch, value = seconds(lambda w=weights: certified_norms.certified_spectral_norm(w), 5)
         single, truth = seconds(
             lambda w=weights: torch.stack([torch.linalg.svdvals(x)[0] for x in w]), 3
         )
@@ -101,7 +102,7 @@ def blocks() -> None:
     for c in (16, 64):
         torch.manual_seed(0)
         pair = [nn.Conv2d(c, c, 3, padding=1), nn.ReLU(), nn.Conv2d(c, c, 3, padding=1)]
-        nets = {"pair": nn.Sequential(*pair), "residual": layers.Residual(nn.Sequential(*pair))}
+        nets = {"pair": nn.Sequential(*pair), "residual": Residual(nn.Sequential(*pair))}
         for name, net in nets.items():
             stack = ModelStack.from_modules([net.eval()], (c, 32, 32))
             took, value = seconds(lambda stack=stack: block_lipsdp(stack), 1)

@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 from lipdescent.architectures import mlp
 from lipdescent.bounds import exact_enumeration, upper_geolip, upper_local
-from lipdescent.bounds._natural_sdp import natural_sdp
-from lipdescent.stacking import ModelStack
+from lipdescent.bounds.geolip.natural import natural_sdp
+from lipdescent.stacks.model_stack import ModelStack
 
 WIDTHS = (4, 8, 12, 16, 24, 32, 40, 48, 64, 96, 128, 256, 512)  # of the default study
 

@@ -26,8 +26,8 @@ import torch
 
 from lipdescent.architectures import mlp
 from lipdescent.bounds import lower_jacobian
-from lipdescent.bounds._jacobian import jacobian_norms
-from lipdescent.stacking import ModelStack
+from lipdescent.bounds.jacobians.norms import jacobian_norms
+from lipdescent.stacks.model_stack import ModelStack
 
 WIDTHS = (4, 8, 12, 16, 24, 32, 40, 48, 64, 96, 128, 256, 512)
 

@@ -27,10 +27,10 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
-from lipdescent.bounds import _lipsdp_shallow as shallow
-from lipdescent.bounds._scaling import balanced
+from lipdescent.bounds.lipsdp import newton, shallow
 from lipdescent.bounds.upper_lipsdp import lipsdp
 from lipdescent.datasets import mnist1d
+from lipdescent.structure.scaling import balanced
 
 RELU = (0.0, 1.0)
 WIDTHS = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512)
@@ -69,7 +69,7 @@ def dual_lower_bound(weights: list[Tensor]) -> float:
     layers = [w.double()[None] for w in weights]
     rows, columns, _, exponent, _ = balanced(*layers)
     left, right, cross = shallow.reduced(rows, columns, RELU)
-    theta = shallow.minimise(left, right, cross, tolerance=1e-5, max_steps=80)
+    theta = newton.minimise(left, right, cross, tolerance=1e-5, max_steps=80)
     d, n = theta.exp()[:, None], left.shape[1]
     top = torch.cat([(left * d) @ left.mT, cross.mT], -1)
     matrix = torch.cat([top, torch.cat([cross, (right / d) @ right.mT], -1)], -2)
@@ -77,7 +77,7 @@ def dual_lower_bound(weights: list[Tensor]) -> float:
     best = 0.0
     for relative in (1e-3, 3e-4, 1e-4, 3e-5, 2e-5, 1e-5):
         mu = relative * values[:, -1] / values.shape[1]
-        weight = mu[:, None] / (shallow._barrier(values, mu)[0][:, None] - values)
+        weight = mu[:, None] / (newton._barrier(values, mu)[0][:, None] - values)
         weight = weight / weight.sum(1, keepdim=True)
         x = (vectors * weight[:, None]) @ vectors.mT
         a = ((x[:, :n, :n] @ left) * left).sum(1).clamp_min(0)

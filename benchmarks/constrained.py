@@ -19,16 +19,17 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
-from lipdescent import certificates
-from lipdescent import device as devices
 from lipdescent.architectures import lipschitz_mlp, mlp
 from lipdescent.bounds.upper_layer_product import layer_product
-from lipdescent.constrained.plain import materialise
 from lipdescent.datasets import mnist1d
-from lipdescent.replica_block import TrainingData
-from lipdescent.stacking import ModelStack
-from lipdescent.training import StackTraining, initial_stack
-from lipdescent.training_options import TrainingOptions
+from lipdescent.jobs import device as devices
+from lipdescent.robustness import certificates
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.structure.materialise import materialise
+from lipdescent.training.block import TrainingData
+from lipdescent.training.draws import initial_stack
+from lipdescent.training.options import TrainingOptions
+from lipdescent.training.stack_training import StackTraining
 
 NUM_MODELS, NUM_TRAIN, BATCH = 30, 1000, 100
 LOSS = {"loss": "cross_entropy_temperature", "loss_options": {"tau": 64}}

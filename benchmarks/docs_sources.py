@@ -20,8 +20,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import tightness
 from bounds import machine
 
-from lipdescent import config as study_config
-from lipdescent import outward, selection, statistics
+from lipdescent.analysis import groups, ladder, statistics
+from lipdescent.arithmetic import decimals
+from lipdescent.study import runs as study_runs
 
 NOISE_COLUMNS = {
     "layer product": "layer product (upper)",
@@ -61,11 +62,11 @@ def means(study: Path) -> dict[str, list[float]]:
     Another processor rounds otherwise and training amplifies that: two runs of a study are two
     draws, and agree where all their intervals meet.
     """
-    group = selection.load(study / "table.parquet", dataset="mnist1d", architecture="mlp")
-    found = {"test loss": selection.metric(group, "test_loss")}
-    for norm in selection.norms(group):
+    group = groups.load(study / "table.parquet", dataset="mnist1d", architecture="mlp")
+    found = {"test loss": ladder.metric(group, "test_loss")}
+    for norm in ladder.norms(group):
         for side in ("lower", "upper"):
-            found[f"best {side}, {norm}"] = selection.best(group, side, norm)
+            found[f"best {side}, {norm}"] = ladder.best(group, side, norm)
     noises = sorted({0, len(group.label_noise) - 1})
     count = len(found) * len(group.width) * len(noises)
     told = {}
@@ -82,7 +83,7 @@ def means(study: Path) -> dict[str, list[float]]:
 def default(study: Path) -> dict[str, object]:
     """The default study: tightness, label noise, and what sentences quote."""
     (facts,) = json.loads((study / "findings.json").read_text())["groups"]
-    group = selection.load(study / "table.parquet", dataset="mnist1d", architecture="mlp")
+    group = groups.load(study / "table.parquet", dataset="mnist1d", architecture="mlp")
     told = tightness.rows(study, exact=12)
     texts: dict[str, object] = {
         key: {"header": tightness.HEADER, "rows": rows}
@@ -92,7 +93,7 @@ def default(study: Path) -> dict[str, object]:
     lower, lipsdp, product = (
         values[:, ends, -1]
         for values in (
-            selection.best(group, "lower", "l2"),
+            ladder.best(group, "lower", "l2"),
             *(_rung(group, f"upper_{name}", "l2") for name in ("lipsdp", "layer_product")),
         )
     )
@@ -114,7 +115,7 @@ def _label_noise(facts: dict) -> dict[str, object]:
     for row in rows:
         low, high = row["ratio_at_least"], row["ratio_at_most"]
         trends = [row["trend"][name]["value"] for name in NOISE_COLUMNS.values()]
-        factor = f"{outward.at_least(low, '.2f')} to {outward.at_most(high, '.2f')}"
+        factor = f"{decimals.at_least(low, '.2f')} to {decimals.at_most(high, '.2f')}"
         cells.append([str(row["width"]), factor, *(f"{value:.2f}" for value in trends)])
         excluded.append(not low <= trends[0] <= high)
     header = ["width", "the constant changes by a factor of", *NOISE_COLUMNS]
@@ -139,7 +140,7 @@ def _label_noise(facts: dict) -> dict[str, object]:
         "label_noise": {"header": header, "rows": cells},
         "excluded": f"{sum(excluded)} of {len(rows)}",
         "fall": fall,
-        "constant_falls": outward.at_least(min(c["falls_at_least"] for c in constant), ".2f"),
+        "constant_falls": decimals.at_least(min(c["falls_at_least"] for c in constant), ".2f"),
     }
 
 
@@ -153,13 +154,13 @@ def _sizes(facts: dict, study: Path) -> dict[str, str]:
         "checkpoints": f"{facts['num_models'] * epochs:,}",
         "measurements": str(1 + len(config["bounds"])),
         "figures": str(len(config["figures"])),
-        "jobs": str(len(study_config.runs(config)) * (2 + len(config["bounds"]))
+        "jobs": str(len(study_runs.runs(config)) * (2 + len(config["bounds"]))
                     + len(config["figures"]) + 4),  # data, table, findings, provenance
     }  # fmt: skip
 
 
-def _rung(group: selection.Group, name: str, norm: str) -> np.ndarray:
-    return next(v for rung, v in selection.rungs(group, norm).items() if rung.quantity == name)
+def _rung(group: groups.Group, name: str, norm: str) -> np.ndarray:
+    return next(v for rung, v in ladder.rungs(group, norm).items() if rung.quantity == name)
 
 
 def _span(values: np.ndarray, form: str) -> str:
@@ -281,20 +282,20 @@ def geolip(study: Path) -> dict[str, object]:
 def _outwards(quantity: str, value: float | None) -> str:
     if value is None:
         return ""
-    side = outward.at_least if quantity.startswith("lower") else outward.at_most
+    side = decimals.at_least if quantity.startswith("lower") else decimals.at_most
     return side(value, ".4g")
 
 
 def random_labels(study: Path) -> dict[str, object]:
     """Which widths fit labels that are all random, medians over seeds; the largest constant."""
     path, fits = study / "table.parquet", {}
-    for _, name in selection.pairs(path):
-        group = selection.load(path, dataset="mnist1d", architecture=name)
-        accuracy = np.median(selection.metric(group, "train_accuracy")[:, -1, -1], axis=-1)
+    for _, name in groups.pairs(path):
+        group = groups.load(path, dataset="mnist1d", architecture=name)
+        accuracy = np.median(ladder.metric(group, "train_accuracy")[:, -1, -1], axis=-1)
         told = [f"{100 * a:.0f} % at {w}" for w, a in zip(group.width, accuracy, strict=True)]
         fits["lipschitz" if "lipschitz" in name else "free"] = ", ".join(told)
         if "lipschitz" in name:
-            largest = float(np.nanmax(selection.best(group, "upper", "l2")))
+            largest = float(np.nanmax(ladder.best(group, "upper", "l2")))
     assert largest <= 1
     rows = [
         ["train accuracy on fully random labels, 1-Lipschitz, at widths", "they fit",

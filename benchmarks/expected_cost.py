@@ -21,9 +21,10 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
-from lipdescent import config as study_config
-from lipdescent import names, resources
-from lipdescent.activation_memory import activation_bytes, multiplications
+from lipdescent.jobs import resources
+from lipdescent.plugins import lookup
+from lipdescent.stacks.workload import activation_bytes, multiplications
+from lipdescent.study import sections
 
 ROOT = Path(__file__).parents[1]
 BANDWIDTH, PASSES, KERNEL_SECONDS = 2.5e12, 8, 3e-6
@@ -46,13 +47,13 @@ def hours(config: dict) -> float:
 
 
 def stack_hours(config: dict, dataset: str, architecture: str, width: int) -> float:
-    grid, options = config["grid"], study_config.training_options(config, architecture)
+    grid, options = config["grid"], sections.training_options(config, architecture)
     models = len(grid["seed"]) * len(grid["label_noise"])
     samples, batch = resources.num_train(config, dataset), options["batch_size"]
     module = config["architectures"][architecture].get("module", architecture)
     shape = SHAPES.get(dataset, (3, 32, 32))
-    build = names.resolve("architectures", module).build
-    built = study_config.build_options(config, architecture)
+    build = lookup.resolve("architectures", module).build
+    built = sections.build_options(config, architecture)
     net = build(width, input_shape=shape, num_classes=10, **built)
     at_once = models * min(batch, samples)
     update = (

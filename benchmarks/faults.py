@@ -24,7 +24,8 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from lipdescent import open_files, table  # noqa: E402
+from lipdescent.jobs import open_files  # noqa: E402
+from lipdescent.storage import table  # noqa: E402
 
 KEYS = ["width", "label_noise", "seed", "epoch", "split", "quantity", "direction", "norm"]
 RULES = ("train", "measure", "table", "figure")

@@ -23,16 +23,17 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 
-from lipdescent import device as devices
-from lipdescent import names
-from lipdescent.activation_memory import multiplications
 from lipdescent.bounds import upper_block_lipsdp, upper_layer_product
-from lipdescent.bounds._jacobian import jacobian_norms
-from lipdescent.replica_block import TrainingData
-from lipdescent.training import StackTraining, initial_stack
-from lipdescent.training_options import TrainingOptions
+from lipdescent.bounds.jacobians.norms import jacobian_norms
+from lipdescent.jobs import device as devices
+from lipdescent.plugins import lookup
+from lipdescent.stacks.workload import multiplications
+from lipdescent.training.block import TrainingData
+from lipdescent.training.draws import initial_stack
+from lipdescent.training.options import TrainingOptions
+from lipdescent.training.stack_training import StackTraining
 
 CIFAR = (3, 32, 32)
 DEFAULT_WIDTHS = (4, 8, 16, 24, 32, 40, 48, 64, 96, 128, 256, 512)  # config/config.yaml
@@ -121,7 +122,7 @@ def peaks(report: Report) -> None:
 
 
 def builder(name: str, width: int, shape: tuple[int, ...], **options):
-    build = names.resolve("architectures", name).build
+    build = lookup.resolve("architectures", name).build
     return partial(build, width, input_shape=shape, num_classes=10, **options)
 
 

@@ -29,14 +29,15 @@ from torch.nn.functional import cross_entropy, one_hot
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
-from lipdescent import names, stacked_cnn
-from lipdescent.activation_memory import multiplications
-from lipdescent.looped_autograd import LoopedAutograd
-from lipdescent.losses import cross_entropy as our_loss
-from lipdescent.replica_block import make_engine, split_into_blocks
-from lipdescent.stacked_autograd import StackedAutograd
-from lipdescent.stacking import ModelStack
-from lipdescent.training_options import TrainingOptions
+from lipdescent.plugins import lookup
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.stacks.workload import multiplications
+from lipdescent.training.engines import fused_cnn
+from lipdescent.training.engines.choice import make_engine, split_into_blocks
+from lipdescent.training.engines.looped_autograd import LoopedAutograd
+from lipdescent.training.engines.stacked_autograd import StackedAutograd
+from lipdescent.training.losses import cross_entropy as our_loss
+from lipdescent.training.options import TrainingOptions
 
 SMALL_POOLS = {"pools": [1, 2, 1, 7]}
 # architecture, width, side of the image, batch, models, options
@@ -57,7 +58,7 @@ CASES = [
 ]
 ENGINES = {
     "stacked_forward": StackedAutograd,
-    "fused": stacked_cnn.StackedCNN,
+    "fused": fused_cnn.StackedCNN,
     "looped": LoopedAutograd,
 }
 PEAK_SIDE = 512
@@ -120,7 +121,7 @@ class Case(NamedTuple):
 
 def prepare(name, width, side, batch, models, options, *, with_vmap: bool) -> Case:
     shape = (side,) if name == "conv1d" else (1, side, side)
-    architecture = names.resolve("architectures", name)
+    architecture = lookup.resolve("architectures", name)
 
     def build() -> nn.Module:
         return architecture.build(width, input_shape=shape, num_classes=10, **options)
@@ -140,7 +141,7 @@ def prepare(name, width, side, batch, models, options, *, with_vmap: bool) -> Ca
     stack = ModelStack(module, state, shape)
     parts = split_into_blocks(stack, batch, torch.device("cpu"))
     for what, kind in ENGINES.items():
-        if what != "fused" or stacked_cnn.supports(module):
+        if what != "fused" or fused_cnn.supports(module):
             steps[what] = (engine_step(kind, stack, parts, x, y), batch * models)
     engine = make_engine(stack, TrainingOptions(learning_rate=0.01, batch_size=batch))
     chosen = next(what for what, kind in ENGINES.items() if type(engine) is kind)

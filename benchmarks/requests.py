@@ -1,4 +1,5 @@
-"""What the jobs of a finished study asked for and what they took (see lipdescent/resources.py).
+"""What the jobs of a finished study asked for and what they took (see
+lipdescent/jobs/resources.py).
 
     python benchmarks/requests.py [STUDY]      (in the folder that holds results/)
 
@@ -14,13 +15,14 @@ import pandas as pd
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from lipdescent import config as study_config  # noqa: E402
-from lipdescent import resources, study_status  # noqa: E402
+from lipdescent.jobs import gpus as jobs_gpus  # noqa: E402
+from lipdescent.jobs import resources  # noqa: E402
+from lipdescent.jobs import status as study_status  # noqa: E402
 
 
 def asked(config: dict, runs: list, stage: str, path: str) -> dict:
     """Memory (MB) and minutes that a job asks for at its first attempt."""
-    gpus = study_config.gpus_per_job(config["device"])
+    gpus = jobs_gpus.gpus_per_job(config["device"])
     if stage in ("train", "measure"):
         run = next(run for run in runs if f"{path}/".startswith(f"{run.path}/"))
         if stage == "train":

@@ -21,7 +21,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from lipdescent import table  # noqa: E402
+from lipdescent.storage import table  # noqa: E402
 
 WIDTHS = [4, 8, 12, 16, 24, 32, 40, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 512]
 NOISE = [0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5]
@@ -143,10 +143,10 @@ def main() -> None:
         rows = table.pq.read_metadata(folder / "results/scale/table.parquet").num_rows
         say(f"aggregate {len(paths)} files, {rows:,} rows", aggregate, 60, 4096)
         figure = script(
-            folder, "plot_double_descent.py", log=["log"],
+            folder, "plot.py", log=["log"],
             input={"table": "results/scale/table.parquet"},
             output={"pdf": "f.pdf", "png": "f.png"},
-            wildcards={"dataset": "mnist1d", "architecture": "mlp"},
+            wildcards={"dataset": "mnist1d", "architecture": "mlp", "figure": "double_descent"},
             params={"statistics": config["statistics"], "loss": config["training"]["loss"]},
         )  # fmt: skip
         say("figure double_descent", figure, 60, 4096)

@@ -20,13 +20,14 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
-from lipdescent import device as devices
 from lipdescent.architectures import mlp
 from lipdescent.datasets import mnist1d
-from lipdescent.replica_block import TrainingData
-from lipdescent.replicas import noisy_labels, replicas
-from lipdescent.training import StackTraining, initial_stack
-from lipdescent.training_options import TrainingOptions
+from lipdescent.jobs import device as devices
+from lipdescent.training.block import TrainingData
+from lipdescent.training.draws import initial_stack
+from lipdescent.training.options import TrainingOptions
+from lipdescent.training.replicas import noisy_labels, replicas
+from lipdescent.training.stack_training import StackTraining
 
 OPTIONS = TrainingOptions(learning_rate=0.05, batch_size=100, momentum=0.9, schedule="cosine")
 NOISE, SEEDS = [0, 0.1, 0.2, 0.3, 0.4], range(6)

@@ -20,16 +20,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
-from lipdescent import (
-    checkpoints,
-    datasets,
-    measuring,
-    names,
-    outward,
-    selection,
-    statistics,
-    table,
-)
+from lipdescent import datasets
+from lipdescent.analysis import groups, statistics
+from lipdescent.analysis import ladder as analysis_ladder
+from lipdescent.arithmetic import decimals
+from lipdescent.measuring import measure as measuring
+from lipdescent.plugins import lookup
+from lipdescent.storage import checkpoints, table
 
 COMPUTED = ("upper_combettes_pesquet", "upper_eclipse_fast", "exact_enumeration")
 HEADER = ["width", "best lower", "exact", "LipSDP", "Combettes-Pesquet", "ECLipsE-Fast", "product",
@@ -46,7 +43,7 @@ def computed(path: Path, exact: int) -> tuple[int, np.ndarray, np.ndarray, dict[
     found = {}
     for name in COMPUTED:
         if name != "exact_enumeration" or run["width"] <= exact:
-            measured = next(names.resolve("bounds", name).measure(last, inputs={}))
+            measured = next(lookup.resolve("bounds", name).measure(last, inputs={}))
             found[name] = measured.values.numpy()
     return run["width"], saved.label_noise.numpy(), saved.seed.numpy(), found
 
@@ -54,10 +51,10 @@ def computed(path: Path, exact: int) -> tuple[int, np.ndarray, np.ndarray, dict[
 def rows(study: Path, exact: int) -> dict[float, list[list[str]]]:
     """Label noise -> a row of cells for each width."""
     whole = table.read(study / "table.parquet")
-    (dataset, architecture), *_ = selection.pairs(whole)
-    group = selection.group(whole, dataset=dataset, architecture=architecture)
-    ladder = selection.rungs(group, "l2")
-    lower = selection.best(group, "lower", "l2")[..., -1, :]
+    (dataset, architecture), *_ = groups.pairs(whole)
+    group = groups.group(whole, dataset=dataset, architecture=architecture)
+    ladder = analysis_ladder.rungs(group, "l2")
+    lower = analysis_ladder.best(group, "lower", "l2")[..., -1, :]
     upper = {rung.quantity: values[..., -1, :] for rung, values in ladder.items()}
     folder = study / "checkpoints" / dataset / architecture
     more: dict[tuple[int, float, str], list[float]] = {}
@@ -81,14 +78,14 @@ def rows(study: Path, exact: int) -> dict[float, list[list[str]]]:
             low, _ = statistics.mean_bracket(lower[w, place], lower[w, place])
             gap = statistics.geometric_mean(lipsdp / lower[w, place])
             told.setdefault(level, []).append(
-                [str(width), outward.at_least(float(low), ".2f"), *uppers, f"{gap:.3f}"]
+                [str(width), decimals.at_least(float(low), ".2f"), *uppers, f"{gap:.3f}"]
             )
     return told
 
 
 def _upper(values: np.ndarray) -> str:
     _, high = statistics.mean_bracket(values, values)
-    return "-" if np.isnan(high) else outward.at_most(float(high), ".2f")
+    return "-" if np.isnan(high) else decimals.at_most(float(high), ".2f")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,14 +1,15 @@
 """Gather all measurements into the tidy table; a lower bound above an upper one ends the run."""
 
-from lipdescent import fork_server
+from lipdescent.jobs import fork_server
 
 fork_server.hand_over()
 
 from itertools import groupby
 from pathlib import Path
 
-from lipdescent import files, stamps, table
-from lipdescent.progress import log_to
+from lipdescent.jobs.progress import log_to
+from lipdescent.storage import atomic, table
+from lipdescent.study import job_stamps
 
 job = snakemake  # noqa: F821
 log_to(job.log[0])
@@ -16,11 +17,11 @@ log_to(job.log[0])
 
 def read(path):
     """One measurement of one stack."""
-    with files.sound(path):
+    with atomic.sound(path):
         return table.read(path)
 
 
-made = stamps.of(job)
+made = job_stamps.of(job)
 # A stack's measurements lie in one folder and follow each other.
 stacks = (
     table.concatenate([read(path) for path in paths])

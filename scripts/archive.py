@@ -7,7 +7,7 @@ python scripts/archive.py --check FILE        compares every file with its check
 import argparse
 from pathlib import Path
 
-from lipdescent import archiving
+from lipdescent.study import archive
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
@@ -18,10 +18,10 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     try:
         if arguments.check:
-            count = archiving.check(arguments.check)
+            count = archive.check(arguments.check)
             print(f"{arguments.check}: {count} files, all as they were packed")
         else:
-            path, count = archiving.pack(Path("results", arguments.study))
+            path, count = archive.pack(Path("results", arguments.study))
             print(f"{path}: {count} files, {path.stat().st_size / 2**20:.1f} MiB")
-    except (archiving.ArchiveError, OSError) as error:
+    except (archive.ArchiveError, OSError) as error:
         raise SystemExit(str(error)) from None

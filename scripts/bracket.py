@@ -16,9 +16,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from lipdescent.bracket import NORMS, bracket
-from lipdescent.bracket_text import text
-from lipdescent.foreign_network import load_data, load_model, load_shape
+from lipdescent.bracketing.bracket import NORMS, bracket
+from lipdescent.bracketing.foreign_network import load_data, load_model, load_shape
+from lipdescent.bracketing.text import text
 
 
 def main() -> None:

@@ -6,7 +6,8 @@ import json
 import sys
 from functools import partial
 
-from lipdescent import names, workload
+from lipdescent.plugins import lookup
+from lipdescent.stacks import network_cost
 
 
 def found(task: dict) -> dict:
@@ -14,13 +15,13 @@ def found(task: dict) -> dict:
     shape = tuple(task["input_shape"])
     try:
         build = partial(
-            names.resolve("architectures", task["module"]).build,
+            lookup.resolve("architectures", task["module"]).build,
             task["width"],
             input_shape=shape,
             num_classes=task["num_classes"],
             **json.loads(task["options"]),
         )
-        cost, single = workload.count(build, shape, num_classes=task["num_classes"])
+        cost, single = network_cost.count(build, shape, num_classes=task["num_classes"])
     except Exception as error:  # it may be anybody's code
         return {"cost": None, "single": [], "mistake": f"{type(error).__name__}: {error}"}
     return {"cost": dataclasses.asdict(cost), "single": single, "mistake": ""}

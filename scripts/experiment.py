@@ -1,6 +1,6 @@
 """Run one experiment, or a part of it, and keep its table."""
 
-from lipdescent import fork_server
+from lipdescent.jobs import fork_server
 
 fork_server.hand_over()
 
@@ -9,16 +9,19 @@ import time
 import pyarrow as pa
 import torch
 
-from lipdescent import device, names, stamped_parquet, stamps
-from lipdescent.progress import log_to
+from lipdescent.jobs import device
+from lipdescent.jobs.progress import log_to
+from lipdescent.plugins import lookup
+from lipdescent.storage import stamped_parquet
+from lipdescent.study import job_stamps
 
 job = snakemake  # noqa: F821
 log_to(job.log[0])
 
 torch.set_num_threads(job.threads)
 # Subnormal numbers are not flushed to zero as in train.py: bounds are taken here, too.
-made = stamps.of(job, **device.described(torch.device("cpu")))
+made = job_stamps.of(job, **device.described(torch.device("cpu")))
 start = time.perf_counter()
-frame = names.resolve("experiments", job.wildcards.experiment).run(**job.params.options)
+frame = lookup.resolve("experiments", job.wildcards.experiment).run(**job.params.options)
 stamped_parquet.write(job.output[0], pa.Table.from_pandas(frame), made)
 print(f"{len(frame)} rows in {time.perf_counter() - start:.1f} s")

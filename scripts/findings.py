@@ -1,12 +1,14 @@
 """What the table says, computed from it: JSON for programs, Markdown and HTML for people."""
 
-from lipdescent import fork_server
+from lipdescent.jobs import fork_server
 
 fork_server.hand_over()
 
-from lipdescent import files, selection, stamps
+from lipdescent.analysis import groups as selection
 from lipdescent.findings import document, measured, page
-from lipdescent.progress import log_to
+from lipdescent.jobs.progress import log_to
+from lipdescent.storage import atomic, stamps
+from lipdescent.study import job_stamps
 
 job = snakemake  # noqa: F821
 log_to(job.log[0])
@@ -14,11 +16,11 @@ log_to(job.log[0])
 
 def write(path: str, text: str) -> None:
     """The file appears only when complete."""
-    with files.complete(path) as partial:
+    with atomic.complete(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
-made = stamps.of(job)
+made = job_stamps.of(job)
 
 
 def stamped(text: str) -> str:
@@ -29,7 +31,7 @@ def stamped(text: str) -> str:
     return f"{text}{stamps.seal(text.encode())} -->\n"
 
 
-with files.sound(job.input.table):
+with atomic.sound(job.input.table):
     pairs = selection.pairs(job.input.table)
 groups = [
     measured.findings(

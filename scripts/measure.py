@@ -1,6 +1,6 @@
 """Take one measurement (the metrics, or one bound) of every checkpoint of one stack."""
 
-from lipdescent import fork_server
+from lipdescent.jobs import fork_server
 
 fork_server.hand_over()
 
@@ -8,19 +8,23 @@ import time
 
 import torch
 
-from lipdescent import checkpoints, datasets, device, files, measuring, stamps, table
-from lipdescent.progress import log_to
+from lipdescent import datasets
+from lipdescent.jobs import device
+from lipdescent.jobs.progress import log_to
+from lipdescent.measuring import measure as measuring
+from lipdescent.storage import atomic, checkpoints, table
+from lipdescent.study import job_stamps
 
 job = snakemake  # noqa: F821
 terminal = log_to(job.log[0])
 
 torch.set_num_threads(job.threads)
 place = device.choose(job.config["device"])
-made = stamps.of(job, **device.described(place))
+made = job_stamps.of(job, **device.described(place))
 began = time.perf_counter()
-with files.sound(job.input.dataset):
+with atomic.sound(job.input.dataset):
     dataset = datasets.read(job.input.dataset)
-with files.sound(job.input.checkpoints):
+with atomic.sound(job.input.checkpoints):
     saved = checkpoints.read(job.input.checkpoints)
 stack = measuring.checkpoint_stack(saved, dataset, module=job.params.module).to(device=place)
 start = None

@@ -6,8 +6,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from lipdescent import archiving, folder_lock, published, time_left
-from lipdescent import study_status as status
+from lipdescent.jobs import folder_lock, status, time_left
+from lipdescent.study import archive, published
 
 OTHERS = {state: state for state in ("running", "failed", "stopped", "waiting", "removed")} | {
     "outdated": "to be made anew (of another configuration, code or version)"
@@ -35,9 +35,9 @@ def report(study: str) -> str:
         lines += [f"  {run.path}: {count}" for run, count in bad.items() if count]
     wanted = published.files(config)
     there = sum((base / file).exists() for file in wanted)
-    older = archiving.differs(base, config) if there else ""
+    older = archive.differs(base, config) if there else ""
     if there == len(wanted) and not older:
-        older = archiving.mixes(base, config)
+        older = archive.mixes(base, config)
     lines.append(f"published: {there} of {len(wanted)} files{older and '; ' + older}")
     lines.append(f"disk: {status.disk_bytes(base) / 2**20:.1f} MiB")
     lines.append(_time_left(config, found))

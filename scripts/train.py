@@ -1,6 +1,6 @@
 """Train one stack: a width with every label noise and a block of seeds."""
 
-from lipdescent import fork_server
+from lipdescent.jobs import fork_server
 
 fork_server.hand_over()
 
@@ -15,22 +15,18 @@ import pandas as pd
 import pyarrow as pa
 import torch
 
-from lipdescent import (
-    checkpoints,
-    datasets,
-    device,
-    files,
-    names,
-    stamped_parquet,
-    stamps,
-    time_limit,
-    training_state,
-)
-from lipdescent.progress import Progress, log_to
-from lipdescent.replica_block import TrainingData
-from lipdescent.replicas import noisy_labels, replicas
-from lipdescent.training import Interrupted, StackTraining, initial_stack
-from lipdescent.training_options import TrainingOptions
+from lipdescent import datasets
+from lipdescent.jobs import device, time_limit
+from lipdescent.jobs.progress import Progress, log_to
+from lipdescent.plugins import lookup
+from lipdescent.storage import atomic, checkpoints, stamped_parquet
+from lipdescent.study import job_stamps
+from lipdescent.training import resume
+from lipdescent.training.block import TrainingData
+from lipdescent.training.draws import initial_stack
+from lipdescent.training.options import TrainingOptions
+from lipdescent.training.replicas import noisy_labels, replicas
+from lipdescent.training.stack_training import Interrupted, StackTraining
 
 job = snakemake  # noqa: F821
 terminal = log_to(job.log[0])
@@ -43,15 +39,15 @@ for name in ("SIGTERM", "SIGUSR1"):
 torch.set_num_threads(job.threads)
 torch.set_flush_denormal(True)  # the momentum of dead units decays into denormals, which are slow
 place = device.choose(job.config["device"])
-made = stamps.of(job, **device.described(place))
+made = job_stamps.of(job, **device.described(place))
 options = TrainingOptions(**job.params.training)
 dtype = device.set_precision(options.precision)
-with files.sound(job.input.dataset):
+with atomic.sound(job.input.dataset):
     dataset = datasets.read(job.input.dataset)
 noise, seeds = replicas(job.params.label_noise, run["seeds"])
 
 build = partial(
-    names.resolve("architectures", job.params.module).build,
+    lookup.resolve("architectures", job.params.module).build,
     run["width"],
     input_shape=dataset.input_shape,
     num_classes=dataset.num_classes,
@@ -80,7 +76,7 @@ progress.say(f"{len(seeds)} models on {device.describe(place)}")
 # Slurm ends a job at its limit: stop a little before, the job that follows goes on from there.
 stop_at = (time_limit.job_end() or float("inf")) - execution["stop_before_limit"]
 state_path = Path(job.output.checkpoints).with_suffix(".state")
-end_state, _ = training_state.end_paths(job.output.checkpoints)
+end_state, _ = resume.end_paths(job.output.checkpoints)
 try:
     training.run(
         progress=progress,
@@ -105,7 +101,7 @@ curves = pd.DataFrame(
     columns=["label_noise", "seed", "epoch", "train_loss"],
 )
 stamped_parquet.write(job.output.curves, pa.Table.from_pandas(curves), made)
-training_state.keep_end(training, job.output.checkpoints)
+resume.keep_end(training.state(), job.output.checkpoints)
 state_path.unlink(missing_ok=True)
 diverged = int((training.diverged >= 0).sum())
 if diverged:

@@ -1,6 +1,6 @@
 """Try the bounds of a study on random networks: tasks in JSON on stdin, what is wrong on stdout."""
 
-from lipdescent import fork_server
+from lipdescent.jobs import fork_server
 
 fork_server.hand_over()
 
@@ -11,8 +11,9 @@ import sys
 
 import torch
 
-from lipdescent import bound_trial, names
 from lipdescent.datasets import Dataset
+from lipdescent.measuring import bound_trial
+from lipdescent.plugins import lookup
 
 
 def loaded(task: dict) -> tuple[Dataset | None, list[str]]:
@@ -20,7 +21,7 @@ def loaded(task: dict) -> tuple[Dataset | None, list[str]]:
     if task["load"] is None:
         return None, []
     try:
-        return names.resolve("datasets", task["dataset"]).load(**task["load"]), []
+        return lookup.resolve("datasets", task["dataset"]).load(**task["load"]), []
     except Exception as error:  # it may be anybody's code
         return None, [f"config: datasets.{task['dataset']}: {type(error).__name__}: {error}"]
 

@@ -1,6 +1,6 @@
 """Recompute every invariant for a random sample of checkpoints; a broken one ends the run."""
 
-from lipdescent import fork_server
+from lipdescent.jobs import fork_server
 
 fork_server.hand_over()
 
@@ -11,13 +11,17 @@ import numpy as np
 import pyarrow.compute as pc
 import torch
 
-from lipdescent import checkpoints, datasets, files, measuring, stamps, table, verifying
-from lipdescent.progress import log_to
+from lipdescent import datasets
+from lipdescent.jobs.progress import log_to
+from lipdescent.measuring import measure as measuring
+from lipdescent.measuring import verifying
+from lipdescent.storage import atomic, checkpoints, stamps, table
+from lipdescent.study import job_stamps
 
 job = snakemake  # noqa: F821
 terminal = log_to(job.log[0])
 torch.set_num_threads(job.threads)
-made = stamps.of(job)
+made = job_stamps.of(job)
 
 random = np.random.default_rng(job.params.seed)
 sampled = random.integers(len(job.input.checkpoints), size=job.params.samples)
@@ -70,5 +74,5 @@ print(summary)
 print(summary, file=terminal)
 if broken:
     sys.exit(1)
-with files.complete(job.output[0]) as partial:
+with atomic.complete(job.output[0]) as partial:
     partial.write_text(stamps.document({"checks": dict(done), "broken": broken}, made))

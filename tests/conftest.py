@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from lipdescent.stacking import ModelStack
+from lipdescent.stacks.model_stack import ModelStack
 
 settings.register_profile("project", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("project")

@@ -11,14 +11,17 @@ import torch
 from synthetic_study import make
 from torch import nn
 
-from lipdescent import failures, names, selection, table
-from lipdescent.bounds import Measurement, NotApplicable
+from lipdescent.analysis import groups
+from lipdescent.arithmetic.rounding import certified_norm, round_down, round_up
 from lipdescent.bounds._measured import check_measurement, of_the_machine
-from lipdescent.bracket import best, bracket
-from lipdescent.bracket_text import text
+from lipdescent.bracketing.bracket import best, bracket
+from lipdescent.bracketing.text import text
 from lipdescent.findings import document
-from lipdescent.measurements.certificates import smallest_upper
-from lipdescent.rounding import certified_norm, round_down, round_up
+from lipdescent.measurement import Measurement, NotApplicable
+from lipdescent.measuring.kinds.certificates import smallest_upper
+from lipdescent.plugins import lookup
+from lipdescent.storage import table
+from lipdescent.study import failures
 
 F64 = torch.float64
 
@@ -73,11 +76,11 @@ def net():
 @pytest.fixture
 def with_mine(net, monkeypatch):
     """Measure ``net`` with a bound ``upper_mine`` among others."""
-    known = names.resolve
+    known = lookup.resolve
 
     def measured(mine):
         monkeypatch.setattr(
-            names, "resolve", lambda *what: mine if what[1] == "upper_mine" else known(*what)
+            lookup, "resolve", lambda *what: mine if what[1] == "upper_mine" else known(*what)
         )
         return bracket(net, (3,), methods=["lower_jacobian", "upper_mine", "upper_lipsdp"])
 
@@ -187,9 +190,9 @@ def test_certificates_do_not_rest_on_a_bound_that_failed(tmp_path):
 
 def test_findings_and_figures_treat_errors_as_missing(tmp_path):
     whole = make()
-    dataset, architecture = selection.pairs(whole)[0]
-    width = int(selection.group(whole, dataset=dataset, architecture=architecture).width[0])
-    group = selection.group(
+    dataset, architecture = groups.pairs(whole)[0]
+    width = int(groups.group(whole, dataset=dataset, architecture=architecture).width[0])
+    group = groups.group(
         failed_study(tmp_path, widths=(width,)), dataset=dataset, architecture=architecture
     )
     assert group.failed == {"upper_lipsdp": [width]}
@@ -201,7 +204,7 @@ def test_findings_and_figures_treat_errors_as_missing(tmp_path):
     facts |= {"num_diverged": 0, "not_applicable": [], "failed": group.failed}
     assert f"upper_lipsdp failed with an error at 1 width ({width})" in document.about(facts)
     everything = failed_study(tmp_path, widths=range(10**4))
-    group = selection.group(everything, dataset=dataset, architecture=architecture)
+    group = groups.group(everything, dataset=dataset, architecture=architecture)
     assert "upper_lipsdp" not in {key.quantity for key in group.series}
 
 

@@ -52,8 +52,8 @@ def test_the_gpu_script_needs_nothing_but_torch_and_numpy(tmp_path):
 
 
 def test_multiplications_by_hand():
-    from lipdescent.activation_memory import multiplications
     from lipdescent.architectures import cnn
+    from lipdescent.stacks.workload import multiplications
 
     net = cnn.build(5, input_shape=(3, 32, 32), num_classes=10)
     assert multiplications(net, (3, 32, 32)) == 27728 * 5 + 55296 * 25

@@ -13,7 +13,7 @@ import pytest
 import synthetic_study
 import yaml
 
-from lipdescent import table
+from lipdescent.storage import table
 
 ROOT = Path(__file__).parents[1]
 PAGES = docs_numbers.pages()

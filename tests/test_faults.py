@@ -14,10 +14,12 @@ import pytest
 import torch
 import yaml
 
-from lipdescent import checkpoints, files, folder_lock, open_files, table
-from lipdescent import config as study_config
+from lipdescent.jobs import folder_lock, open_files
+from lipdescent.storage import atomic, checkpoints, table
+from lipdescent.study import config as study_config
+from lipdescent.study import runs as study_runs
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 STUDY = {
     "study": "faults",
     "device": "cpu",
@@ -84,7 +86,7 @@ def some_table(study="faults", width=2, seed=0, rows=10):
 WRITER = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
-from lipdescent import files
+from lipdescent.storage import atomic as files
 with files.complete(sys.argv[2]) as partial:
     with open(partial, "wb") as file:
         file.write(b"half of it")
@@ -99,12 +101,12 @@ def test_a_killed_writer_leaves_no_file_and_its_remains_are_swept(tmp_path):
     command = [sys.executable, "-c", WRITER, str(ROOT / "scripts"), str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout.readline() == "writing\n"
-        with files.complete(path) as partial:  # a second writer beside the first
+        with atomic.complete(path) as partial:  # a second writer beside the first
             partial.write_text("all of it")
         assert path.read_text() == "all of it"
         assert len(list(tmp_path.iterdir())) == 2  # the living writer's file is left alone
         writer.send_signal(signal.SIGKILL)
-    with files.complete(path) as partial:
+    with atomic.complete(path) as partial:
         partial.write_text("again")
     assert [p.name for p in tmp_path.iterdir()] == ["result"]
 
@@ -164,11 +166,11 @@ def test_a_broken_input_is_put_aside_and_said_so_at_every_attempt(tmp_path):
     checkpoints.write(path, some_checkpoints())
     os.truncate(path, path.stat().st_size // 2)
     with pytest.raises(ValueError, match=r"truncated.*c\.safetensors\.broken.*made anew"):  # noqa: SIM117
-        with files.sound(path):
+        with atomic.sound(path):
             checkpoints.read(path)
     assert not path.exists()
     with pytest.raises(ValueError, match=r"was broken and is now c\.safetensors\.broken"):  # noqa: SIM117
-        with files.sound(path):
+        with atomic.sound(path):
             checkpoints.read(path)
 
 
@@ -195,7 +197,7 @@ def test_a_table_of_another_study_or_run_is_refused(tmp_path, place, content, me
 CLAIM = f"""
 import os, sys, time
 sys.path.insert(0, {str(ROOT / "scripts")!r})
-from lipdescent import folder_lock
+from lipdescent.jobs import folder_lock
 try:
     folder_lock.claim("s")
 except folder_lock.BusyError as error:
@@ -274,7 +276,7 @@ def test_a_reader_without_proc_sees_the_living_by_the_lock_and_calls_nobody_dead
     process, _ = claimant()
     look = """
 import sys; sys.path.insert(0, sys.argv[1])
-from lipdescent import folder_lock
+from lipdescent.jobs import folder_lock
 print(folder_lock.owner("s").alive)
 (folder_lock.OWNERS / "s.lock").unlink(missing_ok=True)
 __import__("pathlib").Path("results/s/.lock").unlink(missing_ok=True)
@@ -342,7 +344,7 @@ def test_folders_that_share_their_results_share_the_claim(locks, tmp_path, monke
 def test_a_file_that_a_container_writes_is_not_swept(tmp_path):
     """Host name and number are not enough: the writer's number is nobody's here."""
     path = tmp_path / "result"
-    with files.complete(path) as partial:
+    with atomic.complete(path) as partial:
         place, number, _ = partial.name.rsplit(".", 2)
         partial.write_text("1")
     assert number == str(os.getpid())
@@ -350,7 +352,7 @@ def test_a_file_that_a_container_writes_is_not_swept(tmp_path):
     ours = tmp_path / f"{place}.4194000.partial"  # beyond the largest number that is in use
     for left in (theirs, ours):
         left.touch()
-    files.sweep(path)
+    atomic.sweep(path)
     assert theirs.exists()
     assert not ours.exists()
 
@@ -364,18 +366,18 @@ def test_added_seeds_leave_the_blocks_that_exist(tmp_path, monkeypatch):
     def config(seeds, size):
         return {"study": "s", "grid": {"seed": seeds}, "execution": {"seeds_per_block": size}}
 
-    assert study_config.seed_blocks(config([0, 1, 2, 3], 3)) == [(0, 1, 2), (3,)]
-    study_config.record_plan(config([0, 1, 2, 3], 3))
+    assert study_runs.seed_blocks(config([0, 1, 2, 3], 3)) == [(0, 1, 2), (3,)]
+    study_runs.record_plan(config([0, 1, 2, 3], 3))
     more = config([0, 1, 2, 3, 4, 5, 6, 7], 3)
-    assert study_config.seed_blocks(more) == [(0, 1, 2), (3,), (4, 5, 6), (7,)]
-    assert study_config.seed_blocks(config([0, 1, 2, 3], 2)) == [(0, 1, 2), (3,)]
-    assert study_config.seed_blocks(config([1, 2, 3], 3)) == [(3,), (1, 2)]
+    assert study_runs.seed_blocks(more) == [(0, 1, 2), (3,), (4, 5, 6), (7,)]
+    assert study_runs.seed_blocks(config([0, 1, 2, 3], 2)) == [(0, 1, 2), (3,)]
+    assert study_runs.seed_blocks(config([1, 2, 3], 3)) == [(3,), (1, 2)]
     for broken in (
         "cut in ha", "[]", "null", '{"seed_blocks": 3}', '{"seed_blocks": [["0"], [1, [2]]]}',
         '{"seed_blocks": [[0, 1], [1, 2]]}', '{"seed_blocks": [[0, 1, 1], []]}',
     ):  # fmt: skip
-        study_config.plan_file("s").write_text(broken)
-        assert study_config.seed_blocks(more) == [(0, 1, 2), (3, 4, 5), (6, 7)], broken
+        study_runs.plan_file("s").write_text(broken)
+        assert study_runs.seed_blocks(more) == [(0, 1, 2), (3, 4, 5), (6, 7)], broken
         assert study_config.last_start("s") == {}
 
 

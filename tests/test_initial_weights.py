@@ -6,12 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from lipdescent import checkpoints, measuring, names, training_state
 from lipdescent.datasets import Dataset
-from lipdescent.progress import Progress
-from lipdescent.replica_block import TrainingData
-from lipdescent.training import StackTraining, initial_stack
-from lipdescent.training_options import TrainingOptions
+from lipdescent.jobs.progress import Progress
+from lipdescent.measuring import measure as measuring
+from lipdescent.plugins import lookup
+from lipdescent.storage import checkpoints
+from lipdescent.training import resume
+from lipdescent.training.block import TrainingData
+from lipdescent.training.draws import initial_stack
+from lipdescent.training.options import TrainingOptions
+from lipdescent.training.stack_training import StackTraining
 
 SEEDS, SHAPE = [3, 4], (6,)
 RANDOM = np.random.default_rng(0)
@@ -23,7 +27,7 @@ OPTIONS = {"learning_rate": 0.05, "batch_size": 10, "momentum": 0.9}
 
 def trained(architecture, epochs, **resumed):
     """A training of two seeds, by way of its file."""
-    build = names.resolve("architectures", architecture).build
+    build = lookup.resolve("architectures", architecture).build
 
     def network():
         return build(6, input_shape=SHAPE, num_classes=3)
@@ -75,8 +79,8 @@ def test_the_distance_is_the_same_without_epoch_0_in_the_grid(tmp_path, architec
 def test_a_continued_training_has_them_too(tmp_path):
     training, whole = trained("mlp", [2, 4])
     checkpoints.write(tmp_path / "run.safetensors", whole)
-    training_state.keep_end(training, tmp_path / "run.safetensors")
-    end_state, _ = training_state.end_paths(tmp_path / "run.safetensors")
+    resume.keep_end(training.state(), tmp_path / "run.safetensors")
+    end_state, _ = resume.end_paths(tmp_path / "run.safetensors")
     _, longer = trained("mlp", [2, 4, 6], end_state=end_state)
     assert all(torch.equal(t, longer.initial[name]) for name, t in whole.initial.items())
     assert all(torch.equal(t[1], longer.state[name][1]) for name, t in whole.state.items())

@@ -7,19 +7,20 @@ import pytest
 import torch
 from torch import nn
 
-from lipdescent import layers
 from lipdescent.bounds import upper_block_lipsdp, upper_layer_product
-from lipdescent.layers import composition
-from lipdescent.layers.walker import layers as all_layers
-from lipdescent.stacking import ModelStack
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.structure import composition
+from lipdescent.structure.expressions import residual
+from lipdescent.structure.trace import layers as all_layers
+from lipdescent.structure.trace import trace
 
 NORMS = ("l1", "l2", "linf")
 
 
 def bounds(module, shape):
     stack = ModelStack.from_modules([module.double().eval()], shape)
-    node = layers.trace(stack)
-    return {norm: float(layers.bound(node, stack, norm=norm)) for norm in NORMS}
+    node = trace(stack)
+    return {norm: float(composition.bound(node, stack, norm=norm)) for norm in NORMS}
 
 
 def filled(module, *tensors):
@@ -96,7 +97,7 @@ def test_a_small_skip_connection_beside_a_pair_that_cancels():
             return self.branch(x) + self.skip(x)
 
         def lipschitz_structure(self):
-            return layers.residual(self.branch, self.skip)
+            return residual(self.branch, self.skip)
 
     stack = ModelStack.from_modules([Block().double().eval()], (1,))
     (found,) = upper_block_lipsdp.measure(stack, norms=["l2"])
@@ -124,7 +125,7 @@ def test_a_constant_has_the_same_bits_alone_and_among_others(name):
         for n, t in module.named_parameters()
     }
     stack = ModelStack(module, state, shape)
-    layer = next(all_layers(layers.trace(stack)))
+    layer = next(all_layers(trace(stack)))
     for norm in NORMS:
         together = composition.layer_bound(layer, stack, norm=norm)
         apart = [composition.layer_bound(layer, stack[i : i + 1], norm=norm) for i in range(42)]

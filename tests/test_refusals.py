@@ -17,22 +17,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from lipdescent import (
-    bound_trial,
-    config_data,
-    config_files,
-    config_networks,
-    names,
-    network_costs,
-    network_trial,
-    npz_header,
-    seed_blocks,
-    workload,
-)  # fmt: skip
-from lipdescent.config import ConfigError, prepare, runs
 from lipdescent.datasets import Dataset, digits
+from lipdescent.jobs import network_trial
+from lipdescent.measuring import bound_trial  # fmt: skip
+from lipdescent.plugins import lookup
+from lipdescent.stacks import network_cost
+from lipdescent.storage import npz_header, seed_blocks
+from lipdescent.study import data as config_data
+from lipdescent.study import network_costs
+from lipdescent.study import networks as config_networks
+from lipdescent.study import twice as config_files
+from lipdescent.study.config import prepare
+from lipdescent.study.runs import runs
+from lipdescent.study.schema import ConfigError
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 CHECKED = {
     "schema": ROOT / "workflow/schemas/config.schema.yaml",
@@ -329,7 +328,7 @@ def test_batchnorm_and_a_batch_of_one(counted_here, entry, points, batch, ways):
     config = study_of(entry, points, batch)
     shape = digits.INPUT_SHAPE
     options = {k: v for k, v in entry.items() if k not in ("module", "training")}
-    build = names.resolve("architectures", entry["module"]).build
+    build = lookup.resolve("architectures", entry["module"]).build
     network = build(2, input_shape=shape, num_classes=10, **options)
     if ways is None:
         config_networks.check(config)
@@ -355,8 +354,8 @@ def own(monkeypatch):
     """Registers ``build`` as the architecture ``own``."""
 
     def register(build):
-        known = names.known
-        monkeypatch.setattr(names, "known", lambda p: known(p) + ["own"] * (p == "architectures"))
+        known = lookup.known
+        monkeypatch.setattr(lookup, "known", lambda p: known(p) + ["own"] * (p == "architectures"))
         monkeypatch.setitem(
             sys.modules, "lipdescent.architectures.own", SimpleNamespace(build=build)
         )
@@ -398,7 +397,7 @@ def test_bounds_that_do_not_exist_for_a_network_are_allowed(own):
     assert bound_trial.mistakes(task()) == []
 
 
-@pytest.mark.parametrize("module", names.known("architectures"))
+@pytest.mark.parametrize("module", lookup.known("architectures"))
 def test_no_architecture_here_is_refused(module, monkeypatch):
     """By any bound in any norm that a study may ask for: what does not exist is not applicable."""
     monkeypatch.setattr(bound_trial, "SECONDS", 0.2)
@@ -408,7 +407,7 @@ def test_no_architecture_here_is_refused(module, monkeypatch):
         "module": module, "width": 4, "input_shape": shape, "num_classes": 3,
         "options": json.dumps(options),
     }  # fmt: skip
-    everything = {name: {} for name in names.known("bounds")}
+    everything = {name: {} for name in lookup.known("bounds")}
     assert bound_trial.mistakes(task(network=network, bounds=everything)) == []
 
 
@@ -486,7 +485,7 @@ def test_counting_sees_batchnorm_wherever_it_is():
         def forward(self, x):
             return self.norm(x)
 
-    _, single = workload.count(
+    _, single = network_cost.count(
         lambda: nn.Sequential(nn.Linear(5, 4), Inside()), (5,), num_classes=4
     )
     assert single == ["1.norm"]

@@ -13,22 +13,26 @@ import torch
 import yaml
 from torch import nn
 
-from lipdescent import names, network_costs, resources, workload
-from lipdescent.config import prepare, runs
+from lipdescent.jobs import resources
+from lipdescent.plugins import lookup
+from lipdescent.stacks import network_cost
+from lipdescent.study import network_costs
+from lipdescent.study.config import prepare
+from lipdescent.study.runs import runs
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 
 
 def counted(module, width, shape, classes=10, **options):
     build = partial(
-        names.resolve("architectures", module).build,
+        lookup.resolve("architectures", module).build,
         width,
         input_shape=shape,
         num_classes=classes,
         **options,
     )
-    return workload.count(build, shape, num_classes=classes)[0]
+    return network_cost.count(build, shape, num_classes=classes)[0]
 
 
 @pytest.mark.parametrize("width", [3, 8, 4000])
@@ -68,14 +72,14 @@ def test_products_of_attention_and_of_what_is_no_layer_count():
             square = self.weight @ self.weight.T  # per pass, not per sample
             return torch.einsum("bi,oi->bo", x, self.weight) @ square
 
-    cost, _ = workload.count(Own, (5,), num_classes=6)
+    cost, _ = network_cost.count(Own, (5,), num_classes=6)
     assert cost.fixed_products == 6 * 6 * 5
     assert cost.products == 6 * 5 + 6 * 6
 
 
 def test_meta_and_cpu_count_alike(monkeypatch):
     on_cpu = counted("resnet18", 4, (3, 8, 8))
-    monkeypatch.setattr(workload, "SMALL", 0)
+    monkeypatch.setattr(network_cost, "SMALL", 0)
     assert counted("resnet18", 4, (3, 8, 8)) == on_cpu
 
 
@@ -85,7 +89,7 @@ def test_a_network_that_needs_numbers_to_be_built_is_counted_all_the_same():
         layer.weight.data *= layer.weight.norm().item()  # the meta device has no number
         return layer
 
-    assert workload.count(build, (4,), num_classes=2)[0].products == 8
+    assert network_cost.count(build, (4,), num_classes=2)[0].products == 8
 
 
 @pytest.mark.parametrize(("module", "shape"), [("mlp", (40,)), ("cnn", (3, 8, 8))])

@@ -11,19 +11,24 @@ import torch
 import yaml
 from image_files import write_cifar, write_mnist
 
-from lipdescent import config as study_config
-from lipdescent import config_sizes, measuring, names, table
-from lipdescent.progress import Progress
-from lipdescent.replica_block import TrainingData
-from lipdescent.replicas import noisy_labels, replicas
-from lipdescent.training import StackTraining, initial_stack
-from lipdescent.training_options import TrainingOptions
+from lipdescent.jobs.progress import Progress
+from lipdescent.measuring import measure as measuring
+from lipdescent.plugins import lookup
+from lipdescent.storage import table
+from lipdescent.study import config as study_config
+from lipdescent.study import sections
+from lipdescent.study import sizes as config_sizes
+from lipdescent.training.block import TrainingData
+from lipdescent.training.draws import initial_stack
+from lipdescent.training.options import TrainingOptions
+from lipdescent.training.replicas import noisy_labels, replicas
+from lipdescent.training.stack_training import StackTraining
 
 ROOT = Path(__file__).parents[1]
 PAPERS = sorted(
     path for name in ("ks", "gamba", "nakkiran") for path in ROOT.glob(f"config/studies/{name}_*")
 )
-FIGURES = [path.stem.removeprefix("plot_") for path in ROOT.glob("scripts/plot_*.py")]
+FIGURES = lookup.known("figures")
 SEEDS = [0, 1]
 
 
@@ -58,19 +63,19 @@ def test_first_epoch(path, folder):
     own = {"num_train": 12, "num_test": 4}
     if name != "mnist1d":
         own |= {"data_dir": folder, "download": False}
-    dataset = names.resolve("datasets", name).load(**config["datasets"][name] | own)
+    dataset = lookup.resolve("datasets", name).load(**config["datasets"][name] | own)
     assert config_sizes.input_shape(config, name) == dataset.input_shape
     module = config["architectures"][architecture]["module"]
-    build_options = study_config.build_options(config, architecture)
+    build_options = sections.build_options(config, architecture)
     width = min(grid["width"])
     build = partial(
-        names.resolve("architectures", module).build, width,
+        lookup.resolve("architectures", module).build, width,
         input_shape=dataset.input_shape, num_classes=dataset.num_classes, **build_options,
     )  # fmt: skip
     noise, seeds = replicas([grid["label_noise"][-1]], SEEDS)
     maker = config["noise_maker"]
     labels = noisy_labels(dataset, maker=maker, label_noise=noise, seeds=seeds)
-    options = study_config.training_options(config, architecture) | {"batch_size": 5}
+    options = sections.training_options(config, architecture) | {"batch_size": 5}
     training = StackTraining(
         initial_stack(build, seeds, dataset.input_shape),
         TrainingData(torch.from_numpy(dataset.train_inputs), labels, dataset.num_classes),

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lipdescent import checkpoints, table
+from lipdescent.storage import checkpoints, table
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 SNAKEMAKE = [sys.executable, "-m", "snakemake"]
 TINY = {
     "study": "tiny",
@@ -129,7 +129,7 @@ def test_a_changed_bound_reruns_only_what_depends_on_it(study):
 
 FAULTY = '''"""A bound in float32."""
 
-from lipdescent.bounds import Measurement
+from lipdescent.measurement import Measurement
 
 DIRECTION, NORMS = "upper", ("l2",)
 
@@ -165,7 +165,7 @@ def test_a_failing_bound_is_rows_of_their_own_and_named_at_the_end(tmp_path):
 
 
 def test_changed_training_code_retrains(study):
-    path = source(study) / "scripts/lipdescent/stacked_mlp.py"
+    path = source(study) / "scripts/lipdescent/training/engines/fused_mlp.py"
     path.write_text(path.read_text() + "\n# another comment\n")
     jobs = planned(run(study, "-n"))
     assert jobs["train"] == 2
@@ -173,7 +173,7 @@ def test_changed_training_code_retrains(study):
 
 
 def test_a_changed_figure_redraws_only_it(study):
-    path = source(study) / "scripts/plot_bound_gap.py"
+    path = source(study) / "scripts/lipdescent/figures/bound_gap.py"
     path.write_text(path.read_text() + "\n# another comment\n")
     assert planned(run(study, "-n")) == {"figure": 1}
 

@@ -1,5 +1,6 @@
 """Double descent and certified Lipschitz bounds of neural networks."""
 
+import importlib
 import os
 
 __version__ = "0.1.0"
@@ -8,3 +9,18 @@ __version__ = "0.1.0"
 # the models before it. This makes products round alike wherever their matrices lie, at no cost in
 # speed. MKL reads it at its first product, so importing PyTorch earlier does no harm.
 os.environ.setdefault("MKL_CBWR", "AUTO")
+
+# What is offered to users, and where it lies. Nothing of it is imported before it is asked for.
+OFFERED = {
+    "bracket": "lipdescent.bracketing.bracket",
+    "add": "lipdescent.structure.expressions",
+    "chain": "lipdescent.structure.expressions",
+    "concat": "lipdescent.structure.expressions",
+    "residual": "lipdescent.structure.expressions",
+}
+
+
+def __getattr__(name: str):
+    if name in OFFERED:
+        return getattr(importlib.import_module(OFFERED[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from lipdescent import curve_shape
-from lipdescent.curve_shape import DOUBLE_DESCENT, NO_PEAK, ONE_PEAK, UNKNOWN
+from lipdescent.analysis import curve_shape
+from lipdescent.analysis.curve_shape import DOUBLE_DESCENT, NO_PEAK, ONE_PEAK, UNKNOWN
 
 WIDTHS = 12
 PLACES = np.linspace(0, 1, WIDTHS)

@@ -5,7 +5,8 @@ import pyarrow as pa
 import pytest
 import synthetic_study
 
-from lipdescent import selection, table
+from lipdescent.analysis import groups, ladder
+from lipdescent.storage import table
 
 
 @pytest.mark.parametrize("rows_of_a_part", [7, 10_000_000])
@@ -15,13 +16,13 @@ def test_a_file_in_parts_gives_the_arrays_of_the_table(tmp_path, rows_of_a_part)
     path = tmp_path / "t.parquet"
     with pa.parquet.ParquetWriter(path, table.COLUMNS) as writer:
         writer.write_table(shuffled, row_group_size=rows_of_a_part)
-    assert selection.pairs(path) == selection.pairs(whole) == [("mnist1d", "mlp")]
-    expected = selection.group(whole, dataset="mnist1d", architecture="mlp")
-    found = selection.load(path, dataset="mnist1d", architecture="mlp")
+    assert groups.pairs(path) == groups.pairs(whole) == [("mnist1d", "mlp")]
+    expected = groups.group(whole, dataset="mnist1d", architecture="mlp")
+    found = groups.load(path, dataset="mnist1d", architecture="mlp")
     assert list(found.series) == list(expected.series)
     for key, values in expected.series.items():
         np.testing.assert_array_equal(found.series[key], values)
-    for name in (*selection.AXES, "diverged"):
+    for name in (*groups.AXES, "diverged"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
     assert found.not_applicable == expected.not_applicable
 
@@ -29,15 +30,15 @@ def test_a_file_in_parts_gives_the_arrays_of_the_table(tmp_path, rows_of_a_part)
 def test_values_land_in_their_cells(tmp_path):
     """Against the rows themselves, looked up one by one."""
     whole = synthetic_study.make()
-    group = selection.group(whole, dataset="mnist1d", architecture="mlp")
+    group = groups.group(whole, dataset="mnist1d", architecture="mlp")
     rows = whole.to_pylist()
     for row in rows[:: max(1, len(rows) // 200)]:
         place = tuple(
-            int(np.flatnonzero(getattr(group, name) == row[name])[0]) for name in selection.AXES
+            int(np.flatnonzero(getattr(group, name) == row[name])[0]) for name in groups.AXES
         )
         if group.diverged[place]:
             continue
-        key = selection.Series(*(row[name] for name in selection.Series._fields))
+        key = groups.Series(*(row[name] for name in groups.Series._fields))
         assert group.series[key][place] == row["value"]
 
 
@@ -47,21 +48,21 @@ def test_a_group_that_is_not_there_is_named(tmp_path):
     with pytest.raises(
         ValueError, match="no rows of mnist1d/vit in the table; it has: mnist1d/mlp"
     ):
-        selection.load(path, dataset="mnist1d", architecture="vit")
+        groups.load(path, dataset="mnist1d", architecture="vit")
 
 
 def test_truncated_foreign_and_misplaced_files_are_named(tmp_path):
     path = tmp_path / "results/another/table.parquet"
     table.write(path, synthetic_study.make())
     with pytest.raises(ValueError, match="its place is that of study another"):
-        selection.pairs(path)
+        groups.pairs(path)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match=r"table\.parquet: truncated, altered or not a Parq"):
-        selection.pairs(path)
+        groups.pairs(path)
     pa.parquet.write_table(pa.table({"x": [1]}), path)
     with pytest.raises(ValueError, match=r"table\.parquet: columns \['x'\]"):
-        selection.pairs(path)
+        groups.pairs(path)
 
 
 def test_a_foreign_table_is_put_aside_so_that_it_is_made_anew(tmp_path):
@@ -69,22 +70,22 @@ def test_a_foreign_table_is_put_aside_so_that_it_is_made_anew(tmp_path):
     table.write(path, synthetic_study.make())
     message = r"its place is that of study another.*table\.parquet\.broken"
     with pytest.raises(ValueError, match=message):
-        selection.load(path, dataset="mnist1d", architecture="mlp")
+        groups.load(path, dataset="mnist1d", architecture="mlp")
     assert not path.exists()
 
 
 def test_an_estimate_stands_in_only_where_nothing_is_proved():
     def sides(*bounds):
         whole = synthetic_study.make(bounds=bounds, not_applicable=("upper_layer_product",))
-        group = selection.group(whole, dataset="mnist1d", architecture="mlp")
-        found = selection.sides(group, "l2")
+        group = groups.group(whole, dataset="mnist1d", architecture="mlp")
+        found = ladder.sides(group, "l2")
         return group, {name: np.isfinite(values).all() for name, values in found.items()}
 
     proved = ("lower_pairs", "lower", "l2", "train", 0.5)
     estimates = [("lower_jacobian", "estimate", "l2", split, 0.8) for split in ("train", "test")]
     group, found = sides(*estimates)
     assert found == {"estimate": True, "upper": False}
-    assert selection.absence(group, "upper").startswith("not applicable")
-    assert selection.absence(group, "lower") == "none in this study"
+    assert ladder.absence(group, "upper").startswith("not applicable")
+    assert ladder.absence(group, "lower") == "none in this study"
     assert sides(proved, *estimates)[1] == {"lower": True, "upper": False}
     assert sides()[1] == {"lower": False, "upper": False}

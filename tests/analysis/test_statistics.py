@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from lipdescent import statistics
+from lipdescent.analysis import statistics
 
 short_lists = st.lists(st.integers(-4, 4), min_size=3, max_size=14)
 

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from lipdescent import names, signatures
 from lipdescent.architectures import vit
+from lipdescent.plugins import lookup, signatures
 
 CIFAR = (3, 32, 32)
 
 
 def build(name, width, input_shape=CIFAR, num_classes=10, **options):
-    module = names.resolve("architectures", name)
+    module = lookup.resolve("architectures", name)
     return module.build(width, input_shape=input_shape, num_classes=num_classes, **options)
 
 
@@ -140,7 +140,7 @@ def test_a_model_too_large_for_memory_is_checked_in_no_time():
 
 CHOICES = [
     (name, option, schema["enum"])
-    for name in names.known("architectures")
+    for name in lookup.known("architectures")
     for option, schema in signatures.types("architectures", name).items()
     if "enum" in schema
 ]

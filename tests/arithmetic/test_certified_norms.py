@@ -11,18 +11,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lipdescent.bounds import _rounding
-from lipdescent.bounds._rounding import (
+from lipdescent.arithmetic import certified_norms
+from lipdescent.arithmetic.certified_norms import (
     certified_max_eigenvalue,
     certified_spectral_norm,
-    gamma,
     lower_quotient,
     norm_frobenius,
     norm_l1,
     norm_linf,
-    round_down,
-    round_up,
 )
+from lipdescent.arithmetic.ulps import gamma, round_down, round_up
 
 FEW = settings(deadline=None, derandomize=True, max_examples=25)
 
@@ -117,21 +115,21 @@ def test_bound_survives_a_useless_factor(monkeypatch: pytest.MonkeyPatch) -> Non
     def fails(a: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.zeros_like(a), torch.ones(len(a), dtype=torch.int32)
 
-    monkeypatch.setattr(_rounding.torch.linalg, "cholesky_ex", fails)
+    monkeypatch.setattr(certified_norms.torch.linalg, "cholesky_ex", fails)
     truth = float(torch.linalg.matrix_norm(matrix, 2))
     assert truth <= float(certified_spectral_norm(matrix)) <= float(norm_frobenius(matrix))
 
     def lies(a: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.zeros_like(a), torch.zeros(len(a), dtype=torch.int32)
 
-    monkeypatch.setattr(_rounding.torch.linalg, "cholesky_ex", lies)
+    monkeypatch.setattr(certified_norms.torch.linalg, "cholesky_ex", lies)
     assert float(certified_spectral_norm(matrix)) >= truth
 
 
 def test_chunks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     matrices = gaussian(7, 4, 9)
     whole = certified_spectral_norm(matrices)
-    monkeypatch.setattr(_rounding, "_CHUNK", 2 * 4 * 9)
+    monkeypatch.setattr(certified_norms, "_CHUNK", 2 * 4 * 9)
     assert torch.allclose(certified_spectral_norm(matrices), whole, rtol=1e-14, atol=0)
 
 

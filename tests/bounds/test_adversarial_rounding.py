@@ -14,12 +14,12 @@ import torch
 from torch import nn
 
 from lipdescent.bounds import bracket
-from lipdescent.bounds._certified import Prover
-from lipdescent.bounds._forward_error import ROUNDING
+from lipdescent.bounds.proofs.forward_error import ROUNDING
+from lipdescent.bounds.proofs.prover import Prover
 from lipdescent.constrained.layers import GroupSort, InvertibleDownsampling
 from lipdescent.layers.roundings import terms
-from lipdescent.logit_error import logit_error
-from lipdescent.stacking import ModelStack
+from lipdescent.robustness.logit_error import logit_error
+from lipdescent.stacks.model_stack import ModelStack
 
 LAYERS = {
     "linear": (lambda: nn.Linear(64, 2), (64,), 1),

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lipdescent import names
 from lipdescent.architectures import mlp
-from lipdescent.bounds import NotApplicable
-from lipdescent.layers import Residual
-from lipdescent.stacking import ModelStack
+from lipdescent.architectures._blocks import Residual
+from lipdescent.measurement import NotApplicable
+from lipdescent.plugins import lookup
+from lipdescent.stacks.model_stack import ModelStack
 
 RELATIVE = 1e-9
 EVERY_NORM = ("l2", "linf")
@@ -86,7 +86,7 @@ CASES = [
 
 def values(rung: str, stack: ModelStack) -> dict[tuple, Tensor]:
     inputs = torch.randn(12, *stack.input_shape, generator=torch.Generator().manual_seed(0))
-    rows = names.resolve("bounds", rung).measure(
+    rows = lookup.resolve("bounds", rung).measure(
         stack, inputs={"train": inputs}, norms=RUNGS[rung], seed=0
     )
     return {(m.quantity, m.direction, m.norm, m.split): m.values for m in rows}
@@ -110,10 +110,10 @@ def test_a_model_alone_is_a_model_in_a_batch(rung: str, kind: str) -> None:
 
 def test_convolutions_are_bounded_the_same_way_in_any_stack():
     """Whether a dense matrix is affordable is a matter of one model's size."""
-    build = names.resolve("architectures", "cnn").build
+    build = lookup.resolve("architectures", "cnn").build
     one = [build(6, input_shape=(1, 8, 8), num_classes=10) for _ in range(20)]
     stack = ModelStack.from_modules(one, (1, 8, 8))
-    bound = names.resolve("bounds", "upper_layer_product")
+    bound = lookup.resolve("bounds", "upper_layer_product")
     together = next(iter(bound.measure(stack))).values
     alone = torch.cat([next(iter(bound.measure(stack[i : i + 1]))).values for i in range(3)])
     torch.testing.assert_close(alone, together[:3], rtol=RELATIVE, atol=0)
@@ -121,7 +121,7 @@ def test_convolutions_are_bounded_the_same_way_in_any_stack():
 
 def signals() -> ModelStack:
     torch.manual_seed(0)
-    build = names.resolve("architectures", "conv1d").build
+    build = lookup.resolve("architectures", "conv1d").build
     nets = [build(4, input_shape=(40,), num_classes=10) for _ in range(12)]
     return ModelStack.from_modules(nets, (40,))
 
@@ -129,7 +129,7 @@ def signals() -> ModelStack:
 @pytest.mark.parametrize("make", [convolutions, signals])
 def test_block_lipsdp_is_the_same_to_the_last_bit(make):
     stack = make()[:12]
-    bound = names.resolve("bounds", "upper_block_lipsdp").block_lipsdp
+    bound = lookup.resolve("bounds", "upper_block_lipsdp").block_lipsdp
     together = bound(stack)
     for part in (slice(0, 6), slice(3, 5), slice(0, 1), slice(7, 8)):
         assert torch.equal(bound(stack[part]), together[part])

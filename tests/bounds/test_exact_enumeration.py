@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lipdescent.bounds import NotApplicable, _patterns, exact_enumeration, upper_geolip
+from lipdescent.bounds import _patterns, exact_enumeration, upper_geolip
 from lipdescent.bounds._patterns import Layer, branch_and_bound, enumerate_patterns
 from lipdescent.bounds.exact_enumeration import fgl, realise
-from lipdescent.stacking import ModelStack
+from lipdescent.measurement import NotApplicable
+from lipdescent.stacks.model_stack import ModelStack
 
 SMALL = settings(deadline=None, derandomize=True, max_examples=25)
 ORDER = {"l2": 2, "linf": np.inf}

@@ -11,11 +11,12 @@ import torch
 from exact_networks import Exact, norm_at_most, some_norm_at_least
 from torch import nn
 
-from lipdescent import names
-from lipdescent.bounds import NotApplicable, bracket
-from lipdescent.stacking import ModelStack
+from lipdescent.bounds import bracket
+from lipdescent.measurement import NotApplicable
+from lipdescent.plugins import lookup
+from lipdescent.stacks.model_stack import ModelStack
 
-BOUNDS = {name: names.resolve("bounds", name) for name in names.known("bounds")}
+BOUNDS = {name: lookup.resolve("bounds", name) for name in lookup.known("bounds")}
 OPTIONS = {
     "lower_ascent": {"restarts": 1, "steps": 3},
     "lower_gaussian": {"num_points": 8},

@@ -16,18 +16,19 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lipdescent import certificates, names
-from lipdescent.bounds import NotApplicable
 from lipdescent.constrained.layers import GroupSort, InvertibleDownsampling
-from lipdescent.layers import trace
-from lipdescent.layers.composition import layer_bound
-from lipdescent.layers.expressions import Layer
 from lipdescent.layers.table import NORMS, TABLE
-from lipdescent.logit_error import logit_error
-from lipdescent.stacking import ModelStack
+from lipdescent.measurement import NotApplicable
+from lipdescent.plugins import lookup
+from lipdescent.robustness import certificates
+from lipdescent.robustness.logit_error import logit_error
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.structure.composition import layer_bound
+from lipdescent.structure.expressions import Layer
+from lipdescent.structure.trace import trace
 
 LOW = (torch.float32, torch.float16, torch.bfloat16, torch.complex64)
-BOUNDS = {name: names.resolve("bounds", name) for name in names.known("bounds")}
+BOUNDS = {name: lookup.resolve("bounds", name) for name in lookup.known("bounds")}
 
 
 # Operations that only move numbers, or are exact: what a network's own float32 weights and data go

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lipdescent.bracket import bracket, check_order
+from lipdescent.bracketing.bracket import bracket, check_order
 
 ACTIVATIONS = {
     "relu": nn.ReLU,

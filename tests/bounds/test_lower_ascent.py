@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lipdescent.bounds import lower_ascent, lower_jacobian
-from lipdescent.bounds._activation_ascent import dual_vectors
-from lipdescent.bracket import bracket
-from lipdescent.stacking import ModelStack
+from lipdescent.bounds.jacobians.ascent import dual_vectors
+from lipdescent.bracketing.bracket import bracket
+from lipdescent.stacks.model_stack import ModelStack
 
 ORDERS = {"l2": 2, "linf": torch.inf, "l1": 1}
 NORMS = tuple(ORDERS)

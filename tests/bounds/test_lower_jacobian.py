@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lipdescent.architectures import mlp
-from lipdescent.bounds import NotApplicable, lower_jacobian
-from lipdescent.bounds._certified import certify
-from lipdescent.stacking import ModelStack
+from lipdescent.bounds import lower_jacobian
+from lipdescent.bounds.proofs.prover import certify
+from lipdescent.measurement import NotApplicable
+from lipdescent.stacks.model_stack import ModelStack
 
 NORMS = ("l2", "linf", "l1")
 ORDERS = {"l2": 2, "linf": torch.inf, "l1": 1}

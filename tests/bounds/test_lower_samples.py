@@ -8,14 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from lipdescent.bounds import (
-    NotApplicable,
-    lower_convex_combinations,
-    lower_gaussian,
-    lower_jacobian,
-    lower_pairs,
-)
-from lipdescent.stacking import ModelStack
+from lipdescent.bounds import lower_convex_combinations, lower_gaussian, lower_jacobian, lower_pairs
+from lipdescent.measurement import NotApplicable
+from lipdescent.stacks.model_stack import ModelStack
 
 ORDERS = {"l2": 2, "linf": torch.inf, "l1": 1}
 MODULES = (lower_convex_combinations, lower_gaussian, lower_pairs)

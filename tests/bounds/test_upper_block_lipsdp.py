@@ -8,11 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lipdescent import layers
-from lipdescent.bounds import NotApplicable, _block_sdp
+from lipdescent.architectures._blocks import Residual
+from lipdescent.bounds.lipsdp import blocks
+from lipdescent.bounds.lipsdp import symbols as lipsdp_symbols
 from lipdescent.bounds.upper_block_lipsdp import block_lipsdp, measure
 from lipdescent.bounds.upper_layer_product import layer_product
-from lipdescent.stacking import ModelStack
+from lipdescent.measurement import NotApplicable
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.structure.trace import trace
 
 
 def stack_of(build, shape, *, count=1, seed=0):
@@ -42,7 +45,7 @@ def conv(a, b, **options):
 
 
 def residual(*branch, skip=None):
-    return nn.Sequential(layers.Residual(nn.Sequential(*branch), skip))
+    return nn.Sequential(Residual(nn.Sequential(*branch), skip))
 
 
 BLOCKS = {
@@ -120,7 +123,7 @@ def linear_stack(first, second, *, skip=False):
         nn.Linear(second.shape[1], second.shape[0], bias=False),
     )
     branch[0].weight.data, branch[2].weight.data = first, second
-    net = layers.Residual(branch) if skip else branch
+    net = Residual(branch) if skip else branch
     return ModelStack.from_modules([net.eval()], (first.shape[1],))
 
 
@@ -151,20 +154,20 @@ def test_one_hidden_layer_against_an_sdp_solver():
 def test_the_bound_holds_at_any_multiplier():
     stack = stack_of(*BLOCKS["downsampling"])
     truth = jacobian_norm(stack, points=10)
-    node = layers.trace(stack)
+    node = trace(stack)
     from lipdescent.bounds.upper_block_lipsdp import _linear_map
 
     branch, skip = node.parts
     first, second, skip = (_linear_map(n, stack) for n in (branch.parts[0], branch.parts[2], skip))
-    sizes = _block_sdp.torus_sizes(first, second, skip)
-    symbols = _block_sdp.block_symbols(
+    sizes = lipsdp_symbols.torus_sizes(first, second, skip)
+    symbols = lipsdp_symbols.block_symbols(
         first, second, skip, sizes=sizes, exponent=torch.zeros(1, dtype=torch.int64)
     )
     half = torch.full((1,), 0.5, dtype=torch.float64)
     for seed in range(5):
         log_d = torch.randn(1, 3, generator=torch.Generator().manual_seed(seed)).double()
-        value = float(_block_sdp.certificate(symbols, log_d, half, half))
-        eigenvalues = torch.linalg.eigvalsh(_block_sdp.matrices(symbols, log_d, half, half))
+        value = float(blocks.certificate(symbols, log_d, half, half))
+        eigenvalues = torch.linalg.eigvalsh(lipsdp_symbols.matrices(symbols, log_d, half, half))
         assert value >= truth
         assert float(eigenvalues.max()) <= value <= float(eigenvalues.max()) * (1 + 1e-9)
 
@@ -265,7 +268,7 @@ def test_large_blocks_beyond_the_range_of_float32(scales, skip):
     for convolution, scale in zip(convolutions, scales, strict=True):
         convolution.weight.data *= scale
     network = nn.Sequential(convolutions[0], nn.ReLU(), convolutions[1])
-    network = (layers.Residual(network) if skip else network).double().eval()
+    network = (Residual(network) if skip else network).double().eval()
     stack = ModelStack.from_modules([network], (130, 2, 2))
     value = float(block_lipsdp(stack))
     first, second = (c.weight.detach()[:, :, 0, 0] for c in convolutions)

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lipdescent.bounds._affine import AffineChain, affine_chain
 from lipdescent.bounds.upper_combettes_pesquet import combettes_pesquet, measure
-from lipdescent.stacking import ModelStack
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.structure.affine_chain import AffineChain, affine_chain
 
 FEW = settings(deadline=None, derandomize=True, max_examples=25)
 

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lipdescent.bounds import NotApplicable, upper_eclipse_fast
-from lipdescent.bounds._affine import AffineChain
+from lipdescent.bounds import upper_eclipse_fast
 from lipdescent.bounds.upper_eclipse_fast import eclipse_fast, measure
-from lipdescent.stacking import ModelStack
+from lipdescent.measurement import NotApplicable
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.structure.affine_chain import AffineChain
 
 FEW = settings(deadline=None, derandomize=True, max_examples=25)
 

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lipdescent.bounds import NotApplicable, upper_geolip, upper_layer_product
-from lipdescent.bounds._deep_sdp import Network, Problem, certify, deep_sdp
-from lipdescent.bounds._natural_sdp import certificate, natural_sdp
-from lipdescent.stacking import ModelStack
+from lipdescent.bounds import upper_geolip, upper_layer_product
+from lipdescent.bounds.geolip.deep import Network, Problem, certify, deep_sdp
+from lipdescent.bounds.geolip.natural import certificate, natural_sdp
+from lipdescent.measurement import NotApplicable
+from lipdescent.stacks.model_stack import ModelStack
 
 SMALL = settings(deadline=None, derandomize=True, max_examples=25)
 RELU = (0.0, 1.0)

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from lipdescent import layers, names
 from lipdescent.architectures import mlp
-from lipdescent.bounds import Measurement, NotApplicable
+from lipdescent.architectures._blocks import Residual
 from lipdescent.bounds.upper_layer_product import layer_product, measure
-from lipdescent.stacking import ModelStack
+from lipdescent.measurement import Measurement, NotApplicable
+from lipdescent.plugins import lookup
+from lipdescent.stacks.model_stack import ModelStack
 
 ORDER = {"l1": 1, "l2": 2, "linf": math.inf}
 
@@ -60,7 +61,7 @@ def test_power_iteration_from_a_start_orthogonal_to_the_top_would_say_1():
     ],
 )
 def test_every_convolutional_architecture(architecture, width, shape, options, make_stack):
-    build = names.resolve("architectures", architecture).build
+    build = lookup.resolve("architectures", architecture).build
     stack = make_stack(lambda: build(width, input_shape=shape, num_classes=3, **options), 2, shape)
     value = layer_product(stack)
     assert value.shape == (2,)
@@ -77,9 +78,7 @@ def test_an_image_network_equals_the_product_of_its_dense_layers():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         branch = nn.Sequential(nn.Conv2d(2, 2, 3, padding=1), nn.BatchNorm2d(2), nn.ReLU())
-        net = nn.Sequential(
-            nn.Conv2d(1, 2, 3), layers.Residual(branch), nn.MaxPool2d(3, 2), nn.Flatten()
-        )
+        net = nn.Sequential(nn.Conv2d(1, 2, 3), Residual(branch), nn.MaxPool2d(3, 2), nn.Flatten())
     net = net.double().eval()
     norms = []
     for part, shape in ((net[0], (1, 7, 7)), (branch[:2], (2, 5, 5))):
@@ -120,7 +119,7 @@ def test_float32_weights_are_lifted_to_float64(make_stack):
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_equals_cpu(make_stack):
-    build = names.resolve("architectures", "resnet18").build
+    build = lookup.resolve("architectures", "resnet18").build
     stack = make_stack(lambda: build(4, input_shape=(3, 16, 16), num_classes=3), 2, (3, 16, 16))
     cuda = layer_product(stack.to(device="cuda"))
     torch.testing.assert_close(cuda.cpu(), layer_product(stack), rtol=1e-9, atol=0)

@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lipdescent.bounds import NotApplicable
-from lipdescent.bounds._affine import AffineChain
-from lipdescent.bounds._lipsdp_deep import deep_lipsdp
-from lipdescent.bounds._lipsdp_shallow import shallow_lipsdp
+from lipdescent.bounds.lipsdp.deep import deep_lipsdp
+from lipdescent.bounds.lipsdp.shallow import shallow_lipsdp
 from lipdescent.bounds.upper_combettes_pesquet import combettes_pesquet
 from lipdescent.bounds.upper_eclipse_fast import eclipse_fast
 from lipdescent.bounds.upper_lipsdp import lipsdp, measure
-from lipdescent.stacking import ModelStack
+from lipdescent.measurement import NotApplicable
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.structure.affine_chain import AffineChain
 
 FEW = settings(deadline=None, derandomize=True, max_examples=10)
 RELU = (0.0, 1.0)

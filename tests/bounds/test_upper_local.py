@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lipdescent.bounds import NotApplicable, upper_geolip, upper_lipsdp, upper_local
-from lipdescent.bounds._per_unit_lipsdp import lipsdp_per_unit
+from lipdescent.bounds import upper_geolip, upper_lipsdp, upper_local
+from lipdescent.bounds.lipsdp.per_unit import lipsdp_per_unit
 from lipdescent.bounds.upper_local import local_bounds
-from lipdescent.stacking import ModelStack
+from lipdescent.measurement import NotApplicable
+from lipdescent.stacks.model_stack import ModelStack
 
 SMALL = settings(deadline=None, derandomize=True, max_examples=25)
 ORDER = {"l2": 2, "linf": torch.inf}

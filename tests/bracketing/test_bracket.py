@@ -16,12 +16,16 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from lipdescent import bounds, foreign_network, names, outward
-from lipdescent.bracket import best, bracket, check_order
-from lipdescent.bracket_text import text
-from lipdescent.layers import Residual, chain
+from lipdescent import bounds
+from lipdescent.architectures._blocks import Residual
+from lipdescent.arithmetic import decimals
+from lipdescent.bracketing import foreign_network
+from lipdescent.bracketing.bracket import best, bracket, check_order
+from lipdescent.bracketing.text import text
+from lipdescent.plugins import lookup
+from lipdescent.structure.expressions import chain
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "bracket.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "bracket.py"
 SAMPLED = ["lower_ascent", "lower_gaussian", "lower_convex_combinations", "lower_pairs"]
 LAYER_BOUNDS = ["lower_jacobian", "upper_layer_product", "upper_block_lipsdp"]
 
@@ -61,7 +65,7 @@ def test_the_table_has_every_bound_in_order(random_state_untouched):
 def test_all_methods_on_a_small_network():
     frame = bracket(small(), (3,), data={"train": points(6, (3,)), "test": points(4, (3,))})
     assert set(frame.status) <= {"ok", "not_applicable"}
-    known = set(names.known("bounds"))
+    known = set(lookup.known("bounds"))
     assert known & set(frame.quantity) >= {"upper_lipsdp", "upper_layer_product"}
     assert set(frame[frame.quantity == "lower_jacobian"].split) == {"train", "test"}
     assert frame[frame.status == "not_applicable"].reason.str.len().gt(0).all()
@@ -155,14 +159,14 @@ def test_printed_bounds_are_bounds():
 def test_text_is_rounded_outwards_to_the_next_digit():
     values = (10 ** np.random.default_rng(0).uniform(-300, 300, 200)).tolist()
     for value in [*values, 5e-324, 1.0, 100.0, 1e8, 0.1]:
-        low, high = Fraction(outward.at_least(value)), Fraction(outward.at_most(value))
+        low, high = Fraction(decimals.at_least(value)), Fraction(decimals.at_most(value))
         assert low <= Fraction(value) <= high
         assert high - low <= Fraction(value) / 10**6
-    assert outward.at_least(2.999, ".2f") == "2.99"
-    assert outward.at_most(2.001, ".2f") == "2.01"
-    assert (outward.at_least(1.5), outward.at_most(1.5)) == ("1.5", "1.5")
-    assert outward.ratio(1.0, 3.0) == "0.33334"
-    assert (outward.at_least(0.0), outward.at_most(math.inf)) == ("0", "inf")
+    assert decimals.at_least(2.999, ".2f") == "2.99"
+    assert decimals.at_most(2.001, ".2f") == "2.01"
+    assert (decimals.at_least(1.5), decimals.at_most(1.5)) == ("1.5", "1.5")
+    assert decimals.ratio(1.0, 3.0) == "0.33334"
+    assert (decimals.at_least(0.0), decimals.at_most(math.inf)) == ("0", "inf")
 
 
 def test_a_side_without_a_bound_says_why():
@@ -265,7 +269,7 @@ class Block(nn.Module):
         return torch.relu(x + self.conv(x))
 
     def lipschitz_structure(self):
-        from lipdescent.layers import chain, residual
+        from lipdescent import chain, residual
         return chain(residual(self.conv), nn.ReLU())
 
 def net():

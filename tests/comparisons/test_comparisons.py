@@ -1,20 +1,17 @@
 """Figures with several architectures, of whole and of degenerate studies."""
 
-import runpy
-import sys
-from pathlib import Path
-from types import SimpleNamespace
-
 import numpy as np
 import pyarrow as pa
 import pytest
 import synthetic_study
 
-from lipdescent import figure_style, table
-from lipdescent.provenance import caption
+from lipdescent.analysis import groups
+from lipdescent.figures import _style as style
+from lipdescent.plugins import lookup
+from lipdescent.storage import table
+from lipdescent.study.code_digest import caption
 
-SCRIPTS = Path(figure_style.__file__).parent.parent
-COMPARISONS = sorted(path.stem.removeprefix("compare_") for path in SCRIPTS.glob("compare_*.py"))
+COMPARISONS = lookup.known("comparisons")
 CERTIFICATES = (
     ("certified_accuracy@0", "metric", "l2", "test", 0.02),
     ("certified_accuracy@0.1", "metric", "l2", "test", 0.01),
@@ -36,29 +33,20 @@ STUDIES = {
 
 
 def draw(comparison, study, folder, patch, names=("mlp", "one_lipschitz")):
+    del patch
     parts = [synthetic_study.make(**STUDIES[study], architecture=name) for name in names]
     table.write(folder / "table.parquet", pa.concat_tables(parts).unify_dictionaries())
-    kept = []
-    job = SimpleNamespace(
-        input=SimpleNamespace(table=folder / "table.parquet"),
-        output=SimpleNamespace(pdf=folder / "figure.pdf", png=folder / "figure.png"),
-        log=[folder / "log"],
-        wildcards=SimpleNamespace(dataset="mnist1d"),
-        params=SimpleNamespace(
-            losses=dict.fromkeys(names, "cross_entropy"),
-            statistics={"confidence": 0.9, "interpolation_accuracy": 0.995},
-        ),
+    found = {
+        name: groups.load(folder / "table.parquet", dataset="mnist1d", architecture=name)
+        for name in names
+    }
+    drawn = lookup.resolve("comparisons", comparison).draw(
+        found,
+        statistics={"bootstrap": 50, "confidence": 0.9, "interpolation_accuracy": 0.995},
+        losses=dict.fromkeys(names, "cross_entropy"),
     )
-    streams = sys.stdout, sys.stderr
-    try:
-        with patch.context() as patched:
-            patched.setattr(figure_style, "save", lambda figure, *paths, made: kept.append(figure))
-            runpy.run_path(str(SCRIPTS / f"compare_{comparison}.py"), {"snakemake": job})
-    finally:
-        sys.stdout.close()
-        sys.stdout, sys.stderr = streams
-    kept[0].canvas.draw()
-    return kept[0]
+    drawn.canvas.draw()
+    return drawn
 
 
 @pytest.mark.parametrize("study", STUDIES)
@@ -67,7 +55,7 @@ def test_nothing_is_clipped_or_covered(comparison, study, tmp_path, monkeypatch)
     drawn = draw(comparison, study, tmp_path, monkeypatch)
     renderer = drawn.canvas.get_renderer()
     width, height = drawn.get_size_inches()
-    assert width == figure_style.TWO_COLUMNS
+    assert width == style.TWO_COLUMNS
     whole = drawn.get_tightbbox(renderer)
     assert min(whole.x0, whole.y0) >= -0.01
     assert whole.x1 <= width + 0.01
@@ -82,7 +70,7 @@ def test_nothing_is_clipped_or_covered(comparison, study, tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("comparison", COMPARISONS)
 def test_caption_says_what_is_shown(comparison):
-    text = " ".join(caption(f"compare_{comparison}.py").split())
+    text = " ".join(caption(f"lipdescent/comparisons/{comparison}.py").split())
     assert "means over seeds" in text
     assert "Diverged models are left out" in text
 

@@ -19,11 +19,11 @@ from lipdescent.constrained.layers import (
     LimitedBatchNorm1d,
     MaxMin,
 )
-from lipdescent.constrained.plain import materialise
-from lipdescent.losses.cross_entropy import loss as cross_entropy
-from lipdescent.stacked_autograd import StackedAutograd
-from lipdescent.stacking import ModelStack
-from lipdescent.training import initial_stack
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.structure.materialise import materialise
+from lipdescent.training.draws import initial_stack
+from lipdescent.training.engines.stacked_autograd import StackedAutograd
+from lipdescent.training.losses.cross_entropy import loss as cross_entropy
 
 COMMON = settings(deadline=None, derandomize=True, max_examples=20)
 

@@ -8,11 +8,11 @@ from lipdescent.constrained import retractions
 from lipdescent.constrained.constraints import bjorck
 from lipdescent.constrained.layers import GroupSort
 from lipdescent.constrained.retraction import retract_, tangent_
-from lipdescent.losses import cross_entropy
-from lipdescent.stacked_autograd import StackedAutograd
-from lipdescent.stacked_forward import stacked_forward
-from lipdescent.stacked_sorting import SortPairs
-from lipdescent.training import initial_stack
+from lipdescent.stacks.forward import stacked_forward
+from lipdescent.stacks.sorting import SortPairs
+from lipdescent.training.draws import initial_stack
+from lipdescent.training.engines.stacked_autograd import StackedAutograd
+from lipdescent.training.losses import cross_entropy
 
 
 def normal(*shape, seed=0, dtype=torch.float64):

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from lipdescent import circular_networks, colipschitz
 from lipdescent.architectures import bilipschitz_resnet
-from lipdescent.constrained.plain import materialise
-from lipdescent.stacking import ModelStack
+from lipdescent.experiments import _circular_networks as circular_networks
+from lipdescent.experiments import _colipschitz as colipschitz
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.structure.materialise import materialise
 
 
 def linear_stack(matrix):

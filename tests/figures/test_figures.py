@@ -1,10 +1,7 @@
 """Every figure of whole and of degenerate studies: drawn, readable, nothing clipped."""
 
-import runpy
-import sys
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,11 +10,13 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from lipdescent import figure_style, table
-from lipdescent.provenance import caption
+from lipdescent.analysis import groups
+from lipdescent.figures import _style as style
+from lipdescent.plugins import lookup
+from lipdescent.storage import table
+from lipdescent.study.code_digest import caption
 
-SCRIPTS = Path(figure_style.__file__).parent.parent
-FIGURES = sorted(path.stem.removeprefix("plot_") for path in SCRIPTS.glob("plot_*.py"))
+FIGURES = lookup.known("figures")
 LOWER = tuple(bound for bound in synthetic_study.BOUNDS if bound[1] == "lower")
 UPPER = tuple(bound for bound in synthetic_study.BOUNDS if bound[1] == "upper")
 ATTENTION = {
@@ -71,44 +70,26 @@ def draw(tmp_path, monkeypatch):
 
 
 def run_script(figure: str, rows, folder: Path, patch: pytest.MonkeyPatch, *, write: bool):
-    """The figure that a plot script saves; drawn only, or written too."""
+    """The figure, drawn as plot.py draws it; written too where ``write`` says so."""
+    del patch
     table.write(folder / "table.parquet", rows)
-    kept: list[Figure] = []
-    save = figure_style.save
-
-    def keep(drawn: Figure, *paths: Path, made: None) -> None:
-        kept.append(drawn)
-        if write:
-            save(drawn, *paths)
-        else:
-            drawn.canvas.draw()
-
-    job = SimpleNamespace(
-        input=SimpleNamespace(table=folder / "table.parquet"),
-        output=SimpleNamespace(pdf=folder / "figure.pdf", png=folder / "figure.png"),
-        log=[folder / "log"],
-        wildcards=SimpleNamespace(dataset="mnist1d", architecture="mlp"),
-        params=SimpleNamespace(
-            loss="cross_entropy",
-            statistics={"confidence": 0.9, "interpolation_accuracy": 0.995},
-        ),
+    group = groups.load(folder / "table.parquet", dataset="mnist1d", architecture="mlp")
+    statistics = {"bootstrap": 50, "confidence": 0.9, "interpolation_accuracy": 0.995}
+    drawn = lookup.resolve("figures", figure).draw(
+        group, statistics=statistics, loss="cross_entropy"
     )
-    streams = sys.stdout, sys.stderr
-    try:
-        with patch.context() as patched:
-            patched.setattr(figure_style, "save", keep)
-            runpy.run_path(str(SCRIPTS / f"plot_{figure}.py"), init_globals={"snakemake": job})
-    finally:
-        sys.stdout.close()
-        sys.stdout, sys.stderr = streams
-    return kept[0]
+    if write:
+        style.save(drawn, folder / "figure.pdf", folder / "figure.png")
+    else:
+        drawn.canvas.draw()
+    return drawn
 
 
 @pytest.mark.parametrize("study", STUDIES)
 @pytest.mark.parametrize("figure", FIGURES)
 def test_figure_is_drawn_and_nothing_is_clipped_or_covered(figure, study, drawn_study):
     drawn = drawn_study(figure, study)
-    assert drawn.get_size_inches()[0] == figure_style.TWO_COLUMNS
+    assert drawn.get_size_inches()[0] == style.TWO_COLUMNS
     renderer = drawn.canvas.get_renderer()
     width, height = drawn.get_size_inches()
     whole = drawn.get_tightbbox(renderer)
@@ -143,8 +124,8 @@ def test_files_are_of_exact_size_with_true_type_fonts_and_reproducible(figure, d
     assert b"/FontFile2" in first
     assert first.startswith(b"%PDF")
     with Image.open(tmp_path / "figure.png") as image:
-        assert image.size == tuple(np.round(drawn.get_size_inches() * figure_style.DPI))
-        assert image.info["dpi"][0] == pytest.approx(figure_style.DPI, abs=0.1)
+        assert image.size == tuple(np.round(drawn.get_size_inches() * style.DPI))
+        assert image.info["dpi"][0] == pytest.approx(style.DPI, abs=0.1)
     draw(figure, rows)
     assert (tmp_path / "figure.pdf").read_bytes() == first
     assert not list(tmp_path.glob(".*.partial"))
@@ -163,7 +144,7 @@ def test_axes_are_named_and_diverged_models_counted(figure, drawn_study):
 
 @pytest.mark.parametrize("figure", FIGURES)
 def test_caption_says_what_is_shown(figure):
-    text = caption(f"plot_{figure}.py")
+    text = caption(f"lipdescent/figures/{figure}.py")
     assert "over seeds" in text
     assert "diverged models are left out" in " ".join(text.lower().split())
 
@@ -199,7 +180,7 @@ def test_a_figure_says_that_all_models_diverged(figure, drawn_study):
 
 
 def test_noise_colours_differ_in_lightness():
-    colours = figure_style.noise_colours([0.4, 0.0, 0.2])
+    colours = style.noise_colours([0.4, 0.0, 0.2])
     light = [np.dot(colours[level][:3], (0.2126, 0.7152, 0.0722)) for level in (0.0, 0.2, 0.4)]
     assert light[0] < light[1] < light[2] < 0.8
 

@@ -13,15 +13,16 @@ import pyarrow as pa
 import pytest
 import synthetic_study
 
-from lipdescent import figure_style, table
+from lipdescent.figures import _style as style
+from lipdescent.storage import table
 
-SCRIPTS = Path(figure_style.__file__).parent.parent
+SCRIPTS = Path(style.__file__).parents[2]
 DRAW = f"""
 import os, runpy, sys
 from types import SimpleNamespace as Some
 sys.path.insert(0, {str(SCRIPTS)!r})
 if os.environ.get("AS_A_JOB"):
-    from lipdescent import job_environment
+    from lipdescent.jobs import job_environment
 
     job_environment.fix({str(SCRIPTS)!r})
 place = sys.argv[1]

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import synthetic_study
 
-from lipdescent import selection, table
+from lipdescent.analysis import groups as selection
+from lipdescent.analysis import ladder
 from lipdescent.findings import document, label_noise, measured, page, words
+from lipdescent.storage import table
 
 OPTIONS = {"confidence": 0.9, "interpolation_accuracy": 0.995}
 TIGHT = (
@@ -53,10 +55,10 @@ def test_peaks_thresholds_and_correlations_of_a_known_study():
 
 def test_best_bounds_are_the_best_over_quantities_and_splits():
     group = selection.group(synthetic_study.make(), dataset="mnist1d", architecture="mlp")
-    lower, upper = selection.bracket(group, "l2")
+    lower, upper = ladder.bracket(group, "l2")
     np.testing.assert_allclose(upper / lower, 1.25 / 0.8)
     assert lower.shape == (6, 3, 3, 3)  # width, noise, epoch, seed
-    gaps = selection.gaps(group, "linf")
+    gaps = ladder.gaps(group, "linf")
     assert [rung.quantity for rung in gaps] == ["upper_layer_product"]
     np.testing.assert_allclose(next(iter(gaps.values())), 9 / 0.8)
 
@@ -249,7 +251,7 @@ def test_the_script_writes_three_files_of_every_group(tmp_path):
     )
     streams = sys.stdout, sys.stderr
     try:
-        script = Path(table.__file__).parent.parent / "findings.py"
+        script = Path(table.__file__).parents[2] / "findings.py"
         runpy.run_path(str(script), init_globals={"snakemake": job})
     finally:
         sys.stdout.close()
@@ -299,7 +301,7 @@ def test_unknown_group_and_metric_are_named():
         selection.group(rows, dataset="mnist1d", architecture="vit")
     group = selection.group(rows, dataset="mnist1d", architecture="mlp")
     with pytest.raises(KeyError, match="no metric 'tast_loss' in the table; it has: test_accuracy"):
-        selection.metric(group, "tast_loss")
+        ladder.metric(group, "tast_loss")
 
 
 def test_not_applicable_bounds_are_named():
@@ -314,7 +316,7 @@ def test_not_applicable_bounds_are_named():
         table.concatenate([rows, nothing]), dataset="mnist1d", architecture="mlp"
     )
     assert group.not_applicable == ("upper_lipsdp",)
-    assert selection.norms(group) == []
+    assert ladder.norms(group) == []
     assert "Not applicable to these networks: upper_lipsdp." in document.about(
         measured.findings(group, OPTIONS)
     )

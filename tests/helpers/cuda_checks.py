@@ -15,21 +15,17 @@ from pathlib import Path
 
 import torch
 
-from lipdescent import device as devices
-from lipdescent import names
-from lipdescent.bounds import (
-    Measurement,
-    upper_block_lipsdp,
-    upper_geolip,
-    upper_layer_product,
-    upper_lipsdp,
-)
-from lipdescent.bounds._jacobian import jacobian_norms
-from lipdescent.progress import Progress
-from lipdescent.replica_block import Block, TrainingData
-from lipdescent.stacking import ModelStack
-from lipdescent.training import StackTraining, augmentation_draws, batch_order, initial_stack
-from lipdescent.training_options import TrainingOptions
+from lipdescent.bounds import upper_block_lipsdp, upper_geolip, upper_layer_product, upper_lipsdp
+from lipdescent.bounds.jacobians.norms import jacobian_norms
+from lipdescent.jobs import device as devices
+from lipdescent.jobs.progress import Progress
+from lipdescent.measurement import Measurement
+from lipdescent.plugins import lookup
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.training.block import Block, TrainingData
+from lipdescent.training.draws import augmentation_draws, batch_order, initial_stack
+from lipdescent.training.options import TrainingOptions
+from lipdescent.training.stack_training import StackTraining
 
 SEEDS, CLASSES = [0, 1, 2], 4
 NETWORKS = {
@@ -44,7 +40,7 @@ NETWORKS = {
 
 def builder(network: str):
     name, width, shape, options = NETWORKS[network]
-    build = names.resolve("architectures", name).build
+    build = lookup.resolve("architectures", name).build
     return partial(build, width, input_shape=shape, num_classes=CLASSES, **options), shape
 
 
@@ -160,7 +156,7 @@ def channels_last_changes_nothing(place: str, network: str) -> None:
 
 
 def resumes_bit_identically(place: str) -> None:
-    from lipdescent.training import Interrupted
+    from lipdescent.training.stack_training import Interrupted
 
     whole, _ = trained(training("cnn_batchnorm", place))
     with tempfile.TemporaryDirectory() as folder:
@@ -232,7 +228,7 @@ CLOSED_FORMS = (
 
 def every_measurement_equals_the_cpu(place: str, name: str) -> None:
     """A bound of the folder on an MLP, all its norms and quantities, as a study measures it."""
-    bound, network = names.resolve("bounds", name), models("mlp")
+    bound, network = lookup.resolve("bounds", name), models("mlp")
     if name == "upper_block_lipsdp":
         network = models("cnn")
     draws = torch.Generator().manual_seed(2)
@@ -286,6 +282,6 @@ CHECKS = {
     **{f"bound: {b}": partial(bounds_equal_the_cpu, bound=b) for b in BOUNDS},
     **{
         f"measurement: {n}": partial(every_measurement_equals_the_cpu, name=n)
-        for n in names.known("bounds")
+        for n in lookup.known("bounds")
     },
 }

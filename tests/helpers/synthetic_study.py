@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pyarrow as pa
 
-from lipdescent import table
+from lipdescent.storage import table
 
 WIDTHS = (4, 8, 16, 32, 64, 128)
 METRICS = {

@@ -4,7 +4,7 @@ import pytest
 import torch
 from pretend_cuda import PretendCuda, Waits
 
-from lipdescent.cuda_graph import UpdateGraph
+from lipdescent.training.cuda_graph import UpdateGraph
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ import types
 import pytest
 from pretend_cuda import PretendCuda
 
-from lipdescent import config as study_config
-from lipdescent import device
+from lipdescent.jobs import device, gpus
 
 
 @pytest.fixture
@@ -91,7 +90,7 @@ def test_gpus_that_jobs_may_choose(monkeypatch, hidden, expected):
     if hidden is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
     devices = types.SimpleNamespace(glob=lambda pattern: range(4))
-    monkeypatch.setattr(study_config, "Path", lambda path: devices)
-    assert study_config.visible_gpus() == expected
-    assert study_config.gpus_at_once("auto") == max(1, expected)
-    assert study_config.gpus_at_once("cuda:1") == 1
+    monkeypatch.setattr(gpus, "Path", lambda path: devices)
+    assert gpus.visible_gpus() == expected
+    assert gpus.gpus_at_once("auto") == max(1, expected)
+    assert gpus.gpus_at_once("cuda:1") == 1

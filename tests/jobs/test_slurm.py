@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lipdescent import cluster, resources, time_limit
-from lipdescent import config as study_config
+from lipdescent.jobs import resources, slurm, time_limit
+from lipdescent.study import config as study_config
+from lipdescent.study import runs as study_runs
+from lipdescent.study import schema as config_schema
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 NODES = [
-    cluster.Node("main", True, 4000, 2, 120.0, False, "n1"),
-    cluster.Node("gpu", False, 64_000, 16, float("inf"), True, "n2"),
+    slurm.Node("main", True, 4000, 2, 120.0, False, "n1"),
+    slurm.Node("gpu", False, 64_000, 16, float("inf"), True, "n2"),
 ]
 
 
@@ -27,7 +29,7 @@ def config():
 
 def ask(**changes):
     given = {"mem_mb": 1000, "cpus": 1, "minutes": 10, "gpus": 0, "partition": None}
-    return cluster.Request(rule="train", **(given | changes))
+    return slurm.Request(rule="train", **(given | changes))
 
 
 @pytest.mark.parametrize(
@@ -52,14 +54,14 @@ def test_slurm_times(text, minutes):
     ],
 )
 def test_what_no_node_can_run_is_refused(request_, message):
-    cluster.check([ask(), ask(mem_mb=60_000), ask(gpus=1, partition="gpu")], NODES)
-    with pytest.raises(study_config.ConfigError, match=message):
-        cluster.check([ask(), request_], NODES)
+    slurm.check([ask(), ask(mem_mb=60_000), ask(gpus=1, partition="gpu")], NODES)
+    with pytest.raises(config_schema.ConfigError, match=message):
+        slurm.check([ask(), request_], NODES)
 
 
 def test_time_limits_of_partitions():
-    assert cluster.longest(None, NODES) == 120
-    assert cluster.longest("gpu", NODES) == float("inf")
+    assert slurm.longest(None, NODES) == 120
+    assert slurm.longest("gpu", NODES) == float("inf")
 
 
 def fake_command(folder, name, output, status=0):
@@ -73,13 +75,13 @@ def test_nodes_by_sinfo(tmp_path, monkeypatch):
         tmp_path, "sinfo", "main*|4000|2|2:00:00|(null)|n1\ngpu|64000+|16|infinite|gpu:2|n2"
     )
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    assert cluster.nodes() == NODES
+    assert slurm.nodes() == NODES
     fake_command(tmp_path, "sinfo", "", status=1)
-    with pytest.raises(study_config.ConfigError, match="Slurm does not answer"):
-        cluster.nodes()
+    with pytest.raises(config_schema.ConfigError, match="Slurm does not answer"):
+        slurm.nodes()
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
-    with pytest.raises(study_config.ConfigError, match="no Slurm on this machine"):
-        cluster.nodes()
+    with pytest.raises(config_schema.ConfigError, match="no Slurm on this machine"):
+        slurm.nodes()
 
 
 def test_the_end_of_a_job(tmp_path, monkeypatch):
@@ -99,13 +101,13 @@ def test_the_end_of_a_job(tmp_path, monkeypatch):
 def test_a_folder_in_memory_is_refused_where_nodes_are_elsewhere(tmp_path, monkeypatch):
     mounts = tmp_path / "mounts"
     mounts.write_text(f"a / ext4 rw\nb {tmp_path} tmpfs rw\nc {tmp_path}/home nfs4 rw\n")
-    assert cluster.file_system(tmp_path / "x", mounts) == "tmpfs"
-    assert cluster.file_system(tmp_path / "home/y", mounts) == "nfs4"
-    monkeypatch.setattr(cluster, "file_system", lambda _: "tmpfs")
-    with pytest.raises(study_config.ConfigError, match=r"on a tmpfs .*\(n1, \.\.\.\) do not see"):
-        cluster.check_shared(tmp_path, NODES)
-    monkeypatch.setattr(cluster, "file_system", lambda _: "nfs4")
-    cluster.check_shared(tmp_path, NODES)
+    assert slurm.file_system(tmp_path / "x", mounts) == "tmpfs"
+    assert slurm.file_system(tmp_path / "home/y", mounts) == "nfs4"
+    monkeypatch.setattr(slurm, "file_system", lambda _: "tmpfs")
+    with pytest.raises(config_schema.ConfigError, match=r"on a tmpfs .*\(n1, \.\.\.\) do not see"):
+        slurm.check_shared(tmp_path, NODES)
+    monkeypatch.setattr(slurm, "file_system", lambda _: "nfs4")
+    slurm.check_shared(tmp_path, NODES)
 
 
 def test_slurm_profile_without_slurm_says_so(tmp_path):
@@ -124,7 +126,7 @@ def test_slurm_profile_without_slurm_says_so(tmp_path):
 
 
 def test_needs_grow_with_the_study_and_the_attempt(config):
-    runs = study_config.runs(config)
+    runs = study_runs.runs(config)
     widest, narrowest = resources.train(config, runs[:1]), resources.train(config, runs[-1:])
     assert resources.train(config, runs) == widest
     assert widest["mem_mb"] > narrowest["mem_mb"]

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from lipdescent import job_environment
-from lipdescent.progress import Progress, log_to
-from lipdescent.terminal import Terminal
+from lipdescent.jobs import job_environment
+from lipdescent.jobs.progress import Progress, log_to
+from lipdescent.jobs.terminal import Terminal
 
-SCRIPTS = Path(job_environment.__file__).parent.parent
+SCRIPTS = Path(job_environment.__file__).parents[2]
 
 
 def pipe():
@@ -91,7 +91,7 @@ def test_a_slow_reader_gets_everything():
 OUTLIVES = f"""
 import logging, os, signal, sys
 sys.path.insert(0, {str(SCRIPTS)!r})
-from lipdescent import terminal
+from lipdescent.jobs import terminal
 logger = logging.getLogger("x")
 logger.addHandler(logging.StreamHandler(sys.stderr))
 logger.addHandler(logging.FileHandler("log"))
@@ -140,7 +140,7 @@ def job(program, tmp_path, **environ):
 import os, subprocess, sys
 from pathlib import Path
 sys.path.insert(0, {str(SCRIPTS)!r})
-from lipdescent import job_environment
+from lipdescent.jobs import job_environment
 job_environment.fix(Path({str(SCRIPTS)!r}))
 sys.exit(subprocess.run([sys.executable, "-c", sys.argv[1]], cwd="/").returncode)
 """
@@ -155,9 +155,9 @@ sys.exit(subprocess.run([sys.executable, "-c", sys.argv[1]], cwd="/").returncode
 def test_another_lipdescent_in_the_path_is_not_taken(tmp_path):
     (tmp_path / "lipdescent").mkdir()
     (tmp_path / "lipdescent/__init__.py").write_text("raise SystemExit('another one')")
-    program = "import lipdescent.files, sys; print(lipdescent.files.__file__, sys.path[2])"
+    program = "import lipdescent.storage.atomic, sys; print(lipdescent.storage.atomic.__file__, sys.path[2])"
     found, theirs = job(program, tmp_path, PYTHONPATH=str(tmp_path)).split()
-    assert Path(found) == SCRIPTS / "lipdescent/files.py"
+    assert Path(found) == SCRIPTS / "lipdescent/storage/atomic.py"
     assert theirs == str(tmp_path)  # what else is there is still found
 
 

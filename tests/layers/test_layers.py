@@ -8,9 +8,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import nn
 
-from lipdescent import layers
-from lipdescent.bounds import NotApplicable
-from lipdescent.layers import _torus, activation, convolution
+from lipdescent.layers import _torus, activation, convolution, table
+from lipdescent.measurement import NotApplicable
 
 ORDER = {"l1": 1, "l2": 2, "linf": math.inf}
 
@@ -30,7 +29,7 @@ def constant(layer, shape, norm, *, state=None):
         output = layer(torch.zeros(1, *shape, dtype=torch.float64))
     if state is None:
         state = {name: t.detach()[None] for name, t in layer.state_dict().items()}
-    value = layers.constant(
+    value = table.constant(
         layer, state, input_shape=shape, output_shape=tuple(output.shape[1:]), norm=norm
     )
     return torch.as_tensor(value, dtype=torch.float64).reshape(-1)
@@ -448,16 +447,16 @@ def test_errors_name_the_layer_and_what_is_allowed():
         pass
 
     with pytest.raises(TypeError, match="MyLinear: unknown layer type"):
-        layers.constant(MyLinear(2, 2).eval(), state, norm="l2", **shapes)
+        table.constant(MyLinear(2, 2).eval(), state, norm="l2", **shapes)
     with pytest.raises(ValueError, match="train mode"):
-        layers.constant(nn.Linear(2, 2), state, norm="l2", **shapes)
+        table.constant(nn.Linear(2, 2), state, norm="l2", **shapes)
     with pytest.raises(ValueError, match="'l3': allowed are l1, l2, linf"):
-        layers.constant(nn.Linear(2, 2).eval(), state, norm="l3", **shapes)
+        table.constant(nn.Linear(2, 2).eval(), state, norm="l3", **shapes)
     layer = nn.BatchNorm1d(2, track_running_stats=False).eval()
     with pytest.raises(ValueError, match="no running statistics"):
-        layers.constant(layer, {}, norm="l2", **shapes)
+        table.constant(layer, {}, norm="l2", **shapes)
     with pytest.raises(NotApplicable, match=r"Kim et al\. 2021"):
-        layers.constant(nn.MultiheadAttention(2, 1).eval(), {}, norm="l2", **shapes)
+        table.constant(nn.MultiheadAttention(2, 1).eval(), {}, norm="l2", **shapes)
 
 
 def test_the_constants_do_not_touch_the_random_state(random_state_untouched, monkeypatch):

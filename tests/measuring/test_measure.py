@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from lipdescent import measuring, table
 from lipdescent.architectures import lipschitz_mlp
-from lipdescent.bounds import Measurement, upper_layer_product
-from lipdescent.certificates import CertificateViolation
-from lipdescent.checkpoints import Checkpoints
+from lipdescent.bounds import upper_layer_product
 from lipdescent.datasets import Dataset
-from lipdescent.training import initial_stack
+from lipdescent.measurement import Measurement
+from lipdescent.measuring import measure as measuring
+from lipdescent.robustness.certificates import CertificateViolation
+from lipdescent.storage import table
+from lipdescent.storage.checkpoints import Checkpoints
+from lipdescent.training.draws import initial_stack
 
 SEEDS = [0, 1]
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from lipdescent import verifying
 from lipdescent.architectures import mlp
-from lipdescent.stacking import ModelStack
+from lipdescent.measuring import verifying
+from lipdescent.stacks.model_stack import ModelStack
 
 
 @pytest.fixture

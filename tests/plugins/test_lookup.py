@@ -2,18 +2,18 @@ import sys
 
 import pytest
 
-from lipdescent import names, signatures
+from lipdescent.plugins import lookup, signatures
 
 
 def test_known_lists_public_modules():
-    assert "mnist1d" in names.known("datasets")
-    assert not any(name.startswith("_") for name in names.known("bounds"))
-    assert "cross_entropy" in names.known("losses")
+    assert "mnist1d" in lookup.known("datasets")
+    assert not any(name.startswith("_") for name in lookup.known("bounds"))
+    assert "cross_entropy" in lookup.known("losses")
 
 
 def test_resolve():
-    assert names.resolve("architectures", "mlp") is sys.modules["lipdescent.architectures.mlp"]
-    assert names.resolve("losses", "cross_entropy").loss.__doc__
+    assert lookup.resolve("architectures", "mlp") is sys.modules["lipdescent.architectures.mlp"]
+    assert lookup.resolve("losses", "cross_entropy").loss.__doc__
 
 
 @pytest.mark.parametrize(
@@ -22,9 +22,9 @@ def test_resolve():
      ("label_noise", "label noise")],
 )  # fmt: skip
 def test_unknown_names_list_the_known_ones(package, one):
-    known = names.known(package)[0]
+    known = lookup.known(package)[0]
     with pytest.raises(ValueError, match=rf"unknown {one} 'nonsense'.*known: .*{known}"):
-        names.resolve(package, "nonsense")
+        lookup.resolve(package, "nonsense")
 
 
 def test_options_are_what_a_plug_in_takes():
@@ -37,7 +37,7 @@ def test_options_are_what_a_plug_in_takes():
 
 @pytest.mark.parametrize("package", sorted(signatures.FUNCTIONS))
 def test_every_plug_in_tells_its_options(package):
-    for name in names.known(package):
+    for name in lookup.known(package):
         allowed, _ = signatures.options(package, name)
         assert set(signatures.types(package, name)) <= set(allowed)
 
@@ -50,8 +50,8 @@ def test_types_and_constants_are_read_without_an_import():
     assert types["constants"] == {"type": ["array"], "items": {"type": ["number", "null"]}}
 
 
-@pytest.mark.parametrize("name", names.known("bounds"))
+@pytest.mark.parametrize("name", lookup.known("bounds"))
 @pytest.mark.parametrize("constant", ["NORMS", "DIRECTION"])
 def test_constants_of_a_bound(name, constant):
-    there = getattr(names.resolve("bounds", name), constant)
+    there = getattr(lookup.resolve("bounds", name), constant)
     assert signatures.constant("bounds", name, constant) == there

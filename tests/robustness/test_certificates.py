@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from lipdescent import attacks, certificates, names
-from lipdescent.bounds import NotApplicable
 from lipdescent.bounds.upper_layer_product import layer_product
-from lipdescent.certificates import CertificateViolation
-from lipdescent.constrained.plain import materialise
-from lipdescent.logit_error import logit_error
-from lipdescent.stacking import ModelStack
+from lipdescent.measurement import NotApplicable
+from lipdescent.plugins import lookup
+from lipdescent.robustness import attacks, certificates
+from lipdescent.robustness.certificates import CertificateViolation
+from lipdescent.robustness.logit_error import logit_error
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.structure.materialise import materialise
 
 
 def stack_of(*weights):
@@ -46,7 +47,7 @@ def test_logits_are_within_their_error(name):
     """Against what float32 computes, whose error is 2^29 times as large."""
     shape = (1, 8, 8) if name == "cnn_batchnorm" else (16,)
     torch.manual_seed(0)
-    network = names.resolve("architectures", name).build(4, input_shape=shape, num_classes=3)
+    network = lookup.resolve("architectures", name).build(4, input_shape=shape, num_classes=3)
     state = {n: t[None] for n, t in network.state_dict().items()}
     stack = ModelStack(*materialise(network, state), shape)
     x = 10 * torch.randn(5, *shape, generator=torch.Generator().manual_seed(0))

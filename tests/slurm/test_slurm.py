@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lipdescent import open_files, table
+from lipdescent.jobs import open_files
+from lipdescent.storage import table
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent

@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import cross_entropy, max_pool2d
 
-from lipdescent import names, stacked_convolution, stacked_normalisation
-from lipdescent.activation_memory import activation_bytes
 from lipdescent.constrained.constraints import Bjorck, constrain
-from lipdescent.stacked_convolution import convolve, max_pool
-from lipdescent.stacked_forward import stacked_forward
+from lipdescent.plugins import lookup
+from lipdescent.stacks import convolution as stacked_convolution
+from lipdescent.stacks import normalisation as stacked_normalisation
+from lipdescent.stacks.convolution import convolve, max_pool
+from lipdescent.stacks.forward import stacked_forward
+from lipdescent.stacks.workload import activation_bytes
 
 MODELS, BATCH = 3, 6
 
@@ -82,7 +84,7 @@ ARCHITECTURES = [
 @pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize(("name", "width", "shape", "options"), ARCHITECTURES)
 def test_architectures_equal_the_same_models_alone(name, width, shape, options, train):
-    module = names.resolve("architectures", name)
+    module = lookup.resolve("architectures", name)
 
     def build():
         return module.build(width, input_shape=shape, num_classes=4, **options)
@@ -195,7 +197,7 @@ def test_first_of_equal_pixels_gets_the_slope():
 
 @pytest.mark.parametrize("part", [slice(0, 2), slice(1, 3)])
 def test_a_model_is_bit_identical_whatever_its_stack_mates(part):
-    module = names.resolve("architectures", "cnn_batchnorm")
+    module = lookup.resolve("architectures", "cnn_batchnorm")
 
     def build():
         return module.build(4, input_shape=(1, 8, 8), num_classes=4)
@@ -254,7 +256,7 @@ def test_activation_bytes_of_constrained_layers():
 
 
 def test_float32_stays_near_after_20_steps():
-    module = names.resolve("architectures", "resnet18")
+    module = lookup.resolve("architectures", "resnet18")
     models = different_models(
         lambda: module.build(2, input_shape=(1, 8, 8), num_classes=4),
         dtype=torch.float32,
@@ -299,7 +301,7 @@ def test_errors_name_the_layer():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize(("name", "width", "shape", "options"), ARCHITECTURES)
 def test_cuda_equals_cpu(name, width, shape, options):
-    module = names.resolve("architectures", name)
+    module = lookup.resolve("architectures", name)
 
     def build():
         return module.build(width, input_shape=shape, num_classes=4, **options)

@@ -11,13 +11,14 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.modules import module as torch_module
 
-from lipdescent import foreign_network, layers
-from lipdescent.bracket import best, bracket
-from lipdescent.layers import chain
-from lipdescent.layers.rebuilt import evaluate, rebuilt
+from lipdescent.architectures._blocks import Residual
+from lipdescent.bracketing import foreign_network
+from lipdescent.bracketing.bracket import best, bracket
 from lipdescent.layers.table import TABLE
-from lipdescent.stacking import ModelStack, tensors
-from lipdescent.training import initial_stack
+from lipdescent.stacks.model_stack import ModelStack, tensors
+from lipdescent.structure.expressions import chain
+from lipdescent.structure.rebuilt import evaluate, rebuilt
+from lipdescent.training.draws import initial_stack
 
 BOTH = ["lower_jacobian", "upper_layer_product"]
 CHANGED = "differ by .* at outputs up to .*, inputs of size .*hook"
@@ -290,7 +291,7 @@ def test_layers_that_work_in_place_are_measured_and_change_no_data(activation):
 
 def test_a_branch_that_works_in_place_on_what_the_skip_reads_is_noticed():
     branch = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 4))
-    refused(drawn(lambda: layers.Residual(branch)), CHANGED)
+    refused(drawn(lambda: Residual(branch)), CHANGED)
 
 
 @pytest.mark.parametrize("factor", [1e-30, 1.0, 1e18, 1e30])

@@ -4,8 +4,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lipdescent import checkpoints
-from lipdescent.checkpoints import Checkpoints, empty_epochs
+from lipdescent.storage import checkpoints
+from lipdescent.storage.checkpoints import Checkpoints, empty_epochs
 
 
 def some():

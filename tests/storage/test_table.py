@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from lipdescent import table
+from lipdescent.storage import table
 
 
 def rows(value, *, direction="upper", norm="l2", status="ok", quantity="q", width=8, epoch=0):

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from lipdescent.bounds import NotApplicable
-from lipdescent.bounds._affine import affine_chain, refuse_other_norms
-from lipdescent.bounds._slopes import compose, recentred, slope_interval
-from lipdescent.stacking import ModelStack
+from lipdescent.measurement import NotApplicable
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.structure.affine_chain import affine_chain, refuse_other_norms
+from lipdescent.structure.slope_intervals import compose, recentred, slope_interval
 
 
 def models(make, count: int = 3) -> list[nn.Module]:

@@ -8,11 +8,15 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
-from lipdescent import layers
-from lipdescent.bounds import NotApplicable
-from lipdescent.layers import chain, composition, concat, residual
-from lipdescent.layers.walker import layers as leaves
-from lipdescent.stacking import ModelStack
+from lipdescent.architectures._blocks import Residual
+from lipdescent.layers.table import constant
+from lipdescent.measurement import NotApplicable
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.structure import composition
+from lipdescent.structure.composition import bound
+from lipdescent.structure.expressions import add, chain, concat, residual
+from lipdescent.structure.trace import layers as leaves
+from lipdescent.structure.trace import trace
 
 ORDER = {"l1": 1, "l2": 2, "linf": math.inf}
 
@@ -33,7 +37,7 @@ def make(build, seed=0):
 
 def upper(module, shape, norm="l2"):
     stack = ModelStack.from_modules([module], shape)
-    return float(layers.bound(layers.trace(stack), stack, norm=norm))
+    return float(bound(trace(stack), stack, norm=norm))
 
 
 def jacobian_norm(module, shape, norm, *, points=4):
@@ -85,8 +89,8 @@ NETWORKS = {
     ),
     "residual": (
         lambda: nn.Sequential(
-            layers.Residual(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))),
-            layers.Residual(nn.Linear(4, 2), nn.Linear(4, 2)),
+            Residual(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))),
+            Residual(nn.Linear(4, 2), nn.Linear(4, 2)),
         ),
         (4,),
     ),
@@ -139,7 +143,7 @@ def test_chains_sums_and_concatenations(norm):
 
         def forward(self, x):
             y = [self.a(x), self.b(x)]
-            return y[0] + y[1] if self.how is layers.add else torch.cat(y, 1)
+            return y[0] + y[1] if self.how is add else torch.cat(y, 1)
 
         def lipschitz_structure(self):
             return self.how(self.a, self.b)
@@ -147,12 +151,12 @@ def test_chains_sums_and_concatenations(norm):
     x, y = size.values()
     expected = {"l1": x + y, "l2": math.hypot(x, y), "linf": max(x, y)}[norm]
     assert upper(Both(concat).eval(), (4,), norm) == pytest.approx(expected, rel=1e-12)
-    assert upper(Both(layers.add).eval(), (4,), norm) == pytest.approx(x + y, rel=1e-12)
+    assert upper(Both(add).eval(), (4,), norm) == pytest.approx(x + y, rel=1e-12)
     square = make(lambda: nn.Linear(4, 4))
     alone = float(torch.linalg.matrix_norm(square.weight.detach(), ORDER[norm]))
     twice = nn.Sequential(square, nn.Sequential(nn.Sequential(nn.ReLU()), a)).eval()
     assert upper(twice, (4,), norm) == pytest.approx(alone * x, rel=1e-12)
-    skip = layers.Residual(square).eval()
+    skip = Residual(square).eval()
     assert upper(skip, (4,), norm) == pytest.approx(1 + alone, rel=1e-12)
 
 
@@ -168,7 +172,7 @@ def test_chains_sums_and_concatenations(norm):
 )
 def test_batch_norm_is_folded_into_the_weights_before_it(build, shape, norm):
     module = make(lambda: nn.Sequential(*build()))
-    assert next(iter(leaves(layers.trace(ModelStack.from_modules([module], shape))))).scale
+    assert next(iter(leaves(trace(ModelStack.from_modules([module], shape))))).scale
     size = math.prod(shape)
     unit = torch.eye(size, dtype=torch.float64).reshape(size, *shape)
     with torch.no_grad():
@@ -179,7 +183,7 @@ def test_batch_norm_is_folded_into_the_weights_before_it(build, shape, norm):
 
 def test_batch_norm_along_another_axis_is_not_folded():
     module = make(lambda: nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(3)))
-    found = list(leaves(layers.trace(ModelStack.from_modules([module], (3, 5)))))
+    found = list(leaves(trace(ModelStack.from_modules([module], (3, 5)))))
     assert [type(leaf.module) for leaf in found] == [nn.Linear, nn.BatchNorm1d]
     assert upper(module, (3, 5)) >= jacobian_norm(module, (3, 5), "l2")
 
@@ -206,8 +210,8 @@ def test_torchvision_residual_networks(name):
         assert value == pytest.approx(1 + upper(branch, shape), rel=1e-12)
     if name == "resnet":
         stack = ModelStack.from_modules([module], shape)
-        pool = next(leaf for leaf in leaves(layers.trace(stack)) if leaf.path == "maxpool")
-        found = layers.constant(
+        pool = next(leaf for leaf in leaves(trace(stack)) if leaf.path == "maxpool")
+        found = constant(
             pool.module, {}, input_shape=(64, 8, 8), output_shape=(64, 4, 4), norm="l2"
         )
         assert found == 2.0
@@ -313,13 +317,13 @@ def test_modes_weights_and_shapes_are_checked():
     stack = ModelStack.from_modules([module, module], (4,))
     module[1].train()
     with pytest.raises(ValueError, match=r"1 \(BatchNorm1d\) is in train mode"):
-        layers.trace(stack)
+        trace(stack)
     module.eval()
     refuse(module, (5,), ValueError, r"0 \(Linear\) does not take an input of shape \(5,\)")
     for bad in (math.nan, math.inf):
         stack.state["0.weight"][1, 2, 3] = bad
         with pytest.raises(ValueError, match=r"0\.weight of model 1: contains NaN or inf"):
-            layers.trace(stack)
+            trace(stack)
     softmax = nn.Sequential(nn.Linear(4, 4), nn.Softmax(0)).eval()
     refuse(softmax, (4,), ValueError, "examples of a batch influence each other")
     pool = nn.Sequential(nn.Conv1d(1, 1, 1), nn.MaxPool1d(2, return_indices=True)).eval()
@@ -372,18 +376,18 @@ def test_outputs_that_overflow_or_are_empty_are_named():
 def test_constants_are_kept_while_the_weights_are_the_same():
     module = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 3)).eval()
     stack = ModelStack.from_modules([module], (5,))
-    first = layers.bound(layers.trace(stack), stack, norm="l2")
+    first = bound(trace(stack), stack, norm="l2")
     stack.state["0.weight"].mul_(2.0)
-    doubled = layers.bound(layers.trace(stack), stack, norm="l2")
+    doubled = bound(trace(stack), stack, norm="l2")
     torch.testing.assert_close(doubled, 2 * first, rtol=1e-10, atol=0)
     stack.state["2.weight"] = 4 * stack.state["2.weight"]
-    eightfold = layers.bound(layers.trace(stack), stack, norm="l2")
+    eightfold = bound(trace(stack), stack, norm="l2")
     torch.testing.assert_close(eightfold, 8 * first, rtol=1e-10, atol=0)
 
 
 def test_constants_are_not_computed_twice(monkeypatch):
     module = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 3)).eval()
     stack = ModelStack.from_modules([module], (5,))
-    first = layers.bound(layers.trace(stack), stack, norm="l2")
+    first = bound(trace(stack), stack, norm="l2")
     monkeypatch.delattr(composition, "constant")
-    assert torch.equal(layers.bound(layers.trace(stack), stack, norm="l2"), first)
+    assert torch.equal(bound(trace(stack), stack, norm="l2"), first)

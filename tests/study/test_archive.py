@@ -16,7 +16,9 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from lipdescent import archiving, published, stamps
+from lipdescent.storage import stamps
+from lipdescent.study import archive as archiving
+from lipdescent.study import published
 
 CONFIG = {
     "study": "some",

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from lipdescent import names, provenance
-from lipdescent.provenance import caption, code_files, code_versions
+from lipdescent.plugins import lookup
+from lipdescent.study import code_digest as digests
+from lipdescent.study.code_digest import caption, code_files, code_versions
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -30,15 +31,15 @@ def scripts(tmp_path, monkeypatch):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    monkeypatch.setattr(provenance, "SCRIPTS", tmp_path)
+    monkeypatch.setattr(digests, "SCRIPTS", tmp_path)
     forget()
     return tmp_path
 
 
 def forget():
     """Files are read once in a process."""
-    provenance._followed.cache_clear()
-    provenance._digest.cache_clear()
+    digests._followed.cache_clear()
+    digests._digest.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -113,12 +114,16 @@ def test_training_does_not_depend_on_bounds_nor_figures_on_training():
                     base = ROOT / "scripts" / node.module.replace(".", "/")
                     names = [base / a.name for a in node.names] + [base]
                     todo += [p.with_suffix(".py") for p in names if p.with_suffix(".py").exists()]
-        return {p.name for p in seen}
+        return {str(p.relative_to(ROOT / "scripts")).removeprefix("lipdescent/") for p in seen}
 
-    assert "training.py" in closure("train.py")
-    assert not {"measuring.py", "metrics.py", "table.py"} & closure("train.py")
-    for plot in (ROOT / "scripts").glob("plot_*.py"):
-        assert not {"training.py", "measuring.py"} & closure(plot.name)
+    assert "training/stack_training.py" in closure("train.py")
+    assert not {"measuring/measure.py", "measuring/kinds/metrics.py", "storage/table.py"} & closure(
+        "train.py"
+    )
+    for plot in lookup.known("figures"):
+        assert not {"training/stack_training.py", "measuring/measure.py"} & closure(
+            f"lipdescent/figures/{plot}.py"
+        )
 
 
 def covered(*files):
@@ -135,21 +140,56 @@ def test_a_plug_in_that_is_looked_up_by_a_written_name_is_covered(scripts):
 @pytest.mark.parametrize(
     ("architecture", "measure", "yes", "no"),
     [
-        ("mlp", "metrics",
-         {"metrics.py", "losses/hinge.py", "label_noise/pair_swap.py", "replicas.py"},
-         {"certificates.py", "attacks.py", "constrained/plain.py", "constrained/constraints.py",
-          "layers/walker.py", "measurements/bound.py"}),
-        ("mlp", "lower_jacobian", {"bounds/lower_jacobian.py", "bounds/_rounding.py"},
-         {"certificates.py", "metrics.py", "losses/hinge.py", "constrained/plain.py"}),
-        ("lipschitz_mlp", "lower_jacobian", {"constrained/plain.py", "layers/table.py"},
-         {"certificates.py", "losses/hinge.py"}),
-        ("mlp", "certificates", {"certificates.py", "attacks.py"}, {"constrained/plain.py"}),
+        (
+            "mlp",
+            "metrics",
+            {
+                "measuring/kinds/metrics.py",
+                "training/losses/hinge.py",
+                "training/label_noise/pair_swap.py",
+                "training/replicas.py",
+            },
+            {
+                "robustness/certificates.py",
+                "robustness/attacks.py",
+                "structure/materialise.py",
+                "constrained/constraints.py",
+                "structure/trace.py",
+                "measuring/kinds/bound.py",
+            },
+        ),
+        (
+            "mlp",
+            "lower_jacobian",
+            {"bounds/lower_jacobian.py", "arithmetic/certified_norms.py"},
+            {
+                "robustness/certificates.py",
+                "measuring/kinds/metrics.py",
+                "training/losses/hinge.py",
+                "structure/materialise.py",
+            },
+        ),
+        (
+            "lipschitz_mlp",
+            "lower_jacobian",
+            {"structure/materialise.py", "layers/table.py"},
+            {"robustness/certificates.py", "training/losses/hinge.py"},
+        ),
+        (
+            "mlp",
+            "certificates",
+            {"robustness/certificates.py", "robustness/attacks.py"},
+            {"structure/materialise.py"},
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_measurement_depends_on_what_it_uses_alone(architecture, measure, yes, no):
-    plug_ins = provenance.measurement_files(measure, architecture, "hinge", "pair_swap")
+    plug_ins = digests.measurement_files(measure, architecture, "hinge", "pair_swap")
     files = covered("measure.py", *plug_ins)
-    assert yes | {"measuring.py", "checkpoints.py", f"architectures/{architecture}.py"} <= files
+    assert (
+        yes | {"measuring/measure.py", "storage/checkpoints.py", f"architectures/{architecture}.py"}
+        <= files
+    )
     assert not no & files
 
 
@@ -157,25 +197,30 @@ OPTIONS = {"loss": "hinge", "schedule": "warmup"}
 
 
 def trained_by(architecture, **options):
-    files = provenance.training_files(architecture, OPTIONS | options, "pair_swap")
+    files = digests.training_files(architecture, OPTIONS | options, "pair_swap")
     return covered("train.py", *files)
 
 
 def test_training_depends_on_the_loss_schedule_and_noise_that_it_uses_alone():
     plain, limited = map(trained_by, ("mlp", "lipschitz_mlp"))
-    used = {"losses/hinge.py", "schedules/warmup.py", "label_noise/pair_swap.py", "training.py"}
+    used = {
+        "training/losses/hinge.py",
+        "training/schedules/warmup.py",
+        "training/label_noise/pair_swap.py",
+        "training/stack_training.py",
+    }
     assert used <= plain & limited
     for package in ("losses", "schedules", "label_noise"):
-        others = {f"{package}/{name}.py" for name in names.known(package)} - used
+        others = {f"{package}/{name}.py" for name in lookup.known(package)} - used
         assert others
         assert not others & plain
-    assert "losses/kr.py" in trained_by("mlp", loss="hkr")  # which is made of it
+    assert "training/losses/kr.py" in trained_by("mlp", loss="hkr")  # which is made of it
     assert "constrained/constraints.py" in limited - plain
-    assert not {"fork_server.py", "stamps.py", "table.py"} & (plain | limited)
+    assert not {"jobs/fork_server.py", "storage/stamps.py", "storage/table.py"} & (plain | limited)
 
 
 def test_every_figure_has_a_caption():
-    plots = [p.name for p in (ROOT / "scripts").glob("plot_*.py")]
+    plots = [f"lipdescent/figures/{name}.py" for name in lookup.known("figures")]
     assert plots
     for plot in plots:
         assert len(caption(plot)) > 40, f"{plot}: the docstring is the caption"
@@ -198,14 +243,14 @@ def test_what_python_imports_is_covered():
     """Whatever a plug-in imports, relatively or not, is among the files of its digest."""
     packages = ("bounds", "architectures", "losses", "experiments", "measurements")
     modules = [
-        f"lipdescent.{package}.{name}" for package in packages for name in names.known(package)
+        f"lipdescent.{package}.{name}" for package in packages for name in lookup.known(package)
     ]
-    environ = os.environ | {"PYTHONPATH": str(provenance.SCRIPTS)}
+    environ = os.environ | {"PYTHONPATH": str(digests.SCRIPTS)}
     done = subprocess.run(
         [sys.executable, "-c", IMPORTING, *modules], capture_output=True, text=True, env=environ
     )
     assert done.returncode == 0, done.stderr
-    ignored = {str(provenance.SCRIPTS / file) for file in provenance.NOT_COVERED}
+    ignored = {str(digests.SCRIPTS / file) for file in digests.NOT_COVERED}
     for module, imported in json.loads(done.stdout).items():
         covered = {str(path) for path in code_files(f"{module.replace('.', '/')}.py")}
         assert sorted(set(imported) - covered - ignored) == [], module

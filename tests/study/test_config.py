@@ -8,17 +8,22 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lipdescent import config as study_config
-from lipdescent import signatures
-from lipdescent.config import ConfigError, Run, experiment_parts, prepare, runs, seed_block
+from lipdescent.jobs import gpus
+from lipdescent.plugins import lookup, signatures
+from lipdescent.study import config as study_config
+from lipdescent.study import runs as study_runs
+from lipdescent.study import sections
+from lipdescent.study.config import prepare
+from lipdescent.study.runs import Run, experiment_parts, runs, seed_block
+from lipdescent.study.schema import ConfigError
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
 NAMES = {
     "default": ROOT / "config/config.yaml",
-    "figures": [p.stem[5:] for p in (ROOT / "scripts").glob("plot_*.py")],
-    "comparisons": [p.stem[8:] for p in (ROOT / "scripts").glob("compare_*.py")],
+    "figures": lookup.known("figures"),
+    "comparisons": lookup.known("comparisons"),
 }
 
 
@@ -296,7 +301,7 @@ def test_images_that_fit():
 def test_checking_a_configuration_imports_neither_pytorch_nor_numpy():
     code = (
         "import sys, yaml; sys.path.insert(0, 'scripts')\n"
-        "from lipdescent import config\n"
+        "from lipdescent.study import config\n"
         "study = yaml.safe_load(open('config/config.yaml'))\n"
         "study['grid'] |= {'dataset': ['fashion_mnist', 'cifar10'], 'architecture': ['cnn']}\n"
         "study['architectures'] = {'cnn': {}}\n"
@@ -319,6 +324,7 @@ def test_an_annotation_is_a_schema(monkeypatch, tmp_path):
         " seven: object = 1): ..."
     )
     monkeypatch.setattr(signatures, "LIBRARY", tmp_path)
+    monkeypatch.setitem(lookup.PLACES, "losses", "losses")
     assert signatures.types("losses", "mine") == {
         "one": {"type": ["string"], "enum": ["a", "b"]},
         "two": {"type": ["string", "null"], "enum": ["a", "b", None]},
@@ -401,24 +407,24 @@ def test_seed_block_names(seeds, name):
 
 
 def test_cuda_asked_for_and_absent(monkeypatch):
-    monkeypatch.setattr(study_config, "visible_gpus", lambda: 0)
+    monkeypatch.setattr(gpus, "visible_gpus", lambda: 0)
     with pytest.raises(
         ConfigError, match=r"device = 'cuda': .* 0 CUDA devices; allowed.*auto, cpu"
     ):
-        study_config.check_device("cuda", local=True)
-    study_config.check_device("cuda", local=False)  # a cluster's nodes may have what we lack
-    study_config.check_device("auto", local=True)
-    monkeypatch.setattr(study_config, "visible_gpus", lambda: 1)
-    study_config.check_device("cuda:0", local=True)
+        gpus.check_device("cuda", local=True)
+    gpus.check_device("cuda", local=False)  # a cluster's nodes may have what we lack
+    gpus.check_device("auto", local=True)
+    monkeypatch.setattr(gpus, "visible_gpus", lambda: 1)
+    gpus.check_device("cuda:0", local=True)
     with pytest.raises(ConfigError, match=r"cuda:1.*allowed here: auto, cpu, cuda:0"):
-        study_config.check_device("cuda:1", local=True)
+        gpus.check_device("cuda:1", local=True)
 
 
 def test_an_architecture_may_train_in_its_own_way():
     config = check({"architectures.mlp": {"module": "mlp", "training": {"learning_rate": 0.5}}})
-    assert study_config.training_options(config, "mlp")["learning_rate"] == 0.5
-    assert study_config.training_options(config, "mlp")["batch_size"] == 100
-    assert study_config.build_options(config, "mlp") == {}
+    assert sections.training_options(config, "mlp")["learning_rate"] == 0.5
+    assert sections.training_options(config, "mlp")["batch_size"] == 100
+    assert sections.build_options(config, "mlp") == {}
 
 
 @pytest.mark.parametrize(
@@ -435,11 +441,11 @@ def test_every_study_is_valid(overlay):
 @pytest.mark.parametrize("place", ["results", "results/mine"])
 def test_a_file_in_the_place_of_the_results(place, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    study_config.check_folder("mine")
+    study_runs.check_folder("mine")
     Path(place).parent.mkdir(exist_ok=True)
     Path(place).touch()
     with pytest.raises(ConfigError, match=f"^{place} is a file, .*folder results/mine/"):
-        study_config.check_folder("mine")
+        study_runs.check_folder("mine")
 
 
 @pytest.mark.parametrize("target", ["study", "verify"])

@@ -16,11 +16,15 @@ import yaml
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from lipdescent import checkpoints, config, datasets, figure_style, stamped_parquet, stamps, table
-from lipdescent.freshness import Freshness
-from lipdescent.recipes import Recipes
+from lipdescent import datasets
+from lipdescent.figures import _style as style
+from lipdescent.storage import checkpoints, stamped_parquet, stamps, table
+from lipdescent.study import config, job_stamps
+from lipdescent.study import runs as study_runs
+from lipdescent.study.freshness import Freshness
+from lipdescent.study.recipes import Recipes
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 FEW = {"width": [2, 5], "label_noise": [0, 0.2], "seed": [0, 1], "epoch": [0, 1, 3]}
@@ -100,7 +104,7 @@ def template(tmp_path_factory):
     folder = tmp_path_factory.mktemp("template")
     with contextlib.chdir(folder):
         study = prepared()
-        config.record_plan(study)
+        study_runs.record_plan(study)
         for recipe in all_recipes(study):
             stamp = made_by(recipe)
             for path in reversed(recipe.outputs):
@@ -148,8 +152,8 @@ def test_every_kind_of_file_gives_its_stamp_back(tmp_path):
     )
     checkpoints.write(tmp_path / "c.safetensors", saved, stamp)
     stamped_parquet.write(tmp_path / "t.parquet", pa.table({"x": [1.0]}), stamp)
-    figure, _ = figure_style.new_figure(1, 1, width=2, height=2)
-    figure_style.save(figure, tmp_path / "f.pdf", tmp_path / "f.png", stamp)
+    figure, _ = style.new_figure(1, 1, width=2, height=2)
+    style.save(figure, tmp_path / "f.pdf", tmp_path / "f.png", stamp)
     for path in tmp_path.iterdir():
         found = stamps.read(path)
         assert (found["asked"], found["rule"]) == (stamp["asked"], "r"), path
@@ -167,8 +171,8 @@ def test_a_file_that_was_cut_or_altered_has_no_stamp(tmp_path, suffix):
     """Of a figure, a page and a summary every byte; of checkpoints the end, when they are read."""
     path, stamp = tmp_path / f"x{suffix}", {"rule": "r", "recipe": "1", "inputs": {}}
     if suffix in (".pdf", ".png"):
-        figure, _ = figure_style.new_figure(1, 1, width=1, height=1)
-        figure_style.save(figure, tmp_path / "x.pdf", tmp_path / "x.png", stamp)
+        figure, _ = style.new_figure(1, 1, width=1, height=1)
+        style.save(figure, tmp_path / "x.pdf", tmp_path / "x.png", stamp)
     elif suffix == ".safetensors":
         checkpoints.save_atomically(path, {"w": torch.ones(300)}, {"made": stamps.dumps(stamp)})
     else:
@@ -344,14 +348,16 @@ def test_a_changed_file_of_code_is_named(finished):
     def edited(*files):
         versions = Recipes(finished).code(*files)
         return versions | (
-            {name: "edited"} if (name := "lipdescent/training.py") in versions else {}
+            {name: "edited"}
+            if (name := "lipdescent/training/stack_training.py") in versions
+            else {}
         )
 
     said = []
     known = Recipes(finished, code=edited)
     assert Freshness(said.append).stale(known.findings())
     assert said[0].startswith(
-        "train: scripts/lipdescent/training.py changed. To make anew: results/s/"
+        "train: scripts/lipdescent/training/stack_training.py changed. To make anew: results/s/"
     )
     assert len(said) == 1
 
@@ -372,7 +378,7 @@ def job(recipe, wanted=None):
 
 def test_a_job_stamps_what_it_was_asked_for(finished):
     recipe = Recipes(finished).train(dataset="mnist1d", architecture="mlp", width="5", seeds="0-1")
-    stamp = stamps.of(job(recipe), device="cpu")
+    stamp = job_stamps.of(job(recipe), device="cpu")
     assert stamp["recipe"] == recipe.recipe
     assert stamp["by"] == {"threads": 3, "device": "cpu"}
     assert stamps.differences(stamp, recipe.stamp()) == []
@@ -383,21 +389,21 @@ def test_a_job_refuses_inputs_of_another_configuration_and_names_both_values(fin
     write(data.path, made_by(data))
     recipe = Recipes(finished).train(dataset="mnist1d", architecture="mlp", width="5", seeds="0-1")
     with pytest.raises(stamps.OtherRecipe, match=r"mnist1d\.npz: .*num_train = 7, wanted is 1000"):
-        stamps.of(job(recipe))
+        job_stamps.of(job(recipe))
     Path(data.path).write_bytes(b"cut")
     with pytest.raises(stamps.OtherRecipe, match=r"mnist1d\.npz carries no sound record"):
-        stamps.of(job(recipe))
+        job_stamps.of(job(recipe))
 
 
 def test_a_job_refuses_code_that_was_edited_after_the_start(finished):
     """Which version a job has imported is not known then; its stamp would name the first."""
     one = job(Recipes(finished).dataset(dataset="mnist1d"))
-    stamps.of(one)
+    job_stamps.of(one)
     one.params.code = one.params.code | {"lipdescent/datasets/mnist1d.py": "of the start"}
     with pytest.raises(
         stamps.OtherRecipe, match=r"scripts/lipdescent/datasets/mnist1d\.py changed"
     ):
-        stamps.of(one)
+        job_stamps.of(one)
 
 
 def test_whole_numbers_ask_for_the_same_in_either_spelling():

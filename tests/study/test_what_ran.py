@@ -9,10 +9,10 @@ import yaml
 from docutils.core import publish_string
 from snakemake.utils import update_config
 
-from lipdescent import config as study_config
-from lipdescent import published
+from lipdescent.study import config as study_config
+from lipdescent.study import published
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 STUDIES = sorted(path.stem for path in ROOT.glob("config/studies/*.yaml"))
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 

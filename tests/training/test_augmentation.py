@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lipdescent.augmentation import crop_and_flip, draw
+from lipdescent.training.augmentation import crop_and_flip, draw
 
 
 def stacked_draws(seeds, num_samples, padding, flip=True):

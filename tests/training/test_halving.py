@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from lipdescent import device, training_state
 from lipdescent.architectures import cnn_batchnorm, mlp
-from lipdescent.progress import Progress
-from lipdescent.replica_block import Block, TrainingData
-from lipdescent.stacked_autograd import StackedAutograd
-from lipdescent.stacked_mlp import StackedMLP
-from lipdescent.training import Interrupted, StackTraining, initial_stack
-from lipdescent.training_options import TrainingOptions
+from lipdescent.jobs import device
+from lipdescent.jobs.progress import Progress
+from lipdescent.training.block import Block, TrainingData
+from lipdescent.training.draws import initial_stack
+from lipdescent.training.engines.fused_mlp import StackedMLP
+from lipdescent.training.engines.stacked_autograd import StackedAutograd
+from lipdescent.training.options import TrainingOptions
+from lipdescent.training.stack_training import Interrupted, StackTraining
 
 SEEDS, CLASSES = [0, 1, 2, 3, 4], 3
 NETWORKS = {
@@ -131,7 +132,7 @@ def test_halves_have_the_models_and_the_optimizer_s_memory():
 
 
 def training_stack(training):
-    from lipdescent.stacking import ModelStack
+    from lipdescent.stacks.model_stack import ModelStack
 
     block = training.blocks[0]
     states = [b.engine.state() for b in training.blocks]
@@ -155,5 +156,5 @@ def test_a_gpu_that_is_there_but_unusable_is_named(monkeypatch):
 
 def test_training_state_is_of_all_replicas():
     training = make(at_once=2)
-    live = training_state._live_tensors(training)
+    live = training.state().live
     assert {tensor.shape[0] for tensor in live.values()} == {5}

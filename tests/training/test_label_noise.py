@@ -1,15 +1,15 @@
 import numpy as np
 import pytest
 
-from lipdescent import names
-from lipdescent.label_noise import uniform_wrong
+from lipdescent.plugins import lookup
+from lipdescent.training.label_noise import uniform_wrong
 
 LABELS = np.arange(1000) % 10
-MAKERS = names.known("label_noise")
+MAKERS = lookup.known("label_noise")
 
 
 def make(name, fraction, seed=0, labels=LABELS):
-    function = names.resolve("label_noise", name).noisy
+    function = lookup.resolve("label_noise", name).noisy
     return function(labels, num_classes=10, fraction=fraction, seed=seed)
 
 

@@ -6,9 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lipdescent import names
+from lipdescent.plugins import lookup
 
-losses = SimpleNamespace(**{name: names.resolve("losses", name) for name in names.known("losses")})
+losses = SimpleNamespace(
+    **{name: lookup.resolve("losses", name) for name in lookup.known("losses")}
+)
 
 LOGITS = torch.tensor([[1.0, -0.5, 0.25], [0.1, 0.3, 0.2]], dtype=torch.float64)
 TARGETS = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lipdescent.optimizers import SGD, Adam, clip_, gradient_norms
+from lipdescent.training.optimizers import SGD, Adam, clip_, gradient_norms
 
 RATES = [0.1, 0.02, 0.0]
 

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from lipdescent import checkpoints, training_state
 from lipdescent.architectures import mlp
-from lipdescent.progress import Progress
-from lipdescent.replica_block import TrainingData
-from lipdescent.training import Interrupted, StackTraining, initial_stack
-from lipdescent.training_options import TrainingOptions
+from lipdescent.jobs.progress import Progress
+from lipdescent.storage import checkpoints
+from lipdescent.training import resume
+from lipdescent.training.block import TrainingData
+from lipdescent.training.draws import initial_stack
+from lipdescent.training.options import TrainingOptions
+from lipdescent.training.stack_training import Interrupted, StackTraining
 
 SEEDS = [0, 1]
 CONSTANT = TrainingOptions(learning_rate=0.05, batch_size=10, momentum=0.9)
@@ -35,12 +37,12 @@ def run(training, path, **arguments):
     training.run(
         progress=Progress("test", 2, 9, terminal=said),
         state_path=path.with_suffix(".state"),
-        end_state=training_state.end_paths(path)[0],
+        end_state=resume.end_paths(path)[0],
         **arguments,
     )
     path.unlink(missing_ok=True)  # Snakemake deletes outputs before a job
     checkpoints.write(path, training.result([0.0, 0.0], {}))
-    training_state.keep_end(training, path)
+    resume.keep_end(training.state(), path)
     return said.getvalue()
 
 
@@ -114,7 +116,7 @@ def test_no_hard_links_no_end(tmp_path, monkeypatch, capsys):
     path = tmp_path / "a.safetensors"
     run(make([0, 3]), path)
     assert "more epochs will mean training anew" in capsys.readouterr().out
-    assert not any(p.exists() for p in training_state.end_paths(path))
+    assert not any(p.exists() for p in resume.end_paths(path))
     run(make([0, 5]), path)
     assert same(path, make([0, 5]))
 
@@ -131,6 +133,6 @@ def test_an_interrupted_continuation_goes_on(tmp_path):
 def test_the_end_costs_no_second_copy_of_the_checkpoints(tmp_path):
     path = tmp_path / "a.safetensors"
     run(make(list(range(9))), path)
-    end_state, kept = training_state.end_paths(path)
+    end_state, kept = resume.end_paths(path)
     assert kept.samefile(path)
     assert end_state.stat().st_size < path.stat().st_size

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from lipdescent import names
-from lipdescent.schedules import continuous_decay, cosine, inverse_square_root, warmup_step
+from lipdescent.plugins import lookup
+from lipdescent.training.schedules import continuous_decay, cosine, inverse_square_root, warmup_step
 
 PER_EPOCH, TOTAL = 10, 1000
 UPDATES = np.arange(TOTAL)
@@ -13,9 +13,9 @@ def call(function, **options):
     return function(UPDATES, updates_per_epoch=PER_EPOCH, total_updates=TOTAL, **options)
 
 
-@pytest.mark.parametrize("name", names.known("schedules"))
+@pytest.mark.parametrize("name", lookup.known("schedules"))
 def test_factors_are_in_range_and_start_where_they_should(name):
-    factors = call(names.resolve("schedules", name).factors)
+    factors = call(lookup.resolve("schedules", name).factors)
     assert factors.shape == UPDATES.shape
     assert ((factors >= 0) & (factors <= 1)).all()
     assert factors[0] <= 1e-3 + 0.02 if name.startswith("warmup") else factors[0] == 1

@@ -10,22 +10,24 @@ import pytest
 import torch
 from torch import nn
 
-from lipdescent import names, products
-from lipdescent.looped_autograd import LoopedAutograd
-from lipdescent.progress import Progress
-from lipdescent.replica_block import TrainingData
-from lipdescent.stacked_autograd import StackedAutograd
-from lipdescent.stacked_cnn import StackedCNN
-from lipdescent.stacked_mlp import StackedMLP
-from lipdescent.training import StackTraining, initial_stack
-from lipdescent.training_options import TrainingOptions
+from lipdescent.jobs.progress import Progress
+from lipdescent.plugins import lookup
+from lipdescent.stacks import products
+from lipdescent.training.block import TrainingData
+from lipdescent.training.draws import initial_stack
+from lipdescent.training.engines.fused_cnn import StackedCNN
+from lipdescent.training.engines.fused_mlp import StackedMLP
+from lipdescent.training.engines.looped_autograd import LoopedAutograd
+from lipdescent.training.engines.stacked_autograd import StackedAutograd
+from lipdescent.training.options import TrainingOptions
+from lipdescent.training.stack_training import StackTraining
 
 MODELS, EPOCHS, CLASSES = 3, [0, 1, 2], 10
 SIGNAL, IMAGE = (40,), (1, 8, 8)
 
 
 def architecture(name, width, **options):
-    build = names.resolve("architectures", name).build
+    build = lookup.resolve("architectures", name).build
     return partial(build, width, num_classes=CLASSES, **options)
 
 

@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from lipdescent import checkpoints
 from lipdescent.architectures import mlp
-from lipdescent.progress import Progress
-from lipdescent.replica_block import TrainingData, split_into_blocks
-from lipdescent.training import Interrupted, StackTraining, batch_order, initial_stack
-from lipdescent.training_options import TrainingOptions
+from lipdescent.jobs.progress import Progress
+from lipdescent.storage import checkpoints
+from lipdescent.training.block import TrainingData
+from lipdescent.training.draws import batch_order, initial_stack
+from lipdescent.training.engines.choice import split_into_blocks
+from lipdescent.training.options import TrainingOptions
+from lipdescent.training.stack_training import Interrupted, StackTraining
 
 NUM_TRAIN, NUM_CLASSES, SHAPE = 45, 3, (6,)
 OPTIONS = TrainingOptions(learning_rate=0.05, batch_size=10, momentum=0.9, schedule="cosine")

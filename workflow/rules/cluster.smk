@@ -2,7 +2,7 @@ import math
 import os
 from functools import cache
 
-from lipdescent import cluster, folder_lock, resources
+from lipdescent.jobs import folder_lock, resources, slurm
 
 # The time limit that the submitting process found, for Snakemake inside of the jobs.
 LONGEST = "LIPDESCENT_LONGEST_JOB"
@@ -32,7 +32,7 @@ def claim_study():
 def slurm_nodes():
     """Nodes of the cluster; none where jobs are not submitted to Slurm from here."""
     plugin = workflow.executor_plugin
-    return cluster.nodes() if plugin is not None and plugin.name == "slurm" else []
+    return slurm.nodes() if plugin is not None and plugin.name == "slurm" else []
 
 
 @cache
@@ -46,13 +46,13 @@ def longest_job():
         "slurm_partition"
     )
     name = str(partition.raw).strip("'\"") if partition else None
-    limit = cluster.longest(name, slurm_nodes())
+    limit = slurm.longest(name, slurm_nodes())
     os.environ[LONGEST] = str(limit)
     return limit
 
 
 def needs(stage, key):
-    """Function for `resources:`, of a stage in lipdescent/resources.py and one of its keys."""
+    """Function for `resources:`, of a stage in lipdescent/jobs/resources.py and one of its keys."""
 
     def wanted(wildcards, attempt):
         if stage == "train":
@@ -77,10 +77,10 @@ def needs(stage, key):
 def check_cluster():
     """Refuse what the cluster can never run, before anything is submitted."""
     try:
-        cluster.check_shared(".", slurm_nodes())
+        slurm.check_shared(".", slurm_nodes())
         if slurm_nodes():
-            cluster.check(cluster.requests(workflow.dag.needrun_jobs()), slurm_nodes())
-    except study_config.ConfigError as error:
+            slurm.check(slurm.requests(workflow.dag.needrun_jobs()), slurm_nodes())
+    except config_schema.ConfigError as error:
         raise WorkflowError(str(error)) from None
 
 

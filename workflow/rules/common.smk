@@ -4,22 +4,28 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
-from lipdescent import config as study_config
-from lipdescent import config_files, config_networks, failures, fork_server
-from lipdescent import job_environment, lifeline, network_trial, published, terminal
-from lipdescent.freshness import Freshness
-from lipdescent.recipes import Recipes
+from lipdescent.jobs import (
+    fork_server,
+    gpus,
+    job_environment,
+    lifeline,
+    network_trial,
+    terminal,
+)
+from lipdescent.study import config as study_config
+from lipdescent.study import failures, published
+from lipdescent.study import networks as config_networks
+from lipdescent.study import runs as study_runs
+from lipdescent.study import schema as config_schema
+from lipdescent.study import twice as config_files
+from lipdescent.study.freshness import Freshness
+from lipdescent.study.recipes import Recipes
+from lipdescent.plugins import lookup
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import update_config
 
 # Here and inside of the jobs of a cluster.
 job_environment.fix(Path(workflow.basedir).resolve() / "scripts")
-
-
-def scripts_named(prefix):
-    """What follows the prefix in the names of scripts."""
-    found = Path(workflow.basedir, "scripts").glob(f"{prefix}*.py")
-    return [path.stem.removeprefix(prefix) for path in found]
 
 
 update_config(config, study_config.as_in_a_file(workflow.config_settings.config))
@@ -34,21 +40,19 @@ try:
     prepared = study_config.prepare(
         config,
         schema=Path(workflow.basedir) / "workflow/schemas/config.schema.yaml",
-        figures=scripts_named("plot_"),
-        comparisons=scripts_named("compare_"),
+        figures=lookup.known("figures"),
+        comparisons=lookup.known("comparisons"),
         default=Path(workflow.basedir) / "config/config.yaml",
     )
-    study_config.check_folder(prepared["study"])
+    study_runs.check_folder(prepared["study"])
     if workflow.is_main_process and not prepared["experiments"]:
         config_networks.check(prepared)
     # In place: scripts are given this very object.
     config.update(prepared)
     # Where jobs are submitted, other machines compute: their devices are not known here.
     submits = workflow.resource_settings.nodes is not None
-    study_config.check_device(
-        config["device"], local=not (submits or workflow.remote_exec)
-    )
-except study_config.ConfigError as error:
+    gpus.check_device(config["device"], local=not (submits or workflow.remote_exec))
+except config_schema.ConfigError as error:
     raise WorkflowError(str(error)) from None
 
 STUDY = config["study"]
@@ -64,11 +68,11 @@ MEASUREMENTS = [
 ]
 # What Snakemake puts in front of every script imports these.
 PREAMBLE = ["snakemake.logging", "snakemake.iocontainers"]
-GPUS = study_config.gpus_per_job(config["device"])
+GPUS = gpus.gpus_per_job(config["device"])
 # One job at a time on each GPU of this machine, unless --resources gpu=N says otherwise; on a
 # cluster the scheduler counts them.
 if not submits and "gpu" not in workflow.global_resources:
-    workflow.register_resource("gpu", study_config.gpus_at_once(config["device"]))
+    workflow.register_resource("gpu", gpus.gpus_at_once(config["device"]))
 
 
 wildcard_constraints:
@@ -105,12 +109,12 @@ def try_bounds():
         return
     try:
         network_trial.check(config)
-    except study_config.ConfigError as error:
+    except config_schema.ConfigError as error:
         raise WorkflowError(str(error)) from None
 
 
 def recipe_of(rule, wildcards):
-    """How the output of a job is to be made; see lipdescent/recipes.py."""
+    """How the output of a job is to be made; see lipdescent/study/recipes.py."""
     return RECIPES.recipe(rule, **dict(wildcards.items()))
 
 
@@ -166,7 +170,7 @@ def what_runs():
     """The study's size in a line."""
     if config["experiments"]:
         parts = {
-            name: len(study_config.experiment_parts(config, name))
+            name: len(study_runs.experiment_parts(config, name))
             for name in config["experiments"]
         }
         told = (

@@ -24,9 +24,7 @@ rule experiment:
     input:
         lambda w: [
             f"results/{w.study}/experiments/{w.experiment}/{part}.parquet"
-            for part, _ in enumerate(
-                study_config.experiment_parts(config, w.experiment)
-            )
+            for part, _ in enumerate(study_runs.experiment_parts(config, w.experiment))
         ],
         checked=checked("experiment"),
     output:
@@ -74,4 +72,4 @@ rule experiment_figure:
         code=code("experiment_figure"),
         recipe=recipe("experiment_figure"),
     script:
-        "../../scripts/draw_experiment.py"
+        "../../scripts/plot.py"

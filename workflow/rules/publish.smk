@@ -32,7 +32,7 @@ rule figure:
         code=code("figure"),
         recipe=recipe("figure"),
     script:
-        "../../scripts/plot_{wildcards.figure}.py"
+        "../../scripts/plot.py"
 
 
 rule comparison:
@@ -69,7 +69,7 @@ rule comparison:
         code=code("comparison"),
         recipe=recipe("comparison"),
     script:
-        "../../scripts/compare_{wildcards.comparison}.py"
+        "../../scripts/plot.py"
 
 
 rule findings:

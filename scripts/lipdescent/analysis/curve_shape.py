@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lipdescent import statistics
-from lipdescent.statistics import Array
+from lipdescent.analysis import statistics
+from lipdescent.analysis.statistics import Array
 
 DOUBLE_DESCENT = "double descent"  # first > minimum < peak > last
 ONE_PEAK = "one peak"  # first < peak > last

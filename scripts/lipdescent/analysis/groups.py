@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lipdescent import files
-from lipdescent import table as tidy
-from lipdescent.statistics import Array
+from lipdescent.analysis.statistics import Array
+from lipdescent.storage import atomic
+from lipdescent.storage import table as tidy
 
 # A table, or the file of one: files are never in memory as a whole.
 Source = pa.Table | str | Path
@@ -86,7 +86,7 @@ def pairs(source: Source) -> list[tuple[str, str]]:
 
 def load(path: str | Path, *, dataset: str, architecture: str) -> Group:
     """One dataset and architecture out of a study's table file; a broken file is put aside."""
-    with files.sound(path):
+    with atomic.sound(path):
         pairs(path)  # a part of each row is read: what is truncated or foreign is noticed
     return group(path, dataset=dataset, architecture=architecture)
 
@@ -149,90 +149,6 @@ def _parts(source: Source, columns: Sequence[str]) -> Iterable[pa.Table]:
     if isinstance(source, pa.Table):
         return [source.select(list(columns))]
     return tidy.parts(source, columns)
-
-
-def metric(group: Group, quantity: str) -> Array:
-    """A loss, an accuracy or another metric without a norm, (W, N, E, S).
-
-    Raises
-    ------
-    KeyError
-        Naming the metric and those that are there.
-    """
-    for key, values in group.series.items():
-        if key.quantity == quantity and key.direction == "metric":
-            return values
-    known = sorted({key.quantity for key in group.series if key.direction == "metric"})
-    raise KeyError(f"no metric {quantity!r} in the table; it has: {', '.join(known)}")
-
-
-def norms(group: Group) -> list[str]:
-    """Norms in which there is a bound, l2 first."""
-    found = {key.norm for key in group.series if key.direction in DIRECTIONS}
-    return sorted(found, key=lambda norm: (norm != "l2", norm))
-
-
-def rungs(group: Group, norm: str) -> dict[Rung, Array]:
-    """Every bound in one norm, lowest first; over splits the largest, of upper bounds the least.
-
-    "Lowest" is by the median over all checkpoints.
-    """
-    found: dict[Rung, Array] = {}
-    for key, values in group.series.items():
-        if key.norm == norm and key.direction in DIRECTIONS:
-            rung = Rung(key.quantity, key.direction)
-            better = np.fmin if key.direction == "upper" else np.fmax
-            found[rung] = better(found[rung], values) if rung in found else values
-    return dict(sorted(found.items(), key=lambda item: (item[0].direction, np.nanmedian(item[1]))))
-
-
-def all_rungs(group: Group) -> list[Rung]:
-    """Every bound in any norm, in the order of :func:`rungs`, the first norm first."""
-    return list(dict.fromkeys(rung for norm in norms(group) for rung in rungs(group, norm)))
-
-
-def best(group: Group, direction: str, norm: str) -> Array:
-    """Largest lower (estimate) or least upper bound of every checkpoint, (W, N, E, S).
-
-    All NaN if there is none.
-    """
-    better = np.fmin if direction == "upper" else np.fmax
-    found = [v for rung, v in rungs(group, norm).items() if rung.direction == direction]
-    return better.reduce(found) if found else np.full(group.diverged.shape, np.nan)
-
-
-def sides(group: Group, norm: str) -> dict[str, Array]:
-    """What is known from below and from above: direction -> :func:`best` of it.
-
-    Where nothing is proved from below, as for attention, estimates stand in its place.
-    """
-    below = {direction: best(group, direction, norm) for direction in ("lower", "estimate")}
-    proved = np.isfinite(below["lower"]).any() or not np.isfinite(below["estimate"]).any()
-    side = "lower" if proved else "estimate"
-    return {side: below[side], "upper": best(group, "upper", norm)}
-
-
-def absence(group: Group, direction: str) -> str:
-    """Why there is no such bound."""
-    absent = any(name.startswith(f"{direction}_") for name in group.not_applicable)
-    if any(name.startswith(f"{direction}_") for name in group.failed):
-        return "failed with an error"
-    return "not applicable\nto these networks" if absent else "none in this study"
-
-
-def bracket(group: Group, norm: str) -> tuple[Array, Array]:
-    """Best lower and best upper bound where both are there, so means are of the same models."""
-    lower, upper = best(group, "lower", norm), best(group, "upper", norm)
-    both = np.isfinite(lower) & np.isfinite(upper)
-    return np.where(both, lower, np.nan), np.where(both, upper, np.nan)
-
-
-def gaps(group: Group, norm: str) -> dict[Rung, Array]:
-    """Every upper bound over the best lower one, (W, N, E, S); none where the lower bound is 0."""
-    lower = best(group, "lower", norm)
-    lower = np.where(lower > 0, lower, np.nan)
-    found = {rung: v / lower for rung, v in rungs(group, norm).items() if rung.direction == "upper"}
-    return {rung: ratio for rung, ratio in found.items() if np.isfinite(ratio).any()}
 
 
 def _fill(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lipdescent.selection import Rung
+from lipdescent.analysis.groups import Rung
 
 WIDTH = "width (units or channels)"
 NORMS = {"l1": r"$\ell_1$", "l2": r"$\ell_2$", "linf": r"$\ell_\infty$"}

@@ -29,37 +29,22 @@ On CUDA the matrix products must be true float64 products, which is the default.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-UNIT_ROUNDOFF = 2.0**-53
-TINY = 2.0**-1074  # the smallest positive float64: a result that underflows is off by at most half
-_EPS = 2.0**-52
+from lipdescent.arithmetic.ulps import (
+    UNIT_ROUNDOFF,
+    gamma,
+    round_down,
+    round_up,
+    scaled_to_one,
+    times_power,
+    unscaled_up,
+)
+
 _CHUNK = 2**23  # entries that one pass holds in each of its few temporaries: 64 MiB
-
-
-def gamma(k: int) -> float:
-    """Upper bound of k u / (1 - k u): the relative error after k roundings."""
-    if not 0 <= k < 2**50:
-        raise ValueError(f"gamma({k}): allowed are 0 to 2^50 roundings")
-    return k * UNIT_ROUNDOFF / (1 - k * UNIT_ROUNDOFF) * (1 + 4 * _EPS)
-
-
-def round_up(x: Tensor, ulps: int = 1) -> Tensor:
-    """A number at least x + ``ulps`` units in the last place, for float64 of either sign.
-
-    It exceeds the true value of any x computed by at most ``ulps`` roundings of relative size u.
-    """
-    x = x.to(torch.float64)
-    y = x + (x.abs() * (ulps * _EPS) + ulps * TINY)
-    return torch.nextafter(y, torch.full_like(y, torch.inf))
-
-
-def round_down(x: Tensor, ulps: int = 1) -> Tensor:
-    """A number at most x - ``ulps`` units in the last place, for float64 of either sign."""
-    return -round_up(-x, ulps)
 
 
 def certified_spectral_norm(matrix: Tensor, *, error: Tensor | float = 0.0) -> Tensor:
@@ -240,50 +225,6 @@ def _frobenius(scaled: Tensor) -> Tensor:
     k = scaled.shape[-1] * scaled.shape[-2] + 4
     norm = scaled.square().sum((-1, -2)).sqrt()
     return torch.where(norm == 0, norm, round_up(norm, k))
-
-
-def product_up(factors: Sequence[Tensor]) -> Tensor:
-    """Product of non-negative float64 tensors of one shape, rounded up, free of under/overflow.
-
-    0 exactly where a factor is 0.
-    """
-    total, power = torch.frexp(factors[0])
-    power = power.to(torch.int64)
-    for factor in factors[1:]:
-        mantissa, exponent = torch.frexp(factor)
-        total, carry = torch.frexp(total * mantissa)
-        power = power + exponent + carry
-    total = round_up(total, len(factors))
-    total = torch.where(power > 1100, torch.inf, unscaled_up(total, power.clamp(-1100, 1100)))
-    zero = torch.stack([factor == 0 for factor in factors]).any(0)
-    return torch.where(zero, 0.0, total)
-
-
-def scaled_to_one(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Matrix / 2^exponent with its largest entry in [1/2, 1), and the exponents (...).
-
-    Exact but for entries below 2^-1022 of the largest.
-    """
-    exponent = torch.frexp(matrix.abs().amax((-1, -2)))[1].to(torch.int64)
-    return times_power(matrix, -exponent[..., None, None]), exponent
-
-
-def times_power(x: Tensor, exponent: Tensor) -> Tensor:
-    """x 2^exponent; exact unless it leaves the normal range."""
-    # torch.ldexp takes the power in float32. Three factors, as one may leave float64's range.
-    # Beyond 2190 every float64 but 0 has left it, whatever it was.
-    exponent = exponent.clamp(-2190, 2190)
-    first = torch.div(exponent, 3, rounding_mode="floor")
-    second = torch.div(exponent - first, 2, rounding_mode="floor")
-    for part in (first, second, exponent - first - second):
-        x = x * ((part + 1023) << 52).view(torch.float64)
-    return x
-
-
-def unscaled_up(x: Tensor, exponent: Tensor) -> Tensor:
-    """x 2^exponent, one ulp up unless it is exactly 0."""
-    y = times_power(x, exponent)
-    return torch.where(x == 0, y, round_up(y))
 
 
 def _add(value: Tensor, error: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""Rounding for the authors of bounds: ``from lipdescent.rounding import certified_norm, round_up``.
+"""Rounding for the authors of bounds: ``from lipdescent.arithmetic.rounding import certified_norm,
+round_up``.
 
 A bound that is published as ``upper`` or ``lower`` includes its rounding errors: take it in
 float64 and move it by as many units in the last place as its operations may have rounded::
@@ -15,16 +16,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lipdescent.bounds._rounding import (
-    UNIT_ROUNDOFF,
+from lipdescent.arithmetic.certified_norms import (
     certified_max_eigenvalue,
     certified_spectral_norm,
-    gamma,
     norm_l1,
     norm_linf,
-    round_down,
-    round_up,
 )
+from lipdescent.arithmetic.ulps import UNIT_ROUNDOFF, gamma, round_down, round_up
 
 __all__ = [
     "UNIT_ROUNDOFF",

@@ -1,58 +1,16 @@
 """One bound per file.
 
 Each module offers ``measure(stack, *, inputs, norms, seed, **options)``, an iterator of
-:class:`Measurement`, and the constants ``DIRECTION`` and ``NORMS`` (the norms it knows). One whose
-``measure`` takes ``labels`` is given those too: split -> int64 (n,) or (num_models, n).
+:class:`lipdescent.measurement.Measurement`, and the constants ``DIRECTION`` and ``NORMS`` (the
+norms it knows). One whose ``measure`` takes ``labels`` is given those too: split -> int64 (n,) or
+(num_models, n).
 """
-
-from __future__ import annotations
-
-from dataclasses import dataclass
-
-import torch
-from torch import Tensor
-
-
-class NotApplicable(Exception):
-    """The bound does not exist for this network or norm; the message is the reason."""
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """One quantity for every model of a stack.
-
-    Attributes
-    ----------
-    quantity : for a bound, the name of its module.
-    direction : "upper" (certified, rounding included), "lower" (attained), "estimate" or "metric".
-    norm : "l2", "linf", "l1", or "" where no norm is involved. The same norm on inputs and outputs.
-    values : float64 (num_models,).
-    split : the data it was taken on: "train", "test", or "" where no data are involved.
-    defined : bool (num_models,), False where a model does not have the quantity; None: all have it.
-
-    Raises
-    ------
-    TypeError
-        If the values are not float64 (num_models,): a rounding to float32 would void a bound.
-    """
-
-    quantity: str
-    direction: str
-    norm: str
-    values: Tensor
-    split: str = ""
-    defined: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        if self.values.dtype != torch.float64 or self.values.dim() != 1:
-            given = f"{self.values.dtype} {tuple(self.values.shape)}"
-            raise TypeError(f"{self.quantity}: values are {given}, expected float64 (num_models,)")
 
 
 def __getattr__(name: str):
-    """``lipdescent.bounds.bracket``, imported only when it is asked for."""
+    """``lipdescent.bounds.bracket``, the first place of what is now ``lipdescent.bracket``."""
     if name == "bracket":
-        from lipdescent.bracket import bracket
+        import lipdescent
 
-        return bracket
+        return lipdescent.bracket
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lipdescent.bounds import Measurement
+from lipdescent.measurement import Measurement
 
 DIRECTIONS = ("upper", "lower", "estimate", "metric")
 BOUNDS = ("upper", "lower")

@@ -19,9 +19,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ._per_unit_lipsdp import lipsdp_per_unit
-from ._rounding import certified_spectral_norm, gamma, norm_frobenius, norm_linf, round_up
-from .upper_geolip import one_hidden_layer
+from lipdescent.arithmetic.certified_norms import certified_spectral_norm, norm_frobenius, norm_linf
+from lipdescent.arithmetic.ulps import gamma, round_up
+from lipdescent.bounds.lipsdp.per_unit import lipsdp_per_unit
+from lipdescent.bounds.upper_geolip import one_hidden_layer
 
 _BATCH = 64  # nodes split at once
 _CHUNK = 2**14  # patterns looked at once
@@ -32,7 +33,7 @@ _UNDERFLOW = 2.0**-900  # entries are at most 1, slopes at most 4: what underflo
 class Layer:
     """One hidden layer without biases: first (h, n_in), last (n_out, h), slopes low < high.
 
-    Both as :func:`lipdescent.bounds._scaling.balanced` scales them, slopes at most 4 in size.
+    Both as :func:`lipdescent.structure.scaling.balanced` scales them, slopes at most 4 in size.
     """
 
     first: Tensor

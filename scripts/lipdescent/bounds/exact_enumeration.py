@@ -23,16 +23,16 @@ import torch
 from scipy.optimize import linprog
 from torch import Tensor
 
-from lipdescent.stacking import ModelStack
-
-from . import Measurement, NotApplicable
-from ._affine import affine_chain, refuse_other_norms
-from ._certified import certify
-from ._chain import chain as linear_pieces
-from ._patterns import Layer, branch_and_bound, enumerate_patterns
-from ._rounding import norm_frobenius, round_up, scaled_to_one, times_power, unscaled_up
-from ._scaling import balanced, scaled_slopes, with_lost
-from .upper_geolip import chain_excess
+from lipdescent.arithmetic.certified_norms import norm_frobenius
+from lipdescent.arithmetic.ulps import round_up, scaled_to_one, times_power, unscaled_up
+from lipdescent.bounds._patterns import Layer, branch_and_bound, enumerate_patterns
+from lipdescent.bounds.proofs.prover import certify
+from lipdescent.bounds.upper_geolip import chain_excess
+from lipdescent.measurement import Measurement, NotApplicable
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.structure.affine_chain import affine_chain, refuse_other_norms
+from lipdescent.structure.relu_chain import chain as linear_pieces
+from lipdescent.structure.scaling import balanced, scaled_slopes, with_lost
 
 DIRECTION = "upper"
 NORMS = ("l2", "linf")

@@ -23,13 +23,13 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from lipdescent.bounds import Measurement
-from lipdescent.bounds import _jacobian as jac
-from lipdescent.bounds._activation_ascent import ascend, dual_vectors
-from lipdescent.bounds._awake import awake
-from lipdescent.bounds._certified import Prover
-from lipdescent.bounds._chain import Chain, chain, deep_jacobians, soft_product
-from lipdescent.stacking import ModelStack
+from lipdescent.bounds.jacobians import norms as jac
+from lipdescent.bounds.jacobians.ascent import ascend, dual_vectors
+from lipdescent.bounds.jacobians.awake import awake
+from lipdescent.bounds.proofs.prover import Prover
+from lipdescent.measurement import Measurement
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.structure.relu_chain import Chain, chain, deep_jacobians, soft_product
 
 DIRECTION = "lower"
 NORMS = jac.NORMS

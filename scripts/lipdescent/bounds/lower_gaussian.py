@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from lipdescent.bounds import Measurement
-from lipdescent.bounds import _jacobian as jac
-from lipdescent.bounds._certified import Prover
+from lipdescent.bounds.jacobians import norms as jac
 from lipdescent.bounds.lower_jacobian import largest_jacobian
-from lipdescent.stacking import ModelStack
+from lipdescent.bounds.proofs.prover import Prover
+from lipdescent.measurement import Measurement
+from lipdescent.stacks.model_stack import ModelStack
 
 DIRECTION = "lower"
 NORMS = jac.NORMS

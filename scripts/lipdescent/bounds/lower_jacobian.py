@@ -14,11 +14,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from lipdescent.bounds import Measurement
-from lipdescent.bounds import _jacobian as jac
-from lipdescent.bounds._certified import Prover
-from lipdescent.evaluation import outputs_of
-from lipdescent.stacking import ModelStack
+from lipdescent.bounds.jacobians import norms as jac
+from lipdescent.bounds.proofs.prover import Prover
+from lipdescent.measurement import Measurement
+from lipdescent.stacks.evaluation import outputs_of
+from lipdescent.stacks.model_stack import ModelStack
 
 DIRECTION = "lower"
 NORMS = jac.NORMS
@@ -108,7 +108,7 @@ def jacobian_norms(stack: ModelStack, inputs: Tensor, *, norm: str = "l2") -> Te
     """Jacobian norm of every model at every point: float64 (num_models, num_points).
 
     For splits by a property of the points, such as right against wrong predictions. A number at
-    a kink is autograd's and no bound. See :func:`lipdescent.bounds._jacobian.jacobian_norms`.
+    a kink is autograd's and no bound. See :func:`lipdescent.bounds.jacobians.norms.jacobian_norms`.
     """
     return jac.jacobian_norms(stack, inputs, norms=[norm])[norm]
 

@@ -16,13 +16,16 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from lipdescent import layers
-from lipdescent.bounds import Measurement, NotApplicable
-from lipdescent.bounds._block_sdp import LinearMap, block_bound
-from lipdescent.layers import activation, composition, convolution
+from lipdescent.bounds.lipsdp.blocks import block_bound
+from lipdescent.bounds.lipsdp.symbols import LinearMap
+from lipdescent.layers import activation, convolution
 from lipdescent.layers._operators import Axis
-from lipdescent.layers.walker import layer_state
-from lipdescent.stacking import ModelStack
+from lipdescent.measurement import Measurement, NotApplicable
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.structure import composition
+from lipdescent.structure.composition import bound
+from lipdescent.structure.expressions import Chain, Layer, Node, Sum
+from lipdescent.structure.trace import layer_state, trace
 
 DIRECTION = "upper"
 NORMS = ("l2",)
@@ -42,7 +45,7 @@ def measure(
     NotApplicable
         For another norm, a network without a pair, attention, or a layer without a constant.
     TypeError, ValueError
-        As :func:`lipdescent.layers.trace`.
+        As :func:`lipdescent.structure.trace.trace`.
     """
     for norm in norms:
         if norm not in NORMS:
@@ -54,26 +57,23 @@ def block_lipsdp(stack: ModelStack) -> Tensor:
     """The bound itself: float64 (num_models,)."""
     found = False
 
-    def shortcut(part: tuple | layers.Sum) -> Tensor | None:
+    def shortcut(part: tuple | Sum) -> Tensor | None:
         nonlocal found
-        if isinstance(part, layers.Sum):
-            value = _residual_bound(part, stack)
-        else:
-            value = _pair_bound(part, stack)
+        value = _residual_bound(part, stack) if isinstance(part, Sum) else _pair_bound(part, stack)
         found = found or value is not None
         return value
 
-    value = layers.bound(layers.trace(stack), stack, norm="l2", shortcut=shortcut)
+    value = bound(trace(stack), stack, norm="l2", shortcut=shortcut)
     if not found:
         raise NotApplicable("no pair of linear layers or convolutions with an activation between")
     return value
 
 
 def _pair_bound(
-    parts: Sequence[layers.Node], stack: ModelStack, skip: LinearMap | str | None = None
+    parts: Sequence[Node], stack: ModelStack, skip: LinearMap | str | None = None
 ) -> Tensor | None:
     """Bound of (linear, activation, linear) plus a skip connection, None for anything else."""
-    if len(parts) != 3 or not all(isinstance(part, layers.Layer) for part in parts):
+    if len(parts) != 3 or not all(isinstance(part, Layer) for part in parts):
         return None
     if type(parts[1].module) not in activation.SLOPES:
         return None
@@ -90,27 +90,27 @@ def _pair_bound(
     return block_bound(first, second, tuple(slopes), skip=skip)
 
 
-def _residual_bound(node: layers.Sum, stack: ModelStack) -> Tensor | None:
+def _residual_bound(node: Sum, stack: ModelStack) -> Tensor | None:
     """Bound of W2 sigma(W1 x) + W0 x, whichever of the two is written first."""
     if len(node.parts) != 2:
         return None
     for branch, other in (node.parts, node.parts[::-1]):
-        if isinstance(branch, layers.Chain) and len(branch.parts) == 3:
+        if isinstance(branch, Chain) and len(branch.parts) == 3:
             skip = "identity" if _is_identity(other) else _linear_map(other, stack)
             if skip is not None:
                 return _pair_bound(branch.parts, stack, skip)
     return None
 
 
-def _is_identity(node: layers.Node) -> bool:
-    if isinstance(node, layers.Chain):
+def _is_identity(node: Node) -> bool:
+    if isinstance(node, Chain):
         return not node.parts
-    return isinstance(node, layers.Layer) and type(node.module) is nn.Identity
+    return isinstance(node, Layer) and type(node.module) is nn.Identity
 
 
-def _linear_map(node: layers.Node, stack: ModelStack) -> LinearMap | None:
+def _linear_map(node: Node, stack: ModelStack) -> LinearMap | None:
     """A zero-padded convolution, or a linear layer as one of a single pixel."""
-    if not isinstance(node, layers.Layer):
+    if not isinstance(node, Layer):
         return None
     module, kind = node.module, type(node.module)
     if kind is nn.Linear and len(node.input_shape) == 1:
@@ -129,6 +129,6 @@ def _linear_map(node: layers.Node, stack: ModelStack) -> LinearMap | None:
     return LinearMap(full.flatten(3, 4).flatten(1, 2), operator.axes, _lost(node, stack))
 
 
-def _lost(node: layers.Layer, stack: ModelStack) -> Tensor | float:
+def _lost(node: Layer, stack: ModelStack) -> Tensor | float:
     """What has underflowed where a batch normalisation was multiplied into the weights."""
     return 0.0 if node.scale is None else composition.folding_loss(node, stack.state)

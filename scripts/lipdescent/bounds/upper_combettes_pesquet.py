@@ -19,21 +19,13 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from lipdescent.stacking import ModelStack
-
-from . import Measurement
-from ._affine import AffineChain, affine_chain, refuse_other_norms
-from ._rounding import (
-    TINY,
-    certified_spectral_norm,
-    gamma,
-    norm_frobenius,
-    product_up,
-    round_up,
-    unscaled_up,
-)
-from ._scaling import scaled_chain, with_lost
-from ._slopes import recentred
+from lipdescent.arithmetic.certified_norms import certified_spectral_norm, norm_frobenius
+from lipdescent.arithmetic.ulps import TINY, gamma, product_up, round_up, unscaled_up
+from lipdescent.measurement import Measurement
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.structure.affine_chain import AffineChain, affine_chain, refuse_other_norms
+from lipdescent.structure.scaling import scaled_chain, with_lost
+from lipdescent.structure.slope_intervals import recentred
 
 DIRECTION = "upper"
 NORMS = ("l2",)

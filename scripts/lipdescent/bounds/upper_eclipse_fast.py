@@ -18,15 +18,15 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from lipdescent.stacking import ModelStack
-
-from . import Measurement, NotApplicable
-from ._affine import AffineChain, affine_chain, refuse_other_norms
-from ._chain_certificate import certify_chain, normalised
-from ._lipsdp_shallow import certify
-from ._rounding import round_up, scaled_to_one, unscaled_up
-from ._scaling import balanced, scaled_slopes, with_lost, without_dead
-from ._slopes import Interval, recentred
+from lipdescent.arithmetic.ulps import round_up, scaled_to_one, unscaled_up
+from lipdescent.bounds.lipsdp.certificate import certify_chain, normalised
+from lipdescent.bounds.lipsdp.multipliers import layer_multipliers
+from lipdescent.bounds.lipsdp.shallow import certify
+from lipdescent.measurement import Measurement, NotApplicable
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.structure.affine_chain import AffineChain, affine_chain, refuse_other_norms
+from lipdescent.structure.scaling import balanced, scaled_slopes, with_lost, without_dead
+from lipdescent.structure.slope_intervals import Interval, recentred
 
 DIRECTION = "upper"
 NORMS = ("l2",)
@@ -83,28 +83,6 @@ def chunks(weights: list[Tensor]) -> Iterator[list[Tensor]]:
     largest = size * size if len(weights) > 2 else max(w[0].numel() for w in weights)
     count = max(1, _ENTRIES // (4 * largest))
     return (list(part) for part in zip(*(w.split(count) for w in weights), strict=True))
-
-
-def layer_multipliers(weights: list[Tensor], slopes: list[Interval]) -> tuple[list[Tensor], Tensor]:
-    """l_i (S,) of every hidden layer and the squared bound (S,), in plain float64."""
-    multipliers: list[Tensor] = []
-    first = weights[0]
-    tall = first.shape[1] > first.shape[2]
-    gram = first.mT @ first if tall else first @ first.mT
-    for weight, interval in zip(weights[1:], slopes, strict=True):
-        middle, radius = recentred(interval)
-        values, vectors = torch.linalg.eigh(gram)
-        values = values.clamp_min(0.0)
-        inverse = (radius * (abs(middle) + radius) * values[:, -1]).clamp_min(1e-250)
-        remain = (1 - radius**2 * values / inverse[:, None]).clamp_min(1e-9)
-        if tall and not multipliers:  # G = V V^T with V = W_1, of which V^T V is at hand
-            basis, spread = first @ vectors, 1 / remain
-        else:
-            basis, spread = vectors, values / remain
-        image = abs(middle) * (weight @ basis) * spread.sqrt()[:, None]
-        gram = inverse[:, None, None] * (weight @ weight.mT) + image @ image.mT
-        multipliers.append(1 / inverse)
-    return multipliers, torch.linalg.eigvalsh(gram)[:, -1].clamp_min(0.0)
 
 
 def _shallow(weights: list[Tensor], slopes: list[Interval]) -> Tensor:

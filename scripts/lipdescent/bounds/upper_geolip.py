@@ -25,15 +25,15 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from lipdescent.stacking import ModelStack
-
-from . import Measurement, NotApplicable
-from ._affine import AffineChain, affine_chain, refuse_other_norms
-from ._deep_sdp import Network, deep_sdp
-from ._natural_sdp import natural_sdp
-from ._rounding import TINY, gamma, length_up, norm_linf, product_up, round_up, unscaled_up
-from ._scaling import balanced, scaled_chain, scaled_slopes, with_lost
-from ._slopes import Interval
+from lipdescent.arithmetic.certified_norms import length_up, norm_linf
+from lipdescent.arithmetic.ulps import TINY, gamma, product_up, round_up, unscaled_up
+from lipdescent.bounds.geolip.deep import Network, deep_sdp
+from lipdescent.bounds.geolip.natural import natural_sdp
+from lipdescent.measurement import Measurement, NotApplicable
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.structure.affine_chain import AffineChain, affine_chain, refuse_other_norms
+from lipdescent.structure.scaling import balanced, scaled_chain, scaled_slopes, with_lost
+from lipdescent.structure.slope_intervals import Interval
 
 DIRECTION = "upper"
 NORMS = ("linf",)

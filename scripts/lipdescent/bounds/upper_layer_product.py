@@ -13,9 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from torch import Tensor
 
-from lipdescent import layers
-from lipdescent.bounds import Measurement, NotApplicable
-from lipdescent.stacking import ModelStack
+from lipdescent.measurement import Measurement, NotApplicable
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.structure.composition import bound
+from lipdescent.structure.trace import trace
 
 DIRECTION = "upper"
 NORMS = ("l1", "l2", "linf")
@@ -35,13 +36,13 @@ def measure(
     NotApplicable
         For an unknown norm, attention, or a layer without a global constant.
     TypeError, ValueError
-        As :func:`lipdescent.layers.trace`.
+        As :func:`lipdescent.structure.trace.trace`.
     """
-    structure = layers.trace(stack)
+    structure = trace(stack)
     for norm in norms:
         if norm not in NORMS:
             raise NotApplicable(f"norm {norm!r}; known: {', '.join(NORMS)}")
-        value = layers.bound(structure, stack, norm=norm)
+        value = bound(structure, stack, norm=norm)
         yield Measurement("upper_layer_product", DIRECTION, norm, value)
 
 

@@ -18,16 +18,15 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from lipdescent.stacking import ModelStack
-
-from . import Measurement
-from ._affine import AffineChain, affine_chain, refuse_other_norms
-from ._lipsdp_deep import deep_lipsdp
-from ._lipsdp_shallow import shallow_lipsdp
-from ._rounding import round_up
-from ._slopes import Interval
-from .upper_combettes_pesquet import combettes_pesquet
-from .upper_eclipse_fast import chunks, eclipse_fast, refuse_large
+from lipdescent.arithmetic.ulps import round_up
+from lipdescent.bounds.lipsdp.deep import deep_lipsdp
+from lipdescent.bounds.lipsdp.shallow import shallow_lipsdp
+from lipdescent.bounds.upper_combettes_pesquet import combettes_pesquet
+from lipdescent.bounds.upper_eclipse_fast import chunks, eclipse_fast, refuse_large
+from lipdescent.measurement import Measurement
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.structure.affine_chain import AffineChain, affine_chain, refuse_other_norms
+from lipdescent.structure.slope_intervals import Interval
 
 DIRECTION = "upper"
 NORMS = ("l2",)

@@ -24,16 +24,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from lipdescent.stacking import ModelStack
-
-from . import Measurement, NotApplicable, upper_geolip, upper_lipsdp
-from ._affine import AffineChain, affine_chain, refuse_other_norms
-from ._chain import chain as linear_pieces
-from ._chain import slopes_at
-from ._per_unit_lipsdp import lipsdp_per_unit
-from ._rounding import TINY, certified_spectral_norm, gamma, norm_frobenius, norm_linf, round_up
-from .upper_combettes_pesquet import combettes_pesquet
-from .upper_geolip import one_hidden_layer
+from lipdescent.arithmetic.certified_norms import certified_spectral_norm, norm_frobenius, norm_linf
+from lipdescent.arithmetic.ulps import TINY, gamma, round_up
+from lipdescent.bounds import upper_geolip, upper_lipsdp
+from lipdescent.bounds.lipsdp.per_unit import lipsdp_per_unit
+from lipdescent.bounds.upper_combettes_pesquet import combettes_pesquet
+from lipdescent.bounds.upper_geolip import one_hidden_layer
+from lipdescent.measurement import Measurement, NotApplicable
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.structure.affine_chain import AffineChain, affine_chain, refuse_other_norms
+from lipdescent.structure.relu_chain import chain as linear_pieces
+from lipdescent.structure.relu_chain import slopes_at
 
 DIRECTION = "metric"
 NORMS = ("l2", "linf")

@@ -12,16 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lipdescent import names, own_call
-from lipdescent.bounds import NotApplicable
-from lipdescent.bounds._awake import why_zero
-from lipdescent.bounds._certified import Prover
-from lipdescent.bounds._jacobian import jacobian_norms, one_model
 from lipdescent.bounds._measured import BOUNDS, checked, described, no_bound
-from lipdescent.layers import trace
-from lipdescent.layers.unchanged import check_module
-from lipdescent.layers.walker import check_state, first_state, outputs
-from lipdescent.stacking import ModelStack, tensors
+from lipdescent.bounds.jacobians.awake import why_zero
+from lipdescent.bounds.jacobians.norms import jacobian_norms
+from lipdescent.bounds.proofs.prover import Prover
+from lipdescent.bracketing.checks import _check_precisions, _checked_data, _stack_of_one
+from lipdescent.measurement import NotApplicable
+from lipdescent.plugins import lookup
+from lipdescent.stacks import own_call
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.structure.trace import check_state, first_state, outputs, trace
+from lipdescent.structure.unchanged import check_module
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +35,6 @@ LOCAL, PATTERNS = "upper_local", "fgl"
 NUM_COMPARED = 2  # points of each split at which calling the network is compared
 NORMAL, NUM_NORMAL = "normal", 256  # the split that is drawn where no data are given, its points
 _UNLIMITED = 2**31
-LARGEST = 1e150  # of the data: distances between points are sums of squares
 # What a bound costs grows with these: for networks of which n points are affordable.
 _OPTIONS: dict[str, Callable[[int], dict[str, int]]] = {
     "lower_ascent": lambda n: {"restarts": min(4, n), "steps": min(16, 4 * n)},
@@ -93,10 +93,10 @@ def bracket(
         raise ValueError(f"norm {norm!r}: allowed are {', '.join(NORMS)}")
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: {type(model).__name__}, allowed is a torch.nn.Module")
-    methods = list(methods if methods is not None else names.known("bounds"))
-    bounds = {name: names.resolve("bounds", name) for name in methods}
+    methods = list(methods if methods is not None else lookup.known("bounds"))
+    bounds = {name: lookup.resolve("bounds", name) for name in methods}
     if not bounds:
-        raise ValueError("methods is empty; allowed: " + ", ".join(names.known("bounds")))
+        raise ValueError("methods is empty; allowed: " + ", ".join(lookup.known("bounds")))
     check_module(model)
     stack = _stack_of_one(model, input_shape)
     check_state(stack)
@@ -179,84 +179,6 @@ def _check_reading(
         points = torch.cat([points, own[:NUM_COMPARED].to(torch.float64)])
         places += [f"point {i} of the data {split!r}" for i in range(len(own[:NUM_COMPARED]))]
     own_call.check_call(model, read, points, places)
-
-
-def _stack_of_one(model: nn.Module, input_shape: Sequence[int]) -> ModelStack:
-    shape = tuple(input_shape)
-    if not shape or not all(isinstance(n, int) and n >= 1 for n in shape):
-        raise ValueError(f"input_shape {shape}: allowed are positive integers, no batch axis")
-    if not tensors(model):
-        raise ValueError("the network has no parameters or buffers: there is nothing to measure")
-    for name, tensor in tensors(model).items():
-        if tensor.is_meta:
-            raise ValueError(
-                f"{name} is on the meta device, which holds no values: allowed are networks on a "
-                "device that computes; build it there, or to_empty(device=...) and load weights"
-            )
-    _check_dtypes(model, shape)
-    return ModelStack.from_modules([model], shape)
-
-
-def _check_dtypes(model: nn.Module, input_shape: tuple[int, ...]) -> None:
-    """Raise ValueError where weights of several dtypes do not run: bounds are taken in float64."""
-    first: dict[torch.dtype, str] = {}
-    for name, tensor in tensors(model).items():
-        if tensor.is_floating_point():
-            first.setdefault(tensor.dtype, name)
-    if len(first) < 2:
-        return
-    device = next(iter(tensors(model).values())).device
-    try:
-        with torch.no_grad(), own_call.preserved(model):
-            model(torch.zeros(1, *input_shape, dtype=next(iter(first)), device=device))
-    except RuntimeError as error:
-        found = ", ".join(f"{name} is {dtype}" for dtype, name in first.items())
-        raise ValueError(f"the network does not run: {error}; {found}") from error
-
-
-def _check_precisions(prover: Prover) -> None:
-    """Raise ValueError where the rounding errors of an unknown forward pass cannot be estimated."""
-    if prover.links is not None or prover.forward is not None:
-        return
-    stack = prover.stack
-    for dtype in (torch.float64, torch.float32):
-        try:
-            with torch.no_grad():
-                point = torch.zeros(1, *stack.input_shape, dtype=dtype, device=stack.device)
-                one_model(stack, dtype)(point)
-        except (RuntimeError, TypeError) as error:
-            raise ValueError(
-                f"the network ({type(stack.module).__name__}) does not compute in {dtype}: "
-                f"{error}; its rounding errors are estimated by comparing float32 with float64: "
-                "allowed are networks that compute in the type of their weights and inputs, or "
-                "that say in lipschitz_structure() what they compute"
-            ) from error
-
-
-def _checked_data(data, stack: ModelStack) -> dict[str, Tensor]:
-    if data is None:
-        return {}
-    splits = data if isinstance(data, Mapping) else {"": data}
-    inputs = {}
-    for split, points in splits.items():
-        what = f"data {split!r}" if split else "data"
-        points = torch.as_tensor(points)
-        if not points.is_floating_point():
-            raise TypeError(f"{what}: dtype {points.dtype}, allowed are floating-point numbers")
-        if points.shape[1:] != stack.input_shape:
-            expected = ", ".join(map(str, ("n", *stack.input_shape)))
-            raise ValueError(f"{what}: shape {tuple(points.shape)}, expected ({expected})")
-        if not len(points):
-            raise ValueError(f"{what}: no points; at least one is needed")
-        if not bool(points.isfinite().all()):
-            raise ValueError(f"{what}: contains NaN or inf; allowed are finite numbers")
-        if float(points.abs().max()) > LARGEST:
-            raise ValueError(
-                f"{what}: contains {float(points.abs().max()):g}; allowed are numbers up to "
-                f"{LARGEST:g}, whose squares float64 still holds"
-            )
-        inputs[split] = points.to(stack.device)
-    return inputs
 
 
 def _rows(

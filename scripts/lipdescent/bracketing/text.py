@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from lipdescent import outward
-from lipdescent.bracket import LOCAL, best
+from lipdescent.arithmetic import decimals
+from lipdescent.bracketing.bracket import LOCAL, best
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SHOWN = {"lower": outward.at_least, "upper": outward.at_most}
+SHOWN = {"lower": decimals.at_least, "upper": decimals.at_most}
 
 
 def text(frame: pd.DataFrame, norm: str) -> str:
@@ -43,11 +43,13 @@ def _value(row) -> str:
 def _bracket(frame: pd.DataFrame) -> str:
     """``lower <= L <= upper; ratio at most r``, less what there is not, and why it is not."""
     lower, upper = best(frame)
-    low = "" if math.isnan(lower) else f"{outward.at_least(lower)} <= "
-    high = "" if math.isnan(upper) else f" <= {outward.at_most(upper)}"
+    low = "" if math.isnan(lower) else f"{decimals.at_least(lower)} <= "
+    high = "" if math.isnan(upper) else f" <= {decimals.at_most(upper)}"
     if low and high:
         known = lower > 0 and math.isfinite(upper)
-        return f"{low}L{high}" + (f"; ratio at most {outward.ratio(upper, lower)}" if known else "")
+        return f"{low}L{high}" + (
+            f"; ratio at most {decimals.ratio(upper, lower)}" if known else ""
+        )
     missing = [
         f"no {side} bound: {_why(frame, side)}"
         for side, there in (("lower", low), ("upper", high))

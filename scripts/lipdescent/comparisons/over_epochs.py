@@ -10,59 +10,64 @@ ring marks the first epoch whose mean train accuracy reaches the dashed line (99
 configured otherwise). Diverged models are left out and counted in the heading.
 """
 
-from lipdescent import fork_server, stamps
+from __future__ import annotations
 
-fork_server.hand_over()
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from lipdescent import comparison, drawing, labels, selection, statistics
-from lipdescent import figure_style as style
-from lipdescent.progress import log_to
+from lipdescent.analysis import labels, ladder
+from lipdescent.analysis import statistics as stats
+from lipdescent.analysis.groups import Group
+from lipdescent.figures import _axes
+from lipdescent.figures import _drawing as drawing
+from lipdescent.figures import _side_by_side as side_by_side
+from lipdescent.figures import _style as style
 
-job = snakemake  # noqa: F821
-log_to(job.log[0])
-options, losses = job.params.statistics, job.params.losses
-groups = comparison.load(job.input.table, dataset=job.wildcards.dataset, architectures=list(losses))
-looks = comparison.styles(groups)
-figure, ((fit, test, bracket),) = style.new_figure(1, 3, width=style.TWO_COLUMNS, height=2.5)
-for name, group in groups.items():
-    look, epochs = looks[name], group.epoch
-    found = {
-        quantity: estimated(
-            selection.metric(group, quantity)[-1, 0], confidence=options["confidence"]
+
+def draw(
+    groups: Mapping[str, Group], *, statistics: Mapping[str, Any], losses: Mapping[str, str]
+) -> Figure:
+    """See the module: its docstring is the caption."""
+    looks = side_by_side.styles(groups)
+    figure, ((fit, test, bracket),) = style.new_figure(1, 3, width=style.TWO_COLUMNS, height=2.5)
+    for name, group in groups.items():
+        look, epochs = looks[name], group.epoch
+        found = {
+            quantity: estimated(
+                ladder.metric(group, quantity)[-1, 0], confidence=statistics["confidence"]
+            )
+            for quantity, estimated in (
+                ("train_accuracy", stats.mean_estimate),
+                ("test_loss", stats.centre_estimate),
+            )
+        }
+        fitted = stats.first_reaching(
+            found["train_accuracy"].value, epochs, level=statistics["interpolation_accuracy"]
         )
-        for quantity, estimated in (
-            ("train_accuracy", statistics.mean_estimate),
-            ("test_loss", statistics.centre_estimate),
-        )
-    }
-    fitted = statistics.first_reaching(
-        found["train_accuracy"].value, epochs, level=options["interpolation_accuracy"]
-    )
-    for place, y in zip((fit, test), found.values(), strict=True):
-        drawing.curve(place, epochs, y, **look)
-        drawing.ring(place, epochs, y.value, fitted, look["color"])
-    lower, upper = (
-        statistics.geometric_mean(side[-1, 0]) for side in selection.bracket(group, "l2")
-    )
-    if np.isfinite(lower).any():
-        drawing.bracket(bracket, epochs, lower, upper, colour=look["color"])
-        drawing.ring(bracket, epochs, upper, fitted, look["color"])
-fit.axhline(options["interpolation_accuracy"], color=style.GREY, linestyle="--", lw=0.7)
-fit.set_ylabel("train accuracy")
-test.set_ylabel(comparison.loss_label("test", losses))
-bracket.set_ylabel(f"certified bracket ({labels.NORMS['l2']})")
-for place in (fit, test, bracket):
-    style.epoch_axis(place, group.epoch)
-    place.set_xlabel("epoch")
-style.log_values(test)
-if bracket.lines:
-    style.log_values(bracket)
-else:
-    style.say_nothing_here(bracket, "needs a lower and\nan upper bound")
-comparison.legend(figure, looks, {"fitted": drawing.ring_key()})
-noise = labels.noise_name(group.label_noise[0])
-band = statistics.band_name(len(group.seed), options["confidence"])
-comparison.heading(figure, groups, f"width {group.width[-1]}", f"label noise {noise}", band)
-style.save(figure, job.output.pdf, job.output.png, made=stamps.of(job))
+        for place, y in zip((fit, test), found.values(), strict=True):
+            drawing.curve(place, epochs, y, **look)
+            drawing.ring(place, epochs, y.value, fitted, look["color"])
+        lower, upper = (stats.geometric_mean(side[-1, 0]) for side in ladder.bracket(group, "l2"))
+        if np.isfinite(lower).any():
+            drawing.bracket(bracket, epochs, lower, upper, colour=look["color"])
+            drawing.ring(bracket, epochs, upper, fitted, look["color"])
+    fit.axhline(statistics["interpolation_accuracy"], color=style.GREY, linestyle="--", lw=0.7)
+    fit.set_ylabel("train accuracy")
+    test.set_ylabel(side_by_side.loss_label("test", losses))
+    bracket.set_ylabel(f"certified bracket ({labels.NORMS['l2']})")
+    for place in (fit, test, bracket):
+        _axes.epoch_axis(place, group.epoch)
+        place.set_xlabel("epoch")
+    _axes.log_values(test)
+    if bracket.lines:
+        _axes.log_values(bracket)
+    else:
+        _axes.say_nothing_here(bracket, "needs a lower and\nan upper bound")
+    side_by_side.legend(figure, looks, {"fitted": drawing.ring_key()})
+    noise = labels.noise_name(group.label_noise[0])
+    band = stats.band_name(len(group.seed), statistics["confidence"])
+    side_by_side.heading(figure, groups, f"width {group.width[-1]}", f"label noise {noise}", band)
+    return figure

@@ -12,78 +12,85 @@ whose mean train accuracy reaches the dashed line (99.5 % unless configured othe
 models are left out and counted in the heading.
 """
 
-from lipdescent import fork_server, stamps
+from __future__ import annotations
 
-fork_server.hand_over()
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from lipdescent import comparison, drawing, labels, selection, statistics
-from lipdescent import figure_style as style
-from lipdescent.progress import log_to
-from lipdescent.selection import Series
+from lipdescent.analysis import labels, ladder
+from lipdescent.analysis import statistics as stats
+from lipdescent.analysis.groups import Group, Series
+from lipdescent.figures import _axes
+from lipdescent.figures import _drawing as drawing
+from lipdescent.figures import _side_by_side as side_by_side
+from lipdescent.figures import _style as style
 
 BRACKET = None
-job = snakemake  # noqa: F821
-log_to(job.log[0])
-options, losses = job.params.statistics, job.params.losses
-groups = comparison.load(job.input.table, dataset=job.wildcards.dataset, architectures=list(losses))
-looks, first = comparison.styles(groups), next(iter(groups.values()))
-panels = {
-    "train accuracy": Series("train_accuracy", "metric", "", "train"),
-    comparison.loss_label("test", losses): Series("test_loss", "metric", "", "test"),
-    f"certified bracket ({labels.NORMS['l2']})": BRACKET,
-    "mean certified\nradius (train)": Series("mean_certified_radius", "metric", "l2", "train"),
-}
-panels = {
-    title: what
-    for title, what in panels.items()
-    if what is BRACKET or any(what in group.series for group in groups.values())
-}
-noises = comparison.spread(len(first.label_noise))
-figure, axes = style.new_figure(
-    len(panels),
-    len(noises),
-    width=style.TWO_COLUMNS,
-    height=0.8 + 1.6 * len(panels),
-    sharex=True,
-    sharey="row",
-)
-for name, group in groups.items():
-    look, accuracy = looks[name], statistics.mean(selection.metric(group, "train_accuracy"))
-    sides = [statistics.geometric_mean(side[:, :, -1]) for side in selection.bracket(group, "l2")]
-    for column, noise in enumerate(noises):
-        fitted = statistics.first_reaching(
-            accuracy[:, noise, -1], group.width, level=options["interpolation_accuracy"]
-        )
-        for place, what in zip(axes[:, column], panels.values(), strict=True):
-            if what is BRACKET and np.isfinite(sides).any():
-                lower, upper = (side[:, noise] for side in sides)
-                drawing.bracket(place, group.width, lower, upper, colour=look["color"])
-                drawing.ring(place, group.width, upper, fitted, look["color"])
-            elif what in group.series:
-                values = group.series[what][:, noise, -1]
-                plain = what.quantity == "train_accuracy"
-                estimated = statistics.mean_estimate if plain else statistics.centre_estimate
-                y = estimated(values, confidence=options["confidence"])
-                drawing.curve(place, group.width, y, **look)
-                drawing.ring(place, group.width, y.value, fitted, look["color"])
-for row, title in zip(axes, panels, strict=True):
-    row[0].set_ylabel(title)
-    if not any(place.lines for place in row):
-        for place in row:
-            style.say_nothing_here(place, "needs a lower and\nan upper bound")
-    elif title != "train accuracy":
-        style.log_values(*row)
-for column, noise in enumerate(noises):
-    axes[0, column].axhline(
-        options["interpolation_accuracy"], color=style.GREY, linestyle="--", lw=0.7
+
+
+def draw(
+    groups: Mapping[str, Group], *, statistics: Mapping[str, Any], losses: Mapping[str, str]
+) -> Figure:
+    """See the module: its docstring is the caption."""
+    looks, first = side_by_side.styles(groups), next(iter(groups.values()))
+    panels = {
+        "train accuracy": Series("train_accuracy", "metric", "", "train"),
+        side_by_side.loss_label("test", losses): Series("test_loss", "metric", "", "test"),
+        f"certified bracket ({labels.NORMS['l2']})": BRACKET,
+        "mean certified\nradius (train)": Series("mean_certified_radius", "metric", "l2", "train"),
+    }
+    panels = {
+        title: what
+        for title, what in panels.items()
+        if what is BRACKET or any(what in group.series for group in groups.values())
+    }
+    noises = side_by_side.spread(len(first.label_noise))
+    figure, axes = style.new_figure(
+        len(panels),
+        len(noises),
+        width=style.TWO_COLUMNS,
+        height=0.8 + 1.6 * len(panels),
+        sharex=True,
+        sharey="row",
     )
-    axes[0, column].set_title(f"label noise {labels.noise_name(first.label_noise[noise])}")
-    axes[-1, column].set_xlabel("width")
-for place in axes.flat:
-    style.width_axis(place, first.width)
-comparison.legend(figure, looks, {"first width that fits": drawing.ring_key()})
-band = statistics.band_name(len(first.seed), options["confidence"])
-comparison.heading(figure, groups, f"epoch {first.epoch[-1]}", band)
-style.save(figure, job.output.pdf, job.output.png, made=stamps.of(job))
+    for name, group in groups.items():
+        look, accuracy = looks[name], stats.mean(ladder.metric(group, "train_accuracy"))
+        sides = [stats.geometric_mean(side[:, :, -1]) for side in ladder.bracket(group, "l2")]
+        for column, noise in enumerate(noises):
+            fitted = stats.first_reaching(
+                accuracy[:, noise, -1], group.width, level=statistics["interpolation_accuracy"]
+            )
+            for place, what in zip(axes[:, column], panels.values(), strict=True):
+                if what is BRACKET and np.isfinite(sides).any():
+                    lower, upper = (side[:, noise] for side in sides)
+                    drawing.bracket(place, group.width, lower, upper, colour=look["color"])
+                    drawing.ring(place, group.width, upper, fitted, look["color"])
+                elif what in group.series:
+                    values = group.series[what][:, noise, -1]
+                    plain = what.quantity == "train_accuracy"
+                    estimated = stats.mean_estimate if plain else stats.centre_estimate
+                    y = estimated(values, confidence=statistics["confidence"])
+                    drawing.curve(place, group.width, y, **look)
+                    drawing.ring(place, group.width, y.value, fitted, look["color"])
+    for row, title in zip(axes, panels, strict=True):
+        row[0].set_ylabel(title)
+        if not any(place.lines for place in row):
+            for place in row:
+                _axes.say_nothing_here(place, "needs a lower and\nan upper bound")
+        elif title != "train accuracy":
+            _axes.log_values(*row)
+    for column, noise in enumerate(noises):
+        axes[0, column].axhline(
+            statistics["interpolation_accuracy"], color=style.GREY, linestyle="--", lw=0.7
+        )
+        axes[0, column].set_title(f"label noise {labels.noise_name(first.label_noise[noise])}")
+        axes[-1, column].set_xlabel("width")
+    for place in axes.flat:
+        _axes.width_axis(place, first.width)
+    side_by_side.legend(figure, looks, {"first width that fits": drawing.ring_key()})
+    band = stats.band_name(len(first.seed), statistics["confidence"])
+    side_by_side.heading(figure, groups, f"epoch {first.epoch[-1]}", band)
+    return figure

@@ -2,7 +2,7 @@
 
 A constraint is a parametrisation of a weight (``torch.nn.utils.parametrize``): the optimiser sees
 the raw weight, the layer uses the constrained one, under ``functional_call`` and ``vmap`` too.
-:func:`lipdescent.constrained.plain.materialise` turns a stack of such networks into ordinary
+:func:`lipdescent.structure.materialise.materialise` turns a stack of such networks into ordinary
 layers whose norms are certified.
 """
 
@@ -27,7 +27,7 @@ class Constraint(nn.Module):
 
 
 def is_constrained(module: nn.Module) -> bool:
-    """Whether :func:`lipdescent.constrained.plain.materialise` would change anything."""
+    """Whether :func:`lipdescent.structure.materialise.materialise` would change anything."""
     return any(
         hasattr(type(m), "PLAIN") or parametrize.is_parametrized(m) for m in module.modules()
     )

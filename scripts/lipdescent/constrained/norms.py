@@ -1,6 +1,6 @@
 """Differentiable upper bounds on spectral norms, cheap enough for every training step.
 
-They hold in exact arithmetic; :mod:`lipdescent.constrained.plain` covers rounding.
+They hold in exact arithmetic; :mod:`lipdescent.structure.materialise` covers rounding.
 """
 
 from __future__ import annotations

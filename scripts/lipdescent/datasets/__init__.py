@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lipdescent import files, stamps
+from lipdescent.storage import atomic, stamps
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Dataset:
         """Write an npz with its checksum and a stamp; the file appears only when complete."""
         arrays = {f.name: getattr(self, f.name) for f in fields(self)}
         checksum = self.checksum()
-        with files.complete(path) as partial:
+        with atomic.complete(path) as partial:
             with partial.open("wb") as file:
                 np.savez(file, **arrays, checksum=checksum)
             if made is not None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lipdescent.architectures._blocks import Residual
-from lipdescent.stacking import ModelStack
+from lipdescent.stacks.model_stack import ModelStack
 
 
 def symbol(kernel: Tensor, length: int) -> Tensor:

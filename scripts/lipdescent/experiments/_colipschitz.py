@@ -2,7 +2,8 @@
 
 f is (l, L)-bi-Lipschitz if l |x - x'| <= |f(x) - f(x')| <= L |x - x'| (Smith et al. 2021, arXiv
 2106.02469). Everything measured on data is an upper bound on l; only :func:`low_band_bound`,
-:func:`residual_bound` and, for linear networks, :mod:`lipdescent.circular_networks` are guarantees.
+:func:`residual_bound` and, for linear networks, :mod:`lipdescent.experiments._circular_networks`
+are guarantees.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lipdescent.bounds._jacobian import one_model, rows
-from lipdescent.stacking import ModelStack
+from lipdescent.bounds.jacobians.norms import one_model, rows
+from lipdescent.stacks.model_stack import ModelStack
 
 TRANSFORMS = ("dft", "dct")
 

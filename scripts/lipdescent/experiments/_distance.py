@@ -10,13 +10,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lipdescent import colipschitz
 from lipdescent.architectures import bilipschitz_resnet
 from lipdescent.datasets import Dataset
+from lipdescent.experiments import _colipschitz as colipschitz
 from lipdescent.experiments._fitting import certified, classify
-from lipdescent.losses import cross_entropy
-from lipdescent.stacking import ModelStack
-from lipdescent.training import initial_stack
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.training.draws import initial_stack
+from lipdescent.training.losses import cross_entropy
 
 
 def feature_map(stack: ModelStack) -> ModelStack:

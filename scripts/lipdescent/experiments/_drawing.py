@@ -5,16 +5,8 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lipdescent.figure_style import (
-    GREY,
-    MARKERS,
-    OKABE_ITO,
-    TWO_COLUMNS,
-    legend,
-    log_values,
-    new_figure,
-    width_axis,
-)
+from lipdescent.figures._axes import log_values, width_axis
+from lipdescent.figures._style import GREY, MARKERS, OKABE_ITO, TWO_COLUMNS, legend, new_figure
 
 __all__ = ["GREY", "key_of", "legend", "log_values", "look", "panels", "width_axis"]
 

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from lipdescent import optimizers
 from lipdescent.constrained import retractions
-from lipdescent.constrained.plain import materialise
-from lipdescent.seeding import generator
-from lipdescent.stacked_forward import stacked_forward
-from lipdescent.stacking import ModelStack
+from lipdescent.stacks.forward import stacked_forward
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.stacks.seeding import generator
+from lipdescent.structure.materialise import materialise
+from lipdescent.training import optimizers
 
 Loss = Callable[[Callable[[Tensor], Tensor], int], Tensor]
 

@@ -22,8 +22,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lipdescent import circular_networks, colipschitz, names
 from lipdescent.architectures import bilipschitz_resnet
+from lipdescent.experiments import _circular_networks as circular_networks
+from lipdescent.experiments import _colipschitz as colipschitz
 from lipdescent.experiments._distance import (
     columns,
     feature_map,
@@ -34,9 +35,11 @@ from lipdescent.experiments._distance import (
 )
 from lipdescent.experiments._drawing import key_of, look
 from lipdescent.experiments._fitting import certified
-from lipdescent.figure_style import TWO_COLUMNS, log_values, new_figure
-from lipdescent.stacking import ModelStack
-from lipdescent.training import initial_stack
+from lipdescent.figures._axes import log_values
+from lipdescent.figures._style import TWO_COLUMNS, new_figure
+from lipdescent.plugins import lookup
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.training.draws import initial_stack
 
 BLOCKS = 2
 
@@ -109,7 +112,7 @@ def run(
     ``widths`` are channels, features are 10 times as many; k is 0 for none; ``bounded`` are the
     constants of the networks of one resolution, which have the first width.
     """
-    data = names.resolve("datasets", "mnist1d").load(num_train=1000, num_test=1000, seed=0)
+    data = lookup.resolve("datasets", "mnist1d").load(num_train=1000, num_test=1000, seed=0)
     inputs, labels = torch.from_numpy(data.train_inputs), torch.from_numpy(data.train_labels)
     points = torch.from_numpy(data.test_inputs[:num_points])
     training = {"seeds": seeds, "steps": steps, "learning_rate": learning_rate, "blocks": BLOCKS}

@@ -17,10 +17,10 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from lipdescent import names
 from lipdescent.experiments._distance import columns, fit, measure_stack, network_name
 from lipdescent.experiments._drawing import key_of, panels
 from lipdescent.experiments.distance_preservation import draw_singular_values
+from lipdescent.plugins import lookup
 
 
 def run(
@@ -35,7 +35,7 @@ def run(
     band: Sequence[int] = (0, 1),
 ) -> pd.DataFrame:
     """One row per width (channels; features are 16 times as many), k and seed; k is 0 for none."""
-    data = names.resolve("datasets", "digits").load(num_train=1000, num_test=397, seed=0)
+    data = lookup.resolve("datasets", "digits").load(num_train=1000, num_test=397, seed=0)
     inputs, labels = torch.from_numpy(data.train_inputs), torch.from_numpy(data.train_labels)
     training = {"steps": steps, "learning_rate": learning_rate}
     rows = []

@@ -17,14 +17,14 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lipdescent import names
 from lipdescent.architectures import mlp
-from lipdescent.bounds import NotApplicable
 from lipdescent.experiments._drawing import key_of, log_values, look, panels
 from lipdescent.experiments._fitting import classify
-from lipdescent.losses import cross_entropy
-from lipdescent.stacking import ModelStack
-from lipdescent.training import initial_stack
+from lipdescent.measurement import NotApplicable
+from lipdescent.plugins import lookup
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.training.draws import initial_stack
+from lipdescent.training.losses import cross_entropy
 
 # In increasing order, each with the side that is taken of it.
 BOUNDS = {
@@ -92,7 +92,7 @@ def measure(stack: ModelStack, points: Tensor) -> list[dict[str, object]]:
     """Every bound of a single model, with the seconds it took; absent ones are left out."""
     rows = []
     for name in BOUNDS:
-        bound = names.resolve("bounds", name)
+        bound = lookup.resolve("bounds", name)
         for norm in ("linf", "l2"):
             if norm not in bound.NORMS:
                 continue
@@ -145,7 +145,7 @@ def run(
 ) -> pd.DataFrame:
     """One row per network, bound and norm; networks are named as :func:`parse` says."""
     parsed = [parse(network) for network in networks]
-    data = names.resolve("datasets", "fashion_mnist").load(
+    data = lookup.resolve("datasets", "fashion_mnist").load(
         num_train=num_train, num_test=num_points, normalise="none"
     )
     inputs = torch.from_numpy(data.train_inputs).flatten(1)

@@ -16,13 +16,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lipdescent.architectures import lipschitz_mlp
-from lipdescent.bounds._jacobian import one_model, rows
+from lipdescent.bounds.jacobians.norms import one_model, rows
 from lipdescent.experiments._drawing import key_of, look, panels
 from lipdescent.experiments._fitting import certified
 from lipdescent.experiments.wasserstein import ACTIVATIONS
-from lipdescent.seeding import generator
-from lipdescent.stacking import ModelStack
-from lipdescent.training import initial_stack
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.stacks.seeding import generator
+from lipdescent.training.draws import initial_stack
 
 FLOOR = 1e-17  # what is drawn for a singular value of 0
 

@@ -21,15 +21,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from lipdescent import certificates, names
 from lipdescent.architectures import lipschitz_mlp
 from lipdescent.bounds.upper_layer_product import layer_product
 from lipdescent.experiments._drawing import GREY, legend, look, panels, width_axis
 from lipdescent.experiments._fitting import certified, classify, minimise
-from lipdescent.losses import cross_entropy_temperature, hinge, hkr
-from lipdescent.seeding import generator
-from lipdescent.stacking import ModelStack
-from lipdescent.training import initial_stack
+from lipdescent.plugins import lookup
+from lipdescent.robustness import certificates
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.stacks.seeding import generator
+from lipdescent.training.draws import initial_stack
+from lipdescent.training.losses import cross_entropy_temperature, hinge, hkr
 
 Task = Literal["mixture", "moons", "fashion_mnist"]
 TAUS = (1, 2, 4, 8, 64, 256)
@@ -178,7 +179,7 @@ def run_moons(*, seeds: Sequence[int], steps: int) -> list[dict[str, Any]]:
 
 def run_fashion(*, seeds: Sequence[int], steps: int, num_train: int) -> list[dict[str, Any]]:
     """Fashion-MNIST with pixels in [0, 1], 784-64-10; certified at l2 radius .1."""
-    data = names.resolve("datasets", "fashion_mnist").load(
+    data = lookup.resolve("datasets", "fashion_mnist").load(
         num_train=num_train, num_test=1000, normalise="none"
     )
     train, test = (torch.from_numpy(x).flatten(1) for x in (data.train_inputs, data.test_inputs))
@@ -210,7 +211,7 @@ def run(
         "fashion_mnist": partial(run_fashion, steps=fashion_steps, num_train=num_train),
     }
     for task in tasks:
-        names.check("task", task, list(known))
+        lookup.check("task", task, list(known))
     return pd.DataFrame([row for task in tasks for row in known[task](seeds=seeds)])
 
 

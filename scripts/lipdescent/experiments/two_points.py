@@ -20,8 +20,8 @@ from torch import Tensor
 from lipdescent.architectures import lipschitz_mlp
 from lipdescent.experiments._drawing import key_of, log_values, look, panels, width_axis
 from lipdescent.experiments._fitting import certified, minimise
-from lipdescent.losses import binary_cross_entropy
-from lipdescent.training import initial_stack
+from lipdescent.training.draws import initial_stack
+from lipdescent.training.losses import binary_cross_entropy
 
 POINTS = ((1.0,), (-1.0,))
 

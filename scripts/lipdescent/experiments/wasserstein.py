@@ -20,9 +20,9 @@ from lipdescent.architectures import lipschitz_mlp
 from lipdescent.bounds.upper_layer_product import layer_product
 from lipdescent.experiments._drawing import GREY, look, panels
 from lipdescent.experiments._fitting import certified, minimise
-from lipdescent.seeding import generator
-from lipdescent.stacking import ModelStack
-from lipdescent.training import initial_stack
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.stacks.seeding import generator
+from lipdescent.training.draws import initial_stack
 
 Task = Literal["absolute_value", "three_cones", "high_dimensional_cone"]
 # task -> dimension, hidden layers and their width, steps; the exact distance is 1 in all of them.

@@ -13,8 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
-from lipdescent.figure_style import log_ticks, say_nothing_here, short
-from lipdescent.statistics import Array, Estimate
+from lipdescent.analysis.statistics import Array, Estimate
+from lipdescent.figures._axes import log_ticks, say_nothing_here, short
 
 MAX_CHARACTERS, MAX_ROWS = 24, 14  # room for the names of a heat map's columns and rows
 PEAK = {

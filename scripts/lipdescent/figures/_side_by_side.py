@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from lipdescent import drawing, labels, selection
-from lipdescent import figure_style as style
-from lipdescent.selection import Group
-from lipdescent.statistics import Array
+from lipdescent.analysis import groups as selection
+from lipdescent.analysis import labels
+from lipdescent.analysis.groups import Group
+from lipdescent.analysis.statistics import Array
+from lipdescent.figures import _drawing as drawing
+from lipdescent.figures import _style as style
 
 MAX_PANELS = 3
 

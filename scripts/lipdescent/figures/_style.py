@@ -6,22 +6,19 @@ readable with a colour vision deficiency; markers and dashes repeat what colours
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from lipdescent import files, stamps
-from lipdescent.selection import Group, Rung
+from lipdescent.analysis.groups import Group, Rung
+from lipdescent.storage import atomic, stamps
 
 COLUMN, TWO_COLUMNS = 3.4, 7.0  # inches
 DPI = 200
@@ -80,7 +77,7 @@ def save(
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     figure.set_layout_engine("none")  # laid out once, the same in both files
-    with files.complete(png) as partial:
+    with atomic.complete(png) as partial:
         image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
         # A palette halves the file, and nobody sees it in lines, cells and text.
         image = image.quantize(256, dither=Image.Dither.NONE)
@@ -89,7 +86,7 @@ def save(
             about.add_text("Comment", stamps.as_text(made))
         image.save(partial, format="png", dpi=(figure.dpi, figure.dpi), pnginfo=about)
     dpi = figure.dpi
-    with files.complete(pdf) as partial:
+    with atomic.complete(pdf) as partial:
         FigureCanvasPdf(figure).print_pdf(
             partial, metadata={"CreationDate": None, "Keywords": made and stamps.as_text(made)}
         )
@@ -151,94 +148,3 @@ def count(number: int, word: str) -> str:
 def seeds_text(group: Group) -> str:
     """``390 models, 6 seeds``."""
     return f"{count(group.num_models, 'model')}, {count(len(group.seed), 'seed')}"
-
-
-def width_axis(axes: Axes, widths: Sequence[float]) -> None:
-    """Logarithmic x axis over ``widths``, named at as many as there is room for."""
-    axes.set_xscale("log")
-    axes.xaxis.set_minor_locator(NullLocator())
-    shown = _spread(widths)
-    axes.set_xticks(shown, labels=[f"{value:g}" for value in shown])
-    margin = max((widths[-1] / widths[0]) ** 0.05, 1.2)
-    axes.set_xlim(widths[0] / margin, widths[-1] * margin)
-
-
-def epoch_axis(axes: Axes, epochs: Sequence[int]) -> None:
-    """Logarithmic epochs with room for epoch 0."""
-    axes.set_xscale("symlog", linthresh=1, linscale=0.4)
-    axes.xaxis.set_minor_locator(NullLocator())
-    places = [e for e in (0, 1, 10, 100, 1000, 10_000, 100_000) if epochs[0] <= e <= epochs[-1]]
-    places = places if len(places) > 1 else sorted({epochs[0], epochs[-1]})
-    axes.set_xticks(places, labels=[f"{e:g}" for e in places])
-    axes.set_xlim(epochs[0] - 0.15, epochs[-1] * 1.3 + 0.15)
-
-
-def _spread(values: Sequence[float], *, most: int = 8) -> list[float]:
-    """About ``most`` of ``values``, apart on a log scale; both ends stay."""
-    first, last = values[0], values[-1]
-    gap = max(1.8, 0.99 * (last / first) ** (1 / (most - 1)))
-    kept = [first]
-    for value in values:
-        if value >= gap * kept[-1] and last >= gap * value:
-            kept.append(value)
-    return kept if last == first else [*kept, last]
-
-
-def log_values(*axes: Axes) -> None:
-    """Logarithmic y axes over one range, with plain numbers (20, 50, 100); after the data.
-
-    Axes without a finite value, as of models that have all diverged, stay as they are.
-    """
-    ends = [end for place in axes for end in place.dataLim.intervaly if 0 < end < math.inf]
-    if not ends:
-        return
-    low, high = min(ends), max(ends)
-    margin = max((high / low) ** 0.05, 1.02)
-    low, high = low / margin, high * margin
-    for place in axes:
-        place.set_yscale("log")
-        place.set_ylim(low, high)
-        place.yaxis.set_minor_locator(NullLocator())
-        place.yaxis.set_major_formatter(FuncFormatter(short))
-        place.set_yticks(log_ticks(low, high))
-
-
-def short(value: float, _: int | None = None) -> str:
-    """At most three digits that count, without an exponent where that is readable."""
-    return f"{float(f'{value:.3g}'):g}"
-
-
-def log_ticks(low: float, high: float) -> list[float]:
-    """Round numbers in [low, high], between two and about seven."""
-    for steps in (
-        (1,),
-        (1, 2, 5),
-        (1, 1.5, 2, 3, 5, 7),
-        (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 5, 7),
-    ):
-        ticks = [step * 10.0**power for power in range(-12, 13) for step in steps]
-        inside = [tick for tick in ticks if low <= tick <= high]
-        if len(inside) >= 3:
-            return inside[:: -(-len(inside) // 7)]
-    return inside if len(inside) > 1 else [low, high]
-
-
-def why_empty(diverged: np.ndarray, otherwise: str) -> str:
-    """What a panel without data says: that its models have all diverged, or something else."""
-    return "all models diverged" if diverged.all() else otherwise
-
-
-def say_nothing_here(axes: Axes, text: str) -> None:
-    """A panel that has no data says why."""
-    axes.set_yticks([])
-    axes.text(
-        0.5,
-        0.5,
-        text,
-        transform=axes.transAxes,
-        ha="center",
-        va="center",
-        fontsize=7,
-        color=GREY,
-        wrap=True,
-    )

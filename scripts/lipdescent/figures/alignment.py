@@ -6,46 +6,49 @@ over seeds, with the range over seeds as a bar. Bounds are in l2. Diverged model
 counted in the heading.
 """
 
-from lipdescent import fork_server, stamps
+from __future__ import annotations
 
-fork_server.hand_over()
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from lipdescent import drawing, labels, selection, statistics
-from lipdescent import figure_style as style
-from lipdescent.progress import log_to
+from lipdescent.analysis import labels, ladder
+from lipdescent.analysis import statistics as stats
+from lipdescent.analysis.groups import Group
+from lipdescent.figures import _axes
+from lipdescent.figures import _drawing as drawing
+from lipdescent.figures import _style as style
 
-job = snakemake  # noqa: F821
-log_to(job.log[0])
-group = selection.load(
-    job.input.table, dataset=job.wildcards.dataset, architecture=job.wildcards.architecture
-)
-test_loss = selection.metric(group, "test_loss")[:, :, -1]
-rungs, styles = selection.rungs(group, "l2"), style.rung_styles(selection.all_rungs(group))
-positions, diverged = np.arange(len(group.label_noise)), group.diverged[:, :, -1]
-figure, axes = style.new_figure(1, 2, width=style.TWO_COLUMNS, height=2.6, sharey=True)
-measures = {
-    "Spearman's rank correlation": statistics.spearman,
-    "Kendall's rank correlation": statistics.kendall,
-}
-for place, (name, correlation) in zip(axes[0], measures.items(), strict=True):
-    for shift, (rung, values) in zip(drawing.shifts(len(rungs)), rungs.items(), strict=True):
-        y = statistics.correlation_over_width(correlation, values[:, :, -1], test_loss)
-        drawing.points(place, positions + shift, y, **styles[rung])
-    place.set_title(name)
-    place.set_xlabel("label noise (%)")
-    place.set_xticks(positions, [f"{100 * level:g}" for level in group.label_noise])
-    place.set_xlim(-0.6, len(positions) - 0.4)
-    place.axhline(0, color=style.GREY, lw=0.6)
-    if not rungs or diverged.all():
-        style.say_nothing_here(place, style.why_empty(diverged, "no bound in this study"))
-    elif len(group.width) < statistics.MIN_POINTS:
-        style.say_nothing_here(place, f"needs {statistics.MIN_POINTS} widths")
-lowest = min(place.dataLim.y0 for place in axes[0])
-axes[0, 0].set_ylim(min(lowest, 0.0) - 0.08, 1.08)
-axes[0, 0].set_ylabel("with the test loss, over width")
-handles = [drawing.key(**styles[rung] | {"linestyle": ""}) for rung in rungs]
-style.legend(figure, handles, [labels.rung_name(rung) for rung in rungs], columns=5)
-style.heading(figure, group, style.count(len(group.width), "width"), f"epoch {group.epoch[-1]}")
-style.save(figure, job.output.pdf, job.output.png, made=stamps.of(job))
+
+def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
+    """See the module: its docstring is the caption."""
+    test_loss = ladder.metric(group, "test_loss")[:, :, -1]
+    rungs, styles = ladder.rungs(group, "l2"), style.rung_styles(ladder.all_rungs(group))
+    positions, diverged = np.arange(len(group.label_noise)), group.diverged[:, :, -1]
+    figure, axes = style.new_figure(1, 2, width=style.TWO_COLUMNS, height=2.6, sharey=True)
+    measures = {
+        "Spearman's rank correlation": stats.spearman,
+        "Kendall's rank correlation": stats.kendall,
+    }
+    for place, (name, correlation) in zip(axes[0], measures.items(), strict=True):
+        for shift, (rung, values) in zip(drawing.shifts(len(rungs)), rungs.items(), strict=True):
+            y = stats.correlation_over_width(correlation, values[:, :, -1], test_loss)
+            drawing.points(place, positions + shift, y, **styles[rung])
+        place.set_title(name)
+        place.set_xlabel("label noise (%)")
+        place.set_xticks(positions, [f"{100 * level:g}" for level in group.label_noise])
+        place.set_xlim(-0.6, len(positions) - 0.4)
+        place.axhline(0, color=style.GREY, lw=0.6)
+        if not rungs or diverged.all():
+            _axes.say_nothing_here(place, _axes.why_empty(diverged, "no bound in this study"))
+        elif len(group.width) < stats.MIN_POINTS:
+            _axes.say_nothing_here(place, f"needs {stats.MIN_POINTS} widths")
+    lowest = min(place.dataLim.y0 for place in axes[0])
+    axes[0, 0].set_ylim(min(lowest, 0.0) - 0.08, 1.08)
+    axes[0, 0].set_ylabel("with the test loss, over width")
+    handles = [drawing.key(**styles[rung] | {"linestyle": ""}) for rung in rungs]
+    style.legend(figure, handles, [labels.rung_name(rung) for rung in rungs], columns=5)
+    style.heading(figure, group, style.count(len(group.width), "width"), f"epoch {group.epoch[-1]}")
+    return figure

@@ -9,68 +9,75 @@ than four seeds the range over them: the heading says which. Diverged models are
 counted in the heading.
 """
 
-from lipdescent import fork_server, stamps
+from __future__ import annotations
 
-fork_server.hand_over()
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from lipdescent import drawing, labels, selection, statistics
-from lipdescent import figure_style as style
-from lipdescent.progress import log_to
+from lipdescent.analysis import labels, ladder
+from lipdescent.analysis import statistics as stats
+from lipdescent.analysis.groups import Group
+from lipdescent.figures import _axes
+from lipdescent.figures import _drawing as drawing
+from lipdescent.figures import _style as style
 
-job = snakemake  # noqa: F821
-log_to(job.log[0])
-options = job.params.statistics
-group = selection.load(
-    job.input.table, dataset=job.wildcards.dataset, architecture=job.wildcards.architecture
-)
-accuracy = statistics.mean(selection.metric(group, "train_accuracy")[:, 0, -1])
-threshold = statistics.first_reaching(
-    accuracy, np.arange(len(accuracy)), level=options["interpolation_accuracy"]
-)
-middle = int(threshold) if np.isfinite(threshold) else len(accuracy) // 2
-gaps = {norm: selection.gaps(group, norm) for norm in selection.norms(group)}
-gaps = {norm: found for norm, found in gaps.items() if found} or {"l2": {}}
-styles = style.rung_styles(selection.all_rungs(group))
-noises = dict(zip(sorted({0, len(group.label_noise) - 1}), ("-", "--"), strict=False))
-figure, axes = style.new_figure(
-    len(gaps), 3, width=style.TWO_COLUMNS, height=0.8 + 1.7 * len(gaps), sharex="col", sharey="row"
-)
-for row, (norm, ratios) in zip(axes, gaps.items(), strict=True):
-    row[0].set_ylabel(f"upper / best lower ({labels.NORMS[norm]})")
-    for rung, ratio in ratios.items():
-        y = statistics.centre_estimate(ratio, confidence=options["confidence"])
-        for noise, dash in noises.items():
-            look = styles[rung] | {"linestyle": dash}
-            drawing.curve(row[0], group.width, statistics.pick(y, np.s_[:, noise, -1]), **look)
-            for place, width in zip(row[1:], (middle, -1), strict=True):
-                drawing.curve(place, group.epoch, statistics.pick(y, np.s_[width, noise]), **look)
-    if ratios:
-        if group.diverged[:, list(noises), -1].all():
-            style.say_nothing_here(row[0], "all models diverged")
-        style.log_values(*row)
-    else:
-        for place in row:
-            style.say_nothing_here(place, "needs a lower and\nan upper bound")
-for row in axes:
-    style.width_axis(row[0], group.width)
-    for place in row[1:]:
-        style.epoch_axis(place, group.epoch)
-axes[-1, 0].set_xlabel(labels.WIDTH)
-axes[0, 0].set_title(f"epoch {group.epoch[-1]}")
-for column, width in zip((1, 2), group.width[[middle, -1]], strict=True):
-    axes[-1, column].set_xlabel("epoch")
-    axes[0, column].set_title(f"width {width}")
-shown = list(dict.fromkeys(rung for ratios in gaps.values() for rung in ratios))
-style.legend(
-    figure,
-    [drawing.key(**styles[rung]) for rung in shown]
-    + [drawing.key(color="black", linestyle=dash) for dash in noises.values()],
-    [labels.rung_name(rung) for rung in shown]
-    + [f"label noise {labels.noise_name(group.label_noise[noise])}" for noise in noises],
-    columns=5,
-)
-band = statistics.band_name(len(group.seed), options["confidence"])
-style.heading(figure, group, band)
-style.save(figure, job.output.pdf, job.output.png, made=stamps.of(job))
+
+def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
+    """See the module: its docstring is the caption."""
+    accuracy = stats.mean(ladder.metric(group, "train_accuracy")[:, 0, -1])
+    threshold = stats.first_reaching(
+        accuracy, np.arange(len(accuracy)), level=statistics["interpolation_accuracy"]
+    )
+    middle = int(threshold) if np.isfinite(threshold) else len(accuracy) // 2
+    gaps = {norm: ladder.gaps(group, norm) for norm in ladder.norms(group)}
+    gaps = {norm: found for norm, found in gaps.items() if found} or {"l2": {}}
+    styles = style.rung_styles(ladder.all_rungs(group))
+    noises = dict(zip(sorted({0, len(group.label_noise) - 1}), ("-", "--"), strict=False))
+    figure, axes = style.new_figure(
+        len(gaps),
+        3,
+        width=style.TWO_COLUMNS,
+        height=0.8 + 1.7 * len(gaps),
+        sharex="col",
+        sharey="row",
+    )
+    for row, (norm, ratios) in zip(axes, gaps.items(), strict=True):
+        row[0].set_ylabel(f"upper / best lower ({labels.NORMS[norm]})")
+        for rung, ratio in ratios.items():
+            y = stats.centre_estimate(ratio, confidence=statistics["confidence"])
+            for noise, dash in noises.items():
+                look = styles[rung] | {"linestyle": dash}
+                drawing.curve(row[0], group.width, stats.pick(y, np.s_[:, noise, -1]), **look)
+                for place, width in zip(row[1:], (middle, -1), strict=True):
+                    drawing.curve(place, group.epoch, stats.pick(y, np.s_[width, noise]), **look)
+        if ratios:
+            if group.diverged[:, list(noises), -1].all():
+                _axes.say_nothing_here(row[0], "all models diverged")
+            _axes.log_values(*row)
+        else:
+            for place in row:
+                _axes.say_nothing_here(place, "needs a lower and\nan upper bound")
+    for row in axes:
+        _axes.width_axis(row[0], group.width)
+        for place in row[1:]:
+            _axes.epoch_axis(place, group.epoch)
+    axes[-1, 0].set_xlabel(labels.WIDTH)
+    axes[0, 0].set_title(f"epoch {group.epoch[-1]}")
+    for column, width in zip((1, 2), group.width[[middle, -1]], strict=True):
+        axes[-1, column].set_xlabel("epoch")
+        axes[0, column].set_title(f"width {width}")
+    shown = list(dict.fromkeys(rung for ratios in gaps.values() for rung in ratios))
+    style.legend(
+        figure,
+        [drawing.key(**styles[rung]) for rung in shown]
+        + [drawing.key(color="black", linestyle=dash) for dash in noises.values()],
+        [labels.rung_name(rung) for rung in shown]
+        + [f"label noise {labels.noise_name(group.label_noise[noise])}" for noise in noises],
+        columns=5,
+    )
+    band = stats.band_name(len(group.seed), statistics["confidence"])
+    style.heading(figure, group, band)
+    return figure

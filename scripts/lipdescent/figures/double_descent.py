@@ -13,79 +13,81 @@ configured otherwise). Whether a curve has a peak beyond noise is in the finding
 are left out and counted in the heading.
 """
 
-from lipdescent import fork_server, stamps
+from __future__ import annotations
 
-fork_server.hand_over()
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from lipdescent import drawing, labels, selection, statistics
-from lipdescent import figure_style as style
-from lipdescent.progress import log_to
+from lipdescent.analysis import labels, ladder
+from lipdescent.analysis import statistics as stats
+from lipdescent.analysis.groups import Group
+from lipdescent.figures import _axes
+from lipdescent.figures import _drawing as drawing
+from lipdescent.figures import _style as style
 
-job = snakemake  # noqa: F821
-log_to(job.log[0])
-options, loss = job.params.statistics, job.params.loss
-group = selection.load(
-    job.input.table, dataset=job.wildcards.dataset, architecture=job.wildcards.architecture
-)
-accuracy = selection.metric(group, "train_accuracy")
-panels = {
-    labels.loss_name("test", loss): selection.metric(group, "test_loss"),
-    labels.loss_name("train", loss): selection.metric(group, "train_loss"),
-    "train accuracy": accuracy,
-}
-sides = selection.sides(group, "l2")
-panels |= {labels.bound_name(side, "l2"): values for side, values in sides.items()}
-absent = {labels.bound_name(side, "l2"): selection.absence(group, side) for side in sides}
-colours = style.noise_colours(group.label_noise)
-threshold = statistics.first_reaching(
-    statistics.mean(accuracy[:, :, -1]).T, group.width, level=options["interpolation_accuracy"]
-)
-figure, axes = style.new_figure(2, 3, width=style.TWO_COLUMNS, height=4.3, sharex=True)
-brackets, diverged = [], group.diverged[:, :, -1]
-for place, (name, values) in zip(axes.flat, panels.items(), strict=False):
-    place.set_ylabel(name)
-    if not np.isfinite(values[:, :, -1]).any():
-        style.say_nothing_here(place, style.why_empty(diverged, absent.get(name, "")))
-        continue
-    estimated = statistics.mean_estimate if values is accuracy else statistics.centre_estimate
-    whole = estimated(values[:, :, -1], confidence=options["confidence"])
-    for noise, level in enumerate(group.label_noise):
-        y = statistics.pick(whole, np.s_[:, noise])
-        drawing.curve(place, group.width, y, color=colours[level])
-        drawing.ring(place, group.width, y.value, threshold[noise], colours[level])
-    if values is accuracy:
-        place.axhline(options["interpolation_accuracy"], color=style.GREY, linestyle="--", lw=0.7)
+
+def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
+    """See the module: its docstring is the caption."""
+    accuracy = ladder.metric(group, "train_accuracy")
+    panels = {
+        labels.loss_name("test", loss): ladder.metric(group, "test_loss"),
+        labels.loss_name("train", loss): ladder.metric(group, "train_loss"),
+        "train accuracy": accuracy,
+    }
+    sides = ladder.sides(group, "l2")
+    panels |= {labels.bound_name(side, "l2"): values for side, values in sides.items()}
+    absent = {labels.bound_name(side, "l2"): ladder.absence(group, side) for side in sides}
+    colours = style.noise_colours(group.label_noise)
+    threshold = stats.first_reaching(
+        stats.mean(accuracy[:, :, -1]).T, group.width, level=statistics["interpolation_accuracy"]
+    )
+    figure, axes = style.new_figure(2, 3, width=style.TWO_COLUMNS, height=4.3, sharex=True)
+    brackets, diverged = [], group.diverged[:, :, -1]
+    for place, (name, values) in zip(axes.flat, panels.items(), strict=False):
+        place.set_ylabel(name)
+        if not np.isfinite(values[:, :, -1]).any():
+            _axes.say_nothing_here(place, _axes.why_empty(diverged, absent.get(name, "")))
+            continue
+        estimated = stats.mean_estimate if values is accuracy else stats.centre_estimate
+        whole = estimated(values[:, :, -1], confidence=statistics["confidence"])
+        for noise, level in enumerate(group.label_noise):
+            y = stats.pick(whole, np.s_[:, noise])
+            drawing.curve(place, group.width, y, color=colours[level])
+            drawing.ring(place, group.width, y.value, threshold[noise], colours[level])
+        if values is accuracy:
+            place.axhline(
+                statistics["interpolation_accuracy"], color=style.GREY, linestyle="--", lw=0.7
+            )
+        else:
+            brackets += [place] if place in axes[1] else []
+            _axes.log_values(place)
+
+    last = axes[1, 2]
+    last.set_ylabel(f"certified bracket ({labels.NORMS['l2']})")
+    lower, upper = (stats.geometric_mean(side[:, :, -1]) for side in ladder.bracket(group, "l2"))
+    if np.isfinite(lower).any():
+        for noise in sorted({0, len(group.label_noise) - 1}):
+            colour = colours[group.label_noise[noise]]
+            drawing.bracket(last, group.width, lower[:, noise], upper[:, noise], colour=colour)
+        _axes.log_values(*brackets, last)
     else:
-        brackets += [place] if place in axes[1] else []
-        style.log_values(place)
+        _axes.say_nothing_here(last, _axes.why_empty(diverged, "needs a lower and\nan upper bound"))
 
-last = axes[1, 2]
-last.set_ylabel(f"certified bracket ({labels.NORMS['l2']})")
-lower, upper = (
-    statistics.geometric_mean(side[:, :, -1]) for side in selection.bracket(group, "l2")
-)
-if np.isfinite(lower).any():
-    for noise in sorted({0, len(group.label_noise) - 1}):
-        colour = colours[group.label_noise[noise]]
-        drawing.bracket(last, group.width, lower[:, noise], upper[:, noise], colour=colour)
-    style.log_values(*brackets, last)
-else:
-    style.say_nothing_here(last, style.why_empty(diverged, "needs a lower and\nan upper bound"))
-
-for place in axes.flat:
-    style.width_axis(place, group.width)
-for place in axes[1]:
-    place.set_xlabel(labels.WIDTH)
-handles = [drawing.key(color=colours[level], marker="o") for level in group.label_noise]
-names = [labels.noise_name(level) for level in group.label_noise]
-style.legend(
-    figure,
-    [drawing.key(linestyle=""), *handles, drawing.ring_key()],
-    ["label noise", *names, "interpolation threshold"],
-    columns=len(names) + 2,
-)
-band = statistics.band_name(len(group.seed), options["confidence"])
-style.heading(figure, group, f"epoch {group.epoch[-1]}", band)
-style.save(figure, job.output.pdf, job.output.png, made=stamps.of(job))
+    for place in axes.flat:
+        _axes.width_axis(place, group.width)
+    for place in axes[1]:
+        place.set_xlabel(labels.WIDTH)
+    handles = [drawing.key(color=colours[level], marker="o") for level in group.label_noise]
+    names = [labels.noise_name(level) for level in group.label_noise]
+    style.legend(
+        figure,
+        [drawing.key(linestyle=""), *handles, drawing.ring_key()],
+        ["label noise", *names, "interpolation threshold"],
+        columns=len(names) + 2,
+    )
+    band = stats.band_name(len(group.seed), statistics["confidence"])
+    style.heading(figure, group, f"epoch {group.epoch[-1]}", band)
+    return figure

@@ -14,82 +14,82 @@ with the same confidence for each curve, a rise to it and a fall from it to the 
 than four seeds show none. Diverged models are left out and counted in the heading.
 """
 
-from lipdescent import fork_server, stamps
+from __future__ import annotations
 
-fork_server.hand_over()
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from lipdescent import curve_shape, drawing, labels, selection, statistics
-from lipdescent import figure_style as style
-from lipdescent.progress import log_to
-
-job = snakemake  # noqa: F821
-log_to(job.log[0])
-options, loss = job.params.statistics, job.params.loss
-group = selection.load(
-    job.input.table, dataset=job.wildcards.dataset, architecture=job.wildcards.architecture
-)
-losses = {name: selection.metric(group, f"{name}_loss") for name in ("test", "train")}
-places = np.arange(len(group.width))
-accuracy = statistics.mean(selection.metric(group, "train_accuracy")[:, -1, -1])
-critical = statistics.first_reaching(accuracy, places, level=options["interpolation_accuracy"])
-if np.isnan(critical):
-    critical = max(0, statistics.peak_index(statistics.centre(losses["test"][:, -1, -1])))
-columns = sorted({0, int(critical), int(places[-1])})
-roles = {0: "smallest", int(places[-1]): "largest"} | {int(critical): "critical"}
+from lipdescent.analysis import curve_shape, labels, ladder
+from lipdescent.analysis import statistics as stats
+from lipdescent.analysis.groups import Group
+from lipdescent.figures import _axes
+from lipdescent.figures import _drawing as drawing
+from lipdescent.figures import _style as style
 
 
-def peak_of(curves):
-    """Place of the peak that the seeds' curves (E, S) show; -1: none."""
-    if statistics.has_logarithm(curves):
-        curves = statistics.logarithm(curves)
-    return curve_shape.shape(curves, confidence=options["confidence"]).peak
+def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
+    """See the module: its docstring is the caption."""
+    losses = {name: ladder.metric(group, f"{name}_loss") for name in ("test", "train")}
+    places = np.arange(len(group.width))
+    accuracy = stats.mean(ladder.metric(group, "train_accuracy")[:, -1, -1])
+    critical = stats.first_reaching(accuracy, places, level=statistics["interpolation_accuracy"])
+    if np.isnan(critical):
+        critical = max(0, stats.peak_index(stats.centre(losses["test"][:, -1, -1])))
+    columns = sorted({0, int(critical), int(places[-1])})
+    roles = {0: "smallest", int(places[-1]): "largest"} | {int(critical): "critical"}
 
+    def peak_of(curves):
+        """Place of the peak that the seeds' curves (E, S) show; -1: none."""
+        if stats.has_logarithm(curves):
+            curves = stats.logarithm(curves)
+        return curve_shape.shape(curves, confidence=statistics["confidence"]).peak
 
-colours, ringed = style.noise_colours(group.label_noise), False
-figure, axes = style.new_figure(
-    3, len(columns), width=style.TWO_COLUMNS, height=5.2, sharex=True, sharey="row"
-)
-for row, (name, values) in zip(axes, losses.items(), strict=False):
-    row[0].set_ylabel(labels.loss_name(name, loss))
-    for place, width in zip(row, columns, strict=True):
-        whole = statistics.centre_estimate(values[width], confidence=options["confidence"])
-        for noise, level in enumerate(group.label_noise):
-            y = statistics.pick(whole, noise)
-            drawing.curve(place, group.epoch, y, color=colours[level])
-            if name == "test" and (peak := peak_of(values[width, noise])) >= 0:
-                ringed = True
-                drawing.ring(place, group.epoch, y.value, group.epoch[peak], colours[level])
-    style.log_values(*row)
+    colours, ringed = style.noise_colours(group.label_noise), False
+    figure, axes = style.new_figure(
+        3, len(columns), width=style.TWO_COLUMNS, height=5.2, sharex=True, sharey="row"
+    )
+    for row, (name, values) in zip(axes, losses.items(), strict=False):
+        row[0].set_ylabel(labels.loss_name(name, loss))
+        for place, width in zip(row, columns, strict=True):
+            whole = stats.centre_estimate(values[width], confidence=statistics["confidence"])
+            for noise, level in enumerate(group.label_noise):
+                y = stats.pick(whole, noise)
+                drawing.curve(place, group.epoch, y, color=colours[level])
+                if name == "test" and (peak := peak_of(values[width, noise])) >= 0:
+                    ringed = True
+                    drawing.ring(place, group.epoch, y.value, group.epoch[peak], colours[level])
+        _axes.log_values(*row)
 
-lower, upper = (statistics.geometric_mean(side) for side in selection.bracket(group, "l2"))
-estimate = statistics.geometric_mean(selection.best(group, "estimate", "l2"))
-name = f"certified bracket ({labels.NORMS['l2']})"
-if not np.isfinite(lower).any() and np.isfinite(estimate).any():
-    name, lower, upper = labels.bound_name("estimate", "l2"), estimate, estimate
-axes[2, 0].set_ylabel(name)
-for place, width in zip(axes[2], columns, strict=True):
-    if not np.isfinite(lower).any():
-        style.say_nothing_here(place, "needs a lower and\nan upper bound")
-        continue
-    for noise in sorted({0, len(group.label_noise) - 1}):
-        sides = lower[width, noise], upper[width, noise]
-        drawing.bracket(place, group.epoch, *sides, colour=colours[group.label_noise[noise]])
-style.log_values(*axes[2])
+    lower, upper = (stats.geometric_mean(side) for side in ladder.bracket(group, "l2"))
+    estimate = stats.geometric_mean(ladder.best(group, "estimate", "l2"))
+    name = f"certified bracket ({labels.NORMS['l2']})"
+    if not np.isfinite(lower).any() and np.isfinite(estimate).any():
+        name, lower, upper = labels.bound_name("estimate", "l2"), estimate, estimate
+    axes[2, 0].set_ylabel(name)
+    for place, width in zip(axes[2], columns, strict=True):
+        if not np.isfinite(lower).any():
+            _axes.say_nothing_here(place, "needs a lower and\nan upper bound")
+            continue
+        for noise in sorted({0, len(group.label_noise) - 1}):
+            sides = lower[width, noise], upper[width, noise]
+            drawing.bracket(place, group.epoch, *sides, colour=colours[group.label_noise[noise]])
+    _axes.log_values(*axes[2])
 
-for place, width in zip(axes[0], columns, strict=True):
-    place.set_title(f"width {group.width[width]} ({roles[width]})")
-for place in axes.flat:
-    style.epoch_axis(place, group.epoch)
-for place in axes[2]:
-    place.set_xlabel("epoch")
-handles = [drawing.key(color=colours[level], marker="o") for level in group.label_noise]
-names = [labels.noise_name(level) for level in group.label_noise]
-handles, names = [drawing.key(linestyle=""), *handles], ["label noise", *names]
-if ringed:
-    handles, names = [*handles, drawing.ring_key()], [*names, "peak of the test loss"]
-style.legend(figure, handles, names, columns=len(names))
-band = statistics.band_name(len(group.seed), options["confidence"])
-style.heading(figure, group, band)
-style.save(figure, job.output.pdf, job.output.png, made=stamps.of(job))
+    for place, width in zip(axes[0], columns, strict=True):
+        place.set_title(f"width {group.width[width]} ({roles[width]})")
+    for place in axes.flat:
+        _axes.epoch_axis(place, group.epoch)
+    for place in axes[2]:
+        place.set_xlabel("epoch")
+    handles = [drawing.key(color=colours[level], marker="o") for level in group.label_noise]
+    names = [labels.noise_name(level) for level in group.label_noise]
+    handles, names = [drawing.key(linestyle=""), *handles], ["label noise", *names]
+    if ringed:
+        handles, names = [*handles, drawing.ring_key()], [*names, "peak of the test loss"]
+    style.legend(figure, handles, names, columns=len(names))
+    band = stats.band_name(len(group.seed), statistics["confidence"])
+    style.heading(figure, group, band)
+    return figure

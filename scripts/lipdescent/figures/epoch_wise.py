@@ -10,50 +10,60 @@ peaks are more than noise is in the findings (over width) and in epoch_curves (o
 Diverged models are left out and counted in the heading.
 """
 
-from lipdescent import fork_server, stamps
+from __future__ import annotations
 
-fork_server.hand_over()
+from collections.abc import Mapping
+from typing import Any
 
-from lipdescent import drawing, labels, selection, statistics
-from lipdescent import figure_style as style
-from lipdescent.progress import log_to
+from matplotlib.figure import Figure
 
-job = snakemake  # noqa: F821
-log_to(job.log[0])
-options = job.params.statistics
-group = selection.load(
-    job.input.table, dataset=job.wildcards.dataset, architecture=job.wildcards.architecture
-)
-panels = {
-    labels.loss_name("test", job.params.loss): selection.metric(group, "test_loss"),
-}
-sides = selection.sides(group, "l2")
-panels |= {labels.bound_name(side, "l2"): values for side, values in sides.items()}
-absent = {labels.bound_name(side, "l2"): selection.absence(group, side) for side in sides}
-accuracy = statistics.mean(selection.metric(group, "train_accuracy"))
-rows = sorted({0, len(group.label_noise) - 1})
-figure, axes = style.new_figure(
-    len(rows), 3, width=style.TWO_COLUMNS, height=0.6 + 1.9 * len(rows), sharex=True, sharey=True
-)
-for column, (name, values) in enumerate(panels.items()):
-    means = statistics.centre(values)
-    norm = drawing.common_log_norm(means[:, rows])
-    for place, noise in zip(axes[:, column], rows, strict=True):
-        empty = style.why_empty(group.diverged[:, noise], absent.get(name, ""))
-        drawing.heat_map(place, means[:, noise], group.epoch, group.width, norm=norm, empty=empty)
-        drawing.peak_marks(place, means[:, noise])
-        drawing.boundary(place, accuracy[:, noise] >= options["interpolation_accuracy"])
-    axes[0, column].set_title(name)
-    axes[-1, column].set_xlabel("epoch")
-    drawing.colour_bar(figure, axes[:, column], norm)
-for place, noise in zip(axes[:, 0], rows, strict=True):
-    level = labels.noise_name(group.label_noise[noise])
-    place.set_ylabel(f"label noise {level}\n{labels.WIDTH}")
-style.legend(
-    figure,
-    [drawing.peak_key(), drawing.key(color="black")],
-    ["largest value of the epoch", "interpolation threshold"],
-    columns=2,
-)
-style.heading(figure, group)
-style.save(figure, job.output.pdf, job.output.png, made=stamps.of(job))
+from lipdescent.analysis import labels, ladder
+from lipdescent.analysis import statistics as stats
+from lipdescent.analysis.groups import Group
+from lipdescent.figures import _axes
+from lipdescent.figures import _drawing as drawing
+from lipdescent.figures import _style as style
+
+
+def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
+    """See the module: its docstring is the caption."""
+    panels = {
+        labels.loss_name("test", loss): ladder.metric(group, "test_loss"),
+    }
+    sides = ladder.sides(group, "l2")
+    panels |= {labels.bound_name(side, "l2"): values for side, values in sides.items()}
+    absent = {labels.bound_name(side, "l2"): ladder.absence(group, side) for side in sides}
+    accuracy = stats.mean(ladder.metric(group, "train_accuracy"))
+    rows = sorted({0, len(group.label_noise) - 1})
+    figure, axes = style.new_figure(
+        len(rows),
+        3,
+        width=style.TWO_COLUMNS,
+        height=0.6 + 1.9 * len(rows),
+        sharex=True,
+        sharey=True,
+    )
+    for column, (name, values) in enumerate(panels.items()):
+        means = stats.centre(values)
+        norm = drawing.common_log_norm(means[:, rows])
+        for place, noise in zip(axes[:, column], rows, strict=True):
+            empty = _axes.why_empty(group.diverged[:, noise], absent.get(name, ""))
+            drawing.heat_map(
+                place, means[:, noise], group.epoch, group.width, norm=norm, empty=empty
+            )
+            drawing.peak_marks(place, means[:, noise])
+            drawing.boundary(place, accuracy[:, noise] >= statistics["interpolation_accuracy"])
+        axes[0, column].set_title(name)
+        axes[-1, column].set_xlabel("epoch")
+        drawing.colour_bar(figure, axes[:, column], norm)
+    for place, noise in zip(axes[:, 0], rows, strict=True):
+        level = labels.noise_name(group.label_noise[noise])
+        place.set_ylabel(f"label noise {level}\n{labels.WIDTH}")
+    style.legend(
+        figure,
+        [drawing.peak_key(), drawing.key(color="black")],
+        ["largest value of the epoch", "interpolation threshold"],
+        columns=2,
+    )
+    style.heading(figure, group)
+    return figure

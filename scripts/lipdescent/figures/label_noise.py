@@ -7,47 +7,49 @@ mean train accuracy, on the labels trained on, reaches the interpolation accurac
 configured otherwise). Diverged models are left out and counted in the heading.
 """
 
-from lipdescent import fork_server, stamps
+from __future__ import annotations
 
-fork_server.hand_over()
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from lipdescent import drawing, labels, selection, statistics
-from lipdescent import figure_style as style
-from lipdescent.progress import log_to
+from lipdescent.analysis import labels, ladder
+from lipdescent.analysis import statistics as stats
+from lipdescent.analysis.groups import Group
+from lipdescent.figures import _axes
+from lipdescent.figures import _drawing as drawing
+from lipdescent.figures import _style as style
 
-job = snakemake  # noqa: F821
-log_to(job.log[0])
-options = job.params.statistics
-group = selection.load(
-    job.input.table, dataset=job.wildcards.dataset, architecture=job.wildcards.architecture
-)
-panels = {
-    labels.loss_name("test", job.params.loss): selection.metric(group, "test_loss"),
-}
-sides = selection.sides(group, "l2")
-panels |= {labels.bound_name(side, "l2"): values for side, values in sides.items()}
-absent = {labels.bound_name(side, "l2"): selection.absence(group, side) for side in sides}
-accuracy = statistics.mean(selection.metric(group, "train_accuracy")[:, :, -1])
-percent = 100 * np.asarray(group.label_noise)
-figure, axes = style.new_figure(1, 3, width=style.TWO_COLUMNS, height=2.7, sharey=True)
-for place, (name, values) in zip(axes[0], panels.items(), strict=True):
-    means = statistics.centre(values[:, :, -1])
-    norm = drawing.common_log_norm(means)
-    empty = style.why_empty(group.diverged[:, :, -1], absent.get(name, ""))
-    drawing.heat_map(place, means, percent, group.width, norm=norm, empty=empty)
-    drawing.peak_marks(place, means)
-    drawing.boundary(place, accuracy >= options["interpolation_accuracy"])
-    place.set_title(name)
-    place.set_xlabel("label noise (%)")
-    drawing.colour_bar(figure, place, norm)
-axes[0, 0].set_ylabel(labels.WIDTH)
-style.legend(
-    figure,
-    [drawing.peak_key(), drawing.key(color="black")],
-    ["largest value of the noise level", "interpolation threshold"],
-    columns=2,
-)
-style.heading(figure, group, f"epoch {group.epoch[-1]}")
-style.save(figure, job.output.pdf, job.output.png, made=stamps.of(job))
+
+def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
+    """See the module: its docstring is the caption."""
+    panels = {
+        labels.loss_name("test", loss): ladder.metric(group, "test_loss"),
+    }
+    sides = ladder.sides(group, "l2")
+    panels |= {labels.bound_name(side, "l2"): values for side, values in sides.items()}
+    absent = {labels.bound_name(side, "l2"): ladder.absence(group, side) for side in sides}
+    accuracy = stats.mean(ladder.metric(group, "train_accuracy")[:, :, -1])
+    percent = 100 * np.asarray(group.label_noise)
+    figure, axes = style.new_figure(1, 3, width=style.TWO_COLUMNS, height=2.7, sharey=True)
+    for place, (name, values) in zip(axes[0], panels.items(), strict=True):
+        means = stats.centre(values[:, :, -1])
+        norm = drawing.common_log_norm(means)
+        empty = _axes.why_empty(group.diverged[:, :, -1], absent.get(name, ""))
+        drawing.heat_map(place, means, percent, group.width, norm=norm, empty=empty)
+        drawing.peak_marks(place, means)
+        drawing.boundary(place, accuracy >= statistics["interpolation_accuracy"])
+        place.set_title(name)
+        place.set_xlabel("label noise (%)")
+        drawing.colour_bar(figure, place, norm)
+    axes[0, 0].set_ylabel(labels.WIDTH)
+    style.legend(
+        figure,
+        [drawing.peak_key(), drawing.key(color="black")],
+        ["largest value of the noise level", "interpolation threshold"],
+        columns=2,
+    )
+    style.heading(figure, group, f"epoch {group.epoch[-1]}")
+    return figure

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lipdescent import statistics
+from lipdescent.analysis import statistics
+from lipdescent.analysis.labels import noise_name
+from lipdescent.analysis.statistics import MIN_SEEDS
 from lipdescent.findings import words
 from lipdescent.findings.headlines import headlines
 from lipdescent.findings.page import Block, Heading, Points, Text
 from lipdescent.findings.side_by_side import side_by_side
 from lipdescent.findings.tables import bound_blocks, test_loss_table
 from lipdescent.findings.words import NORMS, SIDES, Facts
-from lipdescent.labels import noise_name
-from lipdescent.statistics import MIN_SEEDS
 
 
 def report(study: str, groups: Sequence[Facts]) -> list[Block]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
-from lipdescent import curve_shape
+from lipdescent.analysis import curve_shape
+from lipdescent.analysis.labels import noise_name
+from lipdescent.analysis.statistics import MIN_SEEDS
 from lipdescent.findings import words
 from lipdescent.findings.words import NORMS, SIDES, Facts
-from lipdescent.labels import noise_name
-from lipdescent.statistics import MIN_SEEDS
 
 SHAPES = {
     curve_shape.DOUBLE_DESCENT: "Double descent of the test loss over width at ",

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from lipdescent import labels, selection, statistics
-from lipdescent.selection import Group
-from lipdescent.statistics import Array
+from lipdescent.analysis import labels, ladder, statistics
+from lipdescent.analysis.groups import Group
+from lipdescent.analysis.statistics import Array
 
 FLAT = 1.1  # a change proved to be by less than this factor counts as flat
 
@@ -30,12 +30,11 @@ def effect(group: Group, norm: str, threshold: Array, confidence: float) -> dict
         return {"between": None, "widths": [], "reason": _reason(len(group.label_noise))}
     ends = levels[[0, -1]]
     widths = np.flatnonzero(group.width > threshold[ends].max())
-    lower, upper = (side[:, ends, -1] for side in selection.bracket(group, norm))
+    lower, upper = (side[:, ends, -1] for side in ladder.bracket(group, norm))
     trends = {
-        f"best {side}": selection.best(group, side, norm)[:, ends, -1]
-        for side in ("lower", "upper")
+        f"best {side}": ladder.best(group, side, norm)[:, ends, -1] for side in ("lower", "upper")
     }
-    for rung, values in selection.rungs(group, norm).items():
+    for rung, values in ladder.rungs(group, norm).items():
         trends[labels.rung_name(rung)] = values[:, ends, -1]
     rows = [
         {"width": int(group.width[place])}

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from lipdescent import curve_shape, labels, selection, statistics
+from lipdescent.analysis import curve_shape, labels, ladder, statistics
+from lipdescent.analysis.groups import Group
+from lipdescent.analysis.statistics import Array, Estimate
 from lipdescent.findings import label_noise
 from lipdescent.findings.side_by_side import widest
-from lipdescent.selection import Group
-from lipdescent.statistics import Array, Estimate
 
 
 def findings(group: Group, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -22,15 +22,15 @@ def findings(group: Group, options: Mapping[str, Any]) -> dict[str, Any]:
     options : ``confidence``, ``interpolation_accuracy``.
     """
     confidence, level = options["confidence"], options["interpolation_accuracy"]
-    test_loss = selection.metric(group, "test_loss")[:, :, -1]
-    accuracy = selection.metric(group, "train_accuracy")[:, :, -1]
+    test_loss = ladder.metric(group, "test_loss")[:, :, -1]
+    accuracy = ladder.metric(group, "train_accuracy")[:, :, -1]
     threshold = interpolation_threshold(accuracy, group.width, level)
     bounds = {
         norm: {
             name: follows(values[:, :, -1], test_loss, group.width, confidence)
             for name, values in named_bounds(group, norm).items()
         }
-        for norm in selection.norms(group)
+        for norm in ladder.norms(group)
     }
     return {
         "dataset": group.dataset,
@@ -70,10 +70,10 @@ def named_bounds(group: Group, norm: str) -> dict[str, Array]:
     """``best lower``, ``best upper`` (those that exist), then every bound by its label."""
     found = {}
     for side in ("lower", "upper"):
-        values = selection.best(group, side, norm)
+        values = ladder.best(group, side, norm)
         if np.isfinite(values[:, :, -1]).any():
             found[f"best {side}"] = values
-    rungs = selection.rungs(group, norm).items()
+    rungs = ladder.rungs(group, norm).items()
     return found | {labels.rung_name(rung): values for rung, values in rungs}
 
 
@@ -110,7 +110,7 @@ def constant_over_width(group: Group, norm: str) -> list[dict[str, Any]]:
     to the widest network's upper bound.
     """
     lower, upper = statistics.mean_bracket(
-        *(side[:, :, -1] for side in selection.bracket(group, norm))
+        *(side[:, :, -1] for side in ladder.bracket(group, norm))
     )
     facts = []
     for low, high in zip(lower.T, upper.T, strict=True):

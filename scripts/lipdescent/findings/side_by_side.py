@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lipdescent import selection, statistics
+from lipdescent.analysis import ladder, statistics
+from lipdescent.analysis.groups import Group, Series
+from lipdescent.analysis.labels import noise_name
+from lipdescent.analysis.statistics import Array
 from lipdescent.findings import words
 from lipdescent.findings.page import Block, Heading, Table, Text
 from lipdescent.findings.words import Facts
-from lipdescent.labels import noise_name
-from lipdescent.selection import Group, Series
-from lipdescent.statistics import Array
 
 COLUMNS = {
     "train accuracy": Series("train_accuracy", "metric", "", "train"),
@@ -27,7 +27,7 @@ def widest(group: Group) -> dict[str, list[float | None]]:
     """Means over seeds at the largest width and the last epoch, per label noise."""
     found = {name: group.series[key] for name, key in COLUMNS.items() if key in group.series}
     means = {name: _mean(name, values[-1, :, -1]) for name, values in found.items()}
-    bracket = (side[-1, :, -1] for side in selection.bracket(group, "l2"))
+    bracket = (side[-1, :, -1] for side in ladder.bracket(group, "l2"))
     means |= dict(zip(BRACKET, statistics.mean_bracket(*bracket), strict=True))
     return {
         name: [float(value) if np.isfinite(value) else None for value in values]

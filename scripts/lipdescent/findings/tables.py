@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from lipdescent.analysis.labels import noise_name
 from lipdescent.findings import words
 from lipdescent.findings.page import Block, Heading, Table
 from lipdescent.findings.words import NORMS, Facts
-from lipdescent.labels import noise_name
 
 
 def test_loss_table(facts: Facts) -> Table:

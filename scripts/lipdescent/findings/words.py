@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lipdescent import outward
+from lipdescent.arithmetic import decimals
 
 Facts = dict[str, Any]
 NORMS = {"l1": "l1", "l2": "l2", "linf": "l-infinity"}
@@ -30,12 +30,12 @@ def value(estimate: Facts, form: str = "{:.2f}") -> str:
 
 def at_least(value: float | None, form: str = ".2f") -> str:
     """A lower bound, rounded down; a dash where there is none."""
-    return "-" if value is None else outward.at_least(value, form)
+    return "-" if value is None else decimals.at_least(value, form)
 
 
 def at_most(value: float | None, form: str = ".2f") -> str:
     """An upper bound, rounded up; a dash where there is none."""
-    return "-" if value is None else outward.at_most(value, form)
+    return "-" if value is None else decimals.at_most(value, form)
 
 
 def known(estimate: Facts) -> bool:

@@ -21,7 +21,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from lipdescent import cluster, files, processes
+from lipdescent.jobs import slurm
+from lipdescent.storage import atomic, processes
 
 OWNERS = Path(".snakemake/lipdescent-owners")
 LOCKS = Path(".snakemake/locks")
@@ -43,10 +44,11 @@ class Owner:
 
     Attributes
     ----------
-    started : as :func:`lipdescent.processes.started` gives it.
+    started : as :func:`lipdescent.storage.processes.started` gives it.
     submits : whether its jobs run elsewhere, on a cluster.
     since : when it claimed the study, seconds since the epoch.
-    machine, namespace : where its number means something, see lipdescent/processes.py; None in
+    machine, namespace : where its number means something, see lipdescent/storage/processes.py; None
+    in
         notes of earlier versions, which told the host only.
     locked : the number of the file system on which it held a lock of the kernel, 0 if none.
     ended : whether it said that it has ended.
@@ -94,7 +96,7 @@ class Owner:
         same_machine = self.machine == processes.machine() != ""
         if same_machine and self.locked == _file_system(self.study):
             return True
-        return self.here and cluster.file_system(OWNERS) in OWN_DISKS
+        return self.here and slurm.file_system(OWNERS) in OWN_DISKS
 
     def __str__(self) -> str:
         """As ``process 12 on host``."""
@@ -128,7 +130,7 @@ def claim(study: str, *, submits: bool = False) -> None:
         "namespace": processes.namespace(),
         "locked": _file_system(study) if _held[note] else 0,
     }
-    with files.complete(note) as partial:
+    with atomic.complete(note) as partial:
         partial.write_text(json.dumps(here))
     atexit.register(_release, note)
 
@@ -141,7 +143,7 @@ def _release(note: Path) -> None:
     try:
         claimed = note.stat().st_mtime
         told = json.loads(note.read_text())
-        with files.complete(note) as partial:
+        with atomic.complete(note) as partial:
             partial.write_text(json.dumps(told | {"ended": True}))
             os.utime(partial, (claimed, claimed))
     except (OSError, ValueError):  # the folder has gone, or is read-only

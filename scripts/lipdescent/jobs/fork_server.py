@@ -125,7 +125,9 @@ def hand_over(*, patience: float = 60.0) -> None:
 
     In whatever process the script runs, it ends when its Snakemake has gone (lifeline.py).
     """
-    from lipdescent import lifeline  # the server, which runs this file as a script, needs it not
+    from lipdescent.jobs import (
+        lifeline,  # the server, which runs this file as a script, needs it not
+    )
 
     _open_standard_streams()
     lifeline.hold()

@@ -1,9 +1,9 @@
 """Is every bound of a study one that can be taken of its networks? Asked before any job.
 
 A random network of the smallest width is trained for an epoch of a few random points, and measured
-by everything that the study asks for (:mod:`lipdescent.bound_trial`, in a process of its own, which
-has PyTorch). What passed is kept in Snakemake's folder and not tried again until its code or its
-options change. Never imports torch.
+by everything that the study asks for (:mod:`lipdescent.measuring.bound_trial`, in a process of its
+own, which has PyTorch). What passed is kept in Snakemake's folder and not tried again until its
+code or its options change. Never imports torch.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lipdescent import config_networks, files, fork_server, network_costs
-from lipdescent.architecture_options import training_options
-from lipdescent.config_schema import ConfigError
-from lipdescent.provenance import code_versions, measurement_files, training_files
+from lipdescent.jobs import fork_server
+from lipdescent.storage import atomic
+from lipdescent.study import network_costs
+from lipdescent.study import networks as config_networks
+from lipdescent.study.code_digest import code_versions, measurement_files, training_files
+from lipdescent.study.schema import ConfigError
+from lipdescent.study.sections import training_options
 
-SCRIPTS = Path(__file__).resolve().parent.parent
+SCRIPTS = Path(__file__).resolve().parents[2]
 KEPT = Path(".snakemake/lipdescent/trials.json")
 # The largest number of points of each split.
 POINTS = 8
@@ -53,7 +56,7 @@ def check(config: dict[str, Any]) -> None:
         config_networks.check(config)
     mistakes = answer["mistakes"]
     passed = [key for key, wrong in zip(new, mistakes, strict=True) if not wrong]
-    with contextlib.suppress(OSError), files.complete(KEPT) as partial:
+    with contextlib.suppress(OSError), atomic.complete(KEPT) as partial:
         partial.write_text(json.dumps(sorted({*kept, *passed})))
     if any(mistakes):
         raise ConfigError("\n".join(dict.fromkeys(line for lines in mistakes for line in lines)))

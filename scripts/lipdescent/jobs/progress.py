@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-from lipdescent.terminal import Terminal
+from lipdescent.jobs.terminal import Terminal
 
 
 def log_to(path: str | Path) -> Terminal:
@@ -49,7 +49,7 @@ class Progress:
     total : epochs in all.
     interval : seconds between lines.
     terminal : a second stream beside stdout, or None. It must take what it is given, as
-        :class:`lipdescent.terminal.Terminal` does: an error of it ends the job.
+        :class:`lipdescent.jobs.terminal.Terminal` does: an error of it ends the job.
     """
 
     label: str

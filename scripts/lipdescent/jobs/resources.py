@@ -1,8 +1,8 @@
 """Memory (MB), runtime (minutes) and how they grow with the study, for cluster schedulers.
 
-What a network takes is counted from the network (:mod:`lipdescent.network_costs`); the rates below
-are measured (see docs/cluster.md) and meant as limits, a few times above what a job takes. A job
-that needs more gets more at its next attempt. Never imports torch.
+What a network takes is counted from the network (:mod:`lipdescent.study.network_costs`); the rates
+below are measured (see docs/cluster.md) and meant as limits, a few times above what a job takes. A
+job that needs more gets more at its next attempt. Never imports torch.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from lipdescent import network_costs, signatures
-from lipdescent.config import Run, training_options
-from lipdescent.network_costs import Cost
+from lipdescent.plugins import signatures
+from lipdescent.study import network_costs
+from lipdescent.study.network_costs import Cost
+from lipdescent.study.runs import Run
+from lipdescent.study.sections import training_options
 
 # Snakemake inside a cluster job (350-380 MB), Python with torch (650-700 MB), and some room.
 BASE_MB, CUDA_MB = 2000, 4000
@@ -29,7 +31,7 @@ PASSES = 3
 CPU_VALUES, GPU_VALUES = 5e7, 1e10
 # Seconds per model and update, and per operation of its forward pass, beside products and values.
 UPDATE_SECONDS, OPERATION_SECONDS = 1e-4, 5e-5
-# Activations that are worked on at a time on a CPU (lipdescent/replica_block.py), and batches that
+# Activations that are worked on at a time on a CPU (lipdescent/training/block.py), and batches that
 # are gathered ahead, in bytes.
 AT_ONCE_BYTES, GATHERED_BYTES = 16 << 20, 128 << 20
 # Seconds per checkpoint and parameter, and per checkpoint: layer products take less, SDPs more.

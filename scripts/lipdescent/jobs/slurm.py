@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lipdescent.config import ConfigError
-from lipdescent.time_limit import minutes_of
+from lipdescent.jobs.time_limit import minutes_of
+from lipdescent.study.schema import ConfigError
 
 # File systems that only this machine can see.
 LOCAL_FILE_SYSTEMS = ("tmpfs", "ramfs", "overlay")

@@ -12,10 +12,11 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from lipdescent import config as study_config
-from lipdescent import open_files, stamps
-from lipdescent.folder_lock import Owner
-from lipdescent.recipes import Recipes
+from lipdescent.jobs import open_files
+from lipdescent.jobs.folder_lock import Owner
+from lipdescent.storage import stamps
+from lipdescent.study import runs as study_runs
+from lipdescent.study.recipes import Recipes
 
 # On a cluster: a job whose log has been silent for this many progress intervals, or seconds, and
 # whose Snakemake does not live, does not run.
@@ -38,7 +39,7 @@ class Job:
     """
 
     stage: str
-    run: study_config.Run | None
+    run: study_runs.Run | None
     measure: str
     state: str
     log: Path
@@ -55,7 +56,7 @@ class Job:
         return self.output.with_suffix(".state")
 
 
-def plan(study: str) -> tuple[dict[str, Any], list[study_config.Run]]:
+def plan(study: str) -> tuple[dict[str, Any], list[study_runs.Run]]:
     """Configuration and runs of the study's last start.
 
     Raises
@@ -65,7 +66,7 @@ def plan(study: str) -> tuple[dict[str, Any], list[study_config.Run]]:
     ValueError
         If the plan is broken.
     """
-    path = study_config.plan_file(study)
+    path = study_runs.plan_file(study)
     try:
         config = json.loads(path.read_text())["config"]
     except OSError:
@@ -76,11 +77,11 @@ def plan(study: str) -> tuple[dict[str, Any], list[study_config.Run]]:
         ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: broken ({error}); starting the study writes it anew") from error
-    return config, study_config.runs(config)
+    return config, study_runs.runs(config)
 
 
 def jobs(
-    config: dict[str, Any], runs: list[study_config.Run], owner: Owner | None = None
+    config: dict[str, Any], runs: list[study_runs.Run], owner: Owner | None = None
 ) -> list[Job]:
     """Every training, measuring or experiment job with its state."""
     base = Path("results", config["study"])
@@ -89,7 +90,7 @@ def jobs(
         parts = [
             f"{name}/{part}"
             for name in config["experiments"]
-            for part, _ in enumerate(study_config.experiment_parts(config, name))
+            for part, _ in enumerate(study_runs.experiment_parts(config, name))
         ]
         return [
             state.job("experiment", None, part, f"experiments/{part}.parquet", f"experiment/{part}")
@@ -178,7 +179,7 @@ def epochs_done(job: Job) -> tuple[int, int] | None:
     return (int(told[-1][0]), int(told[-1][1])) if told else None
 
 
-def diverged(config: dict[str, Any], run: study_config.Run) -> int:
+def diverged(config: dict[str, Any], run: study_runs.Run) -> int:
     """Models of a trained stack that diverged."""
     path = Path("results", config["study"], "checkpoints", f"{run.path}.safetensors")
     try:

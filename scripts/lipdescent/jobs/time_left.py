@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from lipdescent import resources, study_status
-from lipdescent.study_status import Job
+from lipdescent.jobs import resources
+from lipdescent.jobs import status as study_status
+from lipdescent.jobs.status import Job
 
 
 def seconds_left(config: dict[str, Any], found: list[Job]) -> float | None:

@@ -1,39 +1,13 @@
-"""Certified Lipschitz constants of layers, and of networks made of them.
+"""Certified Lipschitz constants of single layers; networks of them are structure/'s matter.
 
-``constant`` : of one layer (:mod:`lipdescent.layers.table` says how to add a layer type).
-``trace`` : the structure of a network (:mod:`lipdescent.layers.expressions` says how a module with
-its own ``forward`` declares it).
-``bound`` : of a traced structure.
+:mod:`lipdescent.layers.table` has ``constant``, and says how to add a layer type.
 """
 
-from lipdescent.architectures._blocks import Residual
-from lipdescent.layers.composition import bound
-from lipdescent.layers.expressions import (
-    Chain,
-    Concat,
-    Layer,
-    Node,
-    Sum,
-    add,
-    chain,
-    concat,
-    residual,
-)
-from lipdescent.layers.table import constant
-from lipdescent.layers.walker import trace
 
-__all__ = [
-    "Chain",
-    "Concat",
-    "Layer",
-    "Node",
-    "Residual",
-    "Sum",
-    "add",
-    "bound",
-    "chain",
-    "concat",
-    "constant",
-    "residual",
-    "trace",
-]
+def __getattr__(name: str):
+    """The first place of ``chain``, ``residual``, ``add`` and ``concat``, now lipdescent's own."""
+    if name in ("add", "chain", "concat", "residual"):
+        import lipdescent
+
+        return getattr(lipdescent, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lipdescent import products
-from lipdescent.bounds import _rounding
+from lipdescent.arithmetic import ulps
+from lipdescent.stacks import products
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def _largest_sum(kernel: Tensor, weights: list[Tensor], terms: int) -> Tensor:
         sums = products.bmm(flat, table.mT.to(kernel).expand(len(kernel), -1, -1))
         kernel = sums.reshape(*kernel.shape[:-1], len(table))
     # Sums of non-negative numbers: the relative error is below gamma of their number.
-    return _rounding.round_up(kernel.flatten(1).amax(1), terms + 2)
+    return ulps.round_up(kernel.flatten(1).amax(1), terms + 2)
 
 
 def dense(kernel: Tensor, axes: list[Axis]) -> Tensor:

@@ -20,9 +20,9 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from lipdescent import products
-from lipdescent.bounds import _rounding
+from lipdescent.arithmetic import certified_norms, ulps
 from lipdescent.layers._operators import Axis
+from lipdescent.stacks import products
 
 _CHUNK = 2**18  # complex entries in each temporary, 4 MiB: what a cache holds
 _TRY_SHIFTS = 2**22  # symbol entries of one model up to which all shifts are tried
@@ -100,7 +100,7 @@ def symbol_error(kernel: Tensor) -> Tensor:
     taps = math.prod(kernel.shape[3:])
     absolute = kernel.abs().flatten(3).sum(-1).flatten(1)
     size = torch.linalg.vector_norm(absolute, dim=1)
-    return 2 * (_rounding.gamma(taps + 2) + 64 * _rounding.UNIT_ROUNDOFF) * size
+    return 2 * (ulps.gamma(taps + 2) + 64 * ulps.UNIT_ROUNDOFF) * size
 
 
 def torus_norm(kernel: Tensor, axes: list[Axis]) -> Tensor:
@@ -121,7 +121,7 @@ def torus_norm(kernel: Tensor, axes: list[Axis]) -> Tensor:
         (axis.size if wraps else axis.torus_size()) // axis.stride
         for axis, wraps in zip(axes, circular, strict=True)
     ]
-    scaled, exponent = _rounding.scaled_to_one(kernel.flatten(1)[:, None])
+    scaled, exponent = ulps.scaled_to_one(kernel.flatten(1)[:, None])
     kernel = scaled.reshape(kernel.shape)
     entries = math.prod(sizes) * math.prod(axis.stride for axis in axes)
     entries *= math.prod(kernel.shape[1:3])
@@ -132,7 +132,7 @@ def torus_norm(kernel: Tensor, axes: list[Axis]) -> Tensor:
     size = max(1, _CHUNK // entries)
     values = [_one_chunk(part, axes, sizes, shifts) for part in kernel.split(size)]
     value = torch.cat(values) + symbol_error(kernel)
-    return _rounding.unscaled_up(_rounding.round_up(value, 2), exponent)
+    return ulps.unscaled_up(ulps.round_up(value, 2), exponent)
 
 
 def _one_chunk(
@@ -163,13 +163,13 @@ def largest_norm(chunks: Iterable[Tensor], *, enough: Tensor) -> Tensor:
         for h in chunks:
             rows, columns = h.shape[-2:]
             frobenius = torch.linalg.vector_norm(h, dim=(-2, -1)).amax(1).square()
-            frobenius = _rounding.round_up(frobenius, 2 * rows * columns + 8)
-            here = 2 * _rounding.gamma(2 * max(rows, columns) + 8) * frobenius
+            frobenius = ulps.round_up(frobenius, 2 * rows * columns + 8)
+            here = 2 * ulps.gamma(2 * max(rows, columns) + 8) * frobenius
             error = torch.maximum(error, here)
             yield h @ h.mH if rows <= columns else h.mH @ h
 
     value = largest_eigenvalue(grams(), enough=enough.square())
-    return _rounding.round_up((value.clamp_min(0.0) + error).sqrt(), 8)
+    return ulps.round_up((value.clamp_min(0.0) + error).sqrt(), 8)
 
 
 def largest_eigenvalue(chunks: Iterable[Tensor], *, enough: Tensor | None = None) -> Tensor:
@@ -186,7 +186,7 @@ def largest_eigenvalue(chunks: Iterable[Tensor], *, enough: Tensor | None = None
         shift = _raised(matrices, shift)
         found, sound = _below(matrices, shift[:, None].expand(matrices.shape[:2]))
         if not bool(sound.all()):
-            found[~sound] = _rounding.certified_max_eigenvalue(matrices[~sound])
+            found[~sound] = certified_norms.certified_max_eigenvalue(matrices[~sound])
             shift = torch.maximum(shift, torch.where(sound, -math.inf, found).amax(1))
         value = torch.maximum(value, found.amax(1))
         if enough is not None and bool((value > enough).all()):
@@ -217,7 +217,7 @@ def _raised(matrices: Tensor, shift: Tensor) -> Tensor:
     picked = chosen.gather(1, top[..., None, None].expand(-1, -1, p, p))
     largest = torch.linalg.eigvalsh(picked)[..., -1].amax(1)
     scale = chosen.diagonal(dim1=-2, dim2=-1).real.abs().amax((1, 2))
-    slack = 8 * p * p * _rounding.UNIT_ROUNDOFF * torch.maximum(scale, largest.abs())
+    slack = 8 * p * p * ulps.UNIT_ROUNDOFF * torch.maximum(scale, largest.abs())
     raised = shift.clone()
     raised[larger] = torch.maximum(shift[larger], largest + slack)
     return raised
@@ -236,7 +236,7 @@ def _below(matrices: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
     # | |L| |L|^H |_2 <= |L|_F^2, and the rounding of the product is complex.
     squares = torch.linalg.vector_norm(factor, dim=(-2, -1)).square()
     diagonal = shifted.diagonal(dim1=-2, dim2=-1).abs().amax(-1)
-    excess = residual + 2 * _rounding.gamma(2 * p + 8) * squares
-    excess = excess + 4 * _rounding.UNIT_ROUNDOFF * diagonal
-    value = _rounding.round_up(shift + _rounding.round_up(excess, 2 * p * p + 8), 2)
+    excess = residual + 2 * ulps.gamma(2 * p + 8) * squares
+    excess = excess + 4 * ulps.UNIT_ROUNDOFF * diagonal
+    value = ulps.round_up(shift + ulps.round_up(excess, 2 * p * p + 8), 2)
     return value, (info == 0) & value.isfinite()

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from lipdescent.bounds import NotApplicable
+from lipdescent.measurement import NotApplicable
 
 State = dict[str, Tensor]
 Slope = float | Tensor

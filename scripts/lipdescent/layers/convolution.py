@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lipdescent.bounds import _rounding
+from lipdescent.arithmetic import certified_norms, ulps
 from lipdescent.layers import _operators, _torus
 from lipdescent.layers._operators import Axis
 
@@ -84,10 +84,10 @@ def norm_of(convolution: Convolution, norm: str) -> Tensor:
     if _flops(kernel, axes) > _DENSE_FLOPS or not any(map(_operators.overlaps, axes)):
         return apart
     # Taps that read the same element are added, and may cancel: gamma(T) sum |K_t| each.
-    exact = _rounding.norm_linf if rows else _rounding.norm_l1
+    exact = certified_norms.norm_linf if rows else certified_norms.norm_l1
     sums = [exact(_operators.dense(part, axes)).amax(1) for part in _parts(kernel, axes)]
-    error = _rounding.gamma(math.prod(kernel.shape[4:]) + 2) * apart
-    return torch.minimum(apart, _rounding.round_up(torch.cat(sums) + error, 2))
+    error = ulps.gamma(math.prod(kernel.shape[4:]) + 2) * apart
+    return torch.minimum(apart, ulps.round_up(torch.cat(sums) + error, 2))
 
 
 def convolution(
@@ -124,7 +124,7 @@ def _spectral_norm(kernel: Tensor, axes: list[Axis]) -> Tensor:
             plain.append(dataclasses.replace(axis, size=size, padding=0, mode="zeros"))
     value = _torus.torus_norm(flat, plain)
     if factor > 1:
-        value = _rounding.round_up(value * math.sqrt(factor), 4)
+        value = ulps.round_up(value * math.sqrt(factor), 4)
     return value.reshape(kernel.shape[:2]).amax(1)
 
 
@@ -155,12 +155,12 @@ def _dense_norm(kernel: Tensor, axes: list[Axis]) -> Tensor:
     # |A|_2^2 <= |A|_1 |A|_inf, both taken of the operator with the kernel |K|.
     sums = _operators.largest_row_sum(kernel, axes), _operators.largest_column_sum(kernel, axes)
     size = sums[0].sqrt() * sums[1].sqrt()
-    error = 2 * _rounding.gamma(math.prod(kernel.shape[4:]) + 2) * size
+    error = 2 * ulps.gamma(math.prod(kernel.shape[4:]) + 2) * size
     norms = [
-        _rounding.certified_spectral_norm(_operators.dense(part, axes)).amax(1)
+        certified_norms.certified_spectral_norm(_operators.dense(part, axes)).amax(1)
         for part in _parts(kernel, axes)
     ]
-    return _rounding.round_up(torch.cat(norms) + error)
+    return ulps.round_up(torch.cat(norms) + error)
 
 
 def _parts(kernel: Tensor, axes: list[Axis]) -> tuple[Tensor, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lipdescent.bounds import _rounding
+from lipdescent.arithmetic import certified_norms
 
 
 def linear(module: nn.Module, state: dict[str, Tensor], *, norm: str, **_) -> Tensor:
@@ -15,8 +15,8 @@ def linear(module: nn.Module, state: dict[str, Tensor], *, norm: str, **_) -> Te
     """
     weight = state["weight"].to(torch.float64)
     if norm == "l2":
-        return _rounding.certified_spectral_norm(weight)
-    return _rounding.norm_l1(weight) if norm == "l1" else _rounding.norm_linf(weight)
+        return certified_norms.certified_spectral_norm(weight)
+    return certified_norms.norm_l1(weight) if norm == "l1" else certified_norms.norm_linf(weight)
 
 
 def isometry(module: nn.Module, state: dict[str, Tensor], **_) -> float:

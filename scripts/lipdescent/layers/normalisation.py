@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lipdescent.bounds import NotApplicable, _rounding
+from lipdescent.arithmetic import ulps
+from lipdescent.measurement import NotApplicable
 
 State = dict[str, Tensor]
 
@@ -35,7 +36,7 @@ def batch_scale(module: nn.Module, state: State) -> Tensor:
 
 def batch_norm(module: nn.Module, state: State, **_) -> Tensor:
     """max |gamma| / sqrt(running variance + eps), in every norm: float64 (models,)."""
-    return _rounding.round_up(batch_scale(module, state).abs().amax(1), 6)
+    return ulps.round_up(batch_scale(module, state).abs().amax(1), 6)
 
 
 def input_norm(module: nn.Module, state: State, *, norm: str, **_) -> Tensor | float:
@@ -55,7 +56,7 @@ def input_norm(module: nn.Module, state: State, *, norm: str, **_) -> Tensor | f
     slope = math.nextafter(1 / math.sqrt(module.eps), math.inf) * (1 + 2**-50)
     if "weight" not in state:
         return slope
-    return _rounding.round_up(state["weight"].to(torch.float64).abs().flatten(1).amax(1) * slope, 2)
+    return ulps.round_up(state["weight"].to(torch.float64).abs().flatten(1).amax(1) * slope, 2)
 
 
 TABLE = {

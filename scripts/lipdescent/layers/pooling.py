@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lipdescent.bounds import NotApplicable, _rounding
+from lipdescent.arithmetic import certified_norms, ulps
 from lipdescent.layers._operators import Axis
+from lipdescent.measurement import NotApplicable
 
 Shape = tuple[int, ...]
 
@@ -119,7 +120,7 @@ def upsample(
         matrix = matrix[:, 0, :, 0].T
         # Positions below n are computed in float64: each weight is off by at most 32 n u.
         taps = (matrix != 0).to(torch.float64)
-        slack = 0.0 if nearest else 32 * matrix.shape[1] * _rounding.UNIT_ROUNDOFF
+        slack = 0.0 if nearest else 32 * matrix.shape[1] * ulps.UNIT_ROUNDOFF
         slack *= math.sqrt((taps.sum(0).max() + 2) * (taps.sum(1).max() + 2))
         slack *= math.sqrt(matrix.shape[0]) if norm == "l1" else math.sqrt(4)
         value = _up(value * (_kronecker_norm([matrix], norm) + slack))
@@ -173,14 +174,14 @@ def _shared(windows: list[Tensor], norm: str) -> float:
 
 def _kronecker_norm(matrices: list[Tensor], norm: str) -> float:
     function = {
-        "l1": _rounding.norm_l1,
-        "l2": _rounding.certified_spectral_norm,
-        "linf": _rounding.norm_linf,
+        "l1": certified_norms.norm_l1,
+        "l2": certified_norms.certified_spectral_norm,
+        "linf": certified_norms.norm_linf,
     }[norm]
     value = torch.ones((), dtype=torch.float64)
     for matrix in matrices:
         # Entries are quotients of integers, and non-negative: one rounding each, relative.
-        value = _rounding.round_up(value * function(matrix), 6)
+        value = ulps.round_up(value * function(matrix), 6)
     return float(value)
 
 

@@ -17,14 +17,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from lipdescent import measuring, names
-from lipdescent.bounds import NotApplicable
-from lipdescent.checkpoints import Checkpoints, empty_epochs
 from lipdescent.datasets import Dataset
-from lipdescent.measurements import Subject
-from lipdescent.replica_block import TrainingData
-from lipdescent.training import StackTraining, initial_stack
-from lipdescent.training_options import TrainingOptions
+from lipdescent.measurement import NotApplicable
+from lipdescent.measuring import measure as measuring
+from lipdescent.measuring.subject import Subject
+from lipdescent.plugins import lookup
+from lipdescent.storage.checkpoints import Checkpoints, empty_epochs
+from lipdescent.training.block import TrainingData
+from lipdescent.training.draws import initial_stack
+from lipdescent.training.options import TrainingOptions
+from lipdescent.training.stack_training import StackTraining
 
 SEEDS = [0, 1]
 # A bound that has not refused by then has read the network and is computing.
@@ -34,14 +36,14 @@ SECONDS = 2.0
 def mistakes(task: dict[str, Any], loaded: Dataset | None = None) -> list[str]:
     """A line for everything that cannot be done with a network of the study.
 
-    ``task`` is one of :func:`lipdescent.network_trial._tasks`, ``loaded`` its data set where its
-    file does not say the shape of its inputs.
+    ``task`` is one of :func:`lipdescent.jobs.network_trial._tasks`, ``loaded`` its data set where
+    its file does not say the shape of its inputs.
     """
     network = task["network"]
     shape = loaded.input_shape if loaded else tuple(network["input_shape"])
     classes = loaded.num_classes if loaded else network["num_classes"]
     options = json.loads(network["options"])
-    module = names.resolve("architectures", network["module"])
+    module = lookup.resolve("architectures", network["module"])
     build = partial(
         module.build, network["width"], input_shape=shape, num_classes=classes, **options
     )
@@ -53,7 +55,7 @@ def mistakes(task: dict[str, Any], loaded: Dataset | None = None) -> list[str]:
     if wrong := _raised(build) or _wrong(lambda: initial_stack(build, SEEDS, shape)):
         return [f"config: {what}: cannot be built: {wrong}"]
     for name in task["bounds"]:
-        names.resolve("bounds", name)
+        lookup.resolve("bounds", name)
     data = random_data(shape, classes, task["points"])
     found = []
     if wrong := _wrong(lambda: _train(build, data, task["training"])):
@@ -120,7 +122,7 @@ def _measure(
         for split in ("train", "test")
     }
     subject = Subject(name, stack, stack.finite(), saved, data, inputs, task["noise_maker"])
-    kind = names.resolve("measurements", names.measurement_kind(name))
+    kind = lookup.resolve("measurements", lookup.measurement_kind(name))
     list(kind.take(subject, options))
 
 

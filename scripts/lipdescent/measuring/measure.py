@@ -13,14 +13,15 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from lipdescent import names, table
-from lipdescent.bounds import Measurement, NotApplicable
 from lipdescent.bounds._measured import described, no_bound, of_the_machine
-from lipdescent.checkpoints import Checkpoints
 from lipdescent.constrained import is_constrained
 from lipdescent.datasets import Dataset
-from lipdescent.measurements import Subject
-from lipdescent.stacking import ModelStack
+from lipdescent.measurement import Measurement, NotApplicable
+from lipdescent.measuring.subject import Subject
+from lipdescent.plugins import lookup
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.storage import table
+from lipdescent.storage.checkpoints import Checkpoints
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Column:
 def checkpoint_stack(saved: Checkpoints, dataset: Dataset, *, module: str) -> ModelStack:
     """All checkpoints as one stack, epochs outermost; constrained layers as ordinary ones."""
     run = saved.about["run"]
-    build = names.resolve("architectures", module).build
+    build = lookup.resolve("architectures", module).build
     with torch.random.fork_rng(devices=[]):  # building draws weights that are never read
         structure = build(
             run["width"],
@@ -45,7 +46,7 @@ def checkpoint_stack(saved: Checkpoints, dataset: Dataset, *, module: str) -> Mo
     state = saved.flat_state()
     if is_constrained(structure):
         # Imported here, so that a change there reruns no measurement of other networks.
-        from lipdescent.constrained.plain import materialise
+        from lipdescent.structure.materialise import materialise
 
         structure, state = materialise(structure, state)
     return ModelStack(structure, state, dataset.input_shape)
@@ -82,20 +83,20 @@ def measure(
         "test": torch.from_numpy(dataset.test_inputs).to(stack.device, dtype),
     }
     subject = Subject(name, stack, finite, saved, dataset, inputs, noise_maker, uppers, start)
-    kind = names.resolve("measurements", names.measurement_kind(name))
+    kind = lookup.resolve("measurements", lookup.measurement_kind(name))
     try:
         found = list(kind.take(subject, options))
     except NotApplicable as reason:
         print(f"{name}: not applicable: {reason}")
         return [_nothing(name, "not_applicable", stack.num_models)]
     except Exception as error:
-        if names.measurement_kind(name) != "bound" or of_the_machine(error):
+        if lookup.measurement_kind(name) != "bound" or of_the_machine(error):
             raise
         traceback.print_exc()
         print(f"error: {name}: {described(error, name)}")
         return [_nothing(name, "error", stack.num_models)]
     # A bound that is not finite says nothing of the training.
-    otherwise = "not_finite" if names.measurement_kind(name) == "bound" else "diverged"
+    otherwise = "not_finite" if lookup.measurement_kind(name) == "bound" else "diverged"
     return [_spread(name, measurement, finite.cpu(), otherwise=otherwise) for measurement in found]
 
 
@@ -126,8 +127,8 @@ def _spread(name: str, m: Measurement, finite: Tensor, *, otherwise: str) -> Col
 
 
 def _nothing(name: str, status: str, count: int) -> Column:
-    is_bound = names.measurement_kind(name) == "bound"
-    direction = names.resolve("bounds", name).DIRECTION if is_bound else "metric"
+    is_bound = lookup.measurement_kind(name) == "bound"
+    direction = lookup.resolve("bounds", name).DIRECTION if is_bound else "metric"
     values = torch.full((count,), float("nan"), dtype=torch.float64)
     return Column(Measurement(name, direction, "", values), np.full(count, status))
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from lipdescent.checkpoints import Checkpoints
 from lipdescent.datasets import Dataset
-from lipdescent.stacking import ModelStack
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.storage.checkpoints import Checkpoints
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lipdescent import names
-from lipdescent.bounds import NotApplicable, lower_jacobian
-from lipdescent.bounds._chain import chain
-from lipdescent.stacking import ModelStack, tensors
+from lipdescent.bounds import lower_jacobian
+from lipdescent.measurement import NotApplicable
+from lipdescent.plugins import lookup
+from lipdescent.stacks.model_stack import ModelStack, tensors
+from lipdescent.structure.relu_chain import chain
 
 # Smallest first: each bound is at most the next, for networks of one hidden layer.
 LADDER = {
@@ -72,7 +73,7 @@ def ladder(
     found: dict[tuple[str, str], float] = {}
     for name in dict.fromkeys(quantity for quantity, _ in LADDER[norm]):
         try:
-            bound = names.resolve("bounds", name)
+            bound = lookup.resolve("bounds", name)
             for m in bound.measure(stack, inputs=inputs, norms=[norm], seed=0):
                 if m.quantity == name and m.direction in ("lower", "upper"):
                     best = max if m.direction == "lower" else min

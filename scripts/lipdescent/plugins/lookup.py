@@ -12,7 +12,26 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-LIBRARY = Path(__file__).parent
+LIBRARY = Path(__file__).parents[1]
+# Kinds of plug-ins that lie inside of a room; every other kind is a room of its own.
+PLACES = {
+    "label_noise": "training.label_noise",
+    "losses": "training.losses",
+    "measurements": "measuring.kinds",
+    "schedules": "training.schedules",
+}
+
+
+def module_of(kind: str) -> str:
+    """``losses`` -> ``lipdescent.training.losses``, the module or package of a kind."""
+    return f"lipdescent.{PLACES.get(kind, kind)}"
+
+
+def place(kind: str) -> Path:
+    """The folder, or the file without its ending, of a kind of plug-ins, below the library."""
+    return Path(*PLACES.get(kind, kind).split("."))
+
+
 # What one plug-in of a package is called, where it is not the package's name without its s.
 ONE = {"losses": "loss", "label_noise": "label noise"}
 
@@ -20,7 +39,7 @@ ONE = {"losses": "loss", "label_noise": "label noise"}
 @cache
 def known(package: str) -> list[str]:
     """Names in ``lipdescent.<package>``: its public modules."""
-    return sorted(p.stem for p in (LIBRARY / package).glob("[!_]*.py"))
+    return sorted(p.stem for p in (LIBRARY / place(package)).glob("[!_]*.py"))
 
 
 def check(what: str, name: str, allowed: list[str]) -> str:
@@ -41,9 +60,9 @@ def check(what: str, name: str, allowed: list[str]) -> str:
 def resolve(package: str, name: str) -> ModuleType:
     """Import the module ``lipdescent.<package>.<name>``; ValueError if there is none."""
     check(ONE.get(package, package.rstrip("s")), name, known(package))
-    return importlib.import_module(f"lipdescent.{package}.{name}")
+    return importlib.import_module(f"{module_of(package)}.{name}")
 
 
 def measurement_kind(name: str) -> str:
-    """Module of ``lipdescent.measurements`` behind a measurement; every bound has ``bound``."""
+    """Module of ``lipdescent.measuring.kinds`` behind a measurement; every bound has ``bound``."""
     return name if name in known("measurements") else "bound"

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lipdescent.names import LIBRARY
+from lipdescent.plugins.lookup import LIBRARY, place
 
 # What a configuration's options are given to, and what the workflow passes there itself.
 FUNCTIONS = {
@@ -91,7 +91,7 @@ def _parsed(path: Path) -> ast.Module:
 
 
 def _path(package: str, name: str) -> Path:
-    return LIBRARY / package / f"{name}.py"
+    return LIBRARY / place(package) / f"{name}.py"
 
 
 @cache

@@ -11,9 +11,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from lipdescent.activation_memory import activation_bytes
-from lipdescent.stacked_forward import stacked_forward
-from lipdescent.stacking import ModelStack
+from lipdescent.stacks.forward import stacked_forward
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.stacks.workload import activation_bytes
 
 NORMS = ("l2", "linf")
 # Perturbations stay this much (relative) inside the ball, so that rounding does not leave it.

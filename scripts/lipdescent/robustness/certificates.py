@@ -15,10 +15,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from lipdescent import attacks
-from lipdescent.bounds import Measurement, NotApplicable, _rounding
-from lipdescent.logit_error import logit_error
-from lipdescent.stacking import ModelStack
+from lipdescent.arithmetic import ulps
+from lipdescent.measurement import Measurement, NotApplicable
+from lipdescent.robustness import attacks
+from lipdescent.robustness.logit_error import logit_error
+from lipdescent.stacks.model_stack import ModelStack
 
 NORMS = ("l2", "linf")
 _CHUNK_BYTES = 256 << 20
@@ -60,8 +61,8 @@ def certified_radii(
     if len(inputs) == 0 or len(inputs) != count:
         raise ValueError(f"{len(inputs)} inputs and {count} labels: allowed are equally many")
     factor = math.nextafter(math.sqrt(2), 2) if norm == "l2" else 2.0
-    divisor = _rounding.round_up(factor * upper.double())
-    return _rounding.round_down(margins(stack, inputs, labels) / divisor[:, None], 2)
+    divisor = ulps.round_up(factor * upper.double())
+    return ulps.round_down(margins(stack, inputs, labels) / divisor[:, None], 2)
 
 
 @torch.no_grad()
@@ -69,7 +70,7 @@ def margins(stack: ModelStack, inputs: Tensor, labels: Tensor) -> Tensor:
     """f_label - largest other logit, rounded down: float64 (num_models, n).
 
     At most the margin of the exact logits: those that float64 computes may each be off by
-    :func:`lipdescent.logit_error.logit_error`.
+    :func:`lipdescent.robustness.logit_error.logit_error`.
     """
     labels = labels.expand(stack.num_models, -1)
     size = max(1, _CHUNK_BYTES // (64 * inputs.numel() + 1))
@@ -79,7 +80,7 @@ def margins(stack: ModelStack, inputs: Tensor, labels: Tensor) -> Tensor:
         logits = chunk(inputs.double())
         own = torch.nn.functional.one_hot(labels[begin : begin + size], logits.shape[-1]).bool()
         margin = (logits * own).sum(-1) - logits.masked_fill(own, -torch.inf).amax(-1)
-        parts.append(_rounding.round_down(margin - 2 * logit_error(chunk, inputs), 3))
+        parts.append(ulps.round_down(margin - 2 * logit_error(chunk, inputs), 3))
     return torch.cat(parts)
 
 

@@ -16,11 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lipdescent.bounds._rounding import TINY, gamma
-from lipdescent.layers import Chain, Concat, Layer, Node, constant, convolution, trace
+from lipdescent.arithmetic.ulps import TINY, gamma
+from lipdescent.layers import convolution
 from lipdescent.layers.roundings import roundings
-from lipdescent.layers.walker import layer_state
-from lipdescent.stacking import ModelStack
+from lipdescent.layers.table import constant
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.structure.expressions import Chain, Concat, Layer, Node
+from lipdescent.structure.trace import layer_state, trace
 
 # Roundings of an activation, a division or a bias beside the products' sum.
 FEW = 64
@@ -43,7 +45,7 @@ def logit_error(stack: ModelStack, inputs: Tensor) -> Tensor:
     NotApplicable
         If a layer has no l_inf constant.
     TypeError, ValueError
-        From :func:`lipdescent.layers.trace`, for networks that cannot be read.
+        From :func:`lipdescent.structure.trace.trace`, for networks that cannot be read.
     """
     stack = stack.to(dtype=torch.float64)
     largest = inputs.double().flatten(1).abs().amax(1).expand(stack.num_models, -1)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from lipdescent.activation_memory import activation_bytes
-from lipdescent.stacking import ModelStack
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.stacks.workload import activation_bytes
 
 CHUNK_BYTES = 256 << 20
 

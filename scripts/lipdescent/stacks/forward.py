@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.utils import parametrize
 
-from lipdescent import products
 from lipdescent.architectures._blocks import Residual
 from lipdescent.constrained import Constraint
-from lipdescent.stacked_convolution import channel_axis, convolve, max_pool, one_channel_axis
-from lipdescent.stacked_normalisation import normalise, normalise_batch
-from lipdescent.stacked_sorting import SortPairs
+from lipdescent.stacks import products
+from lipdescent.stacks.convolution import channel_axis, convolve, max_pool, one_channel_axis
+from lipdescent.stacks.normalisation import normalise, normalise_batch
+from lipdescent.stacks.sorting import SortPairs
 
 EXACT = (nn.Identity, nn.LeakyReLU)  # of one entry and rounded once
 SMOOTH = (nn.ELU, nn.GELU, nn.Sigmoid, nn.SiLU, nn.Softplus, nn.Tanh)

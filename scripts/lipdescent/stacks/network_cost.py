@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from lipdescent.network_costs import Cost
+from lipdescent.study.network_costs import Cost
 
 # Two batches tell what grows with the samples from what a pass takes in any case.
 BATCHES = (2, 4)
@@ -29,7 +29,7 @@ def count(
 
     Returns
     -------
-    cost : see :class:`lipdescent.network_costs.Cost`.
+    cost : see :class:`lipdescent.study.network_costs.Cost`.
     single : names of the BatchNorm layers that see one value per channel and sample: a batch of one
         sample has no variance there.
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from lipdescent.stacked_convolution import channel_axis, one_channel_axis
+from lipdescent.stacks.convolution import channel_axis, one_channel_axis
 
 
 def normalise(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lipdescent.stacking import tensors
+from lipdescent.stacks.model_stack import tensors
 
 # Sizes of the normal inputs at which networks are compared.
 SCALES = (1.0, 8.0, 1e-3, 1e-2, 1e-1, 1e2, 1e3, 1e4)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lipdescent import processes
+from lipdescent.storage import processes
 
 
 @contextmanager

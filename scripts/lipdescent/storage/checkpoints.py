@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lipdescent import files, stamps
+from lipdescent.storage import atomic, stamps
 
 FORMAT = "lipdescent-checkpoints-2"
 GROUPS = ("state", "initial")
@@ -118,7 +118,7 @@ def save_atomically(path: str | Path, tensors: dict[str, Tensor], metadata: dict
 
     on_cpu = {n: t.detach().to("cpu").contiguous() for n, t in tensors.items()}
     metadata = {**metadata, CHECKSUM: checksum(on_cpu, metadata)}
-    with files.complete(path) as partial:
+    with atomic.complete(path) as partial:
         try:
             save_file(on_cpu, partial, metadata=metadata)
         except SafetensorError as error:

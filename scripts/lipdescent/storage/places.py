@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lipdescent import seed_blocks
+from lipdescent.storage import seed_blocks
 
 # What a place may say something about.
 COLUMNS = ("study", "dataset", "architecture", "width", "seed")
@@ -16,7 +16,7 @@ COLUMNS = ("study", "dataset", "architecture", "width", "seed")
 def expected(path: str | Path) -> dict[str, str]:
     """Column -> what rows of the table at ``path`` have there, as far as its place says it.
 
-    Of the seeds it is their block's name (:mod:`lipdescent.seed_blocks`).
+    Of the seeds it is their block's name (:mod:`lipdescent.storage.seed_blocks`).
     """
     parts = Path(path).parts
     if "results" not in parts:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lipdescent import files, stamps
+from lipdescent.storage import atomic, stamps
 
 
 def write(path: str | Path, table: pa.Table, made: stamps.Stamp | None = None) -> None:
@@ -24,7 +24,7 @@ def write(path: str | Path, table: pa.Table, made: stamps.Stamp | None = None) -
         stamp = stamps.with_content(made, stamps.digest(memoryview(sink.getvalue())))
         kept = {stamps.KEY.encode(): stamps.dumps(stamp).encode()}
         table = table.replace_schema_metadata((table.schema.metadata or {}) | kept)
-    with files.complete(path) as partial:
+    with atomic.complete(path) as partial:
         pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from lipdescent import files, places, stamped_parquet, stamps
+from lipdescent.storage import atomic, places, stamped_parquet, stamps
 
 # diverged: the network has a weight, or a metric, that is not finite; not_finite: a bound of a
 # finite network is not, by an overflow for instance; not_applicable: there is no such bound; error:
@@ -68,8 +68,8 @@ def gather(
     plain = pa.schema([(f.name, pa.string() if f.type == TEXT else f.type) for f in COLUMNS])
     count = 0
     with (
-        files.complete(parquet) as whole,
-        files.complete(csv) as text,
+        atomic.complete(parquet) as whole,
+        atomic.complete(csv) as text,
         pq.ParquetWriter(whole, COLUMNS, compression="zstd", write_page_checksum=True) as rows,
     ):
         with pa.csv.CSVWriter(text, plain) as lines:

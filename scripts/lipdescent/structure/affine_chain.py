@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from lipdescent.stacking import ModelStack
-
-from . import NotApplicable
-from ._rounding import TINY, certified_spectral_norm, gamma, norm_frobenius, product_up, round_up
-from ._slopes import Interval, compose, slope_interval
+from lipdescent.arithmetic.certified_norms import certified_spectral_norm, norm_frobenius
+from lipdescent.arithmetic.ulps import TINY, gamma, product_up, round_up
+from lipdescent.measurement import NotApplicable
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.structure.slope_intervals import Interval, compose, slope_interval
 
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 

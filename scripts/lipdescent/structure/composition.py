@@ -9,18 +9,19 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lipdescent.bounds import NotApplicable, _rounding
+from lipdescent.arithmetic import certified_norms, ulps
 from lipdescent.layers import normalisation
-from lipdescent.layers.expressions import Chain, Concat, Layer, Node, Sum
 from lipdescent.layers.table import constant
-from lipdescent.layers.walker import layer_state
-from lipdescent.stacking import ModelStack
+from lipdescent.measurement import NotApplicable
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.structure.expressions import Chain, Concat, Layer, Node, Sum
+from lipdescent.structure.trace import layer_state
 
 # Bound of several parts at once, or None where there is none better than their own:
 # (parts of a chain, norm) -> float64 (models,), or of a sum.
 Shortcut = Callable[[tuple[Node, ...] | Sum], Tensor | None]
 # A folded weight carries the four roundings of its scale and one of the product.
-FOLDING_ERROR = 8 * _rounding.UNIT_ROUNDOFF
+FOLDING_ERROR = 8 * ulps.UNIT_ROUNDOFF
 
 
 def bound(node: Node, stack: ModelStack, *, norm: str, shortcut: Shortcut | None = None) -> Tensor:
@@ -47,8 +48,8 @@ def bound(node: Node, stack: ModelStack, *, norm: str, shortcut: Shortcut | None
         if norm == "linf":
             return torch.stack(values).amax(0)
         if norm == "l2":
-            return _rounding.length_up(torch.stack(values, -1))
-    total = _rounding.round_up(torch.stack(values).sum(0), len(values))
+            return certified_norms.length_up(torch.stack(values, -1))
+    total = ulps.round_up(torch.stack(values).sum(0), len(values))
     return total if other is None else torch.minimum(total, other)
 
 
@@ -68,7 +69,7 @@ def _product(
 
 def times(a: Tensor, b: Tensor) -> Tensor:
     """Product rounded up, exact for a factor of 1 or 0."""
-    product = torch.where((a == 1) | (b == 1), a * b, _rounding.round_up(a * b))
+    product = torch.where((a == 1) | (b == 1), a * b, ulps.round_up(a * b))
     return torch.where((a == 0) | (b == 0), 0.0, product)  # whatever overflows beside it
 
 
@@ -102,7 +103,7 @@ def _layer_bound(layer: Layer, stack: ModelStack, norm: str) -> Tensor:
             raise ValueError(f"times the slopes of {layer.scale.path} its weights overflow float64")
         value = constant(layer.module, state, norm=norm, **shapes)
         if layer.scale is not None:
-            value = _rounding.round_up(value + folding_error(layer, state, norm, stack.state), 2)
+            value = ulps.round_up(value + folding_error(layer, state, norm, stack.state), 2)
     except (NotApplicable, ValueError) as error:
         raise type(error)(f"{place}: {error}") from error
     value = torch.as_tensor(value, dtype=torch.float64, device=stack.device)
@@ -154,4 +155,4 @@ def folding_loss(layer: Layer, stack_state: dict[str, Tensor]) -> Tensor:
     A slope by 2^-1074 times the weights it multiplies, a product by that.
     """
     plain = layer_state(layer, stack_state)["weight"].to(torch.float64)
-    return 2 * _rounding.TINY * (plain.abs().flatten(1).sum(1) + plain[0].numel())
+    return 2 * ulps.TINY * (plain.abs().flatten(1).sum(1) + plain[0].numel())

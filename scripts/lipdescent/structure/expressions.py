@@ -1,7 +1,7 @@
 """What a network computes, as an expression of its layers.
 
-``nn.Sequential``, residual blocks and the networks of :mod:`lipdescent.layers.known_networks` are
-read off their class. A module with its own ``forward`` says what it computes in a method::
+``nn.Sequential``, residual blocks and the networks of :mod:`lipdescent.structure.known_networks`
+are read off their class. A module with its own ``forward`` says what it computes in a method::
 
     class Block(nn.Module):
         def forward(self, x):
@@ -12,7 +12,7 @@ read off their class. A module with its own ``forward`` says what it computes in
 
 The parts are modules, and expressions of :func:`chain`, :func:`residual`, :func:`add` and
 :func:`concat`; a module that is not a submodule stands for a function and has no weights.
-:func:`lipdescent.layers.trace` evaluates the expression and calls the network at random
+:func:`lipdescent.structure.trace.trace` evaluates the expression and calls the network at random
 inputs and raises if they differ. ``lipschitz_structure`` may raise ``NotApplicable`` where there
 is no global constant.
 """

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from torch import nn
 
-from lipdescent.bounds import NotApplicable
 from lipdescent.layers import activation
-from lipdescent.layers.expressions import Node, chain, residual
 from lipdescent.layers.table import TABLE, declares_constant
+from lipdescent.measurement import NotApplicable
+from lipdescent.structure.expressions import Node, chain, residual
 
 NO_OPERATION = (
     nn.Identity,
@@ -78,7 +78,7 @@ def structure(module: nn.Module, path: str) -> Node | None:
     raise TypeError(
         f"{path or 'the network'}: unknown module {name}; allowed are the layers in "
         "lipdescent.layers.table; a class with a forward of its own says what that computes in a "
-        "method lipschitz_structure(self), with `from lipdescent.layers import chain, residual`, "
+        "method lipschitz_structure(self), with `from lipdescent import chain, residual`, "
         "such as: return chain(residual(self.conv), nn.ReLU())"
     )
 

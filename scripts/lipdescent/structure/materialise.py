@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.utils import parametrize
 
-from lipdescent.bounds import _rounding
+from lipdescent.arithmetic import ulps
 from lipdescent.constrained import Constraint, is_constrained
 from lipdescent.layers.table import constant
 
@@ -142,7 +142,7 @@ def _limit_batch_norm(path: str, layer: nn.Module, state: dict[str, Tensor]) -> 
     names = ("weight", "running_var")
     weight, var = (state[_join(path, name)] for name in names)
     slope = (weight / (var + layer.eps).sqrt()).abs().amax(-1)
-    slope = _rounding.round_up(slope, 4)
+    slope = ulps.round_up(slope, 4)
     factor = layer.constant * (1 - SLACK) / slope
     factor = factor.clamp_max(1.0) if layer.soft else factor
     state[_join(path, "weight")] = torch.where(slope > 0, factor, 1.0)[:, None] * weight

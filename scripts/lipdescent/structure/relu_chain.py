@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lipdescent.bounds._rounding import times_power
-from lipdescent.bounds._small_eigenvalues import largest_eigenvalue
-from lipdescent.stacking import ModelStack
+from lipdescent.arithmetic.eigenvalues import largest_eigenvalue
+from lipdescent.arithmetic.ulps import times_power
+from lipdescent.stacks.model_stack import ModelStack
 
 _CHUNK = {"cpu": 2**18, "cuda": 2**24}  # numbers in the largest array; measured at n_out n_in = 400
 _FEW_UNITS = 24  # up to this width equal masks are common enough to look for

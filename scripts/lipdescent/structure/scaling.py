@@ -19,8 +19,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._rounding import TINY, product_up, round_up, scaled_to_one, times_power
-from ._slopes import Interval
+from lipdescent.arithmetic.ulps import TINY, product_up, round_up, scaled_to_one, times_power
+from lipdescent.structure.slope_intervals import Interval
 
 _ORDINARY = 4.0  # slopes between a quarter and this stay as they are
 _FAR = 200  # exponents by which units may differ before they are moved together once more

@@ -10,8 +10,8 @@ from fractions import Fraction
 
 from torch import nn
 
-from lipdescent.bounds import NotApplicable
 from lipdescent.layers import activation
+from lipdescent.measurement import NotApplicable
 
 Interval = tuple[float, float]
 

@@ -9,14 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lipdescent import own_call
-from lipdescent.bounds import NotApplicable
-from lipdescent.bounds._rounding import TINY
-from lipdescent.layers import convolution, known_networks, pooling
-from lipdescent.layers.expressions import Chain, Concat, Layer, Node, Sum
-from lipdescent.layers.rebuilt import evaluate
-from lipdescent.layers.unchanged import check_module
-from lipdescent.stacking import ModelStack
+from lipdescent.arithmetic.ulps import TINY
+from lipdescent.layers import convolution, pooling
+from lipdescent.measurement import NotApplicable
+from lipdescent.stacks import own_call
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.structure import known_networks
+from lipdescent.structure.expressions import Chain, Concat, Layer, Node, Sum
+from lipdescent.structure.rebuilt import evaluate
+from lipdescent.structure.unchanged import check_module
 
 _GRAIN = 2**16  # numbers of which torch gives each thread some
 

@@ -12,7 +12,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.nn.utils import parametrize
 
 from lipdescent.layers.table import TABLE
-from lipdescent.stacking import shared_tensor
+from lipdescent.stacks.model_stack import shared_tensor
 
 _CALLS = ("__call__", "_wrapped_call_impl", "_call_impl", "forward")
 _SOURCES = (Path(torch.__file__).parent, Path(__file__).parents[1])  # of the classes in the table

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lipdescent import files, published, stamped_parquet, stamps
+from lipdescent.storage import atomic, stamped_parquet, stamps
+from lipdescent.study import published
 
 SUMS = "SHA256SUMS"
 PLAN, PROVENANCE = "plan.json", "provenance.json"
@@ -42,7 +43,7 @@ def pack(study: str | Path) -> tuple[Path, int]:
     study = Path(study)
     members = _members(study)
     target, sums = study.with_name(f"{study.name}.tar.gz"), []
-    with files.complete(target) as partial, _writer(partial) as add:
+    with atomic.complete(target) as partial, _writer(partial) as add:
         for name in members:
             content = (study / name).read_bytes()
             sums.append(f"{hashlib.sha256(content).hexdigest()}  {name}")

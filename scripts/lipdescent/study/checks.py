@@ -8,9 +8,12 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-from lipdescent import config_data, config_schema, config_sizes, names, signatures
-from lipdescent.architecture_options import build_options, training_options
-from lipdescent.config_schema import ConfigError
+from lipdescent.plugins import lookup, signatures
+from lipdescent.study import data as config_data
+from lipdescent.study import schema as config_schema
+from lipdescent.study import sizes as config_sizes
+from lipdescent.study.schema import ConfigError
+from lipdescent.study.sections import build_options, training_options
 
 # What only one of the optimizers reads.
 OPTIMIZER_OPTIONS = {"momentum": "sgd", "betas": "adam"}
@@ -67,34 +70,34 @@ def _check_names(config: dict[str, Any], figures: list[str], comparisons: list[s
     """Every name in the configuration is one of a plug-in that exists."""
     checks: list[tuple[str, str, list[str]]] = []
     grid = config["grid"]
-    checks += [("grid.dataset", name, names.known("datasets")) for name in grid["dataset"]]
+    checks += [("grid.dataset", name, lookup.known("datasets")) for name in grid["dataset"]]
     described = sorted(config["architectures"])
     checks += [("grid.architecture", name, described) for name in grid["architecture"]]
     for name, options in config["architectures"].items():
         module = options.get("module", name)
-        checks.append((f"architectures.{name}.module", module, names.known("architectures")))
-    checks += [("datasets", name, names.known("datasets")) for name in config["datasets"]]
-    checks.append(("noise_maker", config["noise_maker"], names.known("label_noise")))
+        checks.append((f"architectures.{name}.module", module, lookup.known("architectures")))
+    checks += [("datasets", name, lookup.known("datasets")) for name in config["datasets"]]
+    checks.append(("noise_maker", config["noise_maker"], lookup.known("label_noise")))
     sections = {"training": config["training"]} | {
         f"architectures.{name}.training": training_options(config, name)
         for name in config["architectures"]
     }
     for key, training in sections.items():
-        checks.append((f"{key}.loss", training["loss"], names.known("losses")))
-        checks.append((f"{key}.schedule", training["schedule"], names.known("schedules")))
-    checks += [("bounds", name, names.known("bounds")) for name in config["bounds"]]
+        checks.append((f"{key}.loss", training["loss"], lookup.known("losses")))
+        checks.append((f"{key}.schedule", training["schedule"], lookup.known("schedules")))
+    checks += [("bounds", name, lookup.known("bounds")) for name in config["bounds"]]
     certificates = config["certificates"]
     if certificates:
         asked = sorted(config["bounds"])
         checks += [("certificates.upper", name, asked) for name in certificates["upper"]]
         for norm, radii in certificates["radii"].items():
             _check_order(f"certificates.radii.{norm}", radii)
-    checks += [("experiments", name, names.known("experiments")) for name in config["experiments"]]
+    checks += [("experiments", name, lookup.known("experiments")) for name in config["experiments"]]
     checks += [("figures", name, sorted(figures)) for name in config["figures"]]
     checks += [("comparisons", name, sorted(comparisons)) for name in config["comparisons"]]
     for key, name, allowed in checks:
         try:
-            names.check(key, name, allowed)
+            lookup.check(key, name, allowed)
         except ValueError as error:
             raise ConfigError(f"config: {error}") from None
 
@@ -121,7 +124,7 @@ def _check_options(config: dict[str, Any]) -> None:
         allowed, needed = signatures.options(package, name)
         for option in options:
             try:
-                names.check(f"option of {key} ({name})", option, allowed)
+                lookup.check(f"option of {key} ({name})", option, allowed)
             except ValueError as error:
                 raise ConfigError(f"config: {error}") from None
         missing = [option for option in needed if option not in options]
@@ -173,7 +176,7 @@ def _check_split(config: dict[str, Any]) -> None:
             for n, o in config["experiments"].items()
         }
         try:
-            names.check("execution.split", name, sorted(lists))
-            names.check(f"execution.split.{name}", option, sorted(lists[name]))
+            lookup.check("execution.split", name, sorted(lists))
+            lookup.check(f"execution.split.{name}", option, sorted(lists[name]))
         except ValueError as error:
             raise ConfigError(f"config: {error}") from None

@@ -8,11 +8,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lipdescent import names, stamps
+from lipdescent.plugins import lookup
+from lipdescent.storage import stamps
 
-SCRIPTS = Path(__file__).resolve().parent.parent
+SCRIPTS = Path(__file__).resolve().parents[2]
 # How a job starts, and what a file says of its making, change no result.
-NOT_COVERED = ("lipdescent/fork_server.py", "lipdescent/stamps.py")
+NOT_COVERED = ("lipdescent/jobs/fork_server.py", "lipdescent/storage/stamps.py")
 # Statements at a module's top level, those in parentheses over several lines.
 IMPORT = re.compile(r"^(?:from|import)\b(?:[^\n(]*\([^)]*\)|[^\n]*)", re.MULTILINE)
 LOOKED_UP = re.compile(r"\bresolve\(\s*[\"']")
@@ -48,26 +49,26 @@ def training_files(architecture: str, training: dict[str, Any], noise_maker: str
     """Plug-ins behind a training, beside what train.py imports itself."""
     return [
         f"lipdescent/architectures/{architecture}.py",
-        f"lipdescent/losses/{training['loss']}.py",
-        f"lipdescent/schedules/{training['schedule']}.py",
-        f"lipdescent/label_noise/{noise_maker}.py",
+        f"lipdescent/training/losses/{training['loss']}.py",
+        f"lipdescent/training/schedules/{training['schedule']}.py",
+        f"lipdescent/training/label_noise/{noise_maker}.py",
     ]
 
 
 def measurement_files(name: str, architecture: str, loss: str, noise_maker: str) -> list[str]:
     """Plug-ins behind a measurement of an architecture, beside what measure.py imports itself."""
     network = f"lipdescent/architectures/{architecture}.py"
-    kind = names.measurement_kind(name)
-    files = [network, f"lipdescent/measurements/{kind}.py"]
+    kind = lookup.measurement_kind(name)
+    files = [network, f"lipdescent/measuring/kinds/{kind}.py"]
     if kind == "bound":
         files.append(f"lipdescent/bounds/{name}.py")
     if any(path.parent.name == "constrained" for path in code_files(network)):
-        files.append("lipdescent/constrained/plain.py")
+        files.append("lipdescent/structure/materialise.py")
     imported = code_files(*files)
-    if SCRIPTS / "lipdescent/training_options.py" in imported:
-        files.append(f"lipdescent/losses/{loss}.py")
-    if SCRIPTS / "lipdescent/replicas.py" in imported:
-        files.append(f"lipdescent/label_noise/{noise_maker}.py")
+    if SCRIPTS / "lipdescent/training/options.py" in imported:
+        files.append(f"lipdescent/training/losses/{loss}.py")
+    if SCRIPTS / "lipdescent/training/replicas.py" in imported:
+        files.append(f"lipdescent/training/label_noise/{noise_maker}.py")
     return files
 
 
@@ -130,7 +131,7 @@ def _looked_up(call: ast.Call) -> list[str]:
     function = getattr(call.func, "attr", getattr(call.func, "id", ""))
     constants = [a.value for a in call.args if isinstance(a, ast.Constant)]
     if function == "resolve" and len(constants) == 2:
-        return [f"lipdescent.{constants[0]}.{constants[1]}"]
+        return [f"{lookup.module_of(constants[0])}.{constants[1]}"]
     return []
 
 

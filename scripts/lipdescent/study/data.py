@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lipdescent import signatures
-from lipdescent.architecture_options import training_options
-from lipdescent.config_schema import ConfigError
+from lipdescent.plugins import signatures
+from lipdescent.study.schema import ConfigError
+from lipdescent.study.sections import training_options
 
 # Options whose values are counts, and the constant that says how many there are.
 COUNTS = {"num_train": "NUM_TRAIN", "num_test": "NUM_TEST"}

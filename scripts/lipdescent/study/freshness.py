@@ -12,8 +12,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from lipdescent import stamps
-from lipdescent.recipes import Recipe
+from lipdescent.storage import stamps
+from lipdescent.study.recipes import Recipe
 
 # Files beside one that carries the stamp.
 WITHOUT_STAMP = (".csv",)

@@ -1,8 +1,8 @@
 """What the networks of a study take, counted from the networks themselves, and kept.
 
-Counting needs PyTorch (:mod:`lipdescent.workload`), which takes longer to import than everything
-else in a dry run: it is done in a process of its own, once per network and code, and the counts are
-kept in Snakemake's folder. Never imports torch.
+Counting needs PyTorch (:mod:`lipdescent.stacks.network_cost`), which takes longer to import than
+everything else in a dry run: it is done in a process of its own, once per network and code, and the
+counts are kept in Snakemake's folder. Never imports torch.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from lipdescent import config_data, config_sizes, files, npz_header
-from lipdescent.architecture_options import build_options
-from lipdescent.provenance import code_versions
+from lipdescent.storage import atomic, npz_header
+from lipdescent.study import data as config_data
+from lipdescent.study import sizes as config_sizes
+from lipdescent.study.code_digest import code_versions
+from lipdescent.study.sections import build_options
 
-SCRIPTS = Path(__file__).resolve().parent.parent
+SCRIPTS = Path(__file__).resolve().parents[2]
 KEPT = Path(".snakemake/lipdescent/networks.json")
 # Widths of a grid that are counted; what lies between follows from a cubic, as products of weights
 # grow at most.
@@ -243,7 +245,7 @@ def _read() -> dict[str, Any]:
 
 def _write(kept: dict[str, Any]) -> None:
     """Where it cannot be kept, the next Snakemake counts again."""
-    with contextlib.suppress(OSError), files.complete(KEPT) as partial:
+    with contextlib.suppress(OSError), atomic.complete(KEPT) as partial:
         partial.write_text(json.dumps(kept))
 
 

@@ -1,7 +1,7 @@
 """Can the networks of a study be built and trained? Found by building them, before any job.
 
-What :mod:`lipdescent.config_sizes` asks of the architectures' files is asked here of the networks
-themselves, one's own included. Never imports torch: see :mod:`lipdescent.network_costs`.
+What :mod:`lipdescent.study.sizes` asks of the architectures' files is asked here of the networks
+themselves, one's own included. Never imports torch: see :mod:`lipdescent.study.network_costs`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import itertools
 import math
 from typing import Any
 
-from lipdescent import network_costs, signatures
-from lipdescent.architecture_options import training_options
-from lipdescent.config_schema import ConfigError
-from lipdescent.network_costs import Count, Network
+from lipdescent.plugins import signatures
+from lipdescent.study import network_costs
+from lipdescent.study.network_costs import Count, Network
+from lipdescent.study.schema import ConfigError
+from lipdescent.study.sections import training_options
 
 
 def check(config: dict[str, Any]) -> None:

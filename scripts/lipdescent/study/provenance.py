@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from lipdescent import stamps
-from lipdescent.device import cpu_model
+from lipdescent.jobs.device import cpu_model
+from lipdescent.storage import stamps
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+CHECKOUT = Path(__file__).resolve().parents[3]
 LOCK_FILE = CHECKOUT / "requirements.txt"
 PACKAGES = ("torch", "numpy", "pandas", "pyarrow", "matplotlib", "safetensors", "snakemake")
 # So many changed files are named with their digests; the rest is counted.

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
-from lipdescent import config as study_config
-from lipdescent import names, published, stamps
-from lipdescent.provenance import caption, code_versions, measurement_files, training_files
+from lipdescent.plugins import lookup
+from lipdescent.storage import stamps
+from lipdescent.study import published, sections
+from lipdescent.study import runs as study_runs
+from lipdescent.study.code_digest import caption, code_versions, measurement_files, training_files
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +91,7 @@ class Recipes:
         self.config = config
         self.code = lru_cache(None)(code)
         self.measurement_files = lru_cache(None)(measurement_files)
-        self.runs = study_config.runs(config)
+        self.runs = study_runs.runs(config)
         self.by_path = {run.path: run for run in self.runs}
         self.base = f"results/{config['study']}"
         self.made: dict[tuple, Recipe] = {}
@@ -129,7 +131,7 @@ class Recipes:
     @_once
     def train(self, **place: str) -> Recipe:
         run, module = self._run(place), self.module(place["architecture"])
-        training = study_config.training_options(self.config, run.architecture)
+        training = sections.training_options(self.config, run.architecture)
         maker = self.config["noise_maker"]
         stack = f"{self.base}/checkpoints/{run.path}"
         return Recipe(
@@ -141,7 +143,7 @@ class Recipes:
                 "label_noise": self.config["grid"]["label_noise"],
                 "epochs": self.config["grid"]["epoch"],
                 "module": module,
-                "build_options": study_config.build_options(self.config, run.architecture),
+                "build_options": sections.build_options(self.config, run.architecture),
                 "training": training,
                 "noise_maker": maker,
             },
@@ -152,7 +154,7 @@ class Recipes:
     @_once
     def measure(self, *, measure: str, **place: str) -> Recipe:
         run, module = self._run(place), self.module(place["architecture"])
-        loss = study_config.training_options(self.config, run.architecture)["loss"]
+        loss = sections.training_options(self.config, run.architecture)["loss"]
         maker, certificates = self.config["noise_maker"], self.config["certificates"]
         certify = measure == "certificates"
         uppers = certificates["upper"] if certify else []
@@ -187,25 +189,25 @@ class Recipes:
 
     @_once
     def figure(self, *, dataset: str, architecture: str, figure: str) -> Recipe:
-        script = f"plot_{figure}.py"
+        script = f"lipdescent/figures/{figure}.py"
         return Recipe(
             "figure",
             f"figure/{dataset}/{architecture}/{figure}",
             self._drawn(f"{dataset}/{architecture}/{figure}"),
             {
                 "statistics": self.config["statistics"],
-                "loss": study_config.training_options(self.config, architecture)["loss"],
+                "loss": sections.training_options(self.config, architecture)["loss"],
                 "caption": caption(script),
             },
-            self.code(script),
+            self.code("plot.py", script),
             (self.table(),),
         )
 
     @_once
     def comparison(self, *, dataset: str, comparison: str) -> Recipe:
-        script = f"compare_{comparison}.py"
+        script = f"lipdescent/comparisons/{comparison}.py"
         losses = {
-            name: study_config.training_options(self.config, name)["loss"]
+            name: sections.training_options(self.config, name)["loss"]
             for name in self.config["grid"]["architecture"]
         }
         return Recipe(
@@ -217,7 +219,7 @@ class Recipes:
                 "losses": losses,
                 "caption": caption(script),
             },
-            self.code(script),
+            self.code("plot.py", script),
             (self.table(),),
         )
 
@@ -252,7 +254,7 @@ class Recipes:
 
     @_once
     def verify(self) -> Recipe:
-        bounds = names.known("bounds")
+        bounds = lookup.known("bounds")
         sets = [self.dataset(dataset=name) for name in self.config["grid"]["dataset"]]
         stacks = [self.train(**_wildcards(run)) for run in self.runs]
         return Recipe(
@@ -270,13 +272,13 @@ class Recipes:
             "experiment_part",
             f"experiment/{experiment}/{part}",
             (f"{self.base}/experiments/{experiment}/{part}.parquet",),
-            {"options": study_config.experiment_parts(self.config, experiment)[int(part)]},
+            {"options": study_runs.experiment_parts(self.config, experiment)[int(part)]},
             self.code("experiment.py", f"lipdescent/experiments/{experiment}.py"),
         )
 
     @_once
     def experiment(self, *, experiment: str) -> Recipe:
-        parts = range(len(study_config.experiment_parts(self.config, experiment)))
+        parts = range(len(study_runs.experiment_parts(self.config, experiment)))
         inputs = [self.experiment_part(experiment=experiment, part=str(part)) for part in parts]
         outputs = tuple(f"{self.base}/experiments/{experiment}.{k}" for k in ("parquet", "csv"))
         place, code = f"experiment/{experiment}", self.code("join_experiment.py")
@@ -290,11 +292,11 @@ class Recipes:
             f"experiment_figure/{experiment}",
             self._drawn(experiment),
             {"caption": caption(script)},
-            self.code("draw_experiment.py", script),
+            self.code("plot.py", script),
             (self.experiment(experiment=experiment),),
         )
 
-    def _run(self, place: dict[str, str]) -> study_config.Run:
+    def _run(self, place: dict[str, str]) -> study_runs.Run:
         return self.by_path[PLACE.format(**place)]
 
     def _drawn(self, name: str) -> tuple[str, ...]:
@@ -304,10 +306,10 @@ class Recipes:
 PLACE = "{dataset}/{architecture}/width={width}/seeds={seeds}"
 
 
-def _wildcards(run: study_config.Run) -> dict[str, str]:
+def _wildcards(run: study_runs.Run) -> dict[str, str]:
     return {
         "dataset": run.dataset,
         "architecture": run.architecture,
         "width": str(run.width),
-        "seeds": study_config.seed_block(run.seeds),
+        "seeds": study_runs.seed_block(run.seeds),
     }

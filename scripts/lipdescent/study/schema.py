@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from lipdescent import names
+from lipdescent.plugins import lookup
 
 WORDS = {
     "integer": "an integer",
@@ -143,7 +143,7 @@ def _unknown(error, place: str) -> str:
     lines = []
     for name in sorted(set(error.instance) - set(allowed), key=str):
         try:
-            names.check("key", f"{place}{name}", [place + a for a in allowed])
+            lookup.check("key", f"{place}{name}", [place + a for a in allowed])
         except ValueError as mistake:
             lines.append(f"config: {mistake}")
     return "\n".join(lines)

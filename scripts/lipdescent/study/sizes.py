@@ -10,9 +10,9 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from lipdescent import signatures
-from lipdescent.architecture_options import build_options
-from lipdescent.config_schema import ConfigError
+from lipdescent.plugins import signatures
+from lipdescent.study.schema import ConfigError
+from lipdescent.study.sections import build_options
 
 
 def check(config: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from lipdescent.config_schema import ConfigError
+from lipdescent.study.schema import ConfigError
 
 MERGE = "tag:yaml.org,2002:merge"
 

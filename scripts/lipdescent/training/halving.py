@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from lipdescent.replica_block import Block
+from lipdescent.training.block import Block
 
 
 def on_every(

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from lipdescent import names, optimizers
+from lipdescent.plugins import lookup
+from lipdescent.training import optimizers
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class TrainingOptions:
 
     def make_loss(self) -> Callable[[Tensor, Tensor], Tensor]:
         """(logits, one-hot targets) -> loss per sample, the options bound."""
-        function = names.resolve("losses", self.loss).loss
+        function = lookup.resolve("losses", self.loss).loss
         if not self.loss_options:
             return function
         return lambda logits, targets: function(logits, targets, **self.loss_options)
@@ -49,7 +50,7 @@ class TrainingOptions:
         """Learning rate of every update in an epoch (the first is epoch 0)."""
         per_epoch = -(-num_train // self.batch_size)
         update = np.arange(epoch * per_epoch, (epoch + 1) * per_epoch)
-        schedule = names.resolve("schedules", self.schedule)
+        schedule = lookup.resolve("schedules", self.schedule)
         factors = schedule.factors(
             update,
             updates_per_epoch=per_epoch,

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lipdescent import names
-from lipdescent.checkpoints import Checkpoints
 from lipdescent.datasets import Dataset
+from lipdescent.plugins import lookup
+from lipdescent.storage.checkpoints import Checkpoints
 
 
 def replicas(label_noise: Sequence[float], seeds: Sequence[int]) -> tuple[list[float], list[int]]:
@@ -23,7 +23,7 @@ def noisy_labels(
     dataset: Dataset, *, maker: str, label_noise: Sequence[float], seeds: Sequence[int]
 ) -> Tensor:
     """Training labels int64 (num_replicas, num_train) of replicas given by noise and seed."""
-    make = names.resolve("label_noise", maker).noisy
+    make = lookup.resolve("label_noise", maker).noisy
     labels = [
         make(dataset.train_labels, num_classes=dataset.num_classes, fraction=noise, seed=seed)
         for noise, seed in zip(label_noise, seeds, strict=True)

@@ -13,6 +13,7 @@ import dataclasses
 import hashlib
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,11 +21,43 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lipdescent import checkpoints
+from lipdescent.storage import checkpoints
+from lipdescent.training.block import TrainingData
+from lipdescent.training.options import TrainingOptions
 
 if TYPE_CHECKING:
-    from lipdescent.progress import Progress
-    from lipdescent.training import StackTraining
+    from lipdescent.jobs.progress import Progress
+
+
+@dataclass
+class TrainingState:
+    """What the next epoch of a training depends on, what it has made so far, and whose it is.
+
+    Attributes
+    ----------
+    live : what training changes, replicas first; how they are divided into blocks is no part.
+    saved : epoch -> the checkpoint's state dict, every tensor (replicas, ...).
+    curves : rows of an epoch and the replicas' mean train losses.
+    stopped, diverged : int64 (replicas,), the epoch or -1.
+    epoch : epochs done.
+    epochs : the checkpoints' epochs that are wanted, the last one the end.
+    fingerprint : of all that a state must have in common with the training that takes it over.
+    """
+
+    live: dict[str, Tensor]
+    saved: dict[int, dict[str, Tensor]]
+    curves: list[list[float]]
+    stopped: Tensor
+    diverged: Tensor
+    epoch: int
+    epochs: list[int]
+    fingerprint: str
+    options: TrainingOptions
+    num_train: int
+
+    @property
+    def num_epochs(self) -> int:
+        return self.epochs[-1]
 
 
 def end_paths(checkpoints_path: str | Path) -> tuple[Path, Path]:
@@ -33,23 +66,23 @@ def end_paths(checkpoints_path: str | Path) -> tuple[Path, Path]:
     return path.with_suffix(".end.state"), path.with_suffix(".end.checkpoints")
 
 
-def save(training: StackTraining, path: str | Path, *, with_checkpoints: bool = True) -> None:
+def save(training: TrainingState, path: str | Path, *, with_checkpoints: bool = True) -> None:
     """Write the state atomically."""
-    tensors = _live_tensors(training)
+    tensors = {f"live/{name}": tensor for name, tensor in training.live.items()}
     if with_checkpoints:
         for epoch, state in training.saved.items():
             tensors |= {f"saved/{epoch}/{name}": tensor for name, tensor in state.items()}
     tensors["stopped"], tensors["diverged"] = training.stopped, training.diverged
     tensors["curves"] = torch.tensor(training.curves, dtype=torch.float64)
     metadata = {
-        "fingerprint": fingerprint(training),
+        "fingerprint": training.fingerprint,
         "epoch": str(training.epoch),
         "epochs": json.dumps(training.epochs),
     }
     checkpoints.save_atomically(path, tensors, metadata)
 
 
-def keep_end(training: StackTraining, checkpoints_path: str | Path) -> None:
+def keep_end(training: TrainingState, checkpoints_path: str | Path) -> None:
     """Keep what a longer training needs: the end state, and the checkpoints by a hard link.
 
     Snakemake deletes a job's outputs before it runs the job again; the link keeps the checkpoints
@@ -69,24 +102,23 @@ def keep_end(training: StackTraining, checkpoints_path: str | Path) -> None:
     save(training, end_state, with_checkpoints=False)
 
 
-def resume(training: StackTraining, path: str | Path, progress: Progress) -> bool:
-    """Take over the state at ``path``; False, and a line that says why, where that cannot be."""
+def resume(training: TrainingState, path: str | Path, progress: Progress) -> TrainingState | None:
+    """The state at ``path`` for ``training``; None, and a line that says why, without one."""
     path = Path(path)
     if not path.exists():
-        return False
+        return None
     try:
         tensors, metadata = checkpoints.load(path)
         saved = _saved(path, tensors)
     except ValueError as error:
         progress.say(f"starting over: {error}")
-        return False
+        return None
     reason = _why_not(training, metadata, saved)
     if reason:
         progress.say(f"starting over: {path} {reason}")
-        return False
-    for block in training.blocks:
-        for name, live in block.live_tensors().items():
-            live.copy_(tensors[f"live/{name}"][block.part])
+        return None
+    live = {n.removeprefix("live/"): t for n, t in tensors.items() if n.startswith("live/")}
+    training.live = live
     epoch, last = int(metadata["epoch"]), training.num_epochs
     training.epoch = epoch
     training.saved = {e: state for e, state in saved.items() if e in training.epochs}
@@ -95,18 +127,24 @@ def resume(training: StackTraining, path: str | Path, progress: Progress) -> boo
     training.stopped = torch.where(tensors["stopped"] > last, never, tensors["stopped"])
     training.diverged = torch.where(tensors["diverged"] > last, never, tensors["diverged"])
     progress.say(f"going on from epoch {epoch} of {path}")
-    return True
+    return training
 
 
-def fingerprint(training: StackTraining) -> str:
+def fingerprint(
+    *,
+    options: TrainingOptions,
+    seeds: list[int],
+    identity: str,
+    data: TrainingData,
+    shapes: list[tuple[int, ...]],
+) -> str:
     """sha256 of what a state must have in common with the training that takes it over."""
     digest = hashlib.sha256()
-    described = [dataclasses.asdict(training.options), training.seeds, training.identity]
+    described = [dataclasses.asdict(options), seeds, identity]
     digest.update(json.dumps(described, sort_keys=True).encode())
-    for tensor in (training.data.inputs, training.data.labels):
+    for tensor in (data.inputs, data.labels):
         digest.update(str(tensor.shape).encode() + tensor.cpu().numpy().tobytes())
-    parameters = training.blocks[0].engine.parameters
-    digest.update(str([tuple(p.shape[1:]) for p in parameters]).encode())
+    digest.update(str(shapes).encode())
     return digest.hexdigest()
 
 
@@ -126,10 +164,10 @@ def _saved(path: Path, tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor
 
 
 def _why_not(
-    training: StackTraining, metadata: dict[str, str], saved: dict[int, dict[str, Tensor]]
+    training: TrainingState, metadata: dict[str, str], saved: dict[int, dict[str, Tensor]]
 ) -> str:
     """Why a state cannot be taken over, or an empty text."""
-    if "epochs" not in metadata or metadata.get("fingerprint") != fingerprint(training):
+    if "epochs" not in metadata or metadata.get("fingerprint") != training.fingerprint:
         return "belongs to another configuration, data or version of the code"
     epoch, epochs = int(metadata["epoch"]), json.loads(metadata["epochs"])
     missing = [e for e in training.epochs if e <= epoch and e not in saved]
@@ -137,7 +175,7 @@ def _why_not(
         return f"has no checkpoint of epochs {missing}"
     if epochs[-1] == training.num_epochs:
         return ""
-    num_train, options = len(training.data.inputs), training.options
+    num_train, options = training.num_train, training.options
     for past in range(min(epoch, training.num_epochs)):
         before, now = (
             options.rates(epoch=past, num_train=num_train, num_epochs=length)
@@ -149,9 +187,3 @@ def _why_not(
                 f"learning rates of schedule {options.schedule!r} depend on the length of training"
             )
     return ""
-
-
-def _live_tensors(training: StackTraining) -> dict[str, Tensor]:
-    """Of all replicas: how they are divided into blocks is no part of a state."""
-    live = [block.live_tensors() for block in training.blocks]
-    return {f"live/{name}": torch.cat([own[name] for own in live]) for name in live[0]}

@@ -14,93 +14,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lipdescent import augmentation, checkpoints, own_call, training_state
-from lipdescent.device import upload
-from lipdescent.halving import on_every
-from lipdescent.progress import Progress
-from lipdescent.replica_block import Block, TrainingData, split_into_blocks
-from lipdescent.seeding import generator, seed_of
-from lipdescent.stacked_forward import stacked_forward
-from lipdescent.stacking import ModelStack, shared_tensor
-from lipdescent.training_options import TrainingOptions
+from lipdescent.jobs.device import upload
+from lipdescent.jobs.progress import Progress
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.storage import checkpoints
+from lipdescent.training import resume
+from lipdescent.training.block import Block, TrainingData
+from lipdescent.training.draws import augmentation_draws, batch_order
+from lipdescent.training.engines.choice import split_into_blocks
+from lipdescent.training.halving import on_every
+from lipdescent.training.options import TrainingOptions
 
 # Points of the training curve over the whole training, beside the checkpoints.
 CURVE_POINTS = 25
-NUM_COMPARED = 3  # random inputs at which a network's own call is compared
 
 
 class Interrupted(Exception):
     """Training was asked to stop and has saved its state."""
-
-
-def initial_stack(
-    build: Callable[[], nn.Module], seeds: Sequence[int], input_shape: Sequence[int]
-) -> ModelStack:
-    """One model per entry of ``seeds``, drawn by PyTorch's default initialisation.
-
-    Equal seeds give equal weights. The global random state is left as it was.
-
-    Raises
-    ------
-    ValueError
-        If a network uses a parameter or a buffer in two places, or computes something else than
-        the stacked pass.
-    """
-    drawn: dict[int, nn.Module] = {}
-    with torch.random.fork_rng(devices=[]):
-        for seed in dict.fromkeys(seeds):
-            torch.manual_seed(seed_of("weights", seed))
-            drawn[seed] = build()
-            if shared := shared_tensor(drawn[seed]):
-                raise ValueError(
-                    f"{shared[0]} and {shared[1]} are one tensor; allowed in a study are networks "
-                    "that use each of their tensors in one place"
-                )
-    stack = ModelStack.from_modules([drawn[seed] for seed in seeds], input_shape)
-    check_call(stack)
-    return stack
-
-
-def check_call(stack: ModelStack) -> None:
-    """Compare calling the first module with the stacked pass that is trained, at random inputs.
-
-    Raises
-    ------
-    ValueError
-        Where they differ: a hook or a replaced method that training would not see.
-    """
-
-    def read(points: Tensor, dtype: torch.dtype) -> Tensor:
-        own = {n: t[:1].clone() for n, t in stack.state.items()}
-        own = {n: t.to(dtype) if t.is_floating_point() else t for n, t in own.items()}
-        batch = points.to(dtype, copy=True)[None]
-        return stacked_forward(stack.module, own, batch, train=False)[0][0]
-
-    points, places = own_call.random_inputs(stack.input_shape, stack.device)
-    own_call.check_call(stack.module, read, points[:NUM_COMPARED], places[:NUM_COMPARED])
-
-
-def batch_order(seeds: Sequence[int], epoch: int, num_train: int) -> Tensor:
-    """Order of the samples in an epoch: (len(seeds), num_train), drawn from seed and epoch."""
-    drawn = {
-        seed: torch.randperm(num_train, generator=generator("order", seed, epoch))
-        for seed in dict.fromkeys(seeds)
-    }
-    return torch.stack([drawn[seed] for seed in seeds])
-
-
-def augmentation_draws(
-    seeds: Sequence[int], epoch: int, num_train: int, *, padding: int, flip: bool = True
-) -> Tensor:
-    """Crops and flips of an epoch by place in its order: int64 (len(seeds), num_train, 3)."""
-    drawn = {}
-    for seed in dict.fromkeys(seeds):
-        source = generator("augmentation", seed, epoch)
-        offsets, flips = augmentation.draw(num_train, padding=padding, flip=flip, generator=source)
-        drawn[seed] = torch.cat([offsets, flips.long().unsqueeze(1)], 1)
-    return torch.stack([drawn[seed] for seed in seeds])
 
 
 class StackTraining:
@@ -156,7 +88,7 @@ class StackTraining:
         """
         self.identity, self._say = identity, progress.say
         for path in filter(None, (state_path, end_state)):
-            if training_state.resume(self, path, progress):
+            if self._resumed(path, progress):
                 break
         progress.begin(self.epoch)
         if self.epoch == 0 and not self.saved:
@@ -167,10 +99,45 @@ class StackTraining:
             progress.update(self.epoch)
             due = time.monotonic() - last_save > state_interval
             if state_path is not None and self.epoch < self.num_epochs and (due or should_stop()):
-                training_state.save(self, state_path)
+                resume.save(self.state(), state_path)
                 last_save = time.monotonic()
                 if should_stop():
                     raise Interrupted(f"stopped after epoch {self.epoch}, saved {state_path}")
+
+    def state(self) -> resume.TrainingState:
+        """All that another process needs to go on from here."""
+        live = [block.live_tensors() for block in self.blocks]
+        parameters = self.blocks[0].engine.parameters
+        return resume.TrainingState(
+            live={name: torch.cat([own[name] for own in live]) for name in live[0]},
+            saved=self.saved,
+            curves=self.curves,
+            stopped=self.stopped,
+            diverged=self.diverged,
+            epoch=self.epoch,
+            epochs=self.epochs,
+            fingerprint=resume.fingerprint(
+                options=self.options,
+                seeds=self.seeds,
+                identity=self.identity,
+                data=self.data,
+                shapes=[tuple(p.shape[1:]) for p in parameters],
+            ),
+            options=self.options,
+            num_train=len(self.data.inputs),
+        )
+
+    def _resumed(self, path: Path, progress: Progress) -> bool:
+        """Go on from the state at ``path``, if there is one that fits."""
+        found = resume.resume(self.state(), path, progress) if Path(path).exists() else None
+        if found is None:
+            return False
+        for block in self.blocks:
+            for name, live in block.live_tensors().items():
+                live.copy_(found.live[name][block.part])
+        self.epoch, self.saved, self.curves = found.epoch, found.saved, found.curves
+        self.stopped, self.diverged = found.stopped, found.diverged
+        return True
 
     def result(
         self, label_noise: Sequence[float], about: dict[str, Any]

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lipdescent.architectures import cnn, mlp
-from lipdescent.bounds import NotApplicable, _jacobian
-from lipdescent.bounds._chain import chain
-from lipdescent.bounds._jacobian import jacobian_norms
-from lipdescent.bounds._small_eigenvalues import largest_eigenvalue
-from lipdescent.stacking import ModelStack
+from lipdescent.arithmetic.eigenvalues import largest_eigenvalue
+from lipdescent.bounds.jacobians import norms
+from lipdescent.bounds.jacobians.norms import jacobian_norms
+from lipdescent.measurement import NotApplicable
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.structure.relu_chain import chain
 
 NORMS = ("l2", "linf", "l1")
 
@@ -105,10 +106,10 @@ def test_a_part_of_the_points_at_a_time(monkeypatch):
     stack = ModelStack.from_modules([seeded(build, 1)], shape)
     inputs = points(7, shape)
     expected = jacobian_norms(stack, inputs, norms=NORMS)
-    monkeypatch.setitem(_jacobian._CHUNK_BYTES, "cpu", 2**20)
+    monkeypatch.setitem(norms._CHUNK_BYTES, "cpu", 2**20)
     for norm, values in jacobian_norms(stack, inputs, norms=NORMS).items():
         torch.testing.assert_close(values, expected[norm], rtol=1e-12, atol=0)
-    monkeypatch.setattr(_jacobian, "_MANY_OUTPUTS", 99)
+    monkeypatch.setattr(norms, "_MANY_OUTPUTS", 99)
     by_lanczos = jacobian_norms(stack, inputs, norms=["l2"])["l2"]
     torch.testing.assert_close(by_lanczos, expected["l2"], rtol=1e-10, atol=0)
 
@@ -222,8 +223,8 @@ def test_lanczos_beyond_the_range_of_float32(scale):
 def test_steepest_of_many_outputs_attains_the_norm():
     stack = ModelStack.from_modules([seeded(CASES["Lanczos"][1], 3)], (20,))
     inputs = points(5, (20,))
-    vectors = _jacobian.steepest(stack, inputs, "l2")
-    jacobians = _jacobian.rows(_jacobian.one_model(stack), inputs.double(), 140)
+    vectors = norms.steepest(stack, inputs, "l2")
+    jacobians = norms.rows(norms.one_model(stack), inputs.double(), 140)
     images = (jacobians @ vectors[:, :, None])[..., 0].norm(dim=1) / vectors.norm(dim=1)
     expected = torch.linalg.matrix_norm(jacobians, ord=2)
     torch.testing.assert_close(images, expected, rtol=1e-11, atol=0)

@@ -11,17 +11,12 @@ import torch
 from torch import nn
 
 from lipdescent.architectures import cnn_batchnorm, vit
-from lipdescent.bounds import (
-    NotApplicable,
-    lower_ascent,
-    lower_jacobian,
-    lower_pairs,
-    upper_layer_product,
-)
-from lipdescent.bounds._certified import Prover
-from lipdescent.bounds._forward_error import ROUNDING, ProvenForward
-from lipdescent.layers import Residual
-from lipdescent.stacking import ModelStack
+from lipdescent.architectures._blocks import Residual
+from lipdescent.bounds import lower_ascent, lower_jacobian, lower_pairs, upper_layer_product
+from lipdescent.bounds.proofs.forward_error import ROUNDING, ProvenForward
+from lipdescent.bounds.proofs.prover import Prover
+from lipdescent.measurement import NotApplicable
+from lipdescent.stacks.model_stack import ModelStack
 
 EXACT = {
     nn.GELU(): lambda x: x * mpmath.ncdf(x),

@@ -3,9 +3,10 @@
 import torch
 from torch import nn
 
-from lipdescent import evaluation, metrics
 from lipdescent.architectures import mlp
-from lipdescent.losses import cross_entropy
+from lipdescent.measuring.kinds import metrics
+from lipdescent.stacks import evaluation
+from lipdescent.training.losses import cross_entropy
 
 
 def build():

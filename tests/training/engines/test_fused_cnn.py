@@ -7,15 +7,16 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, one_hot
 
-from lipdescent import names, stacked_cnn
-from lipdescent.losses import cross_entropy as our_loss
-from lipdescent.stacked_cnn import StackedCNN, supports
+from lipdescent.plugins import lookup
+from lipdescent.training.engines import fused_cnn
+from lipdescent.training.engines.fused_cnn import StackedCNN, supports
+from lipdescent.training.losses import cross_entropy as our_loss
 
 MODELS, BATCH = 3, 7
 
 
 def build(name, **options):
-    return names.resolve("architectures", name).build(2, num_classes=4, **options)
+    return lookup.resolve("architectures", name).build(2, num_classes=4, **options)
 
 
 def odd_shapes() -> nn.Module:
@@ -80,8 +81,8 @@ def gradients(models, state, inputs, labels, *, loss=our_loss.loss, times=1):
 @pytest.mark.parametrize("cache", [1, 1 << 30], ids=["by parts", "at once"])
 @pytest.mark.parametrize("network", NETWORKS)
 def test_gradients_equal_the_same_models_alone(network, cache, monkeypatch):
-    monkeypatch.setattr(stacked_cnn, "CACHE_BYTES", cache)
-    monkeypatch.setattr(stacked_cnn, "SMALLEST_PART", 3)
+    monkeypatch.setattr(fused_cnn, "CACHE_BYTES", cache)
+    monkeypatch.setattr(fused_cnn, "SMALLEST_PART", 3)
     models, state, inputs, labels = make(network)
     found = gradients(models, state, inputs, labels, times=2)
     for r, model in enumerate(models):
@@ -97,8 +98,8 @@ def test_losses_and_state(network, monkeypatch):
     engine = StackedCNN(models[0], state, our_loss.loss)
     assert all(torch.equal(tensor, state[name]) for name, tensor in engine.state().items())
     assert set(engine.state()) == set(state)
-    monkeypatch.setattr(stacked_cnn, "CACHE_BYTES", 1)
-    monkeypatch.setattr(stacked_cnn, "SMALLEST_PART", 3)
+    monkeypatch.setattr(fused_cnn, "CACHE_BYTES", 1)
+    monkeypatch.setattr(fused_cnn, "SMALLEST_PART", 3)
     found = engine.losses(inputs, one_hot(labels, 4).double())
     for r, model in enumerate(models):
         expected = cross_entropy(model(inputs[r]), labels[r], reduction="none").detach()

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from lipdescent.architectures import mlp
-from lipdescent.losses import cross_entropy, mean_squared_error
-from lipdescent.stacked_autograd import StackedAutograd
-from lipdescent.stacked_mlp import StackedMLP, supports
+from lipdescent.training.engines.fused_mlp import StackedMLP, supports
+from lipdescent.training.engines.stacked_autograd import StackedAutograd
+from lipdescent.training.losses import cross_entropy, mean_squared_error
 
 ORACLES = {
     cross_entropy.loss: nn.functional.cross_entropy,

@@ -9,14 +9,14 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, one_hot
 
-from lipdescent import names
-from lipdescent.looped_autograd import LoopedAutograd, Work, pays, supports
-from lipdescent.losses import cross_entropy as our_loss
-from lipdescent.replica_block import make_engine
-from lipdescent.stacked_autograd import StackedAutograd
-from lipdescent.stacked_cnn import StackedCNN
-from lipdescent.stacking import ModelStack
-from lipdescent.training_options import TrainingOptions
+from lipdescent.plugins import lookup
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.training.engines.choice import make_engine
+from lipdescent.training.engines.fused_cnn import StackedCNN
+from lipdescent.training.engines.looped_autograd import LoopedAutograd, Work, pays, supports
+from lipdescent.training.engines.stacked_autograd import StackedAutograd
+from lipdescent.training.losses import cross_entropy as our_loss
+from lipdescent.training.options import TrainingOptions
 
 MODELS, BATCH, STEPS, RATE = 3, 6, 4, 0.1
 ARCHITECTURES = {
@@ -29,7 +29,7 @@ ARCHITECTURES = {
 
 def make(name):
     width, shape, options = ARCHITECTURES[name]
-    module = names.resolve("architectures", name)
+    module = lookup.resolve("architectures", name)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         models = [
@@ -108,7 +108,7 @@ def test_the_work_is_counted_by_hand():
 )
 def test_the_engine_depends_on_the_work_and_not_on_the_stack(name, width, batch_size, engine):
     options = TrainingOptions(learning_rate=0.1, batch_size=batch_size)
-    module = names.resolve("architectures", name).build(
+    module = lookup.resolve("architectures", name).build(
         width, input_shape=(1, 14, 14), num_classes=10, pools=[1, 2, 1, 7]
     )
     for models in (1, 5):
@@ -117,7 +117,7 @@ def test_the_engine_depends_on_the_work_and_not_on_the_stack(name, width, batch_
 
 
 def test_attention_is_always_looped_over():
-    vit = names.resolve("architectures", "vit").build(1, input_shape=(1, 8, 8), num_classes=3)
+    vit = lookup.resolve("architectures", "vit").build(1, input_shape=(1, 8, 8), num_classes=3)
     other = nn.Sequential(nn.Linear(4, 4), nn.MultiheadAttention(4, 2))
     never = Work(float("inf"), float("inf"))
     for module, shape in ((vit, (1, 8, 8)), (other, (4,))):
@@ -125,7 +125,7 @@ def test_attention_is_always_looped_over():
 
 
 def test_bfloat16_is_stacked():
-    module = names.resolve("architectures", "cnn_batchnorm").build(
+    module = lookup.resolve("architectures", "cnn_batchnorm").build(
         16, input_shape=(1, 28, 28), num_classes=10
     )
     assert pays(module, (1, 28, 28), batch_size=128)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn.functional import conv2d
 
-from lipdescent.direct_convolution import DirectConvolution
-from lipdescent.winograd import POINTS, WinogradConvolution, row_transforms
+from lipdescent.training.engines.direct_convolution import DirectConvolution
+from lipdescent.training.engines.winograd import POINTS, WinogradConvolution, row_transforms
 
 MODELS = 2
 

@@ -24,7 +24,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ._rounding import TINY, certified_max_eigenvalue, gamma, round_up
+from lipdescent.arithmetic.certified_norms import certified_max_eigenvalue
+from lipdescent.arithmetic.ulps import TINY, gamma, round_up
 
 _MAX_STEPS = 60
 

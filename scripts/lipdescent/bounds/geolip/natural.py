@@ -28,9 +28,10 @@ import math
 import torch
 from torch import Tensor
 
-from ._rounding import TINY, certified_spectral_norm, gamma, round_up, times_power, unscaled_up
+from lipdescent.arithmetic.certified_norms import certified_spectral_norm
+from lipdescent.arithmetic.ulps import TINY, gamma, round_up, times_power, unscaled_up
+from lipdescent.bounds.geolip.momentum import CHECKS, momentum
 
-CHECKS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096)
 _NEGLIGIBLE = 1e-100  # of the largest entry: such entries leave the matrix and are added back
 
 
@@ -184,8 +185,3 @@ class _Search:
 def _largest_ratio(matrix: Tensor, weight: Tensor, dim: int) -> Tensor:
     """max over ``dim`` of B_ij^2 / weight, 0 where B is 0."""
     return (matrix.square() / weight.clamp_min(1e-300)).amax(dim)
-
-
-def momentum(k: int) -> float:
-    """Extrapolation of step k; found by experiment, of no influence on validity."""
-    return min(0.8, k / (k + 10))

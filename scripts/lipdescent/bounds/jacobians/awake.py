@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lipdescent.bounds import NotApplicable
-from lipdescent.bounds import _jacobian as jac
+from lipdescent.bounds.jacobians import norms as jac
 from lipdescent.layers import activation
-from lipdescent.stacking import ModelStack
+from lipdescent.measurement import NotApplicable
+from lipdescent.stacks.model_stack import ModelStack
 
 _LEAK = 0.1
 _SCALES = (1.0, 1e-2, 1e2)

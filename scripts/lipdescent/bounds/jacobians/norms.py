@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, vjp, vmap
 
-from lipdescent.bounds import NotApplicable
-from lipdescent.bounds._chain import chain, chain_norms, gram
-from lipdescent.bounds._rounding import times_power
-from lipdescent.bounds._small_eigenvalues import largest_eigenvalue
-from lipdescent.stacking import ModelStack
+from lipdescent.arithmetic.eigenvalues import largest_eigenvalue
+from lipdescent.arithmetic.ulps import times_power
+from lipdescent.measurement import NotApplicable
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.structure.relu_chain import chain, chain_norms, gram
 
 NORMS = ("l2", "linf", "l1")
 _CHUNK_BYTES = {"cpu": 2**28, "cuda": 2**32}  # activations and their gradients held at once

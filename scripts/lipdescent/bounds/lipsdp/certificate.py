@@ -19,17 +19,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._rounding import (
+from lipdescent.arithmetic.certified_norms import (
     certified_max_eigenvalue,
     certified_spectral_norm,
-    gamma,
     norm_frobenius,
-    round_up,
-    scaled_to_one,
-    times_power,
 )
-from ._scaling import Scaled, lost_paths, scaled_chain, times_power_counted, without_dead
-from ._slopes import Interval, recentred
+from lipdescent.arithmetic.ulps import gamma, round_up, scaled_to_one, times_power
+from lipdescent.structure.scaling import (
+    Scaled,
+    lost_paths,
+    scaled_chain,
+    times_power_counted,
+    without_dead,
+)
+from lipdescent.structure.slope_intervals import Interval, recentred
 
 
 def normalised(weights: list[Tensor], slopes: list[Interval], *, balance: bool = False) -> Scaled:

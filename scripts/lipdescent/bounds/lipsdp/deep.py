@@ -19,11 +19,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._chain_certificate import certify_chain, normalised
-from ._rounding import unscaled_up
-from ._scaling import with_lost
-from ._slopes import Interval, recentred
-from .upper_eclipse_fast import layer_multipliers
+from lipdescent.arithmetic.ulps import unscaled_up
+from lipdescent.bounds.lipsdp.certificate import certify_chain, normalised
+from lipdescent.bounds.lipsdp.multipliers import layer_multipliers
+from lipdescent.structure.scaling import with_lost
+from lipdescent.structure.slope_intervals import Interval, recentred
 
 _GROWTH, _LONGEST = 8.0, 3.0  # of s; of a step in log T
 

@@ -18,16 +18,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._natural_sdp import CHECKS, momentum
-from ._rounding import (
-    certified_max_eigenvalue,
-    gamma,
-    norm_frobenius,
-    round_up,
-    times_power,
-    unscaled_up,
-)
-from ._scaling import balanced, with_lost
+from lipdescent.arithmetic.certified_norms import certified_max_eigenvalue, norm_frobenius
+from lipdescent.arithmetic.ulps import gamma, round_up, times_power, unscaled_up
+from lipdescent.bounds.geolip.momentum import CHECKS, momentum
+from lipdescent.structure.scaling import balanced, with_lost
 
 _RANK = 12
 _CHUNK = 2**20  # entries of the largest temporary

@@ -20,22 +20,17 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lipdescent.bounds import NotApplicable
-from lipdescent.bounds._rounding import UNIT_ROUNDOFF, gamma, length_up, round_up
+from lipdescent.arithmetic.certified_norms import length_up
+from lipdescent.arithmetic.ulps import UNIT_ROUNDOFF, gamma, round_up
 from lipdescent.constrained.layers import GroupSort, InvertibleDownsampling
-from lipdescent.layers import (
-    activation,
-    composition,
-    convolution,
-    known_networks,
-    linear,
-    pooling,
-)
-from lipdescent.layers.expressions import Chain, Concat, Layer, Node, Sum
-from lipdescent.layers.rebuilt import evaluate
+from lipdescent.layers import activation, convolution, linear, pooling
 from lipdescent.layers.roundings import interpolation, terms
-from lipdescent.layers.walker import layer_state, layers, trace
-from lipdescent.stacking import ModelStack
+from lipdescent.measurement import NotApplicable
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.structure import composition, known_networks
+from lipdescent.structure.expressions import Chain, Concat, Layer, Node, Sum
+from lipdescent.structure.rebuilt import evaluate
+from lipdescent.structure.trace import layer_state, layers, trace
 
 State = dict[str, Tensor]
 # (module, its tensors, input, output) -> what evaluating it rounds, in l2: (n,).
@@ -50,7 +45,7 @@ class ProvenForward:
     NotApplicable
         If a layer has no l2 constant or no rule in ``ROUNDING``.
     TypeError, ValueError
-        As :func:`lipdescent.layers.trace`.
+        As :func:`lipdescent.structure.trace.trace`.
     """
 
     def __init__(self, stack: ModelStack) -> None:

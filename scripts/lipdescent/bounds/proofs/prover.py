@@ -22,22 +22,21 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from lipdescent.bounds import NotApplicable
-from lipdescent.bounds._chain import Chain, chain, slopes_at
-from lipdescent.bounds._forward_error import ProvenForward
-from lipdescent.bounds._jacobian import one_model, steepest
-from lipdescent.bounds._rounding import (
+from lipdescent.arithmetic.certified_norms import length_down, length_up
+from lipdescent.arithmetic.ulps import (
     TINY,
     UNIT_ROUNDOFF,
     gamma,
-    length_down,
-    length_up,
     round_down,
     round_up,
     scaled_to_one,
     times_power,
 )
-from lipdescent.stacking import ModelStack
+from lipdescent.bounds.jacobians.norms import one_model, steepest
+from lipdescent.bounds.proofs.forward_error import ProvenForward
+from lipdescent.measurement import NotApplicable
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.structure.relu_chain import Chain, chain, slopes_at
 
 _CHUNK = 2**23
 _STEPS = tuple(10.0**-k for k in range(1, 7))  # step of a quotient, relative to the point's size

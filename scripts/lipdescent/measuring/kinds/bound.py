@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lipdescent import names
-from lipdescent.bounds import Measurement, NotApplicable
 from lipdescent.bounds._measured import checked
-from lipdescent.layers import trace
-from lipdescent.measurements import Subject
-from lipdescent.replicas import checkpoint_labels
-from lipdescent.seeding import seed_of
+from lipdescent.measurement import Measurement, NotApplicable
+from lipdescent.measuring.subject import Subject
+from lipdescent.plugins import lookup
+from lipdescent.stacks.seeding import seed_of
+from lipdescent.structure.trace import trace
+from lipdescent.training.replicas import checkpoint_labels
 
 
 def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
@@ -27,7 +27,7 @@ def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
     TypeError, ValueError
         If it yields what cannot be published, the same quantity twice, or nothing.
     """
-    bound = names.resolve("bounds", subject.name)
+    bound = lookup.resolve("bounds", subject.name)
     options = dict(options)
     wanted = options.pop("norms", list(bound.NORMS))
     norms = [norm for norm in wanted if norm in bound.NORMS]

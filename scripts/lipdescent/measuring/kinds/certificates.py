@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lipdescent import certificates, table
-from lipdescent.bounds import Measurement
-from lipdescent.measurements import Subject
-from lipdescent.replicas import checkpoint_labels
-from lipdescent.seeding import seed_of
+from lipdescent.measurement import Measurement
+from lipdescent.measuring.subject import Subject
+from lipdescent.robustness import certificates
+from lipdescent.stacks.seeding import seed_of
+from lipdescent.storage import table
+from lipdescent.training.replicas import checkpoint_labels
 
 
 def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lipdescent.direct_convolution import DirectConvolution
-from lipdescent.winograd import WinogradConvolution
+from lipdescent.training.engines.direct_convolution import DirectConvolution
+from lipdescent.training.engines.winograd import WinogradConvolution
 
 
 class Stage(NamedTuple):

@@ -1,10 +1,11 @@
 """Gradients of a stack of plain convolutional networks by matrix products, on a CPU.
 
-What :mod:`lipdescent.stacked_convolution` does under autograd, here with every view made once and
+What :mod:`lipdescent.stacks.convolution` does under autograd, here with every view made once and
 no memory allocated in a step: at few channels that is most of the time. At many channels the
-products are, and there are fewer of them (:mod:`lipdescent.winograd`), so that it is faster than
-stepping the models one after the other at every width (benchmarks/image_stacking.py). A few models
-and a part of the batch are worked on at a time, as the cache holds.
+products are, and there are fewer of them (:mod:`lipdescent.training.engines.winograd`), so that it
+is faster than stepping the models one after the other at every width
+(benchmarks/image_stacking.py). A few models and a part of the batch are worked on at a time, as the
+cache holds.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from lipdescent.cnn_workspace import Stage, StageWorkspace
+from lipdescent.training.engines.cnn_workspace import Stage, StageWorkspace
 
 # What a group of models touches for a part of the batch should stay in a core's cache.
 CACHE_BYTES = 8 << 20
@@ -68,7 +69,7 @@ def _each(function: Callable, *stacks: Tensor) -> Tensor:
 
 
 class StackedCNN:
-    """Same interface as :class:`lipdescent.stacked_mlp.StackedMLP`, for :func:`supports` nets.
+    """Same interface as :class:`fused_mlp.StackedMLP`, for :func:`supports` nets.
 
     Convolution kernels lie as (models, out, kernel height * kernel width * in).
     """
@@ -119,7 +120,7 @@ class StackedCNN:
     def accumulate(
         self, buffers: list[Tensor], inputs: Tensor, targets: Tensor, *, decay: float
     ) -> None:
-        """See :meth:`lipdescent.stacked_mlp.StackedMLP.accumulate`."""
+        """See :meth:`lipdescent.training.engines.fused_mlp.StackedMLP.accumulate`."""
         models, batch = inputs.shape[:2]
         group, part = self._sizes(inputs)
         for buffer in buffers:
@@ -132,7 +133,7 @@ class StackedCNN:
                 self._add(own, inputs[chosen, rows], targets[chosen, rows], chosen, 1 / batch)
 
     def losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """See :meth:`lipdescent.stacked_mlp.StackedMLP.losses`."""
+        """See :meth:`lipdescent.training.engines.fused_mlp.StackedMLP.losses`."""
         models, batch = inputs.shape[:2]
         group, part = self._sizes(inputs)
         out = inputs.new_empty(models, batch)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from lipdescent import products
+from lipdescent.stacks import products
 
 
 def supports(module: nn.Module) -> bool:

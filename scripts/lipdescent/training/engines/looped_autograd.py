@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from lipdescent.activation_memory import activation_bytes, multiplications
 from lipdescent.architectures.vit import SelfAttention
-from lipdescent.stacked_autograd import TrainedState
-from lipdescent.stacked_forward import DROPOUT
+from lipdescent.stacks.forward import DROPOUT
+from lipdescent.stacks.workload import activation_bytes, multiplications
+from lipdescent.training.engines.engine import TrainedState
 
 
 class Work(NamedTuple):
@@ -64,7 +64,7 @@ def pays(
 
 
 class LoopedAutograd(TrainedState):
-    """Same interface as :class:`lipdescent.stacked_mlp.StackedMLP`, for what is supported."""
+    """Same interface as :class:`fused_mlp.StackedMLP`, for what is supported."""
 
     def __init__(self, module: nn.Module, state: dict[str, Tensor], loss: Callable) -> None:
         if not supports(module):
@@ -84,7 +84,7 @@ class LoopedAutograd(TrainedState):
     def accumulate(
         self, buffers: list[Tensor], inputs: Tensor, targets: Tensor, *, decay: float
     ) -> None:
-        """See :meth:`lipdescent.stacked_mlp.StackedMLP.accumulate`."""
+        """See :meth:`lipdescent.training.engines.fused_mlp.StackedMLP.accumulate`."""
         for buffer in buffers:
             buffer.mul_(decay)
         for r, model in enumerate(self._models):
@@ -95,7 +95,7 @@ class LoopedAutograd(TrainedState):
                 self._loss(outputs, targets[r]).mean().backward()
 
     def losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """See :meth:`lipdescent.stacked_mlp.StackedMLP.losses`."""
+        """See :meth:`lipdescent.training.engines.fused_mlp.StackedMLP.losses`."""
         with torch.no_grad():
             outputs = [
                 model.eval()(x.clone()) for model, x in zip(self._models, inputs, strict=True)

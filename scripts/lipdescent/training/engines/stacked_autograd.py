@@ -13,28 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from lipdescent.constrained import retractions
-from lipdescent.stacked_convolution import channels_innermost
-from lipdescent.stacked_forward import stacked_forward
-
-
-class TrainedState:
-    """The tensors that an engine trains, and those that change beside them."""
-
-    _state: dict[str, Tensor]
-    _trained: list[str]
-
-    @property
-    def parameters(self) -> list[Tensor]:
-        return [self._state[name] for name in self._trained]
-
-    @property
-    def extra_state(self) -> list[Tensor]:
-        """What changes in training beside the parameters, such as BatchNorm's statistics."""
-        return [t for name, t in self._state.items() if name not in self._trained]
+from lipdescent.stacks.convolution import channels_innermost
+from lipdescent.stacks.forward import stacked_forward
+from lipdescent.training.engines.engine import TrainedState
 
 
 class StackedAutograd(TrainedState):
-    """Same interface as :class:`lipdescent.stacked_mlp.StackedMLP`, for any module.
+    """Same interface as :class:`lipdescent.training.engines.fused_mlp.StackedMLP`, for any module.
 
     ``autocast`` is a dtype in which products are computed (bfloat16), or None. ``channels_last``
     lays images out channels innermost (on CUDA; a CPU has an order of its own). Linear layers with
@@ -68,7 +53,7 @@ class StackedAutograd(TrainedState):
     def accumulate(
         self, buffers: list[Tensor], inputs: Tensor, targets: Tensor, *, decay: float
     ) -> None:
-        """See :meth:`lipdescent.stacked_mlp.StackedMLP.accumulate`."""
+        """See :meth:`lipdescent.training.engines.fused_mlp.StackedMLP.accumulate`."""
         for name, constraint in self._retractions.items():
             constraint.retract_(self._state[name])
         leaves = {
@@ -93,7 +78,7 @@ class StackedAutograd(TrainedState):
             self._state[name].copy_(tensor.detach())
 
     def losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """See :meth:`lipdescent.stacked_mlp.StackedMLP.losses`."""
+        """See :meth:`lipdescent.training.engines.fused_mlp.StackedMLP.losses`."""
         inputs = self._laid_out(inputs)
         state = self.state() if self._retractions else self._state
         with torch.no_grad(), self._precision(inputs.device):

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lipdescent.direct_convolution import column_shifts
+from lipdescent.training.engines.direct_convolution import column_shifts
 
 # Where polynomials are evaluated, in this order as many as are needed, and at infinity: few
 # magnitudes, and reciprocals of opposite sign, keep the error small (Barabasz et al. 2020, arXiv
@@ -115,7 +115,7 @@ class _OneModel(NamedTuple):
 
 
 class WinogradConvolution:
-    """Same interface as :class:`lipdescent.direct_convolution.DirectConvolution`.
+    """Same interface as :class:`lipdescent.training.engines.direct_convolution.DirectConvolution`.
 
     Every product is one model's, so that it rounds the same whatever the stack.
     """

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lipdescent.seeding import seed_of
+from lipdescent.stacks.seeding import seed_of
 
 
 def random(*key: object) -> np.random.Generator:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lipdescent.label_noise import random
+from lipdescent.training.label_noise import random
 
 
 def noisy(labels: np.ndarray, *, num_classes: int, fraction: float, seed: int) -> np.ndarray:

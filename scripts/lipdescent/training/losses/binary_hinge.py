@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lipdescent.losses import positive
-from lipdescent.losses._scores import signed_score
+from lipdescent.training.losses import positive
+from lipdescent.training.losses._scores import signed_score
 
 
 def loss(logits: Tensor, targets: Tensor, *, margin: float = 1.0) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lipdescent.losses import binary_hinge, binary_kr, not_negative
+from lipdescent.training.losses import binary_hinge, binary_kr, not_negative
 
 
 def loss(logits: Tensor, targets: Tensor, *, alpha: float, margin: float = 1.0) -> Tensor:

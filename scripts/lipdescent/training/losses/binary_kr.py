@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lipdescent.losses._scores import signed_score
+from lipdescent.training.losses._scores import signed_score
 
 
 def loss(logits: Tensor, targets: Tensor) -> Tensor:

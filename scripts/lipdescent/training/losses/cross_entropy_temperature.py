@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lipdescent.losses import cross_entropy, positive
+from lipdescent.training.losses import cross_entropy, positive
 
 
 def loss(logits: Tensor, targets: Tensor, *, tau: float) -> Tensor:

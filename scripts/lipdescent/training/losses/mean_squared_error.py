@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lipdescent.losses import with_gradient
+from lipdescent.training.losses import with_gradient
 
 
 def _gradient(logits: Tensor, targets: Tensor) -> Tensor:

@@ -1,0 +1,84 @@
+"""What a training draws from its seeds: weights, the order of batches, augmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lipdescent.stacks import own_call
+from lipdescent.stacks.forward import stacked_forward
+from lipdescent.stacks.model_stack import ModelStack, shared_tensor
+from lipdescent.stacks.seeding import generator, seed_of
+from lipdescent.training import augmentation
+
+NUM_COMPARED = 3  # random inputs at which a network's own call is compared
+
+
+def initial_stack(
+    build: Callable[[], nn.Module], seeds: Sequence[int], input_shape: Sequence[int]
+) -> ModelStack:
+    """One model per entry of ``seeds``, drawn by PyTorch's default initialisation.
+
+    Equal seeds give equal weights. The global random state is left as it was.
+
+    Raises
+    ------
+    ValueError
+        If a network uses a parameter or a buffer in two places, or computes something else than
+        the stacked pass.
+    """
+    drawn: dict[int, nn.Module] = {}
+    with torch.random.fork_rng(devices=[]):
+        for seed in dict.fromkeys(seeds):
+            torch.manual_seed(seed_of("weights", seed))
+            drawn[seed] = build()
+            if shared := shared_tensor(drawn[seed]):
+                raise ValueError(
+                    f"{shared[0]} and {shared[1]} are one tensor; allowed in a study are networks "
+                    "that use each of their tensors in one place"
+                )
+    stack = ModelStack.from_modules([drawn[seed] for seed in seeds], input_shape)
+    check_call(stack)
+    return stack
+
+
+def check_call(stack: ModelStack) -> None:
+    """Compare calling the first module with the stacked pass that is trained, at random inputs.
+
+    Raises
+    ------
+    ValueError
+        Where they differ: a hook or a replaced method that training would not see.
+    """
+
+    def read(points: Tensor, dtype: torch.dtype) -> Tensor:
+        own = {n: t[:1].clone() for n, t in stack.state.items()}
+        own = {n: t.to(dtype) if t.is_floating_point() else t for n, t in own.items()}
+        batch = points.to(dtype, copy=True)[None]
+        return stacked_forward(stack.module, own, batch, train=False)[0][0]
+
+    points, places = own_call.random_inputs(stack.input_shape, stack.device)
+    own_call.check_call(stack.module, read, points[:NUM_COMPARED], places[:NUM_COMPARED])
+
+
+def batch_order(seeds: Sequence[int], epoch: int, num_train: int) -> Tensor:
+    """Order of the samples in an epoch: (len(seeds), num_train), drawn from seed and epoch."""
+    drawn = {
+        seed: torch.randperm(num_train, generator=generator("order", seed, epoch))
+        for seed in dict.fromkeys(seeds)
+    }
+    return torch.stack([drawn[seed] for seed in seeds])
+
+
+def augmentation_draws(
+    seeds: Sequence[int], epoch: int, num_train: int, *, padding: int, flip: bool = True
+) -> Tensor:
+    """Crops and flips of an epoch by place in its order: int64 (len(seeds), num_train, 3)."""
+    drawn = {}
+    for seed in dict.fromkeys(seeds):
+        source = generator("augmentation", seed, epoch)
+        offsets, flips = augmentation.draw(num_train, padding=padding, flip=flip, generator=source)
+        drawn[seed] = torch.cat([offsets, flips.long().unsqueeze(1)], 1)
+    return torch.stack([drawn[seed] for seed in seeds])

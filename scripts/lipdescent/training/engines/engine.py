@@ -1,0 +1,34 @@
+"""What the engines of a stack's training have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from torch import Tensor
+
+
+class TrainedState:
+    """The tensors that an engine trains, and those that change beside them."""
+
+    _state: dict[str, Tensor]
+    _trained: list[str]
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        return [self._state[name] for name in self._trained]
+
+    @property
+    def extra_state(self) -> list[Tensor]:
+        """What changes in training beside the parameters, such as BatchNorm's statistics."""
+        return [t for name, t in self._state.items() if name not in self._trained]
+
+
+class EngineOptions(Protocol):
+    """What of a training's options an engine is chosen by and made with."""
+
+    precision: str
+    batch_size: int
+    channels_last: bool
+
+    def make_loss(self) -> Callable[[Tensor, Tensor], Tensor]: ...

@@ -1,0 +1,33 @@
+"""Draw one figure: of an architecture, of several side by side, or of an experiment."""
+
+from lipdescent.jobs import fork_server
+
+fork_server.hand_over()
+
+import pandas as pd
+
+from lipdescent.analysis import groups
+from lipdescent.figures import _style as style
+from lipdescent.jobs.progress import log_to
+from lipdescent.plugins import lookup
+from lipdescent.study import job_stamps
+
+job = snakemake  # noqa: F821
+log_to(job.log[0])
+of = job.wildcards
+if hasattr(of, "experiment"):
+    figure = lookup.resolve("experiments", of.experiment).draw(pd.read_parquet(job.input[0]))
+elif hasattr(of, "comparison"):
+    found = {
+        name: groups.load(job.input.table, dataset=of.dataset, architecture=name)
+        for name in job.params.losses
+    }
+    figure = lookup.resolve("comparisons", of.comparison).draw(
+        found, statistics=job.params.statistics, losses=job.params.losses
+    )
+else:
+    group = groups.load(job.input.table, dataset=of.dataset, architecture=of.architecture)
+    figure = lookup.resolve("figures", of.figure).draw(
+        group, statistics=job.params.statistics, loss=job.params.loss
+    )
+style.save(figure, job.output.pdf, job.output.png, made=job_stamps.of(job))

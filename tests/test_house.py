@@ -1,0 +1,59 @@
+"""The house: every module in a room, rooms in their order, no circle, nothing running up."""
+
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+import rooms
+
+ROOT = Path(__file__).parents[1]
+ORDER = list(rooms.described())
+
+
+def test_every_module_lies_in_a_room():
+    assert {rooms.room(module) for module in rooms.modules()} <= set(ORDER)
+
+
+def test_every_room_is_there():
+    assert set(ORDER) == {rooms.room(module) for module in rooms.modules()}
+
+
+def test_nothing_imports_from_a_room_further_up():
+    up = {
+        pair: modules
+        for pair, modules in rooms.arrows().items()
+        if ORDER.index(pair[0]) < ORDER.index(pair[1])
+    }
+    assert not up
+
+
+def test_no_circle_among_modules():
+    TopologicalSorter(rooms.imports()).prepare()  # raises CycleError with the circle
+
+
+def test_a_package_imports_nothing_of_its_own_room():
+    """What a room's __init__ imports, every job that uses any file of the room depends on."""
+    for module, path in rooms.modules().items():
+        if path.name == "__init__.py":
+            own = {other for other in rooms.imports()[module] if other.startswith(f"{module}.")}
+            assert not own, f"{path} imports {own}"
+
+
+def test_the_drawing_is_that_of_the_code():
+    assert (ROOT / "docs/rooms.md").read_text() == rooms.drawing(), "say: make rooms"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("from lipdescent.bounds import upper_lipsdp", "layers"),
+        ("from lipdescent.training.engines import fused_mlp", "layers"),
+    ],
+)
+def test_an_import_upwards_is_seen(line, message, tmp_path, monkeypatch):
+    path = tmp_path / "linear.py"
+    path.write_text(line)
+    known = rooms.modules() | {"lipdescent.layers.linear": path}
+    monkeypatch.setattr(rooms, "modules", lambda: known)
+    with pytest.raises(AssertionError, match=message):
+        test_nothing_imports_from_a_room_further_up()
