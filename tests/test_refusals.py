@@ -36,7 +36,7 @@ DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 CHECKED = {
     "schema": ROOT / "workflow/schemas/config.schema.yaml",
     "default": ROOT / "config/config.yaml",
-    "figures": [p.stem[5:] for p in (ROOT / "scripts").glob("plot_*.py")],
+    "figures": lookup.known("figures"),
     "comparisons": [],
 }
 LARGE = 2**63 - 1

@@ -28,7 +28,8 @@ if os.environ.get("AS_A_JOB"):
 place = sys.argv[1]
 statistics = {{"bootstrap": 50, "confidence": 0.9, "interpolation_accuracy": 0.995}}
 losses = {{"mlp": "cross_entropy", "one_lipschitz": "cross_entropy"}}
-named = Some(dataset="mnist1d", architecture="mlp", experiment="isometry")
+of = dict(dataset="mnist1d", architecture="mlp")
+kinds = dict(figure="label_noise", comparison="over_width", experiment="isometry")
 params = Some(loss="cross_entropy", losses=losses, statistics=statistics)
 
 
@@ -36,13 +37,13 @@ class Input(list):
     table = f"{{place}}/table.parquet"
 
 
-for script in ("plot_label_noise", "compare_over_width", "draw_experiment"):
-    output = Some(pdf=f"{{script}}.pdf", png=f"{{script}}.png")
+for kind, name in kinds.items():
+    output = Some(pdf=f"{{name}}.pdf", png=f"{{name}}.png")
     job = Some(
-        input=Input([f"{{place}}/experiment.parquet"]), output=output, log=[f"{{script}}.log"],
-        wildcards=named, params=params,
+        input=Input([f"{{place}}/experiment.parquet"]), output=output, log=[f"{{name}}.log"],
+        wildcards=Some(**of, **{{kind: name}}), params=params,
     )
-    runpy.run_path(f"{SCRIPTS}/{{script}}.py", {{"snakemake": job}})
+    runpy.run_path("{SCRIPTS}/plot.py", {{"snakemake": job}})
 """
 WORDS = ("red", "dotted", "xx-large", "monospace", "bold", "italic", "right", "center", "both",
          "in", "stix", "True", "agg", "#00ff00", "*", "black", "7", "jpeg", "plasma")  # fmt: skip

@@ -155,7 +155,7 @@ sys.exit(subprocess.run([sys.executable, "-c", sys.argv[1]], cwd="/").returncode
 def test_another_lipdescent_in_the_path_is_not_taken(tmp_path):
     (tmp_path / "lipdescent").mkdir()
     (tmp_path / "lipdescent/__init__.py").write_text("raise SystemExit('another one')")
-    program = "import lipdescent.storage.atomic, sys; print(lipdescent.storage.atomic.__file__, sys.path[2])"
+    program = "import lipdescent.storage.atomic as atomic, sys; print(atomic.__file__, sys.path[2])"
     found, theirs = job(program, tmp_path, PYTHONPATH=str(tmp_path)).split()
     assert Path(found) == SCRIPTS / "lipdescent/storage/atomic.py"
     assert theirs == str(tmp_path)  # what else is there is still found

@@ -9,6 +9,7 @@ import yaml
 from docutils.core import publish_string
 from snakemake.utils import update_config
 
+from lipdescent.plugins import lookup
 from lipdescent.study import config as study_config
 from lipdescent.study import published
 
@@ -28,8 +29,8 @@ def prepared(study):
     return study_config.prepare(
         config,
         schema=ROOT / "workflow/schemas/config.schema.yaml",
-        figures=[path.stem.removeprefix("plot_") for path in ROOT.glob("scripts/plot_*.py")],
-        comparisons=[p.stem.removeprefix("compare_") for p in ROOT.glob("scripts/compare_*.py")],
+        figures=lookup.known("figures"),
+        comparisons=lookup.known("comparisons"),
         default=ROOT / "config/config.yaml",
     )
 
