@@ -7,6 +7,7 @@ plug-ins by name are no imports.
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 from pathlib import Path
 
@@ -21,6 +22,7 @@ flowchart BT
 """
 
 
+@functools.cache
 def described() -> dict[str, str]:
     """Room -> what it is, lowest first."""
     lines = (LIBRARY / "ROOMS").read_text().splitlines()
@@ -44,16 +46,23 @@ def imports() -> dict[str, set[str]]:
 
 def _imported(name: str, path: Path, known: dict[str, Path]) -> set[str]:
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in _import_statements(path):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names if alias.name in known}
-        elif isinstance(node, ast.ImportFrom):
+        else:
             if node.level:
                 raise ValueError(f"{path}: relative imports are not followed by the code digest")
             for alias in node.names:
                 below = f"{node.module}.{alias.name}"
                 found |= {below if below in known else node.module} & known.keys()
     return found - {name}
+
+
+@functools.cache
+def _import_statements(path: Path) -> list[ast.Import | ast.ImportFrom]:
+    """Those of a file, also inside of functions; parsed once."""
+    nodes = ast.walk(ast.parse(path.read_text()))
+    return [node for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom))]
 
 
 def room(module: str) -> str:

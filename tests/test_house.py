@@ -33,9 +33,10 @@ def test_no_circle_among_modules():
 
 def test_a_package_imports_nothing_of_its_own_room():
     """What a room's __init__ imports, every job that uses any file of the room depends on."""
+    imports = rooms.imports()
     for module, path in rooms.modules().items():
         if path.name == "__init__.py":
-            own = {other for other in rooms.imports()[module] if other.startswith(f"{module}.")}
+            own = {other for other in imports[module] if other.startswith(f"{module}.")}
             assert not own, f"{path} imports {own}"
 
 
