@@ -13,11 +13,9 @@ from lipdescent.bounds.upper_layer_product import layer_product
 from lipdescent.constrained import constraints, norms, retractions
 from lipdescent.constrained.constraints import bjorck, bjorck_by_products, project_l1_rows
 from lipdescent.constrained.layers import (
-    FullSort,
     GroupSort,
     InvertibleDownsampling,
     LimitedBatchNorm1d,
-    MaxMin,
 )
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.materialise import materialise
@@ -223,9 +221,9 @@ def test_unsupported_convolutions_are_named():
 
 def test_group_sort():
     x = torch.tensor([[3.0, 1.0, 2.0, 5.0, 4.0, 0.0]])
-    assert MaxMin()(x).tolist() == [[1.0, 3.0, 2.0, 5.0, 0.0, 4.0]]
+    assert GroupSort(2)(x).tolist() == [[1.0, 3.0, 2.0, 5.0, 0.0, 4.0]]
     assert GroupSort(3)(x).tolist() == [[1.0, 2.0, 3.0, 0.0, 4.0, 5.0]]
-    assert FullSort()(x).tolist() == [[0.0, 1.0, 2.0, 3.0, 4.0, 5.0]]
+    assert GroupSort(None)(x).tolist() == [[0.0, 1.0, 2.0, 3.0, 4.0, 5.0]]
     image = normal(2, 6, 3, 3)
     assert torch.equal(GroupSort(2)(image)[:, :, 1, 2], GroupSort(2)(image[:, :, 1, 2]))
     with pytest.raises(ValueError, match="does not divide 6"):
@@ -475,8 +473,8 @@ def test_unknown_options_are_named(option):
 def test_against_torchlip():
     torchlip = pytest.importorskip("deel.torchlip")
     x = normal(3, 6, dtype=torch.float32)
-    torch.testing.assert_close(torchlip.GroupSort2()(x), MaxMin()(x))
-    torch.testing.assert_close(torchlip.FullSort()(x), FullSort()(x))
+    torch.testing.assert_close(torchlip.GroupSort2()(x), GroupSort(2)(x))
+    torch.testing.assert_close(torchlip.FullSort()(x), GroupSort(None)(x))
     # Its MaxMin is the concatenation of max(x, 0) and max(-x, 0): another function.
     assert torchlip.MaxMin()(x).shape[1] == 12
     image = normal(2, 3, 4, 6)

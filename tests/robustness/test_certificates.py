@@ -104,9 +104,26 @@ def test_pgd_is_exact_for_linear_classifiers(norm):
     for i, radius in enumerate(radii):
         certain = (distance - radius).abs() > 0.02
         assert torch.equal(found[..., i][certain], (distance > radius)[certain])
-    adversarial = attacks.pgd(stack, x, y, radius=0.4, norm=norm, seed=0)
-    sizes = torch.linalg.vector_norm(adversarial - x, ord=2 if norm == "l2" else math.inf, dim=-1)
-    assert sizes.max() <= 0.4
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_every_point_that_is_judged_lies_in_its_ball(norm, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    stack = stack_of(*[opposite(w) for w in torch.randn(3, 5, generator=generator).double()])
+    x = torch.randn(40, 5, generator=generator, dtype=torch.float64)
+    judge, judged = attacks._right, []
+
+    def all_stand(stack, points, labels):  # so that no point is left out
+        judged.append(points)
+        return torch.ones_like(judge(stack, points, labels))
+
+    monkeypatch.setattr(attacks, "_right", all_stand)
+    attacks.robust(stack, x, torch.arange(40) % 2, radii=[0.1, 0.4, 1.0], norm=norm, seed=0)
+    order = 2 if norm == "l2" else math.inf
+    sizes = [torch.linalg.vector_norm(points - x, ord=order, dim=-1).max() for points in judged]
+    assert sizes[0] == 0
+    for size, radius in zip(sizes[1:], [0.1, 0.4, 1.0], strict=True):
+        assert 0.99 * radius < size <= radius
 
 
 def measured(stack, upper, **options):
@@ -177,9 +194,9 @@ def test_bad_input_is_named():
         certificates.certified_radii(stack, x, y, upper=one * torch.nan, norm="l2")
     with pytest.raises(ValueError, match="equally many"):
         certificates.certified_radii(stack, x, y[:1], upper=one, norm="l2")
-    with pytest.raises(ValueError, match="radius = 0"):
-        attacks.pgd(stack, x, y, radius=0.0, norm="l2", seed=0)
+    with pytest.raises(ValueError, match="radius = -1"):
+        attacks.robust(stack, x, y, radii=[-1.0], norm="l2", seed=0)
     with pytest.raises(ValueError, match="steps = 0"):
-        attacks.pgd(stack, x, y, radius=1.0, norm="l2", seed=0, steps=0)
+        attacks.robust(stack, x, y, radii=[1.0], norm="l2", seed=0, steps=0)
     with pytest.raises(ValueError, match="increasing"):
         attacks.robust(stack, x, y, radii=[0.2, 0.1], norm="l2", seed=0)

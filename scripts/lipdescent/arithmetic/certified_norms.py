@@ -114,29 +114,6 @@ def norm_frobenius(matrix: Tensor) -> Tensor:
     return unscaled_up(_frobenius(scaled), exponent)
 
 
-def lower_quotient(
-    numerator: Tensor, denominator: Tensor, *, error: Tensor | float = 0.0
-) -> Tensor:
-    """Lower bound on (|numerator|_2 - error) / |denominator|_2 over the last axis, at least 0.
-
-    With v = ``denominator`` and ``numerator`` = fl(A v) this bounds |A|_2 from below if ``error``
-    is at least the l2 norm of fl(A v) - A v, e.g. gamma(n) | |A| |v| |_2, n columns.
-    """
-    top, top_exponent = scaled_to_one(_checked(numerator[..., None, :], "numerator"))
-    bottom, bottom_exponent = scaled_to_one(_checked(denominator[..., None, :], "denominator"))
-    if not (bottom != 0).any(-1).all():
-        raise ValueError("denominator: a vector is zero")
-    k = max(numerator.shape[-1], denominator.shape[-1]) + 2
-    length = round_down(top.square().sum((-1, -2)).sqrt(), k)
-    # Scaled to be compared with a length of the order of one: 2^-e error, e the exponent of |A v|.
-    error = torch.as_tensor(error, dtype=torch.float64, device=length.device)
-    slack = times_power(error, -top_exponent)
-    length = round_down(length - round_up(slack), 1)
-    quotient = length / round_up(bottom.square().sum((-1, -2)).sqrt(), k)
-    quotient = times_power(round_down(quotient, 2), top_exponent - bottom_exponent)
-    return round_down(quotient, 1).clamp_min(0.0)
-
-
 def _max_eigenvalue(matrix: Tensor) -> Tensor:
     """(B, p, p), lower triangles, to (B,)."""
     lower = matrix.tril()

@@ -46,16 +46,6 @@ class GroupSort(nn.Module):
         return groups.sort(2).values.flatten(1, 2)
 
 
-def MaxMin() -> GroupSort:
-    """GroupSort of pairs."""
-    return GroupSort(2)
-
-
-def FullSort() -> GroupSort:
-    """GroupSort of all features as one group."""
-    return GroupSort(None)
-
-
 class InvertibleDownsampling(nn.Module):
     """Space to depth: (batch, c, *sizes) to (batch, c * factor^dims, *sizes / factor).
 

@@ -1,9 +1,8 @@
 """Lower (co-)Lipschitz quantities: how far a feature map can bring two inputs together.
 
 f is (l, L)-bi-Lipschitz if l |x - x'| <= |f(x) - f(x')| <= L |x - x'| (Smith et al. 2021, arXiv
-2106.02469). Everything measured on data is an upper bound on l; only :func:`low_band_bound`,
-:func:`residual_bound` and, for linear networks, :mod:`lipdescent.experiments._circular_networks`
-are guarantees.
+2106.02469). Everything measured on data is an upper bound on l; only :func:`low_band_bound`
+and, for linear networks, :mod:`lipdescent.experiments._circular_networks` are guarantees.
 """
 
 from __future__ import annotations
@@ -112,12 +111,6 @@ def low_band_bound(branch_constants: Sequence[float]) -> float:
     """
     _check_constants(branch_constants)
     return max(0.0, 2 - math.prod(1 + k for k in branch_constants))
-
-
-def residual_bound(branch_constants: Sequence[float]) -> float:
-    """l of a residual network x + g_i(x) of one resolution: the product of 1 - k_i, at least 0."""
-    _check_constants(branch_constants)
-    return math.prod(max(0.0, 1 - k) for k in branch_constants)
 
 
 def _check_constants(branch_constants: Sequence[float]) -> None:

@@ -20,7 +20,7 @@ from PIL.PngImagePlugin import PngInfo
 from lipdescent.analysis.groups import Group, Rung
 from lipdescent.storage import atomic, stamps
 
-COLUMN, TWO_COLUMNS = 3.4, 7.0  # inches
+TWO_COLUMNS = 7.0  # inches
 DPI = 200
 GREY = "#555555"
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

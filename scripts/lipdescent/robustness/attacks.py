@@ -21,37 +21,6 @@ INSIDE = 1 - 1e-6
 _CHUNK_BYTES = 4 << 20  # activations of the models that are attacked together
 
 
-def pgd(
-    stack: ModelStack,
-    inputs: Tensor,
-    labels: Tensor,
-    *,
-    radius: float,
-    norm: str,
-    seed: int,
-    steps: int = 10,
-) -> Tensor:
-    """Perturbed inputs (num_models, n, *input_shape) that make the margin small.
-
-    Parameters
-    ----------
-    inputs : (n, *input_shape), shared by the models.
-    labels : int64 (n,).
-    radius : of the ball around each input, in the units of the inputs.
-    norm : "l2" or "linf".
-
-    Raises
-    ------
-    ValueError
-        For an unknown norm, a radius <= 0, no steps or empty inputs.
-    """
-    _check(inputs, labels, radius, norm, steps)
-    own = inputs.expand(stack.num_models, *inputs.shape)
-    start = _noise(inputs, norm, seed) * (radius / 2)
-    labels = labels.expand(stack.num_models, -1)
-    return own + _descend(stack, own, labels, start.expand_as(own), radius, norm, steps)
-
-
 def robust(
     stack: ModelStack,
     inputs: Tensor,

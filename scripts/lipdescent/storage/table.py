@@ -15,10 +15,6 @@ import pyarrow.parquet as pq
 
 from lipdescent.storage import atomic, places, stamped_parquet, stamps
 
-# diverged: the network has a weight, or a metric, that is not finite; not_finite: a bound of a
-# finite network is not, by an overflow for instance; not_applicable: there is no such bound; error:
-# the bound's code raised an exception or gave no bound (a negative number), its log says which.
-STATUSES = ("ok", "diverged", "not_finite", "not_applicable", "error")
 TEXT = pa.dictionary(pa.int32(), pa.string())
 COLUMNS = pa.schema(
     [
@@ -35,6 +31,10 @@ COLUMNS = pa.schema(
         ("direction", TEXT),
         ("norm", TEXT),
         ("value", pa.float64()),
+        # ok; diverged: the network has a weight, or a metric, that is not finite; not_finite: a
+        # bound of a finite network is not, by an overflow for instance; not_applicable: there is
+        # no such bound; error: the bound's code raised an exception or gave no bound (a negative
+        # number), its log says which.
         ("status", TEXT),
     ]
 )

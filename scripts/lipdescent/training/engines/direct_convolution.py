@@ -71,7 +71,7 @@ class DirectConvolution:
 
     def __init__(self, like: Tensor, channels, kernel, space, *, models: int, batch: int) -> None:
         inputs, out = channels
-        (height, width), self._kernel = space, kernel
+        height, width = space
         self._input = _Padded(like, inputs, kernel, space, models, batch)
         self._slope = _Padded(like, out, kernel, space, models, batch)
         self.image, self.slope = self._input.image, self._slope.image
