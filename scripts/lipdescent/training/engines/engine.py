@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -32,3 +33,18 @@ class EngineOptions(Protocol):
     channels_last: bool
 
     def make_loss(self) -> Callable[[Tensor, Tensor], Tensor]: ...
+
+
+def logit_gradient(
+    loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, targets: Tensor
+) -> Tensor:
+    """Gradient of every sample's loss at its logits, (models, batch, classes) as both are.
+
+    By the loss's closed form ``loss.logit_gradient`` where it has one, else by autograd.
+    """
+    closed_form = getattr(loss, "logit_gradient", None)
+    if closed_form is not None:
+        return closed_form(logits, targets)
+    with torch.enable_grad():
+        leaf = logits.detach().requires_grad_()
+        return torch.autograd.grad(loss(leaf, targets).sum(), leaf)[0]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lipdescent.training.engines.cnn_workspace import Stage, StageWorkspace
+from lipdescent.training.engines.engine import logit_gradient
 
 # What a group of models touches for a part of the batch should stay in a core's cache.
 CACHE_BYTES = 8 << 20
@@ -176,7 +177,7 @@ class StackedCNN:
         stages, weights = self._workspace(inputs), [w[chosen] for w in self._weights]
         biases = [None if b is None else b[chosen] for b in self._biases]
         features, logits = self._forward(stages, inputs, weights, biases)
-        delta = self._logit_gradient(logits, targets).mT  # (models, classes, batch)
+        delta = logit_gradient(self._loss, logits, targets).mT  # (models, classes, batch)
         gradients = [_each(torch.mm, delta, features.mT)]
         bias_gradients = [delta.sum(2)]
         top = stages[-1]
@@ -215,11 +216,3 @@ class StackedCNN:
         if biases[-1] is not None:
             logits += biases[-1].unsqueeze(2)
         return features, logits.mT
-
-    def _logit_gradient(self, logits: Tensor, targets: Tensor) -> Tensor:
-        closed_form = getattr(self._loss, "logit_gradient", None)
-        if closed_form is not None:
-            return closed_form(logits, targets)
-        with torch.enable_grad():
-            leaf = logits.detach().requires_grad_()
-            return torch.autograd.grad(self._loss(leaf, targets).sum(), leaf)[0]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lipdescent.stacks import products
+from lipdescent.training.engines.engine import logit_gradient
 
 
 def supports(module: nn.Module) -> bool:
@@ -83,7 +84,7 @@ class StackedMLP:
         """
         inputs = inputs.flatten(2)
         hidden, deltas = self._workspace(inputs.shape[:2])
-        delta = self._logit_gradient(self._forward(inputs, hidden), targets)
+        delta = logit_gradient(self._loss, self._forward(inputs, hidden), targets)
         self._backward(buffers, inputs, hidden, [*deltas, delta], decay)
 
     def losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
@@ -116,14 +117,6 @@ class StackedMLP:
         if bias is None:
             return products.bmm(weight, x.mT).mT
         return products.baddbmm(bias.unsqueeze(2), weight, x.mT).mT
-
-    def _logit_gradient(self, logits: Tensor, targets: Tensor) -> Tensor:
-        closed_form = getattr(self._loss, "logit_gradient", None)
-        if closed_form is not None:
-            return closed_form(logits, targets)
-        with torch.enable_grad():
-            leaf = logits.detach().requires_grad_()
-            return torch.autograd.grad(self._loss(leaf, targets).sum(), leaf)[0]
 
     def _backward(
         self,
