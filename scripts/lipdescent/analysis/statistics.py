@@ -160,9 +160,11 @@ def pick(whole: Estimate, index: Any) -> Estimate:
 
 def ranks(values: Array) -> Array:
     """Ranks along the last axis from 1, ties at their mean rank, NaN where there is no value."""
-    smaller = (values[..., None, :] < values[..., :, None]).sum(-1)
-    equal = (values[..., None, :] == values[..., :, None]).sum(-1)
-    return np.where(np.isfinite(values), smaller + (equal + 1) / 2, np.nan)
+    # Not at the top: scipy.stats takes 1 s, which figures without a rank correlation need not wait.
+    from scipy.stats import rankdata
+
+    there = np.isfinite(values)
+    return np.where(there, rankdata(np.where(there, values, np.inf), axis=-1), np.nan)
 
 
 def spearman(x: Array, y: Array) -> Array:
