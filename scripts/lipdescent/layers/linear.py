@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lipdescent.arithmetic import certified_norms
+from lipdescent.stacks.known_classes import DROPOUT
 
 
 def linear(module: nn.Module, state: dict[str, Tensor], *, norm: str, **_) -> Tensor:
@@ -34,12 +35,7 @@ TABLE = {
             nn.PixelShuffle,
             nn.PixelUnshuffle,
             nn.ChannelShuffle,
-            nn.Dropout,
-            nn.Dropout1d,
-            nn.Dropout2d,
-            nn.Dropout3d,
-            nn.AlphaDropout,
-            nn.FeatureAlphaDropout,
+            *DROPOUT,
         ],
         isometry,
     ),

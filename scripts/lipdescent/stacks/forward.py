@@ -8,7 +8,7 @@ to a stacked parameter is every model's own gradient.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,13 +19,13 @@ from lipdescent.architectures._blocks import Residual
 from lipdescent.constrained import Constraint
 from lipdescent.stacks import products
 from lipdescent.stacks.convolution import channel_axis, convolve, max_pool, one_channel_axis
+from lipdescent.stacks.known_classes import DROPOUT, RESNET, RESNET_BRANCHES, RESNET_TRUNK
 from lipdescent.stacks.normalisation import normalise, normalise_batch
 from lipdescent.stacks.sorting import SortPairs
 
 EXACT = (nn.Identity, nn.LeakyReLU)  # of one entry and rounded once
 SMOOTH = (nn.ELU, nn.GELU, nn.Sigmoid, nn.SiLU, nn.Softplus, nn.Tanh)
 CONSTRAINED = (nn.Linear, nn.Conv1d, nn.Conv2d)  # whose constraints take whole stacks
-DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 
 
 def stacked_forward(
@@ -267,7 +267,7 @@ def _average(run: _Run, module: nn.AvgPool2d, path: str, x: Tensor) -> Tensor:
     return _per_channel(module, x)
 
 
-def _torchvision_block(*names: str) -> Callable:
+def _torchvision_block(names: Sequence[str]) -> Callable:
     def forward(run: _Run, module: nn.Module, path: str, x: Tensor) -> Tensor:
         branch = run.sequence(module, path, list(names), x)
         if module.downsample is not None:
@@ -278,8 +278,7 @@ def _torchvision_block(*names: str) -> Callable:
 
 
 def _torchvision_resnet(run: _Run, module: nn.Module, path: str, x: Tensor) -> Tensor:
-    stages = [f"layer{i}" for i in range(1, 5)]
-    x = run.sequence(module, path, ["conv1", "bn1", "relu", "maxpool", *stages, "avgpool"], x)
+    x = run.sequence(module, path, list(RESNET_TRUNK), x)
     return run(module.fc, _join(path, "fc"), x.flatten(2))
 
 
@@ -320,7 +319,6 @@ def _unknown(run: _Run, module: nn.Module, path: str, x: Tensor) -> Tensor:
 
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-RESNET = "torchvision.models.resnet"
 # Layer type, or its qualified name where the package is only imported on demand -> its pass.
 LAYERS: dict[type | str, Callable[[_Run, nn.Module, str, Tensor], Tensor]] = {
     nn.Sequential: _sequential,
@@ -337,9 +335,6 @@ LAYERS: dict[type | str, Callable[[_Run, nn.Module, str, Tensor], Tensor]] = {
     **dict.fromkeys(BATCH_NORMS, _batch_norm),
     **dict.fromkeys(DROPOUT, _dropout),
     "lipdescent.constrained.layers.GroupSort": _group_sort,
-    f"{RESNET}.BasicBlock": _torchvision_block("conv1", "bn1", "relu", "conv2", "bn2"),
-    f"{RESNET}.Bottleneck": _torchvision_block(
-        "conv1", "bn1", "relu", "conv2", "bn2", "relu", "conv3", "bn3"
-    ),
+    **{block: _torchvision_block(names) for block, names in RESNET_BRANCHES.items()},
     f"{RESNET}.ResNet": _torchvision_resnet,
 }

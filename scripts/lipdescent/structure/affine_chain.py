@@ -18,10 +18,9 @@ from torch import Tensor, nn
 from lipdescent.arithmetic.certified_norms import certified_spectral_norm, norm_frobenius
 from lipdescent.arithmetic.ulps import TINY, gamma, product_up, round_up
 from lipdescent.measurement import NotApplicable
-from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.stacks.known_classes import DROPOUT
+from lipdescent.stacks.model_stack import ModelStack, shared_tensor
 from lipdescent.structure.slope_intervals import Interval, compose, slope_interval
-
-_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
 @dataclass
@@ -99,7 +98,8 @@ def affine_chain(stack: ModelStack) -> AffineChain:
     if not bool(finite.all()):
         bad = (~finite).nonzero().flatten().tolist()
         raise ValueError(f"weights of models {bad[:8]} contain NaN or infinity; allowed are finite")
-    _refuse_shared_weights(stack.module)
+    if shared := shared_tensor(stack.module):
+        raise NotApplicable(f"{shared[1]} and {shared[0]} share their weights")
     builder = _Builder(stack)
     for name, module in _leaves(stack.module, ""):
         builder.add(name, module)
@@ -118,14 +118,6 @@ def _leaves(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
             yield from _leaves(child, f"{name}.{key}" if name else key)
     else:
         yield name, module
-
-
-def _refuse_shared_weights(module: nn.Module) -> None:
-    seen: dict[int, str] = {}
-    for name, tensor in module.named_parameters(remove_duplicate=False):
-        if id(tensor) in seen:
-            raise NotApplicable(f"{name} and {seen[id(tensor)]} share their weights")
-        seen[id(tensor)] = name
 
 
 class _Builder:
@@ -152,7 +144,7 @@ class _Builder:
         place = f"{type(module).__name__} at {name or 'the root'!r}"
         if type(module) is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1):
             self.shape = (math.prod(self.shape),)
-        elif type(module) in _DROPOUTS or interval == (1.0, 1.0):
+        elif type(module) in DROPOUT or interval == (1.0, 1.0):
             return
         elif interval is not None:
             self.activation(interval)

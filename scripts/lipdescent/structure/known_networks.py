@@ -5,22 +5,17 @@ Keyed by qualified name, so that torchvision is not imported to look at another 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from torch import nn
 
 from lipdescent.layers import activation
 from lipdescent.layers.table import TABLE, declares_constant
 from lipdescent.measurement import NotApplicable
+from lipdescent.stacks.known_classes import DROPOUT, RESNET, RESNET_BRANCHES, RESNET_TRUNK
 from lipdescent.structure.expressions import Node, chain, residual
 
-NO_OPERATION = (
-    nn.Identity,
-    nn.Dropout,
-    nn.Dropout1d,
-    nn.Dropout2d,
-    nn.Dropout3d,
-    nn.AlphaDropout,
-    nn.FeatureAlphaDropout,
-)
+NO_OPERATION = (nn.Identity, *DROPOUT)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -28,19 +23,16 @@ def _residual(m: nn.Module) -> Node:
     return residual(m.branch, m.skip)
 
 
-def _basic_block(m: nn.Module) -> Node:
-    branch = chain(m.conv1, m.bn1, m.relu, m.conv2, m.bn2)
-    return chain(residual(branch, m.downsample), m.relu)
+def _torchvision_block(names: Sequence[str]) -> Callable[[nn.Module], Node]:
+    def read(m: nn.Module) -> Node:
+        branch = chain(*(getattr(m, name) for name in names))
+        return chain(residual(branch, m.downsample), m.relu)
+
+    return read
 
 
-def _bottleneck(m: nn.Module) -> Node:
-    branch = chain(m.conv1, m.bn1, m.relu, m.conv2, m.bn2, m.relu, m.conv3, m.bn3)
-    return chain(residual(branch, m.downsample), m.relu)
-
-
-def _resnet(m: nn.Module) -> Node:
-    stages = (m.layer1, m.layer2, m.layer3, m.layer4)
-    return chain(m.conv1, m.bn1, m.relu, m.maxpool, *stages, m.avgpool, nn.Flatten(), m.fc)
+def _torchvision_resnet(m: nn.Module) -> Node:
+    return chain(*(getattr(m, name) for name in RESNET_TRUNK), nn.Flatten(), m.fc)
 
 
 def _features_classifier(m: nn.Module) -> Node:
@@ -49,9 +41,8 @@ def _features_classifier(m: nn.Module) -> Node:
 
 STRUCTURES = {
     "lipdescent.architectures._blocks.Residual": _residual,
-    "torchvision.models.resnet.BasicBlock": _basic_block,
-    "torchvision.models.resnet.Bottleneck": _bottleneck,
-    "torchvision.models.resnet.ResNet": _resnet,
+    **{block: _torchvision_block(names) for block, names in RESNET_BRANCHES.items()},
+    f"{RESNET}.ResNet": _torchvision_resnet,
     "torchvision.models.vgg.VGG": _features_classifier,
     "torchvision.models.alexnet.AlexNet": _features_classifier,
 }

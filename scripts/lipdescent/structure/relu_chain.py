@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from lipdescent.arithmetic.eigenvalues import largest_eigenvalue
 from lipdescent.arithmetic.ulps import times_power
-from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.stacks.known_classes import DROPOUT
+from lipdescent.stacks.model_stack import ModelStack, shared_tensor
 
 _CHUNK = {"cpu": 2**18, "cuda": 2**24}  # numbers in the largest array; measured at n_out n_in = 400
 _FEW_UNITS = 24  # up to this width equal masks are common enough to look for
 _RANGE = 900  # of the exponents by which biases are scaled
-_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,10 @@ def chain(stack: ModelStack) -> Chain | None:
             slopes.append((float(getattr(layer, "negative_slope", 0.0)), 1.0))
         elif kind is nn.Flatten and (layer.start_dim, layer.end_dim) == (1, -1) and not linears:
             continue
-        elif kind is not nn.Identity and kind not in _DROPOUTS:
+        elif kind is not nn.Identity and kind not in DROPOUT:
             return None
     vectors = len(stack.input_shape) == 1 or type(leaves[0][1]) is nn.Flatten
-    parameters = sum(1 for _ in stack.module.parameters())
-    if not linears or not vectors or parameters != len(stack.state):
+    if not linears or not vectors or shared_tensor(stack.module):
         return None
     return _scaled_chain(stack, linears, slopes)
 
