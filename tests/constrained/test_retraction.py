@@ -12,7 +12,7 @@ from lipdescent.stacks.forward import stacked_forward
 from lipdescent.stacks.sorting import SortPairs
 from lipdescent.training.draws import initial_stack
 from lipdescent.training.engines.stacked_autograd import StackedAutograd
-from lipdescent.training.losses import cross_entropy
+from lipdescent.training.losses.cross_entropy import loss as cross_entropy
 
 
 def normal(*shape, seed=0, dtype=torch.float64):
