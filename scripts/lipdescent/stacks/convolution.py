@@ -224,7 +224,7 @@ class _MaxAlong(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, dim: int, size: int) -> Tensor:
-        parts = _windows(x, dim, size)
+        parts = windows(x, dim, size)
         out = torch.maximum(parts[0], parts[1])
         for part in parts[2:]:
             torch.maximum(out, part, out=out)
@@ -242,7 +242,7 @@ class _MaxAlong(torch.autograd.Function):
             slope.narrow(ctx.dim, covered, x.shape[ctx.dim] - covered).zero_()
         left = grad
         pairs = zip(
-            _windows(x, ctx.dim, ctx.window), _windows(slope, ctx.dim, ctx.window), strict=True
+            windows(x, ctx.dim, ctx.window), windows(slope, ctx.dim, ctx.window), strict=True
         )
         for i, (part, target) in enumerate(pairs):
             if i == ctx.window - 1:
@@ -253,7 +253,7 @@ class _MaxAlong(torch.autograd.Function):
         return slope, None, None
 
 
-def _windows(x: Tensor, dim: int, size: int) -> tuple[Tensor, ...]:
+def windows(x: Tensor, dim: int, size: int) -> tuple[Tensor, ...]:
     """Views of the first, second, ... entry of every whole window of ``size`` along ``dim``."""
     count = x.shape[dim] // size
     return x.narrow(dim, 0, count * size).unflatten(dim, (count, size)).unbind(dim + 1)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lipdescent.stacks.convolution import windows
 from lipdescent.training.engines.direct_convolution import DirectConvolution
 from lipdescent.training.engines.winograd import WinogradConvolution
 
@@ -25,17 +26,11 @@ class Stage(NamedTuple):
     pool: tuple[int, int]
 
 
-def _windows(x: Tensor, axis: int, size: int) -> list[Tensor]:
-    count = x.shape[axis] // size
-    tiles = x.narrow(axis, 0, count * size).unflatten(axis, (count, size))
-    return [tiles.select(axis + 1, i) for i in range(size)]
-
-
 class _Pool:
     """Max over windows along one axis, and its backward pass: the first of equals gets it."""
 
     def __init__(self, x: Tensor, out: Tensor, slope: Tensor, left: Tensor, axis: int, size: int):
-        self._parts, self._slopes = _windows(x, axis, size), _windows(slope, axis, size)
+        self._parts, self._slopes = windows(x, axis, size), windows(slope, axis, size)
         self._out, self._left = out, left
 
     def forward(self) -> None:
