@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-import status
 import torch
 import yaml
 
+from lipdescent.commands import status
 from lipdescent.jobs import folder_lock, time_left
 from lipdescent.jobs import status as study_status
 from lipdescent.storage import checkpoints, stamped_parquet

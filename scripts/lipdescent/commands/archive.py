@@ -1,27 +1,32 @@
 """Pack what a study publishes into one file with checksums, or check such a file.
 
-python scripts/archive.py STUDY               writes results/STUDY.tar.gz   (make archive)
-python scripts/archive.py --check FILE        compares every file with its checksum
+lipdescent archive STUDY            writes results/STUDY.tar.gz   (in a clone: make archive)
+lipdescent archive --check FILE     compares every file with its checksum
 """
 
+from __future__ import annotations
+
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from lipdescent.study import archive
 
-if __name__ == "__main__":
+
+def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> None:
+    """Do it; ``arguments`` are the command line's if not given."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("study", nargs="?", default="default")
     parser.add_argument("--check", metavar="FILE", help="an archive to check")
-    arguments = parser.parse_args()
+    given = parser.parse_args(arguments)
     try:
-        if arguments.check:
-            count = archive.check(arguments.check)
-            print(f"{arguments.check}: {count} files, all as they were packed")
+        if given.check:
+            count = archive.check(given.check)
+            print(f"{given.check}: {count} files, all as they were packed")
         else:
-            path, count = archive.pack(Path("results", arguments.study))
+            path, count = archive.pack(Path("results", given.study))
             print(f"{path}: {count} files, {path.stat().st_size / 2**20:.1f} MiB")
     except (archive.ArchiveError, OSError) as error:
         raise SystemExit(str(error)) from None

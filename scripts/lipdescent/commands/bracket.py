@@ -1,7 +1,9 @@
 """Certified bracket of a network's Lipschitz constant, for a network that was not trained here.
 
-    python scripts/bracket.py --model FILE.py:FUNCTION --weights W.safetensors \\
+    lipdescent bracket --model FILE.py:FUNCTION --weights W.safetensors \\
         --input-shape 1,28,28 --norm l2 [--data X.npz] [--methods a,b] [--seed 0] [--budget 20]
+
+From a clone, without installation: python scripts/bracket.py in place of lipdescent bracket.
 
 FUNCTION takes no arguments and returns an nn.Module; instead of a file a module's name will do,
 such as torchvision.models:resnet18. Without --weights those that FUNCTION returns are measured.
@@ -15,15 +17,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 
 from lipdescent.bracketing.bracket import NORMS, bracket
 from lipdescent.bracketing.foreign_network import load_data, load_model, load_shape
 from lipdescent.bracketing.text import text
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> None:
+    """What the docstring of this file says; ``arguments`` are the command line's if not given."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", required=True, metavar="FILE.py:FUNCTION")
     parser.add_argument("--weights", metavar="W.safetensors")
@@ -33,7 +37,7 @@ def main() -> None:
     parser.add_argument("--methods", metavar="a,b")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--budget", type=float, default=20.0, metavar="SECONDS")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     try:
         shape = load_shape(args.input_shape)
         frame = bracket(
@@ -53,7 +57,3 @@ def main() -> None:
 
 def _names(listed: str) -> list[str]:
     return [name.strip() for name in listed.split(",") if name.strip()]
-
-
-if __name__ == "__main__":
-    main()

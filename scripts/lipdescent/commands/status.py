@@ -1,9 +1,15 @@
-"""In what state a study is: python scripts/status.py [STUDY] (or make status STUDY=name)."""
+"""In what state a study in results/ of the current folder is.
+
+lipdescent status [STUDY]                     (in a clone: make status STUDY=name)
+"""
+
+from __future__ import annotations
 
 import argparse
 import os
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from lipdescent.jobs import folder_lock, status, time_left
@@ -13,6 +19,20 @@ OTHERS = {state: state for state in ("running", "failed", "stopped", "waiting", 
     "outdated": "to be made anew (of another configuration, code or version)"
 }
 STAGES = {"train": "stacks trained", "measure": "measurements", "experiment": "experiments"}
+
+
+def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> None:
+    """Print it; ``arguments`` are the command line's if not given."""
+    parser = argparse.ArgumentParser(
+        prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("study", nargs="?", default="default")
+    try:
+        print(report(parser.parse_args(arguments).study), flush=True)
+    except BrokenPipeError:  # status | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except (FileNotFoundError, ValueError) as error:
+        raise SystemExit(str(error)) from None
 
 
 def report(study: str) -> str:
@@ -81,14 +101,3 @@ def _explained(job: status.Job) -> list[str]:
             f"something does (at once: snakemake ... {job.output})"
         ]
     return []
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("study", nargs="?", default="default")
-    try:
-        print(report(parser.parse_args().study), flush=True)
-    except BrokenPipeError:  # status | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    except (FileNotFoundError, ValueError) as error:
-        raise SystemExit(str(error)) from None

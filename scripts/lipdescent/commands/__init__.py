@@ -1,0 +1,1 @@
+"""What the terminal offers: the command ``lipdescent`` and its sub-commands, one per file."""
