@@ -13,17 +13,14 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import time
-from pathlib import Path
 
+import checkout  # noqa: F401
 import numpy as np
 import scipy.sparse
 import scipy.sparse.linalg
 import torch
 from torch import nn
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 from lipdescent.architectures._blocks import Residual
 from lipdescent.arithmetic import certified_norms

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import time
-from pathlib import Path
 
+import checkout  # noqa: F401
 import cvxpy as cp
 import torch
 from torch import Tensor
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 from lipdescent.architectures import mlp
 from lipdescent.bounds import exact_enumeration, upper_geolip, upper_local

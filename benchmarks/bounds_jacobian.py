@@ -16,12 +16,9 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import time
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-
+import checkout  # noqa: F401
 import torch
 
 from lipdescent.architectures import mlp

@@ -18,15 +18,13 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import time
 from itertools import pairwise
-from pathlib import Path
 
+import checkout  # noqa: F401
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 from lipdescent.bounds.lipsdp import newton, shallow
 from lipdescent.bounds.upper_lipsdp import lipsdp
 from lipdescent.datasets import mnist1d

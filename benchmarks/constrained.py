@@ -10,14 +10,11 @@ those of the studies `random_labels` and `divergence`, against the seconds of th
 
 import argparse
 import statistics
-import sys
 import time
 from functools import partial
-from pathlib import Path
 
+import checkout  # noqa: F401
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
 from lipdescent.architectures import lipschitz_mlp, mlp
 from lipdescent.bounds.upper_layer_product import layer_product

@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import datetime
 import json
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import checkout  # noqa: F401
 import numpy as np
 import pandas as pd
-import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-
 import tightness
+import torch
 from bounds import machine
 
 from lipdescent.analysis import groups, ladder, statistics

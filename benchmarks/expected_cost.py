@@ -14,19 +14,15 @@ not in it. benchmarks/gpu.sh measures slices of the same work.
 from __future__ import annotations
 
 import math
-import sys
-from pathlib import Path
 
 import yaml
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+from checkout import ROOT
 
 from lipdescent.jobs import resources
 from lipdescent.plugins import lookup
 from lipdescent.stacks.workload import activation_bytes, multiplications
 from lipdescent.study import sections
 
-ROOT = Path(__file__).parents[1]
 BANDWIDTH, PASSES, KERNEL_SECONDS = 2.5e12, 8, 3e-6
 RATE = {"mlp": 33e12}
 OTHER_RATE = 6.7e12

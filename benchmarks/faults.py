@@ -20,12 +20,10 @@ import time
 from pathlib import Path
 
 import yaml
+from checkout import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
-
-from lipdescent.jobs import open_files  # noqa: E402
-from lipdescent.storage import table  # noqa: E402
+from lipdescent.jobs import open_files
+from lipdescent.storage import table
 
 KEYS = ["width", "label_noise", "seed", "epoch", "split", "quantity", "direction", "norm"]
 RULES = ("train", "measure", "table", "figure")

@@ -11,19 +11,16 @@ import argparse
 import contextlib
 import io
 import platform
-import sys
 import time
 import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import checkout  # noqa: F401
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 
 from lipdescent.bounds import upper_block_lipsdp, upper_layer_product
 from lipdescent.bounds.jacobians.norms import jacobian_norms

@@ -16,18 +16,15 @@ from __future__ import annotations
 
 import argparse
 import platform
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
+import checkout  # noqa: F401
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.functional import cross_entropy, one_hot
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from lipdescent.plugins import lookup
 from lipdescent.stacks.model_stack import ModelStack

@@ -10,14 +10,12 @@ Snakemake itself takes 350-380 MB beside each job.
 import sys
 from pathlib import Path
 
+import checkout  # noqa: F401
 import pandas as pd
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
-
-from lipdescent.jobs import gpus as jobs_gpus  # noqa: E402
-from lipdescent.jobs import resources  # noqa: E402
-from lipdescent.jobs import status as study_status  # noqa: E402
+from lipdescent.jobs import gpus as jobs_gpus
+from lipdescent.jobs import resources
+from lipdescent.jobs import status as study_status
 
 
 def asked(config: dict, runs: list, stage: str, path: str) -> dict:

@@ -17,11 +17,9 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from checkout import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
-
-from lipdescent.storage import table  # noqa: E402
+from lipdescent.storage import table
 
 WIDTHS = [4, 8, 12, 16, 24, 32, 40, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 512]
 NOISE = [0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5]
@@ -45,16 +43,15 @@ STUDY = {
 }
 SHIM = """
 import json, sys, resource, types, time
-sys.path.insert(0, sys.argv[1])
 import builtins
-given = json.load(open(sys.argv[2]))
+given = json.load(open(sys.argv[1]))
 class Names(list):
     def __init__(self, values):
         super().__init__(values.values() if isinstance(values, dict) else values)
         self.__dict__.update(values if isinstance(values, dict) else {})
 builtins.snakemake = types.SimpleNamespace(
     **{name: Names(value) for name, value in given.items()})
-exec(compile(open(sys.argv[3]).read(), sys.argv[3], "exec"), {"__name__": "__main__"})
+exec(compile(open(sys.argv[2]).read(), sys.argv[2], "exec"), {"__name__": "__main__"})
 """
 
 
@@ -124,8 +121,9 @@ def script(folder: Path, name: str, **job) -> tuple[float, float, float]:
     """Run one of the workflow's scripts as Snakemake would."""
     given = folder / "job.json"
     given.write_text(json.dumps(job))
-    command = [sys.executable, "-c", SHIM, str(ROOT / "scripts"), str(given)]
-    return measured([*command, str(ROOT / "scripts" / name)], cwd=folder)
+    command = [sys.executable, "-c", SHIM, str(given), str(ROOT / "scripts" / name)]
+    environ = os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
+    return measured(command, cwd=folder, env=environ)
 
 
 def main() -> None:

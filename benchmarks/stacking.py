@@ -10,15 +10,12 @@ ratios and rates are medians over the repetitions. The peak is a 2048 x 2048 flo
 
 import argparse
 import statistics
-import sys
 import time
 from functools import partial
-from pathlib import Path
 
+import checkout  # noqa: F401
 import torch
 from torch import nn
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
 from lipdescent.architectures import mlp
 from lipdescent.datasets import mnist1d

@@ -12,13 +12,11 @@ Run: python benchmarks/tightness.py [results/default] [--exact 12]
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
+import checkout  # noqa: F401
 import numpy as np
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 from lipdescent import datasets
 from lipdescent.analysis import groups, statistics

@@ -44,6 +44,7 @@ def test_the_gpu_script_needs_nothing_but_torch_and_numpy(tmp_path):
         f"runpy.run_path({str(ROOT / 'benchmarks/gpu.py')!r}, run_name='__main__')"
     )
     command, environment = [sys.executable, "-c", code], os.environ | {"OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = str(ROOT / "benchmarks")
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     written = (tmp_path / "a.md").read_text()

@@ -80,14 +80,18 @@ def some_table(study="faults", width=2, seed=0, rows=10):
     )  # fmt: skip
 
 
+def environ():
+    """That of a process of its own that imports the library."""
+    return os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
+
+
 # Files
 
 
 WRITER = """
 import sys, time
-sys.path.insert(0, sys.argv[1])
 from lipdescent.storage import atomic as files
-with files.complete(sys.argv[2]) as partial:
+with files.complete(sys.argv[1]) as partial:
     with open(partial, "wb") as file:
         file.write(b"half of it")
         file.flush()
@@ -98,8 +102,8 @@ with files.complete(sys.argv[2]) as partial:
 
 def test_a_killed_writer_leaves_no_file_and_its_remains_are_swept(tmp_path):
     path = tmp_path / "result"
-    command = [sys.executable, "-c", WRITER, str(ROOT / "scripts"), str(path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+    command = [sys.executable, "-c", WRITER, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ()) as writer:
         assert writer.stdout.readline() == "writing\n"
         with atomic.complete(path) as partial:  # a second writer beside the first
             partial.write_text("all of it")
@@ -194,9 +198,8 @@ def test_a_table_of_another_study_or_run_is_refused(tmp_path, place, content, me
 # The folder's lock
 
 
-CLAIM = f"""
+CLAIM = """
 import os, sys, time
-sys.path.insert(0, {str(ROOT / "scripts")!r})
 from lipdescent.jobs import folder_lock
 try:
     folder_lock.claim("s")
@@ -213,7 +216,7 @@ def claimant(*prefix):
     """A process that has claimed study s in this folder, and ends with its stdin."""
     found = subprocess.Popen(
         [*prefix, sys.executable, "-c", CLAIM],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ(),
     )  # fmt: skip
     if prefix and found.poll() is not None:
         pytest.skip("PID namespaces need root")
@@ -275,7 +278,6 @@ def test_an_owner_in_a_container_of_this_host_is_known_by_its_lock(locks):
 def test_a_reader_without_proc_sees_the_living_by_the_lock_and_calls_nobody_dead(locks):
     process, _ = claimant()
     look = """
-import sys; sys.path.insert(0, sys.argv[1])
 from lipdescent.jobs import folder_lock
 print(folder_lock.owner("s").alive)
 (folder_lock.OWNERS / "s.lock").unlink(missing_ok=True)
@@ -283,8 +285,8 @@ __import__("pathlib").Path("results/s/.lock").unlink(missing_ok=True)
 print(folder_lock.owner("s").alive)
 """
     without = ["unshare", "--mount", "sh", "-c", 'umount -l /proc; exec "$@"', "sh"]
-    command = [*without, sys.executable, "-c", look, str(ROOT / "scripts")]
-    told = subprocess.run(command, capture_output=True, text=True)
+    command = [*without, sys.executable, "-c", look]
+    told = subprocess.run(command, capture_output=True, text=True, env=environ())
     process.communicate(timeout=60)
     assert told.stdout.split() == ["True", "None"], told.stderr
 

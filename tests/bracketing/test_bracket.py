@@ -277,14 +277,12 @@ def net():
 """
 
 
-def test_the_command_in_a_fresh_directory(tmp_path):
+def test_the_command_in_a_fresh_directory(tmp_path, monkeypatch):
     (tmp_path / "helper.py").write_text("WIDTH = 2\n")
     (tmp_path / "mine.py").write_text(MODEL)
-    sys.path.insert(0, str(tmp_path))
-    try:
-        import mine
-    finally:
-        sys.path.remove(str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
+    import mine
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net = mine.net().eval()

@@ -20,7 +20,6 @@ SCRIPTS = Path(style.__file__).parents[2]
 DRAW = f"""
 import os, runpy, sys
 from types import SimpleNamespace as Some
-sys.path.insert(0, {str(SCRIPTS)!r})
 if os.environ.get("AS_A_JOB"):
     from lipdescent.jobs import job_environment
 
@@ -112,7 +111,8 @@ def drawn(folder, place, **environ):
     """Digests of the files that a figure, a comparison and an experiment give."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("MPL", "MATPLOTLIB"))}
     done = subprocess.run(
-        [sys.executable, "-c", DRAW, str(place)], cwd=folder, env=kept | environ,
+        [sys.executable, "-c", DRAW, str(place)], cwd=folder,
+        env=kept | environ | {"PYTHONPATH": str(SCRIPTS)},
         capture_output=True, text=True,
     )  # fmt: skip
     logs = [path.read_text() for path in folder.glob("*.log")]

@@ -18,16 +18,14 @@ from lipdescent.jobs import fork_server
 SCRIPTS = Path(fork_server.__file__).parents[2]
 SNAKEMAKE = """
 import os, subprocess, sys
-sys.path.insert(0, {scripts!r})
 from lipdescent.jobs import fork_server
 fork_server.MODULES = ("numpy",)
 fork_server.start(threads=1, modules=["decimal", "no_such_module"])
 print(os.environ[fork_server.ADDRESS], flush=True)
 sys.stdin.read()
 """
-HEAD = f"""
+HEAD = """
 import sys
-sys.path.insert(0, {str(SCRIPTS)!r})
 from lipdescent.jobs import fork_server
 fork_server.hand_over(patience=float(sys.argv[-1]))
 sys.argv.pop()
@@ -36,6 +34,7 @@ import os
 
 # pytest changes a variable from test to test; a server and its jobs share one environment.
 ENVIRON = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
+ENVIRON["PYTHONPATH"] = str(SCRIPTS)
 
 
 class Job(subprocess.Popen):
@@ -70,7 +69,7 @@ class Job(subprocess.Popen):
 def started():
     """A process that stands for Snakemake, and the address that its jobs get."""
     process = subprocess.Popen(
-        [sys.executable, "-c", SNAKEMAKE.format(scripts=str(SCRIPTS))],
+        [sys.executable, "-c", SNAKEMAKE],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRON,
     )  # fmt: skip
     return process, process.stdout.readline().strip()
@@ -230,7 +229,6 @@ def test_a_killed_snakemake_takes_server_forks_and_jobs_along(tmp_path):
 
 OWNER = """
 import os, subprocess, sys
-sys.path.insert(0, {scripts!r})
 from lipdescent.jobs import lifeline
 lifeline.let_out()
 os.chdir("/" if "{end}" else ".")
@@ -255,7 +253,7 @@ def owner(folder, how, *, variable="os.environ[lifeline.VARIABLE]", before="true
     script = folder / "busy.py"
     script.write_text(HEAD + BUSY.format(how=how))
     told = OWNER.format(
-        scripts=str(SCRIPTS), python=sys.executable, script=script, variable=variable,
+        python=sys.executable, script=script, variable=variable,
         before=before, end=end,
     )  # fmt: skip
     return subprocess.Popen(
@@ -375,7 +373,7 @@ def test_a_job_without_patience_runs_while_the_server_imports(tmp_path, patience
 
 def test_the_server_has_one_thread_and_says_nothing_at_a_fork(tmp_path):
     process = subprocess.Popen(
-        [sys.executable, "-c", SNAKEMAKE.format(scripts=str(SCRIPTS)).replace("numpy", "pandas")],
+        [sys.executable, "-c", SNAKEMAKE.replace("numpy", "pandas")],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=ENVIRON,
     )  # fmt: skip

@@ -88,9 +88,8 @@ def test_a_slow_reader_gets_everything():
     assert reader.communicate()[0] == text
 
 
-OUTLIVES = f"""
+OUTLIVES = """
 import logging, os, signal, sys
-sys.path.insert(0, {str(SCRIPTS)!r})
 from lipdescent.jobs import terminal
 logger = logging.getLogger("x")
 logger.addHandler(logging.StreamHandler(sys.stderr))
@@ -112,6 +111,7 @@ def test_a_process_and_its_logging_outlive_the_terminal(kind, tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-c", OUTLIVES], cwd=tmp_path, stdin=subprocess.PIPE,
         stdout=write, stderr=write, start_new_session=True,
+        env=os.environ | {"PYTHONPATH": str(SCRIPTS)},
     )  # fmt: skip
     os.close(write)
     assert os.read(read, 100).strip() == b"before"
@@ -137,11 +137,9 @@ def test_a_logs_terminal_is_one_that_may_go_away(tmp_path):
 def job(program, tmp_path, **environ):
     """What a program prints that is started as Snakemake starts jobs in such an environment."""
     start = f"""
-import os, subprocess, sys
-from pathlib import Path
-sys.path.insert(0, {str(SCRIPTS)!r})
-from lipdescent.jobs import job_environment
-job_environment.fix(Path({str(SCRIPTS)!r}))
+import runpy, subprocess, sys
+job_environment = runpy.run_path({job_environment.__file__!r})
+job_environment["fix"]({str(SCRIPTS)!r})
 sys.exit(subprocess.run([sys.executable, "-c", sys.argv[1]], cwd="/").returncode)
 """
     done = subprocess.run(

@@ -1,6 +1,7 @@
 """Every mistake stops before any job, with the key, the value and what is allowed."""
 
 import copy
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -300,7 +301,7 @@ def test_images_that_fit():
 
 def test_checking_a_configuration_imports_neither_pytorch_nor_numpy():
     code = (
-        "import sys, yaml; sys.path.insert(0, 'scripts')\n"
+        "import sys, yaml\n"
         "from lipdescent.study import config\n"
         "study = yaml.safe_load(open('config/config.yaml'))\n"
         "study['grid'] |= {'dataset': ['fashion_mnist', 'cifar10'], 'architecture': ['cnn']}\n"
@@ -310,7 +311,9 @@ def test_checking_a_configuration_imports_neither_pytorch_nor_numpy():
         "config.prepare(study, schema=schema, figures=[], comparisons=[])\n"
         "print([name for name in ('torch', 'numpy') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    environ = os.environ | {"PYTHONPATH": "scripts"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
