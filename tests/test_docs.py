@@ -18,7 +18,7 @@ from lipdescent.storage import table
 ROOT = Path(__file__).parents[1]
 PAGES = docs_numbers.pages()
 SOURCES = sorted(docs_numbers.NUMBERS.glob("*.json"))
-ALL = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "results/README.md"]
+ALL = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", ROOT / "results/README.md"]
 # Tables that define and explain, by the start of their header; no result is in them.
 EXPLAIN = ("to", "name", "name in `bounds:`", "studies", "to add a", "bound", "constraint", "layer",
            "room", "What", "What happened")  # fmt: skip
