@@ -128,10 +128,6 @@ def test_the_given_configuration_is_not_changed():
         ({"noise_maker": "flip"}, r"noise_maker 'flip'.*known: .*bernoulli_wrong"),
         ({"device": "gpu"}, r"device = 'gpu': allowed"),
         ({"study": "a/b"}, r"study = 'a/b': allowed"),
-        (
-            {"statistics": {"bootstrap": 100}},
-            r"statistics.bootstrap = 100: intervals are Student's t .* take this key out",
-        ),
         ({"statistics.confidence": 2}, r"confidence = 2: allowed is less than 1"),
         (
             {"bounds.lower_gaussian": None},
@@ -342,6 +338,13 @@ def test_every_mistake_is_told_at_once():
     with pytest.raises(ConfigError) as error:
         check({"grid.width": [-1], "training.batch_size": 0})
     assert len(str(error.value).splitlines()) == 2
+
+
+def test_a_key_of_a_former_version_goes_on_and_says_so(capsys):
+    config = check({"statistics": {"bootstrap": 100, "confidence": 0.9}})
+    assert config["statistics"]["confidence"] == 0.9
+    assert "bootstrap" not in config["statistics"]
+    assert "statistics.bootstrap = 100 has no effect" in capsys.readouterr().err
 
 
 def test_the_command_line_gives_the_types_of_a_file():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import sys
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -25,7 +26,7 @@ REPLACED = (
     (
         "statistics",
         "bootstrap",
-        "intervals are Student's t over the seeds now, nothing is resampled: take this key out",
+        "has no effect: intervals are Student's t over the seeds now, nothing is resampled",
     ),
 )
 # Overlays are merged into the default study: in these, `name: null` takes an entry out again.
@@ -58,7 +59,7 @@ def prepare(
     overlaid = _read(default) if default else {}
     removed = _take_out(config, overlaid)
     written = _training_as_written(config, overlaid)
-    _check_replaced(config)
+    _take_replaced(config)
     rules = _read(schema)
     config_schema.check(config, rules)
     for name, options in config["architectures"].items():
@@ -71,12 +72,13 @@ def prepare(
     return config
 
 
-def _check_replaced(config: dict[str, Any]) -> None:
-    """Keys that are no more: the message says what is in their place."""
+def _take_replaced(config: dict[str, Any]) -> None:
+    """Take out keys of former versions, and say what is in their place."""
     for section, key, instead in REPLACED:
         entries = config.get(section)
         if isinstance(entries, dict) and key in entries:
-            raise ConfigError(f"config: {section}.{key} = {entries[key]!r}: {instead}")
+            value = entries.pop(key)
+            print(f"config: {section}.{key} = {value!r} {instead}", file=sys.stderr)
 
 
 def _read(path: str | Path) -> Any:
