@@ -248,7 +248,7 @@ def test_a_broken_checkpoint_is_named_and_made_anew(study):
     again = checkpoints.read(broken)
     assert all((again.state[n] == t).all() for n, t in whole.state.items())
     broken.write_bytes(content[:200])  # nothing of its stamp is left
-    assert "train: carries no record of what made it" in run(study, "-n", "--", target)
+    assert "train: carries no sound record of what made it" in run(study, "-n", "--", target)
 
 
 def test_a_study_with_one_width_one_seed_one_epoch(tmp_path):

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from lipdescent.commands import status
-from lipdescent.jobs import folder_lock, time_left
+from lipdescent.jobs import folder_lock, resources, time_left
 from lipdescent.jobs import status as study_status
 from lipdescent.storage import checkpoints, stamped_parquet
 from lipdescent.study import config as study_config
@@ -191,9 +191,11 @@ def test_time_left_follows_what_was_measured(config):
     write_log(4, "epoch 250/500, 1 s left", age=4000)
     assert left() == whole
     save_state(4)
-    assert whole - 60 < left() < whole - 30  # half of one stack is saved
+    by_width = {run.width: resources.train_seconds(config, run, count=False) for run in runs}
+    share = 100 * by_width[4] / by_width[5]
+    assert left() == pytest.approx(whole - share / 2)  # half of one stack is saved
     write_log(4, "epoch 250/500, 3 s left")
-    assert left() < whole - 60
+    assert left() == pytest.approx(whole - share + 3)
 
 
 def test_results_of_an_earlier_configuration_are_said_so(config):

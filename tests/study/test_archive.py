@@ -225,16 +225,6 @@ def test_what_was_made_from_another_table_is_not_packed(study, name):
         archiving.pack(study)
 
 
-def test_another_csv_is_not_packed(study):
-    tables = {"table.csv": hashlib.sha256((study / "table.csv").read_bytes()).hexdigest()}
-    text = json.dumps({"config": CONFIG, "made": MADE, "tables": tables})
-    (study / "provenance.json").write_text(text)
-    assert archiving.pack(study)[1] == 9
-    (study / "table.csv").write_text("of another study")
-    with pytest.raises(archiving.ArchiveError, match=r"table\.csv is not the one"):
-        archiving.pack(study)
-
-
 def test_a_study_of_an_earlier_version_is_not_packed(study):
     (study / "findings.md").write_text("# Findings")
     with pytest.raises(archiving.ArchiveError, match=r"findings\.md carries no sound record"):

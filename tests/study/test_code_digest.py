@@ -243,7 +243,9 @@ def test_what_python_imports_is_covered():
     """Whatever a plug-in imports, relatively or not, is among the files of its digest."""
     packages = ("bounds", "architectures", "losses", "experiments", "measurements")
     modules = [
-        f"lipdescent.{package}.{name}" for package in packages for name in lookup.known(package)
+        f"{lookup.module_of(package)}.{name}"
+        for package in packages
+        for name in lookup.known(package)
     ]
     environ = os.environ | {"PYTHONPATH": str(digests.SCRIPTS)}
     done = subprocess.run(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
-import platform
 import tempfile
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from lipdescent.study.machine import cpu_model
 
 # Lock of the CUDA device that this process has taken; it is free again when the process ends.
 _taken: dict[int, int] = {}
@@ -108,16 +109,6 @@ def describe(device: torch.device) -> str:
 def described(device: torch.device) -> dict[str, str]:
     """What else a number's last digits depend on, for the stamps of results."""
     return {"device": describe(device), "cpu": cpu_model(), "torch": str(torch.__version__)}
-
-
-def cpu_model() -> str:
-    """As the system calls it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or "unknown"
 
 
 def set_precision(precision: str) -> torch.dtype:

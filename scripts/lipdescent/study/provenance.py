@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from lipdescent.jobs.device import cpu_model
 from lipdescent.storage import stamps
+from lipdescent.study.machine import cpu_model
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 LOCK_FILE = CHECKOUT / "requirements.txt"
