@@ -157,3 +157,19 @@ def test_closed_forms_are_where_the_link_says(study):
     """The two points' logarithm has a page of its own."""
     assert "e^W + W = t + 1" in (ROOT / "docs/two_points.md").read_text()
     assert "(temperature.md)" not in (ROOT / f"docs/{study}.md").read_text()
+
+
+def test_a_check_that_finds_nothing_ends_well(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["docs_numbers.py", "--check"])
+    with pytest.raises(SystemExit) as end:
+        docs_numbers.main()
+    assert end.value.code == 0
+    means = json.loads((docs_numbers.NUMBERS / "default.json").read_text())["means"]
+    monkeypatch.setattr("docs_sources.means", lambda folder: means)
+    monkeypatch.setattr("sys.argv", ["docs_numbers.py", "--agree", "default"])
+    with pytest.raises(SystemExit) as end:
+        docs_numbers.main()
+    assert end.value.code == 0  # a text, even an empty one, is a failure
+    monkeypatch.setattr("docs_sources.means", lambda folder: {})
+    with pytest.raises(SystemExit, match="only one run has it"):
+        docs_numbers.main()
