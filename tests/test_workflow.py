@@ -178,6 +178,20 @@ def test_a_changed_figure_redraws_only_it(study):
     assert planned(run(study, "-n")) == {"figure": 1}
 
 
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_finished_study_writes_a_plan_anew_that_is_lost_or_broken(study, lost):
+    plan = study / "results/tiny/plan.json"
+    whole = json.loads(plan.read_text())["config"]
+    if lost:
+        plan.unlink()
+    else:
+        plan.write_text(plan.read_text()[:-20])
+    assert planned(run(study, "-n")) == {"provenance": 1}
+    run(study)
+    assert json.loads(plan.read_text())["config"] == whole
+    assert planned(run(study, "-n")) == {}
+
+
 def test_no_report_is_written_of_what_another_configuration_made(study):
     config = TINY | {"training": {"learning_rate": 0.5}}
     output = run(study, "--report", "r.html", config=config, ok=False)

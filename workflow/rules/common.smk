@@ -149,6 +149,9 @@ def checked(rule):
                     "asks for (the lines above say why); run the study first"
                 )
             workflow.dag.forcefiles.update(stale)
+            if rule == "provenance" and not study_runs.plan_is_whole(STUDY):
+                # Written when jobs start, so where nothing else is to be done one has to.
+                workflow.dag.forcefiles.update(recipe_of(rule, wildcards).outputs)
         return []
 
     return check

@@ -100,6 +100,14 @@ def plan_file(study: str) -> Path:
     return Path("results", study, "plan.json")
 
 
+def plan_is_whole(study: str) -> bool:
+    """Whether the plan is there and can be read, as status and archive do."""
+    try:
+        return {"config", "seed_blocks"} <= json.loads(plan_file(study).read_text()).keys()
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
 def runs(config: dict[str, Any]) -> list[Run]:
     """Every run of the study, widest first: long jobs that start last end last."""
     grid, blocks = config["grid"], seed_blocks(config)
