@@ -121,7 +121,10 @@ def _brackets(seeds: int, confidence: str) -> str:
         f"the median of all seeds with a probability of {held} at least)"
     )
     if seeds < MIN_SEEDS:
-        return f"In brackets: {ranges}; no interval is taken of fewer than {MIN_SEEDS} seeds."
+        return (
+            f"In brackets: {ranges}; that of largest / widest is of the ratio of each seed at the "
+            f"width where the mean is largest. No interval is taken of fewer than {MIN_SEEDS} seeds."
+        )
     return (
         f"In brackets, of ratios: {confidence} intervals by Student's t of the logarithms, paired "
         f"over the seeds; that of largest / widest holds for all widths together, as the largest "
