@@ -122,8 +122,8 @@ def _brackets(seeds: int, confidence: str) -> str:
     )
     if seeds < MIN_SEEDS:
         return (
-            f"In brackets: {ranges}; that of largest / widest is of the ratio of each seed at the "
-            f"width where the mean is largest. No interval is taken of fewer than {MIN_SEEDS} seeds."
+            f"In brackets: {ranges}; that of largest / widest is of each seed's ratio at the width "
+            f"where the mean is largest; no interval is taken of fewer than {MIN_SEEDS} seeds."
         )
     return (
         f"In brackets, of ratios: {confidence} intervals by Student's t of the logarithms, paired "
