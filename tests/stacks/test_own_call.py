@@ -1,7 +1,9 @@
 """Calling a network is compared with what is read of it: hostile networks of many kinds."""
 
+import itertools
 import math
 import random
+import re
 
 import numpy as np
 import pytest
@@ -51,9 +53,11 @@ def measured(net, methods=BOTH, shape=(4,), **options):
     return bracket(net, shape, methods=methods, **{"data": few, "budget": 1e6} | options)
 
 
-def refused(net, match, error=ValueError, **options):
-    with pytest.raises(error, match=match):
+def refusal(net, error=ValueError, **options):
+    """What the refusal of a network says."""
+    with pytest.raises(error) as caught:
         measured(net, **options)
+    return str(caught.value)
 
 
 def truth(*matrices):
@@ -78,7 +82,7 @@ def test_global_hooks_that_change_outputs_are_noticed(build, methods):
         ),
     ]
     while hooks:
-        refused(build(), CHANGED, methods=methods)
+        assert re.search(CHANGED, refusal(build(), methods=methods))
         hooks.pop().remove()
     assert measured(build(), methods).status.eq("ok").all()
 
@@ -93,18 +97,24 @@ def test_a_global_hook_that_changes_nothing_is_no_alarm():
     assert seen
 
 
-@pytest.mark.parametrize("name", ["_call_impl", "_wrapped_call_impl", "forward", "__call__"])
-@pytest.mark.parametrize("kind", [nn.Linear, nn.Sequential, nn.Module])
+# Not torch's own that it does not call from there: Module's forward, and _wrapped_call_impl of
+# anything but a layer, as __call__ is bound to Module's.
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *itertools.product([nn.Linear, nn.Sequential], ["_call_impl", "forward", "__call__"]),
+        (nn.Linear, "_wrapped_call_impl"),
+        (nn.Module, "_call_impl"),
+        (nn.Module, "__call__"),
+    ],
+)
 def test_a_replaced_call_of_a_class_is_noticed(monkeypatch, name, kind):
-    if kind is nn.Module and name in ("forward", "_wrapped_call_impl"):
-        return  # torch uses neither of them from there
     net, original = plain(), getattr(kind, name)
     monkeypatch.setattr(
         kind, name, lambda self, *x: original(self, *x) * (2 if isinstance(self, nn.Linear) else 3)
     )
-    if kind is nn.Sequential and name == "_wrapped_call_impl":
-        return  # nor this: __call__ is torch's own
-    refused(net, "differ by|replaced on the class|unknown module", (ValueError, TypeError))
+    said = refusal(net, (ValueError, TypeError))
+    assert re.search("differ by|replaced on the class|unknown module", said)
 
 
 @pytest.mark.parametrize("name", ["_call_impl", "_wrapped_call_impl", "_compiled_call_impl"])
@@ -112,7 +122,7 @@ def test_a_replaced_call_of_an_instance_is_noticed(name):
     net = plain()
     old = net[0].forward
     setattr(net[0], name, lambda x: 100 * old(x))
-    refused(net, "replaced on the instance|differ by")
+    assert re.search("replaced on the instance|differ by", refusal(net))
 
 
 class Halved(nn.Sequential):
@@ -191,7 +201,7 @@ def weight_of_another_class(net):
 def test_what_hides_weights_is_named(change, error, match):
     net = plain()
     change(net)
-    refused(net, match, error)
+    assert re.search(match, refusal(net, error))
 
 
 def test_a_setting_that_the_call_reads_elsewhere_is_noticed():
@@ -200,7 +210,7 @@ def test_a_setting_that_the_call_reads_elsewhere_is_noticed():
     )
     assert measured(net, shape=(2, 4)).status.eq("ok").all()
     net[0]._reversed_padding_repeated_twice = [2, 0]
-    refused(net, CHANGED, shape=(2, 4))
+    assert re.search(CHANGED, refusal(net, shape=(2, 4)))
 
 
 class Gate(Declared):
@@ -231,7 +241,7 @@ def test_networks_that_are_as_declared_only_sometimes(monkeypatch, name, random_
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)  # of the user, whose draws are not to move
         before = torch.random.get_rng_state()
-        refused(net, "differ", data=data)
+        assert "differ" in refusal(net, data=data)
         assert torch.equal(before, torch.random.get_rng_state())
 
 
@@ -291,7 +301,7 @@ def test_layers_that_work_in_place_are_measured_and_change_no_data(activation):
 
 def test_a_branch_that_works_in_place_on_what_the_skip_reads_is_noticed():
     branch = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 4))
-    refused(drawn(lambda: Residual(branch)), CHANGED)
+    assert re.search(CHANGED, refusal(drawn(lambda: Residual(branch))))
 
 
 @pytest.mark.parametrize("factor", [1e-30, 1.0, 1e18, 1e30])
@@ -334,15 +344,14 @@ REFUSALS = {
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_what_cannot_be_measured_is_named_with_its_place(name):
     build, match = REFUSALS[name]
-    refused(drawn(build), match, (ValueError, TypeError))
+    assert re.search(match, refusal(drawn(build), (ValueError, TypeError)))
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_dynamically_quantised_network_is_refused():
     kind = pytest.importorskip("torch.ao.nn.quantized.dynamic").Linear
-    refused(
-        nn.Sequential(kind(4, 3)).eval(), r"0 \(Linear\) of torch\.ao\..* is quantised", TypeError
-    )
+    said = refusal(nn.Sequential(kind(4, 3)).eval(), TypeError)
+    assert re.search(r"0 \(Linear\) of torch\.ao\..* is quantised", said)
 
 
 def test_a_declared_product_of_inputs_has_no_constant():
@@ -472,18 +481,16 @@ class Moody(Declared):
     ],
 )
 def test_a_call_that_depends_on_gradients_batch_or_dtype_is_noticed(mood):
-    refused(drawn(lambda: Moody(mood)), "differ by")
+    assert "differ by" in refusal(drawn(lambda: Moody(mood)))
 
 
-@pytest.mark.parametrize("space", [torch, F])
-@pytest.mark.parametrize("name", ["relu", "linear"])
+@pytest.mark.parametrize(("space", "name"), [(torch, "relu"), (F, "relu"), (F, "linear")])
 @pytest.mark.parametrize("build", [plain, lambda: drawn(Declared)])
 def test_a_replaced_function_of_torch_is_named(monkeypatch, space, name, build):
-    if not hasattr(space, name):
-        return
     original = getattr(space, name)
     monkeypatch.setattr(space, name, lambda *args, **options: 10 * original(*args, **options))
-    refused(build(), rf"{name} was replaced by a function of .*{__name__}")
+    said = refusal(build())
+    assert re.search(rf"{name} was replaced by a function of .*{__name__}", said)
 
 
 def test_a_process_that_flushes_subnormal_numbers_takes_no_bounds():
@@ -492,7 +499,7 @@ def test_a_process_that_flushes_subnormal_numbers_takes_no_bounds():
         weight.data *= 1e-158
     torch.set_flush_denormal(True)
     try:
-        refused(net, "flushes subnormal numbers")
+        assert "flushes subnormal numbers" in refusal(net)
     finally:
         torch.set_flush_denormal(False)
     assert best(measured(net))[1] > 0
