@@ -7,7 +7,7 @@ import sys
 from functools import partial
 
 from lipdescent.plugins import lookup
-from lipdescent.stacks import network_cost
+from lipdescent.stacks import operation_counts
 
 
 def found(task: dict) -> dict:
@@ -21,7 +21,7 @@ def found(task: dict) -> dict:
             num_classes=task["num_classes"],
             **json.loads(task["options"]),
         )
-        cost, single = network_cost.count(build, shape, num_classes=task["num_classes"])
+        cost, single = operation_counts.count(build, shape, num_classes=task["num_classes"])
     except Exception as error:  # it may be anybody's code
         return {"cost": None, "single": [], "mistake": f"{type(error).__name__}: {error}"}
     return {"cost": dataclasses.asdict(cost), "single": single, "mistake": ""}

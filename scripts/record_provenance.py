@@ -11,7 +11,7 @@ from lipdescent.jobs import device
 from lipdescent.jobs.progress import log_to
 from lipdescent.storage import atomic, stamps
 from lipdescent.study import config as study_config
-from lipdescent.study import job_stamps, provenance, published
+from lipdescent.study import job_stamps, provenance
 from lipdescent.study.recipes import Recipes
 
 job = snakemake  # noqa: F821
@@ -21,7 +21,6 @@ made = job_stamps.of(job)
 config = job.params.config
 folder = Path("results", job.wildcards.study)
 names = [] if config.get("experiments") else config["grid"]["dataset"]
-tables = [str(Path(name).with_suffix(".csv")) for name in published.results(job.config)]
 sets = {name: stamps.read(folder / f"datasets/{name}.npz") for name in names}
 parts = [Path(one.path) for one in Recipes(job.config).parts()]
 place = device.describe(device.choose(job.params.device))
@@ -31,7 +30,6 @@ about = provenance.describe(place) | {
     "job_seconds": provenance.job_seconds(folder / "benchmarks"),
     "made_with": provenance.makers(folder, parts),
     "datasets": {name: stamp["content"] if stamp else "" for name, stamp in sets.items()},
-    "tables": {name: provenance.digest(folder / name) for name in tables},
     "config": config,
 }
 with atomic.complete(job.output[0]) as partial:

@@ -21,12 +21,9 @@ from lipdescent.datasets import Dataset, digits
 from lipdescent.jobs import network_trial
 from lipdescent.measuring import bound_trial  # fmt: skip
 from lipdescent.plugins import lookup
-from lipdescent.stacks import network_cost
+from lipdescent.stacks import operation_counts
 from lipdescent.storage import npz_header, seed_blocks
-from lipdescent.study import data as config_data
-from lipdescent.study import network_costs
-from lipdescent.study import networks as config_networks
-from lipdescent.study import twice as config_files
+from lipdescent.study import dataset_checks, network_checks, network_costs, repeated_keys
 from lipdescent.study.config import prepare
 from lipdescent.study.runs import runs
 from lipdescent.study.schema import ConfigError
@@ -76,10 +73,10 @@ def test_a_key_written_twice_is_found_at_any_depth(tmp_path, text, keys):
     path = tmp_path / "overlay.yaml"
     path.write_text(text)
     if not keys:
-        config_files.check([path])
+        repeated_keys.check([path])
         return
     with pytest.raises(ConfigError) as caught:
-        config_files.check([path])
+        repeated_keys.check([path])
     lines = str(caught.value).splitlines()
     assert len(lines) == len(keys)
     for line, key in zip(lines, keys, strict=True):
@@ -89,7 +86,7 @@ def test_a_key_written_twice_is_found_at_any_depth(tmp_path, text, keys):
 
 
 def test_no_study_here_has_a_key_twice():
-    config_files.check([*(ROOT / "config").rglob("*.yaml"), tmp := ROOT / "no such file"])
+    repeated_keys.check([*(ROOT / "config").rglob("*.yaml"), tmp := ROOT / "no such file"])
     assert not tmp.exists()
 
 
@@ -244,7 +241,7 @@ def test_a_data_set_has_what_its_file_says():
 
 def test_classes_by_an_option():
     for options, count in [({}, 100), ({"labels": "coarse"}, 20)]:
-        assert config_data.num_classes({"datasets": {"cifar100": options}}, "cifar100") == count
+        assert dataset_checks.num_classes({"datasets": {"cifar100": options}}, "cifar100") == count
 
 
 def test_a_folder_that_is_not_there(tmp_path):
@@ -294,7 +291,7 @@ def counted_here(monkeypatch, tmp_path):
 def test_a_batch_of_one_by_dividing_the_points():
     for points, batch in itertools.product(range(1, 14), repeat=2):
         sizes = [len(part) for part in torch.arange(points).split(batch)]
-        assert config_networks.leaves_one(points, batch) == (1 in sizes)
+        assert network_checks.leaves_one(points, batch) == (1 in sizes)
 
 
 IMAGES = {"dataset": ["digits"], "architecture": ["net"], "width": [2]}
@@ -331,14 +328,14 @@ def test_batchnorm_and_a_batch_of_one(counted_here, entry, points, batch, ways):
     build = lookup.resolve("architectures", entry["module"]).build
     network = build(2, input_shape=shape, num_classes=10, **options)
     if ways is None:
-        config_networks.check(config)
+        network_checks.check(config)
         if points % batch == 1:
             assert network.train()(torch.randn(1, *shape)).isfinite().all()
         return
     with pytest.raises(ValueError, match="Expected more than 1 value per channel"):  # PyTorch's
         network.train()(torch.randn(1, *shape))
     with pytest.raises(ConfigError, match=ways) as caught:
-        config_networks.check(config)
+        network_checks.check(config)
     assert f"datasets.digits.num_train = {points}" in str(caught.value)
 
 
@@ -442,7 +439,7 @@ def test_networks_that_cannot_be_built_or_give_too_little(counted_here, own, mon
     config["architectures"]["net"] = {"module": "own"}
     own(lambda width, *, input_shape, num_classes: nn.Sequential(nn.Flatten(), nn.Linear(64, 3)))
     with pytest.raises(ConfigError, match=r"net \(own\) of width 2 .* shape \(2, 3\).*\(2, 10\)"):
-        config_networks.check(config)
+        network_checks.check(config)
 
 
 def test_what_passed_is_not_tried_again(monkeypatch, tmp_path):
@@ -469,7 +466,7 @@ def test_a_data_set_that_says_nothing_is_loaded(counted_here, monkeypatch):
     """And then its batches are looked at as well."""
     config = study_of({"module": "resnet18"}, 65, 32)
     monkeypatch.setattr(network_costs.config_sizes, "input_shape", lambda *_: None)
-    config_networks.check(config)  # nobody knows the shape yet
+    network_checks.check(config)  # nobody knows the shape yet
     answer = {"mistakes": [[]], "loaded": [["digits", [1, 8, 8], 10, 65]]}
     monkeypatch.setattr(network_trial, "_tried", lambda *_: answer)
     with pytest.raises(ConfigError, match="the last batch of an epoch has one sample"):
@@ -485,7 +482,7 @@ def test_counting_sees_batchnorm_wherever_it_is():
         def forward(self, x):
             return self.norm(x)
 
-    _, single = network_cost.count(
+    _, single = operation_counts.count(
         lambda: nn.Sequential(nn.Linear(5, 4), Inside()), (5,), num_classes=4
     )
     assert single == ["1.norm"]

@@ -15,8 +15,8 @@ from torch import nn
 
 from lipdescent.jobs import resources
 from lipdescent.plugins import lookup
-from lipdescent.stacks import network_cost
-from lipdescent.study import network_costs
+from lipdescent.stacks import operation_counts
+from lipdescent.study import asked_once, network_costs
 from lipdescent.study.config import prepare
 from lipdescent.study.runs import runs
 
@@ -32,7 +32,7 @@ def counted(module, width, shape, classes=10, **options):
         num_classes=classes,
         **options,
     )
-    return network_cost.count(build, shape, num_classes=classes)[0]
+    return operation_counts.count(build, shape, num_classes=classes)[0]
 
 
 @pytest.mark.parametrize("width", [3, 8, 4000])
@@ -72,14 +72,14 @@ def test_products_of_attention_and_of_what_is_no_layer_count():
             square = self.weight @ self.weight.T  # per pass, not per sample
             return torch.einsum("bi,oi->bo", x, self.weight) @ square
 
-    cost, _ = network_cost.count(Own, (5,), num_classes=6)
+    cost, _ = operation_counts.count(Own, (5,), num_classes=6)
     assert cost.fixed_products == 6 * 6 * 5
     assert cost.products == 6 * 5 + 6 * 6
 
 
 def test_meta_and_cpu_count_alike(monkeypatch):
     on_cpu = counted("resnet18", 4, (3, 8, 8))
-    monkeypatch.setattr(network_cost, "SMALL", 0)
+    monkeypatch.setattr(operation_counts, "SMALL", 0)
     assert counted("resnet18", 4, (3, 8, 8)) == on_cpu
 
 
@@ -89,7 +89,7 @@ def test_a_network_that_needs_numbers_to_be_built_is_counted_all_the_same():
         layer.weight.data *= layer.weight.norm().item()  # the meta device has no number
         return layer
 
-    assert network_cost.count(build, (4,), num_classes=2)[0].products == 8
+    assert operation_counts.count(build, (4,), num_classes=2)[0].products == 8
 
 
 @pytest.mark.parametrize(("module", "shape"), [("mlp", (40,)), ("cnn", (3, 8, 8))])
@@ -147,7 +147,7 @@ def test_what_was_counted_is_kept(tmp_path, monkeypatch):
     network_costs._FOUND.clear()
     assert [resources.train(config, [run]) for run in runs(config)] == first
     assert len(asked) == 2
-    network_costs.KEPT.write_text("{broken")
+    (asked_once.FOLDER / "networks.json").write_text("{broken")
     network_costs._FOUND.clear()
     assert [resources.train(config, [run]) for run in runs(config)] == first
     assert len(asked) == 4

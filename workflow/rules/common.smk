@@ -14,10 +14,10 @@ from lipdescent.jobs import (
 )
 from lipdescent.study import config as study_config
 from lipdescent.study import failures, published
-from lipdescent.study import networks as config_networks
+from lipdescent.study import network_checks
 from lipdescent.study import runs as study_runs
 from lipdescent.study import schema as config_schema
-from lipdescent.study import twice as config_files
+from lipdescent.study import repeated_keys
 from lipdescent.study.freshness import Freshness
 from lipdescent.study.recipes import Recipes
 from lipdescent.plugins import lookup
@@ -31,7 +31,7 @@ job_environment.fix(Path(workflow.basedir).resolve() / "scripts")
 update_config(config, study_config.as_in_a_file(workflow.config_settings.config))
 try:
     # Snakemake has read them, and keeps the last of a key's values.
-    config_files.check(
+    repeated_keys.check(
         [
             Path(workflow.basedir) / "config/config.yaml",
             *workflow.config_settings.configfiles,
@@ -46,7 +46,7 @@ try:
     )
     study_runs.check_folder(prepared["study"])
     if workflow.is_main_process and not prepared["experiments"]:
-        config_networks.check(prepared)
+        network_checks.check(prepared)
     # In place: scripts are given this very object.
     config.update(prepared)
     # Where jobs are submitted, other machines compute: their devices are not known here.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -145,7 +146,8 @@ def _frame(
     rows: list[dict] = []
     for name, bound in bounds.items():
         options = _OPTIONS.get(name, lambda n: {})(affordable) if affordable < _UNLIMITED else {}
-        rows += _rows(name, bound, stack, inputs, norm, seed, options)
+        measure = partial(_measured, name, bound, stack, inputs, norm, seed, options)
+        rows += _rows(name, bound, norm, measure)
         if report is not None:
             report(f"{name}: {rows[-1]['status'].replace('_', ' ')}, {rows[-1]['seconds']:.1f} s")
     return pd.DataFrame(rows, columns=list(COLUMNS))
@@ -182,19 +184,14 @@ def _check_reading(
 
 
 def _rows(
-    name: str,
-    bound: ModuleType,
-    stack: ModelStack,
-    inputs: dict[str, Tensor],
-    norm: str,
-    seed: int,
-    options: dict[str, int],
+    name: str, bound: ModuleType, norm: str, measure: Callable[[], Iterator[dict]]
 ) -> list[dict]:
+    """What ``measure`` gives, or one row that says why it gives nothing, with its time."""
     start = time.perf_counter()
     try:
         if norm not in bound.NORMS:
             raise NotApplicable(f"exists in {', '.join(bound.NORMS)}")
-        rows = list(_measured(name, bound, stack, inputs, norm, seed, options))
+        rows = list(measure())
     except NotApplicable as error:
         rows = [_nothing(name, bound, norm, str(error))]
     except Exception as error:  # one method's fault takes nothing from the others

@@ -13,6 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
+from lipdescent.analysis import labels, ladder
+from lipdescent.analysis.groups import Group
 from lipdescent.analysis.statistics import Array, Estimate
 from lipdescent.figures._axes import log_ticks, say_nothing_here, short
 
@@ -97,6 +99,17 @@ def points(axes: Axes, x: Array, y: Estimate, **style) -> None:
 def shifts(count: int, *, step: float = 0.12) -> Array:
     """Places of ``count`` markers side by side around 0."""
     return step * (np.arange(count) - (count - 1) / 2) * min(1.0, 6 / max(count, 1))
+
+
+def loss_and_bounds(group: Group, loss: str) -> tuple[dict[str, Array], dict[str, str]]:
+    """Test loss and the best bounds on both sides in l2, by title, and why a bound is absent.
+
+    Shapes (width, label noise, epoch, seed).
+    """
+    sides = ladder.sides(group, "l2")
+    panels = {labels.loss_name("test", loss): ladder.metric(group, "test_loss")}
+    panels |= {labels.bound_name(side, "l2"): values for side, values in sides.items()}
+    return panels, {labels.bound_name(side, "l2"): ladder.absence(group, side) for side in sides}
 
 
 def common_log_norm(*values: Array) -> LogNorm | None:

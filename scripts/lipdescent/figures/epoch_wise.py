@@ -27,12 +27,7 @@ from lipdescent.figures import _style as style
 
 def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     """See the module: its docstring is the caption."""
-    panels = {
-        labels.loss_name("test", loss): ladder.metric(group, "test_loss"),
-    }
-    sides = ladder.sides(group, "l2")
-    panels |= {labels.bound_name(side, "l2"): values for side, values in sides.items()}
-    absent = {labels.bound_name(side, "l2"): ladder.absence(group, side) for side in sides}
+    panels, absent = drawing.loss_and_bounds(group, loss)
     accuracy = stats.mean(ladder.metric(group, "train_accuracy"))
     rows = sorted({0, len(group.label_noise) - 1})
     figure, axes = style.new_figure(

@@ -8,27 +8,20 @@ code or its options change. Never imports torch.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import itertools
 import json
-import os
-import subprocess
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from lipdescent.jobs import fork_server
-from lipdescent.storage import atomic
-from lipdescent.study import network_costs
-from lipdescent.study import networks as config_networks
+from lipdescent.study import asked_once, network_checks, network_costs
 from lipdescent.study.code_digest import code_versions, measurement_files, training_files
 from lipdescent.study.schema import ConfigError
 from lipdescent.study.sections import training_options
 
-SCRIPTS = Path(__file__).resolve().parents[2]
-KEPT = Path(".snakemake/lipdescent/trials.json")
+KEPT = "trials"
 # The largest number of points of each split.
 POINTS = 8
 
@@ -42,7 +35,7 @@ def check(config: dict[str, Any]) -> None:
         One line per bound and architecture, with what the bound said.
     """
     tasks = {_key(config, task): task for task in _tasks(config)}
-    kept = _read()
+    kept = asked_once.kept(KEPT)
     new = {key: task for key, task in tasks.items() if key not in kept}
     if not new:
         return
@@ -53,11 +46,10 @@ def check(config: dict[str, Any]) -> None:
         {name: (tuple(shape), *counts) for name, shape, *counts in answer["loaded"]}
     )
     if answer["loaded"]:
-        config_networks.check(config)
+        network_checks.check(config)
     mistakes = answer["mistakes"]
     passed = [key for key, wrong in zip(new, mistakes, strict=True) if not wrong]
-    with contextlib.suppress(OSError), atomic.complete(KEPT) as partial:
-        partial.write_text(json.dumps(sorted({*kept, *passed})))
+    asked_once.keep(KEPT, kept | dict.fromkeys(passed, "passed"))
     if any(mistakes):
         raise ConfigError("\n".join(dict.fromkeys(line for lines in mistakes for line in lines)))
 
@@ -98,25 +90,8 @@ def _key(config: dict[str, Any], task: dict[str, Any]) -> str:
 def _tried(tasks: list[dict[str, Any]], threads: int) -> dict[str, Any] | None:
     """What the process said that tried them; None where it has no PyTorch."""
     # As a job of this Snakemake, so that the fork server takes it, which has imported PyTorch.
-    environ = os.environ | dict.fromkeys(fork_server.THREADS, str(threads))
-    done = subprocess.run(
-        [sys.executable, str(SCRIPTS / "try_bounds.py")],
-        input=json.dumps(tasks),
-        capture_output=True,
-        text=True,
-        env=environ,
-    )
-    try:
-        return json.loads(done.stdout)
-    except ValueError:
-        said = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        print(f"the bounds were not tried before the jobs ({said})", file=sys.stderr)
-        return None
-
-
-def _read() -> list[str]:
-    try:
-        kept = json.loads(KEPT.read_text())
-    except (OSError, ValueError):
-        return []
-    return kept if isinstance(kept, list) else []
+    environ = dict.fromkeys(fork_server.THREADS, str(threads))
+    found, why = asked_once.answer("try_bounds.py", tasks, **environ)
+    if found is None:
+        print(f"the bounds were not tried before the jobs ({why})", file=sys.stderr)
+    return found

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from lipdescent.plugins import lookup, signatures
-from lipdescent.study import data as config_data
+from lipdescent.study import dataset_checks
 from lipdescent.study import schema as config_schema
 from lipdescent.study import sizes as config_sizes
 from lipdescent.study.schema import ConfigError
@@ -42,7 +42,7 @@ def check(
     _check_optimizers(config, written)
     _check_bounds(config)
     _check_split(config)
-    config_data.check(config)
+    dataset_checks.check(config)
     config_sizes.check(config)
 
 

@@ -1,19 +1,15 @@
 """What the networks of a study take, counted from the networks themselves, and kept.
 
-Counting needs PyTorch (:mod:`lipdescent.stacks.network_cost`), which takes longer to import than
-everything else in a dry run: it is done in a process of its own, once per network and code, and the
-counts are kept in Snakemake's folder. Never imports torch.
+Counting needs PyTorch (:mod:`lipdescent.stacks.operation_counts`): it is done in a process of its
+own, once per network and code, and the counts are kept in Snakemake's folder. Never imports torch.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import math
-import os
-import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,14 +17,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from lipdescent.storage import atomic, npz_header
-from lipdescent.study import data as config_data
+from lipdescent.storage import npz_header
+from lipdescent.study import asked_once, dataset_checks
 from lipdescent.study import sizes as config_sizes
 from lipdescent.study.code_digest import code_versions
 from lipdescent.study.sections import build_options
 
-SCRIPTS = Path(__file__).resolve().parents[2]
-KEPT = Path(".snakemake/lipdescent/networks.json")
+KEPT = "networks"
 # Widths of a grid that are counted; what lies between follows from a cubic, as products of weights
 # grow at most.
 COUNTED_WIDTHS = 4
@@ -116,8 +111,8 @@ def shape_and_classes(
     if dataset in LOADED:
         return LOADED[dataset]
     shape = config_sizes.input_shape(config, dataset)
-    classes = config_data.num_classes(config, dataset)
-    points = config_data.num_points(config, dataset, "num_train")
+    classes = dataset_checks.num_classes(config, dataset)
+    points = dataset_checks.num_points(config, dataset, "num_train")
     if shape is None or classes is None or points is None:
         prepared = Path("results", config["study"], "datasets", f"{dataset}.npz")
         found = npz_header.read(prepared)
@@ -193,13 +188,13 @@ def counts(networks: Sequence[Network], *, count: bool = True) -> list[Count]:
     """
     missing = {network: network.key() for network in networks if network not in _FOUND}
     if missing:
-        kept = _read()
+        kept = asked_once.kept(KEPT)
         new = [network for network, key in missing.items() if key not in kept]
         if new and count:
             fresh = _count(new)
             kept |= {missing[network]: entry for network, entry in zip(new, fresh, strict=False)}
             if fresh:
-                _write(kept)
+                asked_once.keep(KEPT, kept)
         for network, key in missing.items():
             if count or key in kept:
                 _FOUND[network] = _as_count(kept.get(key))
@@ -215,38 +210,17 @@ def _as_count(entry: dict[str, Any] | None) -> Count:
 
 def _count(networks: Sequence[Network]) -> list[dict[str, Any]]:
     """Counted in another process; nothing where it has no PyTorch."""
-    tasks = json.dumps([dataclasses.asdict(network) for network in networks])
-    done = subprocess.run(
-        [sys.executable, str(SCRIPTS / "count_networks.py")],
-        input=tasks,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
+    tasks = [dataclasses.asdict(network) for network in networks]
+    found, why = asked_once.answer(
+        "count_networks.py", tasks, CUDA_VISIBLE_DEVICES="", OMP_NUM_THREADS="1"
     )
-    try:
-        return json.loads(done.stdout)
-    except ValueError:
-        said = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+    if found is None:
         print(
-            f"the networks could not be counted ({said}): memory and time are guessed "
+            f"the networks could not be counted ({why}): memory and time are guessed "
             "by their width, and mistakes in building them are found by the jobs",
             file=sys.stderr,
         )
-        return []
-
-
-def _read() -> dict[str, Any]:
-    try:
-        kept = json.loads(KEPT.read_text())
-    except (OSError, ValueError):
-        return {}
-    return kept if isinstance(kept, dict) else {}
-
-
-def _write(kept: dict[str, Any]) -> None:
-    """Where it cannot be kept, the next Snakemake counts again."""
-    with contextlib.suppress(OSError), atomic.complete(KEPT) as partial:
-        partial.write_text(json.dumps(kept))
+    return found or []
 
 
 def _version(package: str) -> str:
