@@ -140,6 +140,8 @@ def checked(rule):
     them run.
     """
 
+    writes_plan = rule == "provenance"
+
     def check(wildcards):
         if workflow.is_main_process:
             stale = FRESHNESS.stale(recipe_of(rule, wildcards))
@@ -149,7 +151,7 @@ def checked(rule):
                     "asks for (the lines above say why); run the study first"
                 )
             workflow.dag.forcefiles.update(stale)
-            if rule == "provenance" and not study_runs.plan_is_whole(STUDY):
+            if writes_plan and not study_runs.plan_is_whole(STUDY):
                 # Written when jobs start, so where nothing else is to be done one has to.
                 workflow.dag.forcefiles.update(recipe_of(rule, wildcards).outputs)
         return []
