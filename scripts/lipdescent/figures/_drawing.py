@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,10 +17,18 @@ from numpy.typing import NDArray
 from lipdescent.analysis import labels, ladder
 from lipdescent.analysis.groups import Group
 from lipdescent.analysis.statistics import Array, Estimate
+from lipdescent.figures import _style as style
 from lipdescent.figures._axes import log_ticks, say_nothing_here, short
 
 MAX_CHARACTERS, MAX_ROWS = 24, 14  # room for the names of a heat map's columns and rows
-PEAK = {
+RING: dict[str, Any] = {
+    "marker": "o",
+    "linestyle": "",
+    "markersize": 6.5,
+    "markerfacecolor": "none",
+    "markeredgewidth": 1.1,
+}
+PEAK: dict[str, Any] = {
     "marker": "o",
     "markersize": 3.4,
     "color": "white",
@@ -28,10 +37,9 @@ PEAK = {
 }
 
 
-def curve(axes: Axes, x: Array, y: Estimate, **style) -> Line2D:
+def curve(axes: Axes, x: Array, y: Estimate, **look) -> Line2D:
     """Line through the values with a band over their intervals; bars where it is a single point."""
-    style = {"marker": "o"} | style
-    (line,) = axes.plot(x, y.value, **style)
+    (line,) = axes.plot(x, y.value, **{"marker": "o"} | look)
     if len(x) > 1:
         axes.fill_between(x, y.low, y.high, color=line.get_color(), alpha=0.18, linewidth=0)
     else:
@@ -56,44 +64,41 @@ def ring(axes: Axes, x: Array, y: Array, at: float, colour) -> None:
         axes.plot(
             at,
             y[here[0]],
-            "o",
-            markersize=6.5,
-            markerfacecolor="none",
             markeredgecolor=colour,
-            markeredgewidth=1.1,
             zorder=4,
+            **RING,
         )
 
 
-def key(**style) -> Line2D:
+def key(**look) -> Line2D:
     """An entry of a legend."""
-    return Line2D([], [], **style)
+    return Line2D([], [], **look)
 
 
 def ring_key() -> Line2D:
     """The ring's entry in a legend."""
-    return Line2D(
-        [],
-        [],
-        marker="o",
-        linestyle="",
-        markersize=6.5,
-        markerfacecolor="none",
-        markeredgecolor="black",
-        markeredgewidth=1.1,
-    )
+    return key(markeredgecolor="black", **RING)
 
 
 def peak_key() -> Line2D:
     """The entry of :func:`peak_marks` in a legend."""
-    return Line2D([], [], linestyle="", **PEAK)
+    return key(linestyle="", **PEAK)
 
 
-def points(axes: Axes, x: Array, y: Estimate, **style) -> None:
+def noise_legend(
+    figure: Figure, colours: Mapping[float, tuple], extra: Mapping[str, Line2D]
+) -> None:
+    """Levels of label noise by their colour, then ``extra`` entries: name -> handle."""
+    handles = [key(color=colour, marker="o") for colour in colours.values()]
+    names = [labels.noise_name(level) for level in colours]
+    handles = [key(linestyle=""), *handles, *extra.values()]
+    style.legend(figure, handles, ["label noise", *names, *extra], columns=len(handles))
+
+
+def points(axes: Axes, x: Array, y: Estimate, **look) -> None:
     """Markers with a bar over each interval, no line."""
-    style = style | {"linestyle": ""}
-    axes.plot(x, y.value, markersize=4, **style)
-    axes.vlines(x, y.low, y.high, color=style["color"], linewidth=1)
+    axes.plot(x, y.value, markersize=4, **look | {"linestyle": ""})
+    axes.vlines(x, y.low, y.high, color=look["color"], linewidth=1)
 
 
 def shifts(count: int, *, step: float = 0.12) -> Array:
