@@ -25,6 +25,7 @@ made = job_stamps.of(job)
 frame = pd.concat([read(path) for path in job.input], ignore_index=True)
 with atomic.complete(job.output.csv) as csv:
     frame.to_csv(csv, index=False)
-    made = stamps.with_companion(made, job.output.csv, csv)
+    if made is not None:
+        made = stamps.with_companion(made, job.output.csv, csv)
 stamped_parquet.write(job.output.parquet, pa.Table.from_pandas(frame), made)
 print(f"{len(frame)} rows of {len(job.input)} parts")

@@ -7,6 +7,7 @@ layers whose norms are certified.
 """
 
 import math
+from typing import Any, cast
 
 from torch import nn
 from torch.nn.utils import parametrize
@@ -35,11 +36,13 @@ def is_constrained(module: nn.Module) -> bool:
 
 def retractions(module: nn.Module) -> dict[str, Constraint]:
     """Raw weights of linear layers that can be put back onto the matrices of their constraint."""
-    found = {}
+    found: dict[str, Any] = {}
     for path, layer in module.named_modules():
         if isinstance(layer, nn.Linear) and parametrize.is_parametrized(layer):
-            steps = layer.parametrizations
-            if set(steps) == {"weight"} and len(steps["weight"]) == 1:
-                name = f"{path}{'.' if path else ''}parametrizations.weight.original"
-                found[name] = steps["weight"][0]
-    return {name: step for name, step in found.items() if hasattr(step, "retract_")}
+            steps = cast(nn.ModuleDict, layer.parametrizations)
+            if set(steps) == {"weight"}:
+                step, *more = cast(nn.ModuleList, steps["weight"])
+                if not more and hasattr(step, "retract_"):
+                    name = f"{path}{'.' if path else ''}parametrizations.weight.original"
+                    found[name] = step
+    return found

@@ -87,20 +87,21 @@ def read(path: str | Path) -> Checkpoints:
             f"wanted is {FORMAT})"
         )
     groups: dict[str, dict[str, Tensor]] = {group: {} for group in GROUPS}
-    rest = {}
+    rest: dict[str, Tensor] = {}
     for place, tensor in tensors.items():
         group, _, name = place.partition("/")
         (groups[group] if name else rest)[name or place] = tensor
-    return Checkpoints(**groups, about=json.loads(metadata["about"]), **rest)
+    about = json.loads(metadata["about"])
+    return Checkpoints(state=groups["state"], initial=groups["initial"], about=about, **rest)
 
 
 def checksum(tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> str:
     """Digest of the metadata and of names, types, shapes and contents, in the names' order."""
-    parts = [json.dumps(metadata or {}, sort_keys=True).encode()]
+    parts: list[bytes | memoryview] = [json.dumps(metadata or {}, sort_keys=True).encode()]
     for name in sorted(tensors):
         tensor = tensors[name].detach().to("cpu").contiguous()
         parts.append(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        parts.append(memoryview(tensor.flatten().view(torch.uint8).numpy()))
+        parts.append(tensor.flatten().view(torch.uint8).numpy().data)
     return stamps.digest(*parts)
 
 

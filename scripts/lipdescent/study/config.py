@@ -135,7 +135,8 @@ def _training_as_written(
 ) -> dict[str | None, dict[str, Any]]:
     """The training section less what the default study has (None), and each architecture's own."""
     inherited = default.get("training", {})
-    sections, entries = {None: config.get("training")}, config.get("architectures")
+    sections: dict[str | None, Any] = {None: config.get("training")}
+    entries = config.get("architectures")
     for name, entry in entries.items() if isinstance(entries, Mapping) else ():
         sections[name] = entry.get("training") if isinstance(entry, dict) else None
     written = {k: dict(v) for k, v in sections.items() if isinstance(v, dict)}
