@@ -45,8 +45,7 @@ def _nothing(
     name: str, bound: ModuleType, norm: str, reason: str, *, status: str = "not_applicable"
 ) -> dict:
     row = {"quantity": name, "direction": bound.DIRECTION, "norm": norm, "split": ""}
-    row |= {"value": float("nan"), "status": status, "reason": reason}
-    return row | {"seconds": 0.0}
+    return row | {"value": float("nan"), "status": status, "reason": reason}
 
 
 def _measured(
@@ -67,9 +66,10 @@ def _measured(
             continue
         if bool(no_bound(m).any() | (m.values.isnan().any() & (m.direction in BOUNDS))):
             raise ValueError(f"{m.quantity} = {float(m.values[0])}; allowed are numbers >= 0")
-        row = {"quantity": m.quantity, "direction": m.direction, "norm": m.norm}
-        row |= {"value": float(m.values[0]), "status": "ok", "split": m.split}
-        row["reason"] = Prover(stack).reason if m.direction == "estimate" else ""
-        if m.direction == "lower" and row["value"] == 0:
-            row["reason"] = why_zero(stack, inputs, norm=m.norm, quantity=m.quantity)
-        yield row
+        value, reason = float(m.values[0]), ""
+        if m.direction == "estimate":
+            reason = Prover(stack).reason
+        elif m.direction == "lower" and value == 0:
+            reason = why_zero(stack, inputs, norm=m.norm, quantity=m.quantity)
+        row = {"quantity": m.quantity, "direction": m.direction, "norm": m.norm, "split": m.split}
+        yield row | {"value": value, "status": "ok", "reason": reason}

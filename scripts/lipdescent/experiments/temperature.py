@@ -84,7 +84,9 @@ def fit_mixture(
     return certified(stack), replicas
 
 
-def run_mixture(*, taus: Sequence[float], seeds: Sequence[int], **options) -> list[dict[str, Any]]:
+def run_mixture(
+    *, taus: Sequence[float], seeds: Sequence[int], **options: Any
+) -> list[dict[str, Any]]:
     """Accuracy, loss and mean signed radius on 5000 fresh points of each class."""
     stack, replicas = fit_mixture(taus=taus, seeds=seeds, **options)
     x, y = mixture(5000, generator("mixture", "test"))

@@ -72,7 +72,7 @@ def _columns(group: Group, test_loss: Array, level: float) -> dict[int, str]:
     accuracy = stats.mean(ladder.metric(group, "train_accuracy")[:, -1, -1])
     critical = stats.first_reaching(accuracy, np.arange(last + 1), level=level)
     if np.isnan(critical):
-        critical = max(0, stats.peak_index(stats.centre(test_loss[:, -1, -1])))
+        critical = stats.peak_index(stats.centre(test_loss[:, -1, -1])).clip(0)
     return dict(sorted({0: "smallest", last: "largest", int(critical): "critical"}.items()))
 
 
