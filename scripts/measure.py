@@ -4,6 +4,7 @@ from lipdescent.jobs import fork_server
 
 fork_server.hand_over()
 
+import logging
 import time
 
 import torch
@@ -16,7 +17,8 @@ from lipdescent.storage import atomic, checkpoints, table
 from lipdescent.study import job_stamps
 
 job = snakemake  # noqa: F821
-terminal = log_to(job.log[0])
+w = job.wildcards
+log_to(job.log[0], label=f"{w.dataset}/{w.architecture}/width={w.width}/seeds={w.seeds}")
 
 torch.set_num_threads(job.threads)
 place = device.choose(job.config["device"])
@@ -43,11 +45,11 @@ rows = measuring.measure(
 )
 found = measuring.to_table(rows, stack, saved, study=job.wildcards.study)
 table.write(job.output[0], found, made)
-w = job.wildcards
-line = (
-    f"{w.dataset}/{w.architecture}/width={w.width}/seeds={w.seeds}: {w.measure}, "
-    f"{len(rows)} quantities of {stack.num_models} checkpoints on {device.describe(place)} "
-    f"in {time.perf_counter() - began:.2f} s"
+logging.getLogger("lipdescent.measure").info(
+    "%s, %d quantities of %d checkpoints on %s in %.2f s",
+    w.measure,
+    len(rows),
+    stack.num_models,
+    device.describe(place),
+    time.perf_counter() - began,
 )
-for stream in (None, terminal):
-    print(line, file=stream, flush=True)

@@ -1,7 +1,5 @@
 """The weights before the first step are kept whichever epochs a study asks for."""
 
-import io
-
 import numpy as np
 import pytest
 import torch
@@ -37,7 +35,7 @@ def trained(architecture, epochs, **resumed):
         initial_stack(network, SEEDS, SHAPE), data, seeds=SEEDS, epochs=epochs,
         options=TrainingOptions(**OPTIONS),
     )  # fmt: skip
-    training.run(progress=Progress("test", 2, epochs[-1], terminal=io.StringIO()), **resumed)
+    training.run(progress=Progress(2, epochs[-1]), **resumed)
     about = {
         "run": {"dataset": "d", "architecture": architecture, "width": 6, "seeds": SEEDS},
         "build": {},

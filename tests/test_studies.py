@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from functools import partial
 from pathlib import Path
 
@@ -83,7 +82,7 @@ def test_first_epoch(path, folder):
         epochs=[0, 1],
         options=TrainingOptions(**options),
     )
-    training.run(progress=Progress(path.stem, len(seeds), 1, terminal=io.StringIO()))
+    training.run(progress=Progress(len(seeds), 1))
     run = {"dataset": name, "architecture": architecture, "width": width, "seeds": SEEDS}
     about = {"run": run, "training": options, "build": build_options}
     saved = training.result(noise, about)

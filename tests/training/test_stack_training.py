@@ -1,6 +1,5 @@
 """Stacks against models trained alone in plain PyTorch, resuming, divergence, stopping."""
 
-import io
 from functools import partial
 
 import numpy as np
@@ -42,7 +41,7 @@ def make(seeds, *, options=OPTIONS, epochs=EPOCHS, dtype=torch.float32, pick=Non
 
 
 def quiet():
-    return Progress("test", 1, EPOCHS[-1], terminal=io.StringIO())
+    return Progress(1, EPOCHS[-1])
 
 
 def trained(training, **arguments):
