@@ -28,10 +28,10 @@ with atomic.sound(job.input.dataset):
     dataset = datasets.read(job.input.dataset)
 with atomic.sound(job.input.checkpoints):
     saved = checkpoints.read(job.input.checkpoints)
-stack = measuring.checkpoint_stack(saved, dataset, module=job.params.module).to(device=place)
+stack = measuring.checkpoint_stack(saved, dataset).to(device=place)
 start = None
 if saved.initial and job.wildcards.measure == "metrics":
-    start = measuring.checkpoint_stack(saved.at_start(), dataset, module=job.params.module)
+    start = measuring.checkpoint_stack(saved.at_start(), dataset)
 
 rows = measuring.measure(
     job.wildcards.measure,
@@ -39,7 +39,6 @@ rows = measuring.measure(
     saved,
     dataset,
     options=job.params.options,
-    noise_maker=job.params.noise_maker,
     uppers=job.input.get("uppers", []),
     start=start,
 )

@@ -20,7 +20,7 @@ from lipdescent import datasets
 from lipdescent.jobs import device, time_limit
 from lipdescent.jobs.progress import Progress, log_to
 from lipdescent.plugins import lookup
-from lipdescent.storage import atomic, checkpoints, stamped_parquet
+from lipdescent.storage import atomic, checkpoints, stamped_parquet, stamps
 from lipdescent.study import job_stamps
 from lipdescent.training import resume
 from lipdescent.training.block import TrainingData
@@ -88,7 +88,15 @@ except Interrupted as error:
     logger.info("%s", error)
     sys.exit(1)
 
-about = {"run": run, "training": job.params.training, "build": job.params.build_options}
+about = checkpoints.Origin(
+    run=run,
+    module=job.params.module,
+    build=job.params.build_options,
+    training=job.params.training,
+    noise_maker=job.params.noise_maker,
+    data=job.config["datasets"].get(run["dataset"], {}),
+    code=stamps.digest(json.dumps(job.params.code, sort_keys=True).encode()),
+)
 checkpoints.write(job.output.checkpoints, training.result(noise, about), made)
 curves = pd.DataFrame(
     [

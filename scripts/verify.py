@@ -31,10 +31,9 @@ broken, done = [], Counter()
 for place in sampled:
     path = job.input.checkpoints[place]
     saved = checkpoints.read(path)
-    run = saved.about["run"]
+    run = saved.about.run
     dataset = datasets.read(f"results/{job.wildcards.study}/datasets/{run['dataset']}.npz")
-    module = job.config["architectures"][run["architecture"]].get("module", run["architecture"])
-    stack = measuring.checkpoint_stack(saved, dataset, module=module)
+    stack = measuring.checkpoint_stack(saved, dataset)
     index = int(random.integers(stack.num_models))
     epoch, replica = divmod(index, saved.num_replicas)
     one = stack[index : index + 1]

@@ -66,7 +66,7 @@ def trained(subject: StackTraining, **arguments) -> tuple[dict[str, torch.Tensor
     """Checkpoints by name, and what was said."""
     with logged() as said:
         subject.run(progress=Progress(len(SEEDS), 3), **arguments)
-    return subject.result([0.0] * len(SEEDS), {}).state, "\n".join(said)
+    return subject.result([0.0] * len(SEEDS)).state, "\n".join(said)
 
 
 def close(found: dict, expected: dict, tolerance: float) -> None:

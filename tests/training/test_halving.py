@@ -42,7 +42,7 @@ def make(network="mlp", *, optimizer="adam", epochs=(0, 1, 3), stopping=None, **
 def trained(training, **arguments):
     with logged() as said:
         training.run(progress=Progress(5, 3), **arguments)
-    return training.result([0.0] * len(SEEDS), {}), "\n".join(said)
+    return training.result([0.0] * len(SEEDS)), "\n".join(said)
 
 
 def too_small_for(patch, engine, most, *, method="accumulate", call=1):

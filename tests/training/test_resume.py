@@ -41,14 +41,14 @@ def run(training, path, **arguments):
             **arguments,
         )
     path.unlink(missing_ok=True)  # Snakemake deletes outputs before a job
-    checkpoints.write(path, training.result([0.0, 0.0], {}))
+    checkpoints.write(path, training.result([0.0, 0.0]))
     resume.keep_end(training.state(), path)
     return "\n".join(said)
 
 
 def same(path, training):
     training.run(progress=Progress(2, 9))
-    expected, found = training.result([0.0, 0.0], {}).state, checkpoints.read(path).state
+    expected, found = training.result([0.0, 0.0]).state, checkpoints.read(path).state
     return all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
 
 

@@ -68,7 +68,7 @@ def trained(build, shape, *, num_train, at_once):
     )
     training.run(progress=Progress(MODELS, EPOCHS[-1]))
     assert len(training.blocks) == -(-MODELS // at_once)
-    return type(training.blocks[0].engine), training.result([0.0] * MODELS, {}), training.curves
+    return type(training.blocks[0].engine), training.result([0.0] * MODELS), training.curves
 
 
 # The last batch has 16 samples, or a single one: then a product is one of vectors.

@@ -46,7 +46,7 @@ def quiet():
 
 def trained(training, **arguments):
     training.run(progress=quiet(), **arguments)
-    return training.result([0.0] * len(training.seeds), {})
+    return training.result([0.0] * len(training.seeds))
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
@@ -131,7 +131,7 @@ def test_interrupted_and_resumed_is_bit_identical(tmp_path, optimizer, clip):
         break
     else:
         pytest.fail("never ended")
-    resumed = training.result([0.0, 0.0], {})
+    resumed = training.result([0.0, 0.0])
     assert training.curves == make_curves(options)
     for name, tensor in whole.state.items():
         assert torch.equal(tensor, resumed.state[name])
