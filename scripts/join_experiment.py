@@ -11,11 +11,11 @@ from lipdescent.jobs.progress import log_to
 from lipdescent.storage import atomic, stamped_parquet, stamps
 from lipdescent.study import job_stamps
 
-job = snakemake  # noqa: F821
+job = snakemake  # type: ignore[name-defined]  # noqa: F821  Snakemake puts it there
 log_to(job.log[0])
 
 
-def read(path):
+def read(path: str) -> pd.DataFrame:
     """One part."""
     with atomic.sound(path):
         return stamped_parquet.read(path).to_pandas()

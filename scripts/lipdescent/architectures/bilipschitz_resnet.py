@@ -23,7 +23,7 @@ from lipdescent.constrained.layers import (
 
 SIZES = _sizes.lifted
 ACTIVATIONS = {"relu": nn.ReLU, "maxmin": GroupSort, "none": nn.Identity}
-CONVOLUTION = {1: nn.Conv1d, 2: nn.Conv2d}
+CONVOLUTION: dict[int, type[nn.Conv1d | nn.Conv2d]] = {1: nn.Conv1d, 2: nn.Conv2d}
 POOL = {1: nn.AvgPool1d, 2: nn.AvgPool2d}
 LIMITED_NORM = {1: LimitedBatchNorm1d, 2: LimitedBatchNorm2d}
 NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d}

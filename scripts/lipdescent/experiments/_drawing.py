@@ -19,7 +19,7 @@ def panels(count: int, *, height: float = 2.4, **options: Any) -> tuple[Figure, 
     return figure, list(axes[0])
 
 
-def look(index: int) -> dict[str, str]:
+def look(index: int) -> dict[str, Any]:
     """Colour and marker of the ``index``-th kind."""
     return {
         "color": OKABE_ITO[index % len(OKABE_ITO)],

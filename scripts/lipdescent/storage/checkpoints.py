@@ -71,6 +71,13 @@ class Checkpoints:
     def num_replicas(self) -> int:
         return len(self.seed)
 
+    @property
+    def origin(self) -> Origin:
+        """:attr:`about`, which what measures them needs."""
+        if self.about is None:
+            raise ValueError("the checkpoints do not say how their networks were built and trained")
+        return self.about
+
     def flat_state(self) -> dict[str, Tensor]:
         """name -> (num_epochs * num_replicas, *shape): the stack to measure, epochs outermost."""
         return {name: tensor.flatten(0, 1) for name, tensor in self.state.items()}
