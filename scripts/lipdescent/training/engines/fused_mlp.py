@@ -14,14 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from lipdescent.stacks import products
-from lipdescent.training.engines.engine import logit_gradient
+from lipdescent.training.engines.engine import behind_activation, logit_gradient
+
+OUTPUTS = (nn.ReLU, nn.LeakyReLU)  # that may be behind the last layer
 
 
 def supports(module: nn.Module) -> bool:
-    """True for [Flatten,] Linear, ReLU, Linear, ..., Linear with or without biases."""
+    """True for [Flatten,] Linear, ReLU, ..., Linear [, ReLU or LeakyReLU], biases or not."""
     layers = list(module) if type(module) is nn.Sequential else []
     if layers and type(layers[0]) is nn.Flatten:
         layers = layers[1:]
+    if len(layers) > 1 and type(layers[-1]) in OUTPUTS:
+        layers = layers[:-1]
     kinds = [type(layer) for layer in layers]
     return bool(layers) and kinds == ([nn.Linear, nn.ReLU] * len(kinds))[: len(kinds) // 2 * 2 + 1]
 
@@ -37,7 +41,8 @@ class StackedMLP:
         if not supports(module):
             raise TypeError(f"not a chain of Linear and ReLU layers: {module}")
         self._names = [n for n, m in module.named_children() if isinstance(m, nn.Linear)]
-        self._loss = loss
+        output = list(module)[-1]
+        self._loss = behind_activation(loss, output) if type(output) in OUTPUTS else loss
         last = self._names[-1]
         self._weights = [
             state[f"{n}.weight"].clone()
