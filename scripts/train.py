@@ -53,7 +53,13 @@ build = partial(
     num_classes=dataset.num_classes,
     **job.params.build_options,
 )
-labels = noisy_labels(dataset, maker=job.params.noise_maker, label_noise=noise, seeds=seeds)
+labels = noisy_labels(
+    dataset,
+    maker=job.params.noise_maker,
+    label_noise=noise,
+    seeds=seeds,
+    noise_seed=job.params.noise_seed,
+)
 data = TrainingData(
     torch.from_numpy(dataset.train_inputs).to(place, dtype), labels.to(place), dataset.num_classes
 )
@@ -90,7 +96,12 @@ except Interrupted as error:
     progress.say(str(error))
     sys.exit(1)
 
-about = {"run": run, "training": job.params.training, "build": job.params.build_options}
+about = {
+    "run": run,
+    "training": job.params.training,
+    "build": job.params.build_options,
+    "noise_seed": job.params.noise_seed,
+}
 checkpoints.write(job.output.checkpoints, training.result(noise, about), made)
 curves = pd.DataFrame(
     [
