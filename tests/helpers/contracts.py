@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import inspect
 import random
+from collections.abc import Callable
 from types import ModuleType
 
+import matplotlib
 import numpy as np
 import torch
+from matplotlib import pyplot
+from matplotlib.figure import Figure
 
 from lipdescent.plugins import lookup
 
@@ -70,3 +74,26 @@ def needed(function) -> list[str]:
     """Options that a configuration has to give."""
     options = inspect.signature(function).parameters.values()
     return [p.name for p in options if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+
+
+def takes(function, name: str) -> bool:
+    return name in inspect.signature(function).parameters
+
+
+def check_drawing(draw: Callable[[], Figure]) -> None:
+    """The same figure twice, pixel by pixel, with pyplot, settings and generators untouched."""
+    settings, kept = _settings(), states()
+    figures = [draw(), draw()]
+    assert all(isinstance(figure, Figure) and figure.axes for figure in figures)
+    for figure in figures:
+        figure.canvas.draw()
+    one, other = (bytes(figure.canvas.buffer_rgba()) for figure in figures)
+    assert one == other
+    assert _settings() == settings
+    assert states() == kept
+    assert not pyplot.get_fignums()
+
+
+def _settings() -> dict:
+    """Matplotlib's; the backend is settled when it is first asked for."""
+    return {key: value for key, value in matplotlib.rcParams.items() if key != "backend"}

@@ -101,8 +101,8 @@ def lifted(
         )
     if stages < 1 or any(n % 2 ** (stages - 1) for n in shape[1:]):
         raise ValueError(
-            f"stages = {stages}: allowed are numbers >= 1 for which 2^(stages - 1) divides the sizes "
-            f"{shape[1:]}"
+            f"stages = {stages}: allowed are numbers >= 1 for which 2^(stages - 1) divides the "
+            f"sizes {shape[1:]}"
         )
     if width < shape[0]:
         raise ValueError(f"width = {width}: allowed are at least the {shape[0]} input channels")
