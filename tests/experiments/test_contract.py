@@ -8,7 +8,7 @@ import pytest
 from image_files import write_mnist
 
 from lipdescent.datasets import fashion_mnist, mnist1d
-from lipdescent.experiments import wasserstein
+from lipdescent.experiments import two_points, wasserstein
 from lipdescent.experiments._contract import ExperimentPlugin
 from lipdescent.study.code_digest import caption
 
@@ -17,7 +17,7 @@ EXPERIMENTS = contracts.plugins("experiments")
 SMALL = {
     "distance_preservation": {
         "widths": [2], "constants": [0.5], "bounded": [0.1], "seeds": [0], "steps": 2,
-        "num_points": 5, "num_searches": 1,
+        "num_points": 3, "num_searches": 1,
     },
     "distance_preservation_images": {
         "widths": [2], "constants": [0.5], "seeds": [0], "steps": 2, "num_points": 5,
@@ -39,6 +39,7 @@ made_once = cache(mnist1d.load)
 def quick(tmp_path, monkeypatch):
     """Small files in the place of Fashion-MNIST; what has no option for it is small too."""
     monkeypatch.setattr(mnist1d, "load", made_once)
+    monkeypatch.setattr(two_points, "fit", partial(two_points.fit, steps=2))
     monkeypatch.setattr(wasserstein, "fit", partial(wasserstein.fit, steps=2, width=8))
     write_mnist(tmp_path, monkeypatch, counts=(60, 20), modules=(fashion_mnist,))
     monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path)

@@ -8,7 +8,6 @@ import random
 from collections.abc import Callable
 from types import ModuleType
 
-import matplotlib
 import numpy as np
 import torch
 from matplotlib import pyplot
@@ -81,19 +80,13 @@ def takes(function, name: str) -> bool:
 
 
 def check_drawing(draw: Callable[[], Figure]) -> None:
-    """The same figure twice, pixel by pixel, with pyplot, settings and generators untouched."""
-    settings, kept = _settings(), states()
+    """The same figure twice, pixel by pixel, with pyplot and generators untouched."""
+    kept = states()
     figures = [draw(), draw()]
     assert all(isinstance(figure, Figure) and figure.axes for figure in figures)
     for figure in figures:
         figure.canvas.draw()
     one, other = (bytes(figure.canvas.buffer_rgba()) for figure in figures)
     assert one == other
-    assert _settings() == settings
     assert states() == kept
     assert not pyplot.get_fignums()
-
-
-def _settings() -> dict:
-    """Matplotlib's; the backend is settled when it is first asked for."""
-    return {key: value for key, value in matplotlib.rcParams.items() if key != "backend"}
