@@ -47,13 +47,16 @@ class Origin:
     code: str = ""
 
 
+# Of checkpoints that nobody measures.
+UNKNOWN = Origin(run={}, module="", build={}, training={}, noise_maker="")
+
+
 @dataclass(frozen=True)
 class Checkpoints:
     """Every saved state of one training job.
 
     Attributes
     ----------
-    about : None where nobody measures them, in a test for instance.
     initial : state before the first step, name -> (num_replicas, *shape), where epoch 0 is not
         among ``epoch``.
     """
@@ -64,7 +67,7 @@ class Checkpoints:
     seed: Tensor
     stopped_epoch: Tensor
     diverged_epoch: Tensor
-    about: Origin | None = None
+    about: Origin = UNKNOWN
     initial: dict[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -90,8 +93,7 @@ def write(path: str | Path, checkpoints: Checkpoints, made: stamps.Stamp | None 
     }
     for name in ("epoch", "label_noise", "seed", "stopped_epoch", "diverged_epoch"):
         tensors[name] = getattr(checkpoints, name)
-    about = None if checkpoints.about is None else asdict(checkpoints.about)
-    metadata = {"format": FORMAT, "about": json.dumps(about)}
+    metadata = {"format": FORMAT, "about": json.dumps(asdict(checkpoints.about))}
     if made is not None:
         metadata[stamps.KEY] = stamps.dumps(stamps.with_content(made, checksum(tensors)))
     save_atomically(path, tensors, metadata)
@@ -116,8 +118,7 @@ def read(path: str | Path) -> Checkpoints:
     for place, tensor in tensors.items():
         group, _, name = place.partition("/")
         (groups[group] if name else rest)[name or place] = tensor
-    about = json.loads(metadata["about"])
-    return Checkpoints(**groups, about=about and Origin(**about), **rest)
+    return Checkpoints(**groups, about=Origin(**json.loads(metadata["about"])), **rest)
 
 
 def checksum(tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> str:

@@ -139,7 +139,7 @@ class StackTraining:
         return True
 
     def result(
-        self, label_noise: Sequence[float], about: checkpoints.Origin | None = None
+        self, label_noise: Sequence[float], about: checkpoints.Origin = checkpoints.UNKNOWN
     ) -> checkpoints.Checkpoints:
         """Everything trained, stacked over the checkpoint epochs."""
         state = {
