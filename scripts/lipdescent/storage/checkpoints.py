@@ -34,6 +34,7 @@ class Origin:
     module : file name in scripts/lipdescent/architectures, and ``build`` the options of its build.
     training : the options of lipdescent/training/options.py.
     noise_maker : file name in scripts/lipdescent/training/label_noise.
+    noise_seed : of the noisy labels of all models; None where each model's seed is.
     data : the options with which the data set was loaded.
     code : a digest of all code behind the training; empty where no job made it.
     """
@@ -43,6 +44,7 @@ class Origin:
     build: dict[str, Any]
     training: dict[str, Any]
     noise_maker: str
+    noise_seed: int | None = None
     data: dict[str, Any] = field(default_factory=dict)
     code: str = ""
 

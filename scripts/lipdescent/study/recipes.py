@@ -146,6 +146,7 @@ class Recipes:
                 "build_options": sections.build_options(self.config, run.architecture),
                 "training": training,
                 "noise_maker": maker,
+                "noise_seed": self.config["noise_seed"],
             },
             self.code("train.py", *training_files(module, training, maker)),
             (self.dataset(dataset=run.dataset),),

@@ -165,7 +165,8 @@ class StackTraining:
         if running.any():
             rates = options.rates(epoch=self.epoch, num_train=num_train, num_epochs=self.num_epochs)
             table = upload(torch.from_numpy(rates).to(dtype)[:, None] * running.to(dtype), device)
-            order = upload(batch_order(self.seeds, self.epoch, num_train), device)
+            order = batch_order(self.seeds, self.epoch, num_train, kind=options.batch_order)
+            order = upload(order, device)
             draws = None
             if options.augmentation:
                 draws = augmentation_draws(

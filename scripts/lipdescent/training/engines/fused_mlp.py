@@ -13,17 +13,20 @@ from torch import Tensor, nn
 
 from lipdescent.stacks import products
 from lipdescent.training.engines.engine import Loss, Setting
-from lipdescent.training.engines.layouts import FusedChain, logit_gradient
+from lipdescent.training.engines.layouts import FusedChain, behind_activation, logit_gradient
 
 # Activations and weights of a block should stay in a core's share of the cache.
 CPU_BLOCK_BYTES = 4 << 20
+OUTPUTS = (nn.ReLU, nn.LeakyReLU)  # that may be behind the last layer
 
 
 def supports(module: nn.Module) -> bool:
-    """True for [Flatten,] Linear, ReLU, Linear, ..., Linear with or without biases."""
+    """True for [Flatten,] Linear, ReLU, ..., Linear [, ReLU or LeakyReLU], biases or not."""
     layers = list(module) if type(module) is nn.Sequential else []
     if layers and type(layers[0]) is nn.Flatten:
         layers = layers[1:]
+    if len(layers) > 1 and type(layers[-1]) in OUTPUTS:
+        layers = layers[:-1]
     kinds = [type(layer) for layer in layers]
     return bool(layers) and kinds == ([nn.Linear, nn.ReLU] * len(kinds))[: len(kinds) // 2 * 2 + 1]
 
@@ -37,6 +40,9 @@ class StackedMLP(FusedChain):
         if not supports(module):
             raise TypeError(f"not a chain of Linear and ReLU layers: {module}")
         names = [n for n, m in module.named_children() if isinstance(m, nn.Linear)]
+        output = list(module)[-1]
+        if type(output) in OUTPUTS:
+            loss = behind_activation(loss, output)
         super().__init__(names, state, loss)
         self._workspaces: dict[tuple[int, ...], tuple[list[Tensor], list[Tensor]]] = {}
 
