@@ -46,9 +46,10 @@ docs-check: $(ENV)  ## run the default study; do the numbers in docs/ agree with
 	python benchmarks/docs_numbers.py --agree default
 
 .PHONY: lint
-lint: $(ENV)  ## check the style of code and workflow
+lint: $(ENV)  ## check style and types of the code, and the workflow
 	ruff check .
 	ruff format --check .
+	mypy
 	snakefmt --check Snakefile workflow
 	snakemake --lint
 

@@ -34,7 +34,7 @@ class Origin:
     module : file name in scripts/lipdescent/architectures, and ``build`` the options of its build.
     training : the options of lipdescent/training/options.py.
     noise_maker : file name in scripts/lipdescent/training/label_noise.
-    noise_seed : of the noisy labels of all models; None where each model's seed is.
+    noise_seed : what the noise was drawn from; None: each model's own seed.
     data : the options with which the data set was loaded.
     code : a digest of all code behind the training; empty where no job made it.
     """
@@ -49,16 +49,13 @@ class Origin:
     code: str = ""
 
 
-# Of checkpoints that nobody measures.
-UNKNOWN = Origin(run={}, module="", build={}, training={}, noise_maker="")
-
-
 @dataclass(frozen=True)
 class Checkpoints:
     """Every saved state of one training job.
 
     Attributes
     ----------
+    about : None where nobody measures them, in a test for instance.
     initial : state before the first step, name -> (num_replicas, *shape), where epoch 0 is not
         among ``epoch``.
     """
@@ -69,12 +66,19 @@ class Checkpoints:
     seed: Tensor
     stopped_epoch: Tensor
     diverged_epoch: Tensor
-    about: Origin = UNKNOWN
+    about: Origin | None = None
     initial: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def num_replicas(self) -> int:
         return len(self.seed)
+
+    @property
+    def origin(self) -> Origin:
+        """:attr:`about`, which what measures them needs."""
+        if self.about is None:
+            raise ValueError("the checkpoints do not say how their networks were built and trained")
+        return self.about
 
     def flat_state(self) -> dict[str, Tensor]:
         """name -> (num_epochs * num_replicas, *shape): the stack to measure, epochs outermost."""
@@ -95,7 +99,8 @@ def write(path: str | Path, checkpoints: Checkpoints, made: stamps.Stamp | None 
     }
     for name in ("epoch", "label_noise", "seed", "stopped_epoch", "diverged_epoch"):
         tensors[name] = getattr(checkpoints, name)
-    metadata = {"format": FORMAT, "about": json.dumps(asdict(checkpoints.about))}
+    about = None if checkpoints.about is None else asdict(checkpoints.about)
+    metadata = {"format": FORMAT, "about": json.dumps(about)}
     if made is not None:
         metadata[stamps.KEY] = stamps.dumps(stamps.with_content(made, checksum(tensors)))
     save_atomically(path, tensors, metadata)
@@ -116,20 +121,22 @@ def read(path: str | Path) -> Checkpoints:
             f"{metadata.get('format')}, wanted is {FORMAT}); starting its study trains it anew"
         )
     groups: dict[str, dict[str, Tensor]] = {group: {} for group in GROUPS}
-    rest = {}
+    rest: dict[str, Tensor] = {}
     for place, tensor in tensors.items():
         group, _, name = place.partition("/")
         (groups[group] if name else rest)[name or place] = tensor
-    return Checkpoints(**groups, about=Origin(**json.loads(metadata["about"])), **rest)
+    about = json.loads(metadata["about"])
+    origin = Origin(**about) if about else None
+    return Checkpoints(state=groups["state"], initial=groups["initial"], about=origin, **rest)
 
 
 def checksum(tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> str:
     """Digest of the metadata and of names, types, shapes and contents, in the names' order."""
-    parts = [json.dumps(metadata or {}, sort_keys=True).encode()]
+    parts: list[bytes | memoryview] = [json.dumps(metadata or {}, sort_keys=True).encode()]
     for name in sorted(tensors):
         tensor = tensors[name].detach().to("cpu").contiguous()
         parts.append(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        parts.append(memoryview(tensor.flatten().view(torch.uint8).numpy()))
+        parts.append(tensor.flatten().view(torch.uint8).numpy().data)
     return stamps.digest(*parts)
 
 
