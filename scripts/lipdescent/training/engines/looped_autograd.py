@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from lipdescent.architectures.vit import SelfAttention
-from lipdescent.stacks.known_classes import DROPOUT
+from lipdescent.networks.known_classes import DROPOUT
 from lipdescent.stacks.workload import activation_bytes, multiplications
 from lipdescent.training.engines.engine import TrainedState
 
