@@ -175,7 +175,7 @@ REFUSED = {
         parametrizations.weight_norm(nn.Linear(6, 6))
     ),
     "2.weight is shared with 0.weight": tied,
-    "2.weight is shared with 0.weight; allowed: own": twice,
+    "2.weight is shared with 0.weight; allowed are": twice,
     "1 \\(ReLU\\) has hooks": hooked,
     "0 \\(Linear\\): forward was replaced": overridden,
     "1 \\(BatchNorm1d\\)": lambda: nn.Sequential(

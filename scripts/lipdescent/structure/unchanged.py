@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 
 from lipdescent.layers.table import TABLE
 from lipdescent.networks.expressions import place
-from lipdescent.stacks.model_stack import shared_tensor
+from lipdescent.stacks.model_stack import refuse_shared
 
 _CALLS = ("__call__", "_wrapped_call_impl", "_call_impl", "forward")
 _SOURCES = (Path(torch.__file__).parent, Path(__file__).parents[1])  # of the classes in the table
@@ -51,8 +51,7 @@ def check_module(module: nn.Module) -> None:
                 f"{where}: an attribute hides {min(hidden)}, which the call then does not use; "
                 f"delete it, or assign to the {type(m).__name__} itself"
             )
-    if shared := shared_tensor(module):
-        raise ValueError(f"{shared[1]} is shared with {shared[0]}; allowed: own weights each")
+    refuse_shared(module)
 
 
 def _check_functions() -> None:
