@@ -202,7 +202,8 @@ def test_gradient_norms_equal_autograd():
 
 def test_blocks_cover_every_replica_once():
     stack = initial_stack(partial(build, 4000), list(range(7)), SHAPE)
-    parts = split_into_blocks(stack, 100, torch.device("cpu"))
+    options = TrainingOptions(learning_rate=0.05, batch_size=100)
+    parts = split_into_blocks(stack, options, torch.device("cpu"))
     covered = [i for part in parts for i in range(part.start, part.stop)]
     assert covered == list(range(7))
     assert len(parts) > 1

@@ -52,7 +52,7 @@ class StackTraining:
         self.data, self.options = data, options
         self.seeds, self.epochs, self.num_epochs = list(seeds), list(epochs), epochs[-1]
         device = data.inputs.device
-        parts = split_into_blocks(stack, options.batch_size, device, at_once=at_once)
+        parts = split_into_blocks(stack, options, device, at_once=at_once)
         self.blocks = [Block(stack[part], data, part, options) for part in parts]
         self._say: Callable[[str], None] = print
         self.epoch, self.identity = 0, ""
