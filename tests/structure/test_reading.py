@@ -64,6 +64,10 @@ def linear_relu():
     return nn.Sequential(nn.Flatten(), nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
 
 
+def one():
+    return nn.Linear(6, 3)
+
+
 def nested():
     inner = nn.Sequential(nn.Sequential(nn.Linear(8, 7, bias=False)), nn.ReLU(), nn.Linear(7, 3))
     return nn.Sequential(nn.Sequential(nn.Linear(6, 8), nn.Identity(), nn.ReLU()), inner)
@@ -118,6 +122,7 @@ BOUNDED = {"trace"}
 CHAIN = {"trace", "relu", "affine"}
 NETWORKS = {
     "Sequential": (linear_relu, (2, 3), CHAIN | {"fused_mlp"}),
+    "one layer": (one, (6,), CHAIN | {"fused_mlp"}),
     "nested": (nested, (6,), CHAIN | {"fused_mlp"}),
     "declared chain": (Functional, (6,), CHAIN),
     "batch norm": (normalised, (6,), BOUNDED | {"affine"}),

@@ -55,6 +55,11 @@ CONTAINERS: dict[str, Callable[[nn.Module], Node]] = {
 }
 
 
+def flattens(module: nn.Module) -> bool:
+    """Whether ``module`` makes vectors of whatever it is given."""
+    return type(module) is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1)
+
+
 def is_attention(module: nn.Module) -> bool:
     """Whether ``module`` itself is self-attention, PyTorch's or this library's."""
     own = "lipdescent.architectures.vit.SelfAttention"

@@ -22,7 +22,7 @@ from lipdescent.networks.expressions import Chain, Concat, Layer, Node
 from lipdescent.networks.known_classes import BATCH_NORMS, DROPOUT, qualified_name
 from lipdescent.networks.reading import read
 from lipdescent.stacks import products
-from lipdescent.stacks.convolution import channel_axis, convolve, max_pool, one_channel_axis
+from lipdescent.stacks.convolution import channel_axis, convolve, max_pool, one_channel_axis, tiling
 from lipdescent.stacks.normalisation import normalise, normalise_batch
 from lipdescent.stacks.sorting import SortPairs
 
@@ -126,26 +126,9 @@ def _pools_first(parts: tuple[Node, ...]) -> list[Node]:
     parts = list(parts)
     for i in range(len(parts) - 1):
         first, second = (getattr(part, "module", None) for part in parts[i : i + 2])
-        if type(first) is nn.ReLU and _is_tiling(second):
+        if type(first) is nn.ReLU and tiling(second):
             parts[i : i + 2] = parts[i + 1], parts[i]
     return parts
-
-
-def _is_tiling(module: nn.Module | None) -> bool:
-    """True for a max pool whose windows lie side by side."""
-    return (
-        type(module) in (nn.MaxPool1d, nn.MaxPool2d)
-        and _pair(module, module.kernel_size) == _pair(module, module.stride)
-        and set(_pair(module, module.padding)) == {0}
-        and set(_pair(module, module.dilation)) == {1}
-        and not module.ceil_mode
-        and not module.return_indices
-    )
-
-
-def _pair(module: nn.Module, value: int | tuple[int, ...]) -> tuple[int, ...]:
-    axes = 1 if isinstance(module, nn.MaxPool1d) else 2
-    return (value,) * axes if isinstance(value, int) else tuple(value)
 
 
 def _relu(run: _Run, layer: Layer, x: Tensor) -> Tensor:
@@ -211,8 +194,8 @@ def _circular(module: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None)
 
 
 def _max_pool(run: _Run, layer: Layer, x: Tensor) -> Tensor:
-    if x.device.type == "cpu" and _is_tiling(layer.module):
-        return max_pool(x, _pair(layer.module, layer.module.kernel_size))
+    if x.device.type == "cpu" and (size := tiling(layer.module)):
+        return max_pool(x, size)
     return _per_channel(layer.module, x)
 
 

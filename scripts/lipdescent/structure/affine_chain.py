@@ -19,8 +19,9 @@ from lipdescent.arithmetic.certified_norms import certified_spectral_norm, norm_
 from lipdescent.arithmetic.ulps import TINY, gamma, product_up, round_up
 from lipdescent.measurement import NotApplicable
 from lipdescent.networks.expressions import Layer
+from lipdescent.networks.known_classes import flattens
 from lipdescent.stacks.model_stack import ModelStack
-from lipdescent.structure.plain_chain import flattens, plain_chain
+from lipdescent.structure.plain_chain import plain_chain
 from lipdescent.structure.slope_intervals import Interval, compose, slope_interval
 
 

@@ -44,8 +44,3 @@ def plain_chain(stack: ModelStack, known: Callable[[nn.Module], bool]) -> list[L
     except (TypeError, ValueError) as error:
         raise NotApplicable(str(error)) from error
     return found
-
-
-def flattens(module: nn.Module) -> bool:
-    """Whether ``module`` makes vectors of whatever it is given."""
-    return type(module) is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1)

@@ -19,8 +19,9 @@ from lipdescent.arithmetic.eigenvalues import largest_eigenvalue
 from lipdescent.arithmetic.ulps import times_power
 from lipdescent.measurement import NotApplicable
 from lipdescent.networks.expressions import Layer
+from lipdescent.networks.known_classes import flattens
 from lipdescent.stacks.model_stack import ModelStack
-from lipdescent.structure.plain_chain import flattens, plain_chain
+from lipdescent.structure.plain_chain import plain_chain
 
 _CHUNK = {"cpu": 2**18, "cuda": 2**24}  # numbers in the largest array; measured at n_out n_in = 400
 _FEW_UNITS = 24  # up to this width equal masks are common enough to look for

@@ -11,9 +11,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lipdescent.networks.known_classes import flattens
 from lipdescent.stacks import products
 from lipdescent.training.engines.engine import Loss, Setting
-from lipdescent.training.engines.layouts import FusedChain, logit_gradient
+from lipdescent.training.engines.layouts import FusedChain, chain_layers, logit_gradient
 
 # Activations and weights of a block should stay in a core's share of the cache.
 CPU_BLOCK_BYTES = 4 << 20
@@ -21,11 +22,11 @@ CPU_BLOCK_BYTES = 4 << 20
 
 def supports(module: nn.Module) -> bool:
     """True for [Flatten,] Linear, ReLU, Linear, ..., Linear with or without biases."""
-    layers = list(module) if type(module) is nn.Sequential else []
-    if layers and type(layers[0]) is nn.Flatten:
+    layers = chain_layers(module)
+    if layers and flattens(layers[0].module):
         layers = layers[1:]
-    kinds = [type(layer) for layer in layers]
-    return bool(layers) and kinds == ([nn.Linear, nn.ReLU] * len(kinds))[: len(kinds) // 2 * 2 + 1]
+    kinds = [type(layer.module) for layer in layers]
+    return bool(kinds) and kinds == ([nn.Linear, nn.ReLU] * len(kinds))[: len(kinds) // 2 * 2 + 1]
 
 
 class StackedMLP(FusedChain):
@@ -33,11 +34,10 @@ class StackedMLP(FusedChain):
 
     supports = staticmethod(supports)
 
-    def __init__(self, module: nn.Sequential, state: dict[str, Tensor], loss: Loss) -> None:
+    def __init__(self, module: nn.Module, state: dict[str, Tensor], loss: Loss) -> None:
         if not supports(module):
             raise TypeError(f"not a chain of Linear and ReLU layers: {module}")
-        names = [n for n, m in module.named_children() if isinstance(m, nn.Linear)]
-        super().__init__(names, state, loss)
+        super().__init__(module, state, loss)
         self._workspaces: dict[tuple[int, ...], tuple[list[Tensor], list[Tensor]]] = {}
 
     @classmethod
@@ -57,7 +57,7 @@ class StackedMLP(FusedChain):
         )
 
     def _laid_out(self, place: int, weight: Tensor) -> Tensor:
-        return weight if place == len(self._names) - 1 else weight.mT
+        return weight if place == len(self._layers) - 1 else weight.mT
 
     _named = _laid_out
 
