@@ -4,6 +4,7 @@ from lipdescent.jobs import fork_server
 
 fork_server.hand_over()
 
+import logging
 import sys
 from collections import Counter
 
@@ -19,7 +20,7 @@ from lipdescent.storage import atomic, checkpoints, stamps, table
 from lipdescent.study import job_stamps
 
 job = snakemake  # noqa: F821
-terminal = log_to(job.log[0])
+log_to(job.log[0])
 torch.set_num_threads(job.threads)
 made = job_stamps.of(job)
 
@@ -30,10 +31,9 @@ broken, done = [], Counter()
 for place in sampled:
     path = job.input.checkpoints[place]
     saved = checkpoints.read(path)
-    run = saved.about["run"]
+    run = saved.about.run
     dataset = datasets.read(f"results/{job.wildcards.study}/datasets/{run['dataset']}.npz")
-    module = job.config["architectures"][run["architecture"]].get("module", run["architecture"])
-    stack = measuring.checkpoint_stack(saved, dataset, module=module)
+    stack = measuring.checkpoint_stack(saved, dataset)
     index = int(random.integers(stack.num_models))
     epoch, replica = divmod(index, saved.num_replicas)
     one = stack[index : index + 1]
@@ -69,9 +69,9 @@ for place in sampled:
             print(f"BROKEN {check.name} at {cell}: {check.detail}")
     print(f"{cell}: {len(checks)} checks")
 
-summary = f"{sum(done.values())} checks on {len(sampled)} checkpoints, {len(broken)} broken"
-print(summary)
-print(summary, file=terminal)
+logging.getLogger("lipdescent.verify").info(
+    "%d checks on %d checkpoints, %d broken", sum(done.values()), len(sampled), len(broken)
+)
 if broken:
     sys.exit(1)
 with atomic.complete(job.output[0]) as partial:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from lipdescent.jobs.progress import Progress
 from lipdescent.measuring import measure as measuring
 from lipdescent.plugins import lookup
 from lipdescent.storage import table
+from lipdescent.storage.checkpoints import Origin
 from lipdescent.study import config as study_config
 from lipdescent.study import sections
 from lipdescent.study import sizes as config_sizes
@@ -83,13 +83,13 @@ def test_first_epoch(path, folder):
         epochs=[0, 1],
         options=TrainingOptions(**options),
     )
-    training.run(progress=Progress(path.stem, len(seeds), 1, terminal=io.StringIO()))
+    training.run(progress=Progress(len(seeds), 1))
     run = {"dataset": name, "architecture": architecture, "width": width, "seeds": SEEDS}
-    about = {"run": run, "training": options, "build": build_options}
+    about = Origin(run=run, module=module, build=build_options, training=options, noise_maker=maker)
     saved = training.result(noise, about)
     assert (saved.diverged_epoch == -1).all()
 
-    stack = measuring.checkpoint_stack(saved, dataset, module=module)
+    stack = measuring.checkpoint_stack(saved, dataset)
     before, after = (
         torch.cat([t[i].flatten().double() for t in saved.state.values()]) for i in (0, 1)
     )
@@ -98,9 +98,7 @@ def test_first_epoch(path, folder):
     for bound, bound_options in {"metrics": {}, **config["bounds"]}.items():
         if bound == "lower_jacobian":
             bound_options = bound_options | {"num_points": 2}
-        columns += measuring.measure(
-            bound, stack, saved, dataset, options=bound_options, noise_maker=maker
-        )
+        columns += measuring.measure(bound, stack, saved, dataset, options=bound_options)
     rows = measuring.to_table(columns, stack, saved, study=config["study"])
     table.check_order(rows)
     frame = rows.to_pandas()

@@ -1,6 +1,5 @@
 """Stacks against models trained alone in plain PyTorch, resuming, divergence, stopping."""
 
-import io
 from functools import partial
 
 import numpy as np
@@ -42,12 +41,12 @@ def make(seeds, *, options=OPTIONS, epochs=EPOCHS, dtype=torch.float32, pick=Non
 
 
 def quiet():
-    return Progress("test", 1, EPOCHS[-1], terminal=io.StringIO())
+    return Progress(1, EPOCHS[-1])
 
 
 def trained(training, **arguments):
     training.run(progress=quiet(), **arguments)
-    return training.result([0.0] * len(training.seeds), {})
+    return training.result([0.0] * len(training.seeds))
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
@@ -132,7 +131,7 @@ def test_interrupted_and_resumed_is_bit_identical(tmp_path, optimizer, clip):
         break
     else:
         pytest.fail("never ended")
-    resumed = training.result([0.0, 0.0], {})
+    resumed = training.result([0.0, 0.0])
     assert training.curves == make_curves(options)
     for name, tensor in whole.state.items():
         assert torch.equal(tensor, resumed.state[name])

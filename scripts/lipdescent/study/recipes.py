@@ -166,8 +166,6 @@ class Recipes:
                 # The rows name their study.
                 "study": self.config["study"],
                 "options": certificates if certify else self.config["bounds"].get(measure, {}),
-                "module": module,
-                "noise_maker": maker,
             },
             self.code("measure.py", *self.measurement_files(measure, module, loss, maker)),
             (

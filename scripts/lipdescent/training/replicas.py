@@ -31,11 +31,11 @@ def noisy_labels(
     return torch.from_numpy(np.stack(labels).astype(np.int64))
 
 
-def checkpoint_labels(saved: Checkpoints, dataset: Dataset, *, maker: str) -> Tensor:
+def checkpoint_labels(saved: Checkpoints, dataset: Dataset) -> Tensor:
     """Labels that each checkpoint was trained on: int64 (num_models, num_train)."""
     labels = noisy_labels(
         dataset,
-        maker=maker,
+        maker=saved.about.noise_maker,
         label_noise=saved.label_noise.tolist(),
         seeds=saved.seed.tolist(),
     )
