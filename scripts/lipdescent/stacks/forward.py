@@ -131,10 +131,6 @@ def _pools_first(parts: tuple[Node, ...]) -> list[Node]:
     return parts
 
 
-def _relu(run: _Run, layer: Layer, x: Tensor) -> Tensor:
-    return nn.functional.relu(x)  # not in place, whatever the module says
-
-
 def _smooth(module: nn.Module, x: Tensor) -> Tensor:
     """A model at a time, in the order in which it lies in memory.
 
@@ -297,7 +293,7 @@ def _unknown(run: _Run, layer: Layer, x: Tensor) -> Tensor:
 
 # Layer type, or its qualified name where the package is only imported on demand -> its pass.
 LAYERS: dict[type | str, Callable[[_Run, Layer, Tensor], Tensor]] = {
-    nn.ReLU: _relu,
+    nn.ReLU: lambda run, layer, x: nn.functional.relu(x),  # never in place
     nn.Linear: _linear,
     nn.Conv1d: _convolution,
     nn.Conv2d: _convolution,

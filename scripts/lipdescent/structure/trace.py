@@ -12,7 +12,7 @@ from lipdescent.arithmetic.ulps import TINY
 from lipdescent.layers import activation, convolution, pooling
 from lipdescent.layers.table import TABLE, declares_constant
 from lipdescent.measurement import NotApplicable
-from lipdescent.networks.expressions import Chain, Concat, Layer, Node, layers, steps
+from lipdescent.networks.expressions import Chain, Concat, Layer, Node, layers, place, steps
 from lipdescent.networks.known_classes import BATCH_NORMS, NO_OPERATION, is_attention
 from lipdescent.networks.reading import declares, read, unknown
 from lipdescent.stacks import own_call
@@ -101,15 +101,15 @@ def check_state(stack: ModelStack) -> None:
             index = int(bad.nonzero()[0, 0])
             raise ValueError(f"{name} of model {index}: contains NaN or inf; allowed are finite")
     for path, part in stack.module.named_modules():
-        variance = stack.state.get(f"{path}.running_var" if path else "running_var")
+        variance = stack.state.get(Layer(part, path).named("running_var"))
         if variance is None or not hasattr(part, "eps"):
             continue
         smallest = float(variance.to(torch.float64).min())
         computed = float((variance + part.eps).min())  # as the network adds them, in its own dtype
         if not min(smallest + part.eps, computed) > 0:
             raise ValueError(
-                f"{path or 'the network'} ({type(part).__name__}): running_var = {smallest:g} with "
-                f"eps = {part.eps:g}; allowed is running_var + eps > 0"
+                f"{place(part, path)}: running_var = {smallest:g} with eps = {part.eps:g}; "
+                "allowed is running_var + eps > 0"
             )
 
 
@@ -129,7 +129,7 @@ def _refuse_attention(module: nn.Module) -> None:
             try:
                 activation.attention(m, {})
             except NotApplicable as error:
-                raise NotApplicable(f"{path or 'the network'}: {error}") from None
+                raise NotApplicable(f"{place(m, path)}: {error}") from None
 
 
 def _run(node: Node, x: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, Node]:
@@ -156,26 +156,26 @@ def _run(node: Node, x: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, Node]
 
 
 def _call(layer: Layer, x: Tensor, state: dict[str, Tensor]) -> Tensor:
-    place = layer.place
+    where = layer.place
     if isinstance(layer.module, nn.Bilinear):
-        raise NotApplicable(f"{place} multiplies two inputs: no global constant")
+        raise NotApplicable(f"{where} multiplies two inputs: no global constant")
     try:
         y = evaluate(layer.module, layer.state(state), x)
     except Exception as error:  # whatever a layer raises at what does not fit
         shape = tuple(x.shape[1:])
-        raise ValueError(f"{place} does not take an input of shape {shape}: {error}") from error
+        raise ValueError(f"{where} does not take an input of shape {shape}: {error}") from error
     if not isinstance(y, Tensor):
-        raise ValueError(f"{place} returns a {type(y).__name__}; allowed is one tensor")
+        raise ValueError(f"{where} returns a {type(y).__name__}; allowed is one tensor")
     if not y.numel():
-        raise ValueError(f"{place} has no outputs at an input of shape {tuple(x.shape[1:])}")
+        raise ValueError(f"{where} has no outputs at an input of shape {tuple(x.shape[1:])}")
     if y.ndim < 2 or len(y) != len(x):
         raise ValueError(
-            f"{place} changes the batch axis: {len(x)} inputs of shape {tuple(x.shape[1:])} become "
+            f"{where} changes the batch axis: {len(x)} inputs of shape {tuple(x.shape[1:])} become "
             f"{tuple(y.shape)}; allowed is to keep it, and one more axis, as nn.Flatten() does"
         )
     if type(layer.module) in pooling.TABLE and bool(x.isfinite().all() & (y == -torch.inf).any()):
         raise ValueError(
-            f"{place}: {int((y[0] == -torch.inf).sum())} of its outputs are -inf at every input, "
+            f"{where}: {int((y[0] == -torch.inf).sum())} of its outputs are -inf at every input, "
             "as their windows hold only padding; allowed is less padding or dilation"
         )
     return y
