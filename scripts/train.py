@@ -29,7 +29,7 @@ from lipdescent.training.options import TrainingOptions
 from lipdescent.training.replicas import noisy_labels, replicas
 from lipdescent.training.stack_training import Interrupted, StackTraining
 
-job = snakemake  # noqa: F821
+job = snakemake  # type: ignore[name-defined]  # noqa: F821  Snakemake puts it there
 run, execution = job.params.run, job.config["execution"]
 log_to(
     job.log[0],
@@ -58,7 +58,13 @@ build = partial(
     num_classes=dataset.num_classes,
     **job.params.build_options,
 )
-labels = noisy_labels(dataset, maker=job.params.noise_maker, label_noise=noise, seeds=seeds)
+labels = noisy_labels(
+    dataset,
+    maker=job.params.noise_maker,
+    label_noise=noise,
+    seeds=seeds,
+    noise_seed=job.params.noise_seed,
+)
 data = TrainingData(
     torch.from_numpy(dataset.train_inputs).to(place, dtype), labels.to(place), dataset.num_classes
 )
@@ -94,6 +100,7 @@ about = checkpoints.Origin(
     build=job.params.build_options,
     training=job.params.training,
     noise_maker=job.params.noise_maker,
+    noise_seed=job.params.noise_seed,
     data=job.config["datasets"].get(run["dataset"], {}),
     code=stamps.digest(json.dumps(job.params.code, sort_keys=True).encode()),
 )

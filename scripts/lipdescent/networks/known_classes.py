@@ -6,6 +6,7 @@ So none skips a layer that another refuses. What is only imported on demand goes
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import nn
 
@@ -25,25 +26,25 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _RESNET = "torchvision.models.resnet"
 
 
-def _torchvision_block(names: Sequence[str]) -> Callable[[nn.Module], Node]:
-    def read(m: nn.Module) -> Node:
+def _torchvision_block(names: Sequence[str]) -> Callable[[Any], Node]:
+    def read(m: Any) -> Node:
         branch = chain(*(getattr(m, name) for name in names))
         return chain(residual(branch, m.downsample), m.relu)
 
     return read
 
 
-def _torchvision_resnet(m: nn.Module) -> Node:
+def _torchvision_resnet(m: Any) -> Node:
     blocks = m.layer1, m.layer2, m.layer3, m.layer4
     return chain(m.conv1, m.bn1, m.relu, m.maxpool, *blocks, m.avgpool, nn.Flatten(), m.fc)
 
 
-def _features_classifier(m: nn.Module) -> Node:
+def _features_classifier(m: Any) -> Node:
     return chain(m.features, m.avgpool, nn.Flatten(), m.classifier)
 
 
 # Class -> how it puts its modules together.
-CONTAINERS: dict[str, Callable[[nn.Module], Node]] = {
+CONTAINERS: dict[str, Callable[[Any], Node]] = {
     "lipdescent.architectures._blocks.Residual": lambda m: residual(m.branch, m.skip),
     f"{_RESNET}.BasicBlock": _torchvision_block(("conv1", "bn1", "relu", "conv2", "bn2")),
     f"{_RESNET}.Bottleneck": _torchvision_block(
@@ -68,7 +69,7 @@ def is_attention(module: nn.Module) -> bool:
 
 def is_sequential(module: nn.Module) -> bool:
     """``nn.Sequential``, or a subclass that only fills it."""
-    kind = type(module)
+    kind: Any = type(module)
     return isinstance(module, nn.Sequential) and (
         kind.forward is nn.Sequential.forward
         and kind.__iter__ is nn.Sequential.__iter__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from torch import nn
 
@@ -72,7 +73,7 @@ def _read(part: nn.Module | Node, names: dict[int, str], owner: str, declared: b
     return Layer(part, path) if inner is None else _read(inner, names, path, declared)
 
 
-def _inside(module: nn.Module, declared: bool) -> Node | None:
+def _inside(module: Any, declared: bool) -> Node | None:
     """The expression of a container, None for a layer."""
     if hasattr(module, "lipschitz_structure"):
         return module.lipschitz_structure() if declared else None

@@ -13,6 +13,7 @@ from typing import Any
 
 from lipdescent.plugins import lookup
 from lipdescent.storage import stamps
+from lipdescent.storage.seed_blocks import block_name
 from lipdescent.study import published, sections
 from lipdescent.study import runs as study_runs
 from lipdescent.study.code_digest import caption, code_versions, measurement_files, training_files
@@ -146,6 +147,7 @@ class Recipes:
                 "build_options": sections.build_options(self.config, run.architecture),
                 "training": training,
                 "noise_maker": maker,
+                "noise_seed": self.config["noise_seed"],
             },
             self.code("train.py", *training_files(module, training, maker)),
             (self.dataset(dataset=run.dataset),),
@@ -309,5 +311,5 @@ def _wildcards(run: study_runs.Run) -> dict[str, str]:
         "dataset": run.dataset,
         "architecture": run.architecture,
         "width": str(run.width),
-        "seeds": study_runs.seed_block(run.seeds),
+        "seeds": block_name(run.seeds),
     }

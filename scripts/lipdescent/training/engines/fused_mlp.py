@@ -14,19 +14,27 @@ from torch import Tensor, nn
 from lipdescent.networks.known_classes import flattens
 from lipdescent.stacks import products
 from lipdescent.training.engines.engine import Loss, Setting
-from lipdescent.training.engines.layouts import FusedChain, chain_layers, logit_gradient
+from lipdescent.training.engines.layouts import (
+    FusedChain,
+    behind_activation,
+    chain_layers,
+    logit_gradient,
+)
 
 # Activations and weights of a block should stay in a core's share of the cache.
 CPU_BLOCK_BYTES = 4 << 20
+OUTPUTS = (nn.ReLU, nn.LeakyReLU)  # that may be behind the last layer
 
 
 def supports(module: nn.Module) -> bool:
-    """True for [Flatten,] Linear, ReLU, Linear, ..., Linear with or without biases."""
-    layers = chain_layers(module)
-    if layers and flattens(layers[0].module):
+    """True for [Flatten,] Linear, ReLU, ..., Linear [, ReLU or LeakyReLU], biases or not."""
+    layers = [layer.module for layer in chain_layers(module)]
+    if layers and flattens(layers[0]):
         layers = layers[1:]
-    kinds = [type(layer.module) for layer in layers]
-    return bool(kinds) and kinds == ([nn.Linear, nn.ReLU] * len(kinds))[: len(kinds) // 2 * 2 + 1]
+    if len(layers) > 1 and type(layers[-1]) in OUTPUTS:
+        layers = layers[:-1]
+    kinds = [type(layer) for layer in layers]
+    return bool(layers) and kinds == ([nn.Linear, nn.ReLU] * len(kinds))[: len(kinds) // 2 * 2 + 1]
 
 
 class StackedMLP(FusedChain):
@@ -37,6 +45,8 @@ class StackedMLP(FusedChain):
     def __init__(self, module: nn.Module, state: dict[str, Tensor], loss: Loss) -> None:
         if not supports(module):
             raise TypeError(f"not a chain of Linear and ReLU layers: {module}")
+        output = chain_layers(module)[-1].module
+        loss = behind_activation(loss, output) if type(output) in OUTPUTS else loss
         super().__init__(module, state, loss)
         self._workspaces: dict[tuple[int, ...], tuple[list[Tensor], list[Tensor]]] = {}
 

@@ -88,3 +88,21 @@ def logit_gradient(loss: Loss, logits: Tensor, targets: Tensor) -> Tensor:
     with torch.enable_grad():
         leaf = logits.detach().requires_grad_()
         return torch.autograd.grad(loss(leaf, targets).sum(), leaf)[0]
+
+
+def behind_activation(loss: Loss, activation: nn.ReLU | nn.LeakyReLU) -> Loss:
+    """``loss`` of what ``activation`` makes of the logits, with its gradient at the logits."""
+    slope = float(getattr(activation, "negative_slope", 0.0))
+
+    def activated(logits: Tensor) -> Tensor:
+        return nn.functional.leaky_relu(logits, slope) if slope else logits.clamp_min(0)
+
+    def behind(logits: Tensor, targets: Tensor) -> Tensor:
+        return loss(activated(logits), targets)
+
+    def gradient(logits: Tensor, targets: Tensor) -> Tensor:
+        delta = logit_gradient(loss, activated(logits), targets)
+        return torch.ops.aten.leaky_relu_backward(delta, logits, slope, False)
+
+    behind.logit_gradient = gradient
+    return behind
