@@ -30,6 +30,7 @@ from lipdescent.arithmetic.ulps import TINY, gamma, product_up, round_up, unscal
 from lipdescent.bounds.geolip.deep import Network, deep_sdp
 from lipdescent.bounds.geolip.natural import natural_sdp
 from lipdescent.measurement import Measurement, NotApplicable
+from lipdescent.shapes import Float64
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.affine_chain import AffineChain, affine_chain, refuse_other_norms
 from lipdescent.structure.scaling import balanced, scaled_chain, scaled_slopes, with_lost
@@ -100,7 +101,9 @@ def per_logit(
     return _bounds(stack, norm=norm, only_largest=False, **options)
 
 
-def natural_matrix(first: Tensor, last: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+def natural_matrix(
+    first: Float64[Tensor, "S h n"], last: Float64[Tensor, "S K h"], low: Tensor, high: Tensor
+) -> tuple[Tensor, Tensor]:
     """B = [r A, m A 1] of every logit, and what its rounding adds to the bound.
 
     Parameters
@@ -129,8 +132,8 @@ def natural_matrix(first: Tensor, last: Tensor, low: Tensor, high: Tensor) -> tu
 
 
 def one_hidden_layer(
-    first: Tensor,
-    last: Tensor,
+    first: Float64[Tensor, "S h n"],
+    last: Float64[Tensor, "S K h"],
     low: Tensor,
     high: Tensor,
     *,
@@ -139,7 +142,7 @@ def one_hidden_layer(
     max_iterations: int = 1024,
     only_largest: bool = False,
     power: int = 0,
-) -> Tensor:
+) -> Float64[Tensor, "S K"]:
     """Certified bound of every logit of W2 phi(W1 x), slopes per unit allowed: (S, K).
 
     Arguments as in :func:`natural_matrix`; ``only_largest`` gives up the logits of a model that

@@ -6,10 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from lipdescent.arithmetic import certified_norms
+from lipdescent.shapes import Float64
 from lipdescent.stacks.known_classes import DROPOUT
 
 
-def linear(module: nn.Module, state: dict[str, Tensor], *, norm: str, **_) -> Tensor:
+def linear(
+    module: nn.Module, state: dict[str, Tensor], *, norm: str, **_
+) -> Float64[Tensor, " models"]:
     """Operator norm of the weights (models, out, in): float64 (models,).
 
     On an input with further axes, (..., in), the layer acts on each row: the same norm.
