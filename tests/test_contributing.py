@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lipdescent.analysis import groups, ladder
 from lipdescent.analysis.groups import Group
 from lipdescent.datasets import Dataset, take
-from lipdescent.measurement import Measurement
+from lipdescent.measurement import Measurement, NotApplicable
 from lipdescent.plugins import lookup
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.storage import table
@@ -32,6 +32,7 @@ NAMES = {
     "np": np, "pd": pd, "torch": torch, "nn": nn, "math": math, "pairwise": pairwise,
     "Tensor": Tensor, "Figure": Figure, "Group": Group, "ladder": ladder, "Dataset": Dataset,
     "Iterator": Iterator, "Mapping": Mapping, "Measurement": Measurement, "take": take,
+    "NotApplicable": NotApplicable,
 }  # fmt: skip
 
 
