@@ -66,7 +66,7 @@ training = StackTraining(
     at_once=execution["models_at_once"],
 )
 progress = Progress(
-    f"{run['dataset']}/{run['architecture']}/width={run['width']}/seeds={job.wildcards.seeds}",
+    "{dataset}/{architecture}/width={width}/seeds={seeds}".format(**job.wildcards),
     len(seeds),
     job.params.epochs[-1],
     execution["progress_interval"],

@@ -16,7 +16,7 @@ from lipdescent.jobs.progress import log_to
 from lipdescent.measuring import measure as measuring
 from lipdescent.measuring import verifying
 from lipdescent.storage import atomic, checkpoints, stamps, table
-from lipdescent.study import job_stamps
+from lipdescent.study import axes, job_stamps, sections
 
 job = snakemake  # noqa: F821
 terminal = log_to(job.log[0])
@@ -31,8 +31,10 @@ for place in sampled:
     path = job.input.checkpoints[place]
     saved = checkpoints.read(path)
     run = saved.about["run"]
-    dataset = datasets.read(f"results/{job.wildcards.study}/datasets/{run['dataset']}.npz")
-    module = job.config["architectures"][run["architecture"]].get("module", run["architecture"])
+    here = axes.at(job.config, run.get("point", {}))
+    file = axes.data_file(here, run["dataset"])
+    dataset = datasets.read(f"results/{job.wildcards.study}/datasets/{file}.npz")
+    module = sections.module(here, run["architecture"])
     stack = measuring.checkpoint_stack(saved, dataset, module=module)
     index = int(random.integers(stack.num_models))
     epoch, replica = divmod(index, saved.num_replicas)
@@ -42,6 +44,7 @@ for place in sampled:
     inputs = {"train": torch.from_numpy(dataset.train_inputs)}
     cell = {
         **{name: run[name] for name in ("dataset", "architecture", "width")},
+        **run.get("point", {}),
         "label_noise": float(saved.label_noise[replica]),
         "seed": int(saved.seed[replica]),
         "epoch": int(saved.epoch[epoch]),

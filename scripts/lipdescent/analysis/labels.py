@@ -22,6 +22,11 @@ def noise_name(level: float) -> str:
     return f"{100 * level:g} %"
 
 
+def variant_name(variant: str) -> str:
+    """``mlp+depth=3`` -> ``mlp, depth=3``: an architecture at a point of further axes."""
+    return variant.replace("+", ", ")
+
+
 def rung_name(rung: Rung) -> str:
     """``upper_layer_product`` -> ``layer product (upper)``."""
     name = rung.quantity.removeprefix("lower_").removeprefix("upper_").replace("_", " ")

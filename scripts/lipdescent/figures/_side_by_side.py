@@ -62,7 +62,7 @@ def legend(
 ) -> None:
     """Architectures, then ``extra`` entries: name -> handle."""
     handles = [drawing.key(**look) for look in looks.values()]
-    names = [name.replace("_", " ") for name in looks]
+    names = [labels.variant_name(name).replace("_", " ") for name in looks]
     style.legend(
         figure,
         [*handles, *extra.values()],

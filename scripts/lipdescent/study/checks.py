@@ -13,7 +13,14 @@ from lipdescent.study import dataset_checks
 from lipdescent.study import schema as config_schema
 from lipdescent.study import sizes as config_sizes
 from lipdescent.study.schema import ConfigError
-from lipdescent.study.sections import build_options, training_options
+from lipdescent.study.sections import (
+    build_options,
+    data_module,
+    data_options,
+    drawn,
+    training_options,
+)
+from lipdescent.study.sections import module as module_of
 
 # What only one of the optimizers reads.
 OPTIMIZER_OPTIONS = {"momentum": "sgd", "betas": "adam"}
@@ -70,13 +77,16 @@ def _check_names(config: dict[str, Any], figures: list[str], comparisons: list[s
     """Every name in the configuration is one of a plug-in that exists."""
     checks: list[tuple[str, str, list[str]]] = []
     grid = config["grid"]
-    checks += [("grid.dataset", name, lookup.known("datasets")) for name in grid["dataset"]]
+    sets = sorted({*lookup.known("datasets"), *config["datasets"]})
+    checks += [("grid.dataset", name, sets) for name in grid["dataset"]]
     described = sorted(config["architectures"])
     checks += [("grid.architecture", name, described) for name in grid["architecture"]]
-    for name, options in config["architectures"].items():
-        module = options.get("module", name)
+    for name in config["architectures"]:
+        module = module_of(config, name)
         checks.append((f"architectures.{name}.module", module, lookup.known("architectures")))
-    checks += [("datasets", name, lookup.known("datasets")) for name in config["datasets"]]
+    for name, options in config["datasets"].items():
+        key = f"datasets.{name}.module" if "module" in options else "datasets"
+        checks.append((key, data_module(config, name), lookup.known("datasets")))
     checks.append(("noise_maker", config["noise_maker"], lookup.known("label_noise")))
     sections = {"training": config["training"]} | {
         f"architectures.{name}.training": training_options(config, name)
@@ -93,8 +103,8 @@ def _check_names(config: dict[str, Any], figures: list[str], comparisons: list[s
         for norm, radii in certificates["radii"].items():
             _check_order(f"certificates.radii.{norm}", radii)
     checks += [("experiments", name, lookup.known("experiments")) for name in config["experiments"]]
-    checks += [("figures", name, sorted(figures)) for name in config["figures"]]
-    checks += [("comparisons", name, sorted(comparisons)) for name in config["comparisons"]]
+    for kind, known in (("figures", figures), ("comparisons", comparisons)):
+        checks += [(kind, module, sorted(known)) for module, _ in drawn(config, kind).values()]
     for key, name, allowed in checks:
         try:
             lookup.check(key, name, allowed)
@@ -105,14 +115,20 @@ def _check_names(config: dict[str, Any], figures: list[str], comparisons: list[s
 def _check_options(config: dict[str, Any]) -> None:
     """Every option is one that its plug-in takes, and none is missing that it needs."""
     given: list[tuple[str, str, str, dict[str, Any]]] = []
-    for package in ("datasets", "experiments"):
-        given += [(f"{package}.{n}", package, n, o) for n, o in config[package].items()]
+    for name, options in config["experiments"].items():
+        given.append((f"experiments.{name}", "experiments", name, options))
+    for name in config["datasets"]:
+        options = data_options(config, name)
+        given.append((f"datasets.{name}", "datasets", data_module(config, name), options))
+    for kind in ("figures", "comparisons"):
+        for name, (module, options) in drawn(config, kind).items():
+            given.append((f"{kind}.{name}", kind, module, options))
     for name, entry in config["bounds"].items():
         options = {k: v for k, v in entry.items() if k != "norms"}
         given.append((f"bounds.{name}", "bounds", name, options))
     used = config["grid"]["architecture"]
     for name in config["architectures"]:
-        module = config["architectures"][name].get("module", name)
+        module = module_of(config, name)
         options = build_options(config, name)
         given.append((f"architectures.{name}", "architectures", module, options))
         place = f"architectures.{name}.training" if name in used else "training"

@@ -28,10 +28,14 @@ LIMITS = {
     "exclusiveMaximum": "less than",
     "minItems": "a list of at least",
     "maxItems": "a list of at most",
+    "minProperties": "a mapping whose number of entries is at least",
+    "maxProperties": "a mapping whose number of entries is at most",
     "pattern": "the pattern",
 }
 
 
+# Keys that may be axes of a study (lipdescent/study/axes.py) begin so.
+VARYING = ("datasets.", "architectures.", "training.", "noise_maker")
 LARGEST_INTEGER = 2**63 - 1
 
 
@@ -126,11 +130,13 @@ def _explain(error, place: str) -> str:
         words = " or ".join(WORDS[kind] for kind in kinds)
         if isinstance(error.instance, int) and abs(error.instance) > LARGEST_INTEGER:
             return f"{said}: allowed is {words}, at most {LARGEST_INTEGER} (64 bits)"
-        return f"{said}: allowed is {words}{_as_number(error.instance, kinds)}"
+        way = _as_number(error.instance, kinds) or _as_axis(error.instance, key)
+        return f"{said}: allowed is {words}{way}"
     if error.validator == "maxLength":
         return f"{said}: allowed are at most {wanted} characters"
     if error.validator == "enum":
-        return f"{said}: allowed is one of {_listed(wanted)}"
+        way = _as_axis(error.instance, key)
+        return f"{said}: allowed is one of {_listed(wanted)}{way}"
     return f"{said}: allowed is {LIMITS.get(error.validator, error.validator)} {wanted}"
 
 
@@ -162,6 +168,18 @@ def _as_number(value: Any, kinds: list[str]) -> str:
     if "number" in kinds:
         return f" (write {yaml.safe_dump(number).split()[0]})"
     return ""
+
+
+def _as_axis(value: Any, key: str) -> str:
+    """How to have several values of a key in one study."""
+    if not isinstance(value, list) or not key.startswith(VARYING):
+        return ""
+    name = key.rsplit(".", 1)[-1]
+    return f" (for an axis of several write vary: {{{name}: {{{key}: {_flow(value)}}}}})"
+
+
+def _flow(value: list[Any]) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, width=float("inf")).strip()
 
 
 def _fill_defaults(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> None:
