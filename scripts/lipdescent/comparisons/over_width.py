@@ -1,7 +1,8 @@
 """All architectures over width, at the last epoch; columns from the least to the most label noise.
 
 Train accuracy on the labels trained on, noisy ones included; test loss (each architecture's own
-training loss: with a temperature tau, the cross-entropy of tau times the logits); the certified
+training loss: with a temperature tau, the cross-entropy of tau times the logits), losses of
+different kinds in rows of their own; the certified
 bracket on the Lipschitz constant in l2 (dashed: best lower, solid: best upper bound; the true
 constants, averaged over seeds, lie between); and, where certificates were measured, the mean l2
 radius within which the labels trained on are certain, wrong ones counted as 0: the margin relative
@@ -36,9 +37,10 @@ def draw(
 ) -> Figure:
     """See the module: its docstring is the caption."""
     looks, first = side_by_side.styles(groups), next(iter(groups.values()))
+    apart = side_by_side.losses_apart(losses)
     panels = {
         "train accuracy": Series("train_accuracy", "metric", "", "train"),
-        side_by_side.loss_label("test", losses): Series("test_loss", "metric", "", "test"),
+        **dict.fromkeys(apart, Series("test_loss", "metric", "", "test")),
         f"certified bracket ({labels.NORMS['l2']})": BRACKET,
         "mean certified\nradius (train)": Series("mean_certified_radius", "metric", "l2", "train"),
     }
@@ -63,7 +65,9 @@ def draw(
             fitted = stats.first_reaching(
                 accuracy[:, noise, -1], group.width, level=statistics["interpolation_accuracy"]
             )
-            for place, what in zip(axes[:, column], panels.values(), strict=True):
+            for place, (title, what) in zip(axes[:, column], panels.items(), strict=True):
+                if name not in apart.get(title, [name]):
+                    continue
                 if what is BRACKET and np.isfinite(sides).any():
                     lower, upper = (side[:, noise] for side in sides)
                     drawing.bracket(place, group.width, lower, upper, colour=look["color"])

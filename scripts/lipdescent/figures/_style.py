@@ -135,7 +135,12 @@ def legend(figure: Figure, handles: Sequence, names: Sequence[str], *, columns: 
 
 def heading(figure: Figure, group: Group, *parts: str) -> None:
     """One line above the axes: what was studied, of how many models, and how many are left out."""
-    text = [group.dataset, labels.variant_name(group.variant), *filter(None, parts), seeds_text(group)]
+    text = [
+        group.dataset,
+        labels.variant_name(group.variant),
+        *filter(None, parts),
+        seeds_text(group),
+    ]
     if group.num_diverged:
         text.append(f"{count(group.num_diverged, 'diverged model')} left out")
     figure.suptitle("; ".join(text), fontsize=7, color=GREY)

@@ -70,7 +70,8 @@ def check(table: pa.Table, path: str | Path) -> None:
         else:
             strange = {value for value in present if variants.label(value) != allowed}
         if table.num_rows and strange:
+            held = ", ".join(sorted(map(str, strange)))
             raise ValueError(
-                f"{path}: holds {column} {', '.join(map(str, sorted(strange, key=str)))}, but its place is "
-                f"that of {column} {allowed}: it is another study's or run's"
+                f"{path}: holds {column} {held}, but its place is that of {column} {allowed}: "
+                "it is another study's or run's"
             )

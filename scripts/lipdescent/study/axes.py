@@ -127,9 +127,7 @@ def at(config: Mapping[str, Any], point: Point) -> dict[str, Any]:
     for axis in own:
         for key, value in changes(axis, point).items():
             _put(found, path(config, key), value)
-    found[DATA_NAMES] = {
-        name: data_name(config, name, point) for name in config["grid"]["dataset"]
-    }
+    found[DATA_NAMES] = {name: data_name(config, name, point) for name in config["grid"]["dataset"]}
     for name, file in found[DATA_NAMES].items():
         if file != name:  # whose name no longer says which file loads it
             module = config["datasets"].get(name, {}).get("module", name)

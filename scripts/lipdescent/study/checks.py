@@ -8,8 +8,10 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
+from lipdescent.analysis import axis_choice
 from lipdescent.plugins import lookup, signatures
-from lipdescent.study import dataset_checks
+from lipdescent.study import axes, dataset_checks
+from lipdescent.study import runs as study_runs
 from lipdescent.study import schema as config_schema
 from lipdescent.study import sizes as config_sizes
 from lipdescent.study.schema import ConfigError
@@ -49,6 +51,7 @@ def check(
     _check_optimizers(config, written)
     _check_bounds(config)
     _check_split(config)
+    _check_drawn(config)
     dataset_checks.check(config)
     config_sizes.check(config)
 
@@ -161,6 +164,31 @@ def _check_optimizers(config: dict[str, Any], written: dict[str | None, dict[str
                     f"config: {key}.{option} = {section[option]}: only optimizer {optimizer} has "
                     f"it, and {key}.optimizer = {training['optimizer']}"
                 )
+
+
+def _check_drawn(config: dict[str, Any]) -> None:
+    """No two pictures have one name; those over axes name axes and values that there are."""
+    for kind in ("figures", "comparisons"):
+        names = [entry if isinstance(entry, str) else next(iter(entry)) for entry in config[kind]]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(f"config: {kind} has {name!r} twice: allowed is each name once")
+    if axes.DATA_NAMES not in config:  # at a point there are no axes
+        _check_axes(config)
+
+
+def _check_axes(config: dict[str, Any]) -> None:
+    """Figures over axes name axes and values that the study has, and leave none out."""
+    grid = {name: config["grid"][name] for name in axis_choice.USUAL}
+    for name, (module, options) in drawn(config, "comparisons").items():
+        if not signatures.constant("comparisons", module, "CHOOSES_AXES"):
+            continue
+        for dataset in config["grid"]["dataset"]:
+            of = study_runs.variants_of(config, dataset).values()
+            try:
+                axis_choice.choose(axis_choice.axes_of(of, grid), **options)
+            except ValueError as error:
+                raise ConfigError(f"config: comparisons.{name} ({dataset}): {error}") from None
 
 
 def _check_bounds(config: dict[str, Any]) -> None:
