@@ -98,7 +98,7 @@ def gather(
         with pa.csv.CSVWriter(text, plain) as lines:
             for stack in stacks:
                 check_order(stack)
-                stack = _with_axes(stack, columns)
+                stack = with_axes(stack, columns)
                 rows.write_table(stack)
                 lines.write_table(stack.cast(plain))
                 count += stack.num_rows
@@ -108,7 +108,7 @@ def gather(
     return count
 
 
-def _with_axes(stack: pa.Table, columns: pa.Schema) -> pa.Table:
+def with_axes(stack: pa.Table, columns: pa.Schema) -> pa.Table:
     """With a column for every axis: of nulls, or of the kind that the study has."""
     present = set(stack.column_names)
     arrays = [

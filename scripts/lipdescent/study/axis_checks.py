@@ -37,6 +37,11 @@ def check_written(config: Mapping[str, Any]) -> None:
         _check_values(name, entry)
     found = axes.axes(config)
     for axis in found:
+        if not axis.keys:
+            raise ConfigError(
+                f"config: vary.{axis.name} sets no key: allowed are points of which some set one, "
+                "{NAME: {KEY: value}}"
+            )
         for key in axis.keys:
             _check_key(config, axis, key)
     _check_twice(config, found)
