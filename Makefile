@@ -58,6 +58,10 @@ format: $(ENV)  ## bring code and workflow into the project's style
 	ruff format .
 	snakefmt Snakefile workflow
 
+.PHONY: protocols
+protocols: $(ENV)  ## write docs/protocols.md from the headers of the papers' studies
+	python benchmarks/protocols.py
+
 .PHONY: rooms
 rooms: $(ENV)  ## draw the rooms of the library and their imports anew (docs/rooms.md)
 	python scripts/rooms.py docs/rooms.md

@@ -4,6 +4,7 @@ from lipdescent.jobs import fork_server
 
 fork_server.hand_over()
 
+import logging
 import sys
 from collections import Counter
 
@@ -16,10 +17,10 @@ from lipdescent.jobs.progress import log_to
 from lipdescent.measuring import measure as measuring
 from lipdescent.measuring import verifying
 from lipdescent.storage import atomic, checkpoints, stamps, table
-from lipdescent.study import axes, job_stamps, sections
+from lipdescent.study import axes, job_stamps
 
 job = snakemake  # noqa: F821
-terminal = log_to(job.log[0])
+log_to(job.log[0])
 torch.set_num_threads(job.threads)
 made = job_stamps.of(job)
 
@@ -30,12 +31,10 @@ broken, done = [], Counter()
 for place in sampled:
     path = job.input.checkpoints[place]
     saved = checkpoints.read(path)
-    run = saved.about["run"]
-    here = axes.at(job.config, run.get("point", {}))
-    file = axes.data_file(here, run["dataset"])
+    run = saved.about.run
+    file = axes.data_file(axes.at(job.config, run.get("point", {})), run["dataset"])
     dataset = datasets.read(f"results/{job.wildcards.study}/datasets/{file}.npz")
-    module = sections.module(here, run["architecture"])
-    stack = measuring.checkpoint_stack(saved, dataset, module=module)
+    stack = measuring.checkpoint_stack(saved, dataset)
     index = int(random.integers(stack.num_models))
     epoch, replica = divmod(index, saved.num_replicas)
     one = stack[index : index + 1]
@@ -72,9 +71,9 @@ for place in sampled:
             print(f"BROKEN {check.name} at {cell}: {check.detail}")
     print(f"{cell}: {len(checks)} checks")
 
-summary = f"{sum(done.values())} checks on {len(sampled)} checkpoints, {len(broken)} broken"
-print(summary)
-print(summary, file=terminal)
+logging.getLogger("lipdescent.verify").info(
+    "%d checks on %d checkpoints, %d broken", sum(done.values()), len(sampled), len(broken)
+)
 if broken:
     sys.exit(1)
 with atomic.complete(job.output[0]) as partial:

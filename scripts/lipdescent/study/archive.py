@@ -62,6 +62,11 @@ def _members(study: Path) -> list[str]:
         raise ArchiveError(
             f"{study / PLAN}: broken ({error}); starting the study writes it anew"
         ) from None
+    if config["study"] != study.name:
+        raise ArchiveError(
+            f"{study} holds the study {config['study']!r}, and was renamed; start it with "
+            f"study: {study.name} in the configuration, or rename the folder back"
+        )
     wanted = [*published.files(config), PLAN]
     missing = [name for name in wanted if not (study / name).exists()]
     if missing:

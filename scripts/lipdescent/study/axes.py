@@ -25,7 +25,7 @@ from lipdescent.storage.variants import Point, Value
 
 # What may vary: a key of its own, or the beginning of one.
 SECTIONS = ("datasets", "architectures", "training")
-KEYS = ("noise_maker",)
+KEYS = ("noise_maker", "noise_seed")
 # In a configuration at a point: data set -> the name of its file.
 DATA_NAMES = "data_names"
 

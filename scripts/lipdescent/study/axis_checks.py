@@ -21,7 +21,9 @@ from lipdescent.study.schema import ConfigError
 WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 # Of a folder's name, which holds every axis; file systems take 255.
 LONGEST_NAME = 200
-ALLOWED = "datasets.NAME.OPTION, architectures.NAME.OPTION, training.OPTION, noise_maker"
+ALLOWED = (
+    "datasets.NAME.OPTION, architectures.NAME.OPTION, training.OPTION, noise_maker, noise_seed"
+)
 
 
 def check_written(config: Mapping[str, Any]) -> None:
@@ -176,7 +178,7 @@ def _check_different(config: dict[str, Any], dataset: str, architecture: str) ->
             sections.training_options(here, architecture),
             sections.data_module(here, dataset),
             sections.data_options(here, dataset),
-            here["noise_maker"],
+            *(here[key] for key in axes.KEYS),
         ]
         same = seen.setdefault(json.dumps(asked, sort_keys=True), name)
         if same != name:

@@ -164,6 +164,7 @@ class Recipes:
                 "build_options": sections.build_options(here, run.architecture),
                 "training": training,
                 "noise_maker": maker,
+                "noise_seed": here["noise_seed"],
             },
             self.code("train.py", *training_files(module, training, maker)),
             (self.dataset(dataset=axes.data_file(here, run.dataset)),),
@@ -186,8 +187,6 @@ class Recipes:
                 # The rows name their study.
                 "study": here["study"],
                 "options": certificates if certify else here["bounds"].get(measure, {}),
-                "module": module,
-                "noise_maker": maker,
             },
             self.code("measure.py", *self.measurement_files(measure, module, loss, maker)),
             (

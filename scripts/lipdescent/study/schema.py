@@ -35,7 +35,7 @@ LIMITS = {
 
 
 # Keys that may be axes of a study (lipdescent/study/axes.py) begin so.
-VARYING = ("datasets.", "architectures.", "training.", "noise_maker")
+VARYING = ("datasets.", "architectures.", "training.", "noise_maker", "noise_seed")
 LARGEST_INTEGER = 2**63 - 1
 
 

@@ -26,6 +26,7 @@ class TrainingOptions:
     momentum: float = 0.0
     betas: Sequence[float] = (0.9, 0.999)
     weight_decay: float = 0.0
+    batch_order: str = "shuffled"
     schedule: str = "constant"
     schedule_options: dict[str, Any] = dataclasses.field(default_factory=dict)
     gradient_clip: float | None = None
