@@ -16,7 +16,7 @@ from lipdescent.measuring import measure as measuring
 from lipdescent.storage import atomic, checkpoints, table
 from lipdescent.study import job_stamps
 
-job = snakemake  # noqa: F821
+job = snakemake  # type: ignore[name-defined]  # noqa: F821  Snakemake puts it there
 w = job.wildcards
 log_to(job.log[0], label=f"{w.dataset}/{w.architecture}/width={w.width}/seeds={w.seeds}")
 

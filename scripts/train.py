@@ -29,7 +29,7 @@ from lipdescent.training.options import TrainingOptions
 from lipdescent.training.replicas import noisy_labels, replicas
 from lipdescent.training.stack_training import Interrupted, StackTraining
 
-job = snakemake  # noqa: F821
+job = snakemake  # type: ignore[name-defined]  # noqa: F821  Snakemake puts it there
 run, execution = job.params.run, job.config["execution"]
 log_to(
     job.log[0],

@@ -19,7 +19,7 @@ from lipdescent.measuring import verifying
 from lipdescent.storage import atomic, checkpoints, stamps, table
 from lipdescent.study import axes, job_stamps
 
-job = snakemake  # noqa: F821
+job = snakemake  # type: ignore[name-defined]  # noqa: F821  Snakemake puts it there
 log_to(job.log[0])
 torch.set_num_threads(job.threads)
 made = job_stamps.of(job)
@@ -27,11 +27,12 @@ made = job_stamps.of(job)
 random = np.random.default_rng(job.params.seed)
 sampled = random.integers(len(job.input.checkpoints), size=job.params.samples)
 whole = table.read(job.input.table)
-broken, done = [], Counter()
+broken: list[dict] = []
+done: Counter[str] = Counter()
 for place in sampled:
     path = job.input.checkpoints[place]
     saved = checkpoints.read(path)
-    run = saved.about.run
+    run = saved.origin.run
     file = axes.data_file(axes.at(job.config, run.get("point", {})), run["dataset"])
     dataset = datasets.read(f"results/{job.wildcards.study}/datasets/{file}.npz")
     stack = measuring.checkpoint_stack(saved, dataset)
@@ -48,7 +49,7 @@ for place in sampled:
         "seed": int(saved.seed[replica]),
         "epoch": int(saved.epoch[epoch]),
     }
-    checks = []
+    checks: list[verifying.Check] = []
     for norm in verifying.LADDER:
         keep = pc.equal(whole["norm"].cast("string"), norm)
         for name, value in cell.items():

@@ -1,4 +1,5 @@
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -107,3 +108,9 @@ def test_a_pickle_is_refused(tmp_path):
     torch.save({"w": torch.zeros(2)}, path)
     with pytest.raises(ValueError, match=r"model.pt"):
         checkpoints.read(path)
+
+
+def test_checkpoints_without_an_origin_cannot_be_measured():
+    assert some().origin == ABOUT
+    with pytest.raises(ValueError, match="do not say how their networks were built"):
+        _ = replace(some(), about=None).origin

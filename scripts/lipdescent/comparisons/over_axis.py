@@ -71,7 +71,7 @@ def draw(
     axes = axis_choice.axes_of(((g.architecture, g.point) for g in groups.values()), grid)
     choice = axis_choice.choose(axes, x=x, colour=colour, panel=panel, at=at)
     cells = [cell for name, group in groups.items() for cell in _cells(group, losses[name], choice)]
-    panels = axes[choice.panel] if choice.panel else [None]
+    panels = _values(axes, choice.panel)
     panels = [panels[place] for place in side_by_side.spread(len(panels), most=MAX_PANELS)]
     rows = [BRACKET, *_loss_rows(cells), ERROR]
     figure, grid_of_axes = style.new_figure(
@@ -145,20 +145,27 @@ def _is(cell: Cell, axis: str | None, value: Value | None) -> bool:
     return axis is None or cell.places.get(axis) == value
 
 
+def _values(axes: axis_choice.Axes, axis: str | None) -> list[Value | None]:
+    """Of an axis; None alone where nothing is chosen."""
+    return [None] if axis is None else [*axes[axis]]
+
+
 def _looks(axes: axis_choice.Axes, colour: str | None) -> dict[Value | None, dict[str, Any]]:
     """Colour and marker of every line: ordered colours of numbers."""
-    values = axes[colour] if colour else [None]
-    if colour and axis_choice.numeric(values):
-        colours = style.noise_colours(values)
-        return {
-            value: {"color": colours[value], "marker": style.MARKERS[i % len(style.MARKERS)]}
-            for i, value in enumerate(sorted(values))
-        }
-    return side_by_side.styles(values)
+    values = _values(axes, colour)
+    numbers = sorted(value for value in values if isinstance(value, int | float))
+    if len(numbers) < len(values):
+        styles = side_by_side.styles(map(str, values))
+        return {value: styles[str(value)] for value in values}
+    colours = style.noise_colours(numbers)
+    return {
+        value: {"color": colours[value], "marker": style.MARKERS[place % len(style.MARKERS)]}
+        for place, value in enumerate(numbers)
+    }
 
 
 def _draw_line(
-    column: Array,
+    column: np.ndarray,
     rows: list[str],
     line: list[Cell],
     x: str,
@@ -184,9 +191,9 @@ def _draw_line(
             drawing.curve(place, drawn, estimated(values, confidence=confidence), **look)
 
 
-def _finish(grid: Array, rows: list[str], cells: list[Cell], choice: Choice) -> None:
+def _finish(grid: np.ndarray, rows: list[str], cells: list[Cell], choice: Choice) -> None:
     """Names and scales of the axes."""
-    values = sorted({cell.places[choice.x] for cell in cells})
+    values = np.unique([float(cell.places[choice.x]) for cell in cells])
     for name, row in zip(rows, grid, strict=True):
         title = f"{name}\n({labels.NORMS['l2']})" if name == BRACKET else name
         loss = name.removeprefix("test ")
@@ -208,7 +215,7 @@ def _finish(grid: Array, rows: list[str], cells: list[Cell], choice: Choice) -> 
         place.set_xlabel(labels.axis_name(choice.x))
 
 
-def _scale(row: Array, cells: list[Cell], name: str) -> None:
+def _scale(row: np.ndarray, cells: list[Cell], name: str) -> None:
     """Logarithmic, unless a loss is negative somewhere."""
     found = [cell.values[name] for cell in cells if name in cell.values]
     if name == BRACKET or stats.has_logarithm(np.concatenate(found)):
@@ -218,4 +225,4 @@ def _scale(row: Array, cells: list[Cell], name: str) -> None:
 
 def _named(axis: str | None, value: Value | None) -> str:
     """``depth 3``, ``adam``, ``label noise 20 %``."""
-    return "" if axis is None else labels.place_name(axis, value)
+    return "" if axis is None or value is None else labels.place_name(axis, value)

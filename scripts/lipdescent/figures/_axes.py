@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from lipdescent.analysis.statistics import Axis
 from lipdescent.figures._style import GREY
 
 FAR = 8.0  # the largest over the smallest of numbers on a logarithmic axis
 
 
-def width_axis(axes: Axes, widths: Sequence[float]) -> None:
+def width_axis(axes: Axes, widths: Axis) -> None:
     """Logarithmic x axis over ``widths``, named at as many as there is room for."""
     axes.set_xscale("log")
     axes.xaxis.set_minor_locator(NullLocator())
@@ -24,13 +24,13 @@ def width_axis(axes: Axes, widths: Sequence[float]) -> None:
     axes.set_xlim(widths[0] / margin, widths[-1] * margin)
 
 
-def number_axis(axes: Axes, values: Sequence[float]) -> None:
+def number_axis(axes: Axes, values: Axis) -> None:
     """x axis over increasing numbers: logarithmic where they are positive and far apart."""
     if values[0] > 0 and values[-1] >= FAR * values[0]:
         width_axis(axes, values)
         return
-    gap, shown = (values[-1] - values[0]) / 8, [values[0]]
-    for value in values[1:]:
+    gap, shown = (values[-1] - values[0]) / 8, [float(values[0])]
+    for value in values[1:].tolist():
         if value - shown[-1] >= gap and (value == values[-1] or values[-1] - value >= gap):
             shown.append(value)
     axes.set_xticks(shown, labels=[f"{value:g}" for value in shown])
@@ -38,7 +38,7 @@ def number_axis(axes: Axes, values: Sequence[float]) -> None:
     axes.set_xlim(values[0] - margin, values[-1] + margin)
 
 
-def epoch_axis(axes: Axes, epochs: Sequence[int]) -> None:
+def epoch_axis(axes: Axes, epochs: Axis) -> None:
     """Logarithmic epochs with room for epoch 0."""
     axes.set_xscale("symlog", linthresh=1, linscale=0.4)
     axes.xaxis.set_minor_locator(NullLocator())
@@ -48,7 +48,7 @@ def epoch_axis(axes: Axes, epochs: Sequence[int]) -> None:
     axes.set_xlim(epochs[0] - 0.15, epochs[-1] * 1.3 + 0.15)
 
 
-def _spread(values: Sequence[float], *, most: int = 8) -> list[float]:
+def _spread(values: Axis, *, most: int = 8) -> list[float]:
     """About ``most`` of ``values``, apart on a log scale; both ends stay."""
     first, last = values[0], values[-1]
     gap = max(1.8, 0.99 * (last / first) ** (1 / (most - 1)))

@@ -61,7 +61,7 @@ def mistakes(task: dict[str, Any], loaded: Dataset | None = None) -> list[str]:
     if wrong := _wrong(lambda: _train(build, data, task["training"])):
         found.append(f"config: {what}: cannot be trained: {wrong}")
     for name, asked in {"metrics": {}, **task["bounds"]}.items():
-        if wrong := _wrong(lambda n=name, o=asked: _measure(n, o, build, data, task)):
+        if wrong := _wrong(partial(_measure, name, asked, build, data, task)):
             key = name if name == "metrics" else f"bounds.{name}"
             found.append(
                 f"config: {key} cannot be taken of {what}: {wrong}; allowed are bounds that can "

@@ -34,7 +34,7 @@ class Column:
 
 def checkpoint_stack(saved: Checkpoints, dataset: Dataset) -> ModelStack:
     """All checkpoints as one stack, epochs outermost; constrained layers as ordinary ones."""
-    about = saved.about
+    about = saved.origin
     build = lookup.resolve("architectures", about.module).build
     with torch.random.fork_rng(devices=[]):  # building draws weights that are never read
         structure = build(
@@ -136,7 +136,7 @@ def to_table(
     columns: list[Column], stack: ModelStack, saved: Checkpoints, *, study: str
 ) -> pa.Table:
     """Rows of the tidy table: one per quantity, epoch and replica."""
-    run, num_epochs = saved.about.run, len(saved.epoch)
+    run, num_epochs = saved.origin.run, len(saved.epoch)
     count = stack.num_models
     num_parameters = sum(p.numel() for p in stack.module.parameters())
     return table.concatenate(

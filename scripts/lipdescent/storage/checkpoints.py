@@ -34,7 +34,7 @@ class Origin:
     module : file name in scripts/lipdescent/architectures, and ``build`` the options of its build.
     training : the options of lipdescent/training/options.py.
     noise_maker : file name in scripts/lipdescent/training/label_noise.
-    noise_seed : of the noisy labels of all models; None where each model's seed is.
+    noise_seed : what the noise was drawn from; None: each model's own seed.
     data : the options with which the data set was loaded.
     code : a digest of all code behind the training; empty where no job made it.
     """
@@ -72,6 +72,13 @@ class Checkpoints:
     @property
     def num_replicas(self) -> int:
         return len(self.seed)
+
+    @property
+    def origin(self) -> Origin:
+        """:attr:`about`, which what measures them needs."""
+        if self.about is None:
+            raise ValueError("the checkpoints do not say how their networks were built and trained")
+        return self.about
 
     def flat_state(self) -> dict[str, Tensor]:
         """name -> (num_epochs * num_replicas, *shape): the stack to measure, epochs outermost."""
@@ -114,21 +121,22 @@ def read(path: str | Path) -> Checkpoints:
             f"{metadata.get('format')}, wanted is {FORMAT}); starting its study trains it anew"
         )
     groups: dict[str, dict[str, Tensor]] = {group: {} for group in GROUPS}
-    rest = {}
+    rest: dict[str, Tensor] = {}
     for place, tensor in tensors.items():
         group, _, name = place.partition("/")
         (groups[group] if name else rest)[name or place] = tensor
     about = json.loads(metadata["about"])
-    return Checkpoints(**groups, about=about and Origin(**about), **rest)
+    origin = Origin(**about) if about else None
+    return Checkpoints(state=groups["state"], initial=groups["initial"], about=origin, **rest)
 
 
 def checksum(tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> str:
     """Digest of the metadata and of names, types, shapes and contents, in the names' order."""
-    parts = [json.dumps(metadata or {}, sort_keys=True).encode()]
+    parts: list[bytes | memoryview] = [json.dumps(metadata or {}, sort_keys=True).encode()]
     for name in sorted(tensors):
         tensor = tensors[name].detach().to("cpu").contiguous()
         parts.append(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        parts.append(memoryview(tensor.flatten().view(torch.uint8).numpy()))
+        parts.append(tensor.flatten().view(torch.uint8).numpy().data)
     return stamps.digest(*parts)
 
 

@@ -46,17 +46,15 @@ def axes(table: pa.Table | pa.Schema) -> dict[str, str]:
     names = table_columns.axes(found.names)
     if names is None:
         raise ValueError(f"columns {found.names}, expected {COLUMNS.names}")
-    kinds = {name: _kind(found.field(name).type) for name in names}
-    strange = {name: found.field(name).type for name, kind in kinds.items() if kind is None}
-    if strange:
-        raise ValueError(f"columns {strange}, expected are words, integers or numbers")
-    return kinds
+    return {name: _kind(found.field(name)) for name in names}
 
 
-def _kind(found: pa.DataType) -> str | None:
-    plain = found.value_type if pa.types.is_dictionary(found) else found
+def _kind(field: pa.Field) -> str:
+    plain = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
     kinds = {pa.string(): "text", pa.int64(): "integer", pa.float64(): "number"}
-    return kinds.get(plain)
+    if plain not in kinds:
+        raise ValueError(f"column {field.name} of {plain}, expected are words or numbers")
+    return kinds[plain]
 
 
 def write(path: str | Path, table: pa.Table, made: stamps.Stamp | None = None) -> None:

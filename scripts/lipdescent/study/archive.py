@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lipdescent.storage import atomic, stamped_parquet, stamps
 from lipdescent.study import published
@@ -203,7 +203,9 @@ def _digests(archive: str | Path) -> tuple[dict[str, str], dict[str, str]]:
                 if file is not None and name == SUMS:
                     listing = file.read()
                 elif file is not None:
-                    found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+                    found[name] = hashlib.file_digest(
+                        cast(io.BufferedReader, file), "sha256"
+                    ).hexdigest()
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise ArchiveError(f"{archive}: truncated, altered or not a tar.gz ({error})") from error
     if not listing:

@@ -69,6 +69,7 @@ def is_list(entry: Mapping[str, Any]) -> bool:
 
 
 def _points(entry: Mapping[str, Any]) -> dict[Value, Changes]:
+    found: dict[Value, Changes]
     if is_list(entry):
         ((key, values),) = entry.items()
         found = {named(value): {key: value} for value in values}

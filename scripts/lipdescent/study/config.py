@@ -10,14 +10,14 @@ import copy
 import json
 import sys
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from lipdescent.storage.variants import Point
-from lipdescent.study import axes, axis_checks
+from lipdescent.study import axes, axis_checks, training_section
 from lipdescent.study import checks as config_checks
 from lipdescent.study import schema as config_schema
 from lipdescent.study.runs import plan_file
@@ -62,18 +62,20 @@ def prepare(
     removed = _take_out(config, overlaid)
     written = _training_as_written(config, overlaid)
     _take_replaced(config)
-    rules = _read(schema)
+    rules = training_section.with_defaults(_read(schema))
     _check_schema(config, rules)
-    known = {"removed": removed, "figures": figures, "comparisons": comparisons}
+    check_one = partial(
+        config_checks.check, removed=removed, figures=figures, comparisons=comparisons
+    )
     axis_checks.check_written(config)
-    config_checks.check(config, written=written, **known)
+    check_one(config, written=written)
 
     def check(here: dict[str, Any], point: Point) -> dict[str, Any]:
         here = copy.deepcopy(here)
-        names = here.pop(axes.DATA_NAMES, {})
+        files = here.pop(axes.DATA_NAMES, {})
         _check_schema(here, rules)
         own = _training_at(config, written, point)
-        config_checks.check({**here, axes.DATA_NAMES: names}, written=own, **known)
+        check_one({**here, axes.DATA_NAMES: files}, written=own)
         return here
 
     axis_checks.check_points(config, check)
@@ -167,7 +169,8 @@ def _training_as_written(
 ) -> dict[str | None, dict[str, Any]]:
     """The training section less what the default study has (None), and each architecture's own."""
     inherited = default.get("training", {})
-    sections, entries = {None: config.get("training")}, config.get("architectures")
+    sections: dict[str | None, Any] = {None: config.get("training")}
+    entries = config.get("architectures")
     for name, entry in entries.items() if isinstance(entries, Mapping) else ():
         sections[name] = entry.get("training") if isinstance(entry, dict) else None
     written = {k: dict(v) for k, v in sections.items() if isinstance(v, dict)}

@@ -13,6 +13,7 @@ from typing import Any
 
 from lipdescent.plugins import lookup
 from lipdescent.storage import stamps
+from lipdescent.storage.seed_blocks import block_name
 from lipdescent.study import axes, published, sections
 from lipdescent.study import runs as study_runs
 from lipdescent.study.code_digest import caption, code_versions, measurement_files, training_files
@@ -328,5 +329,5 @@ def _wildcards(run: study_runs.Run) -> dict[str, str]:
         "dataset": run.dataset,
         "architecture": run.variant,
         "width": str(run.width),
-        "seeds": study_runs.seed_block(run.seeds),
+        "seeds": block_name(run.seeds),
     }

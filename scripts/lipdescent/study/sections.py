@@ -36,7 +36,7 @@ def drawn(config: dict[str, Any], kind: str) -> dict[str, tuple[str, dict[str, A
 
     An entry is a file's name, or ``{NAME: {module: FILE, option: value}}``.
     """
-    found = {}
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
     for entry in config[kind]:
         if isinstance(entry, str):
             found[entry] = entry, {}

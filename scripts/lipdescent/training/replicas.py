@@ -45,9 +45,9 @@ def checkpoint_labels(saved: Checkpoints, dataset: Dataset) -> Tensor:
     """Labels that each checkpoint was trained on: int64 (num_models, num_train)."""
     labels = noisy_labels(
         dataset,
-        maker=saved.about.noise_maker,
+        maker=saved.origin.noise_maker,
         label_noise=saved.label_noise.tolist(),
         seeds=saved.seed.tolist(),
-        noise_seed=saved.about.noise_seed,
+        noise_seed=saved.origin.noise_seed,
     )
     return labels.repeat(len(saved.epoch), 1)

@@ -35,7 +35,7 @@ def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
         raise NotApplicable(f"norms {wanted}: this bound exists in {', '.join(bound.NORMS)}")
     if "labels" in inspect.signature(bound.measure).parameters:
         options["labels"] = _labels(subject)
-    seed = seed_of("bound", subject.name, *subject.saved.about.run.values())
+    seed = seed_of("bound", subject.name, *subject.saved.origin.run.values())
     stack = subject.sound
     # Calling the network is compared with what is read of it, whatever the bound reads.
     with contextlib.suppress(NotApplicable, TypeError):

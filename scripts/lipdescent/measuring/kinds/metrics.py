@@ -35,7 +35,7 @@ def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
             "test": torch.from_numpy(dataset.test_labels).to(device),
         },
         initial={name: tensor[finite] for name, tensor in first.items()},
-        loss=TrainingOptions(**saved.about.training).make_loss(),
+        loss=TrainingOptions(**saved.origin.training).make_loss(),
         num_classes=dataset.num_classes,
     )
 
