@@ -16,8 +16,9 @@ from lipdescent.measuring import measure as measuring
 from lipdescent.plugins import lookup
 from lipdescent.storage import table
 from lipdescent.storage.checkpoints import Origin
+from lipdescent.study import axes, sections
 from lipdescent.study import config as study_config
-from lipdescent.study import sections
+from lipdescent.study import runs as study_runs
 from lipdescent.study import sizes as config_sizes
 from lipdescent.training.block import TrainingData
 from lipdescent.training.draws import initial_stack
@@ -47,12 +48,13 @@ def configured(path):
     config = yaml.safe_load(default.read_text())
     update_config(config, yaml.safe_load(path.read_text()))
     schema = ROOT / "workflow/schemas/config.schema.yaml"
-    names = {"figures": FIGURES, "comparisons": []}
-    return study_config.prepare(config, schema=schema, default=default, **names)
+    names = {"figures": FIGURES, "comparisons": lookup.known("comparisons")}
+    whole = study_config.prepare(config, schema=schema, default=default, **names)
+    return axes.at(whole, study_runs.runs(whole)[-1].point)
 
 
 def test_all_of_them_are_here():
-    assert len(PAPERS) == 15
+    assert len(PAPERS) == 21
     assert protocols.papers() == PAPERS
 
 
@@ -103,7 +105,7 @@ def test_first_epoch(path, folder):
     own = {"num_train": 12, "num_test": 4}
     if name != "mnist1d":
         own |= {"data_dir": folder, "download": False}
-    dataset = lookup.resolve("datasets", name).load(**config["datasets"][name] | own)
+    dataset = lookup.resolve("datasets", name).load(**sections.data_options(config, name) | own)
     assert config_sizes.input_shape(config, name) == dataset.input_shape
     module = config["architectures"][architecture]["module"]
     build_options = sections.build_options(config, architecture)

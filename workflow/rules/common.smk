@@ -165,6 +165,11 @@ def report_is_asked_for(arguments):
     return "--report" in options and "--report-after-run" not in options
 
 
+def dataset_of(rule):
+    """Function for `input:`, of the data set that a stack is trained on and measured with."""
+    return lambda wildcards: recipe_of(rule, wildcards).inputs[0].path
+
+
 def uppers(wildcards):
     """Measurements of the upper bounds that certificates rest on."""
     found = recipe_of("measure", wildcards).inputs

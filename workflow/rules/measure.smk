@@ -1,6 +1,6 @@
 rule measure:
     input:
-        dataset="results/{study}/datasets/{dataset}.npz",
+        dataset=dataset_of("measure"),
         checkpoints=f"results/{{study}}/checkpoints/{RUN}.safetensors",
         uppers=uppers,
         checked=checked("measure"),
@@ -45,6 +45,7 @@ rule table:
         mem_mb=needs("publish", "mem_mb"),
         runtime=needs("publish", "runtime"),
     params:
+        axes=asked("table", "axes"),
         code=code("table"),
         recipe=recipe("table"),
     script:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lipdescent.analysis.groups import Rung
+from lipdescent.storage.variants import Value
 
 WIDTH = "width (units or channels)"
 NORMS = {"l1": r"$\ell_1$", "l2": r"$\ell_2$", "linf": r"$\ell_\infty$"}
@@ -20,6 +21,25 @@ LOSS_UNITS = {"cross_entropy": "nats"}
 def noise_name(level: float) -> str:
     """A fraction as a percentage: .25 -> ``25 %``."""
     return f"{100 * level:g} %"
+
+
+def variant_name(variant: str) -> str:
+    """``mlp+depth=3`` -> ``mlp, depth=3``: an architecture at a point of further axes."""
+    return variant.replace("+", ", ")
+
+
+def axis_name(axis: str) -> str:
+    """``num_train`` -> ``num train``."""
+    known = {"width": WIDTH, "num_parameters": "number of parameters"}
+    return known.get(axis, axis.replace("_", " "))
+
+
+def place_name(axis: str, value: Value) -> str:
+    """``depth 3``, ``adam``, ``label noise 20 %``: an axis's value, a word without the axis."""
+    if isinstance(value, str):
+        return value.replace("_", " ")
+    told = noise_name(value) if axis == "label_noise" else f"{value:g}"
+    return f"{axis.replace('_', ' ')} {told}"
 
 
 def rung_name(rung: Rung) -> str:

@@ -11,6 +11,8 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from lipdescent.analysis.statistics import Axis
 from lipdescent.figures._style import GREY
 
+FAR = 8.0  # the largest over the smallest of numbers on a logarithmic axis
+
 
 def width_axis(axes: Axes, widths: Axis) -> None:
     """Logarithmic x axis over ``widths``, named at as many as there is room for."""
@@ -20,6 +22,20 @@ def width_axis(axes: Axes, widths: Axis) -> None:
     axes.set_xticks(shown, labels=[f"{value:g}" for value in shown])
     margin = max((widths[-1] / widths[0]) ** 0.05, 1.2)
     axes.set_xlim(widths[0] / margin, widths[-1] * margin)
+
+
+def number_axis(axes: Axes, values: Axis) -> None:
+    """x axis over increasing numbers: logarithmic where they are positive and far apart."""
+    if values[0] > 0 and values[-1] >= FAR * values[0]:
+        width_axis(axes, values)
+        return
+    gap, shown = (values[-1] - values[0]) / 8, [float(values[0])]
+    for value in values[1:].tolist():
+        if value - shown[-1] >= gap and (value == values[-1] or values[-1] - value >= gap):
+            shown.append(value)
+    axes.set_xticks(shown, labels=[f"{value:g}" for value in shown])
+    margin = 0.05 * (values[-1] - values[0]) or 0.5
+    axes.set_xlim(values[0] - margin, values[-1] + margin)
 
 
 def epoch_axis(axes: Axes, epochs: Axis) -> None:
@@ -87,9 +103,10 @@ def why_empty(diverged: np.ndarray, otherwise: str) -> str:
     return "all models diverged" if diverged.all() else otherwise
 
 
-def say_nothing_here(axes: Axes, text: str) -> None:
-    """A panel that has no data says why."""
-    axes.set_yticks([])
+def say_nothing_here(axes: Axes, text: str, *, ticks: bool = False) -> None:
+    """A panel that has no data says why; it has no ticks unless others of its row have data."""
+    if not ticks:
+        axes.set_yticks([])
     axes.text(
         0.5,
         0.5,

@@ -34,11 +34,12 @@ def findings(group: Group, options: Mapping[str, Any]) -> dict[str, Any]:
     }
     return {
         "dataset": group.dataset,
-        "architecture": group.architecture,
+        "architecture": group.variant,
         "width": group.width.tolist(),
         "label_noise": group.label_noise.tolist(),
         "seed": group.seed.tolist(),
         "epoch": int(group.epoch[-1]),
+        **({"point": group.point} if group.point else {}),
         "num_models": group.num_models,
         "num_diverged": group.num_diverged,
         "not_applicable": list(group.not_applicable),

@@ -14,7 +14,7 @@ from typing import Any
 from lipdescent.plugins import signatures
 from lipdescent.study import network_costs
 from lipdescent.study.network_costs import Cost
-from lipdescent.study.runs import Run
+from lipdescent.study.runs import Run, at
 from lipdescent.study.sections import training_options
 
 # Snakemake inside a cluster job (350-380 MB), Python with torch (650-700 MB), and some room.
@@ -66,6 +66,7 @@ def train(config: dict[str, Any], runs: Iterable[Run], attempt: int = 1, *, gpus
 
 
 def _train(config: dict[str, Any], run: Run, gpus: int) -> tuple[float, float]:
+    config = at(config, run)
     cost, models = _cost(config, run), _models(config, run)
     epochs, samples = config["grid"]["epoch"], num_train(config, run.dataset)
     options = training_options(config, run.architecture)
@@ -91,6 +92,7 @@ def train_seconds(config: dict[str, Any], run: Run, *, gpus: int = 0, count: boo
 
     Without ``count`` a network that nobody has counted yet is not counted now.
     """
+    config = at(config, run)
     cost, samples = _cost(config, run, count=count), num_train(config, run.dataset)
     updates = math.ceil(samples / training_options(config, run.architecture)["batch_size"])
     threads = config["execution"]["threads"]
@@ -107,6 +109,7 @@ def measure(
     config: dict[str, Any], run: Run, attempt: int = 1, *, gpus: int = 0, name: str = "metrics"
 ) -> dict:
     """Needs of a measuring job: the quantity ``name`` of every checkpoint of a stack."""
+    config = at(config, run)
     cost, samples = _cost(config, run), num_train(config, run.dataset)
     models = _models(config, run) * len(config["grid"]["epoch"])
     data = 2 * samples * _num_values(config, run.dataset)
@@ -121,6 +124,7 @@ def measure_seconds(
     config: dict[str, Any], run: Run, *, name: str = "metrics", count: bool = True
 ) -> float:
     """Expected seconds of a measurement of a stack, rather too many."""
+    config = at(config, run)
     cost = _cost(config, run, count=count)
     models = _models(config, run) * len(config["grid"]["epoch"])
     rate = CPU_RATE * config["execution"]["threads"]

@@ -142,6 +142,7 @@ def to_table(
     return table.concatenate(
         table.from_columns(
             count,
+            point=run.get("point"),
             study=study,
             dataset=run["dataset"],
             architecture=run["architecture"],

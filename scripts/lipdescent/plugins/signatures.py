@@ -18,8 +18,10 @@ from lipdescent.plugins.lookup import LIBRARY, place
 FUNCTIONS = {
     "architectures": ("build", {"input_shape", "num_classes"}),
     "bounds": ("measure", {"inputs", "labels", "norms", "seed"}),
+    "comparisons": ("draw", {"statistics", "losses"}),
     "datasets": ("load", set()),
     "experiments": ("run", set()),
+    "figures": ("draw", {"statistics", "loss"}),
     "label_noise": ("noisy", {"num_classes", "fraction", "seed"}),
     "losses": ("loss", set()),
     "schedules": ("factors", {"updates_per_epoch", "total_updates"}),

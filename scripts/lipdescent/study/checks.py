@@ -8,12 +8,21 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
+from lipdescent.analysis import axis_choice
 from lipdescent.plugins import lookup, signatures
-from lipdescent.study import dataset_checks
+from lipdescent.study import axes, dataset_checks
+from lipdescent.study import runs as study_runs
 from lipdescent.study import schema as config_schema
 from lipdescent.study import sizes as config_sizes
 from lipdescent.study.schema import ConfigError
-from lipdescent.study.sections import build_options, training_options
+from lipdescent.study.sections import (
+    build_options,
+    data_module,
+    data_options,
+    drawn,
+    training_options,
+)
+from lipdescent.study.sections import module as module_of
 
 # What only one of the optimizers reads.
 OPTIMIZER_OPTIONS = {"momentum": "sgd", "betas": "adam"}
@@ -42,6 +51,7 @@ def check(
     _check_optimizers(config, written)
     _check_bounds(config)
     _check_split(config)
+    _check_drawn(config)
     dataset_checks.check(config)
     config_sizes.check(config)
 
@@ -70,13 +80,16 @@ def _check_names(config: dict[str, Any], figures: list[str], comparisons: list[s
     """Every name in the configuration is one of a plug-in that exists."""
     checks: list[tuple[str, str, list[str]]] = []
     grid = config["grid"]
-    checks += [("grid.dataset", name, lookup.known("datasets")) for name in grid["dataset"]]
+    sets = sorted({*lookup.known("datasets"), *config["datasets"]})
+    checks += [("grid.dataset", name, sets) for name in grid["dataset"]]
     described = sorted(config["architectures"])
     checks += [("grid.architecture", name, described) for name in grid["architecture"]]
-    for name, options in config["architectures"].items():
-        module = options.get("module", name)
+    for name in config["architectures"]:
+        module = module_of(config, name)
         checks.append((f"architectures.{name}.module", module, lookup.known("architectures")))
-    checks += [("datasets", name, lookup.known("datasets")) for name in config["datasets"]]
+    for name, options in config["datasets"].items():
+        key = f"datasets.{name}.module" if "module" in options else "datasets"
+        checks.append((key, data_module(config, name), lookup.known("datasets")))
     checks.append(("noise_maker", config["noise_maker"], lookup.known("label_noise")))
     sections = {"training": config["training"]} | {
         f"architectures.{name}.training": training_options(config, name)
@@ -93,8 +106,8 @@ def _check_names(config: dict[str, Any], figures: list[str], comparisons: list[s
         for norm, radii in certificates["radii"].items():
             _check_order(f"certificates.radii.{norm}", radii)
     checks += [("experiments", name, lookup.known("experiments")) for name in config["experiments"]]
-    checks += [("figures", name, sorted(figures)) for name in config["figures"]]
-    checks += [("comparisons", name, sorted(comparisons)) for name in config["comparisons"]]
+    for kind, known in (("figures", figures), ("comparisons", comparisons)):
+        checks += [(kind, module, sorted(known)) for module, _ in drawn(config, kind).values()]
     for key, name, allowed in checks:
         try:
             lookup.check(key, name, allowed)
@@ -105,14 +118,20 @@ def _check_names(config: dict[str, Any], figures: list[str], comparisons: list[s
 def _check_options(config: dict[str, Any]) -> None:
     """Every option is one that its plug-in takes, and none is missing that it needs."""
     given: list[tuple[str, str, str, dict[str, Any]]] = []
-    for package in ("datasets", "experiments"):
-        given += [(f"{package}.{n}", package, n, o) for n, o in config[package].items()]
+    for name, options in config["experiments"].items():
+        given.append((f"experiments.{name}", "experiments", name, options))
+    for name in config["datasets"]:
+        options = data_options(config, name)
+        given.append((f"datasets.{name}", "datasets", data_module(config, name), options))
+    for kind in ("figures", "comparisons"):
+        for name, (module, options) in drawn(config, kind).items():
+            given.append((f"{kind}.{name}", kind, module, options))
     for name, entry in config["bounds"].items():
         options = {k: v for k, v in entry.items() if k != "norms"}
         given.append((f"bounds.{name}", "bounds", name, options))
     used = config["grid"]["architecture"]
     for name in config["architectures"]:
-        module = config["architectures"][name].get("module", name)
+        module = module_of(config, name)
         options = build_options(config, name)
         given.append((f"architectures.{name}", "architectures", module, options))
         place = f"architectures.{name}.training" if name in used else "training"
@@ -145,6 +164,31 @@ def _check_optimizers(config: dict[str, Any], written: dict[str | None, dict[str
                     f"config: {key}.{option} = {section[option]}: only optimizer {optimizer} has "
                     f"it, and {key}.optimizer = {training['optimizer']}"
                 )
+
+
+def _check_drawn(config: dict[str, Any]) -> None:
+    """No two pictures have one name; those over axes name axes and values that there are."""
+    for kind in ("figures", "comparisons"):
+        names = [entry if isinstance(entry, str) else next(iter(entry)) for entry in config[kind]]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(f"config: {kind} has {name!r} twice: allowed is each name once")
+    if axes.DATA_NAMES not in config:  # at a point there are no axes
+        _check_axes(config)
+
+
+def _check_axes(config: dict[str, Any]) -> None:
+    """Figures over axes name axes and values that the study has, and leave none out."""
+    grid = {name: config["grid"][name] for name in axis_choice.USUAL}
+    for name, (module, options) in drawn(config, "comparisons").items():
+        if not signatures.constant("comparisons", module, "CHOOSES_AXES"):
+            continue
+        for dataset in config["grid"]["dataset"]:
+            of = study_runs.variants_of(config, dataset).values()
+            try:
+                axis_choice.choose(axis_choice.axes_of(of, grid), **options)
+            except ValueError as error:
+                raise ConfigError(f"config: comparisons.{name} ({dataset}): {error}") from None
 
 
 def _check_bounds(config: dict[str, Any]) -> None:
