@@ -3,6 +3,7 @@ rule measure:
         dataset="results/{study}/datasets/{dataset}.npz",
         checkpoints=f"results/{{study}}/checkpoints/{RUN}.safetensors",
         uppers=uppers,
+        other_seeds=other_seeds,
         checked=checked("measure"),
     output:
         f"results/{{study}}/measurements/{RUN}/{{measure}}.parquet",

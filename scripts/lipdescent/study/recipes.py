@@ -7,11 +7,11 @@ output is compared with later are the same. No torch here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
-from lipdescent.plugins import lookup
+from lipdescent.plugins import lookup, signatures
 from lipdescent.storage import stamps
 from lipdescent.study import published, sections
 from lipdescent.study import runs as study_runs
@@ -105,7 +105,7 @@ class Recipes:
     def measures(self) -> list[str]:
         """Everything that is taken of a stack."""
         certificates = ["certificates"] if self.config["certificates"] else []
-        return ["metrics", *self.config["bounds"], *certificates]
+        return ["metrics", *self.config["quantities"], *self.config["bounds"], *certificates]
 
     def module(self, architecture: str) -> str:
         """File name of an architecture in scripts/lipdescent/architectures."""
@@ -158,6 +158,7 @@ class Recipes:
         maker, certificates = self.config["noise_maker"], self.config["certificates"]
         certify = measure == "certificates"
         uppers = certificates["upper"] if certify else []
+        options = {**self.config["bounds"], **self.config["quantities"]}.get(measure, {})
         return Recipe(
             "measure",
             f"measure/{run.path}/{measure}",
@@ -165,7 +166,7 @@ class Recipes:
             {
                 # The rows name their study.
                 "study": self.config["study"],
-                "options": certificates if certify else self.config["bounds"].get(measure, {}),
+                "options": certificates if certify else options,
                 "module": module,
                 "noise_maker": maker,
             },
@@ -173,6 +174,7 @@ class Recipes:
             (
                 self.dataset(dataset=run.dataset),
                 self.train(**place),
+                *(self.train(**_wildcards(other)) for other in self._other_seeds(run, measure)),
                 *(self.measure(measure=name, **place) for name in uppers),
             ),
         )
@@ -295,6 +297,15 @@ class Recipes:
             self.code("plot.py", script),
             (self.experiment(experiment=experiment),),
         )
+
+    def _other_seeds(self, run: study_runs.Run, measure: str) -> list[study_runs.Run]:
+        """Runs of the same networks with other seeds, if the measurement takes all together."""
+        if measure not in self.config["quantities"]:
+            return []
+        if not signatures.constant("measurements", measure, "ALL_SEEDS"):
+            return []
+        same = replace(run, seeds=())
+        return [one for one in self.runs if replace(one, seeds=()) == same and one != run]
 
     def _run(self, place: dict[str, str]) -> study_runs.Run:
         return self.by_path[PLACE.format(**place)]
