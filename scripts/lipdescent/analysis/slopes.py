@@ -77,7 +77,7 @@ def panels(group: Group, axis: str, *, norm: str, options: Mapping[str, Any]) ->
     last = {name: len(getattr(group, name)) - 1 for name in AXES}
     places = [last | {"label_noise": noise} for noise in noises]
     if axis == "epoch":
-        widths = sorted({_critical(group, options["interpolation_accuracy"]), last["width"]})
+        widths = sorted({critical_width(group, options["interpolation_accuracy"]), last["width"]})
         places = [place | {"width": width} for width in widths for place in places]
     return [_panel(group, axis, place, norm, options) for place in places]
 
@@ -99,7 +99,7 @@ def mean_jacobian(group: Group, norm: str) -> Array | None:
     return None
 
 
-def _critical(group: Group, level: float) -> int:
+def critical_width(group: Group, level: float) -> int:
     """First width that interpolates with the least noise at the last epoch; else the largest."""
     accuracy = statistics.mean(ladder.metric(group, "train_accuracy")[:, 0, -1])
     found = statistics.first_reaching(accuracy, np.arange(len(accuracy)), level=level)

@@ -97,7 +97,7 @@ def jobs(
             for part in parts
         ]
     certificates = ["certificates"] if config["certificates"] else []
-    measures = ["metrics", *config["quantities"], *config["bounds"], *certificates]
+    measures = ["metrics", *config.get("quantities", {}), *config["bounds"], *certificates]
     found = []
     for run in runs:
         measured = [

@@ -101,11 +101,16 @@ class Recipes:
         wildcards.pop("study", None)
         return getattr(self, rule)(**wildcards)
 
+    @property
+    def quantities(self) -> dict[str, Any]:
+        """Further quantities; plans of former versions have none."""
+        return self.config.get("quantities", {})
+
     @cached_property
     def measures(self) -> list[str]:
         """Everything that is taken of a stack."""
         certificates = ["certificates"] if self.config["certificates"] else []
-        return ["metrics", *self.config["quantities"], *self.config["bounds"], *certificates]
+        return ["metrics", *self.quantities, *self.config["bounds"], *certificates]
 
     def module(self, architecture: str) -> str:
         """File name of an architecture in scripts/lipdescent/architectures."""
@@ -158,7 +163,7 @@ class Recipes:
         maker, certificates = self.config["noise_maker"], self.config["certificates"]
         certify = measure == "certificates"
         uppers = certificates["upper"] if certify else []
-        options = {**self.config["bounds"], **self.config["quantities"]}.get(measure, {})
+        options = {**self.config["bounds"], **self.quantities}.get(measure, {})
         return Recipe(
             "measure",
             f"measure/{run.path}/{measure}",
@@ -300,7 +305,7 @@ class Recipes:
 
     def _other_seeds(self, run: study_runs.Run, measure: str) -> list[study_runs.Run]:
         """Runs of the same networks with other seeds, if the measurement takes all together."""
-        if measure not in self.config["quantities"]:
+        if measure not in self.quantities:
             return []
         if not signatures.constant("measurements", measure, "ALL_SEEDS"):
             return []

@@ -52,8 +52,8 @@ def test_shares_and_correlations_equal_loops(found):
             norms, losses, right = each(stack, x, labels[split][model], model)
             total = 0
             for name in bins:
-                low, high = map(float, name.split("@")[1].split("-"))
-                if high:  # the whole edges behind four digits; a point without a slope has 0-0
+                low, high = map(float, name.split("@")[1].split(".."))
+                if high:  # the whole edges behind four digits; a point without a slope has 0..0
                     low, high = (10 ** (round(4 * np.log10(edge)) / 4) for edge in (low, high))
                 else:
                     high = 1e-300
@@ -79,7 +79,7 @@ def test_dead_networks_have_a_bin_of_their_own_and_no_correlation():
             labels={"test": torch.tensor([[0, 1]])}, loss=cross_entropy.loss, num_classes=2,
         )
     }  # fmt: skip
-    assert measured["jacobian_norm_share_right@0-0"].values.tolist() == [0.5]
-    assert measured["jacobian_norm_share_wrong@0-0"].values.tolist() == [0.5]
+    assert measured["jacobian_norm_share_right@0..0"].values.tolist() == [0.5]
+    assert measured["jacobian_norm_share_wrong@0..0"].values.tolist() == [0.5]
     assert not measured["jacobian_norm_loss_spearman"].defined.any()
     assert not measured["jacobian_norm_loss_pearson"].defined.any()

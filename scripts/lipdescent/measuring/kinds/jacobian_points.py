@@ -50,13 +50,13 @@ def measure(
     labels: dict[str, Tensor],
     loss: Callable[[Tensor, Tensor], Tensor],
     num_classes: int,
-    bins_per_decade: int = 5,
+    bins_per_decade: int = 10,
     num_points: int | None = None,
 ) -> Iterator[Measurement]:
-    """Yield shares of the points, ``jacobian_norm_share_right@LOW-HIGH``, and correlations.
+    """Yield shares of the points, ``jacobian_norm_share_right@LOW..HIGH``, and correlations.
 
     ``_right`` and ``_wrong`` are shares of all points of the split, so together they add up to 1;
-    bins are [LOW, HIGH), powers of 10^(1 / bins_per_decade); of norms that are 0 ``@0-0``. A bin
+    bins are [LOW, HIGH), powers of 10^(1 / bins_per_decade); of norms that are 0 ``@0..0``. A bin
     that no model has is left out.
 
     Parameters
@@ -88,8 +88,8 @@ def measure(
 
 def _edges(place: float, per_decade: int) -> str:
     if place == float("-inf"):
-        return "0-0"
-    return "-".join(f"{10 ** (p / per_decade):.4g}" for p in (place, place + 1))
+        return "0..0"
+    return "..".join(f"{10 ** (p / per_decade):.4g}" for p in (place, place + 1))
 
 
 def _pearson(x: np.ndarray, y: np.ndarray) -> np.ndarray:
