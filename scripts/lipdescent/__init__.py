@@ -2,6 +2,7 @@
 
 import importlib
 import os
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -13,14 +14,14 @@ os.environ.setdefault("MKL_CBWR", "AUTO")
 # What is offered to users, and where it lies. Nothing of it is imported before it is asked for.
 OFFERED = {
     "bracket": "lipdescent.bracketing.bracket",
-    "add": "lipdescent.structure.expressions",
-    "chain": "lipdescent.structure.expressions",
-    "concat": "lipdescent.structure.expressions",
-    "residual": "lipdescent.structure.expressions",
+    "add": "lipdescent.networks.expressions",
+    "chain": "lipdescent.networks.expressions",
+    "concat": "lipdescent.networks.expressions",
+    "residual": "lipdescent.networks.expressions",
 }
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name in OFFERED:
         return getattr(importlib.import_module(OFFERED[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

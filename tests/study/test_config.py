@@ -11,11 +11,12 @@ import yaml
 
 from lipdescent.jobs import gpus
 from lipdescent.plugins import lookup, signatures
+from lipdescent.storage.seed_blocks import block_name
 from lipdescent.study import config as study_config
 from lipdescent.study import runs as study_runs
 from lipdescent.study import sections
 from lipdescent.study.config import prepare
-from lipdescent.study.runs import Run, experiment_parts, runs, seed_block
+from lipdescent.study.runs import Run, experiment_parts, runs
 from lipdescent.study.schema import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -106,7 +107,10 @@ def test_the_given_configuration_is_not_changed():
         ),
         ({"bounds.lower_ascent": {"step": 3}}, r"option of bounds.lower_ascent .*'step'"),
         ({"datasets.mnist1d": {"train": 10}}, r"'train'.*num_train"),
-        ({"training.loss_options": {"tau": 1}}, r"loss_options \(cross_entropy\) 'tau'.*: none"),
+        (
+            {"training.loss_options": {"tau": 1}},
+            r"loss_options \(cross_entropy\) 'tau'.*: label_smoothing",
+        ),
         ({"training.loss": "cross_entropy_temperature"}, r"cross_entropy_temperature needs tau"),
         ({"experiments": {"wasserstein": {"seed": [0]}}}, r"'seed' \(did you mean 'seeds'\?\)"),
         (
@@ -286,7 +290,7 @@ IMAGES = {"grid.dataset": ["fashion_mnist"], "grid.width": [4, 6], "grid.archite
         (None, {"module": "resnet18"}, "28 x 28, allowed are multiples of 8"),
         (None, {"module": "vit"}, r"\(1, 28, 28\): wrong .* allowed are multiples of patch = 8"),
         (None, {"module": "lipschitz_cnn", "stages": 4}, r"stages = 4: .* divides 28"),
-        (7, {"module": "bilipschitz_resnet"}, r"stages = 3: .* divide the sizes \(7, 7\)"),
+        (7, {"module": "bilipschitz_resnet"}, r"stages = 3: .* divides the sizes \(7, 7\)"),
         (None, {"module": "conv1d"}, r"input_shape = \(1, 28, 28\): allowed are \(length,\)"),
     ],
 )
@@ -438,7 +442,7 @@ def test_blocks_of_seeds_are_stable_when_seeds_are_added():
     ("seeds", "name"), [([0, 1, 2], "0-2"), ([3], "3-3"), ([0, 2, 7], "0_2_7")]
 )
 def test_seed_block_names(seeds, name):
-    assert seed_block(seeds) == name
+    assert block_name(seeds) == name
     assert Run("d", "a", 8, tuple(seeds)).path == f"d/a/width=8/seeds={name}"
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
+from matplotlib.axis import Axis as Ruler
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from lipdescent.analysis.statistics import Axis
 from lipdescent.figures._style import GREY
 
 
-def width_axis(axes: Axes, widths: Sequence[float]) -> None:
+def width_axis(axes: Axes, widths: Axis) -> None:
     """Logarithmic x axis over ``widths``, named at as many as there is room for."""
     axes.set_xscale("log")
     axes.xaxis.set_minor_locator(NullLocator())
@@ -23,19 +24,19 @@ def width_axis(axes: Axes, widths: Sequence[float]) -> None:
     axes.set_xlim(widths[0] / margin, widths[-1] * margin)
 
 
-def epoch_axis(axes: Axes, epochs: Sequence[int]) -> None:
+def epoch_axis(axes: Axes, epochs: Axis) -> None:
     """Logarithmic epochs with room for epoch 0."""
     axes.set_xscale("symlog", linthresh=1, linscale=0.4)
     _epochs(axes.xaxis, axes.set_xlim, epochs)
 
 
-def epoch_values(axes: Axes, epochs: Sequence[int]) -> None:
+def epoch_values(axes: Axes, epochs: Axis) -> None:
     """The same of a y axis."""
     axes.set_yscale("symlog", linthresh=1, linscale=0.4)
     _epochs(axes.yaxis, axes.set_ylim, epochs)
 
 
-def _epochs(axis: Axis, set_limits: Callable, epochs: Sequence[int]) -> None:
+def _epochs(axis: Ruler, set_limits: Callable, epochs: Axis) -> None:
     axis.set_minor_locator(NullLocator())
     places = [e for e in (0, 1, 10, 100, 1000, 10_000, 100_000) if epochs[0] <= e <= epochs[-1]]
     places = places if len(places) > 1 else sorted({epochs[0], epochs[-1]})
@@ -43,7 +44,7 @@ def _epochs(axis: Axis, set_limits: Callable, epochs: Sequence[int]) -> None:
     set_limits(epochs[0] - 0.15, epochs[-1] * 1.3 + 0.15)
 
 
-def _spread(values: Sequence[float], *, most: int = 8) -> list[float]:
+def _spread(values: Axis, *, most: int = 8) -> list[float]:
     """About ``most`` of ``values``, apart on a log scale; both ends stay."""
     first, last = values[0], values[-1]
     gap = max(1.8, 0.99 * (last / first) ** (1 / (most - 1)))

@@ -39,7 +39,6 @@ class Subject:
     saved: Checkpoints
     dataset: Dataset
     inputs: dict[str, Tensor]
-    noise_maker: str
     uppers: Sequence[str | Path] = ()
     start: ModelStack | None = None
     others: Sequence[tuple[ModelStack, Checkpoints]] = ()

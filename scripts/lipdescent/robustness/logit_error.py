@@ -20,9 +20,9 @@ from lipdescent.arithmetic.ulps import TINY, gamma
 from lipdescent.layers import convolution
 from lipdescent.layers.roundings import roundings
 from lipdescent.layers.table import constant
+from lipdescent.networks.expressions import Chain, Concat, Layer, Node
 from lipdescent.stacks.model_stack import ModelStack
-from lipdescent.structure.expressions import Chain, Concat, Layer, Node
-from lipdescent.structure.trace import layer_state, trace
+from lipdescent.structure.trace import trace
 
 # Roundings of an activation, a division or a bias beside the products' sum.
 FEW = 64
@@ -69,7 +69,7 @@ def _through(node: Node, stack: ModelStack, sizes: Sizes) -> Sizes:
 
 
 def _layer(layer: Layer, stack: ModelStack, sizes: Sizes) -> Sizes:
-    state = layer_state(layer, stack.state)
+    state = layer.state(stack.state)
     shapes = {"input_shape": layer.input_shape, "output_shape": layer.output_shape}
     slope = constant(layer.module, state, norm="linf", **shapes)
     slope = torch.as_tensor(slope, dtype=torch.float64, device=stack.device).view(-1, 1)
@@ -87,7 +87,7 @@ def _absolute(layer: Layer, state: dict[str, Tensor], slope: Tensor) -> Tensor:
         return slope
     plus = {name: tensor.abs() for name, tensor in state.items()}
     shapes = {"input_shape": layer.input_shape, "output_shape": layer.output_shape}
-    return constant(layer.module, plus, norm="linf", **shapes).view(-1, 1)
+    return torch.as_tensor(constant(layer.module, plus, norm="linf", **shapes)).view(-1, 1)
 
 
 def _lost(module: nn.Module, input_shape: tuple[int, ...]) -> float:
@@ -95,7 +95,7 @@ def _lost(module: nn.Module, input_shape: tuple[int, ...]) -> float:
     lost = 2.0**-1000
     if isinstance(module, nn.Softplus):
         lost += 1.001 * math.exp(-module.threshold) / abs(module.beta)
-    if type(module) in (nn.LPPool1d, nn.LPPool2d, nn.LPPool3d):
+    if isinstance(module, nn.LPPool1d | nn.LPPool2d | nn.LPPool3d):
         lost += 2 * (math.prod(input_shape) ** 2 * TINY) ** (1 / module.norm_type)
     return lost
 

@@ -64,7 +64,9 @@ class ModelStack:
         state = {name: tensor[index] for name, tensor in self.state.items()}
         return ModelStack(self.module, state, self.input_shape)
 
-    def to(self, *, dtype: torch.dtype | None = None, device=None) -> ModelStack:
+    def to(
+        self, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
+    ) -> ModelStack:
         """Copy on another device, floating-point tensors in another dtype."""
         state = {
             name: t.to(device=device, dtype=dtype if t.is_floating_point() else None)
@@ -104,12 +106,14 @@ def tensors(module: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def shared_tensor(module: nn.Module) -> tuple[str, str] | None:
-    """Both names of a parameter or buffer that a module uses in two places; None without one."""
+def refuse_shared(module: nn.Module) -> None:
+    """Raise ValueError if a module uses a parameter or buffer in two places, naming both."""
     first: dict[int, str] = {}
     kinds = module.named_parameters, module.named_buffers
     for name, tensor in (pair for kind in kinds for pair in kind(remove_duplicate=False)):
         other = first.setdefault(id(tensor), name)
         if other != name:
-            return other, name
-    return None
+            raise ValueError(
+                f"{name} is shared with {other}; allowed are networks that use each of their "
+                "tensors in one place"
+            )

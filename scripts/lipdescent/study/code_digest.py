@@ -13,7 +13,10 @@ from lipdescent.storage import stamps
 
 SCRIPTS = Path(__file__).resolve().parents[2]
 # How a job starts, and what a file says of its making, change no result.
-NOT_COVERED = ("lipdescent/jobs/fork_server.py", "lipdescent/storage/stamps.py")
+NOT_COVERED = (
+    *(f"lipdescent/jobs/{name}.py" for name in ("fork_server", "forking", "lifeline")),
+    "lipdescent/storage/stamps.py",
+)
 # Statements at a module's top level, those in parentheses over several lines.
 IMPORT = re.compile(r"^(?:from|import)\b(?:[^\n(]*\([^)]*\)|[^\n]*)", re.MULTILINE)
 LOOKED_UP = re.compile(r"\bresolve\(\s*[\"']")
@@ -129,7 +132,8 @@ def _absolute(node: ast.ImportFrom, path: Path) -> str:
 def _looked_up(call: ast.Call) -> list[str]:
     """Module that a call of names.resolve imports, if its arguments are written out."""
     function = getattr(call.func, "attr", getattr(call.func, "id", ""))
-    constants = [a.value for a in call.args if isinstance(a, ast.Constant)]
+    written = [a.value for a in call.args if isinstance(a, ast.Constant)]
+    constants = [value for value in written if isinstance(value, str)]
     if function == "resolve" and len(constants) == 2:
         return [f"{lookup.module_of(constants[0])}.{constants[1]}"]
     return []

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lipdescent.stacks import own_call
 from lipdescent.stacks.forward import stacked_forward
-from lipdescent.stacks.model_stack import ModelStack, shared_tensor
+from lipdescent.stacks.model_stack import ModelStack, refuse_shared
 from lipdescent.stacks.seeding import generator, seed_of
 from lipdescent.training import augmentation
 
@@ -34,11 +34,7 @@ def initial_stack(
         for seed in dict.fromkeys(seeds):
             torch.manual_seed(seed_of("weights", seed))
             drawn[seed] = build()
-            if shared := shared_tensor(drawn[seed]):
-                raise ValueError(
-                    f"{shared[0]} and {shared[1]} are one tensor; allowed in a study are networks "
-                    "that use each of their tensors in one place"
-                )
+            refuse_shared(drawn[seed])
     stack = ModelStack.from_modules([drawn[seed] for seed in seeds], input_shape)
     check_call(stack)
     return stack
@@ -63,8 +59,16 @@ def check_call(stack: ModelStack) -> None:
     own_call.check_call(stack.module, read, points[:NUM_COMPARED], places[:NUM_COMPARED])
 
 
-def batch_order(seeds: Sequence[int], epoch: int, num_train: int) -> Tensor:
-    """Order of the samples in an epoch: (len(seeds), num_train), drawn from seed and epoch."""
+def batch_order(
+    seeds: Sequence[int], epoch: int, num_train: int, *, kind: str = "shuffled"
+) -> Tensor:
+    """Order of the samples in an epoch: (len(seeds), num_train).
+
+    "shuffled" is drawn from seed and epoch; "fixed" is the order of the data, in every epoch and
+    for every seed (a DataLoader with shuffle=False, as in the code of Khromov & Singh 2024).
+    """
+    if kind == "fixed":
+        return torch.arange(num_train).repeat(len(seeds), 1)
     drawn = {
         seed: torch.randperm(num_train, generator=generator("order", seed, epoch))
         for seed in dict.fromkeys(seeds)
@@ -73,7 +77,7 @@ def batch_order(seeds: Sequence[int], epoch: int, num_train: int) -> Tensor:
 
 
 def augmentation_draws(
-    seeds: Sequence[int], epoch: int, num_train: int, *, padding: int, flip: bool = True
+    seeds: Sequence[int], epoch: int, num_train: int, *, padding: int, flip: bool
 ) -> Tensor:
     """Crops and flips of an epoch by place in its order: int64 (len(seeds), num_train, 3)."""
     drawn = {}

@@ -35,7 +35,7 @@ def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
         raise NotApplicable(f"norms {wanted}: this bound exists in {', '.join(bound.NORMS)}")
     if "labels" in inspect.signature(bound.measure).parameters:
         options["labels"] = _labels(subject)
-    seed = seed_of("bound", subject.name, *subject.saved.about["run"].values())
+    seed = seed_of("bound", subject.name, *subject.saved.origin.run.values())
     stack = subject.sound
     # Calling the network is compared with what is read of it, whatever the bound reads.
     with contextlib.suppress(NotApplicable, TypeError):
@@ -46,7 +46,7 @@ def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
 
 def _labels(subject: Subject) -> dict[str, Tensor]:
     """What each model was trained on (num_models, num_train), and the test labels (num_test,)."""
-    noisy = checkpoint_labels(subject.saved, subject.dataset, maker=subject.noise_maker)
+    noisy = checkpoint_labels(subject.saved, subject.dataset)
     device = subject.stack.device
     return {
         "train": noisy[subject.finite.cpu()].to(device),

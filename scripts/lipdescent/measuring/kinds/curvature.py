@@ -32,14 +32,14 @@ Vectors = list[Tensor]  # (models, *shape) of every parameter
 
 def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
     """Both quantities of every checkpoint."""
-    labels = checkpoint_labels(subject.saved, subject.dataset, maker=subject.noise_maker)
+    labels = checkpoint_labels(subject.saved, subject.dataset)
     yield from measure(
         subject.sound,
         inputs=subject.inputs["train"],
         labels=labels[subject.finite.cpu()].to(subject.stack.device),
-        loss=TrainingOptions(**subject.saved.about["training"]).make_loss(),
+        loss=TrainingOptions(**subject.saved.origin.training).make_loss(),
         num_classes=subject.dataset.num_classes,
-        seed=seed_of("curvature", *subject.saved.about["run"].values()),
+        seed=seed_of("curvature", *subject.saved.origin.run.values()),
         **options,
     )
 

@@ -27,7 +27,7 @@ from lipdescent.training.replicas import checkpoint_labels
 
 def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
     """Histograms and correlations of every checkpoint, for the training and the test points."""
-    labels = checkpoint_labels(subject.saved, subject.dataset, maker=subject.noise_maker)
+    labels = checkpoint_labels(subject.saved, subject.dataset)
     device = subject.stack.device
     test = torch.from_numpy(subject.dataset.test_labels).to(device)
     yield from measure(
@@ -37,7 +37,7 @@ def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
             "train": labels[subject.finite.cpu()].to(device),
             "test": test.expand(int(subject.finite.sum()), -1),
         },
-        loss=TrainingOptions(**subject.saved.about["training"]).make_loss(),
+        loss=TrainingOptions(**subject.saved.origin.training).make_loss(),
         num_classes=subject.dataset.num_classes,
         **options,
     )
