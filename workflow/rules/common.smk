@@ -176,6 +176,16 @@ def uppers(wildcards):
     return [one.path for one in found if one.rule == "measure"]
 
 
+def other_seeds(wildcards):
+    """Checkpoints of the study's other seeds, for measurements that need all of a width."""
+    own, *rest = [
+        one.path
+        for one in recipe_of("measure", wildcards).inputs
+        if one.rule == "train"
+    ]
+    return rest
+
+
 def what_runs():
     """The study's size in a line."""
     if config["experiments"]:

@@ -3,6 +3,7 @@ rule measure:
         dataset=dataset_of("measure"),
         checkpoints=f"results/{{study}}/checkpoints/{RUN}.safetensors",
         uppers=uppers,
+        other_seeds=other_seeds,
         checked=checked("measure"),
     output:
         f"results/{{study}}/measurements/{RUN}/{{measure}}.parquet",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis as Ruler
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from lipdescent.analysis.statistics import Axis
@@ -41,11 +43,21 @@ def number_axis(axes: Axes, values: Axis) -> None:
 def epoch_axis(axes: Axes, epochs: Axis) -> None:
     """Logarithmic epochs with room for epoch 0."""
     axes.set_xscale("symlog", linthresh=1, linscale=0.4)
-    axes.xaxis.set_minor_locator(NullLocator())
+    _epochs(axes.xaxis, axes.set_xlim, epochs)
+
+
+def epoch_values(axes: Axes, epochs: Axis) -> None:
+    """The same of a y axis."""
+    axes.set_yscale("symlog", linthresh=1, linscale=0.4)
+    _epochs(axes.yaxis, axes.set_ylim, epochs)
+
+
+def _epochs(axis: Ruler, set_limits: Callable, epochs: Axis) -> None:
+    axis.set_minor_locator(NullLocator())
     places = [e for e in (0, 1, 10, 100, 1000, 10_000, 100_000) if epochs[0] <= e <= epochs[-1]]
     places = places if len(places) > 1 else sorted({epochs[0], epochs[-1]})
-    axes.set_xticks(places, labels=[f"{e:g}" for e in places])
-    axes.set_xlim(epochs[0] - 0.15, epochs[-1] * 1.3 + 0.15)
+    axis.set_ticks(places, labels=[f"{e:g}" for e in places])
+    set_limits(epochs[0] - 0.15, epochs[-1] * 1.3 + 0.15)
 
 
 def _spread(values: Axis, *, most: int = 8) -> list[float]:

@@ -79,6 +79,7 @@ def _task(config: dict[str, Any], dataset: str, name: str) -> dict[str, Any]:
         "points": min(POINTS, points or POINTS),
         "training": training_options(config, name),
         "bounds": config["bounds"],
+        "quantities": config["quantities"],
         "noise_maker": config["noise_maker"],
     }
 
@@ -86,7 +87,7 @@ def _task(config: dict[str, Any], dataset: str, name: str) -> dict[str, Any]:
 def _key(config: dict[str, Any], task: dict[str, Any]) -> str:
     module, training, maker = task["network"]["module"], task["training"], task["noise_maker"]
     plugins = [*training_files(module, training, maker)]
-    for name in ["metrics", *task["bounds"]]:
+    for name in ["metrics", *task["quantities"], *task["bounds"]]:
         plugins += measurement_files(name, module, training["loss"], maker)
     if task["load"] is not None:
         plugins.append(f"lipdescent/datasets/{task['module']}.py")

@@ -143,6 +143,10 @@ def _sample_passes(config: dict[str, Any], dataset: str, name: str) -> float:
     if name == "certificates":
         options = config["certificates"]
         return 2 * options["num_points"] * (1 + PASSES * options["attack_steps"])
+    if name in config["quantities"]:
+        options = signatures.defaults("measurements", name) | config["quantities"][name]
+        # A product with the Hessian is a forward pass and two backward ones, each of these twice.
+        return both * (PASSES + 2 * PASSES * (options.get("iterations") or 0))
     if signatures.constant("bounds", name, "DIRECTION") == "upper":
         return 0
     options = signatures.defaults("bounds", name) | config["bounds"].get(name, {})

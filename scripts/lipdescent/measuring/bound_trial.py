@@ -60,11 +60,12 @@ def mistakes(task: dict[str, Any], loaded: Dataset | None = None) -> list[str]:
     found = []
     if wrong := _wrong(lambda: _train(build, data, task["training"])):
         found.append(f"config: {what}: cannot be trained: {wrong}")
-    for name, asked in {"metrics": {}, **task["bounds"]}.items():
+    for name, asked in {"metrics": {}, **task["quantities"], **task["bounds"]}.items():
         if wrong := _wrong(partial(_measure, name, asked, build, data, task)):
-            key = name if name == "metrics" else f"bounds.{name}"
+            section = "quantities" if name in task["quantities"] else "bounds"
+            key = name if name == "metrics" else f"{section}.{name}"
             found.append(
-                f"config: {key} cannot be taken of {what}: {wrong}; allowed are bounds that can "
+                f"config: {key} cannot be taken of {what}: {wrong}; allowed are those that can "
                 f"(write {name}: null to take it out)"
             )
     return found

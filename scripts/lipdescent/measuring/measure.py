@@ -61,11 +61,13 @@ def measure(
     options: dict[str, Any],
     uppers: Sequence[str | Path] = (),
     start: ModelStack | None = None,
+    others: Sequence[tuple[ModelStack, Checkpoints]] = (),
 ) -> list[Column]:
     """Columns of the metrics, the certificates or of the bound ``name``.
 
     ``uppers`` are the measurements of the upper bounds that certificates rest on; ``start`` are the
     replicas before the first step, for the metrics, where epoch 0 is not among the checkpoints.
+    ``others`` are the study's other seeds, for kinds that need all.
 
     Models with a weight that is not finite are left out and get the status ``diverged``; a bound
     that does not exist for the network or the norm gets ``not_applicable``. What is not finite of
@@ -81,7 +83,7 @@ def measure(
         "train": torch.from_numpy(dataset.train_inputs).to(stack.device, dtype),
         "test": torch.from_numpy(dataset.test_inputs).to(stack.device, dtype),
     }
-    subject = Subject(name, stack, finite, saved, dataset, inputs, uppers, start)
+    subject = Subject(name, stack, finite, saved, dataset, inputs, uppers, start, others)
     kind = lookup.resolve("measurements", lookup.measurement_kind(name))
     try:
         found = list(kind.take(subject, options))

@@ -24,6 +24,10 @@ FUNCTIONS = {
     "figures": ("draw", {"statistics", "loss"}),
     "label_noise": ("noisy", {"num_classes", "fraction", "seed"}),
     "losses": ("loss", set()),
+    "measurements": (
+        "measure",
+        {"inputs", "labels", "loss", "num_classes", "ensembles_of", "own", "seed"},
+    ),
     "schedules": ("factors", {"updates_per_epoch", "total_updates"}),
 }
 # Annotations that a configuration's values can be compared with, and JSON schema's names of them.

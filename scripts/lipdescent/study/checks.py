@@ -24,6 +24,8 @@ from lipdescent.study.sections import (
 )
 from lipdescent.study.sections import module as module_of
 
+# Kinds of measurements that are asked for in other ways than by `quantities`.
+ALWAYS = ("bound", "certificates", "metrics")
 # What only one of the optimizers reads.
 OPTIMIZER_OPTIONS = {"momentum": "sgd", "betas": "adam"}
 
@@ -50,6 +52,7 @@ def check(
     _check_options(config)
     _check_optimizers(config, written)
     _check_bounds(config)
+    _check_quantities(config)
     _check_split(config)
     _check_drawn(config)
     dataset_checks.check(config)
@@ -99,6 +102,8 @@ def _check_names(config: dict[str, Any], figures: list[str], comparisons: list[s
         checks.append((f"{key}.loss", training["loss"], lookup.known("losses")))
         checks.append((f"{key}.schedule", training["schedule"], lookup.known("schedules")))
     checks += [("bounds", name, lookup.known("bounds")) for name in config["bounds"]]
+    extra = [name for name in lookup.known("measurements") if name not in ALWAYS]
+    checks += [("quantities", name, extra) for name in config["quantities"]]
     certificates = config["certificates"]
     if certificates:
         asked = sorted(config["bounds"])
@@ -129,6 +134,7 @@ def _check_options(config: dict[str, Any]) -> None:
     for name, entry in config["bounds"].items():
         options = {k: v for k, v in entry.items() if k != "norms"}
         given.append((f"bounds.{name}", "bounds", name, options))
+    given += [(f"quantities.{n}", "measurements", n, o) for n, o in config["quantities"].items()]
     used = config["grid"]["architecture"]
     for name in config["architectures"]:
         module = module_of(config, name)
@@ -210,6 +216,28 @@ def _check_bounds(config: dict[str, Any]) -> None:
                 f"{directions[name]}: allowed are upper bounds, in this study "
                 f"{', '.join(uppers) or 'none'}"
             )
+
+
+def _check_quantities(config: dict[str, Any]) -> None:
+    """What a quantity rests on is there: enough seeds, a loss that it is about."""
+    grid = config["grid"]
+    for name in config["quantities"]:
+        seeds = signatures.constant("measurements", name, "MIN_SEEDS") or 1
+        if len(grid["seed"]) < seeds:
+            raise ConfigError(
+                f"config: quantities has {name} and grid.seed = {grid['seed']}: allowed with it "
+                f"are {seeds} seeds and more"
+            )
+        losses = signatures.constant("measurements", name, "LOSSES")
+        for architecture in grid["architecture"]:
+            loss = training_options(config, architecture)["loss"]
+            if losses and loss not in losses:
+                own = "loss" in config["architectures"][architecture].get("training", {})
+                key = f"architectures.{architecture}.training.loss" if own else "training.loss"
+                raise ConfigError(
+                    f"config: quantities has {name} and {key} = {loss}: allowed with it is "
+                    f"{' or '.join(losses)}"
+                )
 
 
 def _check_split(config: dict[str, Any]) -> None:

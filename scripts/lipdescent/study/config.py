@@ -32,7 +32,7 @@ REPLACED = (
     ),
 )
 # Overlays are merged into the default study: in these, `name: null` takes an entry out again.
-SECTIONS = ("bounds", "datasets", "architectures", "experiments")
+SECTIONS = ("bounds", "quantities", "datasets", "architectures", "experiments")
 
 
 def prepare(

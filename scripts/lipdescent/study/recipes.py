@@ -7,11 +7,11 @@ output is compared with later are the same. No torch here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
-from lipdescent.plugins import lookup
+from lipdescent.plugins import lookup, signatures
 from lipdescent.storage import stamps
 from lipdescent.storage.seed_blocks import block_name
 from lipdescent.study import axes, published, sections
@@ -103,11 +103,16 @@ class Recipes:
         wildcards.pop("study", None)
         return getattr(self, rule)(**wildcards)
 
+    @property
+    def quantities(self) -> dict[str, Any]:
+        """Further quantities; plans of former versions have none."""
+        return self.config.get("quantities", {})
+
     @cached_property
     def measures(self) -> list[str]:
         """Everything that is taken of a stack."""
         certificates = ["certificates"] if self.config["certificates"] else []
-        return ["metrics", *self.config["bounds"], *certificates]
+        return ["metrics", *self.quantities, *self.config["bounds"], *certificates]
 
     def variants(self, dataset: str) -> dict[str, tuple[str, dict[str, Any]]]:
         """See :func:`study_runs.variants_of`."""
@@ -180,6 +185,7 @@ class Recipes:
         maker, certificates = here["noise_maker"], here["certificates"]
         certify = measure == "certificates"
         uppers = certificates["upper"] if certify else []
+        options = {**here["bounds"], **here["quantities"]}.get(measure, {})
         return Recipe(
             "measure",
             f"measure/{run.path}/{measure}",
@@ -187,12 +193,13 @@ class Recipes:
             {
                 # The rows name their study.
                 "study": here["study"],
-                "options": certificates if certify else here["bounds"].get(measure, {}),
+                "options": certificates if certify else options,
             },
             self.code("measure.py", *self.measurement_files(measure, module, loss, maker)),
             (
                 self.dataset(dataset=axes.data_file(here, run.dataset)),
                 self.train(**place),
+                *(self.train(**_wildcards(other)) for other in self._other_seeds(run, measure)),
                 *(self.measure(measure=name, **place) for name in uppers),
             ),
         )
@@ -313,6 +320,15 @@ class Recipes:
             self.code("plot.py", script),
             (self.experiment(experiment=experiment),),
         )
+
+    def _other_seeds(self, run: study_runs.Run, measure: str) -> list[study_runs.Run]:
+        """Runs of the same networks with other seeds, if the measurement takes all together."""
+        if measure not in self.quantities:
+            return []
+        if not signatures.constant("measurements", measure, "ALL_SEEDS"):
+            return []
+        same = replace(run, seeds=())
+        return [one for one in self.runs if replace(one, seeds=()) == same and one != run]
 
     def _run(self, place: dict[str, str]) -> study_runs.Run:
         return self.by_path[PLACE.format(**place)]
