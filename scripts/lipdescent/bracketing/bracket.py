@@ -7,19 +7,20 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lipdescent.bounds._measured import BOUNDS, checked, described, no_bound
+from lipdescent.bounds import _taken
+from lipdescent.bounds._measured import BOUNDS, described, no_bound
 from lipdescent.bounds.jacobians.awake import why_zero
 from lipdescent.bounds.jacobians.norms import jacobian_norms
 from lipdescent.bounds.proofs.prover import Prover
 from lipdescent.bracketing.checks import _check_precisions, _checked_data, _stack_of_one
 from lipdescent.measurement import NotApplicable
-from lipdescent.plugins import lookup
+from lipdescent.plugins import bound_entries, lookup
 from lipdescent.stacks import own_call
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.trace import check_state, first_state, outputs, trace
@@ -50,7 +51,7 @@ def bracket(
     *,
     norm: str = "l2",
     data: Tensor | np.ndarray | Mapping[str, Tensor | np.ndarray] | None = None,
-    methods: Sequence[str] | None = None,
+    methods: Sequence[str] | Mapping[str, Mapping[str, Any]] | None = None,
     seed: int = 0,
     budget: float = 20.0,
     report: Callable[[str], None] | None = None,
@@ -65,7 +66,9 @@ def bracket(
     data : floating-point inputs (n, *input_shape), or several by the name of their split. Lower
         bounds start from them; without, from 256 standard normal points, the split "normal".
         Any point proves a lower bound, points like the data prove larger ones.
-    methods : modules of ``lipdescent.bounds``; all of them unless given.
+    methods : modules of ``lipdescent.bounds``; all of them unless given. Or a mapping as the
+        configuration's ``bounds``, with their options: ``{"upper_lipsdp": {}, "near": {"bound":
+        "lower_jacobian", "points": "gaussian_noise", "points_options": {"radius": 0.1}}}``.
     seed : of the bounds that draw, and of the points used where there are too many.
     budget : seconds, about, for each bound at data points of networks other than chains of Linear
         and ReLU: so many points are used as fit.
@@ -94,18 +97,42 @@ def bracket(
         raise ValueError(f"norm {norm!r}: allowed are {', '.join(NORMS)}")
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: {type(model).__name__}, allowed is a torch.nn.Module")
-    methods = list(methods if methods is not None else lookup.known("bounds"))
-    bounds = {name: lookup.resolve("bounds", name) for name in methods}
-    if not bounds:
+    entries = _entries(methods)
+    if not entries:
         raise ValueError("methods is empty; allowed: " + ", ".join(lookup.known("bounds")))
     check_module(model)
     stack = _stack_of_one(model, input_shape)
     check_state(stack)
     inputs = _checked_data(data, stack) or _normal(stack, seed)
     with own_call.preserved(model):
-        frame = _frame(model, stack, bounds, inputs, norm, seed, budget, report)
+        frame = _frame(model, stack, entries, inputs, norm, seed, budget, report)
     check_order(frame)
     return frame
+
+
+def _entries(
+    methods: Sequence[str] | Mapping[str, Mapping[str, Any]] | None,
+) -> dict[str, dict[str, Any]]:
+    """Every method with its options, as in the configuration.
+
+    Raises
+    ------
+    ValueError
+        For an unknown bound or set of points, or outputs other than the logits.
+    """
+    if methods is None:
+        methods = lookup.known("bounds")
+    given = methods if isinstance(methods, Mapping) else {name: {} for name in methods}
+    for name, entry in given.items():
+        lookup.resolve("bounds", bound_entries.bound_of(name, entry))
+        if "points" in entry:
+            lookup.resolve("points", entry["points"])
+        if {"norms", "outputs"} & set(entry):
+            raise ValueError(
+                f"methods: {name} has norms or outputs; allowed is the argument norm, and for the "
+                "softmax's constant a network with an nn.Softmax behind it"
+            )
+    return {name: dict(entry) for name, entry in given.items()}
 
 
 def best(frame: pd.DataFrame) -> tuple[float, float]:
@@ -127,7 +154,7 @@ def check_order(frame: pd.DataFrame) -> None:
 def _frame(
     model: nn.Module,
     stack: ModelStack,
-    bounds: Mapping[str, ModuleType],
+    entries: Mapping[str, Mapping[str, Any]],
     inputs: dict[str, Tensor],
     norm: str,
     seed: int,
@@ -136,6 +163,10 @@ def _frame(
 ) -> pd.DataFrame:
     import pandas as pd
 
+    bounds = {
+        name: lookup.resolve("bounds", bound_entries.bound_of(name, entry))
+        for name, entry in entries.items()
+    }
     upper = any(bound.DIRECTION == "upper" for bound in bounds.values())
     _check_reading(model, stack, inputs, known_layers=upper)
     prover = Prover(stack)  # held, so that the bounds share it
@@ -145,9 +176,11 @@ def _frame(
     inputs = {split: _some(points, affordable, seed) for split, points in inputs.items()}
     rows: list[dict] = []
     for name, bound in bounds.items():
-        options = _OPTIONS.get(name, lambda n: {})(affordable) if affordable < _UNLIMITED else {}
-        measure = partial(_measured, name, bound, stack, inputs, norm, seed, options)
-        rows += _rows(name, bound, norm, measure)
+        file = bound_entries.bound_of(name, entries[name])
+        options = _OPTIONS.get(file, lambda n: {})(affordable) if affordable < _UNLIMITED else {}
+        entry = options | entries[name]
+        measure = partial(_measured, name, bound, stack, inputs, norm, seed, entry)
+        rows += _rows(file, bound_entries.called(file, name, entry), bound, norm, measure)
         if report is not None:
             report(f"{name}: {rows[-1]['status'].replace('_', ' ')}, {rows[-1]['seconds']:.1f} s")
     return pd.DataFrame(rows, columns=list(COLUMNS))
@@ -184,9 +217,9 @@ def _check_reading(
 
 
 def _rows(
-    name: str, bound: ModuleType, norm: str, measure: Callable[[], Iterator[dict]]
+    file: str, name: str, bound: ModuleType, norm: str, measure: Callable[[], Iterator[dict]]
 ) -> list[dict]:
-    """What ``measure`` gives, or one row that says why it gives nothing, with its time."""
+    """What ``measure`` gives, or one row ``name`` that says why it gives nothing, with its time."""
     start = time.perf_counter()
     try:
         if norm not in bound.NORMS:
@@ -195,7 +228,7 @@ def _rows(
     except NotApplicable as error:
         rows = [_nothing(name, bound, norm, str(error))]
     except Exception as error:  # one method's fault takes nothing from the others
-        rows = [_nothing(name, bound, norm, described(error, name), status="error")]
+        rows = [_nothing(name, bound, norm, described(error, file), status="error")]
     seconds = time.perf_counter() - start
     return [row | {"seconds": seconds} for row in rows]
 
@@ -215,12 +248,12 @@ def _measured(
     inputs: dict[str, Tensor],
     norm: str,
     seed: int,
-    options: dict[str, int],
+    entry: dict[str, Any],
 ) -> Iterator[dict]:
     # Copies: a bound may work in place.
     copies = {split: points.clone() for split, points in inputs.items()}
-    found = bound.measure(stack, inputs=copies, norms=[norm], seed=seed, **options)
-    for m in checked(found, name, 1, norms=[norm]):
+    given = {"inputs": copies, "labels": lambda: None, "norms": [norm], "seed": seed}
+    for m in _taken.take(bound, name, stack, entry=entry, **given):
         if m.defined is not None and not bool(m.defined[0]):
             continue
         if bool(no_bound(m).any() | (m.values.isnan().any() & (m.direction in BOUNDS))):
@@ -229,7 +262,13 @@ def _measured(
         row |= {"value": float(m.values[0]), "status": "ok", "split": m.split}
         row["reason"] = Prover(stack).reason if m.direction == "estimate" else ""
         if m.direction == "lower" and row["value"] == 0:
-            row["reason"] = why_zero(stack, inputs, norm=m.norm, quantity=m.quantity)
+            row["reason"] = (
+                f"nothing is proved at the points {entry['points']}"
+                if "points" in entry
+                else why_zero(
+                    stack, inputs, norm=m.norm, quantity=bound_entries.bound_of(name, entry)
+                )
+            )
         yield row
 
 

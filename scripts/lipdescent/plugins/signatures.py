@@ -22,6 +22,7 @@ FUNCTIONS = {
     "experiments": ("run", set()),
     "label_noise": ("noisy", {"num_classes", "fraction", "seed"}),
     "losses": ("loss", set()),
+    "points": ("draw", {"labels", "seed"}),
     "schedules": ("factors", {"updates_per_epoch", "total_updates"}),
 }
 # Annotations that a configuration's values can be compared with, and JSON schema's names of them.

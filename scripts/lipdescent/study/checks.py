@@ -8,8 +8,8 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-from lipdescent.plugins import lookup, signatures
-from lipdescent.study import dataset_checks
+from lipdescent.plugins import bound_entries, lookup, signatures
+from lipdescent.study import bound_checks, dataset_checks
 from lipdescent.study import schema as config_schema
 from lipdescent.study import sizes as config_sizes
 from lipdescent.study.schema import ConfigError
@@ -40,7 +40,7 @@ def check(
     _check_names(config, figures, comparisons)
     _check_options(config)
     _check_optimizers(config, written)
-    _check_bounds(config)
+    bound_checks.check(config)
     _check_split(config)
     dataset_checks.check(config)
     config_sizes.check(config)
@@ -85,7 +85,11 @@ def _check_names(config: dict[str, Any], figures: list[str], comparisons: list[s
     for key, training in sections.items():
         checks.append((f"{key}.loss", training["loss"], lookup.known("losses")))
         checks.append((f"{key}.schedule", training["schedule"], lookup.known("schedules")))
-    checks += [("bounds", name, lookup.known("bounds")) for name in config["bounds"]]
+    for name, entry in config["bounds"].items():
+        key = f"bounds.{name}.bound" if "bound" in entry else "bounds"
+        checks.append((key, bound_entries.bound_of(name, entry), lookup.known("bounds")))
+        if "points" in entry:
+            checks.append((f"bounds.{name}.points", entry["points"], lookup.known("points")))
     certificates = config["certificates"]
     if certificates:
         asked = sorted(config["bounds"])
@@ -108,8 +112,11 @@ def _check_options(config: dict[str, Any]) -> None:
     for package in ("datasets", "experiments"):
         given += [(f"{package}.{n}", package, n, o) for n, o in config[package].items()]
     for name, entry in config["bounds"].items():
-        options = {k: v for k, v in entry.items() if k != "norms"}
-        given.append((f"bounds.{name}", "bounds", name, options))
+        bound = bound_entries.bound_of(name, entry)
+        given.append((f"bounds.{name}", "bounds", bound, bound_entries.own_options(entry)))
+        if "points" in entry:
+            options = entry.get("points_options", {})
+            given.append((f"bounds.{name}.points_options", "points", entry["points"], options))
     used = config["grid"]["architecture"]
     for name in config["architectures"]:
         module = config["architectures"][name].get("module", name)
@@ -145,27 +152,6 @@ def _check_optimizers(config: dict[str, Any], written: dict[str | None, dict[str
                     f"config: {key}.{option} = {section[option]}: only optimizer {optimizer} has "
                     f"it, and {key}.optimizer = {training['optimizer']}"
                 )
-
-
-def _check_bounds(config: dict[str, Any]) -> None:
-    """Bounds exist in the norms asked for; certificates rest on upper bounds."""
-    for name, entry in config["bounds"].items():
-        known = signatures.constant("bounds", name, "NORMS")
-        wrong = [norm for norm in entry.get("norms", []) if known and norm not in known]
-        if wrong:
-            raise ConfigError(
-                f"config: bounds.{name}.norms contains {wrong[0]!r}: this bound exists in "
-                f"{', '.join(known)}"
-            )
-    directions = {n: signatures.constant("bounds", n, "DIRECTION") for n in config["bounds"]}
-    for name in (config["certificates"] or {"upper": []})["upper"]:
-        if directions[name] not in ("upper", None):
-            uppers = [n for n, direction in directions.items() if direction == "upper"]
-            raise ConfigError(
-                f"config: certificates.upper contains {name!r}, whose direction is "
-                f"{directions[name]}: allowed are upper bounds, in this study "
-                f"{', '.join(uppers) or 'none'}"
-            )
 
 
 def _check_split(config: dict[str, Any]) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any
 
-from lipdescent.plugins import lookup
+from lipdescent.plugins import bound_entries, lookup
 from lipdescent.storage import stamps
 from lipdescent.study import published, sections
 from lipdescent.study import runs as study_runs
@@ -158,6 +159,14 @@ class Recipes:
         maker, certificates = self.config["noise_maker"], self.config["certificates"]
         certify = measure == "certificates"
         uppers = certificates["upper"] if certify else []
+        entry = self.config["bounds"].get(measure, {})
+        files = self.measurement_files(
+            bound_entries.bound_of(measure, entry),
+            module,
+            loss,
+            maker,
+            points=entry.get("points", ""),
+        )
         return Recipe(
             "measure",
             f"measure/{run.path}/{measure}",
@@ -165,11 +174,12 @@ class Recipes:
             {
                 # The rows name their study.
                 "study": self.config["study"],
-                "options": certificates if certify else self.config["bounds"].get(measure, {}),
+                "options": certificates if certify else entry,
                 "module": module,
                 "noise_maker": maker,
+                **_saved_points(entry),
             },
-            self.code("measure.py", *self.measurement_files(measure, module, loss, maker)),
+            self.code("measure.py", *files),
             (
                 self.dataset(dataset=run.dataset),
                 self.train(**place),
@@ -301,6 +311,13 @@ class Recipes:
 
     def _drawn(self, name: str) -> tuple[str, ...]:
         return tuple(f"{self.base}/figures/{name}.{kind}" for kind in published.KINDS)
+
+
+def _saved_points(entry: dict[str, Any]) -> dict[str, Any]:
+    """Digests of the files that a bound's points are read from, where there are any."""
+    found = {path: Path(path) for path in bound_entries.files(entry)}
+    digests = {p: stamps.digest(f.read_bytes()) if f.is_file() else "" for p, f in found.items()}
+    return {"files": digests} if digests else {}
 
 
 PLACE = "{dataset}/{architecture}/width={width}/seeds={seeds}"
