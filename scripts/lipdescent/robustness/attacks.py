@@ -90,7 +90,8 @@ def perturbed(
         models; the attack begins with half the radius times it.
     radius : of the ball of ``norm`` around each input in which the points lie.
     """
-    _check(inputs, inputs if labels is None else labels.T, radius, norm, steps)
+    first = inputs if labels is None else labels.reshape(-1, labels.shape[-1])[0]
+    _check(inputs, first, radius, norm, steps)
     per_model = activation_bytes(stack.module, stack.input_shape, batch_size=len(inputs))
     size = max(1, _CHUNK_BYTES // max(1, per_model))
     exact, start = inputs.double(), start.float() * (radius / 2)
