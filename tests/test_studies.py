@@ -13,7 +13,7 @@ from image_files import write_cifar, write_mnist
 
 from lipdescent.jobs.progress import Progress
 from lipdescent.measuring import measure as measuring
-from lipdescent.plugins import lookup
+from lipdescent.plugins import bound_entries, lookup, signatures
 from lipdescent.storage import table
 from lipdescent.study import config as study_config
 from lipdescent.study import sections
@@ -51,7 +51,7 @@ def configured(path):
 
 
 def test_all_of_them_are_here():
-    assert len(PAPERS) == 15
+    assert len(PAPERS) == 19
 
 
 @pytest.mark.parametrize("path", PAPERS, ids=lambda path: path.stem)
@@ -60,9 +60,9 @@ def test_first_epoch(path, folder):
     grid, (name,), (architecture,) = (
         config["grid"], config["grid"]["dataset"], config["grid"]["architecture"]
     )  # fmt: skip
-    own = {"num_train": 12, "num_test": 4}
-    if name != "mnist1d":
-        own |= {"data_dir": folder, "download": False}
+    own = {"num_train": 12, "num_test": 4, "data_dir": folder, "download": False}
+    taken, _ = signatures.options("datasets", name)
+    own = {option: value for option, value in own.items() if option in taken}
     dataset = lookup.resolve("datasets", name).load(**config["datasets"][name] | own)
     assert config_sizes.input_shape(config, name) == dataset.input_shape
     module = config["architectures"][architecture]["module"]
@@ -96,8 +96,19 @@ def test_first_epoch(path, folder):
     assert not torch.equal(before, after)
     columns = []
     for bound, bound_options in {"metrics": {}, **config["bounds"]}.items():
-        if bound == "lower_jacobian":
+        file = bound_entries.bound_of(bound, bound_options)
+        if file in ("lower_jacobian", "lower_attack"):
             bound_options = bound_options | {"num_points": 2}
+        few = (
+            signatures.options("points", bound_options["points"])[0]
+            if "points" in bound_options
+            else ()
+        )
+        less = {
+            key: 3 for key in ("num_points", "num_pairs", "num_per_axis", "steps") if key in few
+        }
+        if less:
+            bound_options["points_options"] = bound_options["points_options"] | less
         columns += measuring.measure(
             bound, stack, saved, dataset, options=bound_options, noise_maker=maker
         )

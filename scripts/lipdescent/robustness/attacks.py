@@ -80,7 +80,7 @@ def perturbed(
     norm: str,
     steps: int = 10,
 ) -> Tensor:
-    """Where an attack of every model ends: float64 (num_models, n, *input_shape).
+    """Where an attack of every model, in float64, ends: (num_models, n, *input_shape).
 
     Parameters
     ----------
@@ -94,19 +94,19 @@ def perturbed(
     _check(inputs, first, radius, norm, steps)
     per_model = activation_bytes(stack.module, stack.input_shape, batch_size=len(inputs))
     size = max(1, _CHUNK_BYTES // max(1, per_model))
-    exact, start = inputs.double(), start.float() * (radius / 2)
+    exact, start = inputs.double(), start.double() * (radius / 2)
     parts = []
     for begin in range(0, stack.num_models, size):
-        fast = stack[begin : begin + size].to(dtype=torch.float32)
-        own = exact.expand(fast.num_models, *inputs.shape)
+        some = stack[begin : begin + size].to(dtype=torch.float64)
+        own = exact.expand(some.num_models, *inputs.shape)
         if labels is None:
             with torch.no_grad():
-                wanted = _each(fast, own.float()).argmax(-1)
+                wanted = _each(some, own).argmax(-1)
         else:
             wanted = labels.expand(stack.num_models, -1)[begin : begin + size]
         delta = start.expand_as(own)
-        found = _descend(fast, own.float(), wanted, delta, radius, norm, steps)
-        parts.append(own + _project(found.double(), radius, norm))
+        found = _descend(some, own, wanted, delta, radius, norm, steps)
+        parts.append(own + _project(found, radius, norm))
     return torch.cat(parts)
 
 

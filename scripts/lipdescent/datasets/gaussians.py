@@ -1,0 +1,35 @@
+"""Three Gaussians in the plane: the toy data of Khromov & Singh (2024, arXiv 2302.10886, sec. 3).
+
+Unit Gaussians around three points at the same distance from the origin, 120 degrees apart; 15
+training and 5 test points of each class, drawn by torch's generator as in the authors' notebook,
+whose seed is 0.
+"""
+
+from __future__ import annotations
+
+import math
+
+from lipdescent.datasets import Dataset
+
+INPUT_SHAPE = (2,)
+NUM_TRAIN = 45
+NUM_TEST = 15
+NUM_CLASSES = 3
+
+
+def load(*, radius: float = 1.5, seed: int = 0) -> Dataset:
+    """All 45 and 15 points, the centres at the distance ``radius`` from the origin."""
+    import torch
+
+    across, up = radius * math.cos(math.pi / 6), radius * math.sin(math.pi / 6)
+    centres = torch.tensor([[0.0, -radius], [across, up], [-across, up]])
+    generator = torch.Generator().manual_seed(seed)
+    # In this order: the training points of each class, then the test points of each.
+    found = []
+    for count in (NUM_TRAIN // NUM_CLASSES, NUM_TEST // NUM_CLASSES):
+        drawn = [c + torch.randn(count, 2, generator=generator) for c in centres]
+        found += [
+            torch.cat(drawn).numpy(),
+            torch.arange(NUM_CLASSES).repeat_interleave(count).numpy(),
+        ]
+    return Dataset(*found, NUM_CLASSES)
