@@ -5,9 +5,14 @@ import torch
 from torch import nn
 
 from lipdescent.architectures import cnn, lipschitz_mlp, mlp
+from lipdescent.bounds.jacobians.norms import jacobian_norms
 from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.training.block import TrainingData
+from lipdescent.training.draws import initial_stack
 from lipdescent.training.engines.penalised_autograd import KINDS, PenalisedAutograd, penalty
 from lipdescent.training.losses import cross_entropy
+from lipdescent.training.options import TrainingOptions
+from lipdescent.training.stack_training import StackTraining
 
 SHAPES = {"mlp": (6,), "cnn": (3, 32, 32)}
 RATE, MOMENTUM, STEPS = 0.05, 0.9, 2
@@ -67,6 +72,28 @@ def test_it_is_a_plain_loop(kind, name):
         plain(model, inputs[:, index], labels[:, index], kind, 0.3)
         for key, tensor in model.named_parameters():
             torch.testing.assert_close(found[key][index], tensor.detach(), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_training_with_it_ends_with_smaller_jacobians(kind):
+    """By the way that a study trains; half as large at least, the loss being the same."""
+    inputs, labels = (
+        torch.randn(40, 6, generator=torch.Generator().manual_seed(3)),
+        torch.arange(40) % 4,
+    )
+    data = TrainingData(inputs, labels.expand(2, -1), 4)
+    norms = []
+    for coefficient in (None, 0.3):
+        wanted = None if coefficient is None else {"kind": kind, "coefficient": coefficient}
+        options = TrainingOptions(learning_rate=0.1, batch_size=20, penalty=wanted)
+        stack = initial_stack(lambda: mlp.build(8, input_shape=(6,), num_classes=4), [0, 1], (6,))
+        training = StackTraining(stack, data, seeds=[0, 1], epochs=[0, 60], options=options)
+        for _ in range(60):
+            training.one_epoch()
+        assert len(training.blocks) == 1
+        trained = ModelStack(stack.module, training.blocks[0].engine.state(), (6,))
+        norms.append(jacobian_norms(trained, inputs.double())["l2"].amax(1))
+    assert (norms[1] < 0.5 * norms[0]).all()
 
 
 def test_without_a_coefficient_it_is_the_loss_alone():

@@ -33,6 +33,7 @@ class TrainingOptions:
     precision: str = "float32"
     channels_last: bool = False
     stopping: dict[str, Any] | None = None
+    penalty: dict[str, Any] | None = None
 
     def make_loss(self) -> Callable[[Tensor, Tensor], Tensor]:
         """(logits, one-hot targets) -> loss per sample, the options bound."""

@@ -9,6 +9,7 @@ from lipdescent.stacks.workload import activation_bytes
 from lipdescent.training.engines import fused_cnn, looped_autograd
 from lipdescent.training.engines.engine import EngineOptions
 from lipdescent.training.engines.fused_mlp import StackedMLP, supports
+from lipdescent.training.engines.penalised_autograd import PenalisedAutograd
 from lipdescent.training.engines.stacked_autograd import StackedAutograd
 
 # Activations and weights of a block should stay in a core's share of the cache.
@@ -26,6 +27,14 @@ def make_engine(
     architecture and the batch size alone, so that a model's bits do not depend on its stack-mates.
     """
     loss, low = options.make_loss(), options.precision == "bfloat16"
+    if options.penalty is not None:
+        return PenalisedAutograd(
+            stack.module,
+            stack.state,
+            loss,
+            wanted=options.penalty,
+            autocast=torch.bfloat16 if low else None,
+        )
     if supports(stack.module) and not low:
         return StackedMLP(stack.module, stack.state, loss)
     if stack.device.type == "cpu" and not low:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -31,6 +31,7 @@ class EngineOptions(Protocol):
     precision: str
     batch_size: int
     channels_last: bool
+    penalty: dict[str, Any] | None
 
     def make_loss(self) -> Callable[[Tensor, Tensor], Tensor]: ...
 
