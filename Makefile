@@ -46,9 +46,10 @@ docs-check: $(ENV)  ## run the default study; do the numbers in docs/ agree with
 	python benchmarks/docs_numbers.py --agree default
 
 .PHONY: lint
-lint: $(ENV)  ## check the style of code and workflow
+lint: $(ENV)  ## check style and types of the code, and the workflow
 	ruff check .
 	ruff format --check .
+	mypy
 	snakefmt --check Snakefile workflow
 	snakemake --lint
 
@@ -57,6 +58,10 @@ format: $(ENV)  ## bring code and workflow into the project's style
 	ruff check --fix .
 	ruff format .
 	snakefmt Snakefile workflow
+
+.PHONY: protocols
+protocols: $(ENV)  ## write docs/protocols.md from the headers of the papers' studies
+	python benchmarks/protocols.py
 
 .PHONY: rooms
 rooms: $(ENV)  ## draw the rooms of the library and their imports anew (docs/rooms.md)

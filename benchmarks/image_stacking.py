@@ -136,11 +136,12 @@ def prepare(name, width, side, batch, models, options, *, with_vmap: bool) -> Ca
         copied = {n: t.clone() for n, t in state.items()}
         steps["vmap"] = (autograd_step(each, copied, trained, x, y), batch * models)
     stack = ModelStack(module, state, shape)
-    parts = split_into_blocks(stack, batch, torch.device("cpu"))
+    training = TrainingOptions(learning_rate=0.01, batch_size=batch)
+    parts = split_into_blocks(stack, training, torch.device("cpu"))
     for what, kind in ENGINES.items():
         if what != "fused" or fused_cnn.supports(module):
             steps[what] = (engine_step(kind, stack, parts, x, y), batch * models)
-    engine = make_engine(stack, TrainingOptions(learning_rate=0.01, batch_size=batch))
+    engine = make_engine(stack, training)
     chosen = next(what for what, kind in ENGINES.items() if type(engine) is kind)
     return Case(steps, chosen, _operations(module, shape))
 

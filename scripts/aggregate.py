@@ -7,15 +7,17 @@ fork_server.hand_over()
 from itertools import groupby
 from pathlib import Path
 
+import pyarrow as pa
+
 from lipdescent.jobs.progress import log_to
 from lipdescent.storage import atomic, table
 from lipdescent.study import job_stamps
 
-job = snakemake  # noqa: F821
+job = snakemake  # type: ignore[name-defined]  # noqa: F821  Snakemake puts it there
 log_to(job.log[0])
 
 
-def read(path):
+def read(path: str) -> pa.Table:
     """One measurement of one stack."""
     with atomic.sound(path):
         return table.read(path)

@@ -15,7 +15,7 @@ from lipdescent.plugins import lookup
 from lipdescent.storage import stamped_parquet
 from lipdescent.study import job_stamps
 
-job = snakemake  # noqa: F821
+job = snakemake  # type: ignore[name-defined]  # noqa: F821  Snakemake puts it there
 log_to(job.log[0])
 
 torch.set_num_threads(job.threads)

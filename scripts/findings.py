@@ -6,11 +6,12 @@ fork_server.hand_over()
 
 from lipdescent.analysis import groups as selection
 from lipdescent.findings import document, measured, page
+from lipdescent.findings.headlines import headlines
 from lipdescent.jobs.progress import log_to
 from lipdescent.storage import atomic, stamps
 from lipdescent.study import job_stamps
 
-job = snakemake  # noqa: F821
+job = snakemake  # type: ignore[name-defined]  # noqa: F821  Snakemake puts it there
 log_to(job.log[0])
 
 
@@ -46,4 +47,4 @@ write(job.output.json, stamps.document({"study": study, "groups": groups}, made)
 write(job.output.markdown, stamped(page.markdown(blocks)))
 write(job.output.html, stamped(page.html(blocks, title=f"Findings of study {study}")))
 for facts in groups:
-    print("\n".join(document.headlines(facts)))
+    print("\n".join(headlines(facts)))

@@ -11,11 +11,11 @@ from lipdescent.jobs.progress import log_to
 from lipdescent.storage import atomic, stamped_parquet, stamps
 from lipdescent.study import job_stamps
 
-job = snakemake  # noqa: F821
+job = snakemake  # type: ignore[name-defined]  # noqa: F821  Snakemake puts it there
 log_to(job.log[0])
 
 
-def read(path):
+def read(path: str) -> pd.DataFrame:
     """One part."""
     with atomic.sound(path):
         return stamped_parquet.read(path).to_pandas()
@@ -25,6 +25,7 @@ made = job_stamps.of(job)
 frame = pd.concat([read(path) for path in job.input], ignore_index=True)
 with atomic.complete(job.output.csv) as csv:
     frame.to_csv(csv, index=False)
-    made = stamps.with_companion(made, job.output.csv, csv)
+    if made is not None:
+        made = stamps.with_companion(made, job.output.csv, csv)
 stamped_parquet.write(job.output.parquet, pa.Table.from_pandas(frame), made)
 print(f"{len(frame)} rows of {len(job.input)} parts")

@@ -4,6 +4,7 @@ from lipdescent.jobs import fork_server
 
 fork_server.hand_over()
 
+import logging
 import time
 
 import torch
@@ -15,8 +16,9 @@ from lipdescent.measuring import measure as measuring
 from lipdescent.storage import atomic, checkpoints, table
 from lipdescent.study import job_stamps
 
-job = snakemake  # noqa: F821
-terminal = log_to(job.log[0])
+job = snakemake  # type: ignore[name-defined]  # noqa: F821  Snakemake puts it there
+w = job.wildcards
+log_to(job.log[0], label=f"{w.dataset}/{w.architecture}/width={w.width}/seeds={w.seeds}")
 
 torch.set_num_threads(job.threads)
 place = device.choose(job.config["device"])
@@ -26,10 +28,10 @@ with atomic.sound(job.input.dataset):
     dataset = datasets.read(job.input.dataset)
 with atomic.sound(job.input.checkpoints):
     saved = checkpoints.read(job.input.checkpoints)
-stack = measuring.checkpoint_stack(saved, dataset, module=job.params.module).to(device=place)
+stack = measuring.checkpoint_stack(saved, dataset).to(device=place)
 start = None
 if saved.initial and job.wildcards.measure == "metrics":
-    start = measuring.checkpoint_stack(saved.at_start(), dataset, module=job.params.module)
+    start = measuring.checkpoint_stack(saved.at_start(), dataset)
 
 rows = measuring.measure(
     job.wildcards.measure,
@@ -37,17 +39,16 @@ rows = measuring.measure(
     saved,
     dataset,
     options=job.params.options,
-    noise_maker=job.params.noise_maker,
     uppers=job.input.get("uppers", []),
     start=start,
 )
 found = measuring.to_table(rows, stack, saved, study=job.wildcards.study)
 table.write(job.output[0], found, made)
-w = job.wildcards
-line = (
-    f"{w.dataset}/{w.architecture}/width={w.width}/seeds={w.seeds}: {w.measure}, "
-    f"{len(rows)} quantities of {stack.num_models} checkpoints on {device.describe(place)} "
-    f"in {time.perf_counter() - began:.2f} s"
+logging.getLogger("lipdescent.measure").info(
+    "%s, %d quantities of %d checkpoints on %s in %.2f s",
+    w.measure,
+    len(rows),
+    stack.num_models,
+    device.describe(place),
+    time.perf_counter() - began,
 )
-for stream in (None, terminal):
-    print(line, file=stream, flush=True)

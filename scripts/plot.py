@@ -4,19 +4,20 @@ from lipdescent.jobs import fork_server
 
 fork_server.hand_over()
 
-import pandas as pd
-
 from lipdescent.analysis import groups
 from lipdescent.figures import _style as style
 from lipdescent.jobs.progress import log_to
 from lipdescent.plugins import lookup
+from lipdescent.storage import atomic, stamped_parquet
 from lipdescent.study import job_stamps
 
-job = snakemake  # noqa: F821
+job = snakemake  # type: ignore[name-defined]  # noqa: F821  Snakemake puts it there
 log_to(job.log[0])
 of = job.wildcards
 if hasattr(of, "experiment"):
-    figure = lookup.resolve("experiments", of.experiment).draw(pd.read_parquet(job.input[0]))
+    with atomic.sound(job.input[0]):
+        frame = stamped_parquet.read(job.input[0]).to_pandas()
+    figure = lookup.resolve("experiments", of.experiment).draw(frame)
 elif hasattr(of, "comparison"):
     found = {
         name: groups.load(job.input.table, dataset=of.dataset, architecture=name)

@@ -8,8 +8,8 @@ from lipdescent.jobs.progress import log_to
 from lipdescent.plugins import lookup
 from lipdescent.study import job_stamps
 
-log_to(snakemake.log[0])  # noqa: F821
-job = snakemake  # noqa: F821
+job = snakemake  # type: ignore[name-defined]  # noqa: F821  Snakemake puts it there
+log_to(job.log[0])
 
 dataset = lookup.resolve("datasets", job.wildcards.dataset).load(**job.params.options)
 dataset.save(job.output[0], job_stamps.of(job))

@@ -14,7 +14,7 @@ from lipdescent.study import config as study_config
 from lipdescent.study import job_stamps, provenance
 from lipdescent.study.recipes import Recipes
 
-job = snakemake  # noqa: F821
+job = snakemake  # type: ignore[name-defined]  # noqa: F821  Snakemake puts it there
 log_to(job.log[0])
 
 made = job_stamps.of(job)

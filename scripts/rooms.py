@@ -53,8 +53,9 @@ def _imported(name: str, path: Path, known: dict[str, Path]) -> set[str]:
             if node.level:
                 raise ValueError(f"{path}: relative imports are not followed by the code digest")
             for alias in node.names:
-                below = f"{node.module}.{alias.name}"
-                found |= {below if below in known else node.module} & known.keys()
+                module = node.module or ""
+                below = f"{module}.{alias.name}"
+                found |= {below if below in known else module} & known.keys()
     return found - {name}
 
 

@@ -5,6 +5,7 @@ from lipdescent.jobs import fork_server
 fork_server.hand_over()
 
 import json
+import logging
 import signal
 import sys
 import time
@@ -19,7 +20,7 @@ from lipdescent import datasets
 from lipdescent.jobs import device, time_limit
 from lipdescent.jobs.progress import Progress, log_to
 from lipdescent.plugins import lookup
-from lipdescent.storage import atomic, checkpoints, stamped_parquet
+from lipdescent.storage import atomic, checkpoints, stamped_parquet, stamps
 from lipdescent.study import job_stamps
 from lipdescent.training import resume
 from lipdescent.training.block import TrainingData
@@ -28,9 +29,13 @@ from lipdescent.training.options import TrainingOptions
 from lipdescent.training.replicas import noisy_labels, replicas
 from lipdescent.training.stack_training import Interrupted, StackTraining
 
-job = snakemake  # noqa: F821
-terminal = log_to(job.log[0])
+job = snakemake  # type: ignore[name-defined]  # noqa: F821  Snakemake puts it there
 run, execution = job.params.run, job.config["execution"]
+log_to(
+    job.log[0],
+    label=f"{run['dataset']}/{run['architecture']}/width={run['width']}/seeds={job.wildcards.seeds}",
+)
+logger = logging.getLogger("lipdescent.train")
 
 stop_asked: list[int] = []
 for name in ("SIGTERM", "SIGUSR1"):
@@ -53,7 +58,13 @@ build = partial(
     num_classes=dataset.num_classes,
     **job.params.build_options,
 )
-labels = noisy_labels(dataset, maker=job.params.noise_maker, label_noise=noise, seeds=seeds)
+labels = noisy_labels(
+    dataset,
+    maker=job.params.noise_maker,
+    label_noise=noise,
+    seeds=seeds,
+    noise_seed=job.params.noise_seed,
+)
 data = TrainingData(
     torch.from_numpy(dataset.train_inputs).to(place, dtype), labels.to(place), dataset.num_classes
 )
@@ -65,21 +76,14 @@ training = StackTraining(
     options=options,
     at_once=execution["models_at_once"],
 )
-progress = Progress(
-    f"{run['dataset']}/{run['architecture']}/width={run['width']}/seeds={job.wildcards.seeds}",
-    len(seeds),
-    job.params.epochs[-1],
-    execution["progress_interval"],
-    terminal,
-)
-progress.say(f"{len(seeds)} models on {device.describe(place)}")
+logger.info("%d models on %s", len(seeds), device.describe(place))
 # Slurm ends a job at its limit: stop a little before, the job that follows goes on from there.
 stop_at = (time_limit.job_end() or float("inf")) - execution["stop_before_limit"]
 state_path = Path(job.output.checkpoints).with_suffix(".state")
 end_state, _ = resume.end_paths(job.output.checkpoints)
 try:
     training.run(
-        progress=progress,
+        progress=Progress(len(seeds), job.params.epochs[-1], execution["progress_interval"]),
         state_path=state_path,
         end_state=end_state,
         identity=json.dumps([job.params.code, job.params.module, job.params.build_options]),
@@ -87,10 +91,19 @@ try:
         should_stop=lambda: bool(stop_asked) or time.time() > stop_at,
     )
 except Interrupted as error:
-    progress.say(str(error))
+    logger.info("%s", error)
     sys.exit(1)
 
-about = {"run": run, "training": job.params.training, "build": job.params.build_options}
+about = checkpoints.Origin(
+    run=run,
+    module=job.params.module,
+    build=job.params.build_options,
+    training=job.params.training,
+    noise_maker=job.params.noise_maker,
+    noise_seed=job.params.noise_seed,
+    data=job.config["datasets"].get(run["dataset"], {}),
+    code=stamps.digest(json.dumps(job.params.code, sort_keys=True).encode()),
+)
 checkpoints.write(job.output.checkpoints, training.result(noise, about), made)
 curves = pd.DataFrame(
     [
@@ -105,4 +118,4 @@ resume.keep_end(training.state(), job.output.checkpoints)
 state_path.unlink(missing_ok=True)
 diverged = int((training.diverged >= 0).sum())
 if diverged:
-    progress.say(f"{diverged} of {len(seeds)} models diverged")
+    logger.info("%d of %d models diverged", diverged, len(seeds))

@@ -4,6 +4,7 @@ from lipdescent.jobs import fork_server
 
 fork_server.hand_over()
 
+import logging
 import sys
 from collections import Counter
 
@@ -18,22 +19,22 @@ from lipdescent.measuring import verifying
 from lipdescent.storage import atomic, checkpoints, stamps, table
 from lipdescent.study import job_stamps
 
-job = snakemake  # noqa: F821
-terminal = log_to(job.log[0])
+job = snakemake  # type: ignore[name-defined]  # noqa: F821  Snakemake puts it there
+log_to(job.log[0])
 torch.set_num_threads(job.threads)
 made = job_stamps.of(job)
 
 random = np.random.default_rng(job.params.seed)
 sampled = random.integers(len(job.input.checkpoints), size=job.params.samples)
 whole = table.read(job.input.table)
-broken, done = [], Counter()
+broken: list[dict] = []
+done: Counter[str] = Counter()
 for place in sampled:
     path = job.input.checkpoints[place]
     saved = checkpoints.read(path)
-    run = saved.about["run"]
+    run = saved.origin.run
     dataset = datasets.read(f"results/{job.wildcards.study}/datasets/{run['dataset']}.npz")
-    module = job.config["architectures"][run["architecture"]].get("module", run["architecture"])
-    stack = measuring.checkpoint_stack(saved, dataset, module=module)
+    stack = measuring.checkpoint_stack(saved, dataset)
     index = int(random.integers(stack.num_models))
     epoch, replica = divmod(index, saved.num_replicas)
     one = stack[index : index + 1]
@@ -46,7 +47,7 @@ for place in sampled:
         "seed": int(saved.seed[replica]),
         "epoch": int(saved.epoch[epoch]),
     }
-    checks = []
+    checks: list[verifying.Check] = []
     for norm in verifying.LADDER:
         keep = pc.equal(whole["norm"].cast("string"), norm)
         for name, value in cell.items():
@@ -69,9 +70,9 @@ for place in sampled:
             print(f"BROKEN {check.name} at {cell}: {check.detail}")
     print(f"{cell}: {len(checks)} checks")
 
-summary = f"{sum(done.values())} checks on {len(sampled)} checkpoints, {len(broken)} broken"
-print(summary)
-print(summary, file=terminal)
+logging.getLogger("lipdescent.verify").info(
+    "%d checks on %d checkpoints, %d broken", sum(done.values()), len(sampled), len(broken)
+)
 if broken:
     sys.exit(1)
 with atomic.complete(job.output[0]) as partial:

@@ -1,7 +1,5 @@
 """The weights before the first step are kept whichever epochs a study asks for."""
 
-import io
-
 import numpy as np
 import pytest
 import torch
@@ -37,24 +35,24 @@ def trained(architecture, epochs, **resumed):
         initial_stack(network, SEEDS, SHAPE), data, seeds=SEEDS, epochs=epochs,
         options=TrainingOptions(**OPTIONS),
     )  # fmt: skip
-    training.run(progress=Progress("test", 2, epochs[-1], terminal=io.StringIO()), **resumed)
-    about = {
-        "run": {"dataset": "d", "architecture": architecture, "width": 6, "seeds": SEEDS},
-        "build": {},
-        "training": OPTIONS,
-    }
+    training.run(progress=Progress(2, epochs[-1]), **resumed)
+    about = checkpoints.Origin(
+        run={"dataset": "d", "architecture": architecture, "width": 6, "seeds": SEEDS},
+        module=architecture,
+        build={},
+        training=OPTIONS,
+        noise_maker="uniform_wrong",
+    )
     return training, training.result([0.0, 0.0], about)
 
 
 def distances(architecture, saved):
     """Epoch and seed -> the measured distance from the initial weights."""
-    stack = measuring.checkpoint_stack(saved, DATASET, module=architecture)
+    stack = measuring.checkpoint_stack(saved, DATASET)
     start = None
     if saved.initial:
-        start = measuring.checkpoint_stack(saved.at_start(), DATASET, module=architecture)
-    columns = measuring.measure(
-        "metrics", stack, saved, DATASET, options={}, noise_maker="uniform_wrong", start=start
-    )
+        start = measuring.checkpoint_stack(saved.at_start(), DATASET)
+    columns = measuring.measure("metrics", stack, saved, DATASET, options={}, start=start)
     frame = measuring.to_table(columns, stack, saved, study="s").to_pandas()
     frame = frame[frame["quantity"] == "distance_from_init"]
     return frame.set_index(["epoch", "seed"])["value"].to_dict()
@@ -88,6 +86,6 @@ def test_a_continued_training_has_them_too(tmp_path):
 
 def test_metrics_without_the_initial_weights_are_refused():
     _, saved = trained("mlp", [2])
-    stack = measuring.checkpoint_stack(saved, DATASET, module="mlp")
+    stack = measuring.checkpoint_stack(saved, DATASET)
     with pytest.raises(ValueError, match=r"epochs \[2\]: the metrics need the weights before"):
-        measuring.measure("metrics", stack, saved, DATASET, options={}, noise_maker="uniform_wrong")
+        measuring.measure("metrics", stack, saved, DATASET, options={})

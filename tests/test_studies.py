@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from functools import partial
 from pathlib import Path
 
+import protocols
 import pytest
 import torch
 import yaml
@@ -15,6 +15,7 @@ from lipdescent.jobs.progress import Progress
 from lipdescent.measuring import measure as measuring
 from lipdescent.plugins import bound_entries, lookup, signatures
 from lipdescent.storage import table
+from lipdescent.storage.checkpoints import Origin
 from lipdescent.study import config as study_config
 from lipdescent.study import sections
 from lipdescent.study import sizes as config_sizes
@@ -52,6 +53,46 @@ def configured(path):
 
 def test_all_of_them_are_here():
     assert len(PAPERS) == 19
+    assert protocols.papers() == PAPERS
+
+
+def test_the_docs_list_the_deviations_of_their_headers():
+    assert protocols.PAGE.read_text() == protocols.page(), "make protocols writes it"
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("# A paper.\nstudy: a\n", 'no list "# Deviations from the paper:"'),
+        ("# Deviations from the paper:\n# none\nstudy: a\n", "'# none': allowed are"),
+        ("# Deviations from the paper:\nstudy: a\n# - late\n", "no list"),
+    ],
+)
+def test_a_header_without_them_is_named(tmp_path, header, message):
+    path = tmp_path / "a.yaml"
+    path.write_text(header)
+    with pytest.raises(ValueError, match=message):
+        protocols.deviations(path)
+
+
+def test_a_deviation_may_take_several_lines(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("# Deviations from the paper:\n# - one\n#   two\n# - three\nstudy: a\n")
+    assert protocols.deviations(path) == ["one two", "three"]
+
+
+def test_the_protocols_that_are_kept_to_the_letter():
+    """What the code of Khromov & Singh does in every study: pixels, order, clipping."""
+    own = ("ks_point_sets", "ks_softmax", "ks_toy")  # on networks that train in minutes
+    for path in (p for p in PAPERS if p.stem.startswith("ks_") and p.stem not in own):
+        config = configured(path)
+        training, (name,) = config["training"], config["grid"]["dataset"]
+        kept = training["batch_order"], training["momentum"], training["gradient_clip"]
+        assert kept == ("fixed", 0.0, 50.0)
+        assert config["datasets"][name].get("normalise", "none") == "none"
+        assert ("label_noise" in config["figures"]) == (path.stem == "ks_label_noise")
+    mse = configured(ROOT / "config/studies/ks_fcn_mse.yaml")["training"]
+    assert mse["loss"] == "squared_error_sum"
 
 
 @pytest.mark.parametrize("path", PAPERS, ids=lambda path: path.stem)
@@ -83,13 +124,13 @@ def test_first_epoch(path, folder):
         epochs=[0, 1],
         options=TrainingOptions(**options),
     )
-    training.run(progress=Progress(path.stem, len(seeds), 1, terminal=io.StringIO()))
+    training.run(progress=Progress(len(seeds), 1))
     run = {"dataset": name, "architecture": architecture, "width": width, "seeds": SEEDS}
-    about = {"run": run, "training": options, "build": build_options}
+    about = Origin(run=run, module=module, build=build_options, training=options, noise_maker=maker)
     saved = training.result(noise, about)
     assert (saved.diverged_epoch == -1).all()
 
-    stack = measuring.checkpoint_stack(saved, dataset, module=module)
+    stack = measuring.checkpoint_stack(saved, dataset)
     before, after = (
         torch.cat([t[i].flatten().double() for t in saved.state.values()]) for i in (0, 1)
     )
@@ -109,9 +150,7 @@ def test_first_epoch(path, folder):
         }
         if less:
             bound_options["points_options"] = bound_options["points_options"] | less
-        columns += measuring.measure(
-            bound, stack, saved, dataset, options=bound_options, noise_maker=maker
-        )
+        columns += measuring.measure(bound, stack, saved, dataset, options=bound_options)
     rows = measuring.to_table(columns, stack, saved, study=config["study"])
     table.check_order(rows)
     frame = rows.to_pandas()

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lipdescent.storage import checkpoints, table
+from lipdescent import datasets
+from lipdescent.measuring.measure import checkpoint_stack
+from lipdescent.storage import checkpoints, stamps, table
 
 ROOT = Path(__file__).parents[1]
 SNAKEMAKE = [sys.executable, "-m", "snakemake"]
@@ -105,6 +107,25 @@ def test_everything_published_is_there(finished):
             assert (results / f"figures/mnist1d/mlp/{figure}.{kind}").stat().st_size > 2000
     assert json.loads((results / "findings.json").read_text())
     assert json.loads((results / "provenance.json").read_text())["config"]["study"] == "tiny"
+
+
+def test_checkpoints_say_how_they_were_made(finished):
+    """Networks and labels come back from a file and its data set, without the configuration."""
+    results = finished / "results/tiny"
+    path = results / "checkpoints/mnist1d/mlp/width=5/seeds=0-1.safetensors"
+    saved, made = checkpoints.read(path), stamps.read(path)
+    about, asked = saved.about, made["asked"]
+    default = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    assert about.run == {"dataset": "mnist1d", "architecture": "mlp", "width": 5, "seeds": [0, 1]}
+    assert (about.module, about.noise_maker) == ("mlp", default["noise_maker"])
+    assert about.build.items() >= {"depth": 1, "bias": False}.items()
+    assert stamps.plain(about.training) == asked["training"]
+    assert about.data == TINY["datasets"]["mnist1d"]
+    assert about.code == stamps.digest(json.dumps(made["code"], sort_keys=True).encode())
+    levels = zip(saved.label_noise.tolist(), saved.seed.tolist(), strict=True)
+    assert list(levels) == [(0.0, 0), (0.0, 1), (0.2, 0), (0.2, 1)]
+    stack = checkpoint_stack(saved, datasets.read(results / "datasets/mnist1d.npz"))
+    assert (stack.num_models, stack.module[-1].in_features) == (3 * 4, 5)
 
 
 def test_nothing_reruns_untouched_or_after_touching(study):

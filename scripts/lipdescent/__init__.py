@@ -2,6 +2,7 @@
 
 import importlib
 import os
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -20,7 +21,7 @@ OFFERED = {
 }
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name in OFFERED:
         return getattr(importlib.import_module(OFFERED[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -92,6 +92,23 @@ def test_at_width_64_it_is_torchvision_s_resnet(depth):
     torch.testing.assert_close(own(images), reference(images), rtol=0, atol=0)
 
 
+def test_convnet_is_the_network_of_gamba_s_public_code():
+    """Written as their forward pass is: one pool of 2 twice, an adaptive one at the end."""
+    net, functional = build("convnet", 3), nn.functional
+    assert count(net) == 378 * 9 + 122 * 3 + 10
+    convolutions = [layer for layer in net if isinstance(layer, nn.Conv2d)]
+    assert all(layer.bias is not None for layer in [*convolutions, net[-1]])
+    images = torch.randn(2, *CIFAR, generator=torch.Generator().manual_seed(0))
+    x = images
+    for i, layer in enumerate(convolutions):
+        x = functional.relu(functional.conv2d(x, layer.weight, layer.bias, padding=1))
+        x = functional.avg_pool2d(x, 2) if i in (1, 2) else x
+    x = functional.adaptive_avg_pool2d(x, 1).flatten(1)
+    torch.testing.assert_close(net(images), functional.linear(x, net[-1].weight, net[-1].bias))
+    kinds = [type(layer) for layer in build("convnet", 3, pooling="max")]
+    assert kinds.count(nn.MaxPool2d) == 3
+
+
 def test_torchvision_resnet_keeps_its_initialisation():
     weight = build("torchvision_resnet", 16).layer4[1].conv2.weight.detach()
     assert abs(float(weight.std()) - (2 / (128 * 9)) ** 0.5) < 1e-3  # He's, by fan-out

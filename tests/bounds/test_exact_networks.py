@@ -11,6 +11,7 @@ import torch
 from exact_networks import Exact, norm_at_most, some_norm_at_least
 from torch import nn
 
+from lipdescent.architectures import mlp
 from lipdescent.bounds import bracket
 from lipdescent.measurement import NotApplicable
 from lipdescent.plugins import lookup
@@ -105,6 +106,24 @@ def test_leaky_relus_of_all_slopes(slope):
     assert check(fill(network(2, 3, 2, slope=slope, bias=False), lambda: draw.gauss(0, 1))) >= 10
     deep = network(1, 3, 3, 1, slope=slope, last=True)
     assert check(fill(deep, lambda: draw.choice((-2.0, -1.0, 0.0, 0.5, 1.0)))) >= 5
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.01])
+def test_an_activation_behind_the_logits(slope):
+    """Of networks as a study builds them: every bound counts it."""
+    draw, known = random.Random(7), {name for name in BOUNDS if "lip" in name or "jac" in name}
+    for inputs, bias in ((1, True), (2, False)):
+        sizes = {"input_shape": (inputs,), "num_classes": 2, "bias": bias}
+        module = mlp.build(3, **sizes, output_slope=slope).double().eval()
+        fill(module, lambda: draw.gauss(0, 1))
+        assert check(module) >= 10
+        found = {quantity for quantity, *_ in measured(module)}
+        assert known - {"upper_block_lipsdp"} <= found, known - found
+    dead = two([[1.0, 0.0], [0.0, 1.0]], [[-1.0, -2.0], [-3.0, -1.0]])
+    dead.append(nn.LeakyReLU(slope) if slope else nn.ReLU())
+    lowers = [value for _, direction, _, value in measured(dead) if direction == "lower"]
+    assert max(lowers) <= 4.001 * slope  # the logits are never positive: norms to 4 without it
+    assert check(dead) >= 5
 
 
 @pytest.mark.parametrize("seed", range(12))

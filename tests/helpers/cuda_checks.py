@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import io
 import tempfile
 from functools import partial
 from pathlib import Path
 
 import torch
+from log_lines import logged
 
 from lipdescent.bounds import upper_block_lipsdp, upper_geolip, upper_layer_product, upper_lipsdp
 from lipdescent.bounds.jacobians.norms import jacobian_norms
@@ -64,9 +64,9 @@ def training(
 
 def trained(subject: StackTraining, **arguments) -> tuple[dict[str, torch.Tensor], str]:
     """Checkpoints by name, and what was said."""
-    said = io.StringIO()
-    subject.run(progress=Progress("check", len(SEEDS), 3, terminal=said), **arguments)
-    return subject.result([0.0] * len(SEEDS), {}).state, said.getvalue()
+    with logged() as said:
+        subject.run(progress=Progress(len(SEEDS), 3), **arguments)
+    return subject.result([0.0] * len(SEEDS)).state, "\n".join(said)
 
 
 def close(found: dict, expected: dict, tolerance: float) -> None:
@@ -94,7 +94,7 @@ def graphs_equal_steps(place: str) -> None:
     )
     for epoch in (0, 1):
         order = batch_order(SEEDS, epoch, 725).to(place)
-        draws = augmentation_draws(SEEDS, epoch, 725, padding=1).to(place)
+        draws = augmentation_draws(SEEDS, epoch, 725, padding=1, flip=True).to(place)
         rates = torch.full((73, 3), 0.01, dtype=torch.float64, device=place)
         block.run_epoch(order, rates, 73 * epoch, draws)
         twin._steps(order, rates, 73 * epoch, draws)
@@ -180,7 +180,7 @@ def too_little_memory_halves_blocks(place: str) -> None:
     subject = training("resnet18", place, samples=samples, **options)
     _, total = torch.cuda.mem_get_info()
     before = torch.cuda.memory_reserved()
-    subject.run(progress=Progress("check", 3, 1, terminal=io.StringIO()))
+    subject.run(progress=Progress(3, 1))
     needed = torch.cuda.max_memory_reserved() - before
     del subject
     torch.cuda.empty_cache()

@@ -33,8 +33,19 @@ def test_what_is_written_arrives_as_it_is():
     os.close(read)
 
 
+@pytest.fixture
+def as_a_job(monkeypatch):
+    """Streams and logging are put back afterwards."""
+    library = logging.getLogger("lipdescent")
+    monkeypatch.setattr(library, "handlers", [])
+    monkeypatch.setattr(library, "level", library.level)
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, getattr(sys, name))
+
+
+@pytest.mark.usefixtures("as_a_job")
 @pytest.mark.parametrize("kind", ["pipe", "terminal", "closed", "none", "raising"])
-def test_a_terminal_that_went_away_costs_nothing(kind, tmp_path, capfd):
+def test_a_terminal_that_went_away_costs_nothing(kind, tmp_path, monkeypatch):
     """EPIPE, EIO, a closed stream, no stream, and one that is no file."""
 
     class Raising(io.StringIO):
@@ -50,10 +61,16 @@ def test_a_terminal_that_went_away_costs_nothing(kind, tmp_path, capfd):
         stream.close()
     else:
         stream = {"none": None, "raising": Raising()}[kind]
-    progress = Progress("job", 2, 9, terminal=Terminal(stream))
+    monkeypatch.setattr(sys, "stderr", stream)
+    log_to(tmp_path / "log", label="100 % {0}")
+    progress = Progress(2, 3, interval=0)
+    progress.begin(0)
     for epoch in range(3):
-        progress.say(f"epoch {epoch}")
-    assert capfd.readouterr().out.count("job: epoch") == 3  # the log has all
+        progress.update(epoch + 1)
+    logging.getLogger("lipdescent.x").debug("of no interest")
+    sys.stdout.close()
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert [line[:20] for line in lines] == [f"100 % {{0}}: epoch {i}/3" for i in (1, 2, 3)]
     if kind in ("pipe", "terminal"):
         os.write(stream.fileno(), b"a process started from here writes to nowhere")
         stream.close()
@@ -121,14 +138,18 @@ def test_a_process_and_its_logging_outlive_the_terminal(kind, tmp_path):
     assert (tmp_path / "log").read_text().splitlines()[-1] == "logged 99"
 
 
-def test_a_logs_terminal_is_one_that_may_go_away(tmp_path):
-    streams = sys.stdout, sys.stderr
-    try:
-        assert isinstance(log_to(tmp_path / "log"), Terminal)
-        logging.getLogger("x").debug("nothing")
-        sys.stdout.close()
-    finally:
-        sys.stdout, sys.stderr = streams
+@pytest.mark.usefixtures("as_a_job")
+def test_the_library_logs_to_log_and_terminal_and_prints_to_the_log(tmp_path, monkeypatch):
+    terminal = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    log_to(tmp_path / "log", label="a")
+    print("printed")
+    logging.getLogger("lipdescent.x").info("%s", "told")
+    logging.getLogger("other").warning("of another library")
+    assert terminal.getvalue() == "a: told\n"
+    sys.stdout.close()
+    said = (tmp_path / "log").read_text().splitlines()
+    assert said[:2] == ["printed", "a: told"]
 
 
 # The environment of jobs

@@ -1,6 +1,7 @@
 """Constrained networks and certificates through the measurement that the workflow runs."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ from lipdescent.bounds import upper_layer_product
 from lipdescent.datasets import Dataset
 from lipdescent.measurement import Measurement
 from lipdescent.measuring import measure as measuring
+from lipdescent.plugins import lookup
 from lipdescent.robustness.certificates import CertificateViolation
 from lipdescent.storage import table
-from lipdescent.storage.checkpoints import Checkpoints
+from lipdescent.storage.checkpoints import Checkpoints, Origin
 from lipdescent.training.draws import initial_stack
 
 SEEDS = [0, 1]
@@ -30,11 +32,13 @@ def study():
         lambda: lipschitz_mlp.build(8, input_shape=(6,), num_classes=2, **build), SEEDS, (6,)
     )
     state = {name: torch.stack([t, 2 * t]) for name, t in stack.state.items()}
-    about = {
-        "run": {"dataset": "d", "architecture": "a", "width": 8, "seeds": SEEDS},
-        "build": build,
-        "training": {"learning_rate": 0.1, "batch_size": 10},
-    }
+    about = Origin(
+        run={"dataset": "d", "architecture": "a", "width": 8, "seeds": SEEDS},
+        module="lipschitz_mlp",
+        build=build,
+        training={"learning_rate": 0.1, "batch_size": 10},
+        noise_maker="uniform_wrong",
+    )
     never = torch.full((2,), -1)
     saved = Checkpoints(
         state, torch.tensor([0, 1]), torch.zeros(2), torch.tensor(SEEDS), never, never, about
@@ -44,8 +48,8 @@ def study():
 
 def measured(name, study, **options):
     dataset, saved = study
-    stack = measuring.checkpoint_stack(saved, dataset, module="lipschitz_mlp")
-    rest = {"options": {}, "noise_maker": "uniform_wrong"} | options
+    stack = measuring.checkpoint_stack(saved, dataset)
+    rest = {"options": {}} | options
     columns = measuring.measure(name, stack, saved, dataset, **rest)
     return measuring.to_table(columns, stack, saved, study="s").to_pandas()
 
@@ -67,8 +71,8 @@ def test_metrics_of_constrained_networks(study):
 
 def test_certificates_rest_on_the_measured_upper_bounds(study, tmp_path):
     dataset, saved = study
-    stack = measuring.checkpoint_stack(saved, dataset, module="lipschitz_mlp")
-    rest = {"options": {"norms": ["l2"]}, "noise_maker": "uniform_wrong"}
+    stack = measuring.checkpoint_stack(saved, dataset)
+    rest = {"options": {"norms": ["l2"]}}
     columns = measuring.measure("upper_layer_product", stack, saved, dataset, **rest)
     path = tmp_path / "upper.parquet"
     table.write(path, measuring.to_table(columns, stack, saved, study="s"))
@@ -84,8 +88,8 @@ def test_certificates_rest_on_the_measured_upper_bounds(study, tmp_path):
 
 def test_a_certificate_that_an_attack_refutes_ends_the_measurement(study, tmp_path):
     dataset, saved = study
-    stack = measuring.checkpoint_stack(saved, dataset, module="lipschitz_mlp")
-    rest = {"options": {"norms": ["l2"]}, "noise_maker": "fixed_count_flip"}
+    stack = measuring.checkpoint_stack(saved, dataset)
+    rest = {"options": {"norms": ["l2"]}}
     columns = measuring.measure("upper_layer_product", stack, saved, dataset, **rest)
     for column in columns:
         column.measurement.values.mul_(1e-3)  # not a bound any more
@@ -172,7 +176,7 @@ def test_a_fault_of_the_machine_ends_the_measurement(study, monkeypatch, error):
 def test_no_wrong_prediction_is_not_a_divergence(study):
     """A checkpoint that classifies all points rightly has no mean over its wrong ones."""
     dataset, saved = study
-    stack = measuring.checkpoint_stack(saved, dataset, module="lipschitz_mlp")
+    stack = measuring.checkpoint_stack(saved, dataset)
     inputs = torch.from_numpy(dataset.test_inputs).to(next(iter(stack.state.values())).dtype)
     predicted = stack(inputs).argmax(-1)
     dataset.test_labels[:] = predicted[0].numpy()  # what epoch 0 of seed 0 says
@@ -213,3 +217,21 @@ def test_each_set_of_points_is_measured(study, kind):
     frame = measured("lower_jacobian", study, options=options)
     assert {"lower_jacobian@" + kind, "jacobian_norm_mean@" + kind} <= set(frame.quantity)
     assert (frame.status == "ok").all()
+
+
+def test_architecture_and_labels_are_those_that_the_checkpoints_tell(study):
+    """A configuration may call a network as it likes, and has changed since, perhaps."""
+    dataset, saved = study
+    assert saved.about.run["architecture"] != saved.about.module
+    stack = measuring.checkpoint_stack(saved, dataset)
+    inputs = torch.from_numpy(dataset.train_inputs).to(next(iter(stack.state.values())).dtype)
+    predicted, found = stack(inputs)[0].argmax(-1).numpy(), []
+    for maker in ("uniform_wrong", "bernoulli_wrong"):
+        about = replace(saved.about, noise_maker=maker)
+        noisy = replace(saved, label_noise=torch.full((2,), 0.4), about=about)
+        frame = measured("metrics", (dataset, noisy)).set_index(["quantity", "epoch", "seed"])
+        found.append(frame["value"]["train_accuracy", 0, SEEDS[0]])
+        make = lookup.resolve("label_noise", maker).noisy
+        labels = make(dataset.train_labels, num_classes=2, fraction=0.4, seed=SEEDS[0])
+        assert found[-1] == pytest.approx((predicted == labels).mean())
+    assert found[0] != found[1]

@@ -1,11 +1,22 @@
 import os
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from lipdescent.storage import checkpoints
-from lipdescent.storage.checkpoints import Checkpoints, empty_epochs
+from lipdescent.storage.checkpoints import Checkpoints, Origin, empty_epochs
+
+ABOUT = Origin(
+    run={"width": 2},
+    module="mlp",
+    build={"bias": True},
+    training={"loss": "hinge"},
+    noise_maker="pair_swap",
+    data={"num_train": 5},
+    code="ab",
+)
 
 
 def some():
@@ -16,7 +27,7 @@ def some():
         seed=torch.tensor([0, 1, 2]),
         stopped_epoch=empty_epochs(3),
         diverged_epoch=empty_epochs(3),
-        about={"width": 2},
+        about=ABOUT,
     )
 
 
@@ -24,7 +35,7 @@ def test_round_trip_and_flat_order(tmp_path):
     path = tmp_path / "a" / "run.safetensors"
     checkpoints.write(path, some())
     again = checkpoints.read(path)
-    assert again.about == {"width": 2}
+    assert again.about == ABOUT
     assert again.num_replicas == 3
     assert torch.equal(again.flat_state()["0.weight"][3 + 1], some().state["0.weight"][1, 1])
     assert list(path.parent.iterdir()) == [path]  # nothing temporary stays
@@ -81,8 +92,25 @@ def test_a_foreign_safetensors_file_is_named(tmp_path):
         checkpoints.read(path)
 
 
+def test_checkpoints_of_an_earlier_version_are_refused_and_it_is_said_what_to_do(
+    tmp_path, monkeypatch
+):
+    path = tmp_path / "run.safetensors"
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "FORMAT", "lipdescent-checkpoints-2")
+        checkpoints.write(path, some())
+    with pytest.raises(ValueError, match=r"run\.safetensors: .*checkpoints-2, wanted .*anew"):
+        checkpoints.read(path)
+
+
 def test_a_pickle_is_refused(tmp_path):
     path = tmp_path / "model.pt"
     torch.save({"w": torch.zeros(2)}, path)
     with pytest.raises(ValueError, match=r"model.pt"):
         checkpoints.read(path)
+
+
+def test_checkpoints_without_an_origin_cannot_be_measured():
+    assert some().origin == ABOUT
+    with pytest.raises(ValueError, match="do not say how their networks were built"):
+        _ = replace(some(), about=None).origin

@@ -235,3 +235,10 @@ def test_how_jobs_run_is_no_other_configuration(study):
     config = CONFIG | {"execution": {"threads": 2}}
     (study / "plan.json").write_text(json.dumps({"config": config}))
     assert archiving.pack(study)[1] == 9
+
+
+def test_a_renamed_study_is_not_packed(study):
+    other = study.rename(study.with_name("other"))
+    with pytest.raises(archiving.ArchiveError, match=r"holds the study 'some', and was renamed"):
+        archiving.pack(other)
+    assert archiving.pack(other.rename(study))[1] == 9

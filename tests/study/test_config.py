@@ -11,11 +11,12 @@ import yaml
 
 from lipdescent.jobs import gpus
 from lipdescent.plugins import lookup, signatures
+from lipdescent.storage.seed_blocks import block_name
 from lipdescent.study import config as study_config
 from lipdescent.study import runs as study_runs
 from lipdescent.study import sections
 from lipdescent.study.config import prepare
-from lipdescent.study.runs import Run, experiment_parts, runs, seed_block
+from lipdescent.study.runs import Run, experiment_parts, runs
 from lipdescent.study.schema import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -408,7 +409,7 @@ def test_blocks_of_seeds_are_stable_when_seeds_are_added():
     ("seeds", "name"), [([0, 1, 2], "0-2"), ([3], "3-3"), ([0, 2, 7], "0_2_7")]
 )
 def test_seed_block_names(seeds, name):
-    assert seed_block(seeds) == name
+    assert block_name(seeds) == name
     assert Run("d", "a", 8, tuple(seeds)).path == f"d/a/width=8/seeds={name}"
 
 

@@ -251,6 +251,7 @@ PUBLISHED = {"figure", "comparison", "findings"}
         ({"training/loss": "hinge"}, TRAINED, "losses/hinge.py used now and not then"),
         ({"training/schedule": "constant"}, TRAINED, "training.schedule = cosine, wanted is const"),
         ({"noise_maker": "pair_swap"}, TRAINED, "noise_maker = uniform_wrong, wanted is pair_swap"),
+        ({"noise_seed": 3}, TRAINED, "noise_seed = None, wanted is 3"),
         ({"grid/epoch": [0, 1, 3, 9]}, TRAINED, "epochs = [0, 1, 3], wanted is [0, 1, 3, 9]"),
         ({"grid/label_noise": [0, 0.3]}, TRAINED, "label_noise = [0, 0.2], wanted is [0, 0.3]"),
         ({"architectures/mlp/depth": 2}, TRAINED, "build_options.depth = 1, wanted is 2"),

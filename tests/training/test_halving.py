@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import pytest
 import torch
+from log_lines import logged
 
 from lipdescent.architectures import cnn_batchnorm, mlp
 from lipdescent.jobs import device
@@ -41,9 +40,9 @@ def make(network="mlp", *, optimizer="adam", epochs=(0, 1, 3), stopping=None, **
 
 
 def trained(training, **arguments):
-    said = io.StringIO()
-    training.run(progress=Progress("test", 5, 3, terminal=said), **arguments)
-    return training.result([0.0] * len(SEEDS), {}), said.getvalue()
+    with logged() as said:
+        training.run(progress=Progress(5, 3), **arguments)
+    return training.result([0.0] * len(SEEDS)), "\n".join(said)
 
 
 def too_small_for(patch, engine, most, *, method="accumulate", call=1):

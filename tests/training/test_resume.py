@@ -1,11 +1,11 @@
 """Going on from a state or an end state: bit-identical, or not at all and with the reason."""
 
-import io
 import os
 
 import numpy as np
 import pytest
 import torch
+from log_lines import logged
 
 from lipdescent.architectures import mlp
 from lipdescent.jobs.progress import Progress
@@ -33,22 +33,22 @@ def make(epochs, options=CONSTANT):
 
 def run(training, path, **arguments):
     """Train as scripts/train.py does; what it said."""
-    said = io.StringIO()
-    training.run(
-        progress=Progress("test", 2, 9, terminal=said),
-        state_path=path.with_suffix(".state"),
-        end_state=resume.end_paths(path)[0],
-        **arguments,
-    )
+    with logged() as said:
+        training.run(
+            progress=Progress(2, 9),
+            state_path=path.with_suffix(".state"),
+            end_state=resume.end_paths(path)[0],
+            **arguments,
+        )
     path.unlink(missing_ok=True)  # Snakemake deletes outputs before a job
-    checkpoints.write(path, training.result([0.0, 0.0], {}))
+    checkpoints.write(path, training.result([0.0, 0.0]))
     resume.keep_end(training.state(), path)
-    return said.getvalue()
+    return "\n".join(said)
 
 
 def same(path, training):
-    training.run(progress=Progress("whole", 2, 9, terminal=io.StringIO()))
-    expected, found = training.result([0.0, 0.0], {}).state, checkpoints.read(path).state
+    training.run(progress=Progress(2, 9))
+    expected, found = training.result([0.0, 0.0]).state, checkpoints.read(path).state
     return all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from functools import partial
 
@@ -67,9 +66,9 @@ def trained(build, shape, *, num_train, at_once):
         options=TrainingOptions(learning_rate=0.05, momentum=0.9, batch_size=32),
         at_once=at_once,
     )
-    training.run(progress=Progress("test", MODELS, EPOCHS[-1], terminal=io.StringIO()))
+    training.run(progress=Progress(MODELS, EPOCHS[-1]))
     assert len(training.blocks) == -(-MODELS // at_once)
-    return type(training.blocks[0].engine), training.result([0.0] * MODELS, {}), training.curves
+    return type(training.blocks[0].engine), training.result([0.0] * MODELS), training.curves
 
 
 # The last batch has 16 samples, or a single one: then a product is one of vectors.

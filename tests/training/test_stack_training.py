@@ -1,6 +1,5 @@
 """Stacks against models trained alone in plain PyTorch, resuming, divergence, stopping."""
 
-import io
 from functools import partial
 
 import numpy as np
@@ -42,12 +41,12 @@ def make(seeds, *, options=OPTIONS, epochs=EPOCHS, dtype=torch.float32, pick=Non
 
 
 def quiet():
-    return Progress("test", 1, EPOCHS[-1], terminal=io.StringIO())
+    return Progress(1, EPOCHS[-1])
 
 
 def trained(training, **arguments):
     training.run(progress=quiet(), **arguments)
-    return training.result([0.0] * len(training.seeds), {})
+    return training.result([0.0] * len(training.seeds))
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
@@ -132,7 +131,7 @@ def test_interrupted_and_resumed_is_bit_identical(tmp_path, optimizer, clip):
         break
     else:
         pytest.fail("never ended")
-    resumed = training.result([0.0, 0.0], {})
+    resumed = training.result([0.0, 0.0])
     assert training.curves == make_curves(options)
     for name, tensor in whole.state.items():
         assert torch.equal(tensor, resumed.state[name])
@@ -202,7 +201,8 @@ def test_gradient_norms_equal_autograd():
 
 def test_blocks_cover_every_replica_once():
     stack = initial_stack(partial(build, 4000), list(range(7)), SHAPE)
-    parts = split_into_blocks(stack, 100, torch.device("cpu"))
+    options = TrainingOptions(learning_rate=0.05, batch_size=100)
+    parts = split_into_blocks(stack, options, torch.device("cpu"))
     covered = [i for part in parts for i in range(part.start, part.stop)]
     assert covered == list(range(7))
     assert len(parts) > 1

@@ -20,8 +20,6 @@ rule measure:
     params:
         study=asked("measure", "study"),
         options=asked("measure", "options"),
-        module=asked("measure", "module"),
-        noise_maker=asked("measure", "noise_maker"),
         code=code("measure"),
         recipe=recipe("measure"),
     script:

@@ -25,6 +25,7 @@ rule train:
         build_options=asked("train", "build_options"),
         training=asked("train", "training"),
         noise_maker=asked("train", "noise_maker"),
+        noise_seed=asked("train", "noise_seed"),
         code=code("train"),
         recipe=recipe("train"),
     script:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lipdescent.analysis import statistics
 from lipdescent.analysis.statistics import Array
@@ -91,5 +92,5 @@ def _at_least(above: Array, below: Array, tail: float) -> Array:
     return np.where(np.isnan(limit), -np.inf, limit)
 
 
-def _largest(curves: Array, allowed: Array) -> int:
+def _largest(curves: Array, allowed: NDArray[np.bool_]) -> int:
     return int(np.where(allowed, statistics.mean(curves), -np.inf).argmax())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,7 @@ from lipdescent.storage import atomic
 from lipdescent.storage import table as tidy
 
 # A table, or the file of one: files are never in memory as a whole.
-Source = pa.Table | str | Path
+Source: TypeAlias = pa.Table | str | Path
 AXES = ("width", "label_noise", "epoch", "seed")
 # An estimate is a lower bound whose rounding is not proved: shown, but in no bracket.
 DIRECTIONS = ("lower", "upper", "estimate")
@@ -107,7 +107,8 @@ def group(source: Source, *, dataset: str, architecture: str) -> Group:
             if rows.num_rows:
                 yield rows
 
-    study, values = "", {name: [] for name in AXES}
+    study = ""
+    values: dict[str, list[np.ndarray]] = {name: [] for name in AXES}
     for rows in parts("study", *AXES):
         study = rows["study"][0].as_py()
         for name in AXES:
@@ -117,7 +118,8 @@ def group(source: Source, *, dataset: str, architecture: str) -> Group:
         raise ValueError(f"no rows of {dataset}/{architecture} in the table; it has: {known}")
     axes = [np.unique(np.concatenate(values[name])) for name in AXES]
     shape = tuple(map(len, axes))
-    diverged, series, absent = np.zeros(shape, dtype=bool), {}, set()
+    diverged, absent = np.zeros(shape, dtype=bool), set()
+    series: dict[Series, Array] = {}
     failed: dict[str, set[int]] = {}
     for rows in parts(*AXES, *Series._fields, "value", "status"):
         columns = (rows[name].to_numpy() for name in AXES)

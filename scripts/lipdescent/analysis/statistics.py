@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 Array = NDArray[np.float64]
+# An axis of a study, or places along it: widths and epochs are integers, label noise is not.
+Axis = NDArray[np.int64] | Array
 
 MIN_POINTS = 3  # fewer points have a rank correlation of +-1 whatever they are
 MIN_SEEDS = 4  # fewer have no interval but a range
@@ -217,12 +219,12 @@ def peak_index(curve: Array) -> NDArray[np.int64]:
     return np.where(there.any(-1), place, -1)
 
 
-def peak_position(curve: Array, positions: Array) -> Array:
+def peak_position(curve: Array, positions: Axis) -> Array:
     """Where the largest value lies, such as the peak's width; NaN where there is none."""
     return _at(peak_index(curve), positions)
 
 
-def first_reaching(curve: Array, positions: Array, *, level: float) -> Array:
+def first_reaching(curve: Array, positions: Axis, *, level: float) -> Array:
     """First position along the last axis at which ``curve`` is at least ``level``; NaN if none.
 
     With the mean train accuracy over widths: the interpolation threshold.
@@ -231,7 +233,7 @@ def first_reaching(curve: Array, positions: Array, *, level: float) -> Array:
     return _at(np.where(reached.any(-1), reached.argmax(-1), -1), positions)
 
 
-def _at(index: NDArray[np.int64], positions: Array) -> Array:
+def _at(index: NDArray[np.int64], positions: Axis) -> Array:
     found = np.asarray(positions, dtype=np.float64)[index]
     return np.where(index >= 0, found, np.nan)
 

@@ -32,8 +32,9 @@ def four_convolutions(
     pools: Sequence[int] | None,
     bias: bool,
     batchnorm: bool,
+    pool_type: type[nn.MaxPool2d | nn.AvgPool2d] = nn.MaxPool2d,
 ) -> nn.Sequential:
-    """Four 3 x 3 convolutions with w, 2w, 4w, 8w channels, max pools, one linear layer."""
+    """Four 3 x 3 convolutions with w, 2w, 4w, 8w channels, pools, one linear layer."""
     sizes = [input_shape[0], width, 2 * width, 4 * width, 8 * width]
     layers: list[nn.Module] = []
     for i, pool in enumerate(_sizes.pools_to_one(width, input_shape=input_shape, pools=pools)):
@@ -42,5 +43,5 @@ def four_convolutions(
             layers.append(nn.BatchNorm2d(sizes[i + 1]))
         layers.append(nn.ReLU())
         if pool > 1:
-            layers.append(nn.MaxPool2d(pool))
+            layers.append(pool_type(pool))
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(sizes[-1], num_classes, bias=bias))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 
 def image_side(input_shape: Sequence[int]) -> tuple[int, int]:
@@ -27,7 +28,7 @@ def image_side(input_shape: Sequence[int]) -> tuple[int, int]:
 
 
 def pools_to_one(
-    width: int, *, input_shape: Sequence[int], pools: Sequence[int] | None, **_
+    width: int, *, input_shape: Sequence[int], pools: Sequence[int] | None, **_: Any
 ) -> tuple[int, int, int, int]:
     """Sizes of the max pool after each of four convolutions that leave one pixel of the image.
 
@@ -38,7 +39,7 @@ def pools_to_one(
     ValueError
         If the inputs are not square images, or the pools do not divide their side to one pixel.
     """
-    _, side = image_side(input_shape)
+    side = image_side(input_shape)[1]
     if pools is None:
         if side < 4 or side % 4:
             raise ValueError(
@@ -51,21 +52,22 @@ def pools_to_one(
             f"wrong image size for the pools: {side} x {side} with pools {list(pools)}, "
             f"allowed are 4 positive integers whose product is {side}"
         )
-    return tuple(pools)
+    first, second, third, fourth = pools
+    return first, second, third, fourth
 
 
-def multiple_of_8(width: int, *, input_shape: Sequence[int], **_) -> None:
+def multiple_of_8(width: int, *, input_shape: Sequence[int], **_: Any) -> None:
     """Square images whose side three strides of 2 divide."""
-    _, side = image_side(input_shape)
+    side = image_side(input_shape)[1]
     if side < 8 or side % 8:
         raise ValueError(
             f"wrong image size for the strides: {side} x {side}, allowed are multiples of 8"
         )
 
 
-def patches(width: int, *, input_shape: Sequence[int], patch: int, **_) -> None:
+def patches(width: int, *, input_shape: Sequence[int], patch: int, **_: Any) -> None:
     """Square images of whole patches."""
-    _, side = image_side(input_shape)
+    side = image_side(input_shape)[1]
     if side % patch:
         raise ValueError(
             f"wrong image size for the patches: {side} x {side}, "
@@ -73,9 +75,9 @@ def patches(width: int, *, input_shape: Sequence[int], patch: int, **_) -> None:
         )
 
 
-def halved_image(width: int, *, input_shape: Sequence[int], stages: int, **_) -> None:
+def halved_image(width: int, *, input_shape: Sequence[int], stages: int, **_: Any) -> None:
     """Square images that are halved between stages."""
-    _, side = image_side(input_shape)
+    side = image_side(input_shape)[1]
     if stages < 1 or side % 2 ** (stages - 1):
         raise ValueError(
             f"stages = {stages}: allowed are numbers >= 1 for which 2^(stages - 1) divides {side}"
@@ -83,7 +85,7 @@ def halved_image(width: int, *, input_shape: Sequence[int], stages: int, **_) ->
 
 
 def lifted(
-    width: int, *, input_shape: Sequence[int], stages: int, activation: str, **_
+    width: int, *, input_shape: Sequence[int], stages: int, activation: str, **_: Any
 ) -> tuple[int, tuple[int, ...]]:
     """Channels and sizes of signals or images that are lifted to ``width`` channels, then halved.
 
@@ -100,7 +102,10 @@ def lifted(
             "(channels, height, width)"
         )
     if stages < 1 or any(n % 2 ** (stages - 1) for n in shape[1:]):
-        raise ValueError(f"stages = {stages}: 2^(stages - 1) has to divide the sizes {shape[1:]}")
+        raise ValueError(
+            f"stages = {stages}: allowed are numbers >= 1 for which 2^(stages - 1) divides the "
+            f"sizes {shape[1:]}"
+        )
     if width < shape[0]:
         raise ValueError(f"width = {width}: allowed are at least the {shape[0]} input channels")
     if activation == "maxmin" and width % 2:
@@ -108,17 +113,18 @@ def lifted(
     return shape[0], shape[1:]
 
 
-def signal(width: int, *, input_shape: Sequence[int], **_) -> tuple[int, int]:
+def signal(width: int, *, input_shape: Sequence[int], **_: Any) -> tuple[int, int]:
     """Channels and length of signals (length,) or (channels, length) of at least 3 values."""
     if len(input_shape) not in (1, 2) or input_shape[-1] < 3:
         raise ValueError(
             f"input_shape = {tuple(input_shape)}: allowed are (length,) and (channels, length), "
             "length at least 3"
         )
-    return (1, *input_shape)[-2:]
+    channels, length = (1, *input_shape)[-2:]
+    return channels, length
 
 
-def image(width: int, *, input_shape: Sequence[int], **_) -> None:
+def image(width: int, *, input_shape: Sequence[int], **_: Any) -> None:
     """Images of any size."""
     if len(input_shape) != 3:
         raise ValueError(

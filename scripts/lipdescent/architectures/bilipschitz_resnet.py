@@ -23,7 +23,7 @@ from lipdescent.constrained.layers import (
 
 SIZES = _sizes.lifted
 ACTIVATIONS = {"relu": nn.ReLU, "maxmin": GroupSort, "none": nn.Identity}
-CONVOLUTION = {1: nn.Conv1d, 2: nn.Conv2d}
+CONVOLUTION: dict[int, type[nn.Conv1d | nn.Conv2d]] = {1: nn.Conv1d, 2: nn.Conv2d}
 POOL = {1: nn.AvgPool1d, 2: nn.AvgPool2d}
 LIMITED_NORM = {1: LimitedBatchNorm1d, 2: LimitedBatchNorm2d}
 NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d}
@@ -61,22 +61,14 @@ def build(
     ValueError
         If the inputs are of another kind, a size is not divisible, or an option is unknown.
     """
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation = {activation!r}: allowed are {', '.join(ACTIVATIONS)}")
-    if downsampling not in ("average", "invertible"):
-        raise ValueError(f"downsampling = {downsampling!r}: allowed are average, invertible")
-    if normalisation not in ("soft", "hard"):
-        raise ValueError(f"normalisation = {normalisation!r}: allowed are soft, hard")
-    if coefficient is not None and not coefficient > 0:
-        raise ValueError(f"coefficient = {coefficient}: allowed are positive numbers, or null")
+    _check(activation, downsampling, normalisation, coefficient)
     soft = normalisation == "soft"
     channels, sizes = SIZES(width, input_shape=input_shape, stages=stages, activation=activation)
     layers: list[nn.Module] = [nn.Unflatten(1, (1, *sizes))] if len(input_shape) == 1 else []
     dims = len(sizes)
     lift = CONVOLUTION[dims](channels, width, 1, bias=False)
     nn.init.orthogonal_(lift.weight)
-    rule = SpectralConvolution(lift, sizes, orthonormal=True)
-    layers.append(constrain(lift, rule))
+    layers.append(constrain(lift, SpectralConvolution(lift, sizes, orthonormal=True)))
     for stage in range(stages):
         if stage:
             sizes = tuple(n // 2 for n in sizes)
@@ -96,6 +88,20 @@ def build(
             layers.append(Residual(nn.Sequential(*branch)))
     features = width * math.prod(sizes)
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(features, num_classes))
+
+
+def _check(
+    activation: str, downsampling: str, normalisation: str, coefficient: float | None
+) -> None:
+    for name, value, allowed in (
+        ("activation", activation, ACTIVATIONS),
+        ("downsampling", downsampling, ("average", "invertible")),
+        ("normalisation", normalisation, ("soft", "hard")),
+    ):
+        if value not in allowed:
+            raise ValueError(f"{name} = {value!r}: allowed are {', '.join(allowed)}")
+    if coefficient is not None and not coefficient > 0:
+        raise ValueError(f"coefficient = {coefficient}: allowed are positive numbers, or null")
 
 
 def _convolution(

@@ -1,12 +1,13 @@
-"""A ConvNet after Gamba et al. (2023, arXiv 2301.12309): Nakkiran's CNN without BatchNorm.
+"""The ConvNet of Gamba et al. (2023, arXiv 2301.12309): Nakkiran's CNN, without BatchNorm.
 
-Biases and pools are assumed, as the example in their code's README has them; not verified against
-the paper.
+As in their public code (models/conv.py of the paper's repository): biases everywhere, average
+pools of 2 behind the second and third convolution and over all that is left behind the fourth.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from torch import nn
 
@@ -14,6 +15,7 @@ from lipdescent.architectures import _sizes
 from lipdescent.architectures._blocks import four_convolutions
 
 SIZES = _sizes.pools_to_one
+POOLS = {"average": nn.AvgPool2d, "max": nn.MaxPool2d}
 
 
 def build(
@@ -23,21 +25,26 @@ def build(
     num_classes: int,
     pools: Sequence[int] | None = None,
     bias: bool = True,
+    pooling: Literal["average", "max"] = "average",
 ) -> nn.Sequential:
-    """Four 3 x 3 convolutions with w, 2w, 4w, 8w channels, ReLU, max pools, a linear layer.
+    """Four 3 x 3 convolutions with w, 2w, 4w, 8w channels, ReLU, pools, a linear layer.
 
     On CIFAR-10 (3 x 32 x 32, 10 classes) it has ``378 w**2 + 122 w + 10`` parameters.
 
     Parameters
     ----------
-    pools : size of the max pool after each convolution, their product is the side of the image;
-        by default 1, 2, 2 and a quarter of the side.
+    pools : size of the pool after each convolution, their product is the side of the image; by
+        default 1, 2, 2 and a quarter of the side.
+    pooling : "average", as Gamba et al. have it, or "max", as Nakkiran et al. have it.
 
     Raises
     ------
     ValueError
-        If the inputs are not square images, or their side does not fit the pools.
+        If the inputs are not square images, their side does not fit the pools, or ``pooling`` is
+        something else.
     """
+    if pooling not in POOLS:
+        raise ValueError(f"pooling = {pooling!r}: allowed are {', '.join(POOLS)}")
     return four_convolutions(
         width,
         input_shape=input_shape,
@@ -45,4 +52,5 @@ def build(
         pools=pools,
         bias=bias,
         batchnorm=False,
+        pool_type=POOLS[pooling],
     )

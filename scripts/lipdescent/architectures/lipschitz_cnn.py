@@ -53,5 +53,5 @@ def build(
         channels = width * 2**stage
     linear = nn.Linear(channels * side**2, num_classes, bias=bias)
     nn.init.orthogonal_(linear.weight)
-    rule = Bjorck(iterations=iterations, constant=constant)
-    return nn.Sequential(*layers, nn.Flatten(), constrain(linear, rule))
+    last = constrain(linear, Bjorck(iterations=iterations, constant=constant))
+    return nn.Sequential(*layers, nn.Flatten(), last)

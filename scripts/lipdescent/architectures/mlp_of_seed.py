@@ -22,7 +22,8 @@ def build(
     weights_seed: int = 42,
 ) -> nn.Sequential:
     """Network of ``depth`` hidden ReLU layers of ``width`` units, the same at each call."""
-    sizes = {"input_shape": input_shape, "num_classes": num_classes}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(weights_seed)
-        return mlp.build(width, **sizes, depth=depth, bias=bias)
+        return mlp.build(
+            width, input_shape=input_shape, num_classes=num_classes, depth=depth, bias=bias
+        )

@@ -6,8 +6,10 @@ norms it knows). One whose ``measure`` takes ``labels`` is given those too: spli
 (num_models, n).
 """
 
+from typing import Any
 
-def __getattr__(name: str):
+
+def __getattr__(name: str) -> Any:
     """``lipdescent.bounds.bracket``, the first place of what is now ``lipdescent.bracket``."""
     if name == "bracket":
         import lipdescent

@@ -77,19 +77,19 @@ def enumerate_patterns(layer: Layer, *, norm: str, keep: int) -> tuple[Tensor, T
         return value.amax(), _binary(order, units)
     gram = (layer.first @ layer.first.mT) * (layer.last.mT @ layer.last)
     steep = max(abs(layer.low), abs(layer.high))
-    error = gamma(units**2 + sum(layer.last.shape) + layer.first.shape[1]) * steep**2
+    share = gamma(units**2 + sum(layer.last.shape) + layer.first.shape[1]) * steep**2
     error = _UNDERFLOW + round_up(
-        error
+        share
         * (
             layer.first.abs() @ layer.first.abs().mT * (layer.last.abs().mT @ layer.last.abs())
         ).sum(),
         units**2,
     )
-    frobenius = []
+    parts = []
     for part in _parts(layer, count):
         s = layer.slopes(_binary(part, units))
-        frobenius.append(round_up(((s @ gram) * s).sum(1) + error).clamp_min(0.0).sqrt())
-    frobenius = round_up(torch.cat(frobenius))
+        parts.append(round_up(((s @ gram) * s).sum(1) + error).clamp_min(0.0).sqrt())
+    frobenius = round_up(torch.cat(parts))
     order = frobenius.argsort(descending=True)
     value = torch.zeros_like(frobenius)
     start, size = 0, 256

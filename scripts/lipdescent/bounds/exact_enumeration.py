@@ -105,9 +105,9 @@ def fgl(
         raise NotApplicable("patterns are enumerated for one hidden layer of ReLU or LeakyReLU")
     if chain.slopes[0][1] != 1.0:
         raise NotApplicable(f"LeakyReLU with slopes {chain.slopes[0]}; allowed are slopes up to 1")
-    units = chain.weights[0].shape[1]
-    if units > max_units:
-        raise NotApplicable(f"{units} hidden units, more than max_units = {max_units}")
+    width = chain.weights[0].shape[1]
+    if width > max_units:
+        raise NotApplicable(f"{width} hidden units, more than max_units = {max_units}")
     (slopes,), power = scaled_slopes(chain.slopes)
     uppers, lowers = [], []
     for model in range(stack.num_models):

@@ -8,6 +8,7 @@ gradient descent on the margin. Any two points prove a lower bound; rounding is 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -56,9 +57,17 @@ def measure(
     for split, points in inputs.items():
         jac.check(stack, points, norms, what=split)
     prover = Prover(stack)
-    given = {"labels": labels, "seed": seed, "num_points": num_points, "steps": steps}
     for norm in norms:
-        ends = pgd.draw(stack, inputs, norm=norm, radius=radius, **given)
+        ends = pgd.draw(
+            stack,
+            inputs,
+            labels=labels,
+            seed=seed,
+            radius=radius,
+            norm=cast(pgd.Norm, norm),
+            steps=steps,
+            num_points=num_points,
+        )
         for split, found in ends.items():
             starts = some(inputs[split], num_points, seed).to(stack.device, torch.float64)
             best = starts.new_zeros(stack.num_models)

@@ -51,8 +51,8 @@ def measure(
         jac.check(stack, points, norms, what=split)
     prover = Prover(stack)
     sets = convex_combinations.draw(stack, inputs, seed=seed, num_pairs=num_pairs, lambdas=lambdas)
-    for split, points in sets.items():
-        found = largest_jacobian(prover, points.parts(), norms=norms)
+    for split, drawn in sets.items():
+        found = largest_jacobian(prover, drawn.parts(), norms=norms)
         for norm in norms:
             yield Measurement(
                 "lower_convex_combinations", prover.direction, norm, found[norm], split

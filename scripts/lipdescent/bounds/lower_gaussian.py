@@ -49,7 +49,7 @@ def measure(
         jac.check(stack, points, norms, what=split)
     prover = Prover(stack)
     sets = gaussian.draw(stack, inputs, seed=seed, num_points=num_points)
-    for split, points in sets.items():
-        found = largest_jacobian(prover, points.parts(), norms=norms)
+    for split, drawn in sets.items():
+        found = largest_jacobian(prover, drawn.parts(), norms=norms)
         for norm in norms:
             yield Measurement("lower_gaussian", prover.direction, norm, found[norm], split)

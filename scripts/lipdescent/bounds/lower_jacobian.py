@@ -54,39 +54,51 @@ def measure(
         For inputs or weights that are not finite or do not fit, quantiles outside [0, 1],
         num_points below 1, an unknown norm.
     """
-    if not inputs:
-        raise ValueError("inputs: no split; a lower bound on data needs at least one")
-    for q in quantiles:
-        if not 0 <= q <= 1:
-            raise ValueError(f"quantiles: {q}; allowed are numbers in [0, 1]")
-    if num_points is not None:
-        if num_points < 1:
-            raise ValueError(f"num_points = {num_points}; allowed are integers from 1")
-        inputs = {split: points[:num_points] for split, points in inputs.items()}
+    inputs = _checked(inputs, quantiles, num_points)
     for split, points in inputs.items():
         jac.check(stack, points, norms, what=split)
     # All splits at once: a model's table is built once.
     together = jac.jacobian_norms(stack, torch.cat(list(inputs.values())), norms=norms)
     sizes = [len(points) for points in inputs.values()]
-    prover = Prover(stack)
     by_split = {norm: values.split(sizes, dim=1) for norm, values in together.items()}
+    prover = Prover(stack)
     for position, (split, points) in enumerate(inputs.items()):
         right = None if labels is None else _right(stack, points, labels[split])
         for norm in norms:
             value = by_split[norm][position]
             bound = largest_certified(prover, points, value, norm=norm)
             yield Measurement("lower_jacobian", prover.direction, norm, bound, split)
-            yield Measurement("jacobian_norm_mean", "metric", norm, value.mean(1), split)
-            largest = value.amax(1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
-            rms = (value / largest).square().mean(1).sqrt() * largest[:, 0]
-            yield Measurement("jacobian_norm_rms", "metric", norm, rms, split)
-            for name, chosen in () if right is None else (("right", right), ("wrong", ~right)):
-                mean = _mean_where(value, chosen)
-                quantity, exists = f"jacobian_norm_mean_{name}", chosen.any(1)
-                yield Measurement(quantity, "metric", norm, mean, split, exists)
-            for q in quantiles:
-                name = f"jacobian_norm_q{100 * q:g}"
-                yield Measurement(name, "metric", norm, value.quantile(q, dim=1), split)
+            for name, average, defined in _averages(value, right, quantiles):
+                yield Measurement(f"jacobian_norm_{name}", "metric", norm, average, split, defined)
+
+
+def _checked(
+    inputs: Mapping[str, Tensor], quantiles: Sequence[float], num_points: int | None
+) -> Mapping[str, Tensor]:
+    """The points used of each split."""
+    if not inputs:
+        raise ValueError("inputs: no split; a lower bound on data needs at least one")
+    for q in quantiles:
+        if not 0 <= q <= 1:
+            raise ValueError(f"quantiles: {q}; allowed are numbers in [0, 1]")
+    if num_points is None:
+        return inputs
+    if num_points < 1:
+        raise ValueError(f"num_points = {num_points}; allowed are integers from 1")
+    return {split: points[:num_points] for split, points in inputs.items()}
+
+
+def _averages(
+    values: Tensor, right: Tensor | None, quantiles: Sequence[float]
+) -> Iterator[tuple[str, Tensor, Tensor | None]]:
+    """Name, value (num_models,) and where defined, of the norms (num_models, n) at the points."""
+    yield "mean", values.mean(1), None
+    largest = values.amax(1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
+    yield "rms", (values / largest).square().mean(1).sqrt() * largest[:, 0], None
+    for name, chosen in () if right is None else (("right", right), ("wrong", ~right)):
+        yield f"mean_{name}", _mean_where(values, chosen), chosen.any(1)
+    for q in quantiles:
+        yield f"q{100 * q:g}", values.quantile(q, dim=1), None
 
 
 def combined(quantity: str, values: Tensor, counts: Tensor) -> Tensor:

@@ -61,11 +61,17 @@ def measure(
     prover = Prover(stack)
     for split, points in inputs.items():
         for norm in norms:
-            options = {"norm": norm, "num_candidates": num_candidates}
             if num_pairs is None:
-                bound = largest_quotient(prover, points, **options)
+                bound = largest_quotient(prover, points, norm=norm, num_candidates=num_candidates)
             else:
-                bound = largest_of_pairs(prover, points, count=num_pairs, seed=seed, **options)
+                bound = largest_of_pairs(
+                    prover,
+                    points,
+                    count=num_pairs,
+                    seed=seed,
+                    norm=norm,
+                    num_candidates=num_candidates,
+                )
             yield Measurement("lower_pairs", prover.direction, norm, bound, split)
 
 

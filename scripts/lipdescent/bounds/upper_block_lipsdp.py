@@ -12,6 +12,7 @@ size in + out channels per frequency.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -73,7 +74,7 @@ def _pair_bound(
     parts: Sequence[Node], stack: ModelStack, skip: LinearMap | str | None = None
 ) -> Tensor | None:
     """Bound of (linear, activation, linear) plus a skip connection, None for anything else."""
-    if len(parts) != 3 or not all(isinstance(part, Layer) for part in parts):
+    if len(parts) != 3 or not isinstance(parts[1], Layer):
         return None
     if type(parts[1].module) not in activation.SLOPES:
         return None
@@ -83,11 +84,11 @@ def _pair_bound(
     if isinstance(skip, LinearMap) and len(skip.axes) != len(first.axes):
         return None
     state = layer_state(parts[1], stack.state)
-    slopes = [
+    low, high = (
         torch.as_tensor(s, dtype=torch.float64, device=stack.device).expand(stack.num_models)
         for s in activation.slopes(parts[1].module, state)
-    ]
-    return block_bound(first, second, tuple(slopes), skip=skip)
+    )
+    return block_bound(first, second, (low, high), skip=skip)
 
 
 def _residual_bound(node: Sum, stack: ModelStack) -> Tensor | None:
@@ -112,7 +113,8 @@ def _linear_map(node: Node, stack: ModelStack) -> LinearMap | None:
     """A zero-padded convolution, or a linear layer as one of a single pixel."""
     if not isinstance(node, Layer):
         return None
-    module, kind = node.module, type(node.module)
+    module: Any = node.module
+    kind = type(module)
     if kind is nn.Linear and len(node.input_shape) == 1:
         weight = composition.folded_state(node, stack.state)["weight"].to(torch.float64)
         return LinearMap(weight[..., None], [Axis(1, 1, 1)], _lost(node, stack))

@@ -21,6 +21,7 @@ thread to a gap of 1e-4 (benchmarks/bounds_geolip.py).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -135,15 +136,14 @@ def one_hidden_layer(
     high: Tensor,
     *,
     norm: str = "linf",
-    tolerance: float = 1e-4,
-    max_iterations: int = 1024,
-    only_largest: bool = False,
     power: int = 0,
+    **options: Any,
 ) -> Tensor:
     """Certified bound of every logit of W2 phi(W1 x), slopes per unit allowed: (S, K).
 
-    Arguments as in :func:`natural_matrix`; ``only_largest`` gives up the logits of a model that
-    cannot be its largest; the result is multiplied by 2^power.
+    Arguments as in :func:`natural_matrix`; the result is multiplied by 2^power; ``options`` of
+    :func:`natural_sdp`, of which ``only_largest`` gives up the logits of a model that cannot be
+    its largest.
     """
     low, high = (s.expand(first.shape[:2]) for s in (low, high))
     entries = first.shape[2] * (first.shape[1] + 1)
@@ -159,13 +159,7 @@ def one_hidden_layer(
             steep = torch.maximum(low[part].abs(), high[part].abs()).amax(1, keepdim=True)
             lost = units.lost[:, None]
             error = torch.where(lost > 0, round_up(error + round_up(steep * lost)), error)
-            upper, _ = natural_sdp(
-                matrix,
-                norm=norm,
-                tolerance=tolerance,
-                max_iterations=max_iterations,
-                only_largest=only_largest,
-            )
+            upper, _ = natural_sdp(matrix, norm=norm, **options)
             bound = torch.where(error > 0, round_up(upper + error), upper)
             bounds.append(unscaled_up(bound, units.exponent[:, None] + power))
         rows.append(torch.cat(bounds, 1))
@@ -195,7 +189,7 @@ def path_bound(chain: AffineChain) -> Tensor:
     return torch.where(excess > 0, round_up(value + excess), value)
 
 
-def _bounds(stack: ModelStack, *, norm: str, only_largest: bool, **options) -> Tensor:
+def _bounds(stack: ModelStack, *, norm: str, only_largest: bool, **options: Any) -> Tensor:
     """(S, K), the chain's own rounding and scale included."""
     if not options["tolerance"] > 0:
         raise ValueError(f"tolerance: {options['tolerance']}; allowed are numbers > 0")
@@ -206,9 +200,8 @@ def _bounds(stack: ModelStack, *, norm: str, only_largest: bool, **options) -> T
     if chain.depth == 1:
         power, options = scaled_slopes(chain.slopes)[1], {**options, "only_largest": only_largest}
         options.pop("max_units")
-        value = one_hidden_layer(
-            *chain.weights, lows[0], highs[0], norm=norm, power=power, **options
-        )
+        first, last = chain.weights
+        value = one_hidden_layer(first, last, lows[0], highs[0], norm=norm, power=power, **options)
     elif chain.depth == 0 and norm == "linf":
         value = path_norm(scaled, [])
     elif chain.depth == 0:
@@ -234,9 +227,9 @@ def chain_excess(chain: AffineChain, norm: str) -> Tensor:
     errors = [round_up(e * n, 2) for e, n in zip(chain.errors, sizes, strict=True)]
     norms = [norm_linf(w) + e for w, e in zip(chain.weights, errors, strict=True)]
     steep = [torch.full_like(norms[0], max(abs(low), abs(high))) for low, high in chain.slopes]
-    total = sum(
-        product_up([error, *norms[:i], *norms[i + 1 :], *steep]) for i, error in enumerate(errors)
-    )
+    total = torch.zeros_like(norms[0])
+    for i, error in enumerate(errors):
+        total = total + product_up([error, *norms[:i], *norms[i + 1 :], *steep])
     return round_up(total, 8 * len(norms) + 8)
 
 

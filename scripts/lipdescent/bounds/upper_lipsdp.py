@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -85,7 +86,7 @@ def lipsdp(
     NotApplicable, TypeError, ValueError
         As :func:`measure`, and for weights that do not fit together.
     """
-    pairs = [slopes] * (len(weights) - 1) if _is_pair(slopes) else list(slopes)
+    pairs = _pairs(slopes, len(weights) - 1)
     if not weights or len(pairs) != len(weights) - 1:
         raise ValueError(f"{len(weights)} weights and {len(pairs)} slopes: one less is allowed")
     shape = weights[0].shape[:-2]
@@ -94,7 +95,7 @@ def lipsdp(
             raise ValueError(f"weights {tuple(before.shape)} and {tuple(after.shape)} do not fit")
     flat = [w.reshape(-1, *w.shape[-2:]).to(torch.float64) for w in weights]
     none = flat[0].new_zeros(len(flat[0]))
-    chain = AffineChain(flat, [], [(float(a), float(b)) for a, b in pairs], [none] * len(flat))
+    chain = AffineChain(flat, [], pairs, [none] * len(flat))
     return lipsdp_chain(chain, tolerance=tolerance, max_steps=max_steps).reshape(shape)
 
 
@@ -111,9 +112,10 @@ def lipsdp_chain(chain: AffineChain, *, tolerance: float, max_steps: int) -> Ten
         return chain.product()
     refuse_large(chain)
     best = torch.minimum(combettes_pesquet(chain), eclipse_fast(chain))
-    options = {"tolerance": tolerance, "max_steps": max_steps}
+    options: dict[str, Any] = {"tolerance": tolerance, "max_steps": max_steps}
     if chain.depth == 1:
-        bound = shallow_lipsdp(*chain.weights, slopes=chain.slopes[0], **options)
+        first, second = chain.weights
+        bound = shallow_lipsdp(first, second, slopes=chain.slopes[0], **options)
     else:
         parts = [deep_lipsdp(part, chain.slopes, **options) for part in chunks(chain.weights)]
         bound = torch.cat(parts) if parts else best
@@ -121,5 +123,7 @@ def lipsdp_chain(chain: AffineChain, *, tolerance: float, max_steps: int) -> Ten
     return torch.minimum(torch.where(excess > 0, round_up(bound + excess), bound), best)
 
 
-def _is_pair(slopes: Interval | Sequence[Interval]) -> bool:
-    return len(slopes) == 2 and not isinstance(slopes[0], Sequence)
+def _pairs(slopes: Any, count: int) -> list[Interval]:
+    """A pair per hidden layer."""
+    one = len(slopes) == 2 and not isinstance(slopes[0], Sequence)
+    return [(float(a), float(b)) for a, b in ([slopes] * count if one else slopes)]

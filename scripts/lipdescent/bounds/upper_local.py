@@ -20,6 +20,7 @@ lower bound may well be larger.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -245,7 +246,7 @@ class _Grouping:
         return round_up(value + slack) if k > 1 else value
 
 
-def _where_finite(bound: Callable[..., Tensor], weight: Tensor, *rest) -> Tensor:
+def _where_finite(bound: Callable[..., Tensor], weight: Tensor, *rest: Any) -> Tensor:
     """``bound`` of the weights (n, ...) of every point, infinite where they have overflowed."""
     sound = weight.isfinite().flatten(1).all(1)
     value = bound(torch.where(sound[:, None, None], weight, 0.0), *rest)

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from lipdescent.bounds import _taken
-from lipdescent.bounds._measured import BOUNDS, described, no_bound
-from lipdescent.bounds.jacobians.awake import why_zero
-from lipdescent.bounds.jacobians.norms import jacobian_norms
 from lipdescent.bounds.proofs.prover import Prover
-from lipdescent.bracketing.checks import _check_precisions, _checked_data, _stack_of_one
-from lipdescent.measurement import NotApplicable
+from lipdescent.bracketing import affordable, checks
+from lipdescent.bracketing.rows import COLUMNS, rows_of
 from lipdescent.plugins import bound_entries, lookup
 from lipdescent.stacks import own_call
 from lipdescent.stacks.model_stack import ModelStack
-from lipdescent.structure.trace import check_state, first_state, outputs, trace
+from lipdescent.structure.trace import check_state
 from lipdescent.structure.unchanged import check_module
 
 if TYPE_CHECKING:
@@ -31,19 +22,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NORMS = ("l2", "linf", "l1")
-COLUMNS = ("quantity", "direction", "norm", "value", "status", "seconds", "split", "reason")
 # Not bounds of the global Lipschitz constant: around a point, or over all activation patterns.
 LOCAL, PATTERNS = "upper_local", "fgl"
-NUM_COMPARED = 2  # points of each split at which calling the network is compared
-NORMAL, NUM_NORMAL = "normal", 256  # the split that is drawn where no data are given, its points
-_UNLIMITED = 2**31
-# What a bound costs grows with these: for networks of which n points are affordable.
-_OPTIONS: dict[str, Callable[[int], dict[str, int]]] = {
-    "lower_ascent": lambda n: {"restarts": min(4, n), "steps": min(16, 4 * n)},
-    "lower_attack": lambda n: {"num_points": max(1, n // 10)},
-    "lower_gaussian": lambda n: {"num_points": min(1000, n)},
-    "lower_convex_combinations": lambda n: {"num_pairs": min(1000, max(1, n // 5))},
-}
 
 
 def bracket(
@@ -94,35 +74,41 @@ def bracket(
     RuntimeError
         If a lower bound exceeds an upper one.
     """
-    if norm not in NORMS:
-        raise ValueError(f"norm {norm!r}: allowed are {', '.join(NORMS)}")
+    entries = _entries(methods, norm)
+    bounds = {
+        name: lookup.resolve("bounds", bound_entries.bound_of(name, entry))
+        for name, entry in entries.items()
+    }
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: {type(model).__name__}, allowed is a torch.nn.Module")
-    entries = _entries(methods)
-    if not entries:
-        raise ValueError("methods is empty; allowed: " + ", ".join(lookup.known("bounds")))
     check_module(model)
-    stack = _stack_of_one(model, input_shape)
+    stack = checks.stack_of_one(model, input_shape)
     check_state(stack)
-    inputs = _checked_data(data, stack) or _normal(stack, seed)
+    inputs = checks.checked_data(data, stack) or affordable.normal(stack, seed)
     with own_call.preserved(model):
-        frame = _frame(model, stack, entries, inputs, norm, seed, budget, report)
+        prover = _checked_prover(model, stack, bounds, inputs)  # held, so that the bounds share it
+        count = affordable.num_points(bounds, prover, inputs, norm=norm, budget=budget)
+        frame = _frame(stack, entries, inputs, norm, seed, count, report)
     check_order(frame)
     return frame
 
 
 def _entries(
-    methods: Sequence[str] | Mapping[str, Mapping[str, Any]] | None,
+    methods: Sequence[str] | Mapping[str, Mapping[str, Any]] | None, norm: str
 ) -> dict[str, dict[str, Any]]:
     """Every method with its options, as in the configuration.
 
     Raises
     ------
     ValueError
-        For an unknown bound or set of points, or outputs other than the logits.
+        For an unknown norm, bound or set of points, no method, or outputs other than the logits.
     """
+    if norm not in NORMS:
+        raise ValueError(f"norm {norm!r}: allowed are {', '.join(NORMS)}")
     if methods is None:
         methods = lookup.known("bounds")
+    if not methods:
+        raise ValueError("methods is empty; allowed: " + ", ".join(lookup.known("bounds")))
     given = methods if isinstance(methods, Mapping) else {name: {} for name in methods}
     for name, entry in given.items():
         lookup.resolve("bounds", bound_entries.bound_of(name, entry))
@@ -152,166 +138,36 @@ def check_order(frame: pd.DataFrame) -> None:
         raise RuntimeError(f"{pair[0]} = {lower!r} exceeds {pair[1]} = {upper!r}")
 
 
+def _checked_prover(
+    model: nn.Module, stack: ModelStack, bounds: Mapping[str, ModuleType], inputs: dict[str, Tensor]
+) -> Prover:
+    """The network's prover, once its call and its precisions are what the bounds rely on."""
+    directions = {bound.DIRECTION for bound in bounds.values()}
+    checks.check_reading(model, stack, inputs, known_layers="upper" in directions)
+    prover = Prover(stack)
+    if "lower" in directions:
+        checks.check_precisions(prover)
+    return prover
+
+
 def _frame(
-    model: nn.Module,
     stack: ModelStack,
     entries: Mapping[str, Mapping[str, Any]],
     inputs: dict[str, Tensor],
     norm: str,
     seed: int,
-    budget: float,
+    count: int,
     report: Callable[[str], None] | None,
 ) -> pd.DataFrame:
-    import pandas as pd
+    """The table of all ``entries``, where ``count`` points are affordable."""
+    import pandas as pd  # not at the top: takes half a second, `lipdescent --help` need not wait
 
-    bounds = {
-        name: lookup.resolve("bounds", bound_entries.bound_of(name, entry))
-        for name, entry in entries.items()
-    }
-    upper = any(bound.DIRECTION == "upper" for bound in bounds.values())
-    _check_reading(model, stack, inputs, known_layers=upper)
-    prover = Prover(stack)  # held, so that the bounds share it
-    if any(bound.DIRECTION == "lower" for bound in bounds.values()):
-        _check_precisions(prover)
-    affordable = _affordable(bounds, prover, inputs, norm, budget)
-    inputs = {split: _some(points, affordable, seed) for split, points in inputs.items()}
+    inputs = {split: affordable.some(points, count, seed) for split, points in inputs.items()}
     rows: list[dict] = []
-    for name, bound in bounds.items():
-        file = bound_entries.bound_of(name, entries[name])
-        options = _OPTIONS.get(file, lambda n: {})(affordable) if affordable < _UNLIMITED else {}
-        entry = options | entries[name]
-        measure = partial(_measured, name, bound, stack, inputs, norm, seed, entry)
-        rows += _rows(file, bound_entries.called(file, name, entry), bound, norm, measure)
+    for name, entry in entries.items():
+        options = affordable.options(bound_entries.bound_of(name, entry), count)
+        entry = options | dict(entry)
+        rows += rows_of(name, stack, inputs, norm=norm, seed=seed, entry=entry)
         if report is not None:
             report(f"{name}: {rows[-1]['status'].replace('_', ' ')}, {rows[-1]['seconds']:.1f} s")
     return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def _check_reading(
-    model: nn.Module, stack: ModelStack, inputs: Mapping[str, Tensor], *, known_layers: bool
-) -> None:
-    """Compare calling the user's own module with what is read of it, at random inputs and data.
-
-    Without known layers what is read is the module itself on the tensors of the stack; where they
-    are needed (``known_layers``), unknown ones are a TypeError.
-    """
-    structure = None
-    try:
-        structure = trace(stack)
-    except NotApplicable:
-        pass  # each upper bound says so in its row
-    except TypeError:
-        if known_layers:
-            raise
-
-    def read(points: Tensor, dtype: torch.dtype) -> Tensor:
-        if structure is not None:
-            return outputs(structure, stack, points, dtype)
-        state = {name: t.clone() for name, t in first_state(stack, dtype).items()}
-        return functional_call(stack.module, state, (points.to(dtype, copy=True),))
-
-    points, places = own_call.random_inputs(stack.input_shape, stack.device)
-    for split, own in inputs.items():
-        points = torch.cat([points, own[:NUM_COMPARED].to(torch.float64)])
-        places += [f"point {i} of the data {split!r}" for i in range(len(own[:NUM_COMPARED]))]
-    own_call.check_call(model, read, points, places)
-
-
-def _rows(
-    file: str, name: str, bound: ModuleType, norm: str, measure: Callable[[], Iterator[dict]]
-) -> list[dict]:
-    """What ``measure`` gives, or one row ``name`` that says why it gives nothing, with its time."""
-    start = time.perf_counter()
-    try:
-        if norm not in bound.NORMS:
-            raise NotApplicable(f"exists in {', '.join(bound.NORMS)}")
-        rows = list(measure())
-    except NotApplicable as error:
-        rows = [_nothing(name, bound, norm, str(error))]
-    except Exception as error:  # one method's fault takes nothing from the others
-        rows = [_nothing(name, bound, norm, described(error, file), status="error")]
-    seconds = time.perf_counter() - start
-    return [row | {"seconds": seconds} for row in rows]
-
-
-def _nothing(
-    name: str, bound: ModuleType, norm: str, reason: str, *, status: str = "not_applicable"
-) -> dict:
-    row = {"quantity": name, "direction": bound.DIRECTION, "norm": norm, "split": ""}
-    row |= {"value": float("nan"), "status": status, "reason": reason}
-    return row | {"seconds": 0.0}
-
-
-def _measured(
-    name: str,
-    bound: ModuleType,
-    stack: ModelStack,
-    inputs: dict[str, Tensor],
-    norm: str,
-    seed: int,
-    entry: dict[str, Any],
-) -> Iterator[dict]:
-    # Copies: a bound may work in place.
-    copies = {split: points.clone() for split, points in inputs.items()}
-    given = {"inputs": copies, "labels": lambda: None, "norms": [norm], "seed": seed}
-    for m in _taken.take(bound, name, stack, entry=entry, **given):
-        if m.defined is not None and not bool(m.defined[0]):
-            continue
-        if bool(no_bound(m).any() | (m.values.isnan().any() & (m.direction in BOUNDS))):
-            raise ValueError(f"{m.quantity} = {float(m.values[0])}; allowed are numbers >= 0")
-        row = {"quantity": m.quantity, "direction": m.direction, "norm": m.norm}
-        row |= {"value": float(m.values[0]), "status": "ok", "split": m.split}
-        row["reason"] = Prover(stack).reason if m.direction == "estimate" else ""
-        if m.direction == "lower" and row["value"] == 0:
-            row["reason"] = (
-                f"nothing is proved at the points {entry['points']}"
-                if "points" in entry
-                else why_zero(
-                    stack, inputs, norm=m.norm, quantity=bound_entries.bound_of(name, entry)
-                )
-            )
-        yield row
-
-
-def _normal(stack: ModelStack, seed: int) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randn(NUM_NORMAL, *stack.input_shape, generator=generator, dtype=torch.float64)
-    return {NORMAL: drawn.to(stack.device)}
-
-
-def _affordable(
-    bounds: Mapping[str, ModuleType],
-    prover: Prover,
-    inputs: dict[str, Tensor],
-    norm: str,
-    budget: float,
-) -> int:
-    """Points whose Jacobian norms and proofs take about ``budget`` seconds, at least 1."""
-    if not budget > 0:
-        raise ValueError(f"budget = {budget}: allowed are seconds > 0")
-    on_data = any(bound.DIRECTION == "lower" for bound in bounds.values())
-    if not on_data or prover.links is not None:
-        return _UNLIMITED
-    first = next(iter(inputs.values()))[:1]
-    seconds = budget
-    for _ in range(2):  # the first time holds what is paid once
-        start = time.perf_counter()
-        try:
-            jacobian_norms(prover.stack, first, norms=[norm])
-            prover.certify(first[None], norm=norm)
-        except Exception:  # each bound that meets it says so in its row
-            return _UNLIMITED
-        seconds = min(seconds, time.perf_counter() - start)
-        if seconds > budget / 20:
-            break
-    return max(1, math.floor(min(budget / seconds, _UNLIMITED)))
-
-
-def _some(points: Tensor, count: int, seed: int) -> Tensor:
-    """``count`` of the points (two, for a pair, at least), drawn by ``seed``."""
-    count = max(2, count)
-    if len(points) <= count:
-        return points
-    generator = torch.Generator().manual_seed(seed)
-    chosen = torch.randperm(len(points), generator=generator)[:count].sort().values
-    return points[chosen.to(points.device)]

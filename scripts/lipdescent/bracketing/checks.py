@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from lipdescent.bounds.jacobians.norms import one_model
 from lipdescent.bounds.proofs.prover import Prover
+from lipdescent.measurement import NotApplicable
 from lipdescent.stacks import own_call
 from lipdescent.stacks.model_stack import ModelStack, tensors
+from lipdescent.structure.trace import first_state, outputs, trace
 
-if TYPE_CHECKING:
-    pass
-
-
+NUM_COMPARED = 2  # points of each split at which calling the network is compared
 LARGEST = 1e150  # of the data: distances between points are sums of squares
 
 
-def _stack_of_one(model: nn.Module, input_shape: Sequence[int]) -> ModelStack:
+def stack_of_one(model: nn.Module, input_shape: Sequence[int]) -> ModelStack:
+    """The network as a stack; ValueError where it holds nothing, or its dtypes do not fit."""
     shape = tuple(input_shape)
     if not shape or not all(isinstance(n, int) and n >= 1 for n in shape):
         raise ValueError(f"input_shape {shape}: allowed are positive integers, no batch axis")
@@ -53,7 +54,7 @@ def _check_dtypes(model: nn.Module, input_shape: tuple[int, ...]) -> None:
         raise ValueError(f"the network does not run: {error}; {found}") from error
 
 
-def _check_precisions(prover: Prover) -> None:
+def check_precisions(prover: Prover) -> None:
     """Raise ValueError where the rounding errors of an unknown forward pass cannot be estimated."""
     if prover.links is not None or prover.forward is not None:
         return
@@ -72,7 +73,10 @@ def _check_precisions(prover: Prover) -> None:
             ) from error
 
 
-def _checked_data(data, stack: ModelStack) -> dict[str, Tensor]:
+def checked_data(
+    data: Tensor | np.ndarray | Mapping[str, Tensor | np.ndarray] | None, stack: ModelStack
+) -> dict[str, Tensor]:
+    """Split -> points on the stack's device; TypeError or ValueError where they fit no bound."""
     if data is None:
         return {}
     splits = data if isinstance(data, Mapping) else {"": data}
@@ -96,3 +100,33 @@ def _checked_data(data, stack: ModelStack) -> dict[str, Tensor]:
             )
         inputs[split] = points.to(stack.device)
     return inputs
+
+
+def check_reading(
+    model: nn.Module, stack: ModelStack, inputs: Mapping[str, Tensor], *, known_layers: bool
+) -> None:
+    """Compare calling the user's own module with what is read of it, at random inputs and data.
+
+    Without known layers what is read is the module itself on the tensors of the stack; where they
+    are needed (``known_layers``), unknown ones are a TypeError.
+    """
+    structure = None
+    try:
+        structure = trace(stack)
+    except NotApplicable:
+        pass  # each upper bound says so in its row
+    except TypeError:
+        if known_layers:
+            raise
+
+    def read(points: Tensor, dtype: torch.dtype) -> Tensor:
+        if structure is not None:
+            return outputs(structure, stack, points, dtype)
+        state = {name: t.clone() for name, t in first_state(stack, dtype).items()}
+        return functional_call(stack.module, state, (points.to(dtype, copy=True),))
+
+    points, places = own_call.random_inputs(stack.input_shape, stack.device)
+    for split, own in inputs.items():
+        points = torch.cat([points, own[:NUM_COMPARED].to(torch.float64)])
+        places += [f"point {i} of the data {split!r}" for i in range(len(own[:NUM_COMPARED]))]
+    own_call.check_call(model, read, points, places)

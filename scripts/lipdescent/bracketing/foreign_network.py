@@ -94,6 +94,8 @@ def load_data(path: str, input_shape: Sequence[int]) -> dict[str, torch.Tensor]:
 
 def _executed(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(MODULE, path)
+    assert spec is not None, "the file's name ends with .py"
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[MODULE] = module  # dataclasses look their module up
     spec.loader.exec_module(module)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lipdescent.arithmetic import decimals
 from lipdescent.bracketing.bracket import LOCAL, best
@@ -23,7 +23,7 @@ def text(frame: pd.DataFrame, norm: str) -> str:
     ):
         lines.append(f"\n{side}: {', '.join(dict.fromkeys(rows.quantity))}: {reason}")
     for status, rows in absent.groupby("status", sort=False):
-        lines.append(f"\n{status.replace('_', ' ')}:")
+        lines.append(f"\n{str(status).replace('_', ' ')}:")
         lines += [f"  {row.quantity}: {row.reason}" for row in rows.itertuples()]
     return "\n".join([*lines, f"\nbest bracket ({norm}): {_bracket(frame)}"])
 
@@ -35,7 +35,7 @@ def _table(found: pd.DataFrame) -> str:
     return shown.to_string(index=False, formatters={"seconds": "{:.2f}".format})
 
 
-def _value(row) -> str:
+def _value(row: Any) -> str:
     side = "upper" if row.quantity.startswith(LOCAL) else row.direction
     return SHOWN.get(side, "{:.7g}".format)(row.value)
 

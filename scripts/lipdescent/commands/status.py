@@ -47,7 +47,7 @@ def report(study: str) -> str:
         if count:
             done = f"{unit}: {count['done']} of {count.total()} done"
             lines.append(", ".join([done, *shown]))
-    trained = [job.run for job in found if job.stage == "train" and job.state == "done"]
+    trained = [job.run for job in found if job.run and job.stage == "train" and job.state == "done"]
     if trained:
         bad = {run: status.diverged(config, run) for run in trained}
         of = len(config["grid"]["label_noise"]) * sum(len(run.seeds) for run in trained)
@@ -70,8 +70,12 @@ def _who(owner: folder_lock.Owner | None) -> str:
     if owner is None:
         return "nobody has computed it in this folder"
     said = f"{owner}, started {time.strftime('%d %b %H:%M', time.localtime(owner.since))}"
-    running = {True: "is being computed by", False: "not being computed; last by"}
-    return f"{running.get(owner.alive, 'computed (perhaps still) by')} {said}"
+    running = {
+        True: "is being computed by",
+        False: "not being computed; last by",
+        None: "computed (perhaps still) by",
+    }
+    return f"{running[owner.alive]} {said}"
 
 
 def _time_left(config: dict, found: list[status.Job]) -> str:

@@ -14,10 +14,11 @@ models are left out and counted in the heading.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lipdescent.analysis import labels, ladder
@@ -28,7 +29,7 @@ from lipdescent.figures import _drawing as drawing
 from lipdescent.figures import _side_by_side as side_by_side
 from lipdescent.figures import _style as style
 
-BRACKET = None
+BRACKET = f"certified bracket ({labels.NORMS['l2']})"
 
 
 def draw(
@@ -39,13 +40,13 @@ def draw(
     panels = {
         "train accuracy": Series("train_accuracy", "metric", "", "train"),
         side_by_side.loss_label("test", losses): Series("test_loss", "metric", "", "test"),
-        f"certified bracket ({labels.NORMS['l2']})": BRACKET,
+        BRACKET: None,
         "mean certified\nradius (train)": Series("mean_certified_radius", "metric", "l2", "train"),
     }
     panels = {
-        title: what
-        for title, what in panels.items()
-        if what is BRACKET or any(what in group.series for group in groups.values())
+        title: series
+        for title, series in panels.items()
+        if series is None or any(series in group.series for group in groups.values())
     }
     noises = side_by_side.spread(len(first.label_noise))
     figure, axes = style.new_figure(
@@ -57,24 +58,9 @@ def draw(
         sharey="row",
     )
     for name, group in groups.items():
-        look, accuracy = looks[name], stats.mean(ladder.metric(group, "train_accuracy"))
-        sides = [stats.geometric_mean(side[:, :, -1]) for side in ladder.bracket(group, "l2")]
-        for column, noise in enumerate(noises):
-            fitted = stats.first_reaching(
-                accuracy[:, noise, -1], group.width, level=statistics["interpolation_accuracy"]
-            )
-            for place, what in zip(axes[:, column], panels.values(), strict=True):
-                if what is BRACKET and np.isfinite(sides).any():
-                    lower, upper = (side[:, noise] for side in sides)
-                    drawing.bracket(place, group.width, lower, upper, colour=look["color"])
-                    drawing.ring(place, group.width, upper, fitted, look["color"])
-                elif what in group.series:
-                    values = group.series[what][:, noise, -1]
-                    plain = what.quantity == "train_accuracy"
-                    estimated = stats.mean_estimate if plain else stats.centre_estimate
-                    y = estimated(values, confidence=statistics["confidence"])
-                    drawing.curve(place, group.width, y, **look)
-                    drawing.ring(place, group.width, y.value, fitted, look["color"])
+        for column, noise in zip(axes.T, noises, strict=True):
+            series = list(panels.values())
+            _draw_group(column, series, group, noise, looks[name], statistics)
     for row, title in zip(axes, panels, strict=True):
         row[0].set_ylabel(title)
         if not any(place.lines for place in row):
@@ -82,15 +68,43 @@ def draw(
                 _axes.say_nothing_here(place, "needs a lower and\nan upper bound")
         elif title != "train accuracy":
             _axes.log_values(*row)
-    for column, noise in enumerate(noises):
-        axes[0, column].axhline(
-            statistics["interpolation_accuracy"], color=style.GREY, linestyle="--", lw=0.7
-        )
-        axes[0, column].set_title(f"label noise {labels.noise_name(first.label_noise[noise])}")
-        axes[-1, column].set_xlabel("width")
+    level = statistics["interpolation_accuracy"]
+    for column, noise in zip(axes.T, noises, strict=True):
+        column[0].axhline(level, color=style.GREY, linestyle="--", lw=0.7)
+        column[0].set_title(f"label noise {labels.noise_name(first.label_noise[noise])}")
+        column[-1].set_xlabel("width")
     for place in axes.flat:
         _axes.width_axis(place, first.width)
     side_by_side.legend(figure, looks, {"first width that fits": drawing.ring_key()})
     band = stats.band_name(len(first.seed), statistics["confidence"])
     side_by_side.heading(figure, groups, f"epoch {first.epoch[-1]}", band)
     return figure
+
+
+def _draw_group(
+    column: Sequence[Axes],
+    panels: Sequence[Series | None],
+    group: Group,
+    noise: int,
+    look: Mapping[str, str],
+    statistics: Mapping[str, Any],
+) -> None:
+    """One architecture at one label noise: a series per panel, the bracket where it is None."""
+    accuracy = stats.mean(ladder.metric(group, "train_accuracy")[:, noise, -1])
+    level = statistics["interpolation_accuracy"]
+    fitted = stats.first_reaching(accuracy, group.width, level=level)
+    for place, series in zip(column, panels, strict=True):
+        if series is None:
+            lower, upper = (
+                stats.geometric_mean(side[:, noise, -1]) for side in ladder.bracket(group, "l2")
+            )
+            if np.isfinite([lower, upper]).any():
+                drawing.bracket(place, group.width, lower, upper, colour=look["color"])
+                drawing.ring(place, group.width, upper, fitted, look["color"])
+        elif series in group.series:
+            plain = series.quantity == "train_accuracy"
+            estimated = stats.mean_estimate if plain else stats.centre_estimate
+            values = group.series[series][:, noise, -1]
+            y = estimated(values, confidence=statistics["confidence"])
+            drawing.curve(place, group.width, y, **look)
+            drawing.ring(place, group.width, y.value, fitted, look["color"])

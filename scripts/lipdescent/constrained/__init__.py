@@ -7,23 +7,31 @@ layers whose norms are certified.
 """
 
 import math
+from typing import Protocol, cast, runtime_checkable
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 
 class Constraint(nn.Module):
-    """Promises an operator norm of at most ``constant`` in ``norm``.
-
-    One that has ``retract_`` and ``tangent_`` can be trained on its matrices, see
-    :mod:`lipdescent.constrained.retraction`.
-    """
+    """Promises an operator norm of at most ``constant`` in ``norm``."""
 
     def __init__(self, norm: str, constant: float) -> None:
         super().__init__()
         if not (constant > 0 and math.isfinite(constant)):
             raise ValueError(f"constant = {constant}: allowed are positive numbers")
         self.norm, self.constant = norm, float(constant)
+
+
+@runtime_checkable
+class Retraction(Protocol):
+    """What trains on its matrices alone, see :mod:`lipdescent.constrained.retraction`."""
+
+    def retract_(self, weight: Tensor) -> Tensor:
+        """Put weights (models, m, n) back onto the matrices, in place."""
+
+    def tangent_(self, weight: Tensor, gradient: Tensor) -> Tensor:
+        """Project the gradient with respect to them onto the tangent space, in place."""
 
 
 def is_constrained(module: nn.Module) -> bool:
@@ -33,13 +41,15 @@ def is_constrained(module: nn.Module) -> bool:
     )
 
 
-def retractions(module: nn.Module) -> dict[str, Constraint]:
+def retractions(module: nn.Module) -> dict[str, Retraction]:
     """Raw weights of linear layers that can be put back onto the matrices of their constraint."""
-    found = {}
+    found: dict[str, Retraction] = {}
     for path, layer in module.named_modules():
         if isinstance(layer, nn.Linear) and parametrize.is_parametrized(layer):
-            steps = layer.parametrizations
-            if set(steps) == {"weight"} and len(steps["weight"]) == 1:
-                name = f"{path}{'.' if path else ''}parametrizations.weight.original"
-                found[name] = steps["weight"][0]
-    return {name: step for name, step in found.items() if hasattr(step, "retract_")}
+            steps = cast(nn.ModuleDict, layer.parametrizations)
+            if set(steps) == {"weight"}:
+                step, *more = cast(nn.ModuleList, steps["weight"])
+                if not more and isinstance(step, Retraction):
+                    name = f"{path}{'.' if path else ''}parametrizations.weight.original"
+                    found[name] = step
+    return found

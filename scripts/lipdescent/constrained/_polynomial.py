@@ -9,6 +9,8 @@ divide by differences of eigenvalues, which are zero for orthonormal W.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -59,12 +61,12 @@ class _Iterate(torch.autograd.Function):
         return weight @ factor, factor, vectors, differences
 
     @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         ctx.mark_non_differentiable(*output[1:])
         ctx.save_for_backward(inputs[0], *output[1:])
 
     @staticmethod
-    def backward(ctx, gradient: Tensor, *unused):
+    def backward(ctx: Any, gradient: Tensor, *unused: Any) -> Any:
         weight, factor, vectors, differences = ctx.saved_tensors
         inner = vectors.mT @ (weight.mT @ gradient) @ vectors
         inner = vectors @ (differences * (inner + inner.mT)) @ vectors.mT

@@ -167,7 +167,7 @@ class SpectralConvolution(Constraint):
     ) -> None:
         super().__init__("l2", constant)
         _check_convolution(convolution, sizes)
-        self.sizes, self.padding = tuple(sizes), tuple(convolution.padding)
+        self.sizes, self.padding = tuple(sizes), tuple(map(int, convolution.padding))
         self.circular = convolution.padding_mode == "circular"
         self.soft, self.orthonormal = soft and not orthonormal, orthonormal
         self.order, self.iterations = order, iterations
@@ -189,7 +189,9 @@ def constrain(layer: nn.Module, constraint: Constraint) -> nn.Module:
     return parametrize.register_parametrization(layer, "weight", constraint)
 
 
-def _normalised(weight: Tensor, norm: Tensor, dims: int, constraint) -> Tensor:
+def _normalised(
+    weight: Tensor, norm: Tensor, dims: int, constraint: Spectral | SpectralConvolution
+) -> Tensor:
     norm = norm.view(*norm.shape, *[1] * dims) / constraint.constant
     if constraint.soft:
         return weight / norm.clamp_min(1.0)

@@ -82,7 +82,7 @@ class InvertibleDownsampling(nn.Module):
         return x.permute(0, 1, *inner, *outer).flatten(1, 1 + dims)
 
 
-class _Limited:
+class _Limited(nn.modules.batchnorm._BatchNorm):
     """Mixin: gamma / max(1, max|gamma / sqrt(var + eps)| / c) (Smith et al. 2021, section 3).
 
     Not ``soft``: divided by it, whether it exceeds 1 or not. The variance is the running one, the
@@ -94,12 +94,14 @@ class _Limited:
     PLAIN: type[nn.Module]  # the ordinary layer that stands for it when bounds are taken
 
     def limited_weight(self) -> Tensor:
+        assert self.running_var is not None  # both classes below track it
         slope = (self.weight * (self.running_var + self.eps).rsqrt()).abs().amax(-1)
         least = 1.0 if self.soft else torch.finfo(slope.dtype).tiny
         return self.weight / (slope / self.constant).clamp_min(least)
 
     def forward(self, x: Tensor) -> Tensor:
         self._check_input_dim(x)
+        assert self.momentum is not None  # nor do both offer an average over all batches
         return nn.functional.batch_norm(
             x,
             self.running_mean,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,12 +61,12 @@ class _SpectralBound(torch.autograd.Function):
         return bound, gradient * (bound / length)[..., None, None]
 
     @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         ctx.mark_non_differentiable(output[1])
         ctx.save_for_backward(output[1])
 
     @staticmethod
-    def backward(ctx, gradient: Tensor, *unused):
+    def backward(ctx: Any, gradient: Tensor, *unused: Any) -> Any:
         (direction,) = ctx.saved_tensors
         return gradient[..., None, None] * direction, None
 

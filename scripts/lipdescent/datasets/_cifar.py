@@ -66,7 +66,8 @@ def read_archive(path: Path, archive: Archive) -> tuple[np.ndarray, ...]:
         with tarfile.open(fileobj=io.BytesIO(contents), mode="r:gz") as tar:
             files = {Path(m.name).name: m for m in tar.getmembers() if m.isfile()}
             for names in (archive.train_members, archive.test_members):
-                records = b"".join(tar.extractfile(files[name]).read() for name in names)
+                found = (tar.extractfile(files[name]) for name in names)
+                records = b"".join(file.read() for file in found if file is not None)
                 arrays += parse(records, archive.label_bytes, where=str(path))
     except (tarfile.TarError, KeyError, EOFError, OSError) as error:
         raise ValueError(f"{path}: not the archive {archive.name} ({error!r})") from error

@@ -25,11 +25,9 @@ def load(*, radius: float = 1.5, seed: int = 0) -> Dataset:
     centres = torch.tensor([[0.0, -radius], [across, up], [-across, up]])
     generator = torch.Generator().manual_seed(seed)
     # In this order: the training points of each class, then the test points of each.
-    found = []
-    for count in (NUM_TRAIN // NUM_CLASSES, NUM_TEST // NUM_CLASSES):
-        drawn = [c + torch.randn(count, 2, generator=generator) for c in centres]
-        found += [
-            torch.cat(drawn).numpy(),
-            torch.arange(NUM_CLASSES).repeat_interleave(count).numpy(),
-        ]
-    return Dataset(*found, NUM_CLASSES)
+    found = {}
+    for split, count in (("train", NUM_TRAIN), ("test", NUM_TEST)):
+        each = count // NUM_CLASSES
+        drawn = torch.cat([c + torch.randn(each, 2, generator=generator) for c in centres])
+        found[split] = drawn.numpy(), torch.arange(NUM_CLASSES).repeat_interleave(each).numpy()
+    return Dataset(*found["train"], *found["test"], NUM_CLASSES)

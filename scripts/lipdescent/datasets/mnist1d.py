@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import random
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -22,7 +24,7 @@ def load(*, num_train: int | None = None, num_test: int | None = None, seed: int
     """``num_train`` of the 4000 and ``num_test`` of the 1000 points, subsets drawn by ``seed``."""
     from mnist1d.data import get_dataset_args, make_dataset
 
-    with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()), _generators_kept():
         data = make_dataset(get_dataset_args())
     train = take(data["x"], data["y"], num_train, seed=seed, what="num_train")
     test = take(data["x_test"], data["y_test"], num_test, seed=seed, what="num_test")
@@ -33,3 +35,14 @@ def load(*, num_train: int | None = None, num_test: int | None = None, seed: int
         test_labels=test[1].astype(np.int64),
         num_classes=NUM_CLASSES,
     )
+
+
+@contextlib.contextmanager
+def _generators_kept() -> Iterator[None]:
+    """The package seeds the global generators of Python and NumPy; they are as before after it."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002

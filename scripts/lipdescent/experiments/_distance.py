@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lipdescent.architectures import bilipschitz_resnet
 from lipdescent.datasets import Dataset
 from lipdescent.experiments import _colipschitz as colipschitz
-from lipdescent.experiments._fitting import certified, classify
+from lipdescent.experiments._fitting import Fit, certified, classify
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.training.draws import initial_stack
 from lipdescent.training.losses import cross_entropy
@@ -21,9 +21,10 @@ from lipdescent.training.losses import cross_entropy
 
 def feature_map(stack: ModelStack) -> ModelStack:
     """The network without its last layer, the linear one."""
-    last = f"{len(stack.module) - 1}."
+    layers = cast(nn.Sequential, stack.module)
+    last = f"{len(layers) - 1}."
     state = {name: t for name, t in stack.state.items() if not name.startswith(last)}
-    return ModelStack(stack.module[:-1], state, stack.input_shape)
+    return ModelStack(layers[:-1], state, stack.input_shape)
 
 
 def fit(
@@ -33,8 +34,7 @@ def fit(
     width: int,
     k: float | None,
     seeds: Sequence[int],
-    steps: int,
-    learning_rate: float,
+    how: Fit,
     stages: int = 3,
     blocks: int = 2,
 ) -> ModelStack:
@@ -56,9 +56,7 @@ def fit(
             [cross_entropy.loss] * len(seeds),
             seeds=seeds,
             num_classes=10,
-            steps=steps,
-            batch_size=100,
-            learning_rate=learning_rate,
+            how=how,
         )
     )
 
@@ -103,7 +101,7 @@ def measure(
 
 
 def measure_stack(
-    stack: ModelStack, dataset: Dataset, *, seeds: Sequence[int], num_points: int, **options
+    stack: ModelStack, dataset: Dataset, *, seeds: Sequence[int], num_points: int, **options: Any
 ) -> Iterable[dict[str, Any]]:
     """:func:`measure` and test accuracy of every model."""
     inputs = torch.from_numpy(dataset.test_inputs)
@@ -122,10 +120,14 @@ def numbered(name: str, values: Tensor) -> dict[str, float]:
 
 def columns(frame: pd.DataFrame, name: str) -> list[str]:
     """Columns that :func:`numbered` made and that hold something."""
-    found = [c for c in frame if c.startswith(f"{name}_") and c.removeprefix(f"{name}_").isdigit()]
+    found = [
+        c
+        for c in map(str, frame)
+        if c.startswith(f"{name}_") and c.removeprefix(f"{name}_").isdigit()
+    ]
     return [c for c in found if frame[c].notna().any()]
 
 
-def network_name(width: int, k: float) -> str:
+def network_name(width: Any, k: Any) -> str:
     """``2 channels, plain``."""
     return f"{width} ch., " + (f"$k={k:g}$" if k else "plain")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -11,13 +13,13 @@ from lipdescent.figures._style import GREY, MARKERS, OKABE_ITO, TWO_COLUMNS, leg
 __all__ = ["GREY", "key_of", "legend", "log_values", "look", "panels", "width_axis"]
 
 
-def panels(count: int, *, height: float = 2.4, **options) -> tuple[Figure, list[Axes]]:
+def panels(count: int, *, height: float = 2.4, **options: Any) -> tuple[Figure, list[Axes]]:
     """A figure of two columns' width with ``count`` panels side by side."""
     figure, axes = new_figure(1, count, width=TWO_COLUMNS, height=height, **options)
     return figure, list(axes[0])
 
 
-def look(index: int) -> dict[str, str]:
+def look(index: int) -> dict[str, Any]:
     """Colour and marker of the ``index``-th kind."""
     return {
         "color": OKABE_ITO[index % len(OKABE_ITO)],

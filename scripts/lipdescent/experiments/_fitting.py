@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,7 +16,24 @@ from lipdescent.stacks.seeding import generator
 from lipdescent.structure.materialise import materialise
 from lipdescent.training import optimizers
 
-Loss = Callable[[Callable[[Tensor], Tensor], int], Tensor]
+# Inputs (num_models, batch, *input_shape) -> outputs (num_models, batch, num_outputs).
+Forward = Callable[[Tensor], Tensor]
+Loss = Callable[[Forward, int], Tensor]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How networks are fitted to samples: ``steps`` of Adam on batches, its rate along a cosine.
+
+    Attributes
+    ----------
+    disturb : (forward, inputs, labels, step) -> inputs (num_models, batch, ...), e.g. an attack.
+    """
+
+    steps: int
+    batch_size: int
+    learning_rate: float = 5e-3
+    disturb: Callable[[Forward, Tensor, Tensor, int], Tensor] | None = None
 
 
 def minimise(
@@ -45,9 +63,10 @@ def minimise(
             constraint.retract_(state[name])
         leaves = state | {n: state[n].detach().requires_grad_() for n in trained}
 
-        def forward(inputs: Tensor, leaves=leaves) -> Tensor:
-            options = {"train": False, "retracted": retracted}
-            return stacked_forward(stack.module, leaves, inputs, **options)[0]
+        def forward(inputs: Tensor, leaves: dict[str, Tensor] = leaves) -> Tensor:
+            return stacked_forward(stack.module, leaves, inputs, train=False, retracted=retracted)[
+                0
+            ]
 
         with torch.enable_grad():
             total = loss(forward, step).sum()
@@ -72,10 +91,7 @@ def classify(
     *,
     seeds: Sequence[int],
     num_classes: int,
-    steps: int,
-    batch_size: int,
-    learning_rate: float = 5e-3,
-    disturb: Callable[[Callable, Tensor, Tensor, int], Tensor] | None = None,
+    how: Fit,
 ) -> ModelStack:
     """Train every model on random batches with its own loss.
 
@@ -83,22 +99,21 @@ def classify(
     ----------
     each_loss : per model (logits, one-hot) -> loss of every sample.
     seeds : of each model's batches.
-    disturb : (forward, inputs, labels, step) -> inputs (num_models, batch, ...), e.g. an attack.
     """
     targets = torch.nn.functional.one_hot(labels, num_classes).to(inputs.dtype)
     random = [generator("batches", seed) for seed in seeds]
 
-    def loss(forward, step: int) -> Tensor:
-        draws = [torch.randint(len(inputs), (batch_size,), generator=g) for g in random]
+    def loss(forward: Forward, step: int) -> Tensor:
+        draws = [torch.randint(len(inputs), (how.batch_size,), generator=g) for g in random]
         index = torch.stack(draws)
         x = inputs[index]
-        if disturb is not None:
-            x = disturb(forward, x, labels[index], step)
+        if how.disturb is not None:
+            x = how.disturb(forward, x, labels[index], step)
         logits = forward(x)
         values = [f(logits[i], targets[index[i]]) for i, f in enumerate(each_loss)]
         return torch.stack(values).mean(1)
 
-    return minimise(stack, loss, steps=steps, learning_rate=learning_rate)
+    return minimise(stack, loss, steps=how.steps, learning_rate=how.learning_rate)
 
 
 def certified(stack: ModelStack) -> ModelStack:

@@ -34,7 +34,7 @@ from lipdescent.experiments._distance import (
     numbered,
 )
 from lipdescent.experiments._drawing import key_of, look
-from lipdescent.experiments._fitting import certified
+from lipdescent.experiments._fitting import Fit, certified
 from lipdescent.figures._axes import log_values
 from lipdescent.figures._style import TWO_COLUMNS, new_figure
 from lipdescent.plugins import lookup
@@ -115,7 +115,8 @@ def run(
     data = lookup.resolve("datasets", "mnist1d").load(num_train=1000, num_test=1000, seed=0)
     inputs, labels = torch.from_numpy(data.train_inputs), torch.from_numpy(data.train_labels)
     points = torch.from_numpy(data.test_inputs[:num_points])
-    training = {"seeds": seeds, "steps": steps, "learning_rate": learning_rate, "blocks": BLOCKS}
+    training: dict[str, Any] = {"seeds": seeds, "blocks": BLOCKS}
+    training["how"] = Fit(steps, batch_size=100, learning_rate=learning_rate)
     rows = []
     for width in widths:
         for k in constants:
@@ -181,7 +182,7 @@ def draw_singular_values(left: Axes, middle: Axes, groups: Sequence[tuple]) -> N
 
 def _draw_pair(axis: Axes, trained: pd.DataFrame) -> None:
     """The two inputs that came closest together."""
-    best = trained.loc[trained["counter_ratio"].idxmin()]
+    best = trained.sort_values("counter_ratio", kind="stable").iloc[0]
     start = best[columns(trained, "start")].to_numpy(float)
     other = start + best[columns(trained, "direction")].to_numpy(float)
     axis.plot(start, color="black", label="x")

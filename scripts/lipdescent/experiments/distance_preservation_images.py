@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from lipdescent.experiments._distance import columns, fit, measure_stack, network_name
 from lipdescent.experiments._drawing import key_of, panels
+from lipdescent.experiments._fitting import Fit
 from lipdescent.experiments.distance_preservation import draw_singular_values
 from lipdescent.plugins import lookup
 
@@ -37,11 +38,11 @@ def run(
     """One row per width (channels; features are 16 times as many), k and seed; k is 0 for none."""
     data = lookup.resolve("datasets", "digits").load(num_train=1000, num_test=397, seed=0)
     inputs, labels = torch.from_numpy(data.train_inputs), torch.from_numpy(data.train_labels)
-    training = {"steps": steps, "learning_rate": learning_rate}
+    how = Fit(steps, batch_size=100, learning_rate=learning_rate)
     rows = []
     for width in widths:
         for k in constants:
-            stack = fit(inputs, labels, width=width, k=k, seeds=seeds, stages=2, **training)
+            stack = fit(inputs, labels, width=width, k=k, seeds=seeds, stages=2, how=how)
             measured = measure_stack(
                 stack,
                 data,

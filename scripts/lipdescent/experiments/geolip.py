@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lipdescent.architectures import mlp
 from lipdescent.experiments._drawing import key_of, log_values, look, panels
-from lipdescent.experiments._fitting import classify
+from lipdescent.experiments._fitting import Fit, Forward, classify
 from lipdescent.measurement import NotApplicable
 from lipdescent.plugins import lookup
 from lipdescent.stacks.model_stack import ModelStack
@@ -45,7 +45,12 @@ ATTACK_RADIUS = 0.1  # l_inf, pixels in [0, 1]
 
 
 def pgd_batches(
-    forward, inputs: Tensor, labels: Tensor, *, radius: float = ATTACK_RADIUS, steps: int = 4
+    forward: Forward,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    radius: float = ATTACK_RADIUS,
+    steps: int = 4,
 ) -> Tensor:
     """Inputs (num_models, batch, d) moved within the l_inf ball to raise the cross-entropy."""
     delta = torch.zeros_like(inputs)
@@ -67,11 +72,11 @@ def fit(
     The attack's radius grows over the first half: narrow networks die under the whole at once.
     """
 
-    def attack(forward, x: Tensor, y: Tensor, step: int) -> Tensor:
+    def attack(forward: Forward, x: Tensor, y: Tensor, step: int) -> Tensor:
         radius = ATTACK_RADIUS * min(1.0, 2 * (step + 1) / steps)
         return pgd_batches(forward, x, y, radius=radius)
 
-    def build():
+    def build() -> torch.nn.Module:
         return mlp.build(width, input_shape=(784,), num_classes=10, depth=depth, bias=True)
 
     return classify(
@@ -81,10 +86,7 @@ def fit(
         [cross_entropy.loss],
         seeds=[seed],
         num_classes=10,
-        steps=steps,
-        batch_size=128,
-        learning_rate=2e-3,
-        disturb=attack if robust else None,
+        how=Fit(steps, 128, learning_rate=2e-3, disturb=attack if robust else None),
     )
 
 
@@ -153,8 +155,10 @@ def run(
     labels, test_labels = (torch.from_numpy(y) for y in (data.train_labels, data.test_labels))
     rows = []
     for width, depth, training in parsed:
-        options = {"width": width, "depth": depth, "robust": training == "PGD", "seed": seed}
-        stack = fit(inputs, labels, steps=steps, **options).to(dtype=torch.float64)
+        robust = training == "PGD"
+        stack = fit(
+            inputs, labels, width=width, depth=depth, robust=robust, steps=steps, seed=seed
+        ).to(dtype=torch.float64)
         hits = stack(points.double())[0].argmax(-1) == test_labels
         about = {
             "width": width,

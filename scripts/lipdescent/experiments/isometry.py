@@ -9,6 +9,7 @@ loses directions in every layer.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 import torch
@@ -47,7 +48,7 @@ def run(
         for depth in depths:
             shape = (width,)
 
-            def build(depth=depth, options=options):
+            def build(depth: int = depth, options: dict[str, Any] = options) -> torch.nn.Module:
                 return lipschitz_mlp.build(
                     width, input_shape=(width,), num_classes=width, depth=depth, **options
                 )

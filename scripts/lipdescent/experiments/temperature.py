@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal, get_args
 
+import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
@@ -24,7 +25,7 @@ from torch import Tensor
 from lipdescent.architectures import lipschitz_mlp
 from lipdescent.bounds.upper_layer_product import layer_product
 from lipdescent.experiments._drawing import GREY, legend, look, panels, width_axis
-from lipdescent.experiments._fitting import certified, classify, minimise
+from lipdescent.experiments._fitting import Fit, Forward, certified, classify, minimise
 from lipdescent.plugins import lookup
 from lipdescent.robustness import certificates
 from lipdescent.stacks.model_stack import ModelStack
@@ -68,7 +69,7 @@ def fit_mixture(
     """1-256-128-64-1 GroupSort networks, Adam 1e-3, one per tau and seed."""
     replicas = list(itertools.product(taus, seeds))
 
-    def build():
+    def build() -> torch.nn.Module:
         return lipschitz_mlp.network([1, 256, 128, 64, 1])
 
     tau = torch.tensor([float(t) for t, _ in replicas])[:, None]
@@ -76,7 +77,7 @@ def fit_mixture(
     x = torch.stack([data[seed][0] for _, seed in replicas])
     y = torch.stack([data[seed][1] for _, seed in replicas])[..., 0]
 
-    def loss(forward, step: int) -> Tensor:
+    def loss(forward: Forward, step: int) -> Tensor:
         return torch.nn.functional.softplus(-tau * y * forward(x)[..., 0]).mean(1)
 
     stack = initial_stack(build, [seed for _, seed in replicas], (1,))
@@ -84,7 +85,9 @@ def fit_mixture(
     return certified(stack), replicas
 
 
-def run_mixture(*, taus: Sequence[float], seeds: Sequence[int], **options) -> list[dict[str, Any]]:
+def run_mixture(
+    *, taus: Sequence[float], seeds: Sequence[int], **options: Any
+) -> list[dict[str, Any]]:
     """Accuracy, loss and mean signed radius on 5000 fresh points of each class."""
     stack, replicas = fit_mixture(taus=taus, seeds=seeds, **options)
     x, y = mixture(5000, generator("mixture", "test"))
@@ -113,13 +116,12 @@ def _fit_classifiers(
     sizes: Sequence[int],
     choices: Sequence[tuple[str, str, float]],
     seeds: Sequence[int],
-    steps: int,
-    batch_size: int,
+    how: Fit,
 ) -> tuple[ModelStack, list]:
     """A network per choice (loss, option's name, value) and seed; Adam 5e-3, cosine."""
     replicas = list(itertools.product(choices, seeds))
 
-    def build():
+    def build() -> torch.nn.Module:
         return lipschitz_mlp.network(sizes)
 
     own_seeds = [seed for _, seed in replicas]
@@ -130,8 +132,7 @@ def _fit_classifiers(
         [partial(LOSSES[name].loss, **{key: value}) for (name, key, value), _ in replicas],
         seeds=own_seeds,
         num_classes=sizes[-1],
-        steps=steps,
-        batch_size=batch_size,
+        how=how,
     )
     return certified(stack), replicas
 
@@ -171,8 +172,7 @@ def run_moons(*, seeds: Sequence[int], steps: int) -> list[dict[str, Any]]:
         sizes=[2, 64, 64, 2],
         choices=[("cross_entropy_temperature", "tau", tau) for tau in (1, 4, 16, 64, 256)],
         seeds=seeds,
-        steps=steps,
-        batch_size=100,
+        how=Fit(steps, batch_size=100),
     )
     return _certify("moons", stack, replicas, x[200:], y[200:], 0.1)
 
@@ -189,8 +189,7 @@ def run_fashion(*, seeds: Sequence[int], steps: int, num_train: int) -> list[dic
         sizes=[784, 64, 10],
         choices=FASHION_LOSSES,
         seeds=seeds,
-        steps=steps,
-        batch_size=128,
+        how=Fit(steps, batch_size=128),
     )
     return _certify("fashion_mnist", stack, replicas, test, torch.from_numpy(data.test_labels), 0.1)
 
@@ -241,7 +240,7 @@ def _draw_mixture(axis: Axes, rows: pd.DataFrame) -> None:
         axis.plot(median.index, median[column], label=name, **look(i))
     axis.axhline(RADIUS_LIMIT, color=GREY, linestyle=":")
     axis.set_ylim(0, 1.85)
-    width_axis(axis, sorted(median.index))
+    width_axis(axis, np.sort(median.index.to_numpy(float)))
     axis.set_xlabel("temperature tau")
     axis.set_ylabel("accuracy, radius")
     axis.set_title("mixture on the line")
@@ -250,7 +249,7 @@ def _draw_mixture(axis: Axes, rows: pd.DataFrame) -> None:
 def _draw_front(axis: Axes, rows: pd.DataFrame, column: str, *, first: int) -> None:
     """Accuracy over ``column``, medians over seeds, one line per loss; options beside its ends."""
     for i, (loss, part) in enumerate(rows.groupby("loss", sort=False)):
-        short, option = LOSS_NAMES[loss]
+        short, option = LOSS_NAMES[str(loss)]
         median = part.groupby("option")[[column, "accuracy"]].median()
         x, y = median[column], median["accuracy"]
         axis.plot(x, y, label=short, **look(first + i))

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lipdescent.architectures import lipschitz_mlp
 from lipdescent.experiments._drawing import key_of, log_values, look, panels, width_axis
-from lipdescent.experiments._fitting import certified, minimise
+from lipdescent.experiments._fitting import Forward, certified, minimise
 from lipdescent.training.draws import initial_stack
 from lipdescent.training.losses import binary_cross_entropy
 
@@ -33,13 +33,13 @@ def fit(
     replicas = list(itertools.product(taus, seeds))
     x, tau = torch.tensor(POINTS), torch.tensor([[float(tau)] for tau, _ in replicas])
 
-    def build():
+    def build() -> torch.nn.Module:
         return lipschitz_mlp.build(width, input_shape=(1,), num_classes=1)
 
     def cross_entropy(outputs: Tensor, inputs: Tensor) -> Tensor:
         return torch.nn.functional.softplus(-tau.to(outputs) * (outputs * inputs)[..., 0]).mean(1)
 
-    def loss(forward, step: int) -> Tensor:
+    def loss(forward: Forward, step: int) -> Tensor:
         return cross_entropy(forward(x.expand(len(replicas), -1, -1)), x)
 
     stack = initial_stack(build, [seed for _, seed in replicas], (1,))
@@ -115,7 +115,7 @@ def draw(frame: pd.DataFrame) -> Figure:
         between = np.geomspace(*ends, 100)
         axis.plot(between, [exact(at) for at in between], color="black", label="exact")
         axis.plot(part["at"], part["value"], linestyle="", label="found", **look(1))
-        width_axis(axis, sorted(part["at"].unique()))
+        width_axis(axis, np.unique(part["at"]))
         axis.set_xlabel(x)
         axis.set_ylabel(y)
     log_values(axes[0])

@@ -9,7 +9,7 @@ it is taken with certified weights, of norm at most 1.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 import torch
@@ -19,19 +19,19 @@ from torch import Tensor
 from lipdescent.architectures import lipschitz_mlp
 from lipdescent.bounds.upper_layer_product import layer_product
 from lipdescent.experiments._drawing import GREY, look, panels
-from lipdescent.experiments._fitting import certified, minimise
+from lipdescent.experiments._fitting import Forward, certified, minimise
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.stacks.seeding import generator
 from lipdescent.training.draws import initial_stack
 
 Task = Literal["absolute_value", "three_cones", "high_dimensional_cone"]
 # task -> dimension, hidden layers and their width, steps; the exact distance is 1 in all of them.
-TASKS = {
+TASKS: dict[Task, dict[str, int]] = {
     "absolute_value": {"dimension": 1, "depth": 2, "width": 128, "steps": 300},
     "three_cones": {"dimension": 2, "depth": 3, "width": 128, "steps": 800},
     "high_dimensional_cone": {"dimension": 128, "depth": 3, "width": 128, "steps": 400},
 }
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, dict[str, Any]] = {
     "ReLU": {"activation": "relu"},
     "MaxMin": {"group_size": 2},
     "FullSort": {"group_size": None},
@@ -39,7 +39,7 @@ ACTIVATIONS = {
 _CONES = torch.tensor([[-2.0, 0.0], [0.0, 0.0], [2.0, 0.0]])
 
 
-def sample(task: str, count: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+def sample(task: Task, count: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
     """``count`` points of each of the two distributions, (count, dimension).
 
     absolute_value: 0 against +-1; three_cones: (-2,0), (0,0), (2,0) against the unit circles about
@@ -56,7 +56,7 @@ def sample(task: str, count: int, random: torch.Generator) -> tuple[Tensor, Tens
     return inner, inner + noise / noise.norm(dim=1, keepdim=True)
 
 
-def estimate(stack: ModelStack, task: str, *, count: int = 3000) -> Tensor:
+def estimate(stack: ModelStack, task: Task, *, count: int = 3000) -> Tensor:
     """E_Q f - E_P f on fresh points, float64 (num_models,): a lower bound for 1-Lipschitz f."""
     inner, outer = sample(task, count, generator("wasserstein", "test", task))
     values = stack(torch.cat([inner, outer]).double())[..., 0]
@@ -64,7 +64,7 @@ def estimate(stack: ModelStack, task: str, *, count: int = 3000) -> Tensor:
 
 
 def fit(
-    task: str,
+    task: Task,
     activation: str,
     *,
     seeds: Sequence[int],
@@ -77,7 +77,7 @@ def fit(
     options = TASKS[task]
     shape = (options["dimension"],)
 
-    def build():
+    def build() -> torch.nn.Module:
         return lipschitz_mlp.build(
             width or options["width"],
             input_shape=shape,
@@ -88,7 +88,7 @@ def fit(
 
     random = [generator("wasserstein", task, seed) for seed in seeds]
 
-    def loss(forward, step: int) -> Tensor:
+    def loss(forward: Forward, step: int) -> Tensor:
         inner, outer = zip(*[sample(task, batch_size, g) for g in random], strict=True)
         values = forward(torch.cat([torch.stack(inner), torch.stack(outer)], 1))[..., 0]
         return values[:, :batch_size].mean(1) - values[:, batch_size:].mean(1)
@@ -128,6 +128,6 @@ def draw(frame: pd.DataFrame) -> Figure:
         axis.axhline(1, color=GREY, linestyle=":")
         axis.set_xticks(range(len(ACTIVATIONS)), list(ACTIVATIONS))
         axis.set_xlim(-0.5, len(ACTIVATIONS) - 0.5)
-        axis.set_title(task.replace("_", " "))
+        axis.set_title(str(task).replace("_", " "))
     axes[0].set_ylabel("estimated distance (exact: 1)")
     return figure

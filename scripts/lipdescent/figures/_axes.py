@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from lipdescent.analysis.statistics import Axis
 from lipdescent.figures._style import GREY
 
 
-def width_axis(axes: Axes, widths: Sequence[float]) -> None:
+def width_axis(axes: Axes, widths: Axis) -> None:
     """Logarithmic x axis over ``widths``, named at as many as there is room for."""
     axes.set_xscale("log")
     axes.xaxis.set_minor_locator(NullLocator())
@@ -22,7 +22,7 @@ def width_axis(axes: Axes, widths: Sequence[float]) -> None:
     axes.set_xlim(widths[0] / margin, widths[-1] * margin)
 
 
-def epoch_axis(axes: Axes, epochs: Sequence[int]) -> None:
+def epoch_axis(axes: Axes, epochs: Axis) -> None:
     """Logarithmic epochs with room for epoch 0."""
     axes.set_xscale("symlog", linthresh=1, linscale=0.4)
     axes.xaxis.set_minor_locator(NullLocator())
@@ -32,7 +32,7 @@ def epoch_axis(axes: Axes, epochs: Sequence[int]) -> None:
     axes.set_xlim(epochs[0] - 0.15, epochs[-1] * 1.3 + 0.15)
 
 
-def _spread(values: Sequence[float], *, most: int = 8) -> list[float]:
+def _spread(values: Axis, *, most: int = 8) -> list[float]:
     """About ``most`` of ``values``, apart on a log scale; both ends stay."""
     first, last = values[0], values[-1]
     gap = max(1.8, 0.99 * (last / first) ** (1 / (most - 1)))

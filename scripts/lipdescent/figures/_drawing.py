@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,15 +12,24 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from lipdescent.analysis import labels, ladder
 from lipdescent.analysis.groups import Group
-from lipdescent.analysis.statistics import Array, Estimate
+from lipdescent.analysis.statistics import Array, Axis, Estimate
+from lipdescent.figures import _style as style
 from lipdescent.figures._axes import log_ticks, say_nothing_here, short
 
+Colour = str | tuple
 MAX_CHARACTERS, MAX_ROWS = 24, 14  # room for the names of a heat map's columns and rows
-PEAK = {
+RING: dict[str, Any] = {
+    "marker": "o",
+    "linestyle": "",
+    "markersize": 6.5,
+    "markerfacecolor": "none",
+    "markeredgewidth": 1.1,
+}
+PEAK: dict[str, Any] = {
     "marker": "o",
     "markersize": 3.4,
     "color": "white",
@@ -28,10 +38,9 @@ PEAK = {
 }
 
 
-def curve(axes: Axes, x: Array, y: Estimate, **style) -> Line2D:
+def curve(axes: Axes, x: Axis, y: Estimate, **look: Any) -> Line2D:
     """Line through the values with a band over their intervals; bars where it is a single point."""
-    style = {"marker": "o"} | style
-    (line,) = axes.plot(x, y.value, **style)
+    (line,) = axes.plot(x, y.value, **{"marker": "o"} | look)
     if len(x) > 1:
         axes.fill_between(x, y.low, y.high, color=line.get_color(), alpha=0.18, linewidth=0)
     else:
@@ -39,7 +48,7 @@ def curve(axes: Axes, x: Array, y: Estimate, **style) -> Line2D:
     return line
 
 
-def bracket(axes: Axes, x: Array, lower: Array, upper: Array, *, colour) -> None:
+def bracket(axes: Axes, x: Axis, lower: Array, upper: Array, *, colour: Colour) -> None:
     """Region between a dashed lower and a solid upper bound; a bar where it is a single point."""
     axes.plot(x, lower, "--", color=colour)
     axes.plot(x, upper, "-", color=colour)
@@ -49,56 +58,54 @@ def bracket(axes: Axes, x: Array, lower: Array, upper: Array, *, colour) -> None
         axes.vlines(x, lower, upper, color=colour, linewidth=3, alpha=0.5)
 
 
-def ring(axes: Axes, x: Array, y: Array, at: float, colour) -> None:
+def ring(axes: Axes, x: Axis, y: Array, at: ArrayLike, colour: Colour) -> None:
     """Mark the point of a curve at ``at`` (NaN: no mark)."""
     here = np.flatnonzero(x == at)
     if len(here) and np.isfinite(y[here[0]]):
         axes.plot(
             at,
             y[here[0]],
-            "o",
-            markersize=6.5,
-            markerfacecolor="none",
             markeredgecolor=colour,
-            markeredgewidth=1.1,
             zorder=4,
+            **RING,
         )
 
 
-def key(**style) -> Line2D:
+def key(**look: Any) -> Line2D:
     """An entry of a legend."""
-    return Line2D([], [], **style)
+    return Line2D([], [], **look)
 
 
 def ring_key() -> Line2D:
     """The ring's entry in a legend."""
-    return Line2D(
-        [],
-        [],
-        marker="o",
-        linestyle="",
-        markersize=6.5,
-        markerfacecolor="none",
-        markeredgecolor="black",
-        markeredgewidth=1.1,
-    )
+    return key(markeredgecolor="black", **RING)
 
 
 def peak_key() -> Line2D:
     """The entry of :func:`peak_marks` in a legend."""
-    return Line2D([], [], linestyle="", **PEAK)
+    return key(linestyle="", **PEAK)
 
 
-def points(axes: Axes, x: Array, y: Estimate, **style) -> None:
+def noise_legend(
+    figure: Figure, colours: Mapping[float, tuple], extra: Mapping[str, Line2D]
+) -> None:
+    """Levels of label noise by their colour, then ``extra`` entries: name -> handle."""
+    handles = [key(color=colour, marker="o") for colour in colours.values()]
+    names = [labels.noise_name(level) for level in colours]
+    handles = [key(linestyle=""), *handles, *extra.values()]
+    style.legend(figure, handles, ["label noise", *names, *extra], columns=len(handles))
+
+
+def points(axes: Axes, x: Axis, y: Estimate, **look: Any) -> None:
     """Markers with a bar over each interval, no line."""
-    style = style | {"linestyle": ""}
-    axes.plot(x, y.value, markersize=4, **style)
-    axes.vlines(x, y.low, y.high, color=style["color"], linewidth=1)
+    axes.plot(x, y.value, markersize=4, **look | {"linestyle": ""})
+    axes.vlines(x, y.low, y.high, color=look["color"], linewidth=1)
 
 
 def shifts(count: int, *, step: float = 0.12) -> Array:
     """Places of ``count`` markers side by side around 0."""
-    return step * (np.arange(count) - (count - 1) / 2) * min(1.0, 6 / max(count, 1))
+    places = np.arange(count, dtype=np.float64) - (count - 1) / 2
+    return step * places * min(1.0, 6 / max(count, 1))
 
 
 def loss_and_bounds(group: Group, loss: str) -> tuple[dict[str, Array], dict[str, str]]:
@@ -124,8 +131,8 @@ def common_log_norm(*values: Array) -> LogNorm | None:
 def heat_map(
     axes: Axes,
     values: Array,
-    x: Sequence[float],
-    y: Sequence[float],
+    x: Axis,
+    y: Axis,
     *,
     norm: LogNorm | None,
     empty: str = "none in this study",
@@ -152,9 +159,9 @@ def heat_map(
     longest = max(len(f"{name:g}") for name in x)
     columns = max(2, int(MAX_CHARACTERS / (longest + 0.5)))
     for axis, names, most in ((axes.xaxis, x, columns), (axes.yaxis, y, MAX_ROWS)):
-        shown = list(range(len(names) - 1, -1, -len(names) // most))
-        shown[-1] = 0  # both ends have their name
-        axis.set_ticks(shown, labels=[f"{names[place]:g}" for place in shown])
+        ticks = list(range(len(names) - 1, -1, -len(names) // most))
+        ticks[-1] = 0  # both ends have their name
+        axis.set_ticks(ticks, labels=[f"{names[place]:g}" for place in ticks])
 
 
 def peak_marks(axes: Axes, values: Array) -> None:
@@ -171,9 +178,9 @@ def boundary(axes: Axes, reached: NDArray[np.bool_]) -> None:
     axes.stairs(first, edges, baseline=None, color="black", linewidth=1.3)
 
 
-def colour_bar(figure: Figure, axes, norm: LogNorm | None) -> None:
+def colour_bar(figure: Figure, axes: Any, norm: LogNorm | None) -> None:
     """Log colour bar of one or more axes, with plain numbers."""
-    if norm is None:
+    if norm is None or norm.vmin is None or norm.vmax is None:
         return
     bar = figure.colorbar(ScalarMappable(norm), ax=axes, pad=0.02, aspect=25)
     bar.ax.yaxis.set_minor_locator(NullLocator())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -25,7 +26,7 @@ DPI = 200
 GREY = "#555555"
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.labelsize": 8,
@@ -54,7 +55,7 @@ STYLE = {
 }
 
 
-def new_figure(rows: int, columns: int, *, width: float, height: float, **options) -> tuple:
+def new_figure(rows: int, columns: int, *, width: float, height: float, **options: Any) -> tuple:
     """Figure of ``width`` x ``height`` inches and its axes (rows, columns); sets the style.
 
     The style is this file's on top of Matplotlib's defaults: a matplotlibrc of the user changes

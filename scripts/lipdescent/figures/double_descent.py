@@ -15,10 +15,11 @@ are left out and counted in the heading.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lipdescent.analysis import labels, ladder
@@ -32,62 +33,54 @@ from lipdescent.figures import _style as style
 def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     """See the module: its docstring is the caption."""
     accuracy = ladder.metric(group, "train_accuracy")
+    bounded, absent = drawing.loss_and_bounds(group, loss)
+    (test_name, test_loss), *bounds = bounded.items()
     panels = {
-        labels.loss_name("test", loss): ladder.metric(group, "test_loss"),
+        test_name: test_loss,
         labels.loss_name("train", loss): ladder.metric(group, "train_loss"),
         "train accuracy": accuracy,
-    }
-    sides = ladder.sides(group, "l2")
-    panels |= {labels.bound_name(side, "l2"): values for side, values in sides.items()}
-    absent = {labels.bound_name(side, "l2"): ladder.absence(group, side) for side in sides}
-    colours = style.noise_colours(group.label_noise)
-    threshold = stats.first_reaching(
-        stats.mean(accuracy[:, :, -1]).T, group.width, level=statistics["interpolation_accuracy"]
-    )
+    } | dict(bounds)
+    colours, level = style.noise_colours(group.label_noise), statistics["interpolation_accuracy"]
+    mean_accuracy = stats.mean(accuracy[:, :, -1]).T
+    threshold = stats.first_reaching(mean_accuracy, group.width, level=level)
     figure, axes = style.new_figure(2, 3, width=style.TWO_COLUMNS, height=4.3, sharex=True)
-    brackets, diverged = [], group.diverged[:, :, -1]
     for place, (name, values) in zip(axes.flat, panels.items(), strict=False):
         place.set_ylabel(name)
         if not np.isfinite(values[:, :, -1]).any():
-            _axes.say_nothing_here(place, _axes.why_empty(diverged, absent.get(name, "")))
+            empty = _axes.why_empty(group.diverged[:, :, -1], absent.get(name, ""))
+            _axes.say_nothing_here(place, empty)
             continue
         estimated = stats.mean_estimate if values is accuracy else stats.centre_estimate
         whole = estimated(values[:, :, -1], confidence=statistics["confidence"])
-        for noise, level in enumerate(group.label_noise):
+        for noise, colour in enumerate(colours.values()):
             y = stats.pick(whole, np.s_[:, noise])
-            drawing.curve(place, group.width, y, color=colours[level])
-            drawing.ring(place, group.width, y.value, threshold[noise], colours[level])
+            drawing.curve(place, group.width, y, color=colour)
+            drawing.ring(place, group.width, y.value, threshold[noise], colour)
         if values is accuracy:
-            place.axhline(
-                statistics["interpolation_accuracy"], color=style.GREY, linestyle="--", lw=0.7
-            )
+            place.axhline(level, color=style.GREY, linestyle="--", lw=0.7)
         else:
-            brackets += [place] if place in axes[1] else []
             _axes.log_values(place)
-
-    last = axes[1, 2]
-    last.set_ylabel(f"certified bracket ({labels.NORMS['l2']})")
-    lower, upper = (stats.geometric_mean(side[:, :, -1]) for side in ladder.bracket(group, "l2"))
-    if np.isfinite(lower).any():
-        for noise in sorted({0, len(group.label_noise) - 1}):
-            colour = colours[group.label_noise[noise]]
-            drawing.bracket(last, group.width, lower[:, noise], upper[:, noise], colour=colour)
-        _axes.log_values(*brackets, last)
-    else:
-        _axes.say_nothing_here(last, _axes.why_empty(diverged, "needs a lower and\nan upper bound"))
-
+    _draw_bracket(axes[1], group, list(colours.values()))
     for place in axes.flat:
         _axes.width_axis(place, group.width)
     for place in axes[1]:
         place.set_xlabel(labels.WIDTH)
-    handles = [drawing.key(color=colours[level], marker="o") for level in group.label_noise]
-    names = [labels.noise_name(level) for level in group.label_noise]
-    style.legend(
-        figure,
-        [drawing.key(linestyle=""), *handles, drawing.ring_key()],
-        ["label noise", *names, "interpolation threshold"],
-        columns=len(names) + 2,
-    )
+    drawing.noise_legend(figure, colours, {"interpolation threshold": drawing.ring_key()})
     band = stats.band_name(len(group.seed), statistics["confidence"])
     style.heading(figure, group, f"epoch {group.epoch[-1]}", band)
     return figure
+
+
+def _draw_bracket(row: Sequence[Axes], group: Group, colours: Sequence[tuple]) -> None:
+    """The bracket in the last place, over the range that the two sides beside it take."""
+    last = row[-1]
+    last.set_ylabel(f"certified bracket ({labels.NORMS['l2']})")
+    lower, upper = (stats.geometric_mean(side[:, :, -1]) for side in ladder.bracket(group, "l2"))
+    if not np.isfinite(lower).any():
+        nothing = _axes.why_empty(group.diverged[:, :, -1], "needs a lower and\nan upper bound")
+        _axes.say_nothing_here(last, nothing)
+        return
+    for noise in sorted({0, len(colours) - 1}):
+        sides = lower[:, noise], upper[:, noise]
+        drawing.bracket(last, group.width, *sides, colour=colours[noise])
+    _axes.log_values(*row)

@@ -16,15 +16,17 @@ than four seeds show none. Diverged models are left out and counted in the headi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lipdescent.analysis import curve_shape, labels, ladder
 from lipdescent.analysis import statistics as stats
 from lipdescent.analysis.groups import Group
+from lipdescent.analysis.statistics import Array
 from lipdescent.figures import _axes
 from lipdescent.figures import _drawing as drawing
 from lipdescent.figures import _style as style
@@ -33,63 +35,67 @@ from lipdescent.figures import _style as style
 def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     """See the module: its docstring is the caption."""
     losses = {name: ladder.metric(group, f"{name}_loss") for name in ("test", "train")}
-    places = np.arange(len(group.width))
-    accuracy = stats.mean(ladder.metric(group, "train_accuracy")[:, -1, -1])
-    critical = stats.first_reaching(accuracy, places, level=statistics["interpolation_accuracy"])
-    if np.isnan(critical):
-        critical = max(0, stats.peak_index(stats.centre(losses["test"][:, -1, -1])))
-    columns = sorted({0, int(critical), int(places[-1])})
-    roles = {0: "smallest", int(places[-1]): "largest"} | {int(critical): "critical"}
-
-    def peak_of(curves):
-        """Place of the peak that the seeds' curves (E, S) show; -1: none."""
-        if stats.has_logarithm(curves):
-            curves = stats.logarithm(curves)
-        return curve_shape.shape(curves, confidence=statistics["confidence"]).peak
-
-    colours, ringed = style.noise_colours(group.label_noise), False
+    columns = _columns(group, losses["test"], statistics["interpolation_accuracy"])
+    confidence, colours = statistics["confidence"], style.noise_colours(group.label_noise)
     figure, axes = style.new_figure(
         3, len(columns), width=style.TWO_COLUMNS, height=5.2, sharex=True, sharey="row"
     )
+    ringed = False
     for row, (name, values) in zip(axes, losses.items(), strict=False):
         row[0].set_ylabel(labels.loss_name(name, loss))
         for place, width in zip(row, columns, strict=True):
-            whole = stats.centre_estimate(values[width], confidence=statistics["confidence"])
+            whole = stats.centre_estimate(values[width], confidence=confidence)
             for noise, level in enumerate(group.label_noise):
                 y = stats.pick(whole, noise)
                 drawing.curve(place, group.epoch, y, color=colours[level])
-                if name == "test" and (peak := peak_of(values[width, noise])) >= 0:
+                peak = _peak(values[width, noise], confidence) if name == "test" else -1
+                if peak >= 0:
                     ringed = True
                     drawing.ring(place, group.epoch, y.value, group.epoch[peak], colours[level])
         _axes.log_values(*row)
+    _draw_brackets(axes[2], group, list(columns), colours)
+    for place, (width, role) in zip(axes[0], columns.items(), strict=True):
+        place.set_title(f"width {group.width[width]} ({role})")
+    for place in axes.flat:
+        _axes.epoch_axis(place, group.epoch)
+    for place in axes[2]:
+        place.set_xlabel("epoch")
+    extra = {"peak of the test loss": drawing.ring_key()} if ringed else {}
+    drawing.noise_legend(figure, colours, extra)
+    style.heading(figure, group, stats.band_name(len(group.seed), confidence))
+    return figure
 
+
+def _columns(group: Group, test_loss: Array, level: float) -> dict[int, str]:
+    """Place of a width -> what it is called, in the order of the widths."""
+    last = len(group.width) - 1
+    accuracy = stats.mean(ladder.metric(group, "train_accuracy")[:, -1, -1])
+    critical = stats.first_reaching(accuracy, np.arange(last + 1), level=level)
+    if np.isnan(critical):
+        critical = stats.peak_index(stats.centre(test_loss[:, -1, -1])).clip(0)
+    return dict(sorted({0: "smallest", last: "largest", int(critical): "critical"}.items()))
+
+
+def _peak(curves: Array, confidence: float) -> int:
+    """Place of the peak that the seeds' curves (E, S) show; -1: none."""
+    if stats.has_logarithm(curves):
+        curves = stats.logarithm(curves)
+    return curve_shape.shape(curves, confidence=confidence).peak
+
+
+def _draw_brackets(row: Sequence[Axes], group: Group, widths: Sequence[int], colours: dict) -> None:
+    """Bracket in l2, or the estimate, of least and most label noise; or why there is none."""
     lower, upper = (stats.geometric_mean(side) for side in ladder.bracket(group, "l2"))
     estimate = stats.geometric_mean(ladder.best(group, "estimate", "l2"))
     name = f"certified bracket ({labels.NORMS['l2']})"
     if not np.isfinite(lower).any() and np.isfinite(estimate).any():
         name, lower, upper = labels.bound_name("estimate", "l2"), estimate, estimate
-    axes[2, 0].set_ylabel(name)
-    for place, width in zip(axes[2], columns, strict=True):
+    row[0].set_ylabel(name)
+    for place, width in zip(row, widths, strict=True):
         if not np.isfinite(lower).any():
             _axes.say_nothing_here(place, "needs a lower and\nan upper bound")
             continue
         for noise in sorted({0, len(group.label_noise) - 1}):
             sides = lower[width, noise], upper[width, noise]
             drawing.bracket(place, group.epoch, *sides, colour=colours[group.label_noise[noise]])
-    _axes.log_values(*axes[2])
-
-    for place, width in zip(axes[0], columns, strict=True):
-        place.set_title(f"width {group.width[width]} ({roles[width]})")
-    for place in axes.flat:
-        _axes.epoch_axis(place, group.epoch)
-    for place in axes[2]:
-        place.set_xlabel("epoch")
-    handles = [drawing.key(color=colours[level], marker="o") for level in group.label_noise]
-    names = [labels.noise_name(level) for level in group.label_noise]
-    handles, names = [drawing.key(linestyle=""), *handles], ["label noise", *names]
-    if ringed:
-        handles, names = [*handles, drawing.ring_key()], [*names, "peak of the test loss"]
-    style.legend(figure, handles, names, columns=len(names))
-    band = stats.band_name(len(group.seed), statistics["confidence"])
-    style.heading(figure, group, band)
-    return figure
+    _axes.log_values(*row)

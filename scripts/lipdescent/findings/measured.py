@@ -9,7 +9,7 @@ import numpy as np
 
 from lipdescent.analysis import curve_shape, labels, ladder, statistics
 from lipdescent.analysis.groups import Group
-from lipdescent.analysis.statistics import Array, Estimate
+from lipdescent.analysis.statistics import Array, Axis, Estimate
 from lipdescent.findings import label_noise
 from lipdescent.findings.side_by_side import widest
 
@@ -57,7 +57,7 @@ def findings(group: Group, options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def interpolation_threshold(accuracy: Array, width: Array, level: float) -> Estimate:
+def interpolation_threshold(accuracy: Array, width: Axis, level: float) -> Estimate:
     """First width whose mean train accuracy (W, N, S) reaches ``level``; the seeds' own: (N,)."""
     mean = statistics.first_reaching(statistics.mean(accuracy).T, width, level=level)
     each = statistics.first_reaching(np.moveaxis(accuracy, 0, -1), width, level=level)
@@ -77,7 +77,7 @@ def named_bounds(group: Group, norm: str) -> dict[str, Array]:
     return found | {labels.rung_name(rung): values for rung, values in rungs}
 
 
-def follows(bound: Array, test_loss: Array, width: Array, confidence: float) -> dict[str, Any]:
+def follows(bound: Array, test_loss: Array, width: Axis, confidence: float) -> dict[str, Any]:
     """Peak of a bound, its distance from the test loss's and their correlation, per label noise.
 
     ``bound`` and ``test_loss`` are (W, N, S). ``steps_from_test_peak`` counts widths of the grid:
@@ -112,7 +112,7 @@ def constant_over_width(group: Group, norm: str) -> list[dict[str, Any]]:
     lower, upper = statistics.mean_bracket(
         *(side[:, :, -1] for side in ladder.bracket(group, norm))
     )
-    facts = []
+    facts: list[dict[str, Any]] = []
     for low, high in zip(lower.T, upper.T, strict=True):
         if not np.isfinite(low).any():
             facts.append({"can_peak_at": None, "falls_at_least": None, "falls_at_most": None})
@@ -128,7 +128,7 @@ def constant_over_width(group: Group, norm: str) -> list[dict[str, Any]]:
     return facts
 
 
-def peaks(values: Array, width: Array, confidence: float) -> dict[str, Any]:
+def peaks(values: Array, width: Axis, confidence: float) -> dict[str, Any]:
     """Where the mean over seeds is largest, over the widest network's, and the curve's shape.
 
     ``values`` is (W, N, S). The interval of the ratio holds for every width at once, as the largest
@@ -158,7 +158,7 @@ def peaks(values: Array, width: Array, confidence: float) -> dict[str, Any]:
     }
 
 
-def _told(shape: curve_shape.Shape, width: Array, geometric: bool) -> dict[str, Any]:
+def _told(shape: curve_shape.Shape, width: Axis, geometric: bool) -> dict[str, Any]:
     """A shape for JSON: places as widths, steps as ratios (differences of what can be negative)."""
     steps = {
         name: number(np.exp(step) if geometric else step)
@@ -171,7 +171,7 @@ def _told(shape: curve_shape.Shape, width: Array, geometric: bool) -> dict[str, 
     return {"verdict": shape.verdict} | places | steps
 
 
-def peak_shift(values: Array, noise: Array, confidence: float) -> dict[str, Any] | None:
+def peak_shift(values: Array, noise: Axis, confidence: float) -> dict[str, Any] | None:
     """By how many widths of the grid the largest value moves from the least to the most noise.
 
     Seed by seed, (W, N, S): median and range. ``shown`` is the direction in which every seed moves,
@@ -195,7 +195,7 @@ def peak_shift(values: Array, noise: Array, confidence: float) -> dict[str, Any]
     }
 
 
-def _own_peaks(values: Array, positions: Array) -> Array:
+def _own_peaks(values: Array, positions: Axis) -> Array:
     """Where every seed's own curve is largest, (W, N, S) -> (N, S)."""
     return statistics.peak_position(np.moveaxis(values, 0, -1), positions)
 

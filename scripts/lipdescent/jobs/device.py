@@ -40,7 +40,8 @@ def choose(name: str) -> torch.device:
                 "allowed here: auto, cpu" + "".join(f", cuda:{i}" for i in range(count))
             )
         if device.index is None:
-            device = torch.device("cuda", _free(count))
+            # torch's types do not know that a device may have no index.
+            device = torch.device("cuda", _free(count))  # type: ignore[unreachable]
         _try(device, name)
         torch.cuda.set_device(device)
     return device

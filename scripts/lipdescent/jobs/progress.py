@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import sys
 import time
 from collections.abc import Callable
@@ -12,18 +13,30 @@ from typing import TextIO
 
 from lipdescent.jobs.terminal import Terminal
 
+logger = logging.getLogger(__name__)
 
-def log_to(path: str | Path) -> Terminal:
-    """Send stdout and stderr to the job's log; return the terminal, which may go away.
+
+def log_to(path: str | Path, *, label: str = "") -> None:
+    """Send stdout and stderr to the job's log, and what the library logs to the terminal as well.
 
     The streams stay assigned until the process ends: a traceback must land in the log too. The
     log's last line says what the job took; Snakemake's benchmark files know no fork's memory.
+
+    Parameters
+    ----------
+    label : what is running, such as ``mnist1d/mlp/width=64/seeds=0-5``; begins logged lines.
     """
     terminal = Terminal(sys.stderr)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     sys.stdout = sys.stderr = open(path, "w", buffering=1, encoding="utf-8")  # noqa: SIM115
     atexit.register(_say_usage, sys.stdout)
-    return terminal
+    library = logging.getLogger("lipdescent")
+    library.setLevel(logging.INFO)
+    begin = f"{label}: ".replace("%", "%%") if label else ""
+    for stream in (sys.stdout, terminal):
+        handler = logging.StreamHandler(stream)
+        handler.setFormatter(logging.Formatter(f"{begin}%(message)s"))
+        library.addHandler(handler)
 
 
 def _say_usage(log: TextIO) -> None:
@@ -44,19 +57,14 @@ class Progress:
 
     Attributes
     ----------
-    label : what is running, such as ``mnist1d/mlp/width=64/seeds=0-5``.
     num_models : models in the stack.
     total : epochs in all.
-    interval : seconds between lines.
-    terminal : a second stream beside stdout, or None. It must take what it is given, as
-        :class:`lipdescent.jobs.terminal.Terminal` does: an error of it ends the job.
+    interval : seconds between lines, which are logged.
     """
 
-    label: str
     num_models: int
     total: int
     interval: float = 5.0
-    terminal: TextIO | Terminal | None = None
     clock: Callable[[], float] = time.perf_counter
     _start: float = field(default=0.0, init=False)
     _first: int = field(default=0, init=False)
@@ -68,7 +76,7 @@ class Progress:
         self._first = epoch
 
     def update(self, epoch: int) -> None:
-        """``epoch`` epochs are done; prints if the interval is over or training has ended."""
+        """``epoch`` epochs are done; logs a line if the interval is over or training has ended."""
         now = self.clock()
         if epoch < self.total and now - self._last < self.interval:
             return
@@ -76,15 +84,12 @@ class Progress:
         elapsed = max(now - self._start, 1e-9)
         rate = (epoch - self._first) / elapsed
         left = (self.total - epoch) / rate if rate > 0 else float("inf")
-        self.say(
-            f"epoch {epoch}/{self.total}, {self.num_models} models, "
-            f"{self.num_models * rate:.0f} model epochs/s, "
-            f"{self.num_models * rate / max(self.total, 1):.2f} models/s, {left:.0f} s left"
+        logger.info(
+            "epoch %d/%d, %d models, %.0f model epochs/s, %.2f models/s, %.0f s left",
+            epoch,
+            self.total,
+            self.num_models,
+            self.num_models * rate,
+            self.num_models * rate / max(self.total, 1),
+            left,
         )
-
-    def say(self, text: str) -> None:
-        """One line in the log and on the terminal."""
-        line = f"{self.label}: {text}"
-        print(line, flush=True)
-        if self.terminal is not None:
-            print(line, file=self.terminal, flush=True)

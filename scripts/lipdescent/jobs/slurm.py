@@ -85,7 +85,7 @@ def longest(partition: str | None, known: list[Node]) -> float:
 
 def requests(jobs: Iterable) -> list[Request]:
     """What Snakemake's jobs ask for, each different request once."""
-    found = {}
+    found: dict[Request, None] = {}
     for job in jobs:
         ask = job.resources
         partition = ask.get("slurm_partition")

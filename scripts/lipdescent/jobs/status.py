@@ -48,7 +48,7 @@ class Job:
     @property
     def name(self) -> str:
         """Stage, stack and measurement."""
-        return " ".join(filter(None, [self.stage, self.run and self.run.path, self.measure]))
+        return " ".join(filter(None, [self.stage, self.run.path if self.run else "", self.measure]))
 
     @property
     def saved_state(self) -> Path:
@@ -129,9 +129,11 @@ class _States:
         self.silent = max(SILENT_SECONDS, SILENT_INTERVALS * interval)
         self.open = open_logs(owner, base / "logs")
 
-    def job(self, stage: str, run, measure: str, output: str, log: str) -> Job:
-        output, log = self.base / output, self.base / "logs" / f"{log}.log"
-        return Job(stage, run, measure, self._state(output, log, stage), log, output)
+    def job(
+        self, stage: str, run: study_runs.Run | None, measure: str, output: str, log: str
+    ) -> Job:
+        made, said = self.base / output, self.base / "logs" / f"{log}.log"
+        return Job(stage, run, measure, self._state(made, said, stage), said, made)
 
     def _state(self, output: Path, log: Path, stage: str) -> str:
         if output.exists():

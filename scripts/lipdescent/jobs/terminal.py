@@ -5,13 +5,14 @@ What cannot be printed is dropped. Log files have everything.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import select
 import sys
 import time
 from collections.abc import Iterable
-from typing import TextIO
+from typing import Any, TextIO, cast
 
 # A pipe that is ready takes so many bytes without waiting (POSIX's least PIPE_BUF).
 AT_ONCE = 512
@@ -30,31 +31,31 @@ class Terminal:
     def __init__(self, stream: TextIO | None, *, patience: float = 0.2) -> None:
         self.stream, self.patience = stream, patience
         self._waits = patience
-        try:
-            self._file: int | None = stream.fileno()
-            stream.flush()
-        except (AttributeError, OSError, ValueError):
-            self._file = None
+        self._file: int | None = None
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            if stream is not None:
+                stream.flush()
+                self._file = stream.fileno()
 
     def write(self, text: str) -> int:
         """As a stream's; never raises and never waits for longer than ``patience``."""
         try:
             if self._file is not None:
-                self._send(text.encode(self.encoding, "backslashreplace"))
+                self._send(self._file, text.encode(self.encoding, "backslashreplace"))
             elif self.stream is not None:
                 self.stream.write(text)
         except (OSError, ValueError):
             self._lose()
         return len(text)
 
-    def _send(self, data: bytes) -> None:
+    def _send(self, file: int, data: bytes) -> None:
         until = time.monotonic() + self._waits
         while data:
             left = max(0.0, until - time.monotonic())
-            if not select.select([], [self._file], [], left)[1]:
+            if not select.select([], [file], [], left)[1]:
                 self._waits = 0.0
                 return
-            data = data[os.write(self._file, data[:AT_ONCE]) :]
+            data = data[os.write(file, data[:AT_ONCE]) :]
         self._waits = self.patience
 
     def _lose(self) -> None:
@@ -74,7 +75,7 @@ class Terminal:
         """The stream's."""
         return getattr(self.stream, "encoding", None) or "utf-8"
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["stream"], name)
 
 
@@ -88,4 +89,4 @@ def outlive(handlers: Iterable[logging.Handler], *, patience: float = 5.0) -> No
     for handler in handlers:
         stream = getattr(handler, "stream", None)
         if stream is not None and id(stream) in wrapped:
-            handler.stream = wrapped[id(stream)]
+            cast(Any, handler).stream = wrapped[id(stream)]

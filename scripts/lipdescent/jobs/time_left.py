@@ -6,8 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from lipdescent.jobs import resources
-from lipdescent.jobs import status as study_status
+from lipdescent.jobs import resources, status
 from lipdescent.jobs.status import Job
 
 
@@ -33,11 +32,11 @@ def seconds_left(config: dict[str, Any], found: list[Job]) -> float | None:
 
 
 def _left(job: Job, expected: float, scale: dict[str, float]) -> float:
-    said = re.findall(r"(\d+) s left", " ".join(study_status.last_lines(job.log, 1)))
+    said = re.findall(r"(\d+) s left", " ".join(status.last_lines(job.log, 1)))
     if said and job.state == "running":
         return float(said[-1])
     whole = expected * scale.get(job.stage, next(iter(scale.values())))
-    epochs = study_status.epochs_done(job) if job.stage == "train" else None
+    epochs = status.epochs_done(job) if job.stage == "train" else None
     if job.state in ("stopped", "failed") and epochs and job.saved_state.exists():
         whole *= 1 - epochs[0] / epochs[1]
     return whole
@@ -53,7 +52,8 @@ def _expected(config: dict[str, Any], job: Job) -> float:
 
 def _measured(config: dict[str, Any], job: Job) -> float:
     """Wall-clock seconds of a done job, from its benchmark file; 0 if there is none."""
-    place = f"{job.stage}/{job.run.path}" + (f"/{job.measure}" if job.measure else "")
+    parts = [job.stage, job.run.path if job.run else "", job.measure]
+    place = "/".join(filter(None, parts))
     path = Path("results", config["study"], "benchmarks", f"{place}.tsv")
     try:
         return float(path.read_text().splitlines()[1].split("\t")[0]) if job.state == "done" else 0

@@ -3,8 +3,10 @@
 :mod:`lipdescent.layers.table` has ``constant``, and says how to add a layer type.
 """
 
+from typing import Any
 
-def __getattr__(name: str):
+
+def __getattr__(name: str) -> Any:
     """The first place of ``chain``, ``residual``, ``add`` and ``concat``, now lipdescent's own."""
     if name in ("add", "chain", "concat", "residual"):
         import lipdescent

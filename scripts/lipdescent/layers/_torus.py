@@ -179,9 +179,10 @@ def largest_eigenvalue(chunks: Iterable[Tensor], *, enough: Tensor | None = None
     a larger eigenvalue: only few frequencies get eigenvalues of their own. All infinite, and the
     remaining chunks not looked at, once every value exceeds ``enough``.
     """
-    shift = value = None
+    shift: Tensor | None = None
+    value: Tensor | None = None
     for matrices in chunks:
-        if shift is None:
+        if shift is None or value is None:
             shift = value = matrices.real.new_full((len(matrices),), -math.inf)
         shift = _raised(matrices, shift)
         found, sound = _below(matrices, shift[:, None].expand(matrices.shape[:2]))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,10 @@ from lipdescent.measurement import NotApplicable
 
 State = dict[str, Tensor]
 Slope = float | Tensor
-Slopes = Callable[[nn.Module, State], tuple[Slope, Slope]]
+# Of a class, whose own options a function of it reads.
+Slopes = Callable[[Any, State], tuple[Slope, Slope]]
+
+Softmax = nn.Softmax | nn.Softmin | nn.Softmax2d | nn.LogSoftmax
 
 SELU_SCALE, SELU_ALPHA = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717
 
@@ -31,11 +35,11 @@ def _rounded(low: float, high: float) -> Slopes:
     return _fixed(math.nextafter(low, -math.inf), math.nextafter(high, math.inf))
 
 
-def _leaky(module: nn.Module, state: State) -> tuple[float, float]:
+def _leaky(module: nn.LeakyReLU, state: State) -> tuple[float, float]:
     return _between_one_and(module.negative_slope)
 
 
-def _rrelu(module: nn.Module, state: State) -> tuple[float, float]:
+def _rrelu(module: nn.RReLU, state: State) -> tuple[float, float]:
     """In eval mode the slope is the middle of the interval."""
     middle = (module.lower + module.upper) / 2
     return min(1.0, math.nextafter(middle, -math.inf)), max(1.0, _up(middle))
@@ -46,32 +50,32 @@ def _prelu(module: nn.Module, state: State) -> tuple[Tensor, Tensor]:
     return weight.amin(1).clamp_max(1.0), weight.amax(1).clamp_min(1.0)
 
 
-def _elu(module: nn.Module, state: State) -> tuple[float, float]:
+def _elu(module: nn.ELU, state: State) -> tuple[float, float]:
     """Slope alpha exp(x) for x < 0, which tends to 0, and 1 for x > 0."""
     return min(0.0, module.alpha), max(1.0, module.alpha)
 
 
-def _celu(module: nn.Module, state: State) -> tuple[float, float]:
+def _celu(module: nn.CELU, state: State) -> tuple[float, float]:
     if module.alpha <= 0:
         raise NotApplicable(f"CELU with alpha = {module.alpha} has no bounded slope; alpha > 0")
     return 0.0, 1.0
 
 
-def _softplus(module: nn.Module, state: State) -> tuple[float, float]:
+def _softplus(module: nn.Softplus, state: State) -> tuple[float, float]:
     """The sigmoid of beta x. torch jumps by log(1 + exp(-threshold)) / beta at the threshold."""
     if not module.threshold >= 20:  # nor NaN
         raise NotApplicable(f"Softplus jumps at threshold = {module.threshold}; allowed: >= 20")
     return 0.0, 1.0
 
 
-def _gelu(module: nn.Module, state: State) -> tuple[float, float]:
+def _gelu(module: nn.GELU, state: State) -> tuple[Slope, Slope]:
     """Extrema of Phi(x) + x phi(x) at +-sqrt 2, or those of the tanh form."""
     if module.approximate == "none":
         return _rounded(-0.12890414518515480, 1.1289041451851548)(module, state)
     return _rounded(-0.12899306865877178, 1.1289930686587718)(module, state)
 
 
-def _threshold(module: nn.Module, state: State) -> tuple[float, float]:
+def _threshold(module: nn.Threshold, state: State) -> tuple[float, float]:
     if module.threshold != module.value:
         raise NotApplicable("Threshold jumps unless value equals threshold: not Lipschitz")
     return 0.0, 1.0
@@ -130,23 +134,23 @@ def slopes(module: nn.Module, state: State) -> tuple[Slope, Slope]:
     return SLOPES[type(module)](module, state)
 
 
-def scalar(module: nn.Module, state: State, **_) -> Slope:
+def scalar(module: nn.Module, state: State, **_: Any) -> Slope:
     """Constant max(|a|, |b|) of a function with slopes in [a, b], in every norm."""
     low, high = slopes(module, state)
-    if isinstance(low, Tensor):
+    if isinstance(low, Tensor) and isinstance(high, Tensor):
         return torch.maximum(low.abs(), high.abs())
-    return max(abs(low), abs(high))
+    return max(abs(float(low)), abs(float(high)))
 
 
 def softmax(
-    module: nn.Module, state: State, *, input_shape: tuple[int, ...], norm: str, **_
+    module: Softmax, state: State, *, input_shape: tuple[int, ...], norm: str, **_: Any
 ) -> float:
     """J = diag(p) - p p^T: 1/2 in each norm, at p = (1/2, 1/2, 0, ...). 0 for one class."""
     return 0.0 if _classes(module, input_shape) == 1 else 0.5
 
 
 def log_softmax(
-    module: nn.Module, state: State, *, input_shape: tuple[int, ...], norm: str, **_
+    module: nn.LogSoftmax, state: State, *, input_shape: tuple[int, ...], norm: str, **_: Any
 ) -> float:
     """J = I - 1 p^T, an oblique projection: |J|_2 = sqrt(n) |p|_2 <= sqrt(n).
 
@@ -158,7 +162,7 @@ def log_softmax(
     return {"l2": _up(math.sqrt(n)), "linf": 2.0, "l1": float(n - 1)}[norm]
 
 
-def _classes(module: nn.Module, input_shape: tuple[int, ...]) -> int:
+def _classes(module: Softmax, input_shape: tuple[int, ...]) -> int:
     if isinstance(module, nn.Softmax2d):
         return input_shape[0]
     if module.dim is None:
@@ -167,19 +171,19 @@ def _classes(module: nn.Module, input_shape: tuple[int, ...]) -> int:
     return input_shape[dim]
 
 
-def unbounded(module: nn.Module, state: State, **_) -> float:
+def unbounded(module: nn.Module, state: State, **_: Any) -> float:
     """Products of inputs grow without limit."""
     raise NotApplicable(f"{type(module).__name__} multiplies its inputs: no global constant")
 
 
-def attention(module: nn.Module, state: State, **_) -> float:
+def attention(module: nn.Module, state: State, **_: Any) -> float:
     """Dot-product attention."""
     raise NotApplicable(
         "dot-product attention is not globally Lipschitz (Kim et al. 2021, arXiv 2006.04710)"
     )
 
 
-TABLE = {
+TABLE: dict[type[nn.Module], Callable[..., Slope]] = {
     **dict.fromkeys(SLOPES, scalar),
     nn.Softmax: softmax,
     nn.Softmin: softmax,

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from lipdescent.arithmetic import certified_norms, ulps
 from lipdescent.layers import _operators, _torus
@@ -42,7 +43,7 @@ class Convolution:
 
 
 def operator(
-    module: nn.Module,
+    module: _ConvNd,
     state: dict[str, Tensor],
     input_shape: tuple[int, ...],
     output_shape: tuple[int, ...],
@@ -51,7 +52,7 @@ def operator(
 
     Shapes are (channels, *sizes), without the batch axis.
     """
-    transposed = hasattr(module, "output_padding") and module.transposed
+    transposed = module.transposed
     dims = len(module.kernel_size)
     weight = state["weight"].to(torch.float64)
     models, groups = len(weight), module.groups
@@ -91,7 +92,7 @@ def norm_of(convolution: Convolution, norm: str) -> Tensor:
 
 
 def convolution(
-    module: nn.Module,
+    module: _ConvNd,
     state: dict[str, Tensor],
     *,
     input_shape: tuple[int, ...],
@@ -102,12 +103,12 @@ def convolution(
     return norm_of(operator(module, state, input_shape, output_shape), norm)
 
 
-def _left_padding(module: nn.Module, a: int) -> int:
+def _left_padding(module: _ConvNd, a: int) -> int:
     if module.padding == "valid":
         return 0
     if module.padding == "same":  # torch adds the odd element on the right
         return module.dilation[a] * (module.kernel_size[a] - 1) // 2
-    return module.padding[a]
+    return int(module.padding[a])
 
 
 def _spectral_norm(kernel: Tensor, axes: list[Axis]) -> Tensor:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -9,7 +12,7 @@ from lipdescent.arithmetic import certified_norms
 from lipdescent.stacks.known_classes import DROPOUT
 
 
-def linear(module: nn.Module, state: dict[str, Tensor], *, norm: str, **_) -> Tensor:
+def linear(module: nn.Module, state: dict[str, Tensor], *, norm: str, **_: Any) -> Tensor:
     """Operator norm of the weights (models, out, in): float64 (models,).
 
     On an input with further axes, (..., in), the layer acts on each row: the same norm.
@@ -20,12 +23,12 @@ def linear(module: nn.Module, state: dict[str, Tensor], *, norm: str, **_) -> Te
     return certified_norms.norm_l1(weight) if norm == "l1" else certified_norms.norm_linf(weight)
 
 
-def isometry(module: nn.Module, state: dict[str, Tensor], **_) -> float:
+def isometry(module: nn.Module, state: dict[str, Tensor], **_: Any) -> float:
     """1 in every norm: the layer only rearranges its inputs, or does nothing in eval mode."""
     return 1.0
 
 
-TABLE = {
+TABLE: dict[type[nn.Module], Callable[..., Tensor | float]] = {
     nn.Linear: linear,
     **dict.fromkeys(
         [

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from lipdescent.arithmetic import ulps
 from lipdescent.measurement import NotApplicable
 
 State = dict[str, Tensor]
+InputNorm = nn.LayerNorm | nn.GroupNorm | nn.RMSNorm | _NormBase
 
 
-def batch_scale(module: nn.Module, state: State) -> Tensor:
+def batch_scale(module: _NormBase, state: State) -> Tensor:
     """Slope gamma / sqrt(running variance + eps) of each channel: float64 (models, channels).
 
     It carries at most four roundings.
@@ -34,19 +38,19 @@ def batch_scale(module: nn.Module, state: State) -> Tensor:
     return weight / variance.sqrt()
 
 
-def batch_norm(module: nn.Module, state: State, **_) -> Tensor:
+def batch_norm(module: _NormBase, state: State, **_: Any) -> Tensor:
     """max |gamma| / sqrt(running variance + eps), in every norm: float64 (models,)."""
     return ulps.round_up(batch_scale(module, state).abs().amax(1), 6)
 
 
-def input_norm(module: nn.Module, state: State, *, norm: str, **_) -> Tensor | float:
+def input_norm(module: InputNorm, state: State, *, norm: str, **_: Any) -> Tensor | float:
     """Layer, group, RMS and instance norm, l2: max |gamma| / sqrt(eps).
 
     With sigma^2 = var + eps and z = (x - mean) / sigma, J = diag(gamma) (I - 1 1^T / n
     - z z^T / n) / sigma. The middle factor lies between 0 and I, and sigma = sqrt(eps) where the
     input is constant: the constant is attained, and useless for any other input.
     """
-    if getattr(module, "track_running_stats", False):
+    if isinstance(module, _NormBase) and module.track_running_stats:
         return batch_norm(module, state)
     name = type(module).__name__
     if norm != "l2":
@@ -59,7 +63,7 @@ def input_norm(module: nn.Module, state: State, *, norm: str, **_) -> Tensor | f
     return ulps.round_up(state["weight"].to(torch.float64).abs().flatten(1).amax(1) * slope, 2)
 
 
-TABLE = {
+TABLE: dict[type[nn.Module], Callable[..., Tensor | float]] = {
     nn.BatchNorm1d: batch_norm,
     nn.BatchNorm2d: batch_norm,
     nn.BatchNorm3d: batch_norm,

@@ -7,6 +7,8 @@ Kronecker product is the product of the norms (in l1, l2 and l_inf).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +22,7 @@ Shape = tuple[int, ...]
 
 
 def max_pool(
-    module: nn.Module, state: dict, *, input_shape: Shape, output_shape: Shape, norm: str
+    module: Any, state: dict, *, input_shape: Shape, output_shape: Shape, norm: str
 ) -> float:
     """1 in l_inf; with every element in at most m windows, m in l1 and sqrt(m) in l2.
 
@@ -30,14 +32,14 @@ def max_pool(
 
 
 def adaptive_max_pool(
-    module: nn.Module, state: dict, *, input_shape: Shape, output_shape: Shape, norm: str
+    module: Any, state: dict, *, input_shape: Shape, output_shape: Shape, norm: str
 ) -> float:
     """As :func:`max_pool`, with the windows floor(i n / m) to ceil((i + 1) n / m)."""
     return _shared(_adaptive_windows(module, input_shape, output_shape), norm)
 
 
 def average_pool(
-    module: nn.Module, state: dict, *, input_shape: Shape, output_shape: Shape, norm: str
+    module: Any, state: dict, *, input_shape: Shape, output_shape: Shape, norm: str
 ) -> float:
     """Exact norm of the averaging matrix."""
     windows = _windows(module, input_shape, output_shape)
@@ -50,7 +52,7 @@ def average_pool(
 
 
 def adaptive_average_pool(
-    module: nn.Module, state: dict, *, input_shape: Shape, output_shape: Shape, norm: str
+    module: Any, state: dict, *, input_shape: Shape, output_shape: Shape, norm: str
 ) -> float:
     """Exact norm of the averaging matrix."""
     windows = _adaptive_windows(module, input_shape, output_shape)
@@ -58,7 +60,7 @@ def adaptive_average_pool(
 
 
 def power_pool(
-    module: nn.Module, state: dict, *, input_shape: Shape, output_shape: Shape, norm: str
+    module: Any, state: dict, *, input_shape: Shape, output_shape: Shape, norm: str
 ) -> float:
     """(sum x^p)^(1/p) over windows, for p = 1 (a linear map) and even p.
 
@@ -79,7 +81,7 @@ def power_pool(
     return _up(_shared(windows, norm) * math.prod(float(f.max()) for f in full) ** (1 / p))
 
 
-def padding(module: nn.Module, state: dict, *, input_shape: Shape, norm: str, **_) -> float:
+def padding(module: Any, state: dict, *, input_shape: Shape, norm: str, **_: Any) -> float:
     """Zeros and constants: 1. Else an element shown m times: m in l1, sqrt(m) in l2, 1 in l_inf."""
     modes = {"Reflection": "reflect", "Replication": "replicate", "Circular": "circular"}
     name = type(module).__name__.partition("Pad")[0]
@@ -97,7 +99,7 @@ def padding(module: nn.Module, state: dict, *, input_shape: Shape, norm: str, **
 
 
 def upsample(
-    module: nn.Module, state: dict, *, input_shape: Shape, output_shape: Shape, norm: str
+    module: Any, state: dict, *, input_shape: Shape, output_shape: Shape, norm: str
 ) -> float:
     """Exact norm of the interpolation matrix of each axis, taken from ``interpolate`` itself."""
     if module.recompute_scale_factor:
@@ -127,7 +129,7 @@ def upsample(
     return value
 
 
-def _windows(module: nn.Module, input_shape: Shape, output_shape: Shape) -> list[Tensor]:
+def _windows(module: Any, input_shape: Shape, output_shape: Shape) -> list[Tensor]:
     """Per axis float64 (outputs, size): 1 where the window reads the element."""
     dims = _dims(module)
     kernel = _per_axis(module.kernel_size, dims)
@@ -141,7 +143,7 @@ def _windows(module: nn.Module, input_shape: Shape, output_shape: Shape) -> list
     ]
 
 
-def _window_sizes(module: nn.Module, input_shape: Shape, output_shape: Shape) -> list[Tensor]:
+def _window_sizes(module: Any, input_shape: Shape, output_shape: Shape) -> list[Tensor]:
     """Per axis float64 (outputs,): by what an average divides."""
     windows = _windows(module, input_shape, output_shape)
     if not module.count_include_pad:
@@ -157,7 +159,7 @@ def _window_sizes(module: nn.Module, input_shape: Shape, output_shape: Shape) ->
     return sizes
 
 
-def _adaptive_windows(module: nn.Module, input_shape: Shape, output_shape: Shape) -> list[Tensor]:
+def _adaptive_windows(module: Any, input_shape: Shape, output_shape: Shape) -> list[Tensor]:
     tables = []
     for n, m in list(zip(input_shape, output_shape, strict=True))[-_dims(module) :]:
         i, x = torch.arange(m)[:, None], torch.arange(n)
@@ -189,9 +191,9 @@ def _dims(module: nn.Module) -> int:
     return int(type(module).__name__[-2])
 
 
-def _per_axis(value, dims: int) -> Shape:
-    value = tuple(value) if isinstance(value, (tuple, list)) else (value,)
-    return value * dims if len(value) == 1 else value
+def _per_axis(value: int | Sequence[int], dims: int) -> Shape:
+    each = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    return each * dims if len(each) == 1 else each
 
 
 def _up(value: float) -> float:
@@ -203,7 +205,7 @@ def _named(*names: str) -> list[type[nn.Module]]:
     return [getattr(nn, f"{name}{dims}d") for name in names for dims in (1, 2, 3)]
 
 
-TABLE = {
+TABLE: dict[type[nn.Module], Callable[..., float]] = {
     **dict.fromkeys(_named("MaxPool"), max_pool),
     **dict.fromkeys(_named("AvgPool"), average_pool),
     **dict.fromkeys(_named("AdaptiveMaxPool"), adaptive_max_pool),

@@ -12,13 +12,16 @@ or a number if it has no weights. It raises ``NotApplicable`` where there is non
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, cast
+
 from torch import Tensor, nn
 
 from lipdescent.layers import activation, convolution, linear, normalisation, pooling
 
 NORMS = ("l1", "l2", "linf")
 
-TABLE = {
+TABLE: dict[type[nn.Module], Callable[..., Tensor | float]] = {
     **linear.TABLE,
     **convolution.TABLE,
     **normalisation.TABLE,
@@ -62,7 +65,7 @@ def constant(
     if module.training:
         raise ValueError(f"{type(module).__name__} is in train mode; call eval() first")
     if declares_constant(module):
-        return float(module.lipschitz_constant(norm))
+        return float(cast(Any, module).lipschitz_constant(norm))
     if type(module) not in TABLE:
         raise TypeError(f"{type(module).__name__}: unknown layer type")
     function = TABLE[type(module)]

@@ -22,7 +22,7 @@ from lipdescent.measurement import NotApplicable
 from lipdescent.measuring import measure as measuring
 from lipdescent.measuring.subject import Subject
 from lipdescent.plugins import bound_entries, lookup
-from lipdescent.storage.checkpoints import Checkpoints, empty_epochs
+from lipdescent.storage.checkpoints import Checkpoints, Origin, empty_epochs
 from lipdescent.training.block import TrainingData
 from lipdescent.training.draws import initial_stack
 from lipdescent.training.options import TrainingOptions
@@ -63,7 +63,7 @@ def mistakes(task: dict[str, Any], loaded: Dataset | None = None) -> list[str]:
     if wrong := _wrong(lambda: _train(build, data, task["training"])):
         found.append(f"config: {what}: cannot be trained: {wrong}")
     for name, asked in {"metrics": {}, **task["bounds"]}.items():
-        if wrong := _wrong(lambda n=name, o=asked: _measure(n, o, build, data, task)):
+        if wrong := _wrong(partial(_measure, name, asked, build, data, task)):
             key = name if name == "metrics" else f"bounds.{name}"
             found.append(
                 f"config: {key} cannot be taken of {what}: {wrong}; allowed are bounds that can "
@@ -111,19 +111,21 @@ def _measure(
         seed=torch.tensor(SEEDS),
         stopped_epoch=empty_epochs(len(SEEDS)),
         diverged_epoch=empty_epochs(len(SEEDS)),
-        about={
-            "run": {"width": network["width"]},
-            "training": task["training"],
-            "build": json.loads(network["options"]),
-        },
+        about=Origin(
+            run={"width": network["width"]},
+            module=network["module"],
+            build=json.loads(network["options"]),
+            training=task["training"],
+            noise_maker=task["noise_maker"],
+        ),
     )
-    stack = measuring.checkpoint_stack(saved, data, module=network["module"])
+    stack = measuring.checkpoint_stack(saved, data)
     dtype = next(t.dtype for t in stack.state.values() if t.is_floating_point())
     inputs = {
         split: torch.from_numpy(getattr(data, f"{split}_inputs")).to(dtype)
         for split in ("train", "test")
     }
-    subject = Subject(name, stack, stack.finite(), saved, data, inputs, task["noise_maker"])
+    subject = Subject(name, stack, stack.finite(), saved, data, inputs)
     kind = lookup.resolve("measurements", lookup.measurement_kind(name))
     list(kind.take(subject, options))
 

@@ -32,16 +32,16 @@ class Column:
     status: np.ndarray
 
 
-def checkpoint_stack(saved: Checkpoints, dataset: Dataset, *, module: str) -> ModelStack:
+def checkpoint_stack(saved: Checkpoints, dataset: Dataset) -> ModelStack:
     """All checkpoints as one stack, epochs outermost; constrained layers as ordinary ones."""
-    run = saved.about["run"]
-    build = lookup.resolve("architectures", module).build
+    about = saved.origin
+    build = lookup.resolve("architectures", about.module).build
     with torch.random.fork_rng(devices=[]):  # building draws weights that are never read
         structure = build(
-            run["width"],
+            about.run["width"],
             input_shape=dataset.input_shape,
             num_classes=dataset.num_classes,
-            **saved.about["build"],
+            **about.build,
         )
     state = saved.flat_state()
     if is_constrained(structure):
@@ -59,7 +59,6 @@ def measure(
     dataset: Dataset,
     *,
     options: dict[str, Any],
-    noise_maker: str,
     uppers: Sequence[str | Path] = (),
     start: ModelStack | None = None,
 ) -> list[Column]:
@@ -82,7 +81,7 @@ def measure(
         "train": torch.from_numpy(dataset.train_inputs).to(stack.device, dtype),
         "test": torch.from_numpy(dataset.test_inputs).to(stack.device, dtype),
     }
-    subject = Subject(name, stack, finite, saved, dataset, inputs, noise_maker, uppers, start)
+    subject = Subject(name, stack, finite, saved, dataset, inputs, uppers, start)
     kind = lookup.resolve("measurements", lookup.measurement_kind(name))
     try:
         found = list(kind.take(subject, options))
@@ -141,7 +140,7 @@ def to_table(
     columns: list[Column], stack: ModelStack, saved: Checkpoints, *, study: str
 ) -> pa.Table:
     """Rows of the tidy table: one per quantity, epoch and replica."""
-    run, num_epochs = saved.about["run"], len(saved.epoch)
+    run, num_epochs = saved.origin.run, len(saved.epoch)
     count = stack.num_models
     num_parameters = sum(p.numel() for p in stack.module.parameters())
     return table.concatenate(

@@ -37,7 +37,6 @@ class Subject:
     saved: Checkpoints
     dataset: Dataset
     inputs: dict[str, Tensor]
-    noise_maker: str
     uppers: Sequence[str | Path] = ()
     start: ModelStack | None = None
 

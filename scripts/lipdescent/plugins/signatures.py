@@ -129,9 +129,10 @@ def _type(node: ast.expr | None, path: Path) -> dict[str, Any]:
             if one and other:
                 kinds = dict.fromkeys(one["type"] + other["type"])
                 either = {**one, **other, "type": list(kinds)}
-                choices = [part.get("enum") for part in (one, other)]
-                either["enum"] = choices[0] + choices[1] if all(choices) else None
-                return {key: value for key, value in either.items() if value is not None}
+                either.pop("enum", None)
+                if one.get("enum") and other.get("enum"):
+                    either["enum"] = one["enum"] + other["enum"]
+                return either
     return {}
 
 
@@ -151,9 +152,10 @@ def _constant(path: Path, wanted: str) -> Any:
 def _definition(path: Path, name: str) -> tuple[Path, ast.expr | None]:
     """What ``name`` is set to, and in which file: ``path`` or one that it is imported from."""
     for node in _parsed(path).body:
-        names = node.targets if isinstance(node, ast.Assign) else []
-        if any(isinstance(target, ast.Name) and target.id == name for target in names):
-            return path, node.value
+        if isinstance(node, ast.Assign):
+            names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+            if name in names:
+                return path, node.value
     _, module = _imported(path, name)
     return _definition(module, name) if module else (path, None)
 
@@ -162,9 +164,9 @@ def _imported(path: Path, name: str) -> tuple[Path | None, Path | None]:
     """Files of the library that a file imports as ``name``, and that it imports ``name`` from."""
     for node in _parsed(path).body:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lipdescent"):
-            module = LIBRARY.joinpath(*node.module.split(".")[1:])
+            module = LIBRARY.joinpath(*(node.module or "").split(".")[1:])
             for alias in node.names:
                 if name == (alias.asname or alias.name):
-                    files = (module / f"{alias.name}.py", module.with_suffix(".py"))
-                    return tuple(file if file.exists() else None for file in files)
+                    inside, itself = module / f"{alias.name}.py", module.with_suffix(".py")
+                    return inside if inside.exists() else None, itself if itself.exists() else None
     return None, None

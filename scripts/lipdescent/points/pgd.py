@@ -16,6 +16,8 @@ from lipdescent.points._parts import Points, check_inputs, chosen, of_tensor
 from lipdescent.robustness import attacks
 from lipdescent.stacks.model_stack import ModelStack
 
+Norm = Literal["l2", "linf"]
+
 
 def draw(
     stack: ModelStack,
@@ -24,7 +26,7 @@ def draw(
     labels: Mapping[str, Tensor] | None = None,
     seed: int = 0,
     radius: float = 0.5,
-    norm: Literal["l2", "linf"] = "l2",
+    norm: Norm = "l2",
     steps: int = 10,
     num_points: int | None = None,
 ) -> dict[str, Points]:
@@ -62,6 +64,7 @@ def _parts(
     for part in of_tensor(points, models=stack.num_models):
         here = slice(begin, begin + len(part))
         own = None if labels is None else labels[..., here]
-        options = {"start": noise[here], "radius": radius, "norm": norm, "steps": steps}
-        yield attacks.perturbed(stack, part, own, **options)
+        yield attacks.perturbed(
+            stack, part, own, start=noise[here], radius=radius, norm=norm, steps=steps
+        )
         begin += len(part)

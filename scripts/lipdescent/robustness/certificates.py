@@ -167,8 +167,9 @@ def _attacked(
     seed: int,
     steps: int,
 ) -> Iterator[Measurement]:
-    options = {"radii": levels, "norm": norm, "seed": seed, "steps": steps}
-    standing = attacks.robust(stack, inputs, labels, **options)
+    standing = attacks.robust(
+        stack, inputs, labels, radii=levels, norm=norm, seed=seed, steps=steps
+    )
     check_attacks(radius, standing, levels, norm=norm)
     for level, values in zip(levels, standing.double().mean(1).T, strict=True):
         yield Measurement(f"pgd_accuracy@{level:g}", "metric", norm, values, "test")

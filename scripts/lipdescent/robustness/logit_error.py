@@ -87,7 +87,7 @@ def _absolute(layer: Layer, state: dict[str, Tensor], slope: Tensor) -> Tensor:
         return slope
     plus = {name: tensor.abs() for name, tensor in state.items()}
     shapes = {"input_shape": layer.input_shape, "output_shape": layer.output_shape}
-    return constant(layer.module, plus, norm="linf", **shapes).view(-1, 1)
+    return torch.as_tensor(constant(layer.module, plus, norm="linf", **shapes)).view(-1, 1)
 
 
 def _lost(module: nn.Module, input_shape: tuple[int, ...]) -> float:
@@ -95,7 +95,7 @@ def _lost(module: nn.Module, input_shape: tuple[int, ...]) -> float:
     lost = 2.0**-1000
     if isinstance(module, nn.Softplus):
         lost += 1.001 * math.exp(-module.threshold) / abs(module.beta)
-    if type(module) in (nn.LPPool1d, nn.LPPool2d, nn.LPPool3d):
+    if isinstance(module, nn.LPPool1d | nn.LPPool2d | nn.LPPool3d):
         lost += 2 * (math.prod(input_shape) ** 2 * TINY) ** (1 / module.norm_type)
     return lost
 

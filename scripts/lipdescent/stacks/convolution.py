@@ -12,7 +12,8 @@ memory, which elementwise operations keep.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,10 +28,9 @@ class Geometry(NamedTuple):
     padding: tuple[int, int]
 
     def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        return tuple(
-            (n + 2 * p - k) // s + 1
-            for n, k, s, p in zip(size, self.kernel, self.stride, self.padding, strict=True)
-        )
+        sides = zip(size, self.kernel, self.stride, self.padding, strict=True)
+        height, width = ((n + 2 * p - k) // s + 1 for n, k, s, p in sides)
+        return height, width
 
 
 def _shifted(x: Tensor, geometry: Geometry) -> Tensor:
@@ -72,7 +72,7 @@ def _patches(shifted: Tensor, geometry: Geometry, rows: int) -> Tensor:
     )
 
 
-def _multiply(matrices: Tensor, shifted: Tensor, geometry: Geometry, size) -> Tensor:
+def _multiply(matrices: Tensor, shifted: Tensor, geometry: Geometry, size: Sequence[int]) -> Tensor:
     """``matrices`` (models, out, kernel size * C) times the patches: (models, H, out, W, B)."""
     models, out_channels, _ = matrices.shape
     rows, columns = size
@@ -88,7 +88,9 @@ class _Convolution(torch.autograd.Function):
     """x (models, H, C, W, B), weight (models, out, C, kh, kw), bias (models, out) or None."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry
+    ) -> Tensor:
         size = geometry.output_size((x.shape[1], x.shape[3]))
         shifted = _shifted(x, geometry)
         matrices = weight.permute(0, 1, 3, 4, 2).flatten(2)
@@ -103,7 +105,7 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> Any:
         x, weight = ctx.saved_tensors
         grad = grad.contiguous()
         grad_x = grad_weight = grad_bias = None
@@ -129,9 +131,11 @@ def _weight_gradient(grad: Tensor, shifted: Tensor, weight: Tensor, geometry: Ge
     return total.view(models, out_channels, *kernel, channels).permute(0, 1, 4, 2, 3)
 
 
-def _input_gradient(grad: Tensor, weight: Tensor, geometry: Geometry, shape) -> Tensor:
+def _input_gradient(
+    grad: Tensor, weight: Tensor, geometry: Geometry, shape: Sequence[int]
+) -> Tensor:
     kernel, stride, padding = geometry
-    reach = tuple(k - 1 - p for k, p in zip(kernel, padding, strict=True))
+    reach = (kernel[0] - 1 - padding[0], kernel[1] - 1 - padding[1])
     if stride == (1, 1) and min(reach) >= 0:  # a convolution with the kernel turned around
         turned = Geometry(kernel, stride, reach)
         matrices = weight.flip(3, 4).permute(0, 2, 3, 4, 1).flatten(2)
@@ -151,7 +155,9 @@ def _input_gradient(grad: Tensor, weight: Tensor, geometry: Geometry, shape) -> 
     return out[:, padding[0] : padding[0] + height, :, padding[1] : padding[1] + width]
 
 
-def convolve(module: nn.Conv1d | nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None):
+def convolve(
+    module: nn.Conv1d | nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None
+) -> Tensor:
     """Every model's convolution of its own batch.
 
     Parameters
@@ -170,19 +176,24 @@ def convolve(module: nn.Conv1d | nn.Conv2d, x: Tensor, weight: Tensor, bias: Ten
     flat = isinstance(module, nn.Conv1d)
     if flat:  # an image of height 1
         x, weight = x.unsqueeze(3), weight.unsqueeze(3)
-    kernel, stride, padding = (
-        (neutral, value[0]) if flat else tuple(value)
-        for neutral, value in ((1, module.kernel_size), (1, module.stride), (0, module.padding))
+    geometry = Geometry(
+        _pair(module.kernel_size, 1), _pair(module.stride, 1), _pair(module.padding, 0)
     )
-    geometry = Geometry(kernel, stride, padding)
-    if min(geometry.output_size(tuple(x.shape[3:]))) < 1:
+    if min(geometry.output_size((x.shape[3], x.shape[4]))) < 1:
         raise ValueError(f"{module}: the image is smaller than the kernel, {tuple(x.shape[3:])}")
     out = _Convolution.apply(x.permute(0, 3, 2, 4, 1), weight, bias, geometry)
     out = out.permute(0, 4, 2, 1, 3)
     return out.squeeze(3) if flat else out
 
 
-def _grouped(module, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _pair(value: Sequence[int], neutral: int) -> tuple[int, int]:
+    """Of an image; of a signal as an image of height 1."""
+    return (neutral, value[0]) if len(value) == 1 else (value[0], value[1])
+
+
+def _grouped(
+    module: nn.Conv1d | nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None
+) -> Tensor:
     """One convolution with a group (or ``module.groups`` of them) per model."""
     models = x.shape[0]
     if module.padding_mode != "zeros":
@@ -223,7 +234,7 @@ class _MaxAlong(torch.autograd.Function):
     """Maximum over windows of ``size`` along ``dim``; the first of equal entries gets the slope."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, dim: int, size: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, dim: int, size: int) -> Tensor:
         parts = windows(x, dim, size)
         out = torch.maximum(parts[0], parts[1])
         for part in parts[2:]:
@@ -234,7 +245,7 @@ class _MaxAlong(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> Any:
         x, out = ctx.saved_tensors
         slope = torch.empty_like(x)
         covered = out.shape[ctx.dim] * ctx.window

@@ -64,7 +64,9 @@ class ModelStack:
         state = {name: tensor[index] for name, tensor in self.state.items()}
         return ModelStack(self.module, state, self.input_shape)
 
-    def to(self, *, dtype: torch.dtype | None = None, device=None) -> ModelStack:
+    def to(
+        self, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
+    ) -> ModelStack:
         """Copy on another device, floating-point tensors in another dtype."""
         state = {
             name: t.to(device=device, dtype=dtype if t.is_floating_point() else None)

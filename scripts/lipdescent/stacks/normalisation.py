@@ -5,6 +5,8 @@ Shapes are (models, batch, channels, *space) for activations, (models, channels)
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -39,13 +41,15 @@ def normalise_batch(
     return _grouped(x, weight, bias, eps)
 
 
-def _grouped(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float):
+def _grouped(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """One normalisation of models * channels channels, as grouped convolutions leave them."""
     models, channels = x.shape[0], x.shape[2]
     mean, var = x.new_zeros(2, models * channels, dtype=_statistics_dtype(x))
-    flat = [None if t is None else t.flatten() for t in (weight, bias)]
+    scale, shift = (None if t is None else t.flatten() for t in (weight, bias))
     together = one_channel_axis(x)
-    out = nn.functional.batch_norm(together, mean, var, *flat, training=True, momentum=1.0, eps=eps)
+    out = nn.functional.batch_norm(together, mean, var, scale, shift, True, momentum=1.0, eps=eps)
     return channel_axis(out, models), mean.view(models, channels), var.view(models, channels)
 
 
@@ -77,7 +81,9 @@ class _BatchNorm(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float):
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
         x = x.contiguous()
         # With momentum 1 the running statistics become those of the batch.
         mean, var, saved_mean, saved_inverse = x.new_zeros(4, x.shape[0], x.shape[2])
@@ -95,7 +101,7 @@ class _BatchNorm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor, *_):
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> Any:
         x, weight, mean, inverse = ctx.saved_tensors
         grad = grad.contiguous()
         grad_x, needed = torch.empty_like(x), list(ctx.needs_input_grad[:3])

@@ -109,7 +109,9 @@ class _Tally(TorchDispatchMode):
         super().__init__()
         self.operations, self.values = 0, 0
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
         out = func(*args, **(kwargs or {}))
         if not func.is_view:
             self.operations += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -174,7 +175,8 @@ def preserved(module: nn.Module) -> Iterator[None]:
         finally:
             for m, training, parameters, buffers in parts:
                 m.training = training
-                for own, kept in ((m._parameters, parameters), (m._buffers, buffers)):
+                pairs: list[tuple[Any, Any]] = [(m._parameters, parameters), (m._buffers, buffers)]
+                for own, kept in pairs:
                     own.clear()
                     own.update(kept)
             with torch.no_grad():

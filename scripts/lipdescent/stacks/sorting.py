@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -13,7 +15,7 @@ class SortPairs(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         first, second = _pairs(x)
         out = torch.empty_like(x)
         low, high = _pairs(out)
@@ -23,7 +25,7 @@ class SortPairs(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (swapped,) = ctx.saved_tensors  # 0 or 1: a product is faster than a choice
         low, high = _pairs(gradient)
         out = torch.empty_like(gradient)

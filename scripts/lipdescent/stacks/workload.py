@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,7 @@ def multiplications(module: nn.Module, input_shape: Sequence[int]) -> int:
     """Multiply-adds of one sample's forward pass in linear layers and convolutions."""
     copied, counts = copy.deepcopy(module).to_empty(device="cpu").float().eval(), []
 
-    def count(layer: nn.Module, _inputs, out: Tensor) -> None:
+    def count(layer: Any, _inputs: Any, out: Tensor) -> None:
         # Each output is a sum over one row of the weight; a linear layer's over its last axis.
         counts.append(out.numel() * layer.weight[0].numel())
 

@@ -3,14 +3,14 @@
 Tensors: ``state/<name>`` (num_epochs, num_replicas, *shape), ``initial/<name>`` (num_replicas,
 *shape), the state before the first step if epoch 0 is not among the checkpoints, ``epoch``
 (num_epochs,), ``label_noise``, ``seed``, ``stopped_epoch``, ``diverged_epoch`` (num_replicas,). An
-epoch of -1 means never. Metadata: JSON under ``about``, a stamp (see stamps.py) under ``made``, and
-a checksum of all tensors.
+epoch of -1 means never. Metadata: an :class:`Origin` as JSON under ``about``, a stamp (see
+stamps.py) under ``made``, and a checksum of all tensors.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,34 @@ from torch import Tensor
 
 from lipdescent.storage import atomic, stamps
 
-FORMAT = "lipdescent-checkpoints-2"
+FORMAT = "lipdescent-checkpoints-3"
 GROUPS = ("state", "initial")
 CHECKSUM = "checksum"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How networks were built and trained; noise levels, seeds and epochs are the tensors'.
+
+    Attributes
+    ----------
+    run : ``dataset``, ``architecture`` (its name in the configuration), ``width`` and ``seeds``.
+    module : file name in scripts/lipdescent/architectures, and ``build`` the options of its build.
+    training : the options of lipdescent/training/options.py.
+    noise_maker : file name in scripts/lipdescent/training/label_noise.
+    noise_seed : what the noise was drawn from; None: each model's own seed.
+    data : the options with which the data set was loaded.
+    code : a digest of all code behind the training; empty where no job made it.
+    """
+
+    run: dict[str, Any]
+    module: str
+    build: dict[str, Any]
+    training: dict[str, Any]
+    noise_maker: str
+    noise_seed: int | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+    code: str = ""
 
 
 @dataclass(frozen=True)
@@ -30,6 +55,7 @@ class Checkpoints:
 
     Attributes
     ----------
+    about : None where nobody measures them, in a test for instance.
     initial : state before the first step, name -> (num_replicas, *shape), where epoch 0 is not
         among ``epoch``.
     """
@@ -40,12 +66,19 @@ class Checkpoints:
     seed: Tensor
     stopped_epoch: Tensor
     diverged_epoch: Tensor
-    about: dict[str, Any] = field(default_factory=dict)
+    about: Origin | None = None
     initial: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def num_replicas(self) -> int:
         return len(self.seed)
+
+    @property
+    def origin(self) -> Origin:
+        """:attr:`about`, which what measures them needs."""
+        if self.about is None:
+            raise ValueError("the checkpoints do not say how their networks were built and trained")
+        return self.about
 
     def flat_state(self) -> dict[str, Tensor]:
         """name -> (num_epochs * num_replicas, *shape): the stack to measure, epochs outermost."""
@@ -66,7 +99,8 @@ def write(path: str | Path, checkpoints: Checkpoints, made: stamps.Stamp | None 
     }
     for name in ("epoch", "label_noise", "seed", "stopped_epoch", "diverged_epoch"):
         tensors[name] = getattr(checkpoints, name)
-    metadata = {"format": FORMAT, "about": json.dumps(checkpoints.about)}
+    about = None if checkpoints.about is None else asdict(checkpoints.about)
+    metadata = {"format": FORMAT, "about": json.dumps(about)}
     if made is not None:
         metadata[stamps.KEY] = stamps.dumps(stamps.with_content(made, checksum(tensors)))
     save_atomically(path, tensors, metadata)
@@ -83,24 +117,26 @@ def read(path: str | Path) -> Checkpoints:
     tensors, metadata = load(path)
     if metadata.get("format") != FORMAT:
         raise ValueError(
-            f"{path}: not a checkpoint file of this project (format {metadata.get('format')}, "
-            f"wanted is {FORMAT})"
+            f"{path}: not a checkpoint file of this version of the project (format "
+            f"{metadata.get('format')}, wanted is {FORMAT}); starting its study trains it anew"
         )
     groups: dict[str, dict[str, Tensor]] = {group: {} for group in GROUPS}
-    rest = {}
+    rest: dict[str, Tensor] = {}
     for place, tensor in tensors.items():
         group, _, name = place.partition("/")
         (groups[group] if name else rest)[name or place] = tensor
-    return Checkpoints(**groups, about=json.loads(metadata["about"]), **rest)
+    about = json.loads(metadata["about"])
+    origin = Origin(**about) if about else None
+    return Checkpoints(state=groups["state"], initial=groups["initial"], about=origin, **rest)
 
 
 def checksum(tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> str:
     """Digest of the metadata and of names, types, shapes and contents, in the names' order."""
-    parts = [json.dumps(metadata or {}, sort_keys=True).encode()]
+    parts: list[bytes | memoryview] = [json.dumps(metadata or {}, sort_keys=True).encode()]
     for name in sorted(tensors):
         tensor = tensors[name].detach().to("cpu").contiguous()
         parts.append(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        parts.append(memoryview(tensor.flatten().view(torch.uint8).numpy()))
+        parts.append(tensor.flatten().view(torch.uint8).numpy().data)
     return stamps.digest(*parts)
 
 

@@ -7,6 +7,7 @@ import struct
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ def read(path: str | Path) -> Header | None:
     return Header(num_train, tuple(shape), classes)
 
 
-def _header(file) -> dict:
+def _header(file: IO[bytes]) -> dict[str, Any]:
     """The dictionary at the start of an npy file (NumPy's format 1 to 3)."""
     if file.read(6) != b"\x93NUMPY":
         raise ValueError("not an npy file")

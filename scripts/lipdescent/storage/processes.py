@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+LINUX = sys.platform == "linux"
+
 
 def machine() -> str:
     """This start of this machine, containers included; empty where it cannot be told."""
@@ -17,7 +19,7 @@ def machine() -> str:
 
 def namespace() -> str:
     """Where numbers of processes mean the same as here; empty where it cannot be told."""
-    if sys.platform != "linux":
+    if not LINUX:
         return "one"
     try:
         return os.readlink("/proc/self/ns/pid").strip("pid:[]")
@@ -30,7 +32,7 @@ def started(process: int) -> str:
 
     On Linux in clock ticks after the machine's start: a clock that is set does not move it.
     """
-    if sys.platform == "linux":
+    if LINUX:
         try:
             return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[19]
         except (OSError, IndexError):

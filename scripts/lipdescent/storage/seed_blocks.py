@@ -9,7 +9,7 @@ from collections.abc import Sequence
 LONGEST_LISTING = 100
 
 
-def name(seeds: Sequence[int]) -> str:
+def block_name(seeds: Sequence[int]) -> str:
     """``0-5`` if the seeds are consecutive, else all of them, ``0_2_7``.
 
     Where that is too long for a file's name: first and last, how many, and a digest of all, such as
@@ -38,4 +38,4 @@ def strangers(block: str, seeds: set[int]) -> set[int]:
     outside = {seed for seed in seeds if not first <= seed <= last}
     if outside or not rest or len(seeds) < int(rest[0]):
         return outside
-    return set() if name(sorted(seeds)) == block else seeds
+    return set() if block_name(sorted(seeds)) == block else seeds

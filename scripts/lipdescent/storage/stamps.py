@@ -54,7 +54,7 @@ def recipe(rule: str, asked: Any, code: Mapping[str, str], inputs: Mapping[str, 
     return digest(json.dumps(whole, sort_keys=True).encode())
 
 
-def digest(*parts: bytes) -> str:
+def digest(*parts: bytes | memoryview) -> str:
     """The first half of a sha256, in hexadecimal digits."""
     found = hashlib.sha256()
     for part in parts:
@@ -94,9 +94,9 @@ def short(stamp: Mapping[str, Any], *, described: bool = True) -> Stamp:
     return kept
 
 
-def with_content(stamp: Stamp | None, content: str) -> Stamp | None:
+def with_content(stamp: Stamp, content: str) -> Stamp:
     """The stamp of a file whose numbers have the digest ``content``."""
-    return None if stamp is None else {**stamp, "content": content}
+    return {**stamp, "content": content}
 
 
 def below(path: str | Path) -> str:
@@ -205,10 +205,8 @@ def _json_digest(found: Mapping[str, Any]) -> str:
     return digest(json.dumps(json.loads(json.dumps(found)), sort_keys=True).encode())
 
 
-def with_companion(stamp: Stamp | None, path: str | Path, content: Path) -> Stamp | None:
+def with_companion(stamp: Stamp, path: str | Path, content: Path) -> Stamp:
     """The stamp of a file that has another, at ``path``, beside it that carries none."""
-    if stamp is None:
-        return None
     return {**stamp, "beside": {Path(path).name: file_digest(content)}}
 
 

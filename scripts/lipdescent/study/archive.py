@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lipdescent.storage import atomic, stamped_parquet, stamps
 from lipdescent.study import published
@@ -62,6 +62,11 @@ def _members(study: Path) -> list[str]:
         raise ArchiveError(
             f"{study / PLAN}: broken ({error}); starting the study writes it anew"
         ) from None
+    if config["study"] != study.name:
+        raise ArchiveError(
+            f"{study} holds the study {config['study']!r}, and was renamed; start it with "
+            f"study: {study.name} in the configuration, or rename the folder back"
+        )
     wanted = [*published.files(config), PLAN]
     missing = [name for name in wanted if not (study / name).exists()]
     if missing:
@@ -198,7 +203,9 @@ def _digests(archive: str | Path) -> tuple[dict[str, str], dict[str, str]]:
                 if file is not None and name == SUMS:
                     listing = file.read()
                 elif file is not None:
-                    found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+                    found[name] = hashlib.file_digest(
+                        cast(io.BufferedReader, file), "sha256"
+                    ).hexdigest()
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise ArchiveError(f"{archive}: truncated, altered or not a tar.gz ({error})") from error
     if not listing:

@@ -136,7 +136,8 @@ def _absolute(node: ast.ImportFrom, path: Path) -> str:
 def _looked_up(call: ast.Call) -> list[str]:
     """Module that a call of names.resolve imports, if its arguments are written out."""
     function = getattr(call.func, "attr", getattr(call.func, "id", ""))
-    constants = [a.value for a in call.args if isinstance(a, ast.Constant)]
+    written = [a.value for a in call.args if isinstance(a, ast.Constant)]
+    constants = [value for value in written if isinstance(value, str)]
     if function == "resolve" and len(constants) == 2:
         return [f"{lookup.module_of(constants[0])}.{constants[1]}"]
     return []

@@ -18,6 +18,7 @@ import yaml
 
 from lipdescent.study import checks as config_checks
 from lipdescent.study import schema as config_schema
+from lipdescent.study import training_section
 from lipdescent.study.runs import plan_file
 from lipdescent.study.schema import ConfigError
 
@@ -60,7 +61,7 @@ def prepare(
     removed = _take_out(config, overlaid)
     written = _training_as_written(config, overlaid)
     _take_replaced(config)
-    rules = _read(schema)
+    rules = training_section.with_defaults(_read(schema))
     config_schema.check(config, rules)
     for name, options in config["architectures"].items():
         whole = {**config["training"], **options.get("training", {})}
@@ -135,7 +136,8 @@ def _training_as_written(
 ) -> dict[str | None, dict[str, Any]]:
     """The training section less what the default study has (None), and each architecture's own."""
     inherited = default.get("training", {})
-    sections, entries = {None: config.get("training")}, config.get("architectures")
+    sections: dict[str | None, Any] = {None: config.get("training")}
+    entries = config.get("architectures")
     for name, entry in entries.items() if isinstance(entries, Mapping) else ():
         sections[name] = entry.get("training") if isinstance(entry, dict) else None
     written = {k: dict(v) for k, v in sections.items() if isinstance(v, dict)}

@@ -40,11 +40,12 @@ def of(job: Any, **by: Any) -> Stamp | None:
     """
     if getattr(job, "rule", None) is None:
         return None
-    inputs = {}
+    inputs: dict[str, Stamp] = {}
     for path in map(str, job.input):
-        inputs[below(path)] = found = read(path)
+        found = read(path)
         if found is None:
             raise OtherRecipe(f"{path} {NO_RECORD}; {START_AGAIN}")
+        inputs[below(path)] = found
     edited = [name for name, told in job.params.code.items() if code_digest(SCRIPTS / name) != told]
     if edited:
         raise OtherRecipe(

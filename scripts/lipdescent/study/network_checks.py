@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any
 
 from lipdescent.plugins import signatures
@@ -91,7 +92,7 @@ def leaves_one(points: int, batch: int) -> bool:
     return batch == 1 or points % batch == 1
 
 
-def _next_to(value: int, allowed) -> list[int]:
+def _next_to(value: int, allowed: Callable[[int], bool]) -> list[int]:
     """The nearest allowed numbers below and above."""
     below = next((n for n in range(value - 1, 0, -1) if allowed(n)), None)
     above = next((n for n in range(value + 1, 2 * value + 4) if allowed(n)), None)

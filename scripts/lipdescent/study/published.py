@@ -17,7 +17,7 @@ def ran(config: dict[str, Any]) -> dict[str, Any]:
     a study of images its data set and its architecture.
     """
     if config.get("experiments"):
-        kept = {key: config[key] for key in ("study", "experiments") if key in config}
+        kept: dict[str, Any] = {k: config[k] for k in ("study", "experiments") if k in config}
         execution = config.get("execution", {})
         return kept | {
             "execution": {k: v for k, v in execution.items() if k in ("threads", "split")}

@@ -14,6 +14,7 @@ from typing import Any
 
 from lipdescent.plugins import bound_entries, lookup
 from lipdescent.storage import stamps
+from lipdescent.storage.seed_blocks import block_name
 from lipdescent.study import published, sections
 from lipdescent.study import runs as study_runs
 from lipdescent.study.code_digest import caption, code_versions, measurement_files, training_files
@@ -147,6 +148,7 @@ class Recipes:
                 "build_options": sections.build_options(self.config, run.architecture),
                 "training": training,
                 "noise_maker": maker,
+                "noise_seed": self.config["noise_seed"],
             },
             self.code("train.py", *training_files(module, training, maker)),
             (self.dataset(dataset=run.dataset),),
@@ -175,8 +177,6 @@ class Recipes:
                 # The rows name their study.
                 "study": self.config["study"],
                 "options": certificates if certify else entry,
-                "module": module,
-                "noise_maker": maker,
                 **_saved_points(entry),
             },
             self.code("measure.py", *files),
@@ -328,5 +328,5 @@ def _wildcards(run: study_runs.Run) -> dict[str, str]:
         "dataset": run.dataset,
         "architecture": run.architecture,
         "width": str(run.width),
-        "seeds": study_runs.seed_block(run.seeds),
+        "seeds": block_name(run.seeds),
     }

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lipdescent.storage import atomic
-from lipdescent.storage.seed_blocks import name as seed_block
+from lipdescent.storage.seed_blocks import block_name
 from lipdescent.study.schema import ConfigError
 
 
@@ -31,7 +31,7 @@ class Run:
     @property
     def path(self) -> str:
         """The run's place below results/<study>/<stage>/."""
-        block = f"seeds={seed_block(self.seeds)}"
+        block = f"seeds={block_name(self.seeds)}"
         return f"{self.dataset}/{self.architecture}/width={self.width}/{block}"
 
 

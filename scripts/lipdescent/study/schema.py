@@ -6,11 +6,14 @@ import copy
 import math
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import yaml
 
 from lipdescent.plugins import lookup
+
+if TYPE_CHECKING:
+    from jsonschema import ValidationError
 
 WORDS = {
     "integer": "an integer",
@@ -93,55 +96,56 @@ def check_keys(value: Any, place: str = "") -> None:
             check_keys(entry, place)
 
 
-def _is_text(_, value: Any) -> bool:
+def _is_text(_: object, value: Any) -> bool:
     # A pattern's $ matches before a line's end, too, and a name goes into file names and logs.
     return isinstance(value, str) and value.isprintable()
 
 
-def _is_integer(_, value: Any) -> bool:
+def _is_integer(_: object, value: Any) -> bool:
     # What does not fit into 64 bits fits neither into a tensor nor into the table.
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST_INTEGER
 
 
-def _is_number(_, value: Any) -> bool:
+def _is_number(_: object, value: Any) -> bool:
     return _is_integer(_, value) or (isinstance(value, float) and math.isfinite(value))
 
 
-def _explain(error, place: str) -> str:
+def _explain(error: ValidationError, place: str) -> str:
     """One line per mistake: key, value, what is allowed."""
     parts = [*([place] if place else []), *error.absolute_path]
     entry = isinstance(parts[-1], int) if parts else False  # of a list: its index says little
     key = ".".join(map(str, parts[:-1] if entry else parts)) or "configuration"
-    if error.validator == "additionalProperties":
+    kind, instance = str(error.validator), cast(Any, error.instance)
+    wanted = cast(Any, error.validator_value)
+    if kind == "additionalProperties":
         return _unknown(error, "" if key == "configuration" else f"{key}.")
-    if error.validator == "required":
+    if kind == "required":
         return f"config: {key}: {error.message}"
-    said = f"config: {key} {'contains' if entry else '='} {error.instance!r}"
-    if error.validator == "uniqueItems":
-        twice = sorted({str(v) for v in error.instance if error.instance.count(v) > 1})
+    said = f"config: {key} {'contains' if entry else '='} {instance!r}"
+    if kind == "uniqueItems":
+        twice = sorted({str(v) for v in instance if instance.count(v) > 1})
         return f"{said}: {', '.join(twice)} is there twice"
-    wanted = error.validator_value
-    if error.validator == "type":
+    if kind == "type":
         kinds = [wanted] if isinstance(wanted, str) else wanted
         words = " or ".join(WORDS[kind] for kind in kinds)
-        if isinstance(error.instance, int) and abs(error.instance) > LARGEST_INTEGER:
+        if isinstance(instance, int) and abs(instance) > LARGEST_INTEGER:
             return f"{said}: allowed is {words}, at most {LARGEST_INTEGER} (64 bits)"
-        return f"{said}: allowed is {words}{_as_number(error.instance, kinds)}"
-    if error.validator == "maxLength":
+        return f"{said}: allowed is {words}{_as_number(instance, kinds)}"
+    if kind == "maxLength":
         return f"{said}: allowed are at most {wanted} characters"
-    if error.validator == "enum":
+    if kind == "enum":
         return f"{said}: allowed is one of {_listed(wanted)}"
-    return f"{said}: allowed is {LIMITS.get(error.validator, error.validator)} {wanted}"
+    return f"{said}: allowed is {LIMITS.get(kind, kind)} {wanted}"
 
 
 def _listed(values: list[Any]) -> str:
     return ", ".join("null" if value is None else str(value) for value in values)
 
 
-def _unknown(error, place: str) -> str:
-    allowed = sorted(error.schema.get("properties", {}))
+def _unknown(error: ValidationError, place: str) -> str:
+    allowed = sorted(cast(dict[str, Any], error.schema).get("properties", {}))
     lines = []
-    for name in sorted(set(error.instance) - set(allowed), key=str):
+    for name in sorted(set(cast(dict[str, Any], error.instance)) - set(allowed), key=str):
         try:
             lookup.check("key", f"{place}{name}", [place + a for a in allowed])
         except ValueError as mistake:

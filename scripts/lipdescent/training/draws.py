@@ -63,8 +63,16 @@ def check_call(stack: ModelStack) -> None:
     own_call.check_call(stack.module, read, points[:NUM_COMPARED], places[:NUM_COMPARED])
 
 
-def batch_order(seeds: Sequence[int], epoch: int, num_train: int) -> Tensor:
-    """Order of the samples in an epoch: (len(seeds), num_train), drawn from seed and epoch."""
+def batch_order(
+    seeds: Sequence[int], epoch: int, num_train: int, *, kind: str = "shuffled"
+) -> Tensor:
+    """Order of the samples in an epoch: (len(seeds), num_train).
+
+    "shuffled" is drawn from seed and epoch; "fixed" is the order of the data, in every epoch and
+    for every seed (a DataLoader with shuffle=False, as in the code of Khromov & Singh 2024).
+    """
+    if kind == "fixed":
+        return torch.arange(num_train).repeat(len(seeds), 1)
     drawn = {
         seed: torch.randperm(num_train, generator=generator("order", seed, epoch))
         for seed in dict.fromkeys(seeds)
@@ -73,7 +81,7 @@ def batch_order(seeds: Sequence[int], epoch: int, num_train: int) -> Tensor:
 
 
 def augmentation_draws(
-    seeds: Sequence[int], epoch: int, num_train: int, *, padding: int, flip: bool = True
+    seeds: Sequence[int], epoch: int, num_train: int, *, padding: int, flip: bool
 ) -> Tensor:
     """Crops and flips of an epoch by place in its order: int64 (len(seeds), num_train, 3)."""
     drawn = {}

@@ -7,6 +7,7 @@ CUDA, where kernels are chosen by shape, the last digits).
 from __future__ import annotations
 
 import gc
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -14,20 +15,22 @@ import torch
 
 from lipdescent.training.block import Block
 
+logger = logging.getLogger(__name__)
+
 
 def on_every(
     blocks: list[Block],
     work: Callable[[Block], Any],
     *,
     changes: bool = False,
-    say: Callable[[str], None] = print,
 ) -> list[Any]:
     """``work(block)`` for each block in turn; ``blocks`` is changed where one is halved.
+
+    Every halving is logged.
 
     Parameters
     ----------
     changes : ``work`` changes the block's models: they are put back before it is tried again.
-    say : told of every halving.
 
     Raises
     ------
@@ -55,7 +58,7 @@ def on_every(
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         sizes = [b.part.stop - b.part.start for b in blocks[place : place + 2]]
-        say(f"out of memory: {sum(sizes)} models at once are too many, now {max(sizes)}")
+        logger.info("out of memory: %d models at once are too many, now %d", sum(sizes), max(sizes))
     return results
 
 

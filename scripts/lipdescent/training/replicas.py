@@ -20,23 +20,34 @@ def replicas(label_noise: Sequence[float], seeds: Sequence[int]) -> tuple[list[f
 
 
 def noisy_labels(
-    dataset: Dataset, *, maker: str, label_noise: Sequence[float], seeds: Sequence[int]
+    dataset: Dataset,
+    *,
+    maker: str,
+    label_noise: Sequence[float],
+    seeds: Sequence[int],
+    noise_seed: int | None = None,
 ) -> Tensor:
-    """Training labels int64 (num_replicas, num_train) of replicas given by noise and seed."""
+    """Training labels int64 (num_replicas, num_train) of replicas given by noise and seed.
+
+    The noise is drawn from the replica's seed, or from ``noise_seed``: then it is the same for
+    all seeds.
+    """
     make = lookup.resolve("label_noise", maker).noisy
+    drawn = seeds if noise_seed is None else [noise_seed] * len(seeds)
     labels = [
         make(dataset.train_labels, num_classes=dataset.num_classes, fraction=noise, seed=seed)
-        for noise, seed in zip(label_noise, seeds, strict=True)
+        for noise, seed in zip(label_noise, drawn, strict=True)
     ]
     return torch.from_numpy(np.stack(labels).astype(np.int64))
 
 
-def checkpoint_labels(saved: Checkpoints, dataset: Dataset, *, maker: str) -> Tensor:
+def checkpoint_labels(saved: Checkpoints, dataset: Dataset) -> Tensor:
     """Labels that each checkpoint was trained on: int64 (num_models, num_train)."""
     labels = noisy_labels(
         dataset,
-        maker=maker,
+        maker=saved.origin.noise_maker,
         label_noise=saved.label_noise.tolist(),
         seeds=saved.seed.tolist(),
+        noise_seed=saved.about.noise_seed,
     )
     return labels.repeat(len(saved.epoch), 1)

@@ -12,10 +12,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -25,8 +25,7 @@ from lipdescent.storage import checkpoints
 from lipdescent.training.block import TrainingData
 from lipdescent.training.options import TrainingOptions
 
-if TYPE_CHECKING:
-    from lipdescent.jobs.progress import Progress
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -102,8 +101,8 @@ def keep_end(training: TrainingState, checkpoints_path: str | Path) -> None:
     save(training, end_state, with_checkpoints=False)
 
 
-def resume(training: TrainingState, path: str | Path, progress: Progress) -> TrainingState | None:
-    """The state at ``path`` for ``training``; None, and a line that says why, without one."""
+def resume(training: TrainingState, path: str | Path) -> TrainingState | None:
+    """The state at ``path`` for ``training``; None, and a logged line that says why, without."""
     path = Path(path)
     if not path.exists():
         return None
@@ -111,11 +110,11 @@ def resume(training: TrainingState, path: str | Path, progress: Progress) -> Tra
         tensors, metadata = checkpoints.load(path)
         saved = _saved(path, tensors)
     except ValueError as error:
-        progress.say(f"starting over: {error}")
+        logger.info("starting over: %s", error)
         return None
     reason = _why_not(training, metadata, saved)
     if reason:
-        progress.say(f"starting over: {path} {reason}")
+        logger.info("starting over: %s %s", path, reason)
         return None
     live = {n.removeprefix("live/"): t for n, t in tensors.items() if n.startswith("live/")}
     training.live = live
@@ -126,7 +125,7 @@ def resume(training: TrainingState, path: str | Path, progress: Progress) -> Tra
     never = torch.tensor(-1)
     training.stopped = torch.where(tensors["stopped"] > last, never, tensors["stopped"])
     training.diverged = torch.where(tensors["diverged"] > last, never, tensors["diverged"])
-    progress.say(f"going on from epoch {epoch} of {path}")
+    logger.info("going on from epoch %d of %s", epoch, path)
     return training
 
 

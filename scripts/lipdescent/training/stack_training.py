@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +19,7 @@ from lipdescent.jobs.device import upload
 from lipdescent.jobs.progress import Progress
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.storage import checkpoints
+from lipdescent.study.training_section import Stopping
 from lipdescent.training import resume
 from lipdescent.training.block import Block, TrainingData
 from lipdescent.training.draws import augmentation_draws, batch_order
@@ -52,9 +52,8 @@ class StackTraining:
         self.data, self.options = data, options
         self.seeds, self.epochs, self.num_epochs = list(seeds), list(epochs), epochs[-1]
         device = data.inputs.device
-        parts = split_into_blocks(stack, options.batch_size, device, at_once=at_once)
+        parts = split_into_blocks(stack, options, device, at_once=at_once)
         self.blocks = [Block(stack[part], data, part, options) for part in parts]
-        self._say: Callable[[str], None] = print
         self.epoch, self.identity = 0, ""
         self.stopped = checkpoints.empty_epochs(len(seeds))
         self.diverged = checkpoints.empty_epochs(len(seeds))
@@ -86,9 +85,9 @@ class StackTraining:
         Interrupted
             If ``should_stop()`` turned true; the state is saved.
         """
-        self.identity, self._say = identity, progress.say
+        self.identity = identity
         for path in filter(None, (state_path, end_state)):
-            if self._resumed(path, progress):
+            if self._resumed(path):
                 break
         progress.begin(self.epoch)
         if self.epoch == 0 and not self.saved:
@@ -127,9 +126,9 @@ class StackTraining:
             num_train=len(self.data.inputs),
         )
 
-    def _resumed(self, path: Path, progress: Progress) -> bool:
+    def _resumed(self, path: Path) -> bool:
         """Go on from the state at ``path``, if there is one that fits."""
-        found = resume.resume(self.state(), path, progress) if Path(path).exists() else None
+        found = resume.resume(self.state(), path) if Path(path).exists() else None
         if found is None:
             return False
         for block in self.blocks:
@@ -140,7 +139,7 @@ class StackTraining:
         return True
 
     def result(
-        self, label_noise: Sequence[float], about: dict[str, Any]
+        self, label_noise: Sequence[float], about: checkpoints.Origin | None = None
     ) -> checkpoints.Checkpoints:
         """Everything trained, stacked over the checkpoint epochs."""
         state = {
@@ -166,11 +165,12 @@ class StackTraining:
         if running.any():
             rates = options.rates(epoch=self.epoch, num_train=num_train, num_epochs=self.num_epochs)
             table = upload(torch.from_numpy(rates).to(dtype)[:, None] * running.to(dtype), device)
-            order = upload(batch_order(self.seeds, self.epoch, num_train), device)
+            order = batch_order(self.seeds, self.epoch, num_train, kind=options.batch_order)
+            order = upload(order, device)
             draws = None
             if options.augmentation:
                 draws = augmentation_draws(
-                    self.seeds, self.epoch, num_train, **options.augmentation
+                    self.seeds, self.epoch, num_train, **vars(options.augmentation)
                 )
                 draws = upload(draws, device)
 
@@ -182,7 +182,7 @@ class StackTraining:
                     None if draws is None else draws[block.part],
                 )
 
-            on_every(self.blocks, one_epoch, changes=True, say=self._say)
+            on_every(self.blocks, one_epoch, changes=True)
         self.epoch += 1
         self._look()
 
@@ -192,7 +192,7 @@ class StackTraining:
         if is_checkpoint or self.epoch % max(1, self.num_epochs // CURVE_POINTS) == 0:
             self._record_curves()
         stopping = self.options.stopping
-        if stopping and self.epoch % stopping.get("check_every", 10) == 0:
+        if stopping and self.epoch % stopping.check_every == 0:
             self._stop_where_flat(stopping)
         if is_checkpoint:
             self.saved[self.epoch] = self._state()
@@ -203,15 +203,15 @@ class StackTraining:
         return {name: torch.cat([s[name] for s in states]).cpu() for name in states[0]}
 
     def _record_curves(self) -> None:
-        found = on_every(self.blocks, lambda block: block.train_losses(), say=self._say)
+        found = on_every(self.blocks, lambda block: block.train_losses())
         losses = torch.cat(found).cpu()
         finite = torch.cat([block.finite() for block in self.blocks]).cpu()
         self.diverged[(self.diverged < 0) & ~finite] = self.epoch
         self.curves.append([float(self.epoch), *losses.tolist()])
 
-    def _stop_where_flat(self, stopping: dict[str, Any]) -> None:
-        if self.epoch < stopping.get("min_epochs", 0):
+    def _stop_where_flat(self, stopping: Stopping) -> None:
+        if self.epoch < stopping.min_epochs:
             return
-        found = on_every(self.blocks, lambda block: block.gradient_norms(), say=self._say)
+        found = on_every(self.blocks, lambda block: block.gradient_norms())
         norms = torch.cat(found).cpu()
-        self.stopped[(self.stopped < 0) & (norms <= stopping["gradient_norm"])] = self.epoch
+        self.stopped[(self.stopped < 0) & (norms <= stopping.gradient_norm)] = self.epoch

@@ -42,7 +42,7 @@ NETWORKS = {
     "one pool twice": (one_pool_twice, (1, 8, 8)),
     "cnn": (lambda: build("cnn", input_shape=(1, 28, 28)), (1, 28, 28)),
     "cnn 14": (lambda: build("cnn", input_shape=(1, 14, 14), pools=[1, 2, 1, 7]), (1, 14, 14)),
-    "convnet": (lambda: build("convnet", input_shape=(3, 8, 8)), (3, 8, 8)),
+    "convnet": (lambda: build("convnet", input_shape=(3, 8, 8), pooling="max"), (3, 8, 8)),
     "odd shapes": (odd_shapes, (2, 9, 8)),
     "narrow": (
         lambda: nn.Sequential(

@@ -7,22 +7,36 @@ from torch import nn
 from lipdescent.architectures import mlp
 from lipdescent.training.engines.fused_mlp import StackedMLP, supports
 from lipdescent.training.engines.stacked_autograd import StackedAutograd
-from lipdescent.training.losses import cross_entropy, mean_squared_error
+from lipdescent.training.losses import cross_entropy, hinge, mean_squared_error, squared_error_sum
+
+
+def margin(z, y):
+    own = z.gather(1, y[:, None])[:, 0]
+    others = z.masked_fill(nn.functional.one_hot(y, z.shape[1]).bool(), -torch.inf)
+    return (1 - own + others.amax(1)).clamp_min(0).mean()
+
 
 ORACLES = {
     cross_entropy.loss: nn.functional.cross_entropy,
     mean_squared_error.loss: lambda z, y: nn.functional.mse_loss(
         z, nn.functional.one_hot(y, z.shape[1]).to(z.dtype)
     ),
+    squared_error_sum.loss: lambda z, y: (
+        nn.MSELoss(reduction="sum")(z, nn.functional.one_hot(y, z.shape[1]).to(z.dtype)) / len(z)
+    ),
+    # Without a closed form of its gradient.
+    hinge.loss: margin,
 }
 
 
 @pytest.mark.parametrize("engine", [StackedMLP, StackedAutograd])
-@pytest.mark.parametrize("loss", list(ORACLES), ids=lambda f: f.__name__)
+@pytest.mark.parametrize("loss", list(ORACLES), ids=lambda f: f.__module__.split(".")[-1])
+@pytest.mark.parametrize("slope", [None, 0.0, 0.01])
 @pytest.mark.parametrize(("depth", "bias"), [(0, True), (1, False), (3, True)])
-def test_gradients_equal_autograd(engine, loss, depth, bias, make_stack, generator):
+def test_gradients_equal_autograd(engine, loss, slope, depth, bias, make_stack, generator):
     def build():
-        return mlp.build(7, input_shape=(2, 5), num_classes=3, depth=depth, bias=bias)
+        sizes = {"input_shape": (2, 5), "num_classes": 3, "depth": depth, "bias": bias}
+        return mlp.build(7, **sizes, output_slope=slope)
 
     stack = make_stack(build, 4, (2, 5), dtype=torch.float64)
     inputs = torch.randn(4, 6, 2, 5, dtype=torch.float64, generator=generator)
@@ -63,7 +77,10 @@ def test_state_round_trip(make_stack):
     [
         (nn.Sequential(nn.Linear(2, 3)), True),
         (nn.Sequential(nn.Flatten(), nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2)), True),
-        (nn.Sequential(nn.Linear(2, 3), nn.ReLU()), False),
+        (nn.Sequential(nn.Linear(2, 3), nn.ReLU()), True),
+        (nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2), nn.LeakyReLU(0.1)), True),
+        (nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.ReLU()), False),
+        (nn.Sequential(nn.ReLU()), False),
         (nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 2)), False),
         (nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2)), False),
         (nn.Linear(2, 3), False),

@@ -77,7 +77,8 @@ def deep_sdp(
     problem = Problem.of(network, logit)
     try:
         theta, x, slack = problem.dual_start(network), *problem.primal_start(network)
-    except torch.linalg.LinAlgError:  # weights of very different sizes
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # torch's types do not have it
+        # Weights of very different sizes.
         return logit.new_tensor(torch.inf), logit.new_zeros(())
     upper, value, best = torch.inf, 0.0, theta
     for _ in range(_MAX_STEPS):
@@ -190,13 +191,13 @@ class Problem:
             x = multiplier.diag() - scaled @ torch.linalg.solve(previous, scaled.mT)
             theta.append(multiplier)
             unit += len(w)
-        theta = torch.cat([*theta, x.new_ones(1)])
+        start = torch.cat([*theta, x.new_ones(1)])
         last = self.output[-1 - len(x) : -1]
         cost = 2 * last @ torch.linalg.solve(x, last)
         scale = (cost / self.inputs).sqrt()  # sum s = c
-        theta = theta * scale
-        theta[-1] = cost / scale
-        return theta
+        start = start * scale
+        start[-1] = cost / scale
+        return start
 
     def primal_start(self, network: Network) -> tuple[Tensor, Tensor]:
         """X > 0 with tr(A_k X) = 1, -slack_k, 1 for inputs, units and c; slack (units,) > 0.

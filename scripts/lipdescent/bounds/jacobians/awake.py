@@ -11,6 +11,7 @@ what is proved there is proved with the network itself.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +61,7 @@ def awake(stack: ModelStack, points: Tensor, *, norm: str, seed: int, count: int
     return tried[best.repeat(-(-count // len(best)))[:count]]
 
 
-def why_zero(stack: ModelStack, inputs: dict[str, Tensor], *, norm: str, quantity: str) -> str:
+def why_zero(stack: ModelStack, inputs: Mapping[str, Tensor], *, norm: str, quantity: str) -> str:
     """Why a lower bound of the one model of ``stack`` is 0, taken at ``inputs``."""
     if quantity == "exact_enumeration":
         return "proves nothing: no pattern with a Jacobian beyond rounding was shown to occur"
@@ -143,4 +144,4 @@ def _can_be_flat(module: nn.Module) -> bool:
         low, high = activation.slopes(module, {})
     except NotApplicable:
         return False
-    return low <= 0 <= high
+    return bool(low <= 0 <= high)

@@ -11,7 +11,8 @@ bound by itself: ``_certified.py`` turns candidates into lower bounds.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +24,8 @@ from lipdescent.measurement import NotApplicable
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.relu_chain import chain, chain_norms, gram
 
+# (n, *input_shape) -> (n, n_out).
+Function = Callable[[Tensor], Tensor]
 NORMS = ("l2", "linf", "l1")
 _CHUNK_BYTES = {"cpu": 2**28, "cuda": 2**32}  # activations and their gradients held at once
 _MATRICES = 2**13  # spectral norms taken together
@@ -76,7 +79,7 @@ def jacobian_norms(
     check(stack, points, norms, what="points")
     points = points.to(stack.device, torch.float64)
     links = chain(stack)
-    values = {norm: [] for norm in norms}
+    values: dict[str, list[Tensor]] = {norm: [] for norm in norms}
     models = torch.arange(stack.num_models)
     # The spectral norms of a few models are taken together: more matrices per operation.
     for group in models.split(max(1, _MATRICES // len(points))):
@@ -113,11 +116,11 @@ def _module_norms(stack: ModelStack, points: Tensor, norms: Sequence[str]) -> di
     return {norm: torch.cat([part[norm] for part in parts]) for norm in norms}
 
 
-def _size(module: torch.nn.Module, function, point: Tensor) -> tuple[int, int]:
+def _size(module: torch.nn.Module, function: Function, point: Tensor) -> tuple[int, int]:
     """Number of outputs, and of values in the point and in what all layers make of it."""
     counts = [point.numel()]
 
-    def count(_module, _inputs, out) -> None:
+    def count(_module: torch.nn.Module, _inputs: Any, out: Any) -> None:
         counts.append(out.numel() if isinstance(out, Tensor) else 0)
 
     leaves = [part for part in module.modules() if not any(part.children())]
@@ -130,7 +133,7 @@ def _size(module: torch.nn.Module, function, point: Tensor) -> tuple[int, int]:
     return outputs, sum(counts)
 
 
-def one_model(stack: ModelStack, dtype: torch.dtype = torch.float64):
+def one_model(stack: ModelStack, dtype: torch.dtype = torch.float64) -> Function:
     """The first model of a stack as a function (n, *input_shape) -> (n, n_out), in ``dtype``."""
     state = {k: (v[0].to(dtype) if v.is_floating_point() else v[0]) for k, v in stack.state.items()}
     buffers = [name for name, _ in stack.module.named_buffers()]
@@ -143,10 +146,12 @@ def one_model(stack: ModelStack, dtype: torch.dtype = torch.float64):
     return function
 
 
-def rows(function, points: Tensor, outputs: int, start: int = 0, stop: int | None = None) -> Tensor:
+def rows(
+    function: Function, points: Tensor, outputs: int, start: int = 0, stop: int | None = None
+) -> Tensor:
     """Rows ``start`` to ``stop`` of the Jacobians: (n, stop - start, n_in)."""
     with torch.enable_grad():
-        _, pull = vjp(function, points)
+        pull = vjp(function, points)[1]
     basis = torch.eye(outputs, dtype=points.dtype, device=points.device)[start:stop]
     basis = basis[:, None, :].expand(-1, len(points), -1)
     with warnings.catch_warnings():  # a derivative that torch cannot batch, Mish's, only is slow
@@ -167,7 +172,7 @@ def steepest(stack: ModelStack, points: Tensor, norm: str) -> Tensor:
     if norm == "l2":
         return _leading(stack, points)[1]
     if norm == "l1":
-        columns: Tensor | float = 0.0
+        columns = points.new_zeros(len(points), points[0].numel())
         for block in _row_blocks(function, points, outputs):
             columns = columns + block.abs().sum(-2)
         return torch.nn.functional.one_hot(columns.argmax(-1), columns.shape[-1]).to(points.dtype)
@@ -181,15 +186,16 @@ def steepest(stack: ModelStack, points: Tensor, norm: str) -> Tensor:
     return torch.where(row < 0, -torch.ones_like(row), torch.ones_like(row))
 
 
-def _row_blocks(function, points: Tensor, outputs: int) -> Iterator[Tensor]:
+def _row_blocks(function: Function, points: Tensor, outputs: int) -> Iterator[Tensor]:
     """The Jacobians' rows (n, at most _ROWS, n_in), block by block."""
     for start in range(0, outputs, _ROWS):
         yield rows(function, points, outputs, start, start + _ROWS)
 
 
-def _sum_norms(function, points: Tensor, outputs: int) -> dict[str, Tensor]:
+def _sum_norms(function: Function, points: Tensor, outputs: int) -> dict[str, Tensor]:
     """linf and l1 norms, a block of rows at a time."""
-    largest, columns = points.new_zeros(len(points)), 0.0
+    largest = points.new_zeros(len(points))
+    columns = points.new_zeros(len(points), points[0].numel())
     for block in map(torch.abs, _row_blocks(function, points, outputs)):
         largest = torch.maximum(largest, block.sum(-1).amax(-1))
         columns = columns + block.sum(-2)
@@ -220,19 +226,22 @@ def _leading(stack: ModelStack, points: Tensor) -> tuple[Tensor, Tensor]:
     return values, vectors
 
 
-def _lanczos(function, points: Tensor, start: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+def _lanczos(
+    function: Function, points: Tensor, start: Tensor, steps: int
+) -> tuple[Tensor, Tensor]:
     """Largest singular values and right vectors by Golub-Kahan bidiagonalisation.
 
     Fully reorthogonalised; ``start`` (n, n_in) begins the Krylov space.
     """
     with torch.enable_grad():
-        outputs, pull = vjp(function, points)
+        outputs, pull = vjp(function, points)[:2]
         # J v as the pull-back of u -> J^T u: forward mode would need a deprecated part of torch.
-        _, push = vjp(lambda u: pull(u)[0], torch.zeros_like(outputs))
+        push = vjp(lambda u: pull(u)[0], torch.zeros_like(outputs))[1]
     steps = min(steps, outputs.shape[1], points[0].numel())
     noise = 1e-13 if points.dtype == torch.float64 else 1e-6
     right, _ = _unit(start, [], points.new_zeros(len(points)))
-    rights, lefts = [right], []
+    rights = [right]
+    lefts: list[Tensor] = []
     bidiagonal = points.new_zeros(len(points), steps, steps)
     scale = points.new_zeros(len(points))
     for k in range(steps):

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -71,11 +72,10 @@ def block_bound(
     values = []
     for i in range(0, len(first.kernel), count):
         part = slice(i, i + count)
-        maps = [
-            LinearMap(f.kernel[part], f.axes, f.lost[part]) if isinstance(f, LinearMap) else f
-            for f in (first, second, skip)
-        ]
-        symbols = block_symbols(*maps, sizes=sizes, exponent=exponent[part])
+        own = skip.of(part) if isinstance(skip, LinearMap) else skip
+        symbols = block_symbols(
+            first.of(part), second.of(part), own, sizes=sizes, exponent=exponent[part]
+        )
         values.append(_minimise(symbols, middle[part], radius[part]))
     return ulps.unscaled_up(torch.cat(values), exponent)
 
@@ -118,7 +118,8 @@ def _minimise(symbols: Symbols, middle: Tensor, radius: Tensor) -> Tensor:
             value[finite] = _minimise(_take(symbols, finite), middle[finite], radius[finite])
         return value
     best = start = _balanced(symbols)
-    with contextlib.suppress(torch.linalg.LinAlgError):  # any multipliers give a bound
+    # Any multipliers give a bound. (torch.linalg offers the error, its types do not say so.)
+    with contextlib.suppress(torch.linalg.LinAlgError):  # type: ignore[attr-defined]
         best = _search(symbols, start, middle, radius)
     return certificate(symbols, best, middle, radius)
 
@@ -130,8 +131,8 @@ def _search(symbols: Symbols, start: Tensor, middle: Tensor, radius: Tensor) -> 
     maps = [h for h in (single.first, single.second, single.skip) if h is not None]
     if not all(bool(h.isfinite().all()) for h in maps):
         return _descend(symbols, start, middle, radius, SCREENS_LARGE)
-    options = [x.to(torch.float32) for x in (start, middle, radius)]
-    return _descend(single, *options, SCREENS_LARGE).to(torch.float64)
+    start, middle, radius = (x.to(torch.float32) for x in (start, middle, radius))
+    return _descend(single, start, middle, radius, SCREENS_LARGE).to(torch.float64)
 
 
 def _descend(
@@ -244,19 +245,13 @@ def _leading(
 
 
 def _take(symbols: Symbols, models: Tensor) -> Symbols:
-    maps = (symbols.first, symbols.second, symbols.skip)
-    chosen = [None if h is None else h[models] for h in maps]
-    return Symbols(*chosen, symbols.repeats, tuple(e[models] for e in symbols.errors))
+    e1, e2, e0 = (e[models] for e in symbols.errors)
+    return replace(symbols.each(lambda h: h[models]), errors=(e1, e2, e0))
 
 
 def _pick(symbols: Symbols, active: Tensor) -> Symbols:
-    def pick(h: Tensor | None) -> Tensor | None:
-        return (
-            None if h is None else h.gather(1, active[..., None, None].expand(-1, -1, *h.shape[2:]))
-        )
-
-    chosen = [pick(h) for h in (symbols.first, symbols.second, symbols.skip)]
-    return Symbols(*chosen, symbols.repeats, symbols.errors)
+    places = active[..., None, None]
+    return symbols.each(lambda h: h.gather(1, places.expand(-1, -1, *h.shape[2:])))
 
 
 def _gradient(

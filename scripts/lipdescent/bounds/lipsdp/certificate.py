@@ -58,18 +58,18 @@ def normalised(weights: list[Tensor], slopes: list[Interval], *, balance: bool =
     for weight in scaled.weights:
         more.append(torch.frexp(certified_spectral_norm(weight))[1].to(torch.int64))
         total = total + more[-1]
-    small, changed = zip(
+    shrunk, changed = zip(
         *[
             times_power_counted(weight, -own[:, None, None])
             for weight, own in zip(scaled.weights, more, strict=True)
         ],
         strict=True,
     )
-    lost = times_power(scaled.lost, -sum(more))
+    lost = times_power(scaled.lost, scaled.exponent - total)
     lost = torch.where(scaled.lost > 0, round_up(lost), 0.0)
-    again = lost_paths(small, changed, scaled.slopes)
+    again = lost_paths(shrunk, changed, scaled.slopes)
     lost = torch.where(again > 0, round_up(lost + again), lost)
-    return Scaled(list(small), scaled.slopes, total, lost)
+    return Scaled(list(shrunk), scaled.slopes, total, lost)
 
 
 def chain_matrix(

@@ -95,11 +95,11 @@ def _model(problem: _Problem, point: _Point) -> _Model:
     x = point.mu[:, None] / (point.shift[:, None] - point.values)
     inverse = (point.vectors * x[:, None]) @ point.vectors.mT
     p, q = point.vectors[:, :n].mT @ left, point.vectors[:, n:].mT @ right
-    top = [z[:, -_TOP:].clone() for z in (p, q)]
+    left_top, right_top = (z[:, -_TOP:].clone() for z in (p, q))
     both = torch.stack([x, x.square()], 1)
     (a, first), (b, second) = ((both @ z.square_()).unbind(1) for z in (p, q))
     along = (first - second) / (x.square().sum(1) * point.mu).sqrt()[:, None]
-    return _Model(left, right, *top, inverse, x, point.mu, a - b, a + b, along)
+    return _Model(left, right, left_top, right_top, inverse, x, point.mu, a - b, a + b, along)
 
 
 def _preconditioner(model: _Model) -> Callable[[Tensor], Tensor]:

@@ -51,7 +51,8 @@ def lipsdp_per_unit(
     size = (first.shape[2] + last.shape[1]) ** 2 + first.shape[1] * (first.shape[2] + 2 * _RANK)
     chunks = torch.arange(len(first), device=first.device).split(max(1, _CHUNK // size))
     parts = [_solve(first[i], last[i], low[i], high[i], tolerance, max_iterations) for i in chunks]
-    return tuple(torch.cat(part) for part in zip(*parts, strict=True))
+    upper, value, slack = (torch.cat(part) for part in zip(*parts, strict=True))
+    return upper, value, slack
 
 
 def _solve(
@@ -71,7 +72,7 @@ def _solve(
     upper, value = w.new_full((count,), torch.inf), w.new_zeros(count)
     best, slack = w.new_ones(count, units), w.new_zeros(count, units)
     v_before, out_before = v, out
-    part = (w, u, middle, radius)
+    part: tuple[Tensor, ...] = (w, u, middle, radius)
     for k in range(1, steps + 1):
         w_k, u_k, m_k, r_k = part
         beta = momentum(k)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -28,6 +29,11 @@ class LinearMap:
     kernel: Tensor
     axes: list[Axis]
     lost: Tensor | float = 0.0
+
+    def of(self, models: slice) -> LinearMap:
+        """The same of some of the models."""
+        lost = self.lost[models] if isinstance(self.lost, Tensor) else self.lost
+        return LinearMap(self.kernel[models], self.axes, lost)
 
     @property
     def strides(self) -> list[int]:
@@ -56,8 +62,13 @@ class Symbols:
     @cached_property
     def adjoints(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """Conjugate transposes in memory: a lazy one is copied at every product."""
-        maps = (self.first, self.second, self.skip)
-        return tuple(None if h is None else h.mH.resolve_conj().contiguous() for h in maps)
+        turned = self.each(lambda h: h.mH.resolve_conj().contiguous())
+        return turned.first, turned.second, turned.skip
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Symbols:
+        """What ``change`` makes of the three maps."""
+        skip = None if self.skip is None else change(self.skip)
+        return replace(self, first=change(self.first), second=change(self.second), skip=skip)
 
     @property
     def size(self) -> int:
@@ -65,9 +76,8 @@ class Symbols:
 
     def single(self) -> Symbols:
         """In complex64, to search with."""
-        maps = (self.first, self.second, self.skip)
-        maps = [None if h is None else h.to(torch.complex64) for h in maps]
-        return Symbols(*maps, self.repeats, tuple(e.to(torch.float32) for e in self.errors))
+        e1, e2, e0 = (e.to(torch.float32) for e in self.errors)
+        return replace(self.each(lambda h: h.to(torch.complex64)), errors=(e1, e2, e0))
 
     @cached_property
     def squares(self) -> tuple[Tensor, Tensor]:
@@ -83,9 +93,10 @@ def _scaled(
     "identity" stays: it is scaled where its symbol is made.
     """
     exponents = [ulps.scaled_to_one(m.kernel.flatten(1)[:, None])[1] for m in (first, second)]
-    maps = [_times_power(m, -e) for m, e in zip((first, second), exponents, strict=True)]
+    first, second = (_times_power(m, -e) for m, e in zip((first, second), exponents, strict=True))
     total = exponents[0] + exponents[1]
-    return *maps, _times_power(skip, -total) if isinstance(skip, LinearMap) else skip, total
+    scaled = _times_power(skip, -total) if isinstance(skip, LinearMap) else skip
+    return first, second, scaled, total
 
 
 def _times_power(one: LinearMap, power: Tensor) -> LinearMap:
@@ -137,19 +148,17 @@ def block_symbols(
     h1 = torch.cat(rows, -2)
     h2 = _torus.symbol(second.kernel, second.offsets, second.strides, sizes, grid)
     # A tap is a shift: what its entries have lost is at most their sum.
-    errors = [_torus.symbol_error(f.kernel) + f.lost for f in (first, second)]
-    errors[0] = errors[0] * math.sqrt(len(rows))
+    e1, e2 = (_torus.symbol_error(f.kernel) + f.lost for f in (first, second))
+    e1, e0 = e1 * math.sqrt(len(rows)), torch.zeros_like(e1)
+    h0 = None
     if isinstance(skip, LinearMap):
         h0 = _torus.symbol(skip.kernel, skip.offsets, strides, sizes, grid)
-        errors.append(_torus.symbol_error(skip.kernel) + skip.lost)
-    else:
-        h0 = None
-        if skip == "identity":
-            h0 = h1.new_zeros(*h1.shape[:2], h2.shape[2], h1.shape[3])
-            one = ulps.times_power(torch.ones_like(errors[0]), -exponent)
-            h0.diagonal(dim1=-2, dim2=-1).copy_(one[:, None, None].expand(*h1.shape[:2], 1))
-        errors.append(torch.zeros_like(errors[0]))
-    return Symbols(h1, h2, h0, len(rows), tuple(errors))
+        e0 = _torus.symbol_error(skip.kernel) + skip.lost
+    elif skip == "identity":
+        h0 = h1.new_zeros(*h1.shape[:2], h2.shape[2], h1.shape[3])
+        one = ulps.times_power(torch.ones_like(e1), -exponent)
+        h0.diagonal(dim1=-2, dim2=-1).copy_(one[:, None, None].expand(*h1.shape[:2], 1))
+    return Symbols(h1, h2, h0, len(rows), (e1, e2, e0))
 
 
 def matrices(symbols: Symbols, log_d: Tensor, middle: Tensor, radius: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import chain as join
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +35,7 @@ from lipdescent.structure.trace import layer_state, layers, trace
 
 State = dict[str, Tensor]
 # (module, its tensors, input, output) -> what evaluating it rounds, in l2: (n,).
-Rule = Callable[[nn.Module, State, Tensor, Tensor], Tensor]
+Rule = Callable[[Any, State, Tensor, Tensor], Tensor]
 
 
 class ProvenForward:
@@ -136,7 +137,7 @@ def _average(module: nn.Module, state: State, x: Tensor, y: Tensor) -> Tensor:
     return gamma(2 * x[0].numel() + 8) * _length(module(x.abs()))
 
 
-def _upsample(module: nn.Module, state: State, x: Tensor, y: Tensor) -> Tensor:
+def _upsample(module: nn.Upsample, state: State, x: Tensor, y: Tensor) -> Tensor:
     """As many as :func:`interpolation` says for each weight; at most 4 taps per axis."""
     if module.mode.startswith("nearest"):
         return _exact(module, state, x, y)
@@ -155,30 +156,30 @@ def _batch_norm(module: nn.Module, state: State, x: Tensor, y: Tensor) -> Tensor
     return gamma(32) * _length(functional_call(module, plus, (x.abs(),))) + lost
 
 
-def _batch_norm_slope(module: nn.Module, state: State) -> Tensor:
+def _batch_norm_slope(module: Any, state: State) -> Tensor:
     slope = (state["running_var"] + module.eps).rsqrt()
     return round_up((slope * state.get("weight", torch.ones_like(slope))).abs().amax(), 16)
 
 
 def _smooth(module: nn.Module, state: State, x: Tensor, y: Tensor) -> Tensor:
     """64 roundings of |x|, |y| and of 1 (or of the factor alpha): 1 + erf(x) may cancel."""
-    scale = max(2.0, abs(getattr(module, "alpha", 1.0)))
+    scale = max(2.0, abs(cast(float, getattr(module, "alpha", 1.0))))
     return 64 * UNIT_ROUNDOFF * _length(x.abs() + y.abs() + scale)
 
 
-def _softplus(module: nn.Module, state: State, x: Tensor, y: Tensor) -> Tensor:
+def _softplus(module: nn.Softplus, state: State, x: Tensor, y: Tensor) -> Tensor:
     """Beyond the threshold torch leaves out log(1 + exp(-threshold)) / beta."""
     jump = 1.001 * math.exp(-module.threshold) / abs(module.beta)
     return _smooth(module, state, x, y) + jump * math.sqrt(y[0].numel())
 
 
-def _softmax(module: nn.Module, state: State, x: Tensor, y: Tensor) -> Tensor:
+def _softmax(module: activation.Softmax, state: State, x: Tensor, y: Tensor) -> Tensor:
     """exp(t) is off by |t| exp(t) u <= u and its own error; the sum by those of its terms."""
     terms = activation._classes(module, tuple(x.shape[1:]))
     return y.new_full((len(y),), gamma(4 * terms + 128) * math.sqrt(2 * y[0].numel()))
 
 
-def _log_softmax(module: nn.Module, state: State, x: Tensor, y: Tensor) -> Tensor:
+def _log_softmax(module: nn.LogSoftmax, state: State, x: Tensor, y: Tensor) -> Tensor:
     largest = x.flatten(1).abs().amax(1)
     size = math.sqrt(2 * y[0].numel()) * (1 + 2 * largest)
     return _softmax(module, state, x, y) + round_up(gamma(64) * size, 4)
@@ -186,8 +187,7 @@ def _log_softmax(module: nn.Module, state: State, x: Tensor, y: Tensor) -> Tenso
 
 _EXACT = (nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.Threshold, GroupSort, InvertibleDownsampling)
 _RELATIVE = (nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.Softshrink, nn.Softsign, nn.Hardswish)
-_SMOOTH = (nn.GELU, nn.SiLU, nn.Mish, nn.SELU, nn.ELU, nn.CELU, nn.Tanh, nn.Sigmoid)
-_SMOOTH += (nn.LogSigmoid, nn.Tanhshrink)
+_SMOOTH = (nn.GELU, nn.SiLU, nn.Mish, nn.SELU, nn.ELU, nn.CELU, nn.Tanh, nn.Sigmoid, nn.LogSigmoid)
 _ISOMETRIES = (kind for kind in linear.TABLE if kind is not nn.Linear)
 _POOLS = {
     kind: _exact if rule in (pooling.max_pool, pooling.adaptive_max_pool) else _average
@@ -199,7 +199,7 @@ _PADS = (kind for kind, rule in pooling.TABLE.items() if rule is pooling.padding
 ROUNDING: dict[type[nn.Module], Rule] = {
     **dict.fromkeys(join(_EXACT, _ISOMETRIES, _PADS), _exact),
     **dict.fromkeys((*_RELATIVE, nn.Hardsigmoid), _relative),
-    **dict.fromkeys(_SMOOTH, _smooth),
+    **dict.fromkeys((*_SMOOTH, nn.Tanhshrink), _smooth),
     **dict.fromkeys((nn.Linear, *convolution.TABLE), _linear),
     **_POOLS,
     **dict.fromkeys((nn.Upsample, nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d), _upsample),

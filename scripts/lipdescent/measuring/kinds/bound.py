@@ -31,7 +31,7 @@ def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
     norms = [norm for norm in wanted if norm in bound.NORMS]
     if not norms:
         raise NotApplicable(f"norms {wanted}: this bound exists in {', '.join(bound.NORMS)}")
-    seed = seed_of("bound", subject.name, *subject.saved.about["run"].values())
+    seed = seed_of("bound", subject.name, *subject.saved.origin.run.values())
     stack = subject.sound
     # Calling the network is compared with what is read of it, whatever the bound reads.
     with contextlib.suppress(NotApplicable, TypeError):
@@ -50,7 +50,7 @@ def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
 
 def _labels(subject: Subject) -> dict[str, Tensor]:
     """What each model was trained on (num_models, num_train), and the test labels (num_test,)."""
-    noisy = checkpoint_labels(subject.saved, subject.dataset, maker=subject.noise_maker)
+    noisy = checkpoint_labels(subject.saved, subject.dataset)
     device = subject.stack.device
     return {
         "train": noisy[subject.finite.cpu()].to(device),

@@ -23,7 +23,7 @@ def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
     sound, dataset = subject.sound, subject.dataset
     smallest = smallest_upper(subject.uppers, subject.stack.num_models)
     kept = subject.finite.cpu()
-    trained_on = checkpoint_labels(subject.saved, dataset, maker=subject.noise_maker)
+    trained_on = checkpoint_labels(subject.saved, dataset)
     yield from certificates.measure(
         sound,
         inputs=subject.inputs,
@@ -32,7 +32,7 @@ def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
             "train": trained_on[kept].to(sound.device),
         },
         upper={norm: values[kept].to(sound.device) for norm, values in smallest.items()},
-        seed=seed_of("attack", *subject.saved.about["run"].values()),
+        seed=seed_of("attack", *subject.saved.origin.run.values()),
         **{k: v for k, v in options.items() if k != "upper"},
     )
 

@@ -20,7 +20,7 @@ def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
     """Everything in metrics.py, with each model's own noisy labels and initial weights."""
     del options
     saved, dataset, finite = subject.saved, subject.dataset, subject.finite
-    labels = checkpoint_labels(saved, dataset, maker=subject.noise_maker)
+    labels = checkpoint_labels(saved, dataset)
     device = subject.stack.device
     first = {
         n: t.to(device).repeat(len(saved.epoch), *[1] * (t.dim() - 1))
@@ -35,7 +35,7 @@ def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
             "test": torch.from_numpy(dataset.test_labels).to(device),
         },
         initial={name: tensor[finite] for name, tensor in first.items()},
-        loss=TrainingOptions(**saved.about["training"]).make_loss(),
+        loss=TrainingOptions(**saved.origin.training).make_loss(),
         num_classes=dataset.num_classes,
     )
 

@@ -1,28 +1,21 @@
-"""What the engines of a stack's training have in common."""
+"""What every engine of a stack's training offers, and what engines have in common."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.stacks.workload import activation_bytes
 
-class TrainedState:
-    """The tensors that an engine trains, and those that change beside them."""
+# Autograd on a CPU passes over memory anyway; beyond this, allocation costs more than it saves.
+AUTOGRAD_BLOCK_BYTES = 16 << 20
 
-    _state: dict[str, Tensor]
-    _trained: list[str]
-
-    @property
-    def parameters(self) -> list[Tensor]:
-        return [self._state[name] for name in self._trained]
-
-    @property
-    def extra_state(self) -> list[Tensor]:
-        """What changes in training beside the parameters, such as BatchNorm's statistics."""
-        return [t for name, t in self._state.items() if name not in self._trained]
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class EngineOptions(Protocol):
@@ -31,21 +24,103 @@ class EngineOptions(Protocol):
     precision: str
     batch_size: int
     channels_last: bool
-    penalty: dict[str, Any] | None
+    penalty: Mapping[str, Any] | None
 
-    def make_loss(self) -> Callable[[Tensor, Tensor], Tensor]: ...
+    def make_loss(self) -> Loss: ...
 
 
-def logit_gradient(
-    loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, targets: Tensor
-) -> Tensor:
-    """Gradient of every sample's loss at its logits, (models, batch, classes) as both are.
+@dataclass(frozen=True)
+class Setting:
+    """Where a network is trained and on what: all that the choice of its engine depends on.
 
-    By the loss's closed form ``loss.logit_gradient`` where it has one, else by autograd.
+    Not on the number of models: a model's bits must not depend on its stack-mates.
     """
-    closed_form = getattr(loss, "logit_gradient", None)
-    if closed_form is not None:
-        return closed_form(logits, targets)
-    with torch.enable_grad():
-        leaf = logits.detach().requires_grad_()
-        return torch.autograd.grad(loss(leaf, targets).sum(), leaf)[0]
+
+    input_shape: tuple[int, ...]
+    batch_size: int
+    precision: str
+    device: torch.device
+
+
+class Engine(Protocol):
+    """One way to train a stack: it holds the models' tensors and accumulates their gradients.
+
+    An engine is a file in this folder and a class in ``choice.ENGINES``. What comes out for a model
+    is what plain PyTorch gives for it alone, to rounding; it depends on no other model, and the
+    next time it is the same to the bit. No random numbers are drawn, and the tensors that are
+    passed in are left alone.
+
+    Parameters
+    ----------
+    module : the structure; its own weights are never read.
+    state : parameter or buffer name -> (num_models, *shape).
+    loss : (logits, one-hot targets), each (..., batch, num_classes), -> loss of every sample.
+
+    Raises
+    ------
+    TypeError
+        If :meth:`supports` says no; the message names the network or its layer.
+    """
+
+    def __init__(self, module: nn.Module, state: dict[str, Tensor], loss: Loss) -> None: ...
+
+    @classmethod
+    def of(cls, stack: ModelStack, options: EngineOptions) -> Self:
+        """The engine that trains ``stack`` as the options say."""
+        return cls(stack.module, stack.state, options.make_loss())
+
+    @staticmethod
+    def supports(module: nn.Module) -> bool:
+        """True if the engine can train this network."""
+        ...
+
+    @classmethod
+    def pays(cls, module: nn.Module, setting: Setting) -> bool:
+        """True if a network that it supports should be trained by it, not by a later engine."""
+        del module, setting
+        return True
+
+    @classmethod
+    def at_once(cls, module: nn.Module, setting: Setting) -> int | None:
+        """How many models to step together: what cache or memory holds; None: any number."""
+        per_model = activation_bytes(module, setting.input_shape, batch_size=setting.batch_size)
+        return _activation_budget(setting.device) // max(1, per_model)
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """The live tensors that are trained, models first, in the engine's own layout."""
+        ...
+
+    @property
+    def extra_state(self) -> list[Tensor]:
+        """What changes in training beside the parameters, such as BatchNorm's statistics."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """Copies of all tensors under the module's names, shapes (num_models, *shape)."""
+        ...
+
+    def accumulate(
+        self, buffers: list[Tensor], inputs: Tensor, targets: Tensor, *, decay: float
+    ) -> None:
+        """buffers <- decay * buffers + gradient of the mean loss, for every model.
+
+        Parameters
+        ----------
+        buffers : one tensor per entry of :attr:`parameters`, same shapes.
+        inputs : (num_models, batch, *input_shape), each model its own batch.
+        targets : one-hot (num_models, batch, num_classes).
+        """
+        ...
+
+    def losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Loss of every sample, (num_models, batch); shapes as in :meth:`accumulate`."""
+        ...
+
+
+def _activation_budget(device: torch.device) -> int:
+    if device.type == "cpu":
+        return AUTOGRAD_BLOCK_BYTES
+    free, _ = torch.cuda.mem_get_info(device)
+    # A step takes about twice its activations; graphs and what runs beside them, each their own.
+    return free // 4

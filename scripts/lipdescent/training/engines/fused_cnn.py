@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from lipdescent.training.engines.cnn_workspace import Stage, StageWorkspace
-from lipdescent.training.engines.engine import logit_gradient
+from lipdescent.training.engines.engine import Loss, Setting
+from lipdescent.training.engines.layouts import FusedChain, logit_gradient
 
 # What a group of models touches for a part of the batch should stay in a core's cache.
 CACHE_BYTES = 8 << 20
@@ -69,59 +70,49 @@ def _each(function: Callable, *stacks: Tensor) -> Tensor:
     return torch.stack([function(*matrices) for matrices in zip(*stacks, strict=True)])
 
 
-class StackedCNN:
-    """Same interface as :class:`fused_mlp.StackedMLP`, for :func:`supports` nets.
+class StackedCNN(FusedChain):
+    """See :class:`lipdescent.training.engines.engine.Engine`.
 
     Convolution kernels lie as (models, out, kernel height * kernel width * in).
     """
 
-    def __init__(self, module: nn.Sequential, state: dict[str, Tensor], loss: Callable) -> None:
+    supports = staticmethod(supports)
+
+    def __init__(self, module: nn.Sequential, state: dict[str, Tensor], loss: Loss) -> None:
         stages = _stages(module)
         if stages is None:
             raise TypeError(f"not a chain of convolutions, ReLUs and tiling pools: {module}")
-        self._stages_of, self._loss = stages, loss
-        self._names = [stage.name for stage in stages]
-        self._last = list(dict(module.named_children()))[-1]
-        kernels = [
-            state[f"{name}.weight"].permute(0, 1, 3, 4, 2).flatten(2) for name in self._names
-        ]
-        self._weights = [
-            *(k.clone(memory_format=torch.contiguous_format) for k in kernels),
-            state[f"{self._last}.weight"].clone(),
-        ]
-        self._biases = [
-            state[f"{name}.bias"].clone() if f"{name}.bias" in state else None
-            for name in [*self._names, self._last]
-        ]
+        self._stages_of = stages
+        last = list(dict(module.named_children()))[-1]
+        super().__init__([*(stage.name for stage in stages), last], state, loss)
         self._workspaces: dict[tuple[int, ...], list[StageWorkspace]] = {}
 
-    @property
-    def parameters(self) -> list[Tensor]:
-        return self._weights + [b for b in self._biases if b is not None]
+    @classmethod
+    def pays(cls, module: nn.Module, setting: Setting) -> bool:
+        """On a CPU, without autocast."""
+        del module
+        return setting.device.type == "cpu" and setting.precision != "bfloat16"
 
-    @property
-    def extra_state(self) -> list[Tensor]:
-        return []
+    @classmethod
+    def at_once(cls, module: nn.Module, setting: Setting) -> int | None:
+        """It takes a few of its models at a time by itself."""
+        del module, setting
+        return None
 
-    def state(self) -> dict[str, Tensor]:
-        """Copies of the parameters under the module's names and in its shapes."""
-        state: dict[str, Tensor] = {}
-        for name, weight, bias in zip(
-            [*self._names, self._last], self._weights, self._biases, strict=True
-        ):
-            state[f"{name}.weight"] = weight.clone()
-            if bias is not None:
-                state[f"{name}.bias"] = bias.clone()
-        for stage in self._stages_of:
-            channels, out = stage.channels
-            weight = state[f"{stage.name}.weight"].view(-1, out, *stage.kernel, channels)
-            state[f"{stage.name}.weight"] = weight.permute(0, 1, 4, 2, 3).contiguous()
-        return state
+    def _laid_out(self, place: int, weight: Tensor) -> Tensor:
+        is_kernel = place < len(self._stages_of)
+        return weight.permute(0, 1, 3, 4, 2).flatten(2) if is_kernel else weight
+
+    def _named(self, place: int, weight: Tensor) -> Tensor:
+        if place == len(self._stages_of):
+            return weight
+        stage = self._stages_of[place]
+        (inputs, out), kernel = stage.channels, stage.kernel
+        return weight.view(-1, out, *kernel, inputs).permute(0, 1, 4, 2, 3)
 
     def accumulate(
         self, buffers: list[Tensor], inputs: Tensor, targets: Tensor, *, decay: float
     ) -> None:
-        """See :meth:`lipdescent.training.engines.fused_mlp.StackedMLP.accumulate`."""
         models, batch = inputs.shape[:2]
         group, part = self._sizes(inputs)
         for buffer in buffers:
@@ -134,7 +125,6 @@ class StackedCNN:
                 self._add(own, inputs[chosen, rows], targets[chosen, rows], chosen, 1 / batch)
 
     def losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """See :meth:`lipdescent.training.engines.fused_mlp.StackedMLP.losses`."""
         models, batch = inputs.shape[:2]
         group, part = self._sizes(inputs)
         out = inputs.new_empty(models, batch)

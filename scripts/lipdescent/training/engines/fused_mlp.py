@@ -8,87 +8,73 @@ the products read them: hidden weights as (in, out), the last one as (out, in).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
 from lipdescent.stacks import products
-from lipdescent.training.engines.engine import logit_gradient
+from lipdescent.training.engines.engine import Loss, Setting
+from lipdescent.training.engines.layouts import FusedChain, behind_activation, logit_gradient
+
+# Activations and weights of a block should stay in a core's share of the cache.
+CPU_BLOCK_BYTES = 4 << 20
+OUTPUTS = (nn.ReLU, nn.LeakyReLU)  # that may be behind the last layer
 
 
 def supports(module: nn.Module) -> bool:
-    """True for [Flatten,] Linear, ReLU, Linear, ..., Linear with or without biases."""
+    """True for [Flatten,] Linear, ReLU, ..., Linear [, ReLU or LeakyReLU], biases or not."""
     layers = list(module) if type(module) is nn.Sequential else []
     if layers and type(layers[0]) is nn.Flatten:
         layers = layers[1:]
+    if len(layers) > 1 and type(layers[-1]) in OUTPUTS:
+        layers = layers[:-1]
     kinds = [type(layer) for layer in layers]
     return bool(layers) and kinds == ([nn.Linear, nn.ReLU] * len(kinds))[: len(kinds) // 2 * 2 + 1]
 
 
-class StackedMLP:
-    """Forward and backward pass of ``num_models`` networks at once.
+class StackedMLP(FusedChain):
+    """See :class:`lipdescent.training.engines.engine.Engine`."""
 
-    ``parameters`` are the live tensors, in an internal layout; :meth:`state` gives them back as
-    the module names and shapes them.
-    """
+    supports = staticmethod(supports)
 
-    def __init__(self, module: nn.Sequential, state: dict[str, Tensor], loss: Callable) -> None:
+    def __init__(self, module: nn.Sequential, state: dict[str, Tensor], loss: Loss) -> None:
         if not supports(module):
             raise TypeError(f"not a chain of Linear and ReLU layers: {module}")
-        self._names = [n for n, m in module.named_children() if isinstance(m, nn.Linear)]
-        self._loss = loss
-        last = self._names[-1]
-        self._weights = [
-            state[f"{n}.weight"].clone()
-            if n == last
-            else state[f"{n}.weight"].mT.clone(memory_format=torch.contiguous_format)
-            for n in self._names
-        ]
-        self._biases = [
-            state[f"{n}.bias"].clone() if f"{n}.bias" in state else None for n in self._names
-        ]
+        names = [n for n, m in module.named_children() if isinstance(m, nn.Linear)]
+        output = list(module)[-1]
+        loss = behind_activation(loss, output) if type(output) in OUTPUTS else loss
+        super().__init__(names, state, loss)
         self._workspaces: dict[tuple[int, ...], tuple[list[Tensor], list[Tensor]]] = {}
 
-    @property
-    def parameters(self) -> list[Tensor]:
-        return self._weights + [b for b in self._biases if b is not None]
+    @classmethod
+    def pays(cls, module: nn.Module, setting: Setting) -> bool:
+        """On every device, without autocast."""
+        del module
+        return setting.precision != "bfloat16"
 
-    @property
-    def extra_state(self) -> list[Tensor]:
-        """Nothing but the parameters changes in training."""
-        return []
+    @classmethod
+    def at_once(cls, module: nn.Module, setting: Setting) -> int | None:
+        """On a CPU, models whose activations and weights stay in the cache from step to step."""
+        if setting.device.type != "cpu":
+            return super().at_once(module, setting)
+        weights = [p for name, p in module.named_parameters() if name.endswith("weight")]
+        return CPU_BLOCK_BYTES // sum(
+            2 * 4 * (w.numel() + setting.batch_size * w.shape[0]) for w in weights
+        )
 
-    def state(self) -> dict[str, Tensor]:
-        """Copies of the parameters under the module's names, shapes (num_models, out, in)."""
-        state: dict[str, Tensor] = {}
-        for i, name in enumerate(self._names):
-            weight = self._weights[i]
-            is_last = i == len(self._names) - 1
-            own = weight if is_last else weight.mT
-            state[f"{name}.weight"] = own.clone(memory_format=torch.contiguous_format)
-            if self._biases[i] is not None:
-                state[f"{name}.bias"] = self._biases[i].clone()
-        return state
+    def _laid_out(self, place: int, weight: Tensor) -> Tensor:
+        return weight if place == len(self._names) - 1 else weight.mT
+
+    _named = _laid_out
 
     def accumulate(
         self, buffers: list[Tensor], inputs: Tensor, targets: Tensor, *, decay: float
     ) -> None:
-        """buffers <- decay * buffers + gradient of the mean loss, for every model.
-
-        Parameters
-        ----------
-        buffers : one tensor per entry of :attr:`parameters`, same shapes.
-        inputs : (num_models, batch, *input_shape), each model its own batch.
-        targets : one-hot (num_models, batch, num_classes).
-        """
         inputs = inputs.flatten(2)
         hidden, deltas = self._workspace(inputs.shape[:2])
         delta = logit_gradient(self._loss, self._forward(inputs, hidden), targets)
         self._backward(buffers, inputs, hidden, [*deltas, delta], decay)
 
     def losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Loss of every sample, (num_models, batch); shapes as in :meth:`accumulate`."""
         inputs = inputs.flatten(2)
         hidden, _ = self._workspace(inputs.shape[:2])
         return self._loss(self._forward(inputs, hidden), targets)

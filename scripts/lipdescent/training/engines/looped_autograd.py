@@ -9,7 +9,7 @@ copied.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,7 +19,8 @@ from torch.nn.utils import parametrize
 from lipdescent.architectures.vit import SelfAttention
 from lipdescent.stacks.known_classes import DROPOUT
 from lipdescent.stacks.workload import activation_bytes, multiplications
-from lipdescent.training.engines.engine import TrainedState
+from lipdescent.training.engines.engine import Loss, Setting
+from lipdescent.training.engines.layouts import NamedState
 
 
 class Work(NamedTuple):
@@ -63,28 +64,29 @@ def pays(
     return products >= beyond.products and products >= beyond.per_activation * activations
 
 
-class LoopedAutograd(TrainedState):
-    """Same interface as :class:`fused_mlp.StackedMLP`, for what is supported."""
+class LoopedAutograd(NamedState):
+    """See :class:`lipdescent.training.engines.engine.Engine`."""
 
-    def __init__(self, module: nn.Module, state: dict[str, Tensor], loss: Callable) -> None:
+    supports = staticmethod(supports)
+
+    def __init__(self, module: nn.Module, state: dict[str, Tensor], loss: Loss) -> None:
         if not supports(module):
             raise TypeError(f"constrained layers and dropout are not looped over: {module}")
-        self._state = {name: tensor.clone() for name, tensor in state.items()}
-        self._trained = [name for name, _ in module.named_parameters()]
-        self._loss = loss
+        super().__init__(module, state, loss)
         self._models = [
             _on_views(module, {name: tensor[r] for name, tensor in self._state.items()})
             for r in range(len(self._state[self._trained[0]]))
         ]
 
-    def state(self) -> dict[str, Tensor]:
-        """Copies of all tensors."""
-        return {name: tensor.clone() for name, tensor in self._state.items()}
+    @classmethod
+    def pays(cls, module: nn.Module, setting: Setting) -> bool:
+        """On a CPU, without autocast, for networks whose products fill the processor."""
+        plain = setting.device.type == "cpu" and setting.precision != "bfloat16"
+        return plain and pays(module, setting.input_shape, batch_size=setting.batch_size)
 
     def accumulate(
         self, buffers: list[Tensor], inputs: Tensor, targets: Tensor, *, decay: float
     ) -> None:
-        """See :meth:`lipdescent.training.engines.fused_mlp.StackedMLP.accumulate`."""
         for buffer in buffers:
             buffer.mul_(decay)
         for r, model in enumerate(self._models):
@@ -95,7 +97,6 @@ class LoopedAutograd(TrainedState):
                 self._loss(outputs, targets[r]).mean().backward()
 
     def losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """See :meth:`lipdescent.training.engines.fused_mlp.StackedMLP.losses`."""
         with torch.no_grad():
             outputs = [
                 model.eval()(x.clone()) for model, x in zip(self._models, inputs, strict=True)

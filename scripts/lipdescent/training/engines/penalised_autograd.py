@@ -8,8 +8,8 @@ weights' gradient is a backward pass more.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lipdescent.constrained import is_constrained
 from lipdescent.stacks.known_classes import DROPOUT
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.training.engines.engine import EngineOptions
 from lipdescent.training.engines.stacked_autograd import StackedAutograd
 
 KINDS = ("largest_jacobian", "mean_squared_jacobian")
@@ -69,7 +71,7 @@ class PenalisedAutograd(StackedAutograd):
         state: dict[str, Tensor],
         loss: Callable,
         *,
-        wanted: dict[str, Any],
+        wanted: Mapping[str, Any],
         **settings: Any,
     ) -> None:
         self._kind, self._coefficient = wanted["kind"], wanted["coefficient"]
@@ -80,6 +82,17 @@ class PenalisedAutograd(StackedAutograd):
             raise ValueError(f"penalty.coefficient = {self._coefficient!r}: {allowed}")
         refuse(module)
         super().__init__(module, state, loss, **settings)
+
+    @classmethod
+    def of(cls, stack: ModelStack, options: EngineOptions) -> Self:
+        """The engine that trains ``stack`` as the options, which have a penalty, say."""
+        return cls(
+            stack.module,
+            stack.state,
+            options.make_loss(),
+            wanted=options.penalty or {},
+            autocast=torch.bfloat16 if options.precision == "bfloat16" else None,
+        )
 
     def accumulate(
         self, buffers: list[Tensor], inputs: Tensor, targets: Tensor, *, decay: float

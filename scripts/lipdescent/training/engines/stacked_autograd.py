@@ -7,7 +7,7 @@ share parameters, so the gradient of the sum is every model's own gradient.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +15,19 @@ from torch import Tensor, nn
 from lipdescent.constrained import retractions
 from lipdescent.stacks.convolution import channels_innermost
 from lipdescent.stacks.forward import stacked_forward
-from lipdescent.training.engines.engine import TrainedState
+from lipdescent.stacks.known_classes import DROPOUT
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.training.engines.engine import EngineOptions, Loss
+from lipdescent.training.engines.layouts import NamedState
 
 
-class StackedAutograd(TrainedState):
-    """Same interface as :class:`lipdescent.training.engines.fused_mlp.StackedMLP`, for any module.
+def supports(module: nn.Module) -> bool:
+    """True unless a layer draws random numbers."""
+    return _drawing(module) is None
+
+
+class StackedAutograd(NamedState):
+    """See :class:`lipdescent.training.engines.engine.Engine`.
 
     ``autocast`` is a dtype in which products are computed (bfloat16), or None. ``channels_last``
     lays images out channels innermost (on CUDA; a CPU has an order of its own). Linear layers with
@@ -27,25 +35,36 @@ class StackedAutograd(TrainedState):
     weights back there (``lipdescent.constrained.retraction``).
     """
 
+    supports = staticmethod(supports)
+
     def __init__(
         self,
         module: nn.Module,
         state: dict[str, Tensor],
-        loss: Callable,
+        loss: Loss,
         *,
         autocast: torch.dtype | None = None,
         channels_last: bool = False,
     ) -> None:
-        self._module, self._loss, self._autocast = module, loss, autocast
-        self._channels_last = channels_last
-        trained = {name for name, _ in module.named_parameters()}
-        self._state = {name: tensor.clone() for name, tensor in state.items()}
-        self._trained = [name for name in state if name in trained]
+        if layer := _drawing(module):
+            raise TypeError(f"{layer}: dropout needs random numbers per replica; set p to 0")
+        super().__init__(module, state, loss)
+        self._module, self._autocast, self._channels_last = module, autocast, channels_last
         self._retractions = retractions(module)
+
+    @classmethod
+    def of(cls, stack: ModelStack, options: EngineOptions) -> Self:
+        return cls(
+            stack.module,
+            stack.state,
+            options.make_loss(),
+            autocast=torch.bfloat16 if options.precision == "bfloat16" else None,
+            channels_last=options.channels_last,
+        )
 
     def state(self) -> dict[str, Tensor]:
         """Copies of all tensors; raw weights as the next step puts them back."""
-        state = {name: tensor.clone() for name, tensor in self._state.items()}
+        state = super().state()
         for name, constraint in self._retractions.items():
             constraint.retract_(state[name])
         return state
@@ -53,7 +72,6 @@ class StackedAutograd(TrainedState):
     def accumulate(
         self, buffers: list[Tensor], inputs: Tensor, targets: Tensor, *, decay: float
     ) -> None:
-        """See :meth:`lipdescent.training.engines.fused_mlp.StackedMLP.accumulate`."""
         for name, constraint in self._retractions.items():
             constraint.retract_(self._state[name])
         leaves = {
@@ -78,7 +96,6 @@ class StackedAutograd(TrainedState):
             self._state[name].copy_(tensor.detach())
 
     def losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """See :meth:`lipdescent.training.engines.fused_mlp.StackedMLP.losses`."""
         inputs = self._laid_out(inputs)
         state = self.state() if self._retractions else self._state
         with torch.no_grad(), self._precision(inputs.device):
@@ -95,3 +112,15 @@ class StackedAutograd(TrainedState):
         if self._autocast is None:
             return contextlib.nullcontext()
         return torch.autocast(device.type, dtype=self._autocast)
+
+
+def _drawing(module: nn.Module) -> str | None:
+    """The first layer that draws random numbers in training, if there is one."""
+    return next(
+        (
+            f"{name} ({part})"
+            for name, part in module.named_modules()
+            if isinstance(part, DROPOUT) and part.p > 0
+        ),
+        None,
+    )

@@ -1,0 +1,107 @@
+"""How engines hold the tensors of their models, and what their backward passes begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lipdescent.training.engines.engine import Engine, Loss
+
+
+class NamedState(Engine):
+    """Tensors that lie as the module names and shapes them, for engines by autograd."""
+
+    def __init__(self, module: nn.Module, state: dict[str, Tensor], loss: Loss) -> None:
+        self._loss = loss
+        self._state = {name: tensor.clone() for name, tensor in state.items()}
+        self._trained = [name for name, _ in module.named_parameters()]
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        return [self._state[name] for name in self._trained]
+
+    @property
+    def extra_state(self) -> list[Tensor]:
+        return [t for name, t in self._state.items() if name not in self._trained]
+
+    def state(self) -> dict[str, Tensor]:
+        return {name: tensor.clone() for name, tensor in self._state.items()}
+
+
+class FusedChain(Engine):
+    """Weights and biases of a chain of layers, which lie as a hand-written pass reads them.
+
+    ``layers`` names those that have weights, in their order.
+    """
+
+    def __init__(self, layers: Sequence[str], state: dict[str, Tensor], loss: Loss) -> None:
+        self._names, self._loss = list(layers), loss
+        self._weights = [
+            _copy(self._laid_out(place, state[f"{name}.weight"]))
+            for place, name in enumerate(self._names)
+        ]
+        self._biases = [
+            state[f"{name}.bias"].clone() if f"{name}.bias" in state else None
+            for name in self._names
+        ]
+
+    def _laid_out(self, place: int, weight: Tensor) -> Tensor:
+        """The weight of a layer, by its place in the chain, from the module's shape."""
+        raise NotImplementedError
+
+    def _named(self, place: int, weight: Tensor) -> Tensor:
+        """The inverse of :meth:`_laid_out`."""
+        raise NotImplementedError
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        return self._weights + [b for b in self._biases if b is not None]
+
+    @property
+    def extra_state(self) -> list[Tensor]:
+        return []
+
+    def state(self) -> dict[str, Tensor]:
+        state: dict[str, Tensor] = {}
+        for place, name in enumerate(self._names):
+            state[f"{name}.weight"] = _copy(self._named(place, self._weights[place]))
+            if (bias := self._biases[place]) is not None:
+                state[f"{name}.bias"] = bias.clone()
+        return state
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.clone(memory_format=torch.contiguous_format)
+
+
+def logit_gradient(loss: Loss, logits: Tensor, targets: Tensor) -> Tensor:
+    """Gradient of every sample's loss at its logits, (models, batch, classes) as both are.
+
+    By the loss's closed form ``loss.logit_gradient`` where it has one, else by autograd.
+    """
+    closed_form = getattr(loss, "logit_gradient", None)
+    if closed_form is not None:
+        return closed_form(logits, targets)
+    with torch.enable_grad():
+        leaf = logits.detach().requires_grad_()
+        return torch.autograd.grad(loss(leaf, targets).sum(), leaf)[0]
+
+
+def behind_activation(loss: Loss, activation: nn.ReLU | nn.LeakyReLU) -> Loss:
+    """``loss`` of what ``activation`` makes of the logits, with its gradient at the logits."""
+    slope = float(getattr(activation, "negative_slope", 0.0))
+
+    def activated(logits: Tensor) -> Tensor:
+        return nn.functional.leaky_relu(logits, slope) if slope else logits.clamp_min(0)
+
+    def behind(logits: Tensor, targets: Tensor) -> Tensor:
+        return loss(activated(logits), targets)
+
+    def gradient(logits: Tensor, targets: Tensor) -> Tensor:
+        delta = logit_gradient(loss, activated(logits), targets)
+        return torch.ops.aten.leaky_relu_backward(delta, logits, slope, False)
+
+    behind.logit_gradient = gradient
+    return behind
