@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lipdescent.analysis import groups, ladder
 from lipdescent.analysis.groups import Group
-from lipdescent.datasets import Dataset
+from lipdescent.datasets import Dataset, take
 from lipdescent.measurement import Measurement
 from lipdescent.plugins import lookup
 from lipdescent.points._parts import Points
@@ -32,7 +32,8 @@ EXAMPLES = dict(zip(PARTS[::3], PARTS[2::3], strict=True))
 NAMES = {
     "np": np, "pd": pd, "torch": torch, "nn": nn, "math": math, "pairwise": pairwise,
     "Tensor": Tensor, "Figure": Figure, "Group": Group, "ladder": ladder, "Dataset": Dataset,
-    "Iterator": Iterator, "Mapping": Mapping, "Measurement": Measurement, "Points": Points,
+    "Iterator": Iterator, "Mapping": Mapping, "Measurement": Measurement, "take": take,
+    "Points": Points,
 }  # fmt: skip
 
 

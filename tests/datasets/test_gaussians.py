@@ -49,7 +49,7 @@ def test_the_networks_first_loss_is_the_papers():
 
 
 def test_centres_and_seeds():
-    far, other = gaussians.load(radius=100.0), gaussians.load(seed=1)
+    far, other = gaussians.load(radius=100.0), gaussians.load(draw_seed=1)
     lengths = np.linalg.norm(far.train_inputs, axis=1)
     assert abs(lengths.mean() - 100) < 1
     assert not np.array_equal(other.train_inputs, gaussians.load().train_inputs)

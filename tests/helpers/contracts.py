@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import inspect
 import random
+from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
 import torch
+from matplotlib import pyplot
+from matplotlib.figure import Figure
 
 from lipdescent.plugins import lookup
 
@@ -70,3 +73,20 @@ def needed(function) -> list[str]:
     """Options that a configuration has to give."""
     options = inspect.signature(function).parameters.values()
     return [p.name for p in options if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+
+
+def takes(function, name: str) -> bool:
+    return name in inspect.signature(function).parameters
+
+
+def check_drawing(draw: Callable[[], Figure]) -> None:
+    """The same figure twice, pixel by pixel, with pyplot and generators untouched."""
+    kept = states()
+    figures = [draw(), draw()]
+    assert all(isinstance(figure, Figure) and figure.axes for figure in figures)
+    for figure in figures:
+        figure.canvas.draw()
+    one, other = (bytes(figure.canvas.buffer_rgba()) for figure in figures)
+    assert one == other
+    assert states() == kept
+    assert not pyplot.get_fignums()

@@ -77,7 +77,10 @@ def test_the_given_configuration_is_not_changed():
         ),
         ({"bounds.lower_ascent": {"step": 3}}, r"option of bounds.lower_ascent .*'step'"),
         ({"datasets.mnist1d": {"train": 10}}, r"'train'.*num_train"),
-        ({"training.loss_options": {"tau": 1}}, r"loss_options \(cross_entropy\) 'tau'.*: none"),
+        (
+            {"training.loss_options": {"tau": 1}},
+            r"loss_options \(cross_entropy\) 'tau'.*: label_smoothing",
+        ),
         ({"training.loss": "cross_entropy_temperature"}, r"cross_entropy_temperature needs tau"),
         ({"experiments": {"wasserstein": {"seed": [0]}}}, r"'seed' \(did you mean 'seeds'\?\)"),
         (
@@ -257,7 +260,7 @@ IMAGES = {"grid.dataset": ["fashion_mnist"], "grid.width": [4, 6], "grid.archite
         (None, {"module": "resnet18"}, "28 x 28, allowed are multiples of 8"),
         (None, {"module": "vit"}, r"\(1, 28, 28\): wrong .* allowed are multiples of patch = 8"),
         (None, {"module": "lipschitz_cnn", "stages": 4}, r"stages = 4: .* divides 28"),
-        (7, {"module": "bilipschitz_resnet"}, r"stages = 3: .* divide the sizes \(7, 7\)"),
+        (7, {"module": "bilipschitz_resnet"}, r"stages = 3: .* divides the sizes \(7, 7\)"),
         (None, {"module": "conv1d"}, r"input_shape = \(1, 28, 28\): allowed are \(length,\)"),
     ],
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from lipdescent.datasets import Dataset
+from lipdescent.datasets import Dataset, take
 
 INPUT_SHAPE = (2,)
 NUM_TRAIN = 45
@@ -17,17 +17,30 @@ NUM_TEST = 15
 NUM_CLASSES = 3
 
 
-def load(*, radius: float = 1.5, seed: int = 0) -> Dataset:
-    """All 45 and 15 points, the centres at the distance ``radius`` from the origin."""
+def load(
+    *,
+    num_train: int | None = None,
+    num_test: int | None = None,
+    seed: int = 0,
+    radius: float = 1.5,
+    draw_seed: int = 0,
+) -> Dataset:
+    """``num_train`` of the 45 and ``num_test`` of the 15 points, subsets drawn by ``seed``.
+
+    The centres are at the distance ``radius`` from the origin; ``draw_seed`` draws the points.
+    """
     import torch
 
     across, up = radius * math.cos(math.pi / 6), radius * math.sin(math.pi / 6)
     centres = torch.tensor([[0.0, -radius], [across, up], [-across, up]])
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(draw_seed)
     # In this order: the training points of each class, then the test points of each.
     found = {}
     for split, count in (("train", NUM_TRAIN), ("test", NUM_TEST)):
         each = count // NUM_CLASSES
         drawn = torch.cat([c + torch.randn(each, 2, generator=generator) for c in centres])
-        found[split] = drawn.numpy(), torch.arange(NUM_CLASSES).repeat_interleave(each).numpy()
+        labels = torch.arange(NUM_CLASSES).repeat_interleave(each).numpy()
+        wanted = num_train if split == "train" else num_test
+        what = f"num_{split}"
+        found[split] = take(drawn.numpy(), labels, wanted, seed=seed, what=what)
     return Dataset(*found["train"], *found["test"], NUM_CLASSES)

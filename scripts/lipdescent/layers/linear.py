@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lipdescent.arithmetic import certified_norms
-from lipdescent.stacks.known_classes import DROPOUT
+from lipdescent.networks.known_classes import NO_OPERATION
 
 
 def linear(module: nn.Module, state: dict[str, Tensor], *, norm: str, **_: Any) -> Tensor:
@@ -32,13 +32,12 @@ TABLE: dict[type[nn.Module], Callable[..., Tensor | float]] = {
     nn.Linear: linear,
     **dict.fromkeys(
         [
-            nn.Identity,
             nn.Flatten,
             nn.Unflatten,
             nn.PixelShuffle,
             nn.PixelUnshuffle,
             nn.ChannelShuffle,
-            *DROPOUT,
+            *NO_OPERATION,
         ],
         isometry,
     ),

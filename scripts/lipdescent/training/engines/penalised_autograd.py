@@ -17,7 +17,7 @@ from torch.func import functional_call, vmap
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lipdescent.constrained import is_constrained
-from lipdescent.stacks.known_classes import DROPOUT
+from lipdescent.networks.known_classes import DROPOUT
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.training.engines.engine import EngineOptions
 from lipdescent.training.engines.stacked_autograd import StackedAutograd
@@ -81,6 +81,7 @@ class PenalisedAutograd(StackedAutograd):
             allowed = "allowed are finite numbers >= 0"
             raise ValueError(f"penalty.coefficient = {self._coefficient!r}: {allowed}")
         refuse(module)
+        self._network = module
         super().__init__(module, state, loss, **settings)
 
     @classmethod
@@ -120,7 +121,7 @@ class PenalisedAutograd(StackedAutograd):
             buffer.mul_(decay).add_(gradient)
 
     def _outputs(self, state: dict[str, Tensor], inputs: Tensor) -> Tensor:
-        return functional_call(self._module, state, (inputs,))
+        return functional_call(self._network, state, (inputs,))
 
 
 def refuse(module: nn.Module) -> None:
