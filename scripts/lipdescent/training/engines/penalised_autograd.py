@@ -81,7 +81,7 @@ class PenalisedAutograd(StackedAutograd):
             allowed = "allowed are finite numbers >= 0"
             raise ValueError(f"penalty.coefficient = {self._coefficient!r}: {allowed}")
         refuse(module)
-        self._network = module
+        self._called = module
         super().__init__(module, state, loss, **settings)
 
     @classmethod
@@ -121,7 +121,7 @@ class PenalisedAutograd(StackedAutograd):
             buffer.mul_(decay).add_(gradient)
 
     def _outputs(self, state: dict[str, Tensor], inputs: Tensor) -> Tensor:
-        return functional_call(self._network, state, (inputs,))
+        return functional_call(self._called, state, (inputs,))
 
 
 def refuse(module: nn.Module) -> None:
