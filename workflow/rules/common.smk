@@ -1,3 +1,4 @@
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -81,7 +82,7 @@ wildcard_constraints:
     architecture="[^/]+",
     width="[0-9]+",
     seeds="[0-9_-]+",
-    measure="|".join(MEASURES),
+    measure="|".join(map(re.escape, MEASURES)),
     experiment="[^/]+",
     part="[0-9]+",
     figure="[^/]+",

@@ -7,6 +7,7 @@ from lipdescent.storage.variants import Value
 
 WIDTH = "width (units or channels)"
 NORMS = {"l1": r"$\ell_1$", "l2": r"$\ell_2$", "linf": r"$\ell_\infty$"}
+NORMS |= {f"{norm}_softmax": f"softmax, {name}" for norm, name in NORMS.items()}
 SPELLING = {
     "jacobian": "Jacobian",
     "gaussian": "Gaussian",
@@ -45,6 +46,7 @@ def place_name(axis: str, value: Value) -> str:
 def rung_name(rung: Rung) -> str:
     """``upper_layer_product`` -> ``layer product (upper)``."""
     name = rung.quantity.removeprefix("lower_").removeprefix("upper_").replace("_", " ")
+    name = name.replace("@", ", ")
     for plain, proper in SPELLING.items():
         name = name.replace(plain, proper)
     return f"{name} ({rung.direction})"

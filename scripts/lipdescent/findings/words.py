@@ -11,6 +11,7 @@ from lipdescent.arithmetic import decimals
 
 Facts = dict[str, Any]
 NORMS = {"l1": "l1", "l2": "l2", "linf": "l-infinity"}
+NORMS |= {f"{norm}_softmax": f"softmax, {name}" for norm, name in NORMS.items()}
 SIDES = ("best lower", "best upper")
 
 

@@ -16,6 +16,7 @@ from dataclasses import asdict
 from typing import Any
 
 from lipdescent.jobs import fork_server
+from lipdescent.plugins import bound_entries
 from lipdescent.study import asked_once, axes, network_checks, network_costs
 from lipdescent.study.code_digest import code_versions, measurement_files, training_files
 from lipdescent.study.schema import ConfigError
@@ -87,8 +88,11 @@ def _task(config: dict[str, Any], dataset: str, name: str) -> dict[str, Any]:
 def _key(config: dict[str, Any], task: dict[str, Any]) -> str:
     module, training, maker = task["network"]["module"], task["training"], task["noise_maker"]
     plugins = [*training_files(module, training, maker)]
-    for name in ["metrics", *task["quantities"], *task["bounds"]]:
+    for name in ["metrics", *task["quantities"]]:
         plugins += measurement_files(name, module, training["loss"], maker)
+    for name, entry in task["bounds"].items():
+        bound, points = bound_entries.bound_of(name, entry), entry.get("points", "")
+        plugins += measurement_files(bound, module, training["loss"], maker, points=points)
     if task["load"] is not None:
         plugins.append(f"lipdescent/datasets/{task['module']}.py")
     code = code_versions("train.py", "try_bounds.py", *plugins)

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from lipdescent.plugins import signatures
+from lipdescent.plugins import bound_entries, signatures
 from lipdescent.study import network_costs
 from lipdescent.study.network_costs import Cost
 from lipdescent.study.runs import Run, at
@@ -147,13 +147,28 @@ def _sample_passes(config: dict[str, Any], dataset: str, name: str) -> float:
         options = signatures.defaults("measurements", name) | config["quantities"][name]
         # A product with the Hessian is a forward pass and two backward ones, each of these twice.
         return both * (PASSES + 2 * PASSES * (options.get("iterations") or 0))
-    if signatures.constant("bounds", name, "DIRECTION") == "upper":
+    entry = config["bounds"].get(name, {})
+    bound = bound_entries.bound_of(name, entry)
+    if signatures.constant("bounds", bound, "DIRECTION") == "upper":
         return 0
-    options = signatures.defaults("bounds", name) | config["bounds"].get(name, {})
-    points = min(both, 2 * (options.get("num_points") or both))
+    options = signatures.defaults("bounds", bound) | entry
+    points = _num_points(config, dataset, options)
     ascent = (options.get("restarts") or 0) * (options.get("steps") or 0)
     # A Jacobian is a forward pass and a backward one per class; a proof of it takes as much again.
     return (points + 2 * ascent) * (1 + 2 * (classes or network_costs.USUAL_CLASSES)) * 2
+
+
+def _num_points(config: dict[str, Any], dataset: str, options: dict[str, Any]) -> int:
+    """Points that a bound is taken at; of those in a file, as many as there are data."""
+    both = 2 * num_train(config, dataset)
+    wanted = options.get("points")
+    if wanted is not None:
+        options = signatures.defaults("points", wanted) | options.get("points_options", {})
+    points = min(both, 2 * (options.get("num_points") or both)) * options.get("num_copies", 1)
+    points += 2 * (options.get("num_pairs") or 0) * len(options.get("lambdas", range(5)))
+    if "num_per_axis" in options:
+        points = options["num_per_axis"] ** _num_values(config, dataset)
+    return points
 
 
 def publish(config: dict[str, Any], runs: Iterable[Run], attempt: int = 1) -> dict:

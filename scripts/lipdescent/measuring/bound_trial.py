@@ -21,7 +21,7 @@ from lipdescent.datasets import Dataset
 from lipdescent.measurement import NotApplicable
 from lipdescent.measuring import measure as measuring
 from lipdescent.measuring.subject import Subject
-from lipdescent.plugins import lookup
+from lipdescent.plugins import bound_entries, lookup
 from lipdescent.storage.checkpoints import Checkpoints, Origin, empty_epochs
 from lipdescent.training.block import TrainingData
 from lipdescent.training.draws import initial_stack
@@ -54,8 +54,10 @@ def mistakes(task: dict[str, Any], loaded: Dataset | None = None) -> list[str]:
     # Built here, where what it imports stays; called where it can be stopped.
     if wrong := _raised(build) or _wrong(lambda: initial_stack(build, SEEDS, shape)):
         return [f"config: {what}: cannot be built: {wrong}"]
-    for name in task["bounds"]:
-        lookup.resolve("bounds", name)
+    for name, entry in task["bounds"].items():
+        lookup.resolve("bounds", bound_entries.bound_of(name, entry))
+        if "points" in entry:
+            lookup.resolve("points", entry["points"])
     data = random_data(shape, classes, task["points"])
     found = []
     if wrong := _wrong(lambda: _train(build, data, task["training"])):

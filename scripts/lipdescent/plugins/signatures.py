@@ -28,6 +28,7 @@ FUNCTIONS = {
         "measure",
         {"inputs", "labels", "loss", "num_classes", "ensembles_of", "own", "seed"},
     ),
+    "points": ("draw", {"labels", "seed"}),
     "schedules": ("factors", {"updates_per_epoch", "total_updates"}),
 }
 # Annotations that a configuration's values can be compared with, and JSON schema's names of them.

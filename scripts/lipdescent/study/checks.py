@@ -9,8 +9,8 @@ from itertools import pairwise
 from typing import Any
 
 from lipdescent.analysis import axis_choice
-from lipdescent.plugins import lookup, signatures
-from lipdescent.study import axes, dataset_checks
+from lipdescent.plugins import bound_entries, lookup, signatures
+from lipdescent.study import axes, bound_checks, dataset_checks
 from lipdescent.study import runs as study_runs
 from lipdescent.study import schema as config_schema
 from lipdescent.study import sizes as config_sizes
@@ -51,7 +51,7 @@ def check(
     _check_names(config, figures, comparisons)
     _check_options(config)
     _check_optimizers(config, written)
-    _check_bounds(config)
+    bound_checks.check(config)
     _check_quantities(config)
     _check_split(config)
     _check_drawn(config)
@@ -101,7 +101,11 @@ def _check_names(config: dict[str, Any], figures: list[str], comparisons: list[s
     for key, training in sections.items():
         checks.append((f"{key}.loss", training["loss"], lookup.known("losses")))
         checks.append((f"{key}.schedule", training["schedule"], lookup.known("schedules")))
-    checks += [("bounds", name, lookup.known("bounds")) for name in config["bounds"]]
+    for name, entry in config["bounds"].items():
+        key = f"bounds.{name}.bound" if "bound" in entry else "bounds"
+        checks.append((key, bound_entries.bound_of(name, entry), lookup.known("bounds")))
+        if "points" in entry:
+            checks.append((f"bounds.{name}.points", entry["points"], lookup.known("points")))
     extra = [name for name in lookup.known("measurements") if name not in ALWAYS]
     checks += [("quantities", name, extra) for name in config["quantities"]]
     certificates = config["certificates"]
@@ -132,8 +136,11 @@ def _check_options(config: dict[str, Any]) -> None:
         for name, (module, options) in drawn(config, kind).items():
             given.append((f"{kind}.{name}", kind, module, options))
     for name, entry in config["bounds"].items():
-        options = {k: v for k, v in entry.items() if k != "norms"}
-        given.append((f"bounds.{name}", "bounds", name, options))
+        bound = bound_entries.bound_of(name, entry)
+        given.append((f"bounds.{name}", "bounds", bound, bound_entries.own_options(entry)))
+        if "points" in entry:
+            options = entry.get("points_options", {})
+            given.append((f"bounds.{name}.points_options", "points", entry["points"], options))
     given += [(f"quantities.{n}", "measurements", n, o) for n, o in config["quantities"].items()]
     used = config["grid"]["architecture"]
     for name in config["architectures"]:
@@ -195,27 +202,6 @@ def _check_axes(config: dict[str, Any]) -> None:
                 axis_choice.choose(axis_choice.axes_of(of, grid), **options)
             except ValueError as error:
                 raise ConfigError(f"config: comparisons.{name} ({dataset}): {error}") from None
-
-
-def _check_bounds(config: dict[str, Any]) -> None:
-    """Bounds exist in the norms asked for; certificates rest on upper bounds."""
-    for name, entry in config["bounds"].items():
-        known = signatures.constant("bounds", name, "NORMS")
-        wrong = [norm for norm in entry.get("norms", []) if known and norm not in known]
-        if wrong:
-            raise ConfigError(
-                f"config: bounds.{name}.norms contains {wrong[0]!r}: this bound exists in "
-                f"{', '.join(known)}"
-            )
-    directions = {n: signatures.constant("bounds", n, "DIRECTION") for n in config["bounds"]}
-    for name in (config["certificates"] or {"upper": []})["upper"]:
-        if directions[name] not in ("upper", None):
-            uppers = [n for n, direction in directions.items() if direction == "upper"]
-            raise ConfigError(
-                f"config: certificates.upper contains {name!r}, whose direction is "
-                f"{directions[name]}: allowed are upper bounds, in this study "
-                f"{', '.join(uppers) or 'none'}"
-            )
 
 
 def _check_quantities(config: dict[str, Any]) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any
 
-from lipdescent.plugins import lookup, signatures
+from lipdescent.plugins import bound_entries, lookup, signatures
 from lipdescent.storage import stamps
 from lipdescent.storage.seed_blocks import block_name
 from lipdescent.study import axes, published, sections
@@ -185,7 +186,15 @@ class Recipes:
         maker, certificates = here["noise_maker"], here["certificates"]
         certify = measure == "certificates"
         uppers = certificates["upper"] if certify else []
-        options = {**here["bounds"], **here["quantities"]}.get(measure, {})
+        options = {**here["bounds"], **self.quantities}.get(measure, {})
+        entry = here["bounds"].get(measure, {})
+        files = self.measurement_files(
+            bound_entries.bound_of(measure, entry),
+            module,
+            loss,
+            maker,
+            points=entry.get("points", ""),
+        )
         return Recipe(
             "measure",
             f"measure/{run.path}/{measure}",
@@ -194,8 +203,9 @@ class Recipes:
                 # The rows name their study.
                 "study": here["study"],
                 "options": certificates if certify else options,
+                **_saved_points(entry),
             },
-            self.code("measure.py", *self.measurement_files(measure, module, loss, maker)),
+            self.code("measure.py", *files),
             (
                 self.dataset(dataset=axes.data_file(here, run.dataset)),
                 self.train(**place),
@@ -335,6 +345,13 @@ class Recipes:
 
     def _drawn(self, name: str) -> tuple[str, ...]:
         return tuple(f"{self.base}/figures/{name}.{kind}" for kind in published.KINDS)
+
+
+def _saved_points(entry: dict[str, Any]) -> dict[str, Any]:
+    """Digests of the files that a bound's points are read from, where there are any."""
+    found = {path: Path(path) for path in bound_entries.files(entry)}
+    digests = {p: stamps.digest(f.read_bytes()) if f.is_file() else "" for p, f in found.items()}
+    return {"files": digests} if digests else {}
 
 
 PLACE = "{dataset}/{architecture}/width={width}/seeds={seeds}"
