@@ -257,7 +257,7 @@ IMAGES = {"grid.dataset": ["fashion_mnist"], "grid.width": [4, 6], "grid.archite
         (None, {"module": "resnet18"}, "28 x 28, allowed are multiples of 8"),
         (None, {"module": "vit"}, r"\(1, 28, 28\): wrong .* allowed are multiples of patch = 8"),
         (None, {"module": "lipschitz_cnn", "stages": 4}, r"stages = 4: .* divides 28"),
-        (7, {"module": "bilipschitz_resnet"}, r"stages = 3: .* divide the sizes \(7, 7\)"),
+        (7, {"module": "bilipschitz_resnet"}, r"stages = 3: .* divides the sizes \(7, 7\)"),
         (None, {"module": "conv1d"}, r"input_shape = \(1, 28, 28\): allowed are \(length,\)"),
     ],
 )
@@ -342,10 +342,15 @@ def test_every_mistake_is_told_at_once():
 
 
 def test_a_key_of_a_former_version_goes_on_and_says_so(capsys):
-    config = check({"statistics": {"bootstrap": 100, "confidence": 0.9}})
+    former = {"statistics": {"bootstrap": 100, "confidence": 0.9}, "bounds.exact_enumeration": {}}
+    former["bounds.exact_enumeration"] = {"max_enumerated": 3, "max_units": 5}
+    config = check(former)
     assert config["statistics"]["confidence"] == 0.9
     assert "bootstrap" not in config["statistics"]
-    assert "statistics.bootstrap = 100 has no effect" in capsys.readouterr().err
+    assert config["bounds"]["exact_enumeration"] == {"max_units": 5}
+    said = capsys.readouterr().err
+    assert "statistics.bootstrap = 100 has no effect" in said
+    assert "bounds.exact_enumeration.max_enumerated = 3 has no effect" in said
 
 
 def test_the_command_line_gives_the_types_of_a_file():

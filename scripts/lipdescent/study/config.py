@@ -22,13 +22,12 @@ from lipdescent.study.runs import plan_file
 from lipdescent.study.schema import ConfigError
 
 # (section, key, what is in its place)
-REPLACED = (
-    (
-        "statistics",
-        "bootstrap",
-        "has no effect: intervals are Student's t over the seeds now, nothing is resampled",
-    ),
-)
+REPLACED = {
+    "statistics.bootstrap": "intervals are Student's t over the seeds now, nothing is resampled",
+    "bounds.exact_enumeration.max_enumerated": "all patterns are looked at up to 14 units",
+    "experiments.distance_preservation.band": "the band is that of the caption",
+    "experiments.distance_preservation_images.band": "the band is that of the caption",
+}
 # Overlays are merged into the default study: in these, `name: null` takes an entry out again.
 SECTIONS = ("bounds", "datasets", "architectures", "experiments")
 
@@ -74,11 +73,14 @@ def prepare(
 
 def _take_replaced(config: dict[str, Any]) -> None:
     """Take out keys of former versions, and say what is in their place."""
-    for section, key, instead in REPLACED:
-        entries = config.get(section)
-        if isinstance(entries, dict) and key in entries:
-            value = entries.pop(key)
-            print(f"config: {section}.{key} = {value!r} {instead}", file=sys.stderr)
+    for key, instead in REPLACED.items():
+        *sections, last = key.split(".")
+        entries: Any = config
+        for section in sections:
+            entries = entries.get(section) if isinstance(entries, dict) else None
+        if isinstance(entries, dict) and last in entries:
+            value = entries.pop(last)
+            print(f"config: {key} = {value!r} has no effect: {instead}", file=sys.stderr)
 
 
 def _read(path: str | Path) -> Any:
