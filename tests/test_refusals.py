@@ -108,6 +108,7 @@ WORKS = {
     "architectures.mlp.depth": [0],
     "architectures.mlp.bias": [True],
     "architectures.mlp.training": [{}],
+    "noise_seed": [None, 0, LARGE],
     "training.learning_rate": POSITIVE,
     "training.momentum": [0],
     "training.weight_decay": [0, *POSITIVE],

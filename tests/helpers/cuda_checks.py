@@ -94,7 +94,7 @@ def graphs_equal_steps(place: str) -> None:
     )
     for epoch in (0, 1):
         order = batch_order(SEEDS, epoch, 725).to(place)
-        draws = augmentation_draws(SEEDS, epoch, 725, padding=1).to(place)
+        draws = augmentation_draws(SEEDS, epoch, 725, padding=1, flip=True).to(place)
         rates = torch.full((73, 3), 0.01, dtype=torch.float64, device=place)
         block.run_epoch(order, rates, 73 * epoch, draws)
         twin._steps(order, rates, 73 * epoch, draws)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-
 import pytest
 import torch
 from torch import nn
@@ -63,7 +61,7 @@ def make(network="relu", *, at_once=None, order="fixed"):
 
 
 def trained(training, **arguments):
-    training.run(progress=Progress("test", 2, EPOCHS, terminal=io.StringIO()), **arguments)
+    training.run(progress=Progress(2, EPOCHS), **arguments)
     return training.result([0.0] * len(SEEDS), {}).state
 
 

@@ -8,7 +8,7 @@ import torch
 
 from lipdescent.datasets import Dataset
 from lipdescent.plugins import lookup
-from lipdescent.storage.checkpoints import Checkpoints, empty_epochs
+from lipdescent.storage.checkpoints import Checkpoints, Origin, empty_epochs
 from lipdescent.training.replicas import checkpoint_labels, noisy_labels, replicas
 
 LABELS = np.random.default_rng(0).integers(10, size=400)
@@ -43,11 +43,12 @@ def test_by_default_it_is_each_seeds_own(maker):
 @pytest.mark.parametrize("noise_seed", [None, 4])
 def test_checkpoints_know_what_they_were_trained_on(noise_seed):
     """Those of before there was such a seed too: they do not name it."""
+    seed = {} if noise_seed is None else {"noise_seed": noise_seed}
     saved = Checkpoints(
         state={}, epoch=torch.tensor([0, 1]), label_noise=torch.tensor(NOISE),
         seed=torch.tensor(SEEDS), stopped_epoch=empty_epochs(6), diverged_epoch=empty_epochs(6),
-        about={} if noise_seed is None else {"noise_seed": noise_seed},
+        about=Origin({}, "mlp", {}, {}, "bernoulli_wrong", **seed),
     )  # fmt: skip
-    found = checkpoint_labels(saved, DATASET, maker="bernoulli_wrong")
+    found = checkpoint_labels(saved, DATASET)
     expected = labels("bernoulli_wrong", noise_seed=noise_seed)
     assert torch.equal(found, torch.cat([expected, expected]))

@@ -34,7 +34,7 @@ class Origin:
     module : file name in scripts/lipdescent/architectures, and ``build`` the options of its build.
     training : the options of lipdescent/training/options.py.
     noise_maker : file name in scripts/lipdescent/training/label_noise.
-    noise_seed : of the noisy labels of all models; None where each model's seed is.
+    noise_seed : what the noise was drawn from; None: each model's own seed.
     data : the options with which the data set was loaded.
     code : a digest of all code behind the training; empty where no job made it.
     """

@@ -18,6 +18,7 @@ import yaml
 
 from lipdescent.study import checks as config_checks
 from lipdescent.study import schema as config_schema
+from lipdescent.study import training_section
 from lipdescent.study.runs import plan_file
 from lipdescent.study.schema import ConfigError
 
@@ -59,7 +60,7 @@ def prepare(
     removed = _take_out(config, overlaid)
     written = _training_as_written(config, overlaid)
     _take_replaced(config)
-    rules = _read(schema)
+    rules = training_section.with_defaults(_read(schema))
     config_schema.check(config, rules)
     for name, options in config["architectures"].items():
         whole = {**config["training"], **options.get("training", {})}

@@ -63,7 +63,7 @@ class Block:
         self.inputs, self.batch_size = data.inputs, options.batch_size
         self.labels = data.labels[part].to(device)
         self.classes = torch.arange(data.num_classes, device=device).unsqueeze(1)
-        self.padding = (options.augmentation or {}).get("padding", 0)
+        self.padding = options.augmentation.padding if options.augmentation else 0
         self.fits = False  # true once an epoch has run: the next ones need no more memory
         self._graphs: dict[int, Callable[..., None]] = {}
 

@@ -81,7 +81,7 @@ def batch_order(
 
 
 def augmentation_draws(
-    seeds: Sequence[int], epoch: int, num_train: int, *, padding: int, flip: bool = True
+    seeds: Sequence[int], epoch: int, num_train: int, *, padding: int, flip: bool
 ) -> Tensor:
     """Crops and flips of an epoch by place in its order: int64 (len(seeds), num_train, 3)."""
     drawn = {}

@@ -2,38 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 from torch import Tensor
 
 from lipdescent.plugins import lookup
+from lipdescent.study.training_section import TrainingSection
 from lipdescent.training import optimizers
 
 
-@dataclass(frozen=True)
-class TrainingOptions:
-    """The ``training`` section of the configuration; units are there."""
-
-    learning_rate: float
-    batch_size: int
-    loss: str = "cross_entropy"
-    loss_options: dict[str, Any] = dataclasses.field(default_factory=dict)
-    optimizer: str = "sgd"
-    momentum: float = 0.0
-    betas: Sequence[float] = (0.9, 0.999)
-    weight_decay: float = 0.0
-    batch_order: str = "shuffled"
-    schedule: str = "constant"
-    schedule_options: dict[str, Any] = dataclasses.field(default_factory=dict)
-    gradient_clip: float | None = None
-    augmentation: dict[str, Any] | None = None
-    precision: str = "float32"
-    channels_last: bool = False
-    stopping: dict[str, Any] | None = None
+class TrainingOptions(TrainingSection):
+    """The section with the losses, optimisers and rates that it names."""
 
     def make_loss(self) -> Callable[[Tensor, Tensor], Tensor]:
         """(logits, one-hot targets) -> loss per sample, the options bound."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +19,7 @@ from lipdescent.jobs.device import upload
 from lipdescent.jobs.progress import Progress
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.storage import checkpoints
+from lipdescent.study.training_section import Stopping
 from lipdescent.training import resume
 from lipdescent.training.block import Block, TrainingData
 from lipdescent.training.draws import augmentation_draws, batch_order
@@ -170,7 +170,7 @@ class StackTraining:
             draws = None
             if options.augmentation:
                 draws = augmentation_draws(
-                    self.seeds, self.epoch, num_train, **options.augmentation
+                    self.seeds, self.epoch, num_train, **vars(options.augmentation)
                 )
                 draws = upload(draws, device)
 
@@ -192,7 +192,7 @@ class StackTraining:
         if is_checkpoint or self.epoch % max(1, self.num_epochs // CURVE_POINTS) == 0:
             self._record_curves()
         stopping = self.options.stopping
-        if stopping and self.epoch % stopping.get("check_every", 10) == 0:
+        if stopping and self.epoch % stopping.check_every == 0:
             self._stop_where_flat(stopping)
         if is_checkpoint:
             self.saved[self.epoch] = self._state()
@@ -209,9 +209,9 @@ class StackTraining:
         self.diverged[(self.diverged < 0) & ~finite] = self.epoch
         self.curves.append([float(self.epoch), *losses.tolist()])
 
-    def _stop_where_flat(self, stopping: dict[str, Any]) -> None:
-        if self.epoch < stopping.get("min_epochs", 0):
+    def _stop_where_flat(self, stopping: Stopping) -> None:
+        if self.epoch < stopping.min_epochs:
             return
         found = on_every(self.blocks, lambda block: block.gradient_norms())
         norms = torch.cat(found).cpu()
-        self.stopped[(self.stopped < 0) & (norms <= stopping["gradient_norm"])] = self.epoch
+        self.stopped[(self.stopped < 0) & (norms <= stopping.gradient_norm)] = self.epoch

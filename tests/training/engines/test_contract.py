@@ -32,6 +32,8 @@ def architecture(name, width, **options):
 
 NETWORKS = {
     "mlp": (architecture("mlp", 5, depth=2, bias=True), (7,)),
+    "relu behind the logits": (architecture("mlp", 5, output_slope=0.0), (7,)),
+    "leaky relu behind them": (architecture("mlp", 5, depth=2, output_slope=0.01), (7,)),
     "cnn": (architecture("cnn", 2), (1, 8, 8)),
     "batchnorm": (architecture("cnn_batchnorm", 2), (1, 8, 8)),
     "batchnorm of much work": (architecture("cnn_batchnorm", 16), (1, 8, 8)),

@@ -41,8 +41,7 @@ class StackedMLP(FusedChain):
             raise TypeError(f"not a chain of Linear and ReLU layers: {module}")
         names = [n for n, m in module.named_children() if isinstance(m, nn.Linear)]
         output = list(module)[-1]
-        if type(output) in OUTPUTS:
-            loss = behind_activation(loss, output)
+        loss = behind_activation(loss, output) if type(output) in OUTPUTS else loss
         super().__init__(names, state, loss)
         self._workspaces: dict[tuple[int, ...], tuple[list[Tensor], list[Tensor]]] = {}
 
