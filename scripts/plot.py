@@ -20,14 +20,14 @@ if hasattr(of, "experiment"):
     figure = lookup.resolve("experiments", of.experiment).draw(frame)
 elif hasattr(of, "comparison"):
     found = {
-        name: groups.load(job.input.table, dataset=of.dataset, architecture=name)
+        name: groups.load_group(job.input.table, dataset=of.dataset, architecture=name)
         for name in job.params.losses
     }
     figure = lookup.resolve("comparisons", of.comparison).draw(
         found, statistics=job.params.statistics, losses=job.params.losses
     )
 else:
-    group = groups.load(job.input.table, dataset=of.dataset, architecture=of.architecture)
+    group = groups.load_group(job.input.table, dataset=of.dataset, architecture=of.architecture)
     figure = lookup.resolve("figures", of.figure).draw(
         group, statistics=job.params.statistics, loss=job.params.loss
     )

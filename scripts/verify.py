@@ -14,8 +14,8 @@ import torch
 
 from lipdescent import datasets
 from lipdescent.jobs.progress import log_to
-from lipdescent.measuring import measure as measuring
 from lipdescent.measuring import verifying
+from lipdescent.measuring.measure import checkpoint_stack
 from lipdescent.storage import atomic, checkpoints, stamps, table
 from lipdescent.study import job_stamps
 
@@ -34,7 +34,7 @@ for place in sampled:
     saved = checkpoints.read(path)
     run = saved.origin.run
     dataset = datasets.read(f"results/{job.wildcards.study}/datasets/{run['dataset']}.npz")
-    stack = measuring.checkpoint_stack(saved, dataset)
+    stack = checkpoint_stack(saved, dataset)
     index = int(random.integers(stack.num_models))
     epoch, replica = divmod(index, saved.num_replicas)
     one = stack[index : index + 1]

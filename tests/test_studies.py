@@ -12,13 +12,13 @@ import yaml
 from image_files import write_cifar, write_mnist
 
 from lipdescent.jobs.progress import Progress
-from lipdescent.measuring import measure as measuring
+from lipdescent.measuring.measure import checkpoint_stack, measure, to_table
 from lipdescent.plugins import lookup
 from lipdescent.storage import table
 from lipdescent.storage.checkpoints import Origin
-from lipdescent.study import config as study_config
 from lipdescent.study import sections
-from lipdescent.study import sizes as config_sizes
+from lipdescent.study.config import prepare
+from lipdescent.study.sizes import input_shape_of
 from lipdescent.training.block import TrainingData
 from lipdescent.training.draws import initial_stack
 from lipdescent.training.options import TrainingOptions
@@ -48,7 +48,7 @@ def configured(path):
     update_config(config, yaml.safe_load(path.read_text()))
     schema = ROOT / "workflow/schemas/config.schema.yaml"
     names = {"figures": FIGURES, "comparisons": []}
-    return study_config.prepare(config, schema=schema, default=default, **names)
+    return prepare(config, schema=schema, default=default, **names)
 
 
 def test_all_of_them_are_here():
@@ -104,7 +104,7 @@ def test_first_epoch(path, folder):
     if name != "mnist1d":
         own |= {"data_dir": folder, "download": False}
     dataset = lookup.resolve("datasets", name).load(**config["datasets"][name] | own)
-    assert config_sizes.input_shape(config, name) == dataset.input_shape
+    assert input_shape_of(config, name) == dataset.input_shape
     module = config["architectures"][architecture]["module"]
     build_options = sections.build_options(config, architecture)
     width = min(grid["width"])
@@ -129,7 +129,7 @@ def test_first_epoch(path, folder):
     saved = training.result(noise, about)
     assert (saved.diverged_epoch == -1).all()
 
-    stack = measuring.checkpoint_stack(saved, dataset)
+    stack = checkpoint_stack(saved, dataset)
     before, after = (
         torch.cat([t[i].flatten().double() for t in saved.state.values()]) for i in (0, 1)
     )
@@ -138,8 +138,8 @@ def test_first_epoch(path, folder):
     for bound, bound_options in {"metrics": {}, **config["bounds"]}.items():
         if bound == "lower_jacobian":
             bound_options = bound_options | {"num_points": 2}
-        columns += measuring.measure(bound, stack, saved, dataset, options=bound_options)
-    rows = measuring.to_table(columns, stack, saved, study=config["study"])
+        columns += measure(bound, stack, saved, dataset, options=bound_options)
+    rows = to_table(columns, stack, saved, study=config["study"])
     table.check_order(rows)
     frame = rows.to_pandas()
     upper = frame[frame["direction"] == "upper"]

@@ -37,7 +37,7 @@ def draw(comparison, study, folder, patch, names=("mlp", "one_lipschitz")):
     parts = [synthetic_study.make(**STUDIES[study], architecture=name) for name in names]
     table.write(folder / "table.parquet", pa.concat_tables(parts).unify_dictionaries())
     found = {
-        name: groups.load(folder / "table.parquet", dataset="mnist1d", architecture=name)
+        name: groups.load_group(folder / "table.parquet", dataset="mnist1d", architecture=name)
         for name in names
     }
     drawn = lookup.resolve("comparisons", comparison).draw(

@@ -75,7 +75,7 @@ class Group:
         return int(self.diverged.any(axis=2).sum())
 
 
-def pairs(source: Source) -> list[tuple[str, str]]:
+def group_names(source: Source) -> list[tuple[str, str]]:
     """(dataset, architecture) of every group, in the table's order."""
     found: dict[tuple[str, str], None] = {}
     for part in _parts(source, ["dataset", "architecture"]):
@@ -84,14 +84,14 @@ def pairs(source: Source) -> list[tuple[str, str]]:
     return list(found)
 
 
-def load(path: str | Path, *, dataset: str, architecture: str) -> Group:
+def load_group(path: str | Path, *, dataset: str, architecture: str) -> Group:
     """One dataset and architecture out of a study's table file; a broken file is put aside."""
     with atomic.sound(path):
-        pairs(path)  # a part of each row is read: what is truncated or foreign is noticed
-    return group(path, dataset=dataset, architecture=architecture)
+        group_names(path)  # a part of each row is read: what is truncated or foreign is noticed
+    return group_of(path, dataset=dataset, architecture=architecture)
 
 
-def group(source: Source, *, dataset: str, architecture: str) -> Group:
+def group_of(source: Source, *, dataset: str, architecture: str) -> Group:
     """The rows of one dataset and architecture, read a part at a time.
 
     Raises
@@ -114,7 +114,7 @@ def group(source: Source, *, dataset: str, architecture: str) -> Group:
         for name in AXES:
             values[name].append(pc.unique(rows[name]).to_numpy())
     if not study:
-        known = ", ".join("/".join(pair) for pair in pairs(source))
+        known = ", ".join("/".join(pair) for pair in group_names(source))
         raise ValueError(f"no rows of {dataset}/{architecture} in the table; it has: {known}")
     axes = [np.unique(np.concatenate(values[name])) for name in AXES]
     shape = tuple(map(len, axes))

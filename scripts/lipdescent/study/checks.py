@@ -10,16 +10,15 @@ from typing import Any
 
 from lipdescent.plugins import lookup, signatures
 from lipdescent.study import dataset_checks
-from lipdescent.study import schema as config_schema
-from lipdescent.study import sizes as config_sizes
-from lipdescent.study.schema import ConfigError
+from lipdescent.study.schema import ConfigError, check_schema
 from lipdescent.study.sections import build_options, training_options
+from lipdescent.study.sizes import check_sizes
 
 # What only one of the optimizers reads.
 OPTIMIZER_OPTIONS = {"momentum": "sgd", "betas": "adam"}
 
 
-def check(
+def check_config(
     config: dict[str, Any],
     *,
     removed: set[tuple[str, str]],
@@ -43,7 +42,7 @@ def check(
     _check_bounds(config)
     _check_split(config)
     dataset_checks.check(config)
-    config_sizes.check(config)
+    check_sizes(config)
 
 
 def _check_removed(config: dict[str, Any], removed: set[tuple[str, str]]) -> None:
@@ -131,7 +130,7 @@ def _check_options(config: dict[str, Any]) -> None:
         if missing:
             raise ConfigError(f"config: {key}: {name} needs {', '.join(missing)}")
         kinds = {"type": "object", "properties": signatures.types(package, name)}
-        config_schema.check(options, kinds, place=key)
+        check_schema(options, kinds, place=key)
 
 
 def _check_optimizers(config: dict[str, Any], written: dict[str | None, dict[str, Any]]) -> None:

@@ -16,11 +16,10 @@ from typing import Any
 
 import yaml
 
-from lipdescent.study import checks as config_checks
-from lipdescent.study import schema as config_schema
 from lipdescent.study import training_section
+from lipdescent.study.checks import check_config
 from lipdescent.study.runs import plan_file
-from lipdescent.study.schema import ConfigError
+from lipdescent.study.schema import ConfigError, check_keys, check_schema
 
 # (section, key, what is in its place)
 REPLACED = {
@@ -55,20 +54,18 @@ def prepare(
         Naming the key, its value and what is allowed.
     """
     config = copy.deepcopy(dict(config))
-    config_schema.check_keys(config)
+    check_keys(config)
     overlaid = _read(default) if default else {}
     removed = _take_out(config, overlaid)
     written = _training_as_written(config, overlaid)
     _take_replaced(config)
     rules = training_section.with_defaults(_read(schema))
-    config_schema.check(config, rules)
+    check_schema(config, rules)
     for name, options in config["architectures"].items():
         whole = {**config["training"], **options.get("training", {})}
         training = {**rules["properties"]["training"], "$defs": rules["$defs"]}
-        config_schema.check(whole, training, place=f"architectures.{name}.training")
-    config_checks.check(
-        config, removed=removed, written=written, figures=figures, comparisons=comparisons
-    )
+        check_schema(whole, training, place=f"architectures.{name}.training")
+    check_config(config, removed=removed, written=written, figures=figures, comparisons=comparisons)
     return config
 
 

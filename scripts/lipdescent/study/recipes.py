@@ -15,8 +15,8 @@ from lipdescent.plugins import lookup
 from lipdescent.storage import stamps
 from lipdescent.storage.seed_blocks import block_name
 from lipdescent.study import published, sections
-from lipdescent.study import runs as study_runs
 from lipdescent.study.code_digest import caption, code_versions, measurement_files, training_files
+from lipdescent.study.runs import Run, experiment_parts, runs_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +92,7 @@ class Recipes:
         self.config = config
         self.code = lru_cache(None)(code)
         self.measurement_files = lru_cache(None)(measurement_files)
-        self.runs = study_runs.runs(config)
+        self.runs = runs_of(config)
         self.by_path = {run.path: run for run in self.runs}
         self.base = f"results/{config['study']}"
         self.made: dict[tuple, Recipe] = {}
@@ -272,13 +272,13 @@ class Recipes:
             "experiment_part",
             f"experiment/{experiment}/{part}",
             (f"{self.base}/experiments/{experiment}/{part}.parquet",),
-            {"options": study_runs.experiment_parts(self.config, experiment)[int(part)]},
+            {"options": experiment_parts(self.config, experiment)[int(part)]},
             self.code("experiment.py", f"lipdescent/experiments/{experiment}.py"),
         )
 
     @_once
     def experiment(self, *, experiment: str) -> Recipe:
-        parts = range(len(study_runs.experiment_parts(self.config, experiment)))
+        parts = range(len(experiment_parts(self.config, experiment)))
         inputs = [self.experiment_part(experiment=experiment, part=str(part)) for part in parts]
         outputs = tuple(f"{self.base}/experiments/{experiment}.{k}" for k in ("parquet", "csv"))
         place, code = f"experiment/{experiment}", self.code("join_experiment.py")
@@ -296,7 +296,7 @@ class Recipes:
             (self.experiment(experiment=experiment),),
         )
 
-    def _run(self, place: dict[str, str]) -> study_runs.Run:
+    def _run(self, place: dict[str, str]) -> Run:
         return self.by_path[PLACE.format(**place)]
 
     def _drawn(self, name: str) -> tuple[str, ...]:
@@ -306,7 +306,7 @@ class Recipes:
 PLACE = "{dataset}/{architecture}/width={width}/seeds={seeds}"
 
 
-def _wildcards(run: study_runs.Run) -> dict[str, str]:
+def _wildcards(run: Run) -> dict[str, str]:
     return {
         "dataset": run.dataset,
         "architecture": run.architecture,

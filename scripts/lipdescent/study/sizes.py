@@ -15,7 +15,7 @@ from lipdescent.study.schema import ConfigError
 from lipdescent.study.sections import build_options
 
 
-def check(config: dict[str, Any]) -> None:
+def check_sizes(config: dict[str, Any]) -> None:
     """Groups that are sorted divide every width; every width fits every data set.
 
     Raises
@@ -47,7 +47,7 @@ def _check_inputs(config: dict[str, Any]) -> None:
     for dataset, name in itertools.product(grid["dataset"], grid["architecture"]):
         module = config["architectures"][name].get("module", name)
         fit = signatures.function("architectures", module, "SIZES")
-        shape = input_shape(config, dataset)
+        shape = input_shape_of(config, dataset)
         if shape is None or fit is None:
             continue
         options = signatures.defaults("architectures", module) | build_options(config, name)
@@ -66,7 +66,7 @@ def _check_inputs(config: dict[str, Any]) -> None:
         raise ConfigError("\n".join(mistakes))
 
 
-def input_shape(config: dict[str, Any], dataset: str) -> tuple[int, ...] | None:
+def input_shape_of(config: dict[str, Any], dataset: str) -> tuple[int, ...] | None:
     """Of one input, if the data set's file says so."""
     shape = signatures.constant("datasets", dataset, "INPUT_SHAPE")
     size = config["datasets"].get(dataset, {}).get("image_size")

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 
 from lipdescent.training.schedules import continuous_decay, cosine, inverse_square_root, warmup_step
