@@ -25,7 +25,7 @@ from lipdescent.stacks import operation_counts
 from lipdescent.storage import npz_header, seed_blocks
 from lipdescent.study import dataset_checks, network_checks, network_costs, repeated_keys
 from lipdescent.study.config import prepare
-from lipdescent.study.runs_of import runs_of
+from lipdescent.study.runs import runs_of
 from lipdescent.study.schema import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -196,10 +196,10 @@ SEEDS = st.lists(st.integers(0, LARGE), min_size=1, max_size=60, unique=True).ma
 
 @given(SEEDS, SEEDS)
 def test_names_of_blocks_fit_into_a_file_name_and_tell_blocks_apart(one, other):
-    name = seed_blocks.name(one)
+    name = seed_blocks.block_name(one)
     assert len(name) <= 100
     assert set(name) <= set("0123456789_-")
-    assert (name == seed_blocks.name(other)) == (one == other)
+    assert (name == seed_blocks.block_name(other)) == (one == other)
     assert not seed_blocks.strangers(name, set(one))
     if not set(other) <= set(one):
         assert seed_blocks.strangers(name, set(one) | set(other))
@@ -212,8 +212,8 @@ def test_fifty_seeds_of_one_block():
     (run,) = runs_of(check(grid__seed=seeds, grid__width=[4], execution__seeds_per_block=50))
     assert run.seeds == tuple(seeds)
     swapped = {*seeds[:-2], seeds[-2] + 1, seeds[-1]} if seeds[-2] + 1 < seeds[-1] else set()
-    assert seed_blocks.strangers(seed_blocks.name(seeds), swapped) == swapped
-    assert not seed_blocks.strangers(seed_blocks.name(seeds), set(seeds[:20]))  # of a part
+    assert seed_blocks.strangers(seed_blocks.block_name(seeds), swapped) == swapped
+    assert not seed_blocks.strangers(seed_blocks.block_name(seeds), set(seeds[:20]))  # of a part
 
 
 # Data

@@ -18,7 +18,7 @@ from lipdescent.plugins import lookup
 from lipdescent.stacks import operation_counts
 from lipdescent.study import asked_once, network_costs
 from lipdescent.study.config import prepare
-from lipdescent.study.runs_of import runs_of
+from lipdescent.study.runs import runs_of
 
 ROOT = Path(__file__).parents[1]
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
