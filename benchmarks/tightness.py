@@ -34,7 +34,7 @@ HEADER = ["width", "best lower", "exact", "LipSDP", "Combettes-Pesquet", "ECLips
 def computed(path: Path, exact: int) -> tuple[int, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     """Width, label noise and seed (replicas,), and bound -> (replicas,), at the last epoch."""
     saved = checkpoints.read(path)
-    run = saved.about.run
+    run = saved.origin.run
     dataset = datasets.read(path.parents[4] / "datasets" / f"{run['dataset']}.npz")
     stack = checkpoint_stack(saved, dataset)
     last = stack[-saved.num_replicas :]

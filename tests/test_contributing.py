@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from lipdescent.analysis import groups, ladder
 from lipdescent.analysis.groups import Group
-from lipdescent.datasets import Dataset
-from lipdescent.measurement import Measurement
+from lipdescent.datasets import Dataset, take
+from lipdescent.measurement import Measurement, NotApplicable
 from lipdescent.plugins import lookup
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.storage import table
@@ -31,7 +31,8 @@ EXAMPLES = dict(zip(PARTS[::3], PARTS[2::3], strict=True))
 NAMES = {
     "np": np, "pd": pd, "torch": torch, "nn": nn, "math": math, "pairwise": pairwise,
     "Tensor": Tensor, "Figure": Figure, "Group": Group, "ladder": ladder, "Dataset": Dataset,
-    "Iterator": Iterator, "Mapping": Mapping, "Measurement": Measurement,
+    "Iterator": Iterator, "Mapping": Mapping, "Measurement": Measurement, "take": take,
+    "NotApplicable": NotApplicable,
 }  # fmt: skip
 
 

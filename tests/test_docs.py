@@ -20,7 +20,7 @@ PAGES = docs_numbers.pages()
 SOURCES = sorted(docs_numbers.NUMBERS.glob("*.json"))
 ALL = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", ROOT / "results/README.md"]
 # Tables that define and explain, by the start of their header; no result is in them.
-EXPLAIN = ("to", "name", "name in `bounds:`", "studies", "to add a", "bound", "constraint", "layer",
+EXPLAIN = ("to", "name", "name in `bounds:`", "studies", "bound", "constraint", "layer",
            "room", "What", "What happened")  # fmt: skip
 
 

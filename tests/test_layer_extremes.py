@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from lipdescent.bounds import upper_block_lipsdp, upper_layer_product
+from lipdescent.networks.expressions import layers as all_layers
+from lipdescent.networks.expressions import residual
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure import composition
-from lipdescent.structure.expressions import residual
-from lipdescent.structure.trace import layers as all_layers
 from lipdescent.structure.trace import trace
 
 NORMS = ("l1", "l2", "linf")

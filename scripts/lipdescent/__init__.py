@@ -14,10 +14,10 @@ os.environ.setdefault("MKL_CBWR", "AUTO")
 # What is offered to users, and where it lies. Nothing of it is imported before it is asked for.
 OFFERED = {
     "bracket": "lipdescent.bracketing.bracket",
-    "add": "lipdescent.structure.expressions",
-    "chain": "lipdescent.structure.expressions",
-    "concat": "lipdescent.structure.expressions",
-    "residual": "lipdescent.structure.expressions",
+    "add": "lipdescent.networks.expressions",
+    "chain": "lipdescent.networks.expressions",
+    "concat": "lipdescent.networks.expressions",
+    "residual": "lipdescent.networks.expressions",
 }
 
 

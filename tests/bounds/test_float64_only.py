@@ -19,12 +19,12 @@ from torch.utils._pytree import tree_leaves
 from lipdescent.constrained.layers import GroupSort, InvertibleDownsampling
 from lipdescent.layers.table import NORMS, TABLE
 from lipdescent.measurement import NotApplicable
+from lipdescent.networks.expressions import Layer
 from lipdescent.plugins import lookup
 from lipdescent.robustness import certificates
 from lipdescent.robustness.logit_error import logit_error
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.composition import layer_bound
-from lipdescent.structure.expressions import Layer
 from lipdescent.structure.trace import trace
 
 LOW = (torch.float32, torch.float16, torch.bfloat16, torch.complex64)

@@ -22,8 +22,8 @@ from lipdescent.arithmetic import decimals
 from lipdescent.bracketing import foreign_network
 from lipdescent.bracketing.bracket import best, bracket, check_order
 from lipdescent.bracketing.text import text
+from lipdescent.networks.expressions import chain
 from lipdescent.plugins import lookup
-from lipdescent.structure.expressions import chain
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "bracket.py"
 SAMPLED = ["lower_ascent", "lower_gaussian", "lower_convex_combinations", "lower_pairs"]

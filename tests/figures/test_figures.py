@@ -14,7 +14,6 @@ from lipdescent.analysis import groups
 from lipdescent.figures import _style as style
 from lipdescent.plugins import lookup
 from lipdescent.storage import table
-from lipdescent.study.code_digest import caption
 
 FIGURES = lookup.known("figures")
 LOWER = tuple(bound for bound in synthetic_study.BOUNDS if bound[1] == "lower")
@@ -140,13 +139,6 @@ def test_axes_are_named_and_diverged_models_counted(figure, drawn_study):
     assert all(axes.get_xlabel() for axes in panels if round(axes.get_position().y0, 2) == bottom)
     left = min(round(axes.get_position().x0, 2) for axes in panels)
     assert all(axes.get_ylabel() for axes in panels if round(axes.get_position().x0, 2) == left)
-
-
-@pytest.mark.parametrize("figure", FIGURES)
-def test_caption_says_what_is_shown(figure):
-    text = caption(f"lipdescent/figures/{figure}.py")
-    assert "over seeds" in text
-    assert "diverged models are left out" in " ".join(text.lower().split())
 
 
 def test_double_descent_draws_the_means_and_marks_the_threshold(draw):

@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import inspect
 import random
+from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
 import torch
+from matplotlib import pyplot
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from lipdescent.plugins import lookup
 
@@ -70,3 +74,21 @@ def needed(function) -> list[str]:
     """Options that a configuration has to give."""
     options = inspect.signature(function).parameters.values()
     return [p.name for p in options if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+
+
+def takes(function, name: str) -> bool:
+    return name in inspect.signature(function).parameters
+
+
+def check_drawing(draw: Callable[[], Figure]) -> None:
+    """The same figure twice, pixel by pixel, with pyplot and generators untouched."""
+    kept = states()
+    figures = [draw(), draw()]
+    assert all(isinstance(figure, Figure) and figure.axes for figure in figures)
+    canvases = [FigureCanvasAgg(figure) for figure in figures]
+    for canvas in canvases:
+        canvas.draw()
+    one, other = (bytes(canvas.buffer_rgba()) for canvas in canvases)
+    assert one == other
+    assert states() == kept
+    assert not pyplot.get_fignums()

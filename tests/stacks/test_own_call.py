@@ -17,8 +17,8 @@ from lipdescent.architectures._blocks import Residual
 from lipdescent.bracketing import foreign_network
 from lipdescent.bracketing.bracket import best, bracket
 from lipdescent.layers.table import TABLE
+from lipdescent.networks.expressions import chain
 from lipdescent.stacks.model_stack import ModelStack, tensors
-from lipdescent.structure.expressions import chain
 from lipdescent.structure.rebuilt import evaluate, rebuilt
 from lipdescent.training.draws import initial_stack
 

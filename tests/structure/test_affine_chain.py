@@ -169,23 +169,23 @@ def overridden() -> nn.Module:
 
 
 REFUSED = {
-    "Conv1d at '0'": lambda: nn.Sequential(nn.Conv1d(1, 2, 3)),
-    "Doubled at '1.0'": lambda: nn.Sequential(nn.ReLU(), nn.Sequential(Doubled(6, 6))),
-    "ParametrizedLinear at '0'": lambda: nn.Sequential(
+    "0 \\(Conv1d\\)": lambda: nn.Sequential(nn.Conv1d(1, 2, 3)),
+    "1.0 \\(Doubled\\)": lambda: nn.Sequential(nn.ReLU(), nn.Sequential(Doubled(6, 6))),
+    "0 \\(ParametrizedLinear\\)": lambda: nn.Sequential(
         parametrizations.weight_norm(nn.Linear(6, 6))
     ),
-    "share their weights": tied,
-    "0.weight": twice,
-    "ReLU at '1' has hooks": hooked,
-    "Linear at '0' has hooks or its own forward": overridden,
-    "BatchNorm1d at '1'": lambda: nn.Sequential(
+    "2.weight is shared with 0.weight": tied,
+    "2.weight is shared with 0.weight; allowed are": twice,
+    "1 \\(ReLU\\) has hooks": hooked,
+    "0 \\(Linear\\): forward was replaced": overridden,
+    "1 \\(BatchNorm1d\\)": lambda: nn.Sequential(
         nn.Linear(6, 6), nn.BatchNorm1d(6, track_running_stats=False)
     ),
-    "Hardshrink at '1'": lambda: nn.Sequential(nn.Linear(6, 6), nn.Hardshrink()),
-    "Softplus at '1'": lambda: nn.Sequential(nn.Linear(6, 6), nn.Softplus(threshold=1)),
-    "PReLU at '1'": lambda: nn.Sequential(nn.Linear(6, 6), nn.PReLU()),
-    "Softmax at '1'": lambda: nn.Sequential(nn.Linear(6, 6), nn.Softmax(-1)),
-    "TransformerEncoderLayer at 'the root'": lambda: nn.TransformerEncoderLayer(6, 2),
+    "1 \\(Hardshrink\\)": lambda: nn.Sequential(nn.Linear(6, 6), nn.Hardshrink()),
+    "1 \\(Softplus\\)": lambda: nn.Sequential(nn.Linear(6, 6), nn.Softplus(threshold=1)),
+    "1 \\(PReLU\\)": lambda: nn.Sequential(nn.Linear(6, 6), nn.PReLU()),
+    "1 \\(Softmax\\)": lambda: nn.Sequential(nn.Linear(6, 6), nn.Softmax(-1)),
+    "the network \\(TransformerEncoderLayer\\)": lambda: nn.TransformerEncoderLayer(6, 2),
 }
 
 

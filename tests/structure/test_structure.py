@@ -11,11 +11,11 @@ from torch.nn.utils import parametrizations
 from lipdescent.architectures._blocks import Residual
 from lipdescent.layers.table import constant
 from lipdescent.measurement import NotApplicable
+from lipdescent.networks.expressions import add, chain, concat, residual
+from lipdescent.networks.expressions import layers as leaves
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure import composition
 from lipdescent.structure.composition import bound
-from lipdescent.structure.expressions import add, chain, concat, residual
-from lipdescent.structure.trace import layers as leaves
 from lipdescent.structure.trace import trace
 
 ORDER = {"l1": 1, "l2": 2, "linf": math.inf}

@@ -75,7 +75,10 @@ def test_the_given_configuration_is_not_changed():
         ),
         ({"bounds.lower_ascent": {"step": 3}}, r"option of bounds.lower_ascent .*'step'"),
         ({"datasets.mnist1d": {"train": 10}}, r"'train'.*num_train"),
-        ({"training.loss_options": {"tau": 1}}, r"loss_options \(cross_entropy\) 'tau'.*: none"),
+        (
+            {"training.loss_options": {"tau": 1}},
+            r"loss_options \(cross_entropy\) 'tau'.*: label_smoothing",
+        ),
         ({"training.loss": "cross_entropy_temperature"}, r"cross_entropy_temperature needs tau"),
         ({"experiments": {"wasserstein": {"seed": [0]}}}, r"'seed' \(did you mean 'seeds'\?\)"),
         (

@@ -15,7 +15,10 @@ from lipdescent.architectures import _sizes
 from lipdescent.architectures._blocks import four_convolutions
 
 SIZES = _sizes.pools_to_one
-POOLS: dict[str, type[nn.MaxPool2d | nn.AvgPool2d]] = {"average": nn.AvgPool2d, "max": nn.MaxPool2d}
+POOLS: dict[str, type[nn.AvgPool2d] | type[nn.MaxPool2d]] = {
+    "average": nn.AvgPool2d,
+    "max": nn.MaxPool2d,
+}
 
 
 def build(

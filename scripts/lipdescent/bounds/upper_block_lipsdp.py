@@ -22,11 +22,11 @@ from lipdescent.bounds.lipsdp.symbols import LinearMap
 from lipdescent.layers import activation, convolution
 from lipdescent.layers._operators import Axis
 from lipdescent.measurement import Measurement, NotApplicable
+from lipdescent.networks.expressions import Chain, Layer, Node, Sum
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure import composition
 from lipdescent.structure.composition import bound
-from lipdescent.structure.expressions import Chain, Layer, Node, Sum
-from lipdescent.structure.trace import layer_state, trace
+from lipdescent.structure.trace import trace
 
 DIRECTION = "upper"
 NORMS = ("l2",)
@@ -83,7 +83,7 @@ def _pair_bound(
         return None
     if isinstance(skip, LinearMap) and len(skip.axes) != len(first.axes):
         return None
-    state = layer_state(parts[1], stack.state)
+    state = parts[1].state(stack.state)
     low, high = (
         torch.as_tensor(s, dtype=torch.float64, device=stack.device).expand(stack.num_models)
         for s in activation.slopes(parts[1].module, state)

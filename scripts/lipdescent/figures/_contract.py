@@ -20,6 +20,6 @@ class FigurePlugin(Protocol):
         diverged or has no such value; every axis may have the length 1, and bounds may be missing.
         ``statistics`` are ``bootstrap``, ``confidence`` and ``interpolation_accuracy`` of the
         configuration, ``loss`` the name of the training loss. The same group gives the same
-        figure, without pyplot and with no setting left behind.
+        figure, without pyplot or a draw from a global generator.
         """
         ...

@@ -20,9 +20,9 @@ from lipdescent.arithmetic.ulps import TINY, gamma
 from lipdescent.layers import convolution
 from lipdescent.layers.roundings import roundings
 from lipdescent.layers.table import constant
+from lipdescent.networks.expressions import Chain, Concat, Layer, Node
 from lipdescent.stacks.model_stack import ModelStack
-from lipdescent.structure.expressions import Chain, Concat, Layer, Node
-from lipdescent.structure.trace import layer_state, trace
+from lipdescent.structure.trace import trace
 
 # Roundings of an activation, a division or a bias beside the products' sum.
 FEW = 64
@@ -69,7 +69,7 @@ def _through(node: Node, stack: ModelStack, sizes: Sizes) -> Sizes:
 
 
 def _layer(layer: Layer, stack: ModelStack, sizes: Sizes) -> Sizes:
-    state = layer_state(layer, stack.state)
+    state = layer.state(stack.state)
     shapes = {"input_shape": layer.input_shape, "output_shape": layer.output_shape}
     slope = constant(layer.module, state, norm="linf", **shapes)
     slope = torch.as_tensor(slope, dtype=torch.float64, device=stack.device).view(-1, 1)

@@ -282,3 +282,16 @@ def max_pool(x: Tensor, size: tuple[int, ...]) -> Tensor:
         if size[axis] > 1:
             x = _MaxAlong.apply(x, 3 + axis, size[axis])
     return x
+
+
+def tiling(module: Any) -> tuple[int, ...] | None:
+    """Window of a max pool whose windows lie side by side; None for anything else."""
+    if type(module) not in (nn.MaxPool1d, nn.MaxPool2d):
+        return None
+    axes = 1 if isinstance(module, nn.MaxPool1d) else 2
+    settings = module.kernel_size, module.stride, module.padding, module.dilation
+    size, stride, padding, dilation = (
+        (value,) * axes if isinstance(value, int) else tuple(value) for value in settings
+    )
+    plain = size == stride and set(padding) == {0} and set(dilation) == {1}
+    return size if plain and not module.ceil_mode and not module.return_indices else None

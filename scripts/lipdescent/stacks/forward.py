@@ -1,25 +1,28 @@
 """Forward pass of a stack of networks, each with its own weights, batch and statistics.
 
-The structure is walked layer by layer: convolutions, linear layers, normalisations and pools of
-all models are one operation each; what is unknown is vectorised by ``torch.func.vmap``. Autograd
+A view of the network's expression: convolutions, linear layers, normalisations and pools of all
+models are one operation each; what is unknown is vectorised by ``torch.func.vmap``. Autograd
 differentiates it: models share nothing, so the gradient of the sum of their losses with respect
 to a stacked parameter is every model's own gradient.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import functools
+import operator
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.utils import parametrize
 
-from lipdescent.architectures._blocks import Residual
 from lipdescent.constrained import Constraint
+from lipdescent.networks.expressions import Chain, Concat, Layer, Node
+from lipdescent.networks.known_classes import BATCH_NORMS, DROPOUT, qualified_name
+from lipdescent.networks.reading import read
 from lipdescent.stacks import products
-from lipdescent.stacks.convolution import channel_axis, convolve, max_pool, one_channel_axis
-from lipdescent.stacks.known_classes import DROPOUT, RESNET, RESNET_BRANCHES, RESNET_TRUNK
+from lipdescent.stacks.convolution import channel_axis, convolve, max_pool, one_channel_axis, tiling
 from lipdescent.stacks.normalisation import normalise, normalise_batch
 from lipdescent.stacks.sorting import SortPairs
 
@@ -29,7 +32,7 @@ CONSTRAINED = (nn.Linear, nn.Conv1d, nn.Conv2d)  # whose constraints take whole 
 
 
 def stacked_forward(
-    module: nn.Module,
+    network: nn.Module | Node,
     state: dict[str, Tensor],
     inputs: Tensor,
     *,
@@ -40,7 +43,8 @@ def stacked_forward(
 
     Parameters
     ----------
-    module : the structure; neither its weights nor its mode matter.
+    network : the structure, or its expression; neither its weights nor its mode matter. Modules
+        that declare theirs are called all the same, not trusted.
     state : parameter or buffer name -> (models, *shape).
     inputs : (models, batch, *input_shape); ``expand`` shared inputs.
     train : normalise with the statistics of each model's batch, else with the running ones.
@@ -57,7 +61,8 @@ def stacked_forward(
         For a layer that draws random numbers in training (dropout).
     """
     run = _Run(state, train, retracted)
-    return run(module, "", inputs), run.buffers
+    node = read(network, declared=False) if isinstance(network, nn.Module) else network
+    return run(node, inputs), run.buffers
 
 
 class _Run:
@@ -67,86 +72,63 @@ class _Run:
         self.state, self.train, self.retracted = state, train, retracted
         self.buffers: dict[str, Tensor] = {}
 
-    def tensor(self, path: str, name: str) -> Tensor | None:
-        return self.state.get(_join(path, name))
+    def tensor(self, layer: Layer, name: str) -> Tensor | None:
+        return self.state.get(layer.named(name))
 
-    def __call__(self, module: nn.Module, path: str, x: Tensor) -> Tensor:
-        kind = type(module)
+    def __call__(self, node: Node, x: Tensor) -> Tensor:
+        if isinstance(node, Layer):
+            return self._layer(node, x)
+        if isinstance(node, Chain):
+            for part in _pools_first(node.parts):
+                x = self(part, x)
+            return x
+        outputs = [self(part, x) for part in node.parts]
+        if isinstance(node, Concat):
+            return torch.cat(outputs, node.dim + 1 if node.dim >= 0 else node.dim)
+        return functools.reduce(operator.add, outputs)
+
+    def _layer(self, layer: Layer, x: Tensor) -> Tensor:
+        module, kind = layer.module, type(layer.module)
         if isinstance(module, CONSTRAINED) and parametrize.is_parametrized(module, "weight"):
-            return self._constrained(module, path, x)
-        known = LAYERS.get(kind) or LAYERS.get(f"{kind.__module__}.{kind.__qualname__}")
+            return self._constrained(layer, x)
+        known = LAYERS.get(kind) or LAYERS.get(qualified_name(module))
         if known is not None:
-            return known(self, module, path, x)
+            return known(self, layer, x)
         if any(getattr(part, "inplace", False) for part in module.modules()):
             x = x.clone()  # it may be the caller's, or be read again
         if kind in EXACT:
             return module(x)
         if kind in SMOOTH:
             return _smooth(module, x)
-        return _unknown(self, module, path, x)
+        return _unknown(self, layer, x)
 
-    def _constrained(self, module: nn.Module, path: str, x: Tensor) -> Tensor:
+    def _constrained(self, layer: Layer, x: Tensor) -> Tensor:
         """Constraints of this library take whole stacks; other parametrisations one model."""
-        steps = module.parametrizations["weight"]
-        if set(module.parametrizations) != {"weight"} or not all(
+        steps = layer.module.parametrizations["weight"]
+        if set(layer.module.parametrizations) != {"weight"} or not all(
             isinstance(step, Constraint) for step in steps
         ):
-            return _unknown(self, module, path, x)
-        name = _join(path, "parametrizations.weight.original")
+            return _unknown(self, layer, x)
+        name = layer.named("parametrizations.weight.original")
         weight = self.state[name]
         if name in self.retracted:
             weight = steps[0].constant * weight
         else:
             for step in steps:
                 weight = step(weight)
-        self.state = self.state | {_join(path, "weight"): weight}
-        known = _linear if isinstance(module, nn.Linear) else _convolution
-        return known(self, module, path, x)
-
-    def sequence(self, module: nn.Module, path: str, names: list[str], x: Tensor) -> Tensor:
-        """Children in this order. ReLU and a max pool exchange: the pool leaves less to do."""
-        names = list(names)
-        for i in range(len(names) - 1):
-            first, second = (getattr(module, name) for name in names[i : i + 2])
-            if type(first) is nn.ReLU and _is_tiling(second):
-                names[i : i + 2] = names[i + 1], names[i]
-        for name in names:
-            x = self(getattr(module, name), _join(path, name), x)
-        return x
+        self.state = self.state | {layer.named("weight"): weight}
+        known = _linear if isinstance(layer.module, nn.Linear) else _convolution
+        return known(self, layer, x)
 
 
-def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
-
-
-def _is_tiling(module: nn.Module) -> bool:
-    """True for a max pool whose windows lie side by side."""
-    return (
-        type(module) in (nn.MaxPool1d, nn.MaxPool2d)
-        and _pair(module, module.kernel_size) == _pair(module, module.stride)
-        and set(_pair(module, module.padding)) == {0}
-        and set(_pair(module, module.dilation)) == {1}
-        and not module.ceil_mode
-        and not module.return_indices
-    )
-
-
-def _pair(module: nn.Module, value: int | tuple[int, ...]) -> tuple[int, ...]:
-    axes = 1 if isinstance(module, nn.MaxPool1d) else 2
-    return (value,) * axes if isinstance(value, int) else tuple(value)
-
-
-def _sequential(run: _Run, module: nn.Sequential, path: str, x: Tensor) -> Tensor:
-    return run.sequence(module, path, [name for name, _ in module.named_children()], x)
-
-
-def _residual(run: _Run, module: Residual, path: str, x: Tensor) -> Tensor:
-    branch = run(module.branch, _join(path, "branch"), x)
-    return branch + run(module.skip, _join(path, "skip"), x)
-
-
-def _relu(run: _Run, module: nn.ReLU, path: str, x: Tensor) -> Tensor:
-    return nn.functional.relu(x)  # not in place, whatever the module says
+def _pools_first(parts: tuple[Node, ...]) -> list[Node]:
+    """ReLU and a max pool behind it exchange: the pool leaves less to do."""
+    parts = list(parts)
+    for i in range(len(parts) - 1):
+        first, second = (getattr(part, "module", None) for part in parts[i : i + 2])
+        if type(first) is nn.ReLU and tiling(second):
+            parts[i : i + 2] = parts[i + 1], parts[i]
+    return parts
 
 
 def _smooth(module: nn.Module, x: Tensor) -> Tensor:
@@ -162,8 +144,8 @@ def _smooth(module: nn.Module, x: Tensor) -> Tensor:
     return out.permute([order.index(axis) for axis in range(x.ndim)])
 
 
-def _linear(run: _Run, module: nn.Linear, path: str, x: Tensor) -> Tensor:
-    weight, bias = run.tensor(path, "weight"), run.tensor(path, "bias")
+def _linear(run: _Run, layer: Layer, x: Tensor) -> Tensor:
+    weight, bias = run.tensor(layer, "weight"), run.tensor(layer, "bias")
     flat = x.reshape(x.shape[0], -1, x.shape[-1]).mT
     # (out, in) @ (in, batch): the fast way round for few outputs.
     if bias is None:
@@ -173,20 +155,20 @@ def _linear(run: _Run, module: nn.Linear, path: str, x: Tensor) -> Tensor:
     return out.reshape(*x.shape[:-1], -1)
 
 
-def _group_sort(run: _Run, module: nn.Module, path: str, x: Tensor) -> Tensor:
-    if module.size != 2 or x.shape[2] % 2:
-        return _per_sample(module, x)
+def _group_sort(run: _Run, layer: Layer, x: Tensor) -> Tensor:
+    if layer.module.size != 2 or x.shape[2] % 2:
+        return _per_sample(layer.module, x)
     if x.dim() == 3:  # as _linear leaves it, features lie a batch apart
         return SortPairs.apply(x.mT).mT
     return SortPairs.apply(x.transpose(1, 2)).transpose(1, 2)
 
 
-def _convolution(run: _Run, module: nn.Conv2d, path: str, x: Tensor) -> Tensor:
-    weight, bias = run.tensor(path, "weight"), run.tensor(path, "bias")
+def _convolution(run: _Run, layer: Layer, x: Tensor) -> Tensor:
+    module, weight, bias = layer.module, run.tensor(layer, "weight"), run.tensor(layer, "bias")
     if module.padding_mode == "circular" and not isinstance(module.padding, str):
         return _circular(module, x, weight, bias)
     if module.padding_mode != "zeros":
-        return _unknown(run, module, path, x)
+        return _unknown(run, layer, x)
     return convolve(module, x, weight, bias)
 
 
@@ -207,79 +189,70 @@ def _circular(module: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None)
     return out.unflatten(1, (models, -1)).transpose(0, 1)
 
 
-def _max_pool(run: _Run, module: nn.MaxPool2d, path: str, x: Tensor) -> Tensor:
-    if x.device.type == "cpu" and _is_tiling(module):
-        return max_pool(x, _pair(module, module.kernel_size))
-    return _per_channel(module, x)
+def _max_pool(run: _Run, layer: Layer, x: Tensor) -> Tensor:
+    if x.device.type == "cpu" and (size := tiling(layer.module)):
+        return max_pool(x, size)
+    return _per_channel(layer.module, x)
 
 
-def _batch_norm(run: _Run, module: nn.BatchNorm2d, path: str, x: Tensor) -> Tensor:
+def _batch_norm(run: _Run, layer: Layer, x: Tensor) -> Tensor:
     """Each model's own statistics; the running ones change as PyTorch's do."""
-    mean, var = run.tensor(path, "running_mean"), run.tensor(path, "running_var")
-    weight, bias = run.tensor(path, "weight"), run.tensor(path, "bias")
+    mean, var = run.tensor(layer, "running_mean"), run.tensor(layer, "running_var")
+    weight, bias = run.tensor(layer, "weight"), run.tensor(layer, "bias")
     if not run.train and mean is not None:
-        return normalise(x, mean, var, weight, bias, eps=module.eps)
+        return normalise(x, mean, var, weight, bias, eps=layer.module.eps)
     count = x[0, :, 0].numel()
     if count < 2:
         raise ValueError(
-            f"{path} ({module}): batch statistics of a single value per channel, in a batch of one "
-            "sample; allowed are num_train and batch_size whose last batch has two or more"
+            f"{layer.path} ({layer.module}): batch statistics of a single value per channel, in a "
+            "batch of one sample; allowed are num_train and batch_size whose last batch has two or "
+            "more"
         )
-    out, *batch_statistics = normalise_batch(x, weight, bias, eps=module.eps)
+    out, *batch_statistics = normalise_batch(x, weight, bias, eps=layer.module.eps)
     if mean is not None:
-        _update(run, module, path, (mean, var), batch_statistics)
+        _update(run, layer, (mean, var), batch_statistics)
     return out
 
 
-def _update(run: _Run, module: nn.BatchNorm2d, path: str, old, new) -> None:
-    seen = run.tensor(path, "num_batches_tracked") + 1
-    run.buffers[_join(path, "num_batches_tracked")] = seen
-    momentum = 1 / seen.unsqueeze(1) if module.momentum is None else module.momentum
+def _update(run: _Run, layer: Layer, old, new) -> None:
+    seen = run.tensor(layer, "num_batches_tracked") + 1
+    run.buffers[layer.named("num_batches_tracked")] = seen
+    momentum = layer.module.momentum
+    momentum = 1 / seen.unsqueeze(1) if momentum is None else momentum
     for name, before, now in zip(("running_mean", "running_var"), old, new, strict=True):
-        run.buffers[_join(path, name)] = before + momentum * (now - before)
+        run.buffers[layer.named(name)] = before + momentum * (now - before)
 
 
-def _layer_norm(run: _Run, module: nn.LayerNorm, path: str, x: Tensor) -> Tensor:
-    out = nn.functional.layer_norm(x, module.normalized_shape, eps=module.eps)
-    weight, bias = run.tensor(path, "weight"), run.tensor(path, "bias")
-    between = [1] * (x.ndim - 1 - len(module.normalized_shape))
+def _layer_norm(run: _Run, layer: Layer, x: Tensor) -> Tensor:
+    shape = layer.module.normalized_shape
+    out = nn.functional.layer_norm(x, shape, eps=layer.module.eps)
+    weight, bias = run.tensor(layer, "weight"), run.tensor(layer, "bias")
+    between = [1] * (x.ndim - 1 - len(shape))
     for tensor, combine in ((weight, torch.mul), (bias, torch.add)):
         if tensor is not None:
-            out = combine(out, tensor.view(len(tensor), *between, *module.normalized_shape))
+            out = combine(out, tensor.view(len(tensor), *between, *shape))
     return out
 
 
-def _dropout(run: _Run, module: nn.Dropout, path: str, x: Tensor) -> Tensor:
-    if run.train and module.p > 0:
-        raise TypeError(f"{path} ({module}): dropout needs random numbers per replica; set p to 0")
+def _dropout(run: _Run, layer: Layer, x: Tensor) -> Tensor:
+    if run.train and layer.module.p > 0:
+        raise TypeError(
+            f"{layer.path} ({layer.module}): dropout needs random numbers per replica; set p to 0"
+        )
     return x
 
 
-def _global_average(run: _Run, module: nn.AdaptiveAvgPool2d, path: str, x: Tensor) -> Tensor:
-    if module.output_size in (1, (1, 1)):
+def _global_average(run: _Run, layer: Layer, x: Tensor) -> Tensor:
+    if layer.module.output_size in (1, (1, 1)):
         return x.mean((3, 4), keepdim=True)
-    return _per_channel(module, x)
+    return _per_channel(layer.module, x)
 
 
-def _average(run: _Run, module: nn.AvgPool2d, path: str, x: Tensor) -> Tensor:
-    if module.kernel_size == x.shape[3] == x.shape[4] and not module.padding:
+def _average(run: _Run, layer: Layer, x: Tensor) -> Tensor:
+    pool = layer.module
+    if pool.kernel_size == x.shape[3] == x.shape[4] and not pool.padding:
         return x.mean((3, 4), keepdim=True)
-    return _per_channel(module, x)
-
-
-def _torchvision_block(names: Sequence[str]) -> Callable:
-    def forward(run: _Run, module: nn.Module, path: str, x: Tensor) -> Tensor:
-        branch = run.sequence(module, path, list(names), x)
-        if module.downsample is not None:
-            x = run(module.downsample, _join(path, "downsample"), x)
-        return nn.functional.relu(branch + x)
-
-    return forward
-
-
-def _torchvision_resnet(run: _Run, module: nn.Module, path: str, x: Tensor) -> Tensor:
-    x = run.sequence(module, path, list(RESNET_TRUNK), x)
-    return run(module.fc, _join(path, "fc"), x.flatten(2))
+    return _per_channel(pool, x)
 
 
 def _per_channel(module: nn.Module, x: Tensor) -> Tensor:
@@ -297,11 +270,11 @@ def _per_sample(module: nn.Module, x: Tensor) -> Tensor:
     return module(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
-def _unknown(run: _Run, module: nn.Module, path: str, x: Tensor) -> Tensor:
+def _unknown(run: _Run, layer: Layer, x: Tensor) -> Tensor:
+    module, start = layer.module, layer.named("")
     for name, part in module.named_modules():
         if isinstance(part, DROPOUT):
-            _dropout(run, part, _join(path, name), x)
-    start = f"{path}." if path else ""
+            _dropout(run, Layer(part, layer.named(name)), x)
     own = {n.removeprefix(start): t for n, t in run.state.items() if n.startswith(start)}
     buffers = {name for name, _ in module.named_buffers()}
     own = {name: t.clone() if name in buffers else t for name, t in own.items()}
@@ -318,12 +291,9 @@ def _unknown(run: _Run, module: nn.Module, path: str, x: Tensor) -> Tensor:
     return out
 
 
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 # Layer type, or its qualified name where the package is only imported on demand -> its pass.
-LAYERS: dict[type | str, Callable[[_Run, nn.Module, str, Tensor], Tensor]] = {
-    nn.Sequential: _sequential,
-    Residual: _residual,
-    nn.ReLU: _relu,
+LAYERS: dict[type | str, Callable[[_Run, Layer, Tensor], Tensor]] = {
+    nn.ReLU: lambda run, layer, x: nn.functional.relu(x),  # never in place
     nn.Linear: _linear,
     nn.Conv1d: _convolution,
     nn.Conv2d: _convolution,
@@ -335,6 +305,4 @@ LAYERS: dict[type | str, Callable[[_Run, nn.Module, str, Tensor], Tensor]] = {
     **dict.fromkeys(BATCH_NORMS, _batch_norm),
     **dict.fromkeys(DROPOUT, _dropout),
     "lipdescent.constrained.layers.GroupSort": _group_sort,
-    **{block: _torchvision_block(names) for block, names in RESNET_BRANCHES.items()},
-    f"{RESNET}.ResNet": _torchvision_resnet,
 }

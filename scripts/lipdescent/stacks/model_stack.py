@@ -106,12 +106,14 @@ def tensors(module: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def shared_tensor(module: nn.Module) -> tuple[str, str] | None:
-    """Both names of a parameter or buffer that a module uses in two places; None without one."""
+def refuse_shared(module: nn.Module) -> None:
+    """Raise ValueError if a module uses a parameter or buffer in two places, naming both."""
     first: dict[int, str] = {}
     kinds = module.named_parameters, module.named_buffers
     for name, tensor in (pair for kind in kinds for pair in kind(remove_duplicate=False)):
         other = first.setdefault(id(tensor), name)
         if other != name:
-            return other, name
-    return None
+            raise ValueError(
+                f"{name} is shared with {other}; allowed are networks that use each of their "
+                "tensors in one place"
+            )

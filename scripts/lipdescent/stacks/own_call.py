@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lipdescent.networks.expressions import place
 from lipdescent.stacks.model_stack import tensors
 
 # Sizes of the normal inputs at which networks are compared.
@@ -189,12 +190,11 @@ def preserved(module: nn.Module) -> Iterator[None]:
 
 def _culprit(error: BaseException, model: nn.Module) -> str:
     """Path and class of the innermost module in whose code an exception was raised."""
-    names = {id(m): path or "the network" for path, m in model.named_modules()}
+    places = {id(m): place(m, path) for path, m in model.named_modules()}
     found, trace = "the network", error.__traceback__
     while trace is not None:
         owner = trace.tb_frame.f_locals.get("self")
-        if id(owner) in names:
-            found = f"{names[id(owner)]} ({type(owner).__name__})"
+        found = places.get(id(owner), found)
         trace = trace.tb_next
     return found
 

@@ -1,9 +1,11 @@
-"""What a network computes: one expression of its layers, and the views of it that bounds need.
+"""What bounds need of a network: views of the one expression that :func:`read` gives.
 
-``expressions`` : the words: layers, chains, sums, concatenations.
-``trace`` : from a module to its expression, with every layer's shapes; ``known_networks`` are read
-off their class.
+``trace`` : every layer's shapes, and whether calling the network gives what was read;
+``unchanged`` : whether its modules are what their classes say.
 ``composition`` : the product of the layers' constants along it.
-``relu_chain``, ``affine_chain``, ``slope_intervals`` : a network as a chain of matrices.
+``plain_chain`` : the layers of a network without branches; ``relu_chain``, ``affine_chain`` : their
+matrices; ``slope_intervals`` : their activations; ``scaling`` : by powers of two.
 ``materialise`` : from constrained networks to ordinary ones.
 """
+
+from lipdescent.networks.reading import read as read

@@ -9,7 +9,7 @@ represent exactly is refused by name: a module that is not understood must never
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from lipdescent.arithmetic.certified_norms import certified_spectral_norm, norm_frobenius
 from lipdescent.arithmetic.ulps import TINY, gamma, product_up, round_up
 from lipdescent.measurement import NotApplicable
-from lipdescent.stacks.known_classes import DROPOUT
-from lipdescent.stacks.model_stack import ModelStack, shared_tensor
+from lipdescent.networks.expressions import Layer
+from lipdescent.networks.known_classes import flattens
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.structure.plain_chain import plain_chain
 from lipdescent.structure.slope_intervals import Interval, compose, slope_interval
 
 
@@ -83,9 +85,8 @@ def refuse_other_norms(norms: Sequence[str], known: Sequence[str]) -> None:
 def affine_chain(stack: ModelStack) -> AffineChain:
     """The chain of a fully connected network.
 
-    Understood are Sequential (nested), Linear, Flatten, Dropout, Identity, BatchNorm1d and the
-    activations of ``_slopes``, all exactly of these types, in eval mode, without hooks, forward
-    overrides, parametrizations or shared weights.
+    Understood are plain chains of Linear, Flatten, BatchNorm1d in eval mode and the activations of
+    :mod:`lipdescent.structure.slope_intervals`.
 
     Raises
     ------
@@ -98,26 +99,16 @@ def affine_chain(stack: ModelStack) -> AffineChain:
     if not bool(finite.all()):
         bad = (~finite).nonzero().flatten().tolist()
         raise ValueError(f"weights of models {bad[:8]} contain NaN or infinity; allowed are finite")
-    if shared := shared_tensor(stack.module):
-        raise NotApplicable(f"{shared[1]} and {shared[0]} share their weights")
     builder = _Builder(stack)
-    for name, module in _leaves(stack.module, ""):
-        builder.add(name, module)
+    for layer in plain_chain(stack, _known):
+        builder.add(layer)
     return builder.finish()
 
 
-def _leaves(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
-    place = f"{type(module).__name__} at {name or 'the root'!r}"
-    hooked = module._forward_hooks or module._forward_pre_hooks
-    if hooked or "forward" in vars(module):
-        raise NotApplicable(f"{place} has hooks or its own forward; no chain of known layers")
-    if module.training:
-        raise NotApplicable(f"{place} is in training mode")
-    if type(module) is nn.Sequential:
-        for key, child in module._modules.items():  # named_children skips a repeated ReLU
-            yield from _leaves(child, f"{name}.{key}" if name else key)
-    else:
-        yield name, module
+def _known(module: nn.Module) -> bool:
+    batch_norm = type(module) is nn.BatchNorm1d and module.track_running_stats
+    affine = type(module) is nn.Linear or batch_norm or flattens(module)
+    return affine or slope_interval(module) is not None
 
 
 class _Builder:
@@ -139,40 +130,38 @@ class _Builder:
         count = self.stack.num_models
         return count, self.stack.device if count else torch.device("cpu")
 
-    def add(self, name: str, module: nn.Module) -> None:
-        interval = slope_interval(module)
-        place = f"{type(module).__name__} at {name or 'the root'!r}"
-        if type(module) is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1):
+    def add(self, layer: Layer) -> None:
+        interval = slope_interval(layer.module)
+        if flattens(layer.module):
             self.shape = (math.prod(self.shape),)
-        elif type(module) in DROPOUT or interval == (1.0, 1.0):
-            return
         elif interval is not None:
-            self.activation(interval)
-        elif len(self.shape) > 1 and type(module) in (nn.Linear, nn.BatchNorm1d):
-            raise NotApplicable(f"{place}: its input has shape {self.shape}, not a vector")
-        elif type(module) is nn.Linear:
-            self.linear(f"{name}." if name else "", module, place)
-        elif type(module) is nn.BatchNorm1d and module.track_running_stats:
-            self.batch_norm(f"{name}." if name else "", module, place)
+            if interval != (1.0, 1.0):
+                self.activation(interval)
+        elif len(self.shape) > 1:
+            raise NotApplicable(f"{layer.place}: its input has shape {self.shape}, not a vector")
+        elif type(layer.module) is nn.Linear:
+            self.linear(layer)
         else:
-            raise NotApplicable(f"{place}: not a layer of a fully connected chain")
+            self.batch_norm(layer)
 
-    def get(self, name: str) -> Tensor:
-        tensor = self.stack.state[name]
-        if not tensor.is_floating_point():
-            raise TypeError(f"{name}: dtype {tensor.dtype}, allowed are floating-point types")
-        return tensor.to(torch.float64)
+    def get(self, layer: Layer, tensor: str) -> Tensor:
+        name = layer.named(tensor)
+        own = self.stack.state[name]
+        if not own.is_floating_point():
+            raise TypeError(f"{name}: dtype {own.dtype}, allowed are floating-point types")
+        return own.to(torch.float64)
 
-    def expect(self, size: int, place: str) -> None:
+    def expect(self, size: int, layer: Layer) -> None:
         if size != self.shape[0]:
-            raise ValueError(f"{place}: takes {size} features, its input has {self.shape[0]}")
+            raise ValueError(f"{layer.place}: takes {size} features, its input has {self.shape[0]}")
 
-    def linear(self, prefix: str, module: nn.Linear, place: str) -> None:
-        self.expect(module.in_features, place)
-        weight = self.get(prefix + "weight")
+    def linear(self, layer: Layer) -> None:
+        module = layer.module
+        self.expect(module.in_features, layer)
+        weight = self.get(layer, "weight")
         bias = (weight @ self.bias[..., None])[..., 0]
         if module.bias is not None:
-            bias = bias + self.get(prefix + "bias")
+            bias = bias + self.get(layer, "bias")
         if self.weight is None:
             self.weight = weight
         else:
@@ -183,15 +172,16 @@ class _Builder:
             self.weight = weight @ self.weight
         self.bias, self.shape = bias, (module.out_features,)
 
-    def batch_norm(self, prefix: str, module: nn.BatchNorm1d, place: str) -> None:
-        self.expect(module.num_features, place)
-        scale = (self.get(prefix + "running_var") + module.eps).rsqrt()
-        bias = self.bias - self.get(prefix + "running_mean")
+    def batch_norm(self, layer: Layer) -> None:
+        module = layer.module
+        self.expect(module.num_features, layer)
+        scale = (self.get(layer, "running_var") + module.eps).rsqrt()
+        bias = self.bias - self.get(layer, "running_mean")
         if module.affine:
-            scale = scale * self.get(prefix + "weight")
-        bias = scale * bias + (self.get(prefix + "bias") if module.affine else 0)
+            scale = scale * self.get(layer, "weight")
+        bias = scale * bias + (self.get(layer, "bias") if module.affine else 0)
         if not bool(scale.isfinite().all()):
-            raise ValueError(f"{place}: running_var + eps must be positive, finite numbers")
+            raise ValueError(f"{layer.place}: running_var + eps must be positive, finite numbers")
         largest = round_up(scale.abs().amax(1), 8)
         # A slope that underflows is off by TINY times what it multiplies, and so is the product.
         before = 1.0 if self.weight is None else self.weight.abs().sum((1, 2))
@@ -201,7 +191,9 @@ class _Builder:
         else:
             self.weight = scale[..., None] * self.weight
         if not bool(self.weight.isfinite().all()):
-            raise NotApplicable(f"{place}: its slopes times the weights before overflow float64")
+            raise NotApplicable(
+                f"{layer.place}: its slopes times the weights before overflow float64"
+            )
         # Sum, root, quotient and two products: 5 roundings, rsqrt may take one more ulp.
         rounding = gamma(10) * norm_frobenius(self.weight)
         self.error = round_up(round_up(rounding) + lost + round_up(largest * self.error), 2)

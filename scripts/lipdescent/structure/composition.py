@@ -13,9 +13,8 @@ from lipdescent.arithmetic import certified_norms, ulps
 from lipdescent.layers import normalisation
 from lipdescent.layers.table import constant
 from lipdescent.measurement import NotApplicable
+from lipdescent.networks.expressions import Chain, Concat, Layer, Node, Sum
 from lipdescent.stacks.model_stack import ModelStack
-from lipdescent.structure.expressions import Chain, Concat, Layer, Node, Sum
-from lipdescent.structure.trace import layer_state
 
 # Bound of several parts at once, or None where there is none better than their own:
 # (parts of a chain, norm) -> float64 (models,), or of a sum.
@@ -78,9 +77,9 @@ def layer_bound(layer: Layer, stack: ModelStack, *, norm: str) -> Tensor:
 
     Kept as long as the stack and as its tensors are unchanged: several bounds start from it.
     """
-    own = [*layer_state(layer, stack.state).values()]
+    own = [*layer.state(stack.state).values()]
     if layer.scale is not None:
-        own += layer_state(layer.scale, stack.state).values()
+        own += layer.scale.state(stack.state).values()
     if any(t.is_inference() for t in own):  # these do not tell whether they change
         return _layer_bound(layer, stack, norm)
     versions = [t._version for t in own]
@@ -95,7 +94,6 @@ def layer_bound(layer: Layer, stack: ModelStack, *, norm: str) -> Tensor:
 
 
 def _layer_bound(layer: Layer, stack: ModelStack, norm: str) -> Tensor:
-    place = f"{layer.path or 'the network'} ({type(layer.module).__name__})"
     shapes = {"input_shape": layer.input_shape, "output_shape": layer.output_shape}
     try:
         state = folded_state(layer, stack.state)
@@ -105,19 +103,19 @@ def _layer_bound(layer: Layer, stack: ModelStack, norm: str) -> Tensor:
         if layer.scale is not None:
             value = ulps.round_up(value + folding_error(layer, state, norm, stack.state), 2)
     except (NotApplicable, ValueError) as error:
-        raise type(error)(f"{place}: {error}") from error
+        raise type(error)(f"{layer.place}: {error}") from error
     value = torch.as_tensor(value, dtype=torch.float64, device=stack.device)
     if not bool(value.isfinite().all()):
-        raise ValueError(f"{place}: its {norm} constant overflows float64")
+        raise ValueError(f"{layer.place}: its {norm} constant overflows float64")
     return value.expand(stack.num_models)
 
 
 def folded_state(layer: Layer, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """A layer's tensors; its weight in float64, times its batch normalisation's slopes if any."""
-    own = layer_state(layer, state)
+    own = layer.state(state)
     if layer.scale is None:
         return own
-    slopes = normalisation.batch_scale(layer.scale.module, layer_state(layer.scale, state))
+    slopes = normalisation.batch_scale(layer.scale.module, layer.scale.state(state))
     weight = own["weight"].to(torch.float64)
     if getattr(layer.module, "transposed", False):  # (models, in, out / groups, ...)
         groups = layer.module.groups
@@ -154,5 +152,5 @@ def folding_loss(layer: Layer, stack_state: dict[str, Tensor]) -> Tensor:
 
     A slope by 2^-1074 times the weights it multiplies, a product by that.
     """
-    plain = layer_state(layer, stack_state)["weight"].to(torch.float64)
+    plain = layer.state(stack_state)["weight"].to(torch.float64)
     return 2 * ulps.TINY * (plain.abs().flatten(1).sum(1) + plain[0].numel())

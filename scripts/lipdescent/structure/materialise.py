@@ -13,6 +13,7 @@ from torch.nn.utils import parametrize
 from lipdescent.arithmetic import ulps
 from lipdescent.constrained import Constraint, is_constrained
 from lipdescent.layers.table import constant
+from lipdescent.networks.expressions import Layer
 
 log = logging.getLogger(__name__)
 
@@ -42,33 +43,33 @@ def materialise(module: nn.Module, state: dict[str, Tensor]) -> tuple[nn.Module,
         return module, state
     plain = _without_parametrisations(copy.deepcopy(module)).eval()
     state = {n: t.double() if t.is_floating_point() else t for n, t in state.items()}
-    for path, layer in module.named_modules():
-        if hasattr(type(layer), "PLAIN"):
-            plain = _replace(plain, path, _plain_batch_norm(layer))
-            _limit_batch_norm(path, layer, state)
-        elif parametrize.is_parametrized(layer):
-            for name in layer.parametrizations:
-                _materialise_weight(plain, path, layer, name, state)
+    for layer in (Layer(part, path) for path, part in module.named_modules()):
+        if hasattr(type(layer.module), "PLAIN"):
+            plain = _replace(plain, layer.path, _plain_batch_norm(layer.module))
+            _limit_batch_norm(layer, state)
+        elif parametrize.is_parametrized(layer.module):
+            for name in layer.module.parametrizations:
+                _materialise_weight(plain, layer, name, state)
     return plain, state
 
 
 def _materialise_weight(
-    plain: nn.Module, path: str, layer: nn.Module, name: str, state: dict[str, Tensor]
+    plain: nn.Module, layer: Layer, name: str, state: dict[str, Tensor]
 ) -> None:
     """Move one parametrised tensor of ``state`` to its plain name and value."""
-    steps = layer.parametrizations[name]
-    prefix = _join(path, f"parametrizations.{name}.")
+    steps = layer.module.parametrizations[name]
+    prefix = layer.named(f"parametrizations.{name}.")
     raw = {n.removeprefix(prefix): state.pop(n) for n in list(state) if n.startswith(prefix)}
     promises = [step for step in steps if isinstance(step, Constraint)]
     weight = _evaluate(steps, raw)
-    layer = plain.get_submodule(path)
-    _give_parameter(layer, name, weight.shape[1:])
-    bad = _not_finite(path, raw, len(weight))
+    own = plain.get_submodule(layer.path)
+    _give_parameter(own, name, weight.shape[1:])
+    bad = _not_finite(layer.path, raw, len(weight))
     weight[bad] = 1.0  # anything finite, until the norms are certified
     for promise in promises:
-        weight = certify(layer, weight, promise)
+        weight = certify(own, weight, promise)
     weight[bad] = torch.nan
-    state[_join(path, name)] = weight
+    state[layer.named(name)] = weight
 
 
 def certify(layer: nn.Module, weight: Tensor, promise: Constraint) -> Tensor:
@@ -138,14 +139,13 @@ def _not_finite(path: str, raw: dict[str, Tensor], count: int) -> Tensor:
     return bad
 
 
-def _limit_batch_norm(path: str, layer: nn.Module, state: dict[str, Tensor]) -> None:
-    names = ("weight", "running_var")
-    weight, var = (state[_join(path, name)] for name in names)
-    slope = (weight / (var + layer.eps).sqrt()).abs().amax(-1)
+def _limit_batch_norm(layer: Layer, state: dict[str, Tensor]) -> None:
+    weight, var = (state[layer.named(name)] for name in ("weight", "running_var"))
+    slope = (weight / (var + layer.module.eps).sqrt()).abs().amax(-1)
     slope = ulps.round_up(slope, 4)
-    factor = layer.constant * (1 - SLACK) / slope
-    factor = factor.clamp_max(1.0) if layer.soft else factor
-    state[_join(path, "weight")] = torch.where(slope > 0, factor, 1.0)[:, None] * weight
+    factor = layer.module.constant * (1 - SLACK) / slope
+    factor = factor.clamp_max(1.0) if layer.module.soft else factor
+    state[layer.named("weight")] = torch.where(slope > 0, factor, 1.0)[:, None] * weight
 
 
 def _plain_batch_norm(layer: nn.Module) -> nn.Module:
@@ -160,7 +160,3 @@ def _replace(module: nn.Module, path: str, part: nn.Module) -> nn.Module:
     parent, _, name = path.rpartition(".")
     setattr(module.get_submodule(parent), name, part)
     return module
-
-
-def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name

@@ -17,8 +17,11 @@ from torch import Tensor, nn
 
 from lipdescent.arithmetic.eigenvalues import largest_eigenvalue
 from lipdescent.arithmetic.ulps import times_power
-from lipdescent.stacks.known_classes import DROPOUT
-from lipdescent.stacks.model_stack import ModelStack, shared_tensor
+from lipdescent.measurement import NotApplicable
+from lipdescent.networks.expressions import Layer
+from lipdescent.networks.known_classes import flattens
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.structure.plain_chain import plain_chain
 
 _CHUNK = {"cpu": 2**18, "cuda": 2**24}  # numbers in the largest array; measured at n_out n_in = 400
 _FEW_UNITS = 24  # up to this width equal masks are common enough to look for
@@ -52,45 +55,34 @@ class Chain:
 def chain(stack: ModelStack) -> Chain | None:
     """The chain that ``stack`` is, or None if it is anything else.
 
-    Understood are nested Sequential, Linear, ReLU, LeakyReLU, Identity, Flatten of everything and
-    dropout, exactly of these types, in eval mode, without hooks or shared weights.
+    Understood are plain chains of Linear, ReLU, LeakyReLU and Flatten of everything.
     """
-    leaves = list(_leaves(stack.module, ""))
-    linears: list[str] = []
-    slopes: list[tuple[float, float]] = []
-    for name, layer in leaves:
-        kind = type(layer)
-        if layer.training or layer._forward_hooks or layer._forward_pre_hooks:
-            return None
-        if "forward" in vars(layer) or getattr(layer, "parametrizations", None):
-            return None
-        if kind is nn.Linear:
-            slopes += [(1.0, 1.0)] * (len(linears) - len(slopes))
-            linears.append(name)
-        elif kind in (nn.ReLU, nn.LeakyReLU) and len(linears) == len(slopes) + 1:
-            slopes.append((float(getattr(layer, "negative_slope", 0.0)), 1.0))
-        elif kind is nn.Flatten and (layer.start_dim, layer.end_dim) == (1, -1) and not linears:
-            continue
-        elif kind is not nn.Identity and kind not in DROPOUT:
-            return None
-    vectors = len(stack.input_shape) == 1 or type(leaves[0][1]) is nn.Flatten
-    if not linears or not vectors or shared_tensor(stack.module):
+    try:
+        layers = plain_chain(stack, _known)
+    except NotApplicable:
         return None
-    return _scaled_chain(stack, linears, slopes)
+    linears: list[Layer] = []
+    slopes: list[tuple[float, float]] = []
+    vectors = len(stack.input_shape) == 1
+    for layer in layers:
+        if flattens(layer.module):
+            vectors = True
+        elif type(layer.module) is nn.Linear and vectors:
+            slopes += [(1.0, 1.0)] * (len(linears) - len(slopes))
+            linears.append(layer)
+        elif len(linears) == len(slopes) + 1:  # an activation behind a linear layer
+            slopes.append((float(getattr(layer.module, "negative_slope", 0.0)), 1.0))
+        else:
+            return None
+    return _scaled_chain(stack, linears, slopes) if linears else None
 
 
-def _leaves(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
-    """Modules in the order of the forward pass; a repeated one comes as often as it is used."""
-    plain = "forward" not in vars(module) and not module._forward_hooks
-    if type(module) is nn.Sequential and plain and not module._forward_pre_hooks:
-        for key, child in module._modules.items():
-            yield from _leaves(child, f"{name}.{key}" if name else key)
-    else:
-        yield name, module
+def _known(module: nn.Module) -> bool:
+    return type(module) in (nn.Linear, nn.ReLU, nn.LeakyReLU) or flattens(module)
 
 
 def _scaled_chain(
-    stack: ModelStack, linears: Sequence[str], slopes: list[tuple[float, float]]
+    stack: ModelStack, linears: Sequence[Layer], slopes: list[tuple[float, float]]
 ) -> Chain:
     """Scale by powers of two, which these activations commute with, against over- and underflow.
 
@@ -99,14 +91,13 @@ def _scaled_chain(
     slopes, powers = zip(*map(_scaled_pair, slopes), strict=True) if slopes else ((), ())
     total = torch.zeros(stack.num_models, dtype=torch.int64, device=stack.device)
     weights, biases = [], []
-    for name, power in zip(linears, [0, *powers], strict=False):
+    for layer, power in zip(linears, [0, *powers], strict=False):
         total = total + power
-        prefix = f"{name}." if name else ""
-        weight = stack.state[f"{prefix}weight"].to(torch.float64)
+        weight = stack.state[layer.named("weight")].to(torch.float64)
         exponent = torch.frexp(weight.abs().amax((-1, -2)))[1].to(torch.int64)
         total = total + exponent
         weights.append(times_power(weight, -exponent[:, None, None]))
-        bias = stack.state.get(f"{prefix}bias")
+        bias = stack.state.get(layer.named("bias"))
         if bias is not None:
             bias = bias.to(torch.float64)
             scaled = times_power(bias, -total.clamp(-_RANGE, _RANGE)[:, None])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -10,12 +9,14 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lipdescent.arithmetic.ulps import TINY
-from lipdescent.layers import convolution, pooling
+from lipdescent.layers import activation, convolution, pooling
+from lipdescent.layers.table import TABLE, declares_constant
 from lipdescent.measurement import NotApplicable
+from lipdescent.networks.expressions import Chain, Concat, Layer, Node, layers, place, steps
+from lipdescent.networks.known_classes import BATCH_NORMS, NO_OPERATION, is_attention
+from lipdescent.networks.reading import declares, read, unknown
 from lipdescent.stacks import own_call
 from lipdescent.stacks.model_stack import ModelStack
-from lipdescent.structure import known_networks
-from lipdescent.structure.expressions import Chain, Concat, Layer, Node, Sum
 from lipdescent.structure.rebuilt import evaluate
 from lipdescent.structure.unchanged import check_module
 
@@ -23,9 +24,9 @@ _GRAIN = 2**16  # numbers of which torch gives each thread some
 
 
 def trace(stack: ModelStack) -> Node:
-    """Structure of a stack's network with the shapes of each layer.
+    """Expression of a stack's network with the shapes of each layer.
 
-    Chains are flat; a batch normalisation right behind a linear layer or a convolution is its
+    A batch normalisation right behind a linear layer or a convolution is its
     ``scale``; layers that do nothing are left out. Calling the network is compared with evaluating
     what was read, built anew layer by layer, at random inputs of eight scales, 1e-3 to 1e4. That
     finds slips and changes from outside, not every difference: a declared structure is trusted.
@@ -43,9 +44,11 @@ def trace(stack: ModelStack) -> Node:
     """
     check_module(stack.module)
     check_state(stack)
-    known_networks.refuse_attention(stack.module)
-    names = {id(m): name for name, m in stack.module.named_modules()}
-    node = _resolve(stack.module, names, "")
+    _refuse_attention(stack.module)
+    node = read(stack.module)
+    for layer in layers(node):
+        if type(layer.module) not in TABLE and not declares_constant(layer.module):
+            raise unknown(layer)
     state = first_state(stack, torch.float64)
     x, places = own_call.random_inputs(stack.input_shape, stack.device)
     with torch.no_grad():
@@ -66,9 +69,9 @@ def trace(stack: ModelStack) -> Node:
             lambda inputs, dtype: outputs(node, stack, inputs, dtype),
             x,
             places,
-            message="calling the network and evaluating its layers"
-            if _plain(stack.module)
-            else "lipschitz_structure() and forward()",
+            message="lipschitz_structure() and forward()"
+            if declares(stack.module)
+            else "calling the network and evaluating its layers",
         )
     return _simplify(node)
 
@@ -82,22 +85,6 @@ def first_state(stack: ModelStack, dtype: torch.dtype) -> dict[str, Tensor]:
 def outputs(structure: Node, stack: ModelStack, inputs: Tensor, dtype: torch.dtype) -> Tensor:
     """What the layers of :func:`trace` make of inputs (n, ...) in ``dtype``, the first model's."""
     return _run(structure, inputs.to(dtype), first_state(stack, dtype))[0]
-
-
-def layers(node: Node) -> Iterator[Layer]:
-    """All layers, in the order of evaluation."""
-    if isinstance(node, Layer):
-        yield node
-    else:
-        for part in node.parts:
-            yield from layers(part)
-
-
-def layer_state(layer: Layer, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of one layer under their names in it, from those of the network."""
-    start = f"{layer.path}." if layer.path else ""
-    own = [*layer.module._parameters, *layer.module._buffers]
-    return {name: state[start + name] for name in own if start + name in state}
 
 
 def check_state(stack: ModelStack) -> None:
@@ -114,15 +101,15 @@ def check_state(stack: ModelStack) -> None:
             index = int(bad.nonzero()[0, 0])
             raise ValueError(f"{name} of model {index}: contains NaN or inf; allowed are finite")
     for path, part in stack.module.named_modules():
-        variance = stack.state.get(f"{path}.running_var" if path else "running_var")
+        variance = stack.state.get(Layer(part, path).named("running_var"))
         if variance is None or not hasattr(part, "eps"):
             continue
         smallest = float(variance.to(torch.float64).min())
         computed = float((variance + part.eps).min())  # as the network adds them, in its own dtype
         if not min(smallest + part.eps, computed) > 0:
             raise ValueError(
-                f"{path or 'the network'} ({type(part).__name__}): running_var = {smallest:g} with "
-                f"eps = {part.eps:g}; allowed is running_var + eps > 0"
+                f"{place(part, path)}: running_var = {smallest:g} with eps = {part.eps:g}; "
+                "allowed is running_var + eps > 0"
             )
 
 
@@ -136,31 +123,13 @@ def _check_subnormals() -> None:
         )
 
 
-def _resolve(part: nn.Module | Node, names: dict[int, str], owner: str) -> Node:
-    if isinstance(part, (Chain, Sum, Concat)):
-        return replace(part, parts=tuple(_resolve(p, names, owner) for p in part.parts))
-    if isinstance(part, Layer):
-        return part
-    if not isinstance(part, nn.Module):
-        raise TypeError(f"{owner}: {part!r} in lipschitz_structure(); allowed: modules, chain, ...")
-    if id(part) in names:
-        path = names[id(part)]
-    elif next(part.parameters(), None) is None and next(part.buffers(), None) is None:
-        path = f"{owner}.<{type(part).__name__}>"
-        part.eval()  # made by lipschitz_structure(), nobody else has set its mode
-    else:
-        raise ValueError(
-            f"{owner}: a {type(part).__name__} in lipschitz_structure() is no submodule"
-        )
-    inner = known_networks.structure(part, path)
-    return Layer(part, path) if inner is None else _resolve(inner, names, path)
-
-
-def _plain(module: nn.Module) -> bool:
-    """Whether only ``nn.Sequential`` puts the layers together."""
-    if known_networks.is_sequential(module):
-        return all(_plain(m) for m in module)
-    return known_networks.structure(module, "") is None
+def _refuse_attention(module: nn.Module) -> None:
+    for path, m in module.named_modules():
+        if TABLE.get(type(m)) is activation.attention or is_attention(m):
+            try:
+                activation.attention(m, {})
+            except NotApplicable as error:
+                raise NotApplicable(f"{place(m, path)}: {error}") from None
 
 
 def _run(node: Node, x: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, Node]:
@@ -183,30 +152,30 @@ def _run(node: Node, x: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, Node]
     shapes = {tuple(y.shape[1:]) for y in outputs}
     if len(shapes) > 1:
         raise ValueError(f"a sum of outputs of different shapes: {sorted(shapes)}")
-    return torch.stack(outputs).sum(0), Sum(parts)
+    return torch.stack(outputs).sum(0), replace(node, parts=parts)
 
 
 def _call(layer: Layer, x: Tensor, state: dict[str, Tensor]) -> Tensor:
-    place = f"{layer.path or 'the network'} ({type(layer.module).__name__})"
+    where = layer.place
     if isinstance(layer.module, nn.Bilinear):
-        raise NotApplicable(f"{place} multiplies two inputs: no global constant")
+        raise NotApplicable(f"{where} multiplies two inputs: no global constant")
     try:
-        y = evaluate(layer.module, layer_state(layer, state), x)
+        y = evaluate(layer.module, layer.state(state), x)
     except Exception as error:  # whatever a layer raises at what does not fit
         shape = tuple(x.shape[1:])
-        raise ValueError(f"{place} does not take an input of shape {shape}: {error}") from error
+        raise ValueError(f"{where} does not take an input of shape {shape}: {error}") from error
     if not isinstance(y, Tensor):
-        raise ValueError(f"{place} returns a {type(y).__name__}; allowed is one tensor")
+        raise ValueError(f"{where} returns a {type(y).__name__}; allowed is one tensor")
     if not y.numel():
-        raise ValueError(f"{place} has no outputs at an input of shape {tuple(x.shape[1:])}")
+        raise ValueError(f"{where} has no outputs at an input of shape {tuple(x.shape[1:])}")
     if y.ndim < 2 or len(y) != len(x):
         raise ValueError(
-            f"{place} changes the batch axis: {len(x)} inputs of shape {tuple(x.shape[1:])} become "
+            f"{where} changes the batch axis: {len(x)} inputs of shape {tuple(x.shape[1:])} become "
             f"{tuple(y.shape)}; allowed is to keep it, and one more axis, as nn.Flatten() does"
         )
     if type(layer.module) in pooling.TABLE and bool(x.isfinite().all() & (y == -torch.inf).any()):
         raise ValueError(
-            f"{place}: {int((y[0] == -torch.inf).sum())} of its outputs are -inf at every input, "
+            f"{where}: {int((y[0] == -torch.inf).sum())} of its outputs are -inf at every input, "
             "as their windows hold only padding; allowed is less padding or dilation"
         )
     return y
@@ -217,12 +186,9 @@ def _simplify(node: Node) -> Node:
         return node
     if not isinstance(node, Chain):
         return replace(node, parts=tuple(_simplify(part) for part in node.parts))
-    flat: list[Node] = []
-    for part in map(_simplify, node.parts):
-        flat.extend(part.parts if isinstance(part, Chain) else [part])
     parts: list[Node] = []
-    for part in flat:
-        if isinstance(part, Layer) and type(part.module) in known_networks.NO_OPERATION:
+    for part in (step for inner in node.parts for step in steps(_simplify(inner))):
+        if isinstance(part, Layer) and type(part.module) in NO_OPERATION:
             continue
         if parts and _folds(parts[-1], part):
             parts[-1] = replace(parts[-1], scale=part)
@@ -234,7 +200,7 @@ def _simplify(node: Node) -> Node:
 def _folds(first: Node, second: Node) -> bool:
     if not (isinstance(first, Layer) and isinstance(second, Layer)) or first.scale is not None:
         return False
-    if type(second.module) not in known_networks.BATCH_NORMS:
+    if type(second.module) not in BATCH_NORMS:
         return False
     flat = type(first.module) is nn.Linear and len(first.output_shape) == 1
     return flat or type(first.module) in convolution.TABLE

@@ -12,7 +12,8 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.nn.utils import parametrize
 
 from lipdescent.layers.table import TABLE
-from lipdescent.stacks.model_stack import shared_tensor
+from lipdescent.networks.expressions import place
+from lipdescent.stacks.model_stack import refuse_shared
 
 _CALLS = ("__call__", "_wrapped_call_impl", "_call_impl", "forward")
 _SOURCES = (Path(torch.__file__).parent, Path(__file__).parents[1])  # of the classes in the table
@@ -31,27 +32,26 @@ def check_module(module: nn.Module) -> None:
     """
     _check_functions()
     for path, m in module.named_modules(remove_duplicate=False):
-        place = f"{path or 'the network'} ({type(m).__name__})"
-        _check_tensors(m, place)
+        where = place(m, path)
+        _check_tensors(m, where)
         if m.training:
-            raise ValueError(f"{place} is in train mode; call eval() first")
+            raise ValueError(f"{where} is in train mode; call eval() first")
         if parametrize.is_parametrized(m):
-            raise ValueError(f"{place} is parametrised; call remove_parametrizations() first")
+            raise ValueError(f"{where} is parametrised; call remove_parametrizations() first")
         if m._forward_hooks or m._forward_pre_hooks or m._backward_hooks:
-            raise ValueError(f"{place} has hooks (weight_norm?) that may change it; remove them")
+            raise ValueError(f"{where} has hooks (weight_norm?) that may change it; remove them")
         for name in _CALLS:
             if name in vars(m):
-                raise ValueError(f"{place}: {name} was replaced on the instance")
+                raise ValueError(f"{where}: {name} was replaced on the instance")
             if type(m) in TABLE and not _original(type(m), name):
-                raise ValueError(f"{place}: {name} was replaced on the class; allowed is torch's")
+                raise ValueError(f"{where}: {name} was replaced on the class; allowed is torch's")
         hidden = set(vars(m)) & {*m._parameters, *m._buffers, *m._modules}
         if hidden:
             raise ValueError(
-                f"{place}: an attribute hides {min(hidden)}, which the call then does not use; "
+                f"{where}: an attribute hides {min(hidden)}, which the call then does not use; "
                 f"delete it, or assign to the {type(m).__name__} itself"
             )
-    if shared := shared_tensor(module):
-        raise ValueError(f"{shared[1]} is shared with {shared[0]}; allowed: own weights each")
+    refuse_shared(module)
 
 
 def _check_functions() -> None:
@@ -71,16 +71,16 @@ def _of_torch(function: FunctionType) -> bool:
     return _SOURCES[0] in Path(function.__code__.co_filename).parents
 
 
-def _check_tensors(m: nn.Module, place: str) -> None:
+def _check_tensors(m: nn.Module, where: str) -> None:
     if isinstance(m, torch.jit.ScriptModule):
-        raise TypeError(f"{place} is TorchScript; allowed is the module that it was made from")
+        raise TypeError(f"{where} is TorchScript; allowed is the module that it was made from")
     if type(m).__name__ == "OptimizedModule":  # whose own module takes long to import
         raise TypeError(
-            f"{place} comes from torch.compile; allowed is the module within, _orig_mod"
+            f"{where} comes from torch.compile; allowed is the module within, _orig_mod"
         )
     if ".quantized" in type(m).__module__:
         raise TypeError(
-            f"{place} of {type(m).__module__} is quantised: it rounds what it computes, which is "
+            f"{where} of {type(m).__module__} is quantised: it rounds what it computes, which is "
             "not Lipschitz; allowed is the floating-point network from before quantisation"
         )
     for name, tensor in [*m._parameters.items(), *m._buffers.items()]:
@@ -88,15 +88,15 @@ def _check_tensors(m: nn.Module, place: str) -> None:
             continue
         if isinstance(tensor, (UninitializedParameter, UninitializedBuffer)):
             raise ValueError(
-                f"{place}: {name} has no shape yet, as the module is lazy; call the network once "
+                f"{where}: {name} has no shape yet, as the module is lazy; call the network once "
                 "on a batch of inputs, such as model(torch.zeros(2, *input_shape))"
             )
         if type(tensor) not in (Tensor, nn.Parameter):
             kind = type(tensor).__name__
-            raise TypeError(f"{place}: {name} is a {kind}; allowed are plain tensors")
+            raise TypeError(f"{where}: {name} is a {kind}; allowed are plain tensors")
         if tensor.is_complex() or tensor.is_sparse or tensor.is_quantized:
             raise TypeError(
-                f"{place}: {name} is {tensor.dtype}, {tensor.layout}; allowed are dense tensors "
+                f"{where}: {name} is {tensor.dtype}, {tensor.layout}; allowed are dense tensors "
                 "of real numbers"
             )
 

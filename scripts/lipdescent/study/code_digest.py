@@ -13,7 +13,10 @@ from lipdescent.storage import stamps
 
 SCRIPTS = Path(__file__).resolve().parents[2]
 # How a job starts, and what a file says of its making, change no result.
-NOT_COVERED = ("lipdescent/jobs/fork_server.py", "lipdescent/storage/stamps.py")
+NOT_COVERED = (
+    *(f"lipdescent/jobs/{name}.py" for name in ("fork_server", "forking", "lifeline")),
+    "lipdescent/storage/stamps.py",
+)
 # Statements at a module's top level, those in parentheses over several lines.
 IMPORT = re.compile(r"^(?:from|import)\b(?:[^\n(]*\([^)]*\)|[^\n]*)", re.MULTILINE)
 LOOKED_UP = re.compile(r"\bresolve\(\s*[\"']")

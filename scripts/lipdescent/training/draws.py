@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lipdescent.stacks import own_call
 from lipdescent.stacks.forward import stacked_forward
-from lipdescent.stacks.model_stack import ModelStack, shared_tensor
+from lipdescent.stacks.model_stack import ModelStack, refuse_shared
 from lipdescent.stacks.seeding import generator, seed_of
 from lipdescent.training import augmentation
 
@@ -34,11 +34,7 @@ def initial_stack(
         for seed in dict.fromkeys(seeds):
             torch.manual_seed(seed_of("weights", seed))
             drawn[seed] = build()
-            if shared := shared_tensor(drawn[seed]):
-                raise ValueError(
-                    f"{shared[0]} and {shared[1]} are one tensor; allowed in a study are networks "
-                    "that use each of their tensors in one place"
-                )
+            refuse_shared(drawn[seed])
     stack = ModelStack.from_modules([drawn[seed] for seed in seeds], input_shape)
     check_call(stack)
     return stack

@@ -48,6 +48,6 @@ def checkpoint_labels(saved: Checkpoints, dataset: Dataset) -> Tensor:
         maker=saved.origin.noise_maker,
         label_noise=saved.label_noise.tolist(),
         seeds=saved.seed.tolist(),
-        noise_seed=saved.about.noise_seed,
+        noise_seed=saved.origin.noise_seed,
     )
     return labels.repeat(len(saved.epoch), 1)

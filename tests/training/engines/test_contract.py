@@ -35,6 +35,7 @@ NETWORKS = {
     "relu behind the logits": (architecture("mlp", 5, output_slope=0.0), (7,)),
     "leaky relu behind them": (architecture("mlp", 5, depth=2, output_slope=0.01), (7,)),
     "cnn": (architecture("cnn", 2), (1, 8, 8)),
+    "average pools": (architecture("convnet", 2), (1, 8, 8)),
     "batchnorm": (architecture("cnn_batchnorm", 2), (1, 8, 8)),
     "batchnorm of much work": (architecture("cnn_batchnorm", 16), (1, 8, 8)),
     "attention": (architecture("vit", 2, blocks=1), (1, 8, 8)),

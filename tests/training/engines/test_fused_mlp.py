@@ -83,7 +83,9 @@ def test_state_round_trip(make_stack):
         (nn.Sequential(nn.ReLU()), False),
         (nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 2)), False),
         (nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2)), False),
-        (nn.Linear(2, 3), False),
+        (nn.Linear(2, 3), True),
+        (nn.Sequential(nn.Linear(2, 3), nn.Sequential(nn.ReLU(), nn.Linear(3, 2))), True),
+        (nn.Sequential(nn.Flatten(2), nn.Linear(2, 3)), False),
         (nn.Sequential(), False),
     ],
 )

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from lipdescent.plugins import lookup
+from lipdescent.training.engines.layouts import logit_gradient
+from lipdescent.training.options import TrainingOptions
 
 losses = SimpleNamespace(
     **{name: lookup.resolve("losses", name) for name in lookup.known("losses")}
@@ -27,6 +29,28 @@ def test_cross_entropy_with_temperature():
         losses.cross_entropy_temperature.loss(LOGITS, TARGETS, tau=1.0),
         losses.cross_entropy.loss(LOGITS, TARGETS),
     )
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+def test_label_smoothing_equals_torch(smoothing):
+    options = TrainingOptions(0.1, 5, loss_options={"label_smoothing": smoothing})
+    labels = torch.tensor([0, 2])
+    leaves = [LOGITS.clone().requires_grad_() for _ in "ab"]
+    found = options.make_loss()(leaves[0], TARGETS)
+    theirs = torch.nn.functional.cross_entropy(
+        leaves[1], labels, label_smoothing=smoothing, reduction="none"
+    )
+    torch.testing.assert_close(found, theirs)
+    torch.testing.assert_close(
+        logit_gradient(options.make_loss(), leaves[0].detach(), TARGETS),
+        torch.autograd.grad(theirs.sum(), leaves[1])[0],
+    )
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.1, math.nan])
+def test_label_smoothing_is_a_share(smoothing):
+    with pytest.raises(ValueError, match=r"label_smoothing = .*: allowed are numbers from 0 to 1"):
+        losses.cross_entropy.loss(LOGITS, TARGETS, label_smoothing=smoothing)
 
 
 def test_binary_cross_entropy():

@@ -27,11 +27,12 @@ from lipdescent.constrained.layers import GroupSort, InvertibleDownsampling
 from lipdescent.layers import activation, convolution, linear, pooling
 from lipdescent.layers.roundings import interpolation, terms
 from lipdescent.measurement import NotApplicable
+from lipdescent.networks.expressions import Chain, Concat, Layer, Node, Sum, layers
+from lipdescent.networks.known_classes import BATCH_NORMS
 from lipdescent.stacks.model_stack import ModelStack
-from lipdescent.structure import composition, known_networks
-from lipdescent.structure.expressions import Chain, Concat, Layer, Node, Sum
+from lipdescent.structure import composition
 from lipdescent.structure.rebuilt import evaluate
-from lipdescent.structure.trace import layer_state, layers, trace
+from lipdescent.structure.trace import trace
 
 State = dict[str, Tensor]
 # (module, its tensors, input, output) -> what evaluating it rounds, in l2: (n,).
@@ -53,7 +54,7 @@ class ProvenForward:
         self.stack, self.node = stack, trace(stack)
         for layer in layers(self.node):
             if type(layer.module) not in ROUNDING:
-                raise NotApplicable(f"{layer.path} ({type(layer.module).__name__}): no error bound")
+                raise NotApplicable(f"{layer.place}: no error bound")
         self.constants = {
             layer: composition.layer_bound(layer, stack, norm="l2") for layer in layers(self.node)
         }
@@ -97,13 +98,13 @@ class ProvenForward:
         y, rounding = _evaluate(layer, x, state)
         if layer.scale is not None:  # a batch normalisation, part of the layer's constant
             z, more = _evaluate(layer.scale, y, state)
-            slope = _batch_norm_slope(layer.scale.module, layer_state(layer.scale, state))
+            slope = _batch_norm_slope(layer.scale.module, layer.scale.state(state))
             y, rounding = z, more + round_up(slope * rounding)
         return y, round_up(self.constants[layer][model] * error + rounding, 4)
 
 
 def _evaluate(layer: Layer, x: Tensor, state: State) -> tuple[Tensor, Tensor]:
-    own = layer_state(layer, state)
+    own = layer.state(state)
     y = evaluate(layer.module, own, x)
     rule = ROUNDING[type(layer.module)]
     rounding = rule(layer.module, own, x, y)
@@ -203,7 +204,7 @@ ROUNDING: dict[type[nn.Module], Rule] = {
     **dict.fromkeys((nn.Linear, *convolution.TABLE), _linear),
     **_POOLS,
     **dict.fromkeys((nn.Upsample, nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d), _upsample),
-    **dict.fromkeys(known_networks.BATCH_NORMS, _batch_norm),
+    **dict.fromkeys(BATCH_NORMS, _batch_norm),
     nn.Softplus: _softplus,
     **dict.fromkeys((nn.Softmax, nn.Softmin, nn.Softmax2d), _softmax),
     nn.LogSoftmax: _log_softmax,

@@ -20,7 +20,6 @@ from lipdescent.training.engines.winograd import WinogradConvolution
 class Stage(NamedTuple):
     """A convolution that keeps the image's size, ReLU, and a max pool that tiles the image."""
 
-    name: str
     channels: tuple[int, int]
     kernel: tuple[int, int]
     pool: tuple[int, int]

@@ -15,9 +15,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from lipdescent.networks.known_classes import flattens
+from lipdescent.stacks.convolution import tiling
 from lipdescent.training.engines.cnn_workspace import Stage, StageWorkspace
 from lipdescent.training.engines.engine import Loss, Setting
-from lipdescent.training.engines.layouts import FusedChain, logit_gradient
+from lipdescent.training.engines.layouts import FusedChain, chain_layers, logit_gradient
 
 # What a group of models touches for a part of the batch should stay in a core's cache.
 CACHE_BYTES = 8 << 20
@@ -27,24 +29,22 @@ SMALLEST_PART = 64
 
 def _stages(module: nn.Module) -> list[Stage] | None:
     """The stages of [Conv2d, ReLU, (MaxPool2d)], ..., Flatten, Linear; None for anything else."""
-    # Not named_children, which leaves out a pool that is used a second time.
-    named = list(module._modules.items()) if type(module) is nn.Sequential else []
-    kinds = [type(layer) for _, layer in named]
-    if kinds[-2:] != [nn.Flatten, nn.Linear]:
+    layers = chain_layers(module)
+    body, end = layers[:-2], [layer.module for layer in layers[-2:]]
+    if not (body and flattens(end[0]) and type(end[1]) is nn.Linear):
         return None
     stages: list[Stage] = []
-    body = named[:-2]
     while body:
-        if [type(layer) for _, layer in body[:2]] != [nn.Conv2d, nn.ReLU]:
+        if [type(layer.module) for layer in body[:2]] != [nn.Conv2d, nn.ReLU]:
             return None
-        (name, conv), pool = body[0], (1, 1)
+        conv, pool = body[0].module, (1, 1)
         body = body[2:]
-        if body and type(body[0][1]) is nn.MaxPool2d:
-            pool, body = _tiling(body[0][1]), body[1:]
+        if body and type(body[0].module) is nn.MaxPool2d:
+            pool, body = tiling(body[0].module), body[1:]
         if pool is None or not _keeps_size(conv):
             return None
-        stages.append(Stage(name, (conv.in_channels, conv.out_channels), conv.kernel_size, pool))
-    return stages or None
+        stages.append(Stage((conv.in_channels, conv.out_channels), conv.kernel_size, pool))
+    return stages
 
 
 def _keeps_size(conv: nn.Conv2d) -> bool:
@@ -52,12 +52,6 @@ def _keeps_size(conv: nn.Conv2d) -> bool:
     same = conv.padding == tuple(k // 2 for k in conv.kernel_size)
     plain = conv.padding_mode == "zeros" and conv.groups == 1
     return odd and same and plain and conv.stride == conv.dilation == (1, 1)
-
-
-def _tiling(pool: nn.MaxPool2d) -> tuple[int, int] | None:
-    size, stride = ((v, v) if isinstance(v, int) else v for v in (pool.kernel_size, pool.stride))
-    padded = pool.padding not in (0, (0, 0)) or pool.dilation not in (1, (1, 1))
-    return None if size != stride or padded or pool.ceil_mode or pool.return_indices else size
 
 
 def supports(module: nn.Module) -> bool:
@@ -78,13 +72,12 @@ class StackedCNN(FusedChain):
 
     supports = staticmethod(supports)
 
-    def __init__(self, module: nn.Sequential, state: dict[str, Tensor], loss: Loss) -> None:
+    def __init__(self, module: nn.Module, state: dict[str, Tensor], loss: Loss) -> None:
         stages = _stages(module)
         if stages is None:
             raise TypeError(f"not a chain of convolutions, ReLUs and tiling pools: {module}")
         self._stages_of = stages
-        last = list(dict(module.named_children()))[-1]
-        super().__init__([*(stage.name for stage in stages), last], state, loss)
+        super().__init__(module, state, loss)
         self._workspaces: dict[tuple[int, ...], list[StageWorkspace]] = {}
 
     @classmethod

@@ -11,9 +11,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lipdescent.networks.known_classes import flattens
 from lipdescent.stacks import products
 from lipdescent.training.engines.engine import Loss, Setting
-from lipdescent.training.engines.layouts import FusedChain, behind_activation, logit_gradient
+from lipdescent.training.engines.layouts import (
+    FusedChain,
+    behind_activation,
+    chain_layers,
+    logit_gradient,
+)
 
 # Activations and weights of a block should stay in a core's share of the cache.
 CPU_BLOCK_BYTES = 4 << 20
@@ -22,8 +28,8 @@ OUTPUTS = (nn.ReLU, nn.LeakyReLU)  # that may be behind the last layer
 
 def supports(module: nn.Module) -> bool:
     """True for [Flatten,] Linear, ReLU, ..., Linear [, ReLU or LeakyReLU], biases or not."""
-    layers = list(module) if type(module) is nn.Sequential else []
-    if layers and type(layers[0]) is nn.Flatten:
+    layers = [layer.module for layer in chain_layers(module)]
+    if layers and flattens(layers[0]):
         layers = layers[1:]
     if len(layers) > 1 and type(layers[-1]) in OUTPUTS:
         layers = layers[:-1]
@@ -36,13 +42,12 @@ class StackedMLP(FusedChain):
 
     supports = staticmethod(supports)
 
-    def __init__(self, module: nn.Sequential, state: dict[str, Tensor], loss: Loss) -> None:
+    def __init__(self, module: nn.Module, state: dict[str, Tensor], loss: Loss) -> None:
         if not supports(module):
             raise TypeError(f"not a chain of Linear and ReLU layers: {module}")
-        names = [n for n, m in module.named_children() if isinstance(m, nn.Linear)]
-        output = list(module)[-1]
+        output = chain_layers(module)[-1].module
         loss = behind_activation(loss, output) if type(output) in OUTPUTS else loss
-        super().__init__(names, state, loss)
+        super().__init__(module, state, loss)
         self._workspaces: dict[tuple[int, ...], tuple[list[Tensor], list[Tensor]]] = {}
 
     @classmethod
@@ -62,7 +67,7 @@ class StackedMLP(FusedChain):
         )
 
     def _laid_out(self, place: int, weight: Tensor) -> Tensor:
-        return weight if place == len(self._names) - 1 else weight.mT
+        return weight if place == len(self._layers) - 1 else weight.mT
 
     _named = _laid_out
 

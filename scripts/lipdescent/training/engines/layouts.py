@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
+from lipdescent.networks.expressions import Layer, steps
+from lipdescent.networks.reading import read
 from lipdescent.training.engines.engine import Engine, Loss
+
+
+def chain_layers(module: nn.Module) -> list[Layer]:
+    """The layers of a network without branches, those that do nothing left out; else none."""
+    parts = steps(read(module, declared=False))
+    if not all(isinstance(part, Layer) for part in parts):
+        return []
+    return [layer for layer in parts if type(layer.module) is not nn.Identity]
 
 
 class NamedState(Engine):
@@ -31,21 +39,14 @@ class NamedState(Engine):
 
 
 class FusedChain(Engine):
-    """Weights and biases of a chain of layers, which lie as a hand-written pass reads them.
+    """Weights and biases of a chain of layers, which lie as a hand-written pass reads them."""
 
-    ``layers`` names those that have weights, in their order.
-    """
-
-    def __init__(self, layers: Sequence[str], state: dict[str, Tensor], loss: Loss) -> None:
-        self._names, self._loss = list(layers), loss
-        self._weights = [
-            _copy(self._laid_out(place, state[f"{name}.weight"]))
-            for place, name in enumerate(self._names)
-        ]
-        self._biases = [
-            state[f"{name}.bias"].clone() if f"{name}.bias" in state else None
-            for name in self._names
-        ]
+    def __init__(self, module: nn.Module, state: dict[str, Tensor], loss: Loss) -> None:
+        self._layers = [layer for layer in chain_layers(module) if layer.state(state)]
+        self._loss = loss
+        own = [layer.state(state) for layer in self._layers]
+        self._weights = [_copy(self._laid_out(i, t["weight"])) for i, t in enumerate(own)]
+        self._biases = [t["bias"].clone() if "bias" in t else None for t in own]
 
     def _laid_out(self, place: int, weight: Tensor) -> Tensor:
         """The weight of a layer, by its place in the chain, from the module's shape."""
@@ -65,10 +66,10 @@ class FusedChain(Engine):
 
     def state(self) -> dict[str, Tensor]:
         state: dict[str, Tensor] = {}
-        for place, name in enumerate(self._names):
-            state[f"{name}.weight"] = _copy(self._named(place, self._weights[place]))
+        for place, layer in enumerate(self._layers):
+            state[layer.named("weight")] = _copy(self._named(place, self._weights[place]))
             if (bias := self._biases[place]) is not None:
-                state[f"{name}.bias"] = bias.clone()
+                state[layer.named("bias")] = bias.clone()
         return state
 
 

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from lipdescent.architectures.vit import SelfAttention
-from lipdescent.stacks.known_classes import DROPOUT
+from lipdescent.networks.known_classes import DROPOUT, is_attention
 from lipdescent.stacks.workload import activation_bytes, multiplications
 from lipdescent.training.engines.engine import Loss, Setting
 from lipdescent.training.engines.layouts import NamedState
@@ -34,7 +33,6 @@ class Work(NamedTuple):
 # few beside what they do, and products take the time, not memory. Measured, between the shapes of
 # benchmarks/image_stacking.py; a choice by the clock in a job would not give the same bits again.
 BEYOND_AUTOGRAD = Work(40e6, 15)
-ATTENTION = (SelfAttention, nn.MultiheadAttention)
 
 
 def supports(module: nn.Module) -> bool:
@@ -57,7 +55,7 @@ def pays(
     """
     if not supports(module):
         return False
-    if any(isinstance(part, ATTENTION) for part in module.modules()):
+    if any(map(is_attention, module.modules())):
         return True
     products = batch_size * multiplications(module, input_shape)
     activations = activation_bytes(module, input_shape, batch_size=batch_size, itemsize=1)

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from lipdescent.constrained import retractions
+from lipdescent.networks.known_classes import DROPOUT
+from lipdescent.networks.reading import read
 from lipdescent.stacks.convolution import channels_innermost
 from lipdescent.stacks.forward import stacked_forward
-from lipdescent.stacks.known_classes import DROPOUT
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.training.engines.engine import EngineOptions, Loss
 from lipdescent.training.engines.layouts import NamedState
@@ -49,7 +50,8 @@ class StackedAutograd(NamedState):
         if layer := _drawing(module):
             raise TypeError(f"{layer}: dropout needs random numbers per replica; set p to 0")
         super().__init__(module, state, loss)
-        self._module, self._autocast, self._channels_last = module, autocast, channels_last
+        self._network = read(module, declared=False)
+        self._autocast, self._channels_last = autocast, channels_last
         self._retractions = retractions(module)
 
     @classmethod
@@ -82,7 +84,7 @@ class StackedAutograd(NamedState):
             inputs = self._laid_out(inputs)
             with self._precision(inputs.device):
                 outputs, changed = stacked_forward(
-                    self._module, leaves, inputs, train=True, retracted=self._retractions
+                    self._network, leaves, inputs, train=True, retracted=self._retractions
                 )
             losses = self._loss(outputs.to(targets.dtype), targets)
             gradients = torch.autograd.grad(
@@ -100,7 +102,7 @@ class StackedAutograd(NamedState):
         state = self.state() if self._retractions else self._state
         with torch.no_grad(), self._precision(inputs.device):
             outputs, _ = stacked_forward(
-                self._module, state, inputs, train=False, retracted=self._retractions
+                self._network, state, inputs, train=False, retracted=self._retractions
             )
         return self._loss(outputs.to(targets.dtype), targets)
 

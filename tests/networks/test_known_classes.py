@@ -7,13 +7,14 @@ from torch.nn.modules import dropout as torch_dropout
 from torchvision.models import resnet
 
 from lipdescent.layers.table import constant
+from lipdescent.networks.expressions import layers
+from lipdescent.networks.known_classes import DROPOUT
 from lipdescent.stacks.forward import stacked_forward
-from lipdescent.stacks.known_classes import DROPOUT
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.affine_chain import affine_chain
 from lipdescent.structure.relu_chain import chain
-from lipdescent.structure.trace import layers, trace
 from lipdescent.structure.trace import outputs as outputs_as_read
+from lipdescent.structure.trace import trace
 from lipdescent.training.engines import looped_autograd
 
 INPUTS = torch.randn(1, 7, 6, generator=torch.Generator().manual_seed(0))

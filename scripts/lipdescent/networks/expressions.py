@@ -1,6 +1,6 @@
 """What a network computes, as an expression of its layers.
 
-``nn.Sequential``, residual blocks and the networks of :mod:`lipdescent.structure.known_networks`
+``nn.Sequential``, residual blocks and the networks of :mod:`lipdescent.networks.known_classes`
 are read off their class. A module with its own ``forward`` says what it computes in a method::
 
     class Block(nn.Module):
@@ -19,14 +19,15 @@ is no global constant.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A module of the table, its place in the network, its shapes without the batch axis.
+    """A module that is no container, its path in the network, its shapes without the batch axis.
 
     ``scale`` is a batch normalisation that follows and is multiplied into the weights.
     """
@@ -36,6 +37,20 @@ class Layer:
     input_shape: tuple[int, ...] = ()
     output_shape: tuple[int, ...] = ()
     scale: Layer | None = None
+
+    @property
+    def place(self) -> str:
+        """What errors call it."""
+        return place(self.module, self.path)
+
+    def named(self, tensor: str) -> str:
+        """Name in the network of one of the layer's parameters or buffers."""
+        return f"{self.path}.{tensor}" if self.path else tensor
+
+    def state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The layer's tensors under their names in it, from those of the network."""
+        own = [*self.module._parameters, *self.module._buffers]
+        return {name: state[self.named(name)] for name in own if self.named(name) in state}
 
 
 @dataclass(frozen=True)
@@ -61,6 +76,25 @@ class Concat:
 
 
 Node = Layer | Chain | Sum | Concat
+
+
+def place(module: nn.Module, path: str) -> str:
+    """Path and class of a module, as every error names them."""
+    return f"{path or 'the network'} ({type(module).__name__})"
+
+
+def steps(node: Node) -> tuple[Node, ...]:
+    """What comes one after another: a chain's parts, or the node itself."""
+    return node.parts if isinstance(node, Chain) else (node,)
+
+
+def layers(node: Node) -> Iterator[Layer]:
+    """All layers, in the order of evaluation."""
+    if isinstance(node, Layer):
+        yield node
+    else:
+        for part in node.parts:
+            yield from layers(part)
 
 
 def chain(*parts: nn.Module | Node) -> Chain:

@@ -1,0 +1,7 @@
+"""What one network computes: one expression of its layers, from which every view of it starts.
+
+``expressions`` : the words: layers, chains, sums, concatenations.
+``reading`` : from an ``nn.Module`` to its expression. Another front end (a graph that was exported,
+a file in another format) is another file here that gives the same words.
+``known_classes`` : PyTorch's and torchvision's classes that all views take for the same.
+"""

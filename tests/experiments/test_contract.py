@@ -1,0 +1,65 @@
+"""Every experiment keeps the contract of experiments/_contract.py, with options that are small."""
+
+from functools import cache, partial
+
+import contracts
+import pandas as pd
+import pytest
+from image_files import write_mnist
+
+from lipdescent.datasets import fashion_mnist, mnist1d
+from lipdescent.experiments import two_points, wasserstein
+from lipdescent.experiments._contract import ExperimentPlugin
+from lipdescent.study.code_digest import caption
+
+EXPERIMENTS = contracts.plugins("experiments")
+# A second of each; one that is not named here runs with its defaults.
+SMALL = {
+    "distance_preservation": {
+        "widths": [2], "constants": [0.5], "bounded": [0.1], "seeds": [0], "steps": 2,
+        "num_points": 3, "num_searches": 1,
+    },
+    "distance_preservation_images": {
+        "widths": [2], "constants": [0.5], "seeds": [0], "steps": 2, "num_points": 5,
+        "num_searches": 1,
+    },
+    "geolip": {"networks": ["4 plain"], "steps": 2, "num_train": 60, "num_points": 20},
+    "isometry": {"seeds": [0], "depths": [2], "width": 8, "num_points": 5},
+    "temperature": {"tasks": ["mixture"], "taus": [1, 4], "seeds": [0], "steps": 2},
+    "two_points": {"seeds": [0], "taus": [1], "times": [1, 2]},
+    "wasserstein": {"seeds": [0], "tasks": ["absolute_value"]},
+}  # fmt: skip
+every_experiment = pytest.mark.parametrize("name", EXPERIMENTS)
+
+
+made_once = cache(mnist1d.load)
+
+
+@pytest.fixture
+def quick(tmp_path, monkeypatch):
+    """Small files in the place of Fashion-MNIST; what has no option for it is small too."""
+    monkeypatch.setattr(mnist1d, "load", made_once)
+    monkeypatch.setattr(two_points, "fit", partial(two_points.fit, steps=2))
+    monkeypatch.setattr(wasserstein, "fit", partial(wasserstein.fit, steps=2, width=8))
+    write_mnist(tmp_path, monkeypatch, counts=(60, 20), modules=(fashion_mnist,))
+    monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path)
+    monkeypatch.chdir(tmp_path)
+
+
+@every_experiment
+def test_signature(name):
+    contracts.check(EXPERIMENTS[name], ExperimentPlugin)
+    assert not contracts.needed(EXPERIMENTS[name].run), "options have defaults"
+    assert caption(f"lipdescent/experiments/{name}.py")
+
+
+@every_experiment
+def test_the_same_table_twice_and_a_figure_of_what_is_read_back(name, quick, tmp_path):
+    with contracts.no_global_draws():
+        frame, again = (EXPERIMENTS[name].run(**SMALL.get(name, {})) for _ in range(2))
+    assert len(frame)
+    unnamed = frame.drop(columns="seconds", errors="ignore")
+    pd.testing.assert_frame_equal(unnamed, again[unnamed.columns])
+    frame.to_parquet(tmp_path / "table.parquet", index=False)
+    read = pd.read_parquet(tmp_path / "table.parquet")
+    contracts.check_drawing(lambda: EXPERIMENTS[name].draw(read))
