@@ -25,8 +25,8 @@ def numbers(keys: Tensor, count: int, *, first: int = 0) -> Tensor:
     place = torch.arange(first + 1, first + count + 1, device=keys.device)
     z = keys.unsqueeze(1) + place * GAMMA
     for shift, factor in _FACTORS:
-        z = (z ^ _right(z, shift)) * factor
-    return z ^ _right(z, 31)
+        z = _xor_shifted(z, shift).mul_(factor)
+    return _xor_shifted(z, 31)
 
 
 def kept(keys: Tensor, count: int, *, p: float) -> Tensor:
@@ -61,6 +61,6 @@ def off(p: float, x: Tensor) -> Tensor:
     return x
 
 
-def _right(z: Tensor, shift: int) -> Tensor:
-    """Shifted right by ``shift`` bits, zeros from the left."""
-    return (z >> shift) & (2 ** (64 - shift) - 1)
+def _xor_shifted(z: Tensor, shift: int) -> Tensor:
+    """With itself, shifted right by ``shift`` bits with zeros from the left."""
+    return (z >> shift).bitwise_and_(2 ** (64 - shift) - 1).bitwise_xor_(z)
