@@ -29,5 +29,7 @@ stacks = (
     table.concatenate([read(path) for path in paths])
     for _, paths in groupby(job.input, key=lambda path: Path(path).parent)
 )
-count = table.gather(stacks, parquet=job.output.parquet, csv=job.output.csv, made=made)
+count = table.gather(
+    stacks, parquet=job.output.parquet, csv=job.output.csv, axes=job.params.axes, made=made
+)
 print(f"{count} rows from {len(job.input)} files")

@@ -33,6 +33,13 @@ start = None
 if saved.initial and job.wildcards.measure == "metrics":
     start = measuring.checkpoint_stack(saved.at_start(), dataset)
 
+others = []
+for path in job.input.get("other_seeds", []):
+    with atomic.sound(path):
+        more = checkpoints.read(path)
+    one = measuring.checkpoint_stack(more, dataset).to(device=place)
+    others.append((one, more))
+
 rows = measuring.measure(
     job.wildcards.measure,
     stack,
@@ -41,6 +48,7 @@ rows = measuring.measure(
     options=job.params.options,
     uppers=job.input.get("uppers", []),
     start=start,
+    others=others,
 )
 found = measuring.to_table(rows, stack, saved, study=job.wildcards.study)
 table.write(job.output[0], found, made)

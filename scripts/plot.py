@@ -23,12 +23,18 @@ elif hasattr(of, "comparison"):
         name: groups.load(job.input.table, dataset=of.dataset, architecture=name)
         for name in job.params.losses
     }
-    figure = lookup.resolve("comparisons", of.comparison).draw(
-        found, statistics=job.params.statistics, losses=job.params.losses
+    figure = lookup.resolve("comparisons", job.params.module).draw(
+        found,
+        statistics=job.params.statistics,
+        losses=job.params.losses,
+        **job.params.options,
     )
 else:
     group = groups.load(job.input.table, dataset=of.dataset, architecture=of.architecture)
-    figure = lookup.resolve("figures", of.figure).draw(
-        group, statistics=job.params.statistics, loss=job.params.loss
+    figure = lookup.resolve("figures", job.params.module).draw(
+        group,
+        statistics=job.params.statistics,
+        loss=job.params.loss,
+        **job.params.options,
     )
 style.save(figure, job.output.pdf, job.output.png, made=job_stamps.of(job))

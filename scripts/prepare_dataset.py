@@ -11,7 +11,9 @@ from lipdescent.study import job_stamps
 job = snakemake  # type: ignore[name-defined]  # noqa: F821  Snakemake puts it there
 log_to(job.log[0])
 
-dataset = lookup.resolve("datasets", job.wildcards.dataset).load(**job.params.options)
+options = dict(job.params.options)
+module = options.pop("module", job.wildcards.dataset)
+dataset = lookup.resolve("datasets", module).load(**options)
 dataset.save(job.output[0], job_stamps.of(job))
 print(
     f"{len(dataset.train_labels)} train, {len(dataset.test_labels)} test points of shape "

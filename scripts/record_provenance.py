@@ -20,9 +20,10 @@ log_to(job.log[0])
 made = job_stamps.of(job)
 config = job.params.config
 folder = Path("results", job.wildcards.study)
-names = [] if config.get("experiments") else config["grid"]["dataset"]
+recipes = Recipes(job.config)
+names = [] if config.get("experiments") else recipes.data_files
 sets = {name: stamps.read(folder / f"datasets/{name}.npz") for name in names}
-parts = [Path(one.path) for one in Recipes(job.config).parts()]
+parts = [Path(one.path) for one in recipes.parts()]
 place = device.describe(device.choose(job.params.device))
 about = provenance.describe(place) | {
     **study_config.last_start(job.wildcards.study),

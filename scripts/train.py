@@ -33,7 +33,7 @@ job = snakemake  # type: ignore[name-defined]  # noqa: F821  Snakemake puts it t
 run, execution = job.params.run, job.config["execution"]
 log_to(
     job.log[0],
-    label=f"{run['dataset']}/{run['architecture']}/width={run['width']}/seeds={job.wildcards.seeds}",
+    label="{dataset}/{architecture}/width={width}/seeds={seeds}".format(**job.wildcards),
 )
 logger = logging.getLogger("lipdescent.train")
 
@@ -101,7 +101,7 @@ about = checkpoints.Origin(
     training=job.params.training,
     noise_maker=job.params.noise_maker,
     noise_seed=job.params.noise_seed,
-    data=job.config["datasets"].get(run["dataset"], {}),
+    data=(stamps.read(job.input.dataset) or {"asked": {"options": {}}})["asked"]["options"],
     code=stamps.digest(json.dumps(job.params.code, sort_keys=True).encode()),
 )
 checkpoints.write(job.output.checkpoints, training.result(noise, about), made)

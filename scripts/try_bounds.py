@@ -21,7 +21,7 @@ def loaded(task: dict) -> tuple[Dataset | None, list[str]]:
     if task["load"] is None:
         return None, []
     try:
-        return lookup.resolve("datasets", task["dataset"]).load(**task["load"]), []
+        return lookup.resolve("datasets", task["module"]).load(**task["load"]), []
     except Exception as error:  # it may be anybody's code
         return None, [f"config: datasets.{task['dataset']}: {type(error).__name__}: {error}"]
 
@@ -35,7 +35,7 @@ def main() -> None:
     for task in tasks:
         dataset, wrong = loaded(task)
         if dataset is not None:
-            known[task["dataset"]] = (
+            known[task["file"]] = (
                 dataset.input_shape,
                 dataset.num_classes,
                 len(dataset.train_labels),

@@ -17,7 +17,7 @@ from lipdescent.jobs.progress import log_to
 from lipdescent.measuring import measure as measuring
 from lipdescent.measuring import verifying
 from lipdescent.storage import atomic, checkpoints, stamps, table
-from lipdescent.study import job_stamps
+from lipdescent.study import axes, job_stamps
 
 job = snakemake  # type: ignore[name-defined]  # noqa: F821  Snakemake puts it there
 log_to(job.log[0])
@@ -33,7 +33,8 @@ for place in sampled:
     path = job.input.checkpoints[place]
     saved = checkpoints.read(path)
     run = saved.origin.run
-    dataset = datasets.read(f"results/{job.wildcards.study}/datasets/{run['dataset']}.npz")
+    file = axes.data_file(axes.at(job.config, run.get("point", {})), run["dataset"])
+    dataset = datasets.read(f"results/{job.wildcards.study}/datasets/{file}.npz")
     stack = measuring.checkpoint_stack(saved, dataset)
     index = int(random.integers(stack.num_models))
     epoch, replica = divmod(index, saved.num_replicas)
@@ -43,6 +44,7 @@ for place in sampled:
     inputs = {"train": torch.from_numpy(dataset.train_inputs)}
     cell = {
         **{name: run[name] for name in ("dataset", "architecture", "width")},
+        **run.get("point", {}),
         "label_noise": float(saved.label_noise[replica]),
         "seed": int(saved.seed[replica]),
         "epoch": int(saved.epoch[epoch]),

@@ -1,10 +1,23 @@
 """Shared fixtures: one thread, small data."""
 
+import importlib
+
 import pytest
 import torch
 from hypothesis import settings
+from jaxtyping import install_import_hook
 
-from lipdescent.stacks.model_stack import ModelStack
+# Every call of these is checked: shapes of tensors (lipdescent.shapes) and types of the rest.
+SHAPES = (
+    "lipdescent.bounds.upper_geolip",
+    "lipdescent.layers.linear",
+    "lipdescent.stacks.products",
+)
+with install_import_hook(SHAPES, "checked_shapes.checker"):
+    for name in SHAPES:
+        importlib.import_module(name)
+
+from lipdescent.stacks.model_stack import ModelStack  # noqa: E402 - after the hook
 
 settings.register_profile("project", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("project")

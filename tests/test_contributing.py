@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from lipdescent.analysis import groups, ladder
 from lipdescent.analysis.groups import Group
 from lipdescent.datasets import Dataset, take
-from lipdescent.measurement import Measurement
+from lipdescent.measurement import Measurement, NotApplicable
 from lipdescent.plugins import lookup
+from lipdescent.points._parts import Points
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.storage import table
 
@@ -32,6 +33,8 @@ NAMES = {
     "np": np, "pd": pd, "torch": torch, "nn": nn, "math": math, "pairwise": pairwise,
     "Tensor": Tensor, "Figure": Figure, "Group": Group, "ladder": ladder, "Dataset": Dataset,
     "Iterator": Iterator, "Mapping": Mapping, "Measurement": Measurement, "take": take,
+    "NotApplicable": NotApplicable,
+    "Points": Points,
 }  # fmt: skip
 
 
@@ -43,11 +46,11 @@ def example(kind):
 
 def test_there_is_an_example_of_every_kind_and_each_lies_where_its_kind_does():
     kinds = ("datasets", "architectures", "bounds", "figures", "comparisons", "losses",
-             "schedules", "label_noise", "experiments")  # fmt: skip
+             "schedules", "label_noise", "experiments", "points")  # fmt: skip
     assert sorted(EXAMPLES) == sorted(str(lookup.place(kind)) for kind in kinds)
 
 
-@pytest.mark.parametrize("kind", ["datasets", "architectures", "losses", "schedules"])
+@pytest.mark.parametrize("kind", ["datasets", "architectures", "losses", "schedules", "points"])
 def test_an_example_has_the_functions_and_constants_of_the_others(kind):
     """Those that every plug-in of the kind has."""
     place = str(lookup.place(kind))
@@ -85,6 +88,13 @@ def test_the_dataset_the_architecture_and_the_bound():
     stack = ModelStack.from_modules([module], (1,))
     (found,) = bound["measure"](stack, inputs={}, norms=bound["NORMS"], seed=0)
     assert found.direction == bound["DIRECTION"]
+
+
+def test_the_points():
+    stack = ModelStack.from_modules([nn.Linear(2, 1)], (2,))
+    found = example("points")["draw"](stack, {}, side=3.0)["corners"]
+    assert found.whole().abs().eq(3).all()
+    assert len(found.whole().unique(dim=0)) == found.count == 4
 
 
 def test_the_loss_the_schedule_and_the_noise():

@@ -89,3 +89,35 @@ def test_an_estimate_stands_in_only_where_nothing_is_proved():
     assert ladder.absence(group, "lower") == "none in this study"
     assert sides(proved, *estimates)[1] == {"lower": True, "upper": False}
     assert sides()[1] == {"lower": False, "upper": False}
+
+
+def test_an_architecture_at_each_point_is_a_group(tmp_path):
+    """A study with two further axes, of which one does not concern the second architecture."""
+    parts = [
+        (synthetic_study.make(widths=(4, 8), seeds=(0,), point=point, architecture=name), point)
+        for name, point in (
+            ("mlp", {"depth": 1, "rate": 1, "optimizer": "sgd"}),
+            ("mlp", {"depth": 2, "rate": 0.5, "optimizer": "adam"}),
+            ("cnn", {"rate": 0.5, "optimizer": "sgd"}),
+        )
+    ]
+    axes = {"depth": "integer", "rate": "number", "optimizer": "text"}
+    path = tmp_path / "t.parquet"
+    table.gather((rows for rows, _ in parts), parquet=path, csv=tmp_path / "t.csv", axes=axes)
+    assert groups.axes(path) == axes
+    names = [variant for _, variant in groups.pairs(path)]
+    assert names == [
+        "mlp+depth=1+rate=1+optimizer=sgd",
+        "mlp+depth=2+rate=0.5+optimizer=adam",
+        "cnn+rate=0.5+optimizer=sgd",
+    ]
+    for (rows, point), name in zip(parts, names, strict=True):
+        found = groups.load(path, dataset="mnist1d", architecture=name)
+        assert (found.variant, found.point) == (name, point)
+        assert found.num_parameters.tolist() == [200, 400]
+        alone = groups.group(rows, dataset="mnist1d", architecture=name)
+        for key, values in alone.series.items():
+            np.testing.assert_array_equal(found.series[key], values)
+    for absent in ("mlp", "cnn+depth=1+rate=0.5+optimizer=sgd", "mlp+depth=1"):
+        with pytest.raises(ValueError, match=r"no rows of .*mlp\+depth=1\+rate=1"):
+            groups.load(path, dataset="mnist1d", architecture=absent)

@@ -29,6 +29,7 @@ RUNGS = {
     "exact_enumeration": EVERY_NORM,
     "lower_jacobian": EVERY_NORM,
     "lower_ascent": EVERY_NORM,
+    "lower_attack": EVERY_NORM,
     "lower_convex_combinations": EVERY_NORM,
     "lower_gaussian": EVERY_NORM,
     "lower_pairs": EVERY_NORM,

@@ -10,6 +10,8 @@ from torch import nn
 
 from lipdescent.bounds import lower_convex_combinations, lower_gaussian, lower_jacobian, lower_pairs
 from lipdescent.measurement import NotApplicable
+from lipdescent.points import gaussian
+from lipdescent.points.convex_combinations import combinations
 from lipdescent.stacks.model_stack import ModelStack
 
 ORDERS = {"l2": 2, "linf": torch.inf, "l1": 1}
@@ -78,7 +80,7 @@ def test_pairs_below_the_exact_constant(seed, distance):
 
 def test_combinations_are_combinations():
     points = draw(11, 5)
-    mixed = lower_convex_combinations.combinations(points, num_pairs=40, lambdas=[0.2], seed=3)
+    mixed = torch.cat(list(combinations(points, num_pairs=40, lambdas=[0.2], seed=3)))
     assert mixed.shape == (40, 5)
     every = 0.2 * points[:, None] + 0.8 * points[None]
     nearest = (mixed[:, None] - every.flatten(0, 1)).abs().amax(-1).amin(1)
@@ -99,7 +101,7 @@ def test_convex_combinations_contain_the_data():
 
 def test_gaussian_points_have_the_moments():
     points = 3 * draw(200, 2, 3) + torch.arange(6.0).view(2, 3)
-    drawn = lower_gaussian.gaussian_points(points, num_points=20000, seed=0)
+    drawn = gaussian.draw(STACK, {"": points}, seed=0, num_points=20000)[""].whole()
     assert drawn.shape == (20000, 2, 3)
     torch.testing.assert_close(drawn.mean(0), points.mean(0), rtol=0, atol=0.1)
     spread = points.std(0, correction=0)
@@ -108,7 +110,7 @@ def test_gaussian_points_have_the_moments():
 
 def test_gaussian_value():
     points = draw(50, 5)
-    drawn = lower_gaussian.gaussian_points(points, num_points=77, seed=5)
+    drawn = gaussian.draw(STACK, {"": points}, seed=5, num_points=77)[""].whole()
     expected = next(lower_jacobian.measure(STACK, inputs={"test": drawn})).values
     found = values(lower_gaussian, STACK, points, num_points=77, seed=5)
     assert torch.equal(found, expected)

@@ -27,6 +27,7 @@ from lipdescent.plugins import lookup
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "bracket.py"
 SAMPLED = ["lower_ascent", "lower_gaussian", "lower_convex_combinations", "lower_pairs"]
+SAMPLED += ["lower_attack"]
 LAYER_BOUNDS = ["lower_jacobian", "upper_layer_product", "upper_block_lipsdp"]
 
 

@@ -5,7 +5,8 @@ import pyarrow as pa
 import pytest
 import synthetic_study
 
-from lipdescent.analysis import groups
+from lipdescent.analysis import groups, ladder
+from lipdescent.analysis import statistics as stats
 from lipdescent.figures import _style as style
 from lipdescent.plugins import lookup
 from lipdescent.storage import table
@@ -81,3 +82,99 @@ def test_what_was_not_measured_has_no_row(tmp_path, monkeypatch):
         for study in ("whole", "no_certificates")
     }
     assert rows == {"whole": 4, "no_certificates": 3}
+
+
+POINTS = [
+    {"depth": depth, "loss": loss, "rate": rate}
+    for depth in (1, 2, 3)
+    for loss in ("ce", "mse")
+    for rate in (0.1, 0.5)
+]
+KINDS = {"ce": "cross_entropy", "mse": "mean_squared_error"}
+
+
+@pytest.fixture(scope="module")
+def at_points():
+    """Groups and losses of a study with three further axes; depth multiplies every value."""
+    found = {}
+    for point in POINTS:
+        rows = synthetic_study.make(
+            widths=(4, 16, 64), noises=(0.0, 0.2), seeds=(0, 1, 2, 3), epochs=(0, 100), point=point
+        )
+        group = groups.group(rows, dataset="mnist1d", architecture=groups.pairs(rows)[0][1])
+        for key, values in group.series.items():
+            if key.quantity != "test_accuracy":
+                group.series[key] = values * point["depth"]
+        found[group.variant] = group
+    return found, {name: KINDS[group.point["loss"]] for name, group in found.items()}
+
+
+def over_axis(at_points, **options):
+    drawn = lookup.resolve("comparisons", "over_axis").draw(
+        at_points[0],
+        statistics={"confidence": 0.9, "interpolation_accuracy": 0.995},
+        losses=at_points[1],
+        **options,
+    )
+    drawn.canvas.draw()
+    return drawn
+
+
+def test_over_axis_shows_the_tables_values_where_they_belong(at_points):
+    drawn = over_axis(
+        at_points, panel="rate", colour="label_noise", at={"loss": "mse", "width": 16}
+    )
+    bracket, loss, error = (drawn.axes[i : i + 2] for i in (0, 2, 4))
+    assert loss[0].get_ylabel() == "test mean squared error"
+    assert [place.get_title() for place in bracket] == ["rate 0.1", "rate 0.5"]
+    group = at_points[0]["mlp+depth=3+loss=mse+rate=0.5"]
+    line = loss[1].lines[1]  # of the second label noise
+    np.testing.assert_array_equal(line.get_xdata(), [1, 2, 3])
+    expected = stats.centre(ladder.metric(group, "test_loss")[1, 1, -1])
+    assert line.get_ydata()[-1] == pytest.approx(expected)
+    lower = next(one for one in bracket[1].lines[2:] if one.get_linestyle() == "--")
+    best = stats.geometric_mean(ladder.bracket(group, "l2")[0][1, 1, -1])
+    assert lower.get_ydata()[-1] == pytest.approx(best)
+    np.testing.assert_allclose(error[0].lines[0].get_ydata(), 0.5)
+    assert "width 16" in drawn._suptitle.get_text()
+    assert "48 models" in drawn._suptitle.get_text()  # 3 depths, 2 rates, 2 noises, 4 seeds
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"x": "epoch", "at": {"rate": 0.1}},
+        {"x": "num_parameters", "colour": "loss", "at": {"depth": 2, "rate": 0.5}},
+        {"x": "label_noise", "colour": "width", "panel": "depth",
+         "at": {"loss": "ce", "rate": 0.1}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_over_axis_clips_nothing_and_keeps_losses_apart(at_points, options):
+    drawn = over_axis(at_points, **options)
+    renderer = drawn.canvas.get_renderer()
+    width, height = drawn.get_size_inches()
+    whole = drawn.get_tightbbox(renderer)
+    assert min(whole.x0, whole.y0) >= -0.01
+    assert whole.x1 <= width + 0.01
+    assert whole.y1 <= height + 0.01
+    labels = [axes.get_ylabel() for axes in drawn.axes if "test" in axes.get_ylabel()]
+    kinds = {"test cross entropy (nats)", "test mean squared error", "test error"}
+    assert set(labels) == kinds - ({"test mean squared error"} if "ce" in str(options) else set())
+
+
+@pytest.mark.parametrize("comparison", ["over_width", "over_epochs"])
+def test_losses_of_different_kinds_have_axes_of_their_own(comparison, at_points):
+    drawn = lookup.resolve("comparisons", comparison).draw(
+        at_points[0],
+        statistics={"confidence": 0.9, "interpolation_accuracy": 0.995},
+        losses=at_points[1],
+    )
+    drawn.canvas.draw()
+    for name in ("test cross entropy (nats)", "test mean squared error"):
+        (axes,) = [place for place in drawn.axes if place.get_ylabel() == name]
+        assert len([line for line in axes.lines if len(line.get_xdata()) > 1]) == len(POINTS) // 2
+    whole = drawn.get_tightbbox(drawn.canvas.get_renderer())
+    assert whole.x0 >= -0.01
+    assert whole.x1 <= style.TWO_COLUMNS + 0.01

@@ -28,8 +28,8 @@ place = sys.argv[1]
 statistics = {{"bootstrap": 50, "confidence": 0.9, "interpolation_accuracy": 0.995}}
 losses = {{"mlp": "cross_entropy", "one_lipschitz": "cross_entropy"}}
 of = dict(dataset="mnist1d", architecture="mlp")
+asked = dict(loss="cross_entropy", losses=losses, statistics=statistics, options={{}})
 kinds = dict(figure="label_noise", comparison="over_width", experiment="isometry")
-params = Some(loss="cross_entropy", losses=losses, statistics=statistics)
 
 
 class Input(list):
@@ -40,7 +40,7 @@ for kind, name in kinds.items():
     output = Some(pdf=f"{{name}}.pdf", png=f"{{name}}.png")
     job = Some(
         input=Input([f"{{place}}/experiment.parquet"]), output=output, log=[f"{{name}}.log"],
-        wildcards=Some(**of, **{{kind: name}}), params=params,
+        wildcards=Some(**of, **{{kind: name}}), params=Some(module=name, **asked),
     )
     runpy.run_path("{SCRIPTS}/plot.py", {{"snakemake": job}})
 """

@@ -11,6 +11,7 @@ from types import ModuleType
 import numpy as np
 import torch
 from matplotlib import pyplot
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from lipdescent.plugins import lookup
@@ -84,9 +85,10 @@ def check_drawing(draw: Callable[[], Figure]) -> None:
     kept = states()
     figures = [draw(), draw()]
     assert all(isinstance(figure, Figure) and figure.axes for figure in figures)
-    for figure in figures:
-        figure.canvas.draw()
-    one, other = (bytes(figure.canvas.buffer_rgba()) for figure in figures)
+    canvases = [FigureCanvasAgg(figure) for figure in figures]
+    for canvas in canvases:
+        canvas.draw()
+    one, other = (bytes(canvas.buffer_rgba()) for canvas in canvases)
     assert one == other
     assert states() == kept
     assert not pyplot.get_fignums()

@@ -44,12 +44,13 @@ def make(
     growth=1.0,
     dataset="mnist1d",
     architecture="mlp",
+    point=None,
 ) -> pa.Table:
     """Test loss and constant peak at width 16 without noise, at 32 with 20 % and more.
 
     The true constant is 40 x hump x growth at the last noise level; every bound is its factor
     times that. ``diverged`` lists (width, noise, seed) whose last epoch is NaN, ``not_applicable``
-    upper bounds that no network has.
+    upper bounds that no network has; ``point`` is of further axes.
     """
     rows = {name: [] for name in table.COLUMNS.names}
     draws = np.random.default_rng(7)
@@ -93,4 +94,4 @@ def make(
                 cell["status"] = "not_applicable"
             for name, item in cell.items():
                 rows[name].append(item)
-    return table.from_columns(len(rows["value"]), **rows)
+    return table.from_columns(len(rows["value"]), point=point, **rows)

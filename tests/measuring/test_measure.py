@@ -192,6 +192,33 @@ def test_no_wrong_prediction_is_not_a_divergence(study):
     assert not (rows["status"] == "diverged").any()
 
 
+def test_a_named_bound_at_points_of_its_own(study):
+    options = {"bound": "lower_jacobian", "points": "gaussian_noise", "norms": ["l2"]}
+    options |= {"outputs": ["logits", "softmax"]}
+    frame = measured("near", study, options=options)
+    bounds = frame[frame.quantity == "lower_jacobian@near"]
+    assert set(bounds.norm) == {"l2", "l2_softmax"}
+    assert set(bounds.direction) == {"lower"}
+    assert (bounds.status == "ok").all()
+    values = bounds.groupby("norm")["value"].max()
+    assert 0 < values["l2_softmax"] <= 0.5 * values["l2"] * (1 + 1e-9)
+
+
+def test_a_named_bound_that_does_not_exist_keeps_its_name(study):
+    frame = measured("mine", study, options={"bound": "upper_lipsdp", "norms": ["l1"]})
+    assert set(frame.quantity) == {"upper_lipsdp@mine"}
+    assert set(frame.status) == {"not_applicable"}
+    assert set(frame.direction) == {"upper"}
+
+
+@pytest.mark.parametrize("kind", ["data", "pgd", "convex_combinations", "gaussian"])
+def test_each_set_of_points_is_measured(study, kind):
+    options = {"points": kind, "norms": ["l2"]}
+    frame = measured("lower_jacobian", study, options=options)
+    assert {"lower_jacobian@" + kind, "jacobian_norm_mean@" + kind} <= set(frame.quantity)
+    assert (frame.status == "ok").all()
+
+
 def test_architecture_and_labels_are_those_that_the_checkpoints_tell(study):
     """A configuration may call a network as it likes, and has changed since, perhaps."""
     dataset, saved = study

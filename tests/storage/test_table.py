@@ -1,18 +1,21 @@
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 
 from lipdescent.storage import table
 
 
-def rows(value, *, direction="upper", norm="l2", status="ok", quantity="q", width=8, epoch=0):
+def rows(
+    value, *, direction="upper", norm="l2", status="ok", quantity="q", width=8, epoch=0, point=None
+):
     values = np.atleast_1d(np.asarray(value, dtype=float))
     n = len(values)
     return table.from_columns(
         n, study="s", dataset="d", architecture="a", width=width, num_parameters=10,
         label_noise=np.zeros(n), seed=np.arange(n), epoch=np.full(n, epoch), split="",
         quantity=quantity, direction=direction, norm=norm, value=values,
-        status=np.full(n, status),
+        status=np.full(n, status), point=point,
     )  # fmt: skip
 
 
@@ -26,6 +29,58 @@ def test_round_trip(tmp_path):
     lines = (tmp_path / "w.csv").read_text().splitlines()
     assert len(lines) == 5
     assert lines[0].replace('"', "") == ",".join(table.COLUMNS.names)
+
+
+def test_every_axis_is_a_column_and_null_where_it_is_none_of_the_networks(tmp_path):
+    stacks = [
+        rows([1.0, 2.0], point={"depth": 2, "optimizer": "sgd", "rate": 0.5}),
+        rows([3.0], point={"rate": 1}),
+    ]
+    axes = {"depth": "integer", "optimizer": "text", "rate": "number"}
+    table.gather(stacks, parquet=tmp_path / "w.parquet", csv=tmp_path / "w.csv", axes=axes)
+    found = table.read(tmp_path / "w.parquet")
+    assert (table.axes(found), table.read_axes(tmp_path / "w.parquet")) == (axes, axes)
+    assert found["depth"].to_pylist() == [2, 2, None]
+    assert found["rate"].to_pylist() == [0.5, 0.5, 1.0]
+    assert found["optimizer"].to_pylist() == ["sgd", "sgd", None]
+    frame = pd.read_csv(tmp_path / "w.csv")
+    assert list(frame.columns) == found.column_names
+    assert frame["rate"].tolist() == [0.5, 0.5, 1.0]
+    part, _ = table.parts(tmp_path / "w.parquet", ["rate", "value"])
+    assert part.column_names == ["rate", "value"]
+
+
+def test_bounds_of_two_points_are_not_compared_those_of_one_are():
+    """Null, as of an axis that is none of the networks', is a value like others."""
+    points = [{"depth": 1}, {"depth": 2}, {}]
+    upper = [rows([u], quantity="u", point=p) for u, p in zip((1.0, 5.0, 3.0), points, strict=True)]
+    axes = table.schema({"depth": "integer"})
+    lower = [
+        rows([v], direction="lower", quantity="l", point=p)
+        for v, p in zip((0.9, 4.0, 2.0), points, strict=True)
+    ]
+    whole = [table.with_axes(one, axes) for one in (*upper, *lower)]
+    table.check_order(table.concatenate(whole))
+    bad = table.with_axes(rows([3.5], direction="lower", quantity="l2nd", point={}), axes)
+    with pytest.raises(table.BoundViolation, match=r"depth=, .*3\.5 \(l2nd\) > .*3\.0 \(u\)"):
+        table.check_order(table.concatenate([*whole, bad]))
+
+
+def test_a_measurement_holds_the_point_that_its_folder_names(tmp_path):
+    folder = tmp_path / "results/s/measurements/d/a+depth=2+rate=0.5/width=8/seeds=0-1"
+    for point, message in (
+        ({"depth": 2, "rate": 0.5}, None),
+        ({"depth": 2.0, "rate": 0.5}, None),
+        ({"depth": 3, "rate": 0.5}, "holds depth 3, but its place is that of depth 2"),
+        ({"depth": 2}, "holds the axes depth, but its place is that of depth, rate"),
+        ({}, "holds the axes none"),
+    ):
+        table.write(folder / "q.parquet", rows([1.0, 2.0], point=point))
+        if message is None:
+            assert table.read(folder / "q.parquet").num_rows == 2
+        else:
+            with pytest.raises(ValueError, match=message):
+                table.read(folder / "q.parquet")
 
 
 def test_truncated_and_foreign_files_are_named(tmp_path):

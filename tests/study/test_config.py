@@ -58,6 +58,36 @@ def test_the_given_configuration_is_not_changed():
     ("change", "message"),
     [
         ({"bouns": {}}, r"unknown key 'bouns' \(did you mean 'bounds'\?\); known: .*figures"),
+        (
+            {"quantities": {"curvatur": {}}},
+            r"unknown quantities 'curvatur' \(did you mean 'curvature'\?\); known: bias_variance, "
+            "curvature, jacobian_points",
+        ),
+        (
+            {"quantities": {"curvature": {"iteration": 3}}},
+            r"quantities.curvature \(curvature\) 'iteration' \(did you mean 'iterations'\?\)",
+        ),
+        (
+            {"quantities": {"jacobian_points": {"bins_per_decade": 0}}},
+            r"quantities.jacobian_points.bins_per_decade = 0: allowed is at least 1",
+        ),
+        (
+            {"quantities": {"bias_variance": {}}},
+            r"has bias_variance and training.loss = cross_entropy: .* mean_squared_error",
+        ),
+        (
+            {
+                "quantities": {"bias_variance": {}},
+                "training.loss": "mean_squared_error",
+                "grid.seed": [3],
+            },
+            r"has bias_variance and grid.seed = \[3\]: allowed with it are 2 seeds and more",
+        ),
+        (
+            {"statistics.fit_from": {"epohc": 3}},
+            r"'statistics.fit_from.epohc' \(did you mean 'statistics.fit_from.epoch'\?\)",
+        ),
+        ({"statistics.fit_from": {"epoch": 0}}, "fit_from.epoch = 0: allowed is at least 1"),
         ({"grid.widht": [4]}, r"'grid.widht' \(did you mean 'grid.width'\?\)"),
         ({"training.momentun": 0.9}, "did you mean 'training.momentum'"),
         ({"grid.width": [-4]}, r"grid.width contains -4: allowed is at least 1"),

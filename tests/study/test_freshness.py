@@ -423,3 +423,27 @@ def test_no_file_however_broken_ends_the_search(tmp_path, suffix):
         path.write_bytes(content)
         assert stamps.read(path) is None
     assert stamps.read(tmp_path) is None
+
+
+def test_bias_and_variance_rest_on_all_seeds_of_a_width_and_other_quantities_do_not():
+    quantities = {"bias_variance": {}, "curvature": {"iterations": 3}}
+    study = prepared(
+        **{
+            "grid/width": [4, 8],
+            "grid/seed": [0, 1, 2],
+            "execution/seeds_per_block": 2,
+            "training/loss": "mean_squared_error",
+            "quantities": quantities,
+        }
+    )
+    known = Recipes(study)
+    assert known.measures[:3] == ["metrics", *quantities]
+    for measure, blocks in (("bias_variance", ["2-2", "0-1"]), ("curvature", ["2-2"])):
+        recipe = known.measure(
+            measure=measure, dataset="mnist1d", architecture="mlp", width="8", seeds="2-2"
+        )
+        assert recipe.asked["options"] == quantities[measure]
+        assert [one.path for one in recipe.inputs if one.rule == "train"] == [
+            f"results/s/checkpoints/mnist1d/mlp/width=8/seeds={seeds}.safetensors"
+            for seeds in blocks
+        ]

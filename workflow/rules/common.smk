@@ -1,3 +1,4 @@
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -81,7 +82,7 @@ wildcard_constraints:
     architecture="[^/]+",
     width="[0-9]+",
     seeds="[0-9_-]+",
-    measure="|".join(MEASURES),
+    measure="|".join(map(re.escape, MEASURES)),
     experiment="[^/]+",
     part="[0-9]+",
     figure="[^/]+",
@@ -165,10 +166,25 @@ def report_is_asked_for(arguments):
     return "--report" in options and "--report-after-run" not in options
 
 
+def dataset_of(rule):
+    """Function for `input:`, of the data set that a stack is trained on and measured with."""
+    return lambda wildcards: recipe_of(rule, wildcards).inputs[0].path
+
+
 def uppers(wildcards):
     """Measurements of the upper bounds that certificates rest on."""
     found = recipe_of("measure", wildcards).inputs
     return [one.path for one in found if one.rule == "measure"]
+
+
+def other_seeds(wildcards):
+    """Checkpoints of the study's other seeds, for measurements that need all of a width."""
+    own, *rest = [
+        one.path
+        for one in recipe_of("measure", wildcards).inputs
+        if one.rule == "train"
+    ]
+    return rest
 
 
 def what_runs():

@@ -1,8 +1,9 @@
 rule measure:
     input:
-        dataset="results/{study}/datasets/{dataset}.npz",
+        dataset=dataset_of("measure"),
         checkpoints=f"results/{{study}}/checkpoints/{RUN}.safetensors",
         uppers=uppers,
+        other_seeds=other_seeds,
         checked=checked("measure"),
     output:
         f"results/{{study}}/measurements/{RUN}/{{measure}}.parquet",
@@ -45,6 +46,7 @@ rule table:
         mem_mb=needs("publish", "mem_mb"),
         runtime=needs("publish", "runtime"),
     params:
+        axes=asked("table", "axes"),
         code=code("table"),
         recipe=recipe("table"),
     script:

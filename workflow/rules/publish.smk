@@ -29,6 +29,8 @@ rule figure:
         statistics=asked("figure", "statistics"),
         loss=asked("figure", "loss"),
         caption=asked("figure", "caption"),
+        module=asked("figure", "module"),
+        options=asked("figure", "options"),
         code=code("figure"),
         recipe=recipe("figure"),
     script:
@@ -66,6 +68,8 @@ rule comparison:
         statistics=asked("comparison", "statistics"),
         losses=asked("comparison", "losses"),
         caption=asked("comparison", "caption"),
+        module=asked("comparison", "module"),
+        options=asked("comparison", "options"),
         code=code("comparison"),
         recipe=recipe("comparison"),
     script:

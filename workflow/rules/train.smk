@@ -1,6 +1,6 @@
 rule train:
     input:
-        dataset="results/{study}/datasets/{dataset}.npz",
+        dataset=dataset_of("train"),
         checked=checked("train"),
     output:
         checkpoints=f"results/{{study}}/checkpoints/{RUN}.safetensors",

@@ -1,7 +1,9 @@
 rule verify:
     input:
         table="results/{study}/table.parquet",
-        datasets=[f"results/{{study}}/datasets/{name}.npz" for name in GRID["dataset"]],
+        datasets=[
+            f"results/{{study}}/datasets/{name}.npz" for name in RECIPES.data_files
+        ],
         checkpoints=[
             f"results/{{study}}/checkpoints/{run.path}.safetensors" for run in RUNS
         ],

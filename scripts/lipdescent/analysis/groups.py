@@ -1,4 +1,7 @@
-"""The tidy table of one dataset and architecture as arrays over width, noise, epoch and seed."""
+"""The tidy table of one dataset and architecture as arrays over width, noise, epoch and seed.
+
+In a study with further axes an architecture at each of their points is a group of its own.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lipdescent.analysis.statistics import Array
-from lipdescent.storage import atomic
+from lipdescent.storage import atomic, variants
 from lipdescent.storage import table as tidy
+from lipdescent.storage.variants import Value
 
 # A table, or the file of one: files are never in memory as a whole.
 Source: TypeAlias = pa.Table | str | Path
@@ -46,10 +50,12 @@ class Group:
     Attributes
     ----------
     width, label_noise, epoch, seed : the axes, increasing: (W,), (N,), (E,), (S,).
+    num_parameters : of the networks of each width, (W,).
     series : what was measured -> float64 (W, N, E, S), NaN where there is no value.
     diverged : bool (W, N, E, S), checkpoints with a NaN or an infinity; no series has them.
     not_applicable : bounds that do not exist for these networks.
     failed : bound -> widths at which its code failed for some checkpoint (status ``error``).
+    point : the group's values of the study's further axes.
     """
 
     study: str
@@ -63,6 +69,13 @@ class Group:
     diverged: NDArray[np.bool_]
     not_applicable: tuple[str, ...]
     failed: dict[str, list[int]] = field(default_factory=dict)
+    point: dict[str, Value] = field(default_factory=dict)
+    num_parameters: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    @property
+    def variant(self) -> str:
+        """The architecture at the group's point, by its name (:mod:`storage.variants`)."""
+        return variants.name(self.architecture, self.point)
 
     @property
     def num_models(self) -> int:
@@ -76,16 +89,27 @@ class Group:
 
 
 def pairs(source: Source) -> list[tuple[str, str]]:
-    """(dataset, architecture) of every group, in the table's order."""
+    """(dataset, architecture at a point) of every group, in the table's order."""
     found: dict[tuple[str, str], None] = {}
-    for part in _parts(source, ["dataset", "architecture"]):
-        rows = part.group_by(["dataset", "architecture"]).aggregate([])
-        found |= {(row["dataset"], row["architecture"]): None for row in rows.to_pylist()}
+    names = list(axes(source))
+    for part in _parts(source, ["dataset", "architecture", *names]):
+        rows = part.group_by(["dataset", "architecture", *names]).aggregate([])
+        for row in rows.to_pylist():
+            point = {name: row[name] for name in names if row[name] is not None}
+            found[row["dataset"], variants.name(row["architecture"], point)] = None
     return list(found)
 
 
+def axes(source: Source) -> dict[str, str]:
+    """Further axes of the study -> ``text``, ``integer`` or ``number``."""
+    return tidy.axes(source) if isinstance(source, pa.Table) else tidy.read_axes(source)
+
+
 def load(path: str | Path, *, dataset: str, architecture: str) -> Group:
-    """One dataset and architecture out of a study's table file; a broken file is put aside."""
+    """One dataset and architecture (at a point) out of a study's table file.
+
+    A broken file is put aside.
+    """
     with atomic.sound(path):
         pairs(path)  # a part of each row is read: what is truncated or foreign is noticed
     return group(path, dataset=dataset, architecture=architecture)
@@ -94,36 +118,47 @@ def load(path: str | Path, *, dataset: str, architecture: str) -> Group:
 def group(source: Source, *, dataset: str, architecture: str) -> Group:
     """The rows of one dataset and architecture, read a part at a time.
 
+    ``architecture`` is one at a point where the study has further axes (``mlp+depth=3``).
+
     Raises
     ------
     ValueError
         If the table has none.
     """
+    name_of, labels = variants.split(architecture)
+    further = list(axes(source))
 
     def parts(*columns: str) -> Iterator[pa.Table]:
-        for part in _parts(source, [*columns, "dataset", "architecture"]):
-            keep = pc.and_(_is(part, "dataset", dataset), _is(part, "architecture", architecture))
+        for part in _parts(source, [*columns, "dataset", "architecture", *further]):
+            keep = pc.and_(_is(part, "dataset", dataset), _is(part, "architecture", name_of))
+            for name in further:
+                keep = pc.and_(keep, _labelled(part[name], labels.get(name)))
             rows = part.filter(keep)
             if rows.num_rows:
                 yield rows
 
     study = ""
     values: dict[str, list[np.ndarray]] = {name: [] for name in AXES}
-    for rows in parts("study", *AXES):
+    point: dict[str, Value] = {}
+    sizes: dict[int, int] = {}
+    for rows in parts("study", "num_parameters", *AXES):
         study = rows["study"][0].as_py()
+        point = {name: rows[name][0].as_py() for name in further if name in labels}
+        pairs_of = rows.group_by(["width", "num_parameters"]).aggregate([]).to_pylist()
+        sizes |= {row["width"]: row["num_parameters"] for row in pairs_of}
         for name in AXES:
             values[name].append(pc.unique(rows[name]).to_numpy())
     if not study:
         known = ", ".join("/".join(pair) for pair in pairs(source))
         raise ValueError(f"no rows of {dataset}/{architecture} in the table; it has: {known}")
-    axes = [np.unique(np.concatenate(values[name])) for name in AXES]
-    shape = tuple(map(len, axes))
+    places = [np.unique(np.concatenate(values[name])) for name in AXES]
+    shape = tuple(map(len, places))
     diverged, absent = np.zeros(shape, dtype=bool), set()
     series: dict[Series, Array] = {}
     failed: dict[str, set[int]] = {}
     for rows in parts(*AXES, *Series._fields, "value", "status"):
         columns = (rows[name].to_numpy() for name in AXES)
-        found = (np.searchsorted(*pair) for pair in zip(axes, columns, strict=True))
+        found = (np.searchsorted(*pair) for pair in zip(places, columns, strict=True))
         cell = np.ravel_multi_index(tuple(found), shape)
         diverged.ravel()[cell[_are(rows["status"], "diverged")]] = True
         missing = rows.filter(pa.array(_are(rows["status"], "not_applicable")))
@@ -138,12 +173,14 @@ def group(source: Source, *, dataset: str, architecture: str) -> Group:
     return Group(
         study=study,
         dataset=dataset,
-        architecture=architecture,
-        **dict(zip(AXES, axes, strict=True)),
+        architecture=name_of,
+        **dict(zip(AXES, places, strict=True)),
         series=dict(sorted(series.items())),
         diverged=diverged,
         not_applicable=tuple(sorted(absent - present)),
         failed={name: sorted(failed[name]) for name in sorted(failed)},
+        point=point,
+        num_parameters=np.array([sizes[width] for width in places[0].tolist()]),
     )
 
 
@@ -174,6 +211,16 @@ def _fill(
         if key not in series:
             series[key] = np.full(shape, np.nan)
         series[key].ravel()[cell[here]] = values[here]
+
+
+def _labelled(column: pa.ChunkedArray, label: str | None) -> pa.Array:
+    """Which rows have the value of a label; none where it is None: the axis is not theirs."""
+    found = {value for value in pc.unique(column).to_pylist() if value is not None}
+    if label is None:
+        return pc.is_null(column)
+    same = [value for value in found if variants.label(value) == label]
+    plain = column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column
+    return pc.fill_null(pc.is_in(plain, pa.array(same, plain.type)), False)
 
 
 def _is(table: pa.Table, column: str, value: str) -> pa.Array:

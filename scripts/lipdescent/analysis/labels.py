@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from lipdescent.analysis.groups import Rung
+from lipdescent.storage.variants import Value
 
 WIDTH = "width (units or channels)"
 NORMS = {"l1": r"$\ell_1$", "l2": r"$\ell_2$", "linf": r"$\ell_\infty$"}
+NORMS |= {f"{norm}_softmax": f"softmax, {name}" for norm, name in NORMS.items()}
 SPELLING = {
     "jacobian": "Jacobian",
     "gaussian": "Gaussian",
@@ -22,9 +24,29 @@ def noise_name(level: float) -> str:
     return f"{100 * level:g} %"
 
 
+def variant_name(variant: str) -> str:
+    """``mlp+depth=3`` -> ``mlp, depth=3``: an architecture at a point of further axes."""
+    return variant.replace("+", ", ")
+
+
+def axis_name(axis: str) -> str:
+    """``num_train`` -> ``num train``."""
+    known = {"width": WIDTH, "num_parameters": "number of parameters"}
+    return known.get(axis, axis.replace("_", " "))
+
+
+def place_name(axis: str, value: Value) -> str:
+    """``depth 3``, ``adam``, ``label noise 20 %``: an axis's value, a word without the axis."""
+    if isinstance(value, str):
+        return value.replace("_", " ")
+    told = noise_name(value) if axis == "label_noise" else f"{value:g}"
+    return f"{axis.replace('_', ' ')} {told}"
+
+
 def rung_name(rung: Rung) -> str:
     """``upper_layer_product`` -> ``layer product (upper)``."""
     name = rung.quantity.removeprefix("lower_").removeprefix("upper_").replace("_", " ")
+    name = name.replace("@", ", ")
     for plain, proper in SPELLING.items():
         name = name.replace(plain, proper)
     return f"{name} ({rung.direction})"

@@ -98,17 +98,22 @@ def _largest_root(x: Tensor, diagonal: Tensor, square: Tensor) -> Tensor:
 
 
 def _laguerre_step(diagonal: Tensor, square: Tensor, x: Tensor) -> Tensor:
-    """How far (n,) to go down from x, by the ratios of successive leading minors of x I - T."""
+    """How far (n,) to go down from x, by the ratios of successive leading minors of x I - T.
+
+    All ratios are positive just where x is above every root (Sturm): where rounding has taken x
+    to the largest one or below it, one is not, and the others mean nothing.
+    """
     p = len(diagonal)
     # g is the ratio, s = g' / g, u = g'' / g; sums over the minors of s and of s^2 - u.
     inverse = (x - diagonal[0]).reciprocal_()
     s, u = inverse.clone(), torch.zeros_like(x)
-    first, second = s.clone(), s.square()
+    first, second, lowest = s.clone(), s.square(), s.clone()
     for i in range(1, p):
         t = inverse.mul_(square[i - 1])
         u.sub_(s.square().mul_(2)).mul_(t)
         s.mul_(t).add_(1)
         inverse = (x - diagonal[i]).sub_(t).reciprocal_()
+        torch.minimum(lowest, inverse, out=lowest)
         s *= inverse
         u *= inverse
         first += s
@@ -116,7 +121,7 @@ def _laguerre_step(diagonal: Tensor, square: Tensor, x: Tensor) -> Tensor:
     root = second.mul_(p).sub_(first.square()).mul_(p - 1).clamp_min_(0.0).sqrt_()
     # first = sum 1 / (x - lambda_i): not positive or not finite once x has reached the root.
     step = p / (first + root)
-    return torch.where((first > 0) & (step > 0), step, 0.0)
+    return torch.where((lowest > 0) & (first > 0) & (step > 0), step, 0.0)
 
 
 def _upper_start(diagonal: Tensor, square: Tensor) -> Tensor:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-import torch
 from torch import Tensor
 
 from lipdescent.bounds.jacobians import norms as jac
 from lipdescent.bounds.lower_jacobian import largest_jacobian
 from lipdescent.bounds.proofs.prover import Prover
 from lipdescent.measurement import Measurement
+from lipdescent.points import convex_combinations
 from lipdescent.stacks.model_stack import ModelStack
 
 DIRECTION = "lower"
@@ -50,28 +50,10 @@ def measure(
     for split, points in inputs.items():
         jac.check(stack, points, norms, what=split)
     prover = Prover(stack)
-    for split, points in inputs.items():
-        mixed = combinations(points, num_pairs=num_pairs, lambdas=lambdas, seed=seed)
-        everything = torch.cat([points.to(torch.float64), mixed])
-        found = largest_jacobian(prover, everything, norms=norms)
+    sets = convex_combinations.draw(stack, inputs, seed=seed, num_pairs=num_pairs, lambdas=lambdas)
+    for split, drawn in sets.items():
+        found = largest_jacobian(prover, drawn.parts(), norms=norms)
         for norm in norms:
             yield Measurement(
                 "lower_convex_combinations", prover.direction, norm, found[norm], split
             )
-
-
-def combinations(points: Tensor, *, num_pairs: int, lambdas: Sequence[float], seed: int) -> Tensor:
-    """lambda x_i + (1 - lambda) x_j: float64 (num_pairs * len(lambdas), *input_shape)."""
-    if not isinstance(num_pairs, int) or num_pairs < 1:
-        raise ValueError(f"num_pairs = {num_pairs!r}: allowed are integers >= 1")
-    for weight in lambdas:
-        if not 0 <= weight <= 1:
-            raise ValueError(f"lambdas: {weight}; allowed are numbers in [0, 1]")
-    generator = torch.Generator().manual_seed(seed)
-    points = points.to(torch.float64)
-    mixed = []
-    for weight in lambdas:
-        pairs = torch.randint(len(points), (2, num_pairs), generator=generator)
-        first, second = points[pairs.to(points.device)]
-        mixed.append(weight * first + (1 - weight) * second)
-    return torch.cat(mixed) if mixed else points[:0]

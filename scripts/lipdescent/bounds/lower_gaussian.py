@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-import torch
 from torch import Tensor
 
 from lipdescent.bounds.jacobians import norms as jac
 from lipdescent.bounds.lower_jacobian import largest_jacobian
 from lipdescent.bounds.proofs.prover import Prover
 from lipdescent.measurement import Measurement
+from lipdescent.points import gaussian
 from lipdescent.stacks.model_stack import ModelStack
 
 DIRECTION = "lower"
@@ -48,18 +48,8 @@ def measure(
     for split, points in inputs.items():
         jac.check(stack, points, norms, what=split)
     prover = Prover(stack)
-    for split, points in inputs.items():
-        drawn = gaussian_points(points, num_points=num_points, seed=seed)
-        found = largest_jacobian(prover, drawn, norms=norms)
+    sets = gaussian.draw(stack, inputs, seed=seed, num_points=num_points)
+    for split, drawn in sets.items():
+        found = largest_jacobian(prover, drawn.parts(), norms=norms)
         for norm in norms:
             yield Measurement("lower_gaussian", prover.direction, norm, found[norm], split)
-
-
-def gaussian_points(points: Tensor, *, num_points: int, seed: int) -> Tensor:
-    """Points (num_points, *input_shape), float64, with the features' moments in ``points``."""
-    if not isinstance(num_points, int) or num_points < 1:
-        raise ValueError(f"num_points = {num_points!r}: allowed are integers >= 1")
-    points = points.to(torch.float64)
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(num_points, *points.shape[1:], generator=generator, dtype=torch.float64)
-    return points.mean(0) + points.std(0, correction=0) * noise.to(points.device)

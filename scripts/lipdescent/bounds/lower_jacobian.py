@@ -9,7 +9,7 @@ model classifies rightly and wrongly, with autograd's convention at kinks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -101,6 +101,25 @@ def _averages(
         yield f"q{100 * q:g}", values.quantile(q, dim=1), None
 
 
+def combined(quantity: str, values: Tensor, counts: Tensor) -> Tensor:
+    """Of a set of points, (num_models,), by its parts: values (parts, num_models) and their sizes.
+
+    Raises
+    ------
+    ValueError
+        For a quantile, which needs all points at once.
+    """
+    share = (counts / counts.sum())[:, None]
+    if quantity == "jacobian_norm_mean":
+        return (share * values).sum(0)
+    if quantity == "jacobian_norm_rms":
+        largest = values.amax(0).clamp_min(torch.finfo(torch.float64).tiny)
+        return (share * (values / largest).square()).sum(0).sqrt() * largest
+    if quantity == "lower_jacobian":
+        return values.amax(0)
+    raise ValueError(f"{quantity} of {int(counts.sum())} points: allowed are sets in one part")
+
+
 def _right(stack: ModelStack, points: Tensor, labels: Tensor) -> Tensor:
     """Where each model's largest logit is the label's: bool (num_models, n)."""
     dtype = next(t.dtype for t in stack.state.values() if t.is_floating_point())
@@ -151,11 +170,11 @@ def largest_certified(
 
 
 def largest_jacobian(
-    prover: Prover, points: Tensor, *, norms: Sequence[str], chunk: int = 2**13
+    prover: Prover, parts: Iterable[Tensor], *, norms: Sequence[str]
 ) -> dict[str, Tensor]:
-    """Norm -> certified maximum (num_models,) over any number of points (n, *input_shape)."""
+    """Norm -> certified maximum (num_models,) over points in parts (n, *input_shape)."""
     best: dict[str, Tensor] = {}
-    for part in points.split(chunk):
+    for part in parts:
         values = jac.jacobian_norms(prover.stack, part, norms=norms)
         for norm in norms:
             found = largest_certified(prover, part, values[norm], norm=norm)

@@ -1,9 +1,9 @@
 """Largest quotient |f(x) - f(y)| / |x - y| over all pairs of points: C_alt of Khromov & Singh.
 
-2024, arXiv 2302.10886. All pairs of a split are compared, from differences and not from
-matrix products, which cancel for close pairs. From the best pairs rounding is deducted: for chains
-of Linear and ReLU-like layers by a running error bound on f, for other known layers by
-``_forward_error.py``; for anything else the direction is "estimate" (``_certified.py``).
+2024, arXiv 2302.10886. All pairs of a split are compared, or random ones, from differences and not
+from matrix products, which cancel for close pairs. From the best pairs rounding is deducted: for
+chains of Linear and ReLU-like layers by a running error bound on f, for other known layers by
+``forward_error.py``; for anything else the direction is "estimate" (``prover.py``).
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from torch import Tensor
 from lipdescent.bounds.jacobians import norms as jac
 from lipdescent.bounds.proofs.prover import Prover
 from lipdescent.measurement import Measurement, NotApplicable
+from lipdescent.points._parts import check_count
 from lipdescent.stacks.model_stack import ModelStack
 
 DIRECTION = "lower"
 NORMS = jac.NORMS
 _CHUNK = 2**22  # pairs compared at once
+_PAIRS = 2**16  # of random pairs, whose differences are held
+_ORDERS = {"l2": 2.0, "linf": torch.inf, "l1": 1.0}
 
 
 def measure(
@@ -30,20 +33,25 @@ def measure(
     norms: Sequence[str] = ("l2",),
     seed: int = 0,
     num_candidates: int = 16,
+    num_pairs: int | None = None,
 ) -> Iterator[Measurement]:
     """Yield ``lower_pairs`` for each split and norm.
 
     Parameters
     ----------
     inputs : split -> (n, *input_shape), n >= 2, at least one split.
-    seed : not used, nothing is drawn.
+    seed : of the pairs; the same for all models, each split starts anew.
     num_candidates : best pairs of every block whose quotients are bounded with rounding.
+    num_pairs : random pairs of each split, drawn with replacement; None: all pairs.
 
     Raises
     ------
     TypeError, ValueError, NotApplicable
-        As for ``lower_jacobian``, or if a split has fewer than 2 points.
+        As for ``lower_jacobian``, if a split has fewer than 2 points, or if ``num_pairs`` is not
+        a positive integer.
     """
+    if num_pairs is not None:
+        check_count("num_pairs", num_pairs)
     if not inputs:
         raise ValueError("inputs: no split; a lower bound on data needs at least one")
     for split, points in inputs.items():
@@ -53,7 +61,17 @@ def measure(
     prover = Prover(stack)
     for split, points in inputs.items():
         for norm in norms:
-            bound = largest_quotient(prover, points, norm=norm, num_candidates=num_candidates)
+            if num_pairs is None:
+                bound = largest_quotient(prover, points, norm=norm, num_candidates=num_candidates)
+            else:
+                bound = largest_of_pairs(
+                    prover,
+                    points,
+                    count=num_pairs,
+                    seed=seed,
+                    norm=norm,
+                    num_candidates=num_candidates,
+                )
             yield Measurement("lower_pairs", prover.direction, norm, bound, split)
 
 
@@ -81,7 +99,46 @@ def largest_quotient(
     return best
 
 
+@torch.no_grad()
+def largest_of_pairs(
+    prover: Prover,
+    points: Tensor,
+    *,
+    count: int,
+    seed: int,
+    norm: str = "l2",
+    num_candidates: int = 16,
+) -> Tensor:
+    """Largest quotient (num_models,) over ``count`` random pairs of points, rounded down."""
+    models = range(prover.stack.num_models)
+    points = points.to(prover.stack.device, torch.float64)
+    flat, order = points.flatten(1), _ORDERS[norm]
+    outputs = [prover.evaluate(model, points)[0] for model in models]
+    best = flat.new_zeros(len(models))
+    for pairs in random_pairs(len(points), count, seed):
+        first, second = pairs.to(points.device)
+        distance = torch.linalg.vector_norm(flat[first] - flat[second], ord=order, dim=1)
+        inverse = torch.where(distance > 0, distance.reciprocal(), 0.0).nan_to_num(0.0, 0.0, 0.0)
+        for index, values in enumerate(outputs):
+            top = torch.linalg.vector_norm(values[first] - values[second], ord=order, dim=1)
+            chosen = (top * inverse).topk(min(num_candidates, len(first))).indices
+            a, b = points[first[chosen]], points[second[chosen]]
+            best[index] = torch.maximum(
+                best[index], prover.quotients(index, a, b, norm=norm).amax()
+            )
+    return best
+
+
+def random_pairs(points: int, count: int, seed: int) -> Iterator[Tensor]:
+    """``count`` pairs of different places (2, at most _PAIRS), block by block."""
+    generator = torch.Generator().manual_seed(seed)
+    for begin in range(0, count, _PAIRS):
+        size = min(_PAIRS, count - begin)
+        first = torch.randint(points, (size,), generator=generator)
+        apart = torch.randint(1, points, (size,), generator=generator)
+        yield torch.stack([first, (first + apart) % points])
+
+
 def _distances(a: Tensor, b: Tensor, norm: str) -> Tensor:
     """(len(a), len(b)) distances between the rows."""
-    order = {"l2": 2.0, "linf": torch.inf, "l1": 1.0}[norm]
-    return torch.cdist(a, b, p=order, compute_mode="donot_use_mm_for_euclid_dist")
+    return torch.cdist(a, b, p=_ORDERS[norm], compute_mode="donot_use_mm_for_euclid_dist")

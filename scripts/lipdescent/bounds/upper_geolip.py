@@ -31,6 +31,7 @@ from lipdescent.arithmetic.ulps import TINY, gamma, product_up, round_up, unscal
 from lipdescent.bounds.geolip.deep import Network, deep_sdp
 from lipdescent.bounds.geolip.natural import natural_sdp
 from lipdescent.measurement import Measurement, NotApplicable
+from lipdescent.shapes import Float64
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.affine_chain import AffineChain, affine_chain, refuse_other_norms
 from lipdescent.structure.scaling import balanced, scaled_chain, scaled_slopes, with_lost
@@ -101,7 +102,9 @@ def per_logit(
     return _bounds(stack, norm=norm, only_largest=False, **options)
 
 
-def natural_matrix(first: Tensor, last: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+def natural_matrix(
+    first: Float64[Tensor, "S h n"], last: Float64[Tensor, "S K h"], low: Tensor, high: Tensor
+) -> tuple[Tensor, Tensor]:
     """B = [r A, m A 1] of every logit, and what its rounding adds to the bound.
 
     Parameters
@@ -130,15 +133,15 @@ def natural_matrix(first: Tensor, last: Tensor, low: Tensor, high: Tensor) -> tu
 
 
 def one_hidden_layer(
-    first: Tensor,
-    last: Tensor,
+    first: Float64[Tensor, "S h n"],
+    last: Float64[Tensor, "S K h"],
     low: Tensor,
     high: Tensor,
     *,
     norm: str = "linf",
     power: int = 0,
     **options: Any,
-) -> Tensor:
+) -> Float64[Tensor, "S K"]:
     """Certified bound of every logit of W2 phi(W1 x), slopes per unit allowed: (S, K).
 
     Arguments as in :func:`natural_matrix`; the result is multiplied by 2^power; ``options`` of

@@ -19,6 +19,7 @@ _UNLIMITED = 2**31
 # What a bound costs grows with these: for networks of which n points are affordable.
 _OPTIONS: dict[str, Callable[[int], dict[str, int]]] = {
     "lower_ascent": lambda n: {"restarts": min(4, n), "steps": min(16, 4 * n)},
+    "lower_attack": lambda n: {"num_points": max(1, n // 10)},
     "lower_gaussian": lambda n: {"num_points": min(1000, n)},
     "lower_convex_combinations": lambda n: {"num_pairs": min(1000, max(1, n // 5))},
 }

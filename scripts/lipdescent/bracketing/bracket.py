@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from lipdescent.bounds.proofs.prover import Prover
 from lipdescent.bracketing import affordable, checks
 from lipdescent.bracketing.rows import COLUMNS, rows_of
-from lipdescent.plugins import lookup
+from lipdescent.plugins import bound_entries, lookup
 from lipdescent.stacks import own_call
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.trace import check_state
@@ -32,7 +32,7 @@ def bracket(
     *,
     norm: str = "l2",
     data: Tensor | np.ndarray | Mapping[str, Tensor | np.ndarray] | None = None,
-    methods: Sequence[str] | None = None,
+    methods: Sequence[str] | Mapping[str, Mapping[str, Any]] | None = None,
     seed: int = 0,
     budget: float = 20.0,
     report: Callable[[str], None] | None = None,
@@ -47,7 +47,9 @@ def bracket(
     data : floating-point inputs (n, *input_shape), or several by the name of their split. Lower
         bounds start from them; without, from 256 standard normal points, the split "normal".
         Any point proves a lower bound, points like the data prove larger ones.
-    methods : modules of ``lipdescent.bounds``; all of them unless given.
+    methods : modules of ``lipdescent.bounds``; all of them unless given. Or a mapping as the
+        configuration's ``bounds``, with their options: ``{"upper_lipsdp": {}, "near": {"bound":
+        "lower_jacobian", "points": "gaussian_noise", "points_options": {"radius": 0.1}}}``.
     seed : of the bounds that draw, and of the points used where there are too many.
     budget : seconds, about, for each bound at data points of networks other than chains of Linear
         and ReLU: so many points are used as fit.
@@ -72,7 +74,11 @@ def bracket(
     RuntimeError
         If a lower bound exceeds an upper one.
     """
-    bounds = _bounds(methods, norm)
+    entries = _entries(methods, norm)
+    bounds = {
+        name: lookup.resolve("bounds", bound_entries.bound_of(name, entry))
+        for name, entry in entries.items()
+    }
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: {type(model).__name__}, allowed is a torch.nn.Module")
     check_module(model)
@@ -82,9 +88,38 @@ def bracket(
     with own_call.preserved(model):
         prover = _checked_prover(model, stack, bounds, inputs)  # held, so that the bounds share it
         count = affordable.num_points(bounds, prover, inputs, norm=norm, budget=budget)
-        frame = _frame(stack, bounds, inputs, norm, seed, count, report)
+        frame = _frame(stack, entries, inputs, norm, seed, count, report)
     check_order(frame)
     return frame
+
+
+def _entries(
+    methods: Sequence[str] | Mapping[str, Mapping[str, Any]] | None, norm: str
+) -> dict[str, dict[str, Any]]:
+    """Every method with its options, as in the configuration.
+
+    Raises
+    ------
+    ValueError
+        For an unknown norm, bound or set of points, no method, or outputs other than the logits.
+    """
+    if norm not in NORMS:
+        raise ValueError(f"norm {norm!r}: allowed are {', '.join(NORMS)}")
+    if methods is None:
+        methods = lookup.known("bounds")
+    if not methods:
+        raise ValueError("methods is empty; allowed: " + ", ".join(lookup.known("bounds")))
+    given = methods if isinstance(methods, Mapping) else {name: {} for name in methods}
+    for name, entry in given.items():
+        lookup.resolve("bounds", bound_entries.bound_of(name, entry))
+        if "points" in entry:
+            lookup.resolve("points", entry["points"])
+        if {"norms", "outputs"} & set(entry):
+            raise ValueError(
+                f"methods: {name} has norms or outputs; allowed is the argument norm, and for the "
+                "softmax's constant a network with an nn.Softmax behind it"
+            )
+    return {name: dict(entry) for name, entry in given.items()}
 
 
 def best(frame: pd.DataFrame) -> tuple[float, float]:
@@ -103,16 +138,6 @@ def check_order(frame: pd.DataFrame) -> None:
         raise RuntimeError(f"{pair[0]} = {lower!r} exceeds {pair[1]} = {upper!r}")
 
 
-def _bounds(methods: Sequence[str] | None, norm: str) -> dict[str, ModuleType]:
-    """What is asked for, by name."""
-    if norm not in NORMS:
-        raise ValueError(f"norm {norm!r}: allowed are {', '.join(NORMS)}")
-    names = lookup.known("bounds") if methods is None else methods
-    if not names:
-        raise ValueError("methods is empty; allowed: " + ", ".join(lookup.known("bounds")))
-    return {name: lookup.resolve("bounds", name) for name in names}
-
-
 def _checked_prover(
     model: nn.Module, stack: ModelStack, bounds: Mapping[str, ModuleType], inputs: dict[str, Tensor]
 ) -> Prover:
@@ -127,21 +152,22 @@ def _checked_prover(
 
 def _frame(
     stack: ModelStack,
-    bounds: Mapping[str, ModuleType],
+    entries: Mapping[str, Mapping[str, Any]],
     inputs: dict[str, Tensor],
     norm: str,
     seed: int,
     count: int,
     report: Callable[[str], None] | None,
 ) -> pd.DataFrame:
-    """The table of all ``bounds``, where ``count`` points are affordable."""
+    """The table of all ``entries``, where ``count`` points are affordable."""
     import pandas as pd  # not at the top: takes half a second, `lipdescent --help` need not wait
 
     inputs = {split: affordable.some(points, count, seed) for split, points in inputs.items()}
     rows: list[dict] = []
-    for name, bound in bounds.items():
-        options = affordable.options(name, count)
-        rows += rows_of(name, bound, stack, inputs, norm=norm, seed=seed, options=options)
+    for name, entry in entries.items():
+        options = affordable.options(bound_entries.bound_of(name, entry), count)
+        entry = options | dict(entry)
+        rows += rows_of(name, stack, inputs, norm=norm, seed=seed, entry=entry)
         if report is not None:
             report(f"{name}: {rows[-1]['status'].replace('_', ' ')}, {rows[-1]['seconds']:.1f} s")
     return pd.DataFrame(rows, columns=list(COLUMNS))

@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from types import ModuleType
+from typing import Any
 
 from torch import Tensor
 
-from lipdescent.bounds._measured import BOUNDS, checked, described, no_bound
+from lipdescent.bounds import _taken
+from lipdescent.bounds._measured import BOUNDS, described, no_bound
 from lipdescent.bounds.jacobians.awake import why_zero
 from lipdescent.bounds.proofs.prover import Prover
 from lipdescent.measurement import NotApplicable
+from lipdescent.plugins import bound_entries, lookup
 from lipdescent.stacks.model_stack import ModelStack
 
 COLUMNS = ("quantity", "direction", "norm", "value", "status", "seconds", "split", "reason")
@@ -19,24 +22,25 @@ COLUMNS = ("quantity", "direction", "norm", "value", "status", "seconds", "split
 
 def rows_of(
     name: str,
-    bound: ModuleType,
     stack: ModelStack,
     inputs: Mapping[str, Tensor],
     *,
     norm: str,
     seed: int,
-    options: Mapping[str, int],
+    entry: Mapping[str, Any],
 ) -> list[dict]:
-    """Rows of the measurements of ``bound``, called ``name``, at least one; each with its time."""
+    """Rows of what ``name: entry`` of ``methods`` gives, at least one; each with its time."""
     start = time.perf_counter()
+    file = bound_entries.bound_of(name, entry)
+    bound, quantity = lookup.resolve("bounds", file), bound_entries.called(file, name, entry)
     try:
         if norm not in bound.NORMS:
             raise NotApplicable(f"exists in {', '.join(bound.NORMS)}")
-        rows = list(_measured(name, bound, stack, inputs, norm=norm, seed=seed, options=options))
+        rows = list(_measured(name, bound, stack, inputs, norm=norm, seed=seed, entry=entry))
     except NotApplicable as error:
-        rows = [_nothing(name, bound, norm, str(error))]
+        rows = [_nothing(quantity, bound, norm, str(error))]
     except Exception as error:  # one method's fault takes nothing from the others
-        rows = [_nothing(name, bound, norm, described(error, name), status="error")]
+        rows = [_nothing(quantity, bound, norm, described(error, file), status="error")]
     seconds = time.perf_counter() - start
     return [row | {"seconds": seconds} for row in rows]
 
@@ -56,12 +60,20 @@ def _measured(
     *,
     norm: str,
     seed: int,
-    options: Mapping[str, int],
+    entry: Mapping[str, Any],
 ) -> Iterator[dict]:
     # Copies: a bound may work in place.
     copies = {split: points.clone() for split, points in inputs.items()}
-    found = bound.measure(stack, inputs=copies, norms=[norm], seed=seed, **options)
-    for m in checked(found, name, 1, norms=[norm]):
+    for m in _taken.take(
+        bound,
+        name,
+        stack,
+        entry=entry,
+        inputs=copies,
+        labels=lambda: None,
+        norms=[norm],
+        seed=seed,
+    ):
         if m.defined is not None and not bool(m.defined[0]):
             continue
         if bool(no_bound(m).any() | (m.values.isnan().any() & (m.direction in BOUNDS))):
@@ -70,6 +82,9 @@ def _measured(
         if m.direction == "estimate":
             reason = Prover(stack).reason
         elif m.direction == "lower" and value == 0:
-            reason = why_zero(stack, inputs, norm=m.norm, quantity=m.quantity)
+            file = bound_entries.bound_of(name, entry)
+            reason = why_zero(stack, inputs, norm=m.norm, quantity=file)
+            if "points" in entry:
+                reason = f"nothing is proved at the points {entry['points']}"
         row = {"quantity": m.quantity, "direction": m.direction, "norm": m.norm, "split": m.split}
         yield row | {"value": value, "status": "ok", "reason": reason}

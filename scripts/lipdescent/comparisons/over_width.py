@@ -1,7 +1,8 @@
 """All architectures over width, at the last epoch; columns from the least to the most label noise.
 
 Train accuracy on the labels trained on, noisy ones included; test loss (each architecture's own
-training loss: with a temperature tau, the cross-entropy of tau times the logits); the certified
+training loss: with a temperature tau, the cross-entropy of tau times the logits), losses of
+different kinds in rows of their own; the certified
 bracket on the Lipschitz constant in l2 (dashed: best lower, solid: best upper bound; the true
 constants, averaged over seeds, lie between); and, where certificates were measured, the mean l2
 radius within which the labels trained on are certain, wrong ones counted as 0: the margin relative
@@ -37,9 +38,10 @@ def draw(
 ) -> Figure:
     """See the module: its docstring is the caption."""
     looks, first = side_by_side.styles(groups), next(iter(groups.values()))
+    apart = side_by_side.losses_apart(losses)
     panels = {
         "train accuracy": Series("train_accuracy", "metric", "", "train"),
-        side_by_side.loss_label("test", losses): Series("test_loss", "metric", "", "test"),
+        **dict.fromkeys(apart, Series("test_loss", "metric", "", "test")),
         BRACKET: None,
         "mean certified\nradius (train)": Series("mean_certified_radius", "metric", "l2", "train"),
     }
@@ -59,8 +61,10 @@ def draw(
     )
     for name, group in groups.items():
         for column, noise in zip(axes.T, noises, strict=True):
-            series = list(panels.values())
-            _draw_group(column, series, group, noise, looks[name], statistics)
+            # Not the losses of other kinds.
+            own = {t: what for t, what in panels.items() if name in apart.get(t, [name])}
+            rows = [place for place, t in zip(column, panels, strict=True) if t in own]
+            _draw_group(rows, list(own.values()), group, noise, looks[name], statistics)
     for row, title in zip(axes, panels, strict=True):
         row[0].set_ylabel(title)
         if not any(place.lines for place in row):

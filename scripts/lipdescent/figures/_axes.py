@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis as Ruler
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from lipdescent.analysis.statistics import Axis
 from lipdescent.figures._style import GREY
+
+FAR = 8.0  # the largest over the smallest of numbers on a logarithmic axis
 
 
 def width_axis(axes: Axes, widths: Axis) -> None:
@@ -22,14 +26,38 @@ def width_axis(axes: Axes, widths: Axis) -> None:
     axes.set_xlim(widths[0] / margin, widths[-1] * margin)
 
 
+def number_axis(axes: Axes, values: Axis) -> None:
+    """x axis over increasing numbers: logarithmic where they are positive and far apart."""
+    if values[0] > 0 and values[-1] >= FAR * values[0]:
+        width_axis(axes, values)
+        return
+    gap, shown = (values[-1] - values[0]) / 8, [float(values[0])]
+    for value in values[1:].tolist():
+        if value - shown[-1] >= gap and (value == values[-1] or values[-1] - value >= gap):
+            shown.append(value)
+    axes.set_xticks(shown, labels=[f"{value:g}" for value in shown])
+    margin = 0.05 * (values[-1] - values[0]) or 0.5
+    axes.set_xlim(values[0] - margin, values[-1] + margin)
+
+
 def epoch_axis(axes: Axes, epochs: Axis) -> None:
     """Logarithmic epochs with room for epoch 0."""
     axes.set_xscale("symlog", linthresh=1, linscale=0.4)
-    axes.xaxis.set_minor_locator(NullLocator())
+    _epochs(axes.xaxis, axes.set_xlim, epochs)
+
+
+def epoch_values(axes: Axes, epochs: Axis) -> None:
+    """The same of a y axis."""
+    axes.set_yscale("symlog", linthresh=1, linscale=0.4)
+    _epochs(axes.yaxis, axes.set_ylim, epochs)
+
+
+def _epochs(axis: Ruler, set_limits: Callable, epochs: Axis) -> None:
+    axis.set_minor_locator(NullLocator())
     places = [e for e in (0, 1, 10, 100, 1000, 10_000, 100_000) if epochs[0] <= e <= epochs[-1]]
     places = places if len(places) > 1 else sorted({epochs[0], epochs[-1]})
-    axes.set_xticks(places, labels=[f"{e:g}" for e in places])
-    axes.set_xlim(epochs[0] - 0.15, epochs[-1] * 1.3 + 0.15)
+    axis.set_ticks(places, labels=[f"{e:g}" for e in places])
+    set_limits(epochs[0] - 0.15, epochs[-1] * 1.3 + 0.15)
 
 
 def _spread(values: Axis, *, most: int = 8) -> list[float]:
@@ -87,9 +115,10 @@ def why_empty(diverged: np.ndarray, otherwise: str) -> str:
     return "all models diverged" if diverged.all() else otherwise
 
 
-def say_nothing_here(axes: Axes, text: str) -> None:
-    """A panel that has no data says why."""
-    axes.set_yticks([])
+def say_nothing_here(axes: Axes, text: str, *, ticks: bool = False) -> None:
+    """A panel that has no data says why; it has no ticks unless others of its row have data."""
+    if not ticks:
+        axes.set_yticks([])
     axes.text(
         0.5,
         0.5,

@@ -16,6 +16,8 @@ from lipdescent.figures import _drawing as drawing
 from lipdescent.figures import _style as style
 
 MAX_PANELS = 3
+# Of a legend, in inches: what there is, a handle, a letter, a line.
+ROOM, KEY, LETTER, LINE = 6.8, 0.5, 0.057, 0.14
 
 
 def load(path: str | Path, *, dataset: str, architectures: Sequence[str]) -> dict[str, Group]:
@@ -51,10 +53,15 @@ def over_radius(group: Group, kind: str, norm: str) -> dict[float, Array]:
     return dict(sorted(found.items()))
 
 
-def loss_label(split: str, losses: Mapping[str, str]) -> str:
-    """``test cross entropy (nats)``, or ``test loss`` where architectures differ."""
-    different = set(losses.values())
-    return labels.loss_name(split, *different) if len(different) == 1 else f"{split} loss"
+def losses_apart(losses: Mapping[str, str]) -> dict[str, list[str]]:
+    """``test cross entropy (nats)`` -> architectures trained with it; losses have no common unit.
+
+    The parameters of a loss, such as a temperature, tell no kinds apart.
+    """
+    found: dict[str, list[str]] = {}
+    for name, loss in losses.items():
+        found.setdefault(labels.loss_name("test", loss), []).append(name)
+    return found
 
 
 def legend(
@@ -62,13 +69,20 @@ def legend(
 ) -> None:
     """Architectures, then ``extra`` entries: name -> handle."""
     handles = [drawing.key(**look) for look in looks.values()]
-    names = [name.replace("_", " ") for name in looks]
-    style.legend(
-        figure,
-        [*handles, *extra.values()],
-        [*names, *extra],
-        columns=min(6, len(names) + len(extra)),
-    )
+    names = [name.replace("_", " ") for name in _told_apart(list(looks))]
+    columns = min(6, len(names) + len(extra))
+    if any("+" in name for name in looks):
+        columns = min(columns, max(1, int(ROOM / (KEY + max(map(len, names)) * LETTER))))
+        lines = -(-(len(names) + len(extra)) // columns)
+        figure.set_figheight(figure.get_figheight() + max(0, lines - 1) * LINE)
+    style.legend(figure, [*handles, *extra.values()], [*names, *extra], columns=columns)
+
+
+def _told_apart(variants: Sequence[str]) -> list[str]:
+    """Names of architectures at points, less what all of them share (but never all of it)."""
+    parts = [variant.split("+") for variant in variants]
+    shared = set(parts[0]).intersection(*parts) if len(parts) > 1 else set()
+    return [", ".join([p for p in own if p not in shared] or own) for own in parts]
 
 
 def heading(figure: Figure, groups: Mapping[str, Group], *parts: str) -> None:

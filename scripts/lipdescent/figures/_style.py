@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from lipdescent.analysis import labels
 from lipdescent.analysis.groups import Group, Rung
 from lipdescent.storage import atomic, stamps
 
@@ -120,14 +121,14 @@ def rung_styles(rungs: Iterable[Rung]) -> dict[Rung, dict]:
     return styles
 
 
-def legend(figure: Figure, handles: Sequence, labels: Sequence[str], *, columns: int) -> None:
+def legend(figure: Figure, handles: Sequence, names: Sequence[str], *, columns: int) -> None:
     """Legend below the axes, never over data."""
     if handles:
         figure.legend(
             handles,
-            labels,
+            names,
             loc="outside lower center",
-            ncols=min(columns, len(labels)),
+            ncols=min(columns, len(names)),
             handlelength=2.2,
             columnspacing=1.4,
         )
@@ -135,7 +136,12 @@ def legend(figure: Figure, handles: Sequence, labels: Sequence[str], *, columns:
 
 def heading(figure: Figure, group: Group, *parts: str) -> None:
     """One line above the axes: what was studied, of how many models, and how many are left out."""
-    text = [f"{group.dataset}, {group.architecture}", *filter(None, parts), seeds_text(group)]
+    text = [
+        group.dataset,
+        labels.variant_name(group.variant),
+        *filter(None, parts),
+        seeds_text(group),
+    ]
     if group.num_diverged:
         text.append(f"{count(group.num_diverged, 'diverged model')} left out")
     figure.suptitle("; ".join(text), fontsize=7, color=GREY)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lipdescent.analysis import statistics
-from lipdescent.analysis.labels import noise_name
+from lipdescent.analysis.labels import noise_name, variant_name
 from lipdescent.analysis.statistics import MIN_SEEDS
 from lipdescent.findings import words
 from lipdescent.findings.headlines import headlines
@@ -19,7 +19,8 @@ def report(study: str, groups: Sequence[Facts]) -> list[Block]:
     """The whole document: architectures side by side, then answers and tables of every group."""
     blocks: list[Block] = [Heading(1, f"Findings of study {study}"), *side_by_side(groups)]
     for facts in groups:
-        blocks += [Heading(2, f"{facts['dataset']}, {facts['architecture']}"), Text(about(facts))]
+        name = variant_name(facts["architecture"])
+        blocks += [Heading(2, f"{facts['dataset']}, {name}"), Text(about(facts))]
         blocks.append(Points(headlines(facts)))
         blocks += [Heading(3, "Test loss over width"), test_loss_table(facts)]
         for norm in facts["bounds"]:

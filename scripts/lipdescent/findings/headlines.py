@@ -7,7 +7,7 @@ from collections import Counter
 from lipdescent.analysis import curve_shape
 from lipdescent.analysis.labels import noise_name
 from lipdescent.analysis.statistics import MIN_SEEDS
-from lipdescent.findings import words
+from lipdescent.findings import slopes, words
 from lipdescent.findings.words import NORMS, SIDES, Facts
 
 SHAPES = {
@@ -32,6 +32,7 @@ def headlines(facts: Facts) -> list[str]:
     for norm in facts["bounds"]:
         lines += [_peak_headline(facts, norm), _constant_headline(facts, norm)]
         lines.append(_noise_headline(facts, norm))
+        lines.append(slopes.headline(facts["slopes"][norm], norm))
     if not facts["bounds"]:
         lines.append("The study measured no Lipschitz bound.")
     return [line for line in lines if line]

@@ -9,6 +9,7 @@ import numpy as np
 from lipdescent.analysis import labels, ladder, statistics
 from lipdescent.analysis.groups import Group
 from lipdescent.analysis.statistics import Array
+from lipdescent.findings.words import number
 
 FLAT = 1.1  # a change proved to be by less than this factor counts as flat
 
@@ -63,8 +64,8 @@ def _range(lower: Array, upper: Array, confidence: float) -> dict[str, Any]:
             float(statistics.ratio_estimate(upper[1], lower[0], confidence=confidence).high),
         )
     return {
-        "ratio_at_least": _number(at_least),
-        "ratio_at_most": _number(at_most),
+        "ratio_at_least": number(at_least),
+        "ratio_at_most": number(at_most),
         "verdict": verdict(float(at_least), float(at_most)),
         "verdict_over_seeds": over_seeds,
     }
@@ -84,7 +85,7 @@ def verdict(at_least: float, at_most: float) -> str:
 def trend(values: Array, confidence: float) -> dict[str, float | None]:
     """Ratio of the means over seeds, second row over first, (2, S), with its interval."""
     ratio = statistics.ratio_estimate(values[1], values[0], confidence=confidence)
-    return {name: _number(part) for name, part in zip(ratio._fields, ratio, strict=True)}
+    return {name: number(part) for name, part in zip(ratio._fields, ratio, strict=True)}
 
 
 def _reason(levels: int) -> str:
@@ -97,7 +98,3 @@ def _divide(above: Array, below: Array) -> Array:
     above, below = np.asarray(above, dtype=np.float64), np.asarray(below, dtype=np.float64)
     out = np.full(np.broadcast(above, below).shape, np.nan)
     return np.divide(above, below, out=out, where=below > 0)
-
-
-def _number(value: Array) -> float | None:
-    return float(value) if np.isfinite(value) else None

@@ -10,8 +10,9 @@ import numpy as np
 from lipdescent.analysis import curve_shape, labels, ladder, statistics
 from lipdescent.analysis.groups import Group
 from lipdescent.analysis.statistics import Array, Axis, Estimate
-from lipdescent.findings import label_noise
+from lipdescent.findings import label_noise, slopes
 from lipdescent.findings.side_by_side import widest
+from lipdescent.findings.words import number
 
 
 def findings(group: Group, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -19,7 +20,7 @@ def findings(group: Group, options: Mapping[str, Any]) -> dict[str, Any]:
 
     Parameters
     ----------
-    options : ``confidence``, ``interpolation_accuracy``.
+    options : ``confidence``, ``interpolation_accuracy`` and perhaps ``fit_from``.
     """
     confidence, level = options["confidence"], options["interpolation_accuracy"]
     test_loss = ladder.metric(group, "test_loss")[:, :, -1]
@@ -34,11 +35,12 @@ def findings(group: Group, options: Mapping[str, Any]) -> dict[str, Any]:
     }
     return {
         "dataset": group.dataset,
-        "architecture": group.architecture,
+        "architecture": group.variant,
         "width": group.width.tolist(),
         "label_noise": group.label_noise.tolist(),
         "seed": group.seed.tolist(),
         "epoch": int(group.epoch[-1]),
+        **({"point": group.point} if group.point else {}),
         "num_models": group.num_models,
         "num_diverged": group.num_diverged,
         "not_applicable": list(group.not_applicable),
@@ -54,6 +56,7 @@ def findings(group: Group, options: Mapping[str, Any]) -> dict[str, Any]:
         "label_noise_effect": {
             norm: label_noise.effect(group, norm, threshold.value, confidence) for norm in bounds
         },
+        "slopes": {norm: slopes.exponents(group, norm, options) for norm in bounds},
     }
 
 
@@ -204,8 +207,3 @@ def plain(estimate: Estimate) -> list[dict[str, float | None]]:
     """An estimate (N,) as JSON: one {value, low, high} per label noise."""
     columns = zip(*(np.ravel(part) for part in estimate), strict=True)
     return [dict(zip(Estimate._fields, map(number, column), strict=True)) for column in columns]
-
-
-def number(value: float) -> float | None:
-    """JSON has no NaN and no infinity."""
-    return float(value) if np.isfinite(value) else None

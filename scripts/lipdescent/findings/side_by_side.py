@@ -8,7 +8,7 @@ import numpy as np
 
 from lipdescent.analysis import ladder, statistics
 from lipdescent.analysis.groups import Group, Series
-from lipdescent.analysis.labels import noise_name
+from lipdescent.analysis.labels import noise_name, variant_name
 from lipdescent.analysis.statistics import Array
 from lipdescent.findings import words
 from lipdescent.findings.page import Block, Heading, Table, Text
@@ -70,7 +70,7 @@ def _noises(facts: Facts) -> range:
 def _row(facts: Facts, place: int, columns: Sequence[str]) -> list[str]:
     cells = ((name, facts["widest"].get(name)) for name in columns)
     return [
-        facts["architecture"],
+        variant_name(facts["architecture"]),
         noise_name(facts["label_noise"][place]),
         words.interval(facts["interpolation_threshold"][place], "{:g}"),
         *(_digits(name, values[place]) if values else "-" for name, values in cells),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lipdescent.analysis.labels import noise_name
-from lipdescent.findings import words
+from lipdescent.findings import slopes, words
 from lipdescent.findings.page import Block, Heading, Table
 from lipdescent.findings.words import NORMS, Facts
 
@@ -69,7 +69,8 @@ def bound_blocks(facts: Facts, norm: str) -> list[Block]:
                 ],
             ),
         ]
-    return blocks + _noise_table(facts["label_noise_effect"][norm], norm)
+    blocks += _noise_table(facts["label_noise_effect"][norm], norm)
+    return blocks + slopes.blocks(facts["slopes"][norm], norm)
 
 
 def _noise_table(found: Facts, norm: str) -> list[Block]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from lipdescent.arithmetic import decimals
 
 Facts = dict[str, Any]
 NORMS = {"l1": "l1", "l2": "l2", "linf": "l-infinity"}
+NORMS |= {f"{norm}_softmax": f"softmax, {name}" for norm, name in NORMS.items()}
 SIDES = ("best lower", "best upper")
 
 
@@ -36,6 +39,11 @@ def at_least(value: float | None, form: str = ".2f") -> str:
 def at_most(value: float | None, form: str = ".2f") -> str:
     """An upper bound, rounded up; a dash where there is none."""
     return "-" if value is None else decimals.at_most(value, form)
+
+
+def number(value: float) -> float | None:
+    """For JSON, which has no NaN and no infinity."""
+    return float(value) if np.isfinite(value) else None
 
 
 def known(estimate: Facts) -> bool:

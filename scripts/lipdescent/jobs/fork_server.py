@@ -86,7 +86,8 @@ def start(*, threads: int, modules: Sequence[str] = ()) -> None:
 
 
 def _stop(server: subprocess.Popen, folder: str) -> None:
-    server.stdin.close()
+    if server.stdin is not None:
+        server.stdin.close()
     server.wait()
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -25,6 +25,7 @@ import types
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 ADDRESS = "LIPDESCENT_FORK_SERVER"
 # Differ between a job and the server, and matter to no library at its import.
@@ -66,7 +67,7 @@ def send(connection: socket.socket, message: object, *, descriptors: Sequence[in
     connection.sendall(body)
 
 
-def receive(connection: socket.socket, head: bytes = b"") -> object:
+def receive(connection: socket.socket, head: bytes = b"") -> Any:
     (length,) = LENGTH.unpack(head or exactly(connection, LENGTH.size))
     return json.loads(exactly(connection, length))
 

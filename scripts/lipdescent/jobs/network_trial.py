@@ -16,10 +16,11 @@ from dataclasses import asdict
 from typing import Any
 
 from lipdescent.jobs import fork_server
-from lipdescent.study import asked_once, network_checks, network_costs
+from lipdescent.plugins import bound_entries
+from lipdescent.study import asked_once, axes, network_checks, network_costs
 from lipdescent.study.code_digest import code_versions, measurement_files, training_files
 from lipdescent.study.schema import ConfigError
-from lipdescent.study.sections import training_options
+from lipdescent.study.sections import data_module, data_options, training_options
 
 KEPT = "trials"
 # The largest number of points of each split.
@@ -55,33 +56,45 @@ def check(config: dict[str, Any]) -> None:
 
 
 def _tasks(config: dict[str, Any]) -> list[dict[str, Any]]:
-    """One per data set and architecture: what is built, trained and measured."""
-    grid, found = config["grid"], []
-    for dataset, name in itertools.product(grid["dataset"], grid["architecture"]):
-        shape, classes, points = network_costs.shape_and_classes(config, dataset)
-        network = network_costs.network(config, dataset, name, min(grid["width"]))
-        found.append(
-            {
-                "dataset": dataset,
-                "architecture": name,
-                "network": asdict(network),
-                "load": None if shape and classes else config["datasets"].get(dataset, {}),
-                "points": min(POINTS, points or POINTS),
-                "training": training_options(config, name),
-                "bounds": config["bounds"],
-                "noise_maker": config["noise_maker"],
-            }
-        )
-    return found
+    """One per data set, architecture and point: what is built, trained and measured."""
+    grid = config["grid"]
+    return [
+        _task(axes.at(config, point), dataset, name)
+        for dataset, name in itertools.product(grid["dataset"], grid["architecture"])
+        for point in axes.points(config, dataset, name)
+    ]
+
+
+def _task(config: dict[str, Any], dataset: str, name: str) -> dict[str, Any]:
+    shape, classes, points = network_costs.shape_and_classes(config, dataset)
+    network = network_costs.network(config, dataset, name, min(config["grid"]["width"]))
+    known = bool(shape and classes)
+    return {
+        "dataset": dataset,
+        # Points whose networks and data are alike are tried once.
+        "file": dataset if known else axes.data_file(config, dataset),
+        "module": data_module(config, dataset),
+        "architecture": name,
+        "network": asdict(network),
+        "load": None if known else data_options(config, dataset),
+        "points": min(POINTS, points or POINTS),
+        "training": training_options(config, name),
+        "bounds": config["bounds"],
+        "quantities": config["quantities"],
+        "noise_maker": config["noise_maker"],
+    }
 
 
 def _key(config: dict[str, Any], task: dict[str, Any]) -> str:
     module, training, maker = task["network"]["module"], task["training"], task["noise_maker"]
     plugins = [*training_files(module, training, maker)]
-    for name in ["metrics", *task["bounds"]]:
+    for name in ["metrics", *task["quantities"]]:
         plugins += measurement_files(name, module, training["loss"], maker)
+    for name, entry in task["bounds"].items():
+        bound, points = bound_entries.bound_of(name, entry), entry.get("points", "")
+        plugins += measurement_files(bound, module, training["loss"], maker, points=points)
     if task["load"] is not None:
-        plugins.append(f"lipdescent/datasets/{task['dataset']}.py")
+        plugins.append(f"lipdescent/datasets/{task['module']}.py")
     code = code_versions("train.py", "try_bounds.py", *plugins)
     text = json.dumps([task, code], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:24]

@@ -11,10 +11,10 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from lipdescent.plugins import signatures
+from lipdescent.plugins import bound_entries, signatures
 from lipdescent.study import network_costs
 from lipdescent.study.network_costs import Cost
-from lipdescent.study.runs import Run
+from lipdescent.study.runs import Run, at
 from lipdescent.study.sections import training_options
 
 # Snakemake inside a cluster job (350-380 MB), Python with torch (650-700 MB), and some room.
@@ -66,6 +66,7 @@ def train(config: dict[str, Any], runs: Iterable[Run], attempt: int = 1, *, gpus
 
 
 def _train(config: dict[str, Any], run: Run, gpus: int) -> tuple[float, float]:
+    config = at(config, run)
     cost, models = _cost(config, run), _models(config, run)
     epochs, samples = config["grid"]["epoch"], num_train(config, run.dataset)
     options = training_options(config, run.architecture)
@@ -91,6 +92,7 @@ def train_seconds(config: dict[str, Any], run: Run, *, gpus: int = 0, count: boo
 
     Without ``count`` a network that nobody has counted yet is not counted now.
     """
+    config = at(config, run)
     cost, samples = _cost(config, run, count=count), num_train(config, run.dataset)
     updates = math.ceil(samples / training_options(config, run.architecture)["batch_size"])
     threads = config["execution"]["threads"]
@@ -107,6 +109,7 @@ def measure(
     config: dict[str, Any], run: Run, attempt: int = 1, *, gpus: int = 0, name: str = "metrics"
 ) -> dict:
     """Needs of a measuring job: the quantity ``name`` of every checkpoint of a stack."""
+    config = at(config, run)
     cost, samples = _cost(config, run), num_train(config, run.dataset)
     models = _models(config, run) * len(config["grid"]["epoch"])
     data = 2 * samples * _num_values(config, run.dataset)
@@ -121,6 +124,7 @@ def measure_seconds(
     config: dict[str, Any], run: Run, *, name: str = "metrics", count: bool = True
 ) -> float:
     """Expected seconds of a measurement of a stack, rather too many."""
+    config = at(config, run)
     cost = _cost(config, run, count=count)
     models = _models(config, run) * len(config["grid"]["epoch"])
     rate = CPU_RATE * config["execution"]["threads"]
@@ -139,13 +143,32 @@ def _sample_passes(config: dict[str, Any], dataset: str, name: str) -> float:
     if name == "certificates":
         options = config["certificates"]
         return 2 * options["num_points"] * (1 + PASSES * options["attack_steps"])
-    if signatures.constant("bounds", name, "DIRECTION") == "upper":
+    if name in config["quantities"]:
+        options = signatures.defaults("measurements", name) | config["quantities"][name]
+        # A product with the Hessian is a forward pass and two backward ones, each of these twice.
+        return both * (PASSES + 2 * PASSES * (options.get("iterations") or 0))
+    entry = config["bounds"].get(name, {})
+    bound = bound_entries.bound_of(name, entry)
+    if signatures.constant("bounds", bound, "DIRECTION") == "upper":
         return 0
-    options = signatures.defaults("bounds", name) | config["bounds"].get(name, {})
-    points = min(both, 2 * (options.get("num_points") or both))
+    options = signatures.defaults("bounds", bound) | entry
+    points = _num_points(config, dataset, options)
     ascent = (options.get("restarts") or 0) * (options.get("steps") or 0)
     # A Jacobian is a forward pass and a backward one per class; a proof of it takes as much again.
     return (points + 2 * ascent) * (1 + 2 * (classes or network_costs.USUAL_CLASSES)) * 2
+
+
+def _num_points(config: dict[str, Any], dataset: str, options: dict[str, Any]) -> int:
+    """Points that a bound is taken at; of those in a file, as many as there are data."""
+    both = 2 * num_train(config, dataset)
+    wanted = options.get("points")
+    if wanted is not None:
+        options = signatures.defaults("points", wanted) | options.get("points_options", {})
+    points = min(both, 2 * (options.get("num_points") or both)) * options.get("num_copies", 1)
+    points += 2 * (options.get("num_pairs") or 0) * len(options.get("lambdas", range(5)))
+    if "num_per_axis" in options:
+        points = options["num_per_axis"] ** _num_values(config, dataset)
+    return points
 
 
 def publish(config: dict[str, Any], runs: Iterable[Run], attempt: int = 1) -> dict:

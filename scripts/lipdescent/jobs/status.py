@@ -96,7 +96,8 @@ def jobs(
             state.job("experiment", None, part, f"experiments/{part}.parquet", f"experiment/{part}")
             for part in parts
         ]
-    measures = ["metrics", *config["bounds"], *(["certificates"] if config["certificates"] else [])]
+    certificates = ["certificates"] if config["certificates"] else []
+    measures = ["metrics", *config.get("quantities", {}), *config["bounds"], *certificates]
     found = []
     for run in runs:
         measured = [

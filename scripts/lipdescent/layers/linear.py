@@ -10,9 +10,12 @@ from torch import Tensor, nn
 
 from lipdescent.arithmetic import certified_norms
 from lipdescent.networks.known_classes import NO_OPERATION
+from lipdescent.shapes import Float64
 
 
-def linear(module: nn.Module, state: dict[str, Tensor], *, norm: str, **_: Any) -> Tensor:
+def linear(
+    module: nn.Module, state: dict[str, Tensor], *, norm: str, **_: Any
+) -> Float64[Tensor, " models"]:
     """Operator norm of the weights (models, out, in): float64 (models,).
 
     On an input with further axes, (..., in), the layer acts on each row: the same norm.

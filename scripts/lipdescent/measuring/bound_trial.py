@@ -21,7 +21,7 @@ from lipdescent.datasets import Dataset
 from lipdescent.measurement import NotApplicable
 from lipdescent.measuring import measure as measuring
 from lipdescent.measuring.subject import Subject
-from lipdescent.plugins import lookup
+from lipdescent.plugins import bound_entries, lookup
 from lipdescent.storage.checkpoints import Checkpoints, Origin, empty_epochs
 from lipdescent.training.block import TrainingData
 from lipdescent.training.draws import initial_stack
@@ -54,17 +54,20 @@ def mistakes(task: dict[str, Any], loaded: Dataset | None = None) -> list[str]:
     # Built here, where what it imports stays; called where it can be stopped.
     if wrong := _raised(build) or _wrong(lambda: initial_stack(build, SEEDS, shape)):
         return [f"config: {what}: cannot be built: {wrong}"]
-    for name in task["bounds"]:
-        lookup.resolve("bounds", name)
+    for name, entry in task["bounds"].items():
+        lookup.resolve("bounds", bound_entries.bound_of(name, entry))
+        if "points" in entry:
+            lookup.resolve("points", entry["points"])
     data = random_data(shape, classes, task["points"])
     found = []
     if wrong := _wrong(lambda: _train(build, data, task["training"])):
         found.append(f"config: {what}: cannot be trained: {wrong}")
-    for name, asked in {"metrics": {}, **task["bounds"]}.items():
+    for name, asked in {"metrics": {}, **task["quantities"], **task["bounds"]}.items():
         if wrong := _wrong(partial(_measure, name, asked, build, data, task)):
-            key = name if name == "metrics" else f"bounds.{name}"
+            section = "quantities" if name in task["quantities"] else "bounds"
+            key = name if name == "metrics" else f"{section}.{name}"
             found.append(
-                f"config: {key} cannot be taken of {what}: {wrong}; allowed are bounds that can "
+                f"config: {key} cannot be taken of {what}: {wrong}; allowed are those that can "
                 f"(write {name}: null to take it out)"
             )
     return found

@@ -18,7 +18,7 @@ from lipdescent.constrained import is_constrained
 from lipdescent.datasets import Dataset
 from lipdescent.measurement import Measurement, NotApplicable
 from lipdescent.measuring.subject import Subject
-from lipdescent.plugins import lookup
+from lipdescent.plugins import bound_entries, lookup
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.storage import table
 from lipdescent.storage.checkpoints import Checkpoints
@@ -61,11 +61,13 @@ def measure(
     options: dict[str, Any],
     uppers: Sequence[str | Path] = (),
     start: ModelStack | None = None,
+    others: Sequence[tuple[ModelStack, Checkpoints]] = (),
 ) -> list[Column]:
-    """Columns of the metrics, the certificates or of the bound ``name``.
+    """Columns of the metrics, the certificates or of the entry ``name`` of ``bounds``.
 
     ``uppers`` are the measurements of the upper bounds that certificates rest on; ``start`` are the
     replicas before the first step, for the metrics, where epoch 0 is not among the checkpoints.
+    ``others`` are the study's other seeds, for kinds that need all.
 
     Models with a weight that is not finite are left out and get the status ``diverged``; a bound
     that does not exist for the network or the norm gets ``not_applicable``. What is not finite of
@@ -75,25 +77,26 @@ def measure(
     """
     finite = stack.finite()
     if not bool(finite.any()):
-        return [_nothing(name, "diverged", stack.num_models)]
+        return [_nothing(name, options, "diverged", stack.num_models)]
     dtype = next(t.dtype for t in stack.state.values() if t.is_floating_point())
     inputs = {
         "train": torch.from_numpy(dataset.train_inputs).to(stack.device, dtype),
         "test": torch.from_numpy(dataset.test_inputs).to(stack.device, dtype),
     }
-    subject = Subject(name, stack, finite, saved, dataset, inputs, uppers, start)
+    subject = Subject(name, stack, finite, saved, dataset, inputs, uppers, start, others)
     kind = lookup.resolve("measurements", lookup.measurement_kind(name))
     try:
         found = list(kind.take(subject, options))
     except NotApplicable as reason:
         print(f"{name}: not applicable: {reason}")
-        return [_nothing(name, "not_applicable", stack.num_models)]
+        return [_nothing(name, options, "not_applicable", stack.num_models)]
     except Exception as error:
         if lookup.measurement_kind(name) != "bound" or of_the_machine(error):
             raise
         traceback.print_exc()
-        print(f"error: {name}: {described(error, name)}")
-        return [_nothing(name, "error", stack.num_models)]
+        place = described(error, bound_entries.bound_of(name, options))
+        print(f"error: {name}: {place}")
+        return [_nothing(name, options, "error", stack.num_models)]
     # A bound that is not finite says nothing of the training.
     otherwise = "not_finite" if lookup.measurement_kind(name) == "bound" else "diverged"
     return [_spread(name, measurement, finite.cpu(), otherwise=otherwise) for measurement in found]
@@ -125,11 +128,14 @@ def _spread(name: str, m: Measurement, finite: Tensor, *, otherwise: str) -> Col
     return Column(Measurement(m.quantity, m.direction, m.norm, values, m.split), status)
 
 
-def _nothing(name: str, status: str, count: int) -> Column:
-    is_bound = lookup.measurement_kind(name) == "bound"
-    direction = lookup.resolve("bounds", name).DIRECTION if is_bound else "metric"
+def _nothing(name: str, options: dict[str, Any], status: str, count: int) -> Column:
+    quantity, direction = name, "metric"
+    if lookup.measurement_kind(name) == "bound":
+        bound = bound_entries.bound_of(name, options)
+        direction = lookup.resolve("bounds", bound).DIRECTION
+        quantity = bound_entries.called(bound, name, options)
     values = torch.full((count,), float("nan"), dtype=torch.float64)
-    return Column(Measurement(name, direction, "", values), np.full(count, status))
+    return Column(Measurement(quantity, direction, "", values), np.full(count, status))
 
 
 def to_table(
@@ -142,6 +148,7 @@ def to_table(
     return table.concatenate(
         table.from_columns(
             count,
+            point=run.get("point"),
             study=study,
             dataset=run["dataset"],
             architecture=run["architecture"],

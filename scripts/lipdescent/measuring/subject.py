@@ -28,6 +28,8 @@ class Subject:
     finite : bool (num_models,), the checkpoints without NaN or inf; only those are measured.
     inputs : ``train`` and ``test`` points, (n, *input_shape).
     uppers : measurements of the upper bounds that certificates rest on.
+    others : the study's other seeds at the same width, where a kind needs them: their checkpoints,
+        as a stack and as they are stored.
     start : the replicas before the first step, where epoch 0 is not among the checkpoints.
     """
 
@@ -39,6 +41,7 @@ class Subject:
     inputs: dict[str, Tensor]
     uppers: Sequence[str | Path] = ()
     start: ModelStack | None = None
+    others: Sequence[tuple[ModelStack, Checkpoints]] = ()
 
     @property
     def sound(self) -> ModelStack:

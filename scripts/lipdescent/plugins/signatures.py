@@ -18,10 +18,17 @@ from lipdescent.plugins.lookup import LIBRARY, place
 FUNCTIONS = {
     "architectures": ("build", {"input_shape", "num_classes"}),
     "bounds": ("measure", {"inputs", "labels", "norms", "seed"}),
+    "comparisons": ("draw", {"statistics", "losses"}),
     "datasets": ("load", set()),
     "experiments": ("run", set()),
+    "figures": ("draw", {"statistics", "loss"}),
     "label_noise": ("noisy", {"num_classes", "fraction", "seed"}),
     "losses": ("loss", set()),
+    "measurements": (
+        "measure",
+        {"inputs", "labels", "loss", "num_classes", "ensembles_of", "own", "seed"},
+    ),
+    "points": ("draw", {"labels", "seed"}),
     "schedules": ("factors", {"updates_per_epoch", "total_updates"}),
 }
 # Annotations that a configuration's values can be compared with, and JSON schema's names of them.

@@ -45,7 +45,7 @@ def robust(
         _check(inputs, labels, radius, norm, steps)
     per_model = activation_bytes(stack.module, stack.input_shape, batch_size=len(inputs))
     size = max(1, _CHUNK_BYTES // max(1, per_model))
-    start = _noise(inputs.double(), norm, seed) * (attacked[0] / 2 if attacked else 0)
+    start = noise(inputs.double(), norm, seed) * (attacked[0] / 2 if attacked else 0)
     parts = []
     for begin in range(0, stack.num_models, size):
         exact = stack[begin : begin + size].to(dtype=torch.float64)
@@ -70,17 +70,57 @@ def robust(
     return torch.cat(parts)
 
 
+def perturbed(
+    stack: ModelStack,
+    inputs: Tensor,
+    labels: Tensor | None = None,
+    *,
+    start: Tensor,
+    radius: float,
+    norm: str,
+    steps: int = 10,
+) -> Tensor:
+    """Where an attack of every model, in float64, ends: (num_models, n, *input_shape).
+
+    Parameters
+    ----------
+    inputs, labels : (n, *input_shape); int64 (n,), each model's own (num_models, n), or None for
+        its predictions.
+    start : perturbations (n, *input_shape) of size 1 such as :func:`noise` draws, the same for all
+        models; the attack begins with half the radius times it.
+    radius : of the ball of ``norm`` around each input in which the points lie.
+    """
+    first = inputs if labels is None else labels.reshape(-1, labels.shape[-1])[0]
+    _check(inputs, first, radius, norm, steps)
+    per_model = activation_bytes(stack.module, stack.input_shape, batch_size=len(inputs))
+    size = max(1, _CHUNK_BYTES // max(1, per_model))
+    exact, start = inputs.double(), start.double() * (radius / 2)
+    parts = []
+    for begin in range(0, stack.num_models, size):
+        some = stack[begin : begin + size].to(dtype=torch.float64)
+        own = exact.expand(some.num_models, *inputs.shape)
+        if labels is None:
+            with torch.no_grad():
+                wanted = _each(some, own).argmax(-1)
+        else:
+            wanted = labels.expand(stack.num_models, -1)[begin : begin + size]
+        delta = start.expand_as(own)
+        found = _descend(some, own, wanted, delta, radius, norm, steps)
+        parts.append(own + _project(found, radius, norm))
+    return torch.cat(parts)
+
+
 def _first(standing: Tensor) -> Tensor:
     """Places (num_models, count) of every model's standing points, filled up with others."""
     count = max(1, int(standing.sum(1).amax()))
     return standing.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :count]
 
 
-def _noise(inputs: Tensor, norm: str, seed: int) -> Tensor:
+def noise(inputs: Tensor, norm: str, seed: int) -> Tensor:
     """Random perturbations (n, *input_shape) of norm 1."""
     generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(inputs.shape, generator=generator).to(inputs)
-    return noise.sign() if norm == "linf" else _unit(noise[None])[0]
+    drawn = torch.randn(inputs.shape, generator=generator).to(inputs)
+    return drawn.sign() if norm == "linf" else _unit(drawn[None])[0]
 
 
 def _descend(

@@ -10,8 +10,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lipdescent.shapes import Float
 
-def bmm(left: Tensor, right: Tensor, *, out: Tensor | None = None) -> Tensor:
+
+def bmm(
+    left: Float[Tensor, "models m k"],
+    right: Float[Tensor, "models k n"],
+    *,
+    out: Float[Tensor, "models m n"] | None = None,
+) -> Float[Tensor, "models m n"]:
     """``torch.bmm`` of (models, m, k) and (models, k, n)."""
     if not _lonely(left, right):
         return torch.bmm(left, right, out=out)
@@ -21,13 +28,13 @@ def bmm(left: Tensor, right: Tensor, *, out: Tensor | None = None) -> Tensor:
 
 def baddbmm(
     start: Tensor,
-    left: Tensor,
-    right: Tensor,
+    left: Float[Tensor, "models m k"],
+    right: Float[Tensor, "models k n"],
     *,
     beta: float = 1.0,
     alpha: float = 1.0,
-    out: Tensor | None = None,
-) -> Tensor:
+    out: Float[Tensor, "models m n"] | None = None,
+) -> Float[Tensor, "models m n"]:
     """``torch.baddbmm``, beta start + alpha left right; ``start`` broadcasts, but for models."""
     if not _lonely(left, right):
         return torch.baddbmm(start, left, right, beta=beta, alpha=alpha, out=out)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lipdescent.storage import seed_blocks
+from lipdescent.storage import seed_blocks, table_columns, variants
 
 # What a place may say something about.
 COLUMNS = ("study", "dataset", "architecture", "width", "seed")
@@ -26,12 +26,14 @@ def expected(path: str | Path) -> dict[str, str]:
     parts = parts[place + 1 :]
     found = {"study": parts[0]} if len(parts) > 1 else {}
     if len(parts) == 7 and parts[1] == "measurements":
-        _, _, dataset, architecture, width, seeds, _ = parts
+        _, _, dataset, variant, width, seeds, _ = parts
+        architecture, point = variants.split(variant)
         found |= {
             "dataset": dataset,
             "architecture": architecture,
             "width": width.removeprefix("width="),
             "seed": seeds.removeprefix("seeds="),
+            **point,
         }
     return found
 
@@ -44,7 +46,18 @@ def check(table: pa.Table, path: str | Path) -> None:
     ValueError
         Naming the file, the column, what it holds and what its place asks for.
     """
-    for column, allowed in expected(path).items():
+    wanted = expected(path)
+    named = wanted.keys() - COLUMNS
+    there = table_columns.axes(table.column_names)
+    # A part of a table need not have them; a measurement has its axes and no others.
+    if there is not None and "dataset" in wanted and set(there) != named:
+        raise ValueError(
+            f"{path}: holds the axes {', '.join(there) or 'none'}, but its place is that of "
+            f"{', '.join(sorted(named)) or 'none'}: it is another study's or run's"
+        )
+    for column, allowed in wanted.items():
+        if column not in table.column_names:
+            continue
         values = table[column]
         if pa.types.is_dictionary(values.type):
             # Only the dictionary's entries: a table has many rows and few names.
@@ -55,9 +68,10 @@ def check(table: pa.Table, path: str | Path) -> None:
         if column == "seed":
             strange = seed_blocks.strangers(allowed, present)
         else:
-            strange = {value for value in present if str(value) != allowed}
+            strange = {value for value in present if variants.label(value) != allowed}
         if table.num_rows and strange:
+            held = ", ".join(sorted(map(str, strange)))
             raise ValueError(
-                f"{path}: holds {column} {', '.join(map(str, sorted(strange)))}, but its place is "
-                f"that of {column} {allowed}: it is another study's or run's"
+                f"{path}: holds {column} {held}, but its place is that of {column} {allowed}: "
+                "it is another study's or run's"
             )

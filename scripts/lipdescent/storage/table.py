@@ -5,7 +5,7 @@ Parquet by pyarrow, CSV for people. Columns and their types are fixed here; noth
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,36 +13,54 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from lipdescent.storage import atomic, places, stamped_parquet, stamps
+from lipdescent.storage import atomic, places, stamped_parquet, stamps, table_columns
+from lipdescent.storage.variants import Point
 
 TEXT = pa.dictionary(pa.int32(), pa.string())
-COLUMNS = pa.schema(
-    [
-        ("study", TEXT),
-        ("dataset", TEXT),
-        ("architecture", TEXT),
-        ("width", pa.int64()),
-        ("num_parameters", pa.int64()),
-        ("label_noise", pa.float64()),
-        ("seed", pa.int64()),
-        ("epoch", pa.int64()),
-        ("split", TEXT),
-        ("quantity", TEXT),
-        ("direction", TEXT),
-        ("norm", TEXT),
-        ("value", pa.float64()),
-        # ok; diverged: the network has a weight, or a metric, that is not finite; not_finite: a
-        # bound of a finite network is not, by an overflow for instance; not_applicable: there is
-        # no such bound; error: the bound's code raised an exception or gave no bound (a negative
-        # number), its log says which.
-        ("status", TEXT),
-    ]
-)
+KIND_OF = {str: "text", int: "integer", float: "number"}
+TYPES = {"text": TEXT, "integer": pa.int64(), "number": pa.float64()}
+
+
+def schema(axes: Mapping[str, str] | None = None) -> pa.Schema:
+    """Columns of a table of a study with further axes: name -> kind (table_columns.KINDS)."""
+    fields = []
+    for name, kind in table_columns.KINDS.items():
+        fields.append((name, TYPES[kind]))
+        if name == table_columns.AXES_AFTER:
+            fields += [(axis, TYPES[kind]) for axis, kind in (axes or {}).items()]
+    return pa.schema(fields)
+
+
+COLUMNS = schema()
+
+
+def axes(table: pa.Table | pa.Schema) -> dict[str, str]:
+    """Further axes of a table -> their kind.
+
+    Raises
+    ------
+    ValueError
+        If its columns are not those of such a table.
+    """
+    found = table if isinstance(table, pa.Schema) else table.schema
+    names = table_columns.axes(found.names)
+    if names is None:
+        raise ValueError(f"columns {found.names}, expected {COLUMNS.names}")
+    return {name: _kind(found.field(name)) for name in names}
+
+
+def _kind(field: pa.Field) -> str:
+    plain = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    kinds = {pa.string(): "text", pa.int64(): "integer", pa.float64(): "number"}
+    if plain not in kinds:
+        raise ValueError(f"column {field.name} of {plain}, expected are words or numbers")
+    return kinds[plain]
 
 
 def write(path: str | Path, table: pa.Table, made: stamps.Stamp | None = None) -> None:
     """Parquet with a stamp; the file appears only when complete."""
-    stamped_parquet.write(path, table.select(COLUMNS.names).cast(COLUMNS), made)
+    columns = schema(axes(table))
+    stamped_parquet.write(path, table.select(columns.names).cast(columns), made)
 
 
 def gather(
@@ -50,6 +68,7 @@ def gather(
     *,
     parquet: str | Path,
     csv: str | Path,
+    axes: Mapping[str, str] | None = None,
     made: stamps.Stamp | None = None,
 ) -> int:
     """Check and write the whole table, holding the rows of one stack at a time; number of rows.
@@ -59,22 +78,25 @@ def gather(
     Parameters
     ----------
     stacks : all rows of one stack each: a cell's bounds are compared within their stack.
+    axes : further axes of the study -> their kinds; null for stacks that have none of that name.
 
     Raises
     ------
     BoundViolation
         See :func:`check_order`.
     """
-    plain = pa.schema([(f.name, pa.string() if f.type == TEXT else f.type) for f in COLUMNS])
+    columns = schema(axes)
+    plain = pa.schema([(f.name, pa.string() if f.type == TEXT else f.type) for f in columns])
     count = 0
     with (
         atomic.complete(parquet) as whole,
         atomic.complete(csv) as text,
-        pq.ParquetWriter(whole, COLUMNS, compression="zstd", write_page_checksum=True) as rows,
+        pq.ParquetWriter(whole, columns, compression="zstd", write_page_checksum=True) as rows,
     ):
         with pa.csv.CSVWriter(text, plain) as lines:
             for stack in stacks:
                 check_order(stack)
+                stack = with_axes(stack, columns)
                 rows.write_table(stack)
                 lines.write_table(stack.cast(plain))
                 count += stack.num_rows
@@ -82,6 +104,16 @@ def gather(
             stamp = stamps.with_companion(made, csv, text)
             rows.add_key_value_metadata({stamps.KEY: stamps.dumps(stamp)})
     return count
+
+
+def with_axes(stack: pa.Table, columns: pa.Schema) -> pa.Table:
+    """With a column for every axis: of nulls, or of the kind that the study has."""
+    present = set(stack.column_names)
+    arrays = [
+        stack[f.name].cast(f.type) if f.name in present else pa.nulls(stack.num_rows, f.type)
+        for f in columns
+    ]
+    return pa.Table.from_arrays(arrays, schema=columns)
 
 
 def read(path: str | Path) -> pa.Table:
@@ -94,10 +126,30 @@ def read(path: str | Path) -> pa.Table:
         results/<study>/ and holds another study's or run's rows.
     """
     table = stamped_parquet.read(path)
-    if table.column_names != COLUMNS.names:
-        raise ValueError(f"{path}: columns {table.column_names}, expected {COLUMNS.names}")
+    columns = schema(_axes_of_file(table.schema, path))
     places.check(table, path)
-    return table.replace_schema_metadata().cast(COLUMNS).unify_dictionaries()
+    return table.replace_schema_metadata().cast(columns).unify_dictionaries()
+
+
+def _axes_of_file(found: pa.Schema, path: str | Path) -> dict[str, str]:
+    try:
+        return axes(found)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def read_axes(path: str | Path) -> dict[str, str]:
+    """Further axes of a table's file -> their kinds.
+
+    Raises
+    ------
+    ValueError
+        As :func:`read`.
+    """
+    try:
+        return _axes_of_file(pq.read_schema(path), path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{path}: truncated, altered or not a Parquet file ({error})") from error
 
 
 def parts(path: str | Path, columns: Sequence[str]) -> Iterator[pa.Table]:
@@ -110,11 +162,9 @@ def parts(path: str | Path, columns: Sequence[str]) -> Iterator[pa.Table]:
     """
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            if file.schema_arrow.names != COLUMNS.names:
-                raise ValueError(
-                    f"{path}: columns {file.schema_arrow.names}, expected {COLUMNS.names}"
-                )
-            wanted = [name for name in COLUMNS.names if name in {*columns, *places.COLUMNS}]
+            _axes_of_file(file.schema_arrow, path)
+            names = file.schema_arrow.names
+            wanted = [name for name in names if name in {*columns, *places.COLUMNS}]
             for number in range(file.num_row_groups):
                 part = file.read_row_group(number, columns=wanted)
                 places.check(part, path)
@@ -123,10 +173,16 @@ def parts(path: str | Path, columns: Sequence[str]) -> Iterator[pa.Table]:
         raise ValueError(f"{path}: truncated, altered or not a Parquet file ({error})") from error
 
 
-def from_columns(num_rows: int, **columns: object) -> pa.Table:
-    """Table from arrays of ``num_rows`` and constants, one per column name."""
+def from_columns(num_rows: int, *, point: Point | None = None, **columns: object) -> pa.Table:
+    """Table from arrays of ``num_rows`` and constants, one per column name.
+
+    ``point`` has the values of further axes: each is a column of its own.
+    """
     arrays = []
-    for field in COLUMNS:
+    kinds = {name: KIND_OF[type(value)] for name, value in (point or {}).items()}
+    whole = schema(kinds)
+    columns |= point or {}
+    for field in whole:
         value = columns.pop(field.name)
         if isinstance(value, np.ndarray | Sequence) and not isinstance(value, str):
             array = pa.array(value, pa.string() if field.type == TEXT else field.type)
@@ -136,7 +192,7 @@ def from_columns(num_rows: int, **columns: object) -> pa.Table:
         arrays.append(array.dictionary_encode().cast(TEXT) if field.type == TEXT else array)
     if columns:
         raise TypeError(f"unknown columns {sorted(columns)}")
-    return pa.Table.from_arrays(arrays, schema=COLUMNS)
+    return pa.Table.from_arrays(arrays, schema=whole)
 
 
 def concatenate(tables: Iterable[pa.Table]) -> pa.Table:
@@ -157,6 +213,11 @@ def check_order(table: pa.Table) -> None:
         Naming the cell, both bounds and their values.
     """
     cell = ["study", "dataset", "architecture", "width", "label_noise", "seed", "epoch", "norm"]
+    names = list(axes(table))
+    for name in names:  # rows are not joined by a null
+        words = table[name].cast(pa.string()).fill_null("")
+        table = table.set_column(table.column_names.index(name), name, words)
+    cell[4:4] = names
     sides = {}
     for direction, best in (("lower", "max"), ("upper", "min")):
         keep = pa.compute.and_(

@@ -8,13 +8,24 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-from lipdescent.plugins import lookup, signatures
-from lipdescent.study import dataset_checks
+from lipdescent.analysis import axis_choice
+from lipdescent.plugins import bound_entries, lookup, signatures
+from lipdescent.study import axes, bound_checks, dataset_checks
+from lipdescent.study import runs as study_runs
 from lipdescent.study import schema as config_schema
 from lipdescent.study import sizes as config_sizes
 from lipdescent.study.schema import ConfigError
-from lipdescent.study.sections import build_options, training_options
+from lipdescent.study.sections import (
+    build_options,
+    data_module,
+    data_options,
+    drawn,
+    training_options,
+)
+from lipdescent.study.sections import module as module_of
 
+# Kinds of measurements that are asked for in other ways than by `quantities`.
+ALWAYS = ("bound", "certificates", "metrics")
 # What only one of the optimizers reads.
 OPTIMIZER_OPTIONS = {"momentum": "sgd", "betas": "adam"}
 
@@ -40,8 +51,10 @@ def check(
     _check_names(config, figures, comparisons)
     _check_options(config)
     _check_optimizers(config, written)
-    _check_bounds(config)
+    bound_checks.check(config)
+    _check_quantities(config)
     _check_split(config)
+    _check_drawn(config)
     dataset_checks.check(config)
     config_sizes.check(config)
 
@@ -70,13 +83,16 @@ def _check_names(config: dict[str, Any], figures: list[str], comparisons: list[s
     """Every name in the configuration is one of a plug-in that exists."""
     checks: list[tuple[str, str, list[str]]] = []
     grid = config["grid"]
-    checks += [("grid.dataset", name, lookup.known("datasets")) for name in grid["dataset"]]
+    sets = sorted({*lookup.known("datasets"), *config["datasets"]})
+    checks += [("grid.dataset", name, sets) for name in grid["dataset"]]
     described = sorted(config["architectures"])
     checks += [("grid.architecture", name, described) for name in grid["architecture"]]
-    for name, options in config["architectures"].items():
-        module = options.get("module", name)
+    for name in config["architectures"]:
+        module = module_of(config, name)
         checks.append((f"architectures.{name}.module", module, lookup.known("architectures")))
-    checks += [("datasets", name, lookup.known("datasets")) for name in config["datasets"]]
+    for name, options in config["datasets"].items():
+        key = f"datasets.{name}.module" if "module" in options else "datasets"
+        checks.append((key, data_module(config, name), lookup.known("datasets")))
     checks.append(("noise_maker", config["noise_maker"], lookup.known("label_noise")))
     sections = {"training": config["training"]} | {
         f"architectures.{name}.training": training_options(config, name)
@@ -85,7 +101,13 @@ def _check_names(config: dict[str, Any], figures: list[str], comparisons: list[s
     for key, training in sections.items():
         checks.append((f"{key}.loss", training["loss"], lookup.known("losses")))
         checks.append((f"{key}.schedule", training["schedule"], lookup.known("schedules")))
-    checks += [("bounds", name, lookup.known("bounds")) for name in config["bounds"]]
+    for name, entry in config["bounds"].items():
+        key = f"bounds.{name}.bound" if "bound" in entry else "bounds"
+        checks.append((key, bound_entries.bound_of(name, entry), lookup.known("bounds")))
+        if "points" in entry:
+            checks.append((f"bounds.{name}.points", entry["points"], lookup.known("points")))
+    extra = [name for name in lookup.known("measurements") if name not in ALWAYS]
+    checks += [("quantities", name, extra) for name in config["quantities"]]
     certificates = config["certificates"]
     if certificates:
         asked = sorted(config["bounds"])
@@ -93,8 +115,8 @@ def _check_names(config: dict[str, Any], figures: list[str], comparisons: list[s
         for norm, radii in certificates["radii"].items():
             _check_order(f"certificates.radii.{norm}", radii)
     checks += [("experiments", name, lookup.known("experiments")) for name in config["experiments"]]
-    checks += [("figures", name, sorted(figures)) for name in config["figures"]]
-    checks += [("comparisons", name, sorted(comparisons)) for name in config["comparisons"]]
+    for kind, known in (("figures", figures), ("comparisons", comparisons)):
+        checks += [(kind, module, sorted(known)) for module, _ in drawn(config, kind).values()]
     for key, name, allowed in checks:
         try:
             lookup.check(key, name, allowed)
@@ -105,14 +127,24 @@ def _check_names(config: dict[str, Any], figures: list[str], comparisons: list[s
 def _check_options(config: dict[str, Any]) -> None:
     """Every option is one that its plug-in takes, and none is missing that it needs."""
     given: list[tuple[str, str, str, dict[str, Any]]] = []
-    for package in ("datasets", "experiments"):
-        given += [(f"{package}.{n}", package, n, o) for n, o in config[package].items()]
+    for name, options in config["experiments"].items():
+        given.append((f"experiments.{name}", "experiments", name, options))
+    for name in config["datasets"]:
+        options = data_options(config, name)
+        given.append((f"datasets.{name}", "datasets", data_module(config, name), options))
+    for kind in ("figures", "comparisons"):
+        for name, (module, options) in drawn(config, kind).items():
+            given.append((f"{kind}.{name}", kind, module, options))
     for name, entry in config["bounds"].items():
-        options = {k: v for k, v in entry.items() if k != "norms"}
-        given.append((f"bounds.{name}", "bounds", name, options))
+        bound = bound_entries.bound_of(name, entry)
+        given.append((f"bounds.{name}", "bounds", bound, bound_entries.own_options(entry)))
+        if "points" in entry:
+            options = entry.get("points_options", {})
+            given.append((f"bounds.{name}.points_options", "points", entry["points"], options))
+    given += [(f"quantities.{n}", "measurements", n, o) for n, o in config["quantities"].items()]
     used = config["grid"]["architecture"]
     for name in config["architectures"]:
-        module = config["architectures"][name].get("module", name)
+        module = module_of(config, name)
         options = build_options(config, name)
         given.append((f"architectures.{name}", "architectures", module, options))
         place = f"architectures.{name}.training" if name in used else "training"
@@ -147,25 +179,51 @@ def _check_optimizers(config: dict[str, Any], written: dict[str | None, dict[str
                 )
 
 
-def _check_bounds(config: dict[str, Any]) -> None:
-    """Bounds exist in the norms asked for; certificates rest on upper bounds."""
-    for name, entry in config["bounds"].items():
-        known = signatures.constant("bounds", name, "NORMS")
-        wrong = [norm for norm in entry.get("norms", []) if known and norm not in known]
-        if wrong:
+def _check_drawn(config: dict[str, Any]) -> None:
+    """No two pictures have one name; those over axes name axes and values that there are."""
+    for kind in ("figures", "comparisons"):
+        names = [entry if isinstance(entry, str) else next(iter(entry)) for entry in config[kind]]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(f"config: {kind} has {name!r} twice: allowed is each name once")
+    if axes.DATA_NAMES not in config:  # at a point there are no axes
+        _check_axes(config)
+
+
+def _check_axes(config: dict[str, Any]) -> None:
+    """Figures over axes name axes and values that the study has, and leave none out."""
+    grid = {name: config["grid"][name] for name in axis_choice.USUAL}
+    for name, (module, options) in drawn(config, "comparisons").items():
+        if not signatures.constant("comparisons", module, "CHOOSES_AXES"):
+            continue
+        for dataset in config["grid"]["dataset"]:
+            of = study_runs.variants_of(config, dataset).values()
+            try:
+                axis_choice.choose(axis_choice.axes_of(of, grid), **options)
+            except ValueError as error:
+                raise ConfigError(f"config: comparisons.{name} ({dataset}): {error}") from None
+
+
+def _check_quantities(config: dict[str, Any]) -> None:
+    """What a quantity rests on is there: enough seeds, a loss that it is about."""
+    grid = config["grid"]
+    for name in config["quantities"]:
+        seeds = signatures.constant("measurements", name, "MIN_SEEDS") or 1
+        if len(grid["seed"]) < seeds:
             raise ConfigError(
-                f"config: bounds.{name}.norms contains {wrong[0]!r}: this bound exists in "
-                f"{', '.join(known)}"
+                f"config: quantities has {name} and grid.seed = {grid['seed']}: allowed with it "
+                f"are {seeds} seeds and more"
             )
-    directions = {n: signatures.constant("bounds", n, "DIRECTION") for n in config["bounds"]}
-    for name in (config["certificates"] or {"upper": []})["upper"]:
-        if directions[name] not in ("upper", None):
-            uppers = [n for n, direction in directions.items() if direction == "upper"]
-            raise ConfigError(
-                f"config: certificates.upper contains {name!r}, whose direction is "
-                f"{directions[name]}: allowed are upper bounds, in this study "
-                f"{', '.join(uppers) or 'none'}"
-            )
+        losses = signatures.constant("measurements", name, "LOSSES")
+        for architecture in grid["architecture"]:
+            loss = training_options(config, architecture)["loss"]
+            if losses and loss not in losses:
+                own = "loss" in config["architectures"][architecture].get("training", {})
+                key = f"architectures.{architecture}.training.loss" if own else "training.loss"
+                raise ConfigError(
+                    f"config: quantities has {name} and {key} = {loss}: allowed with it is "
+                    f"{' or '.join(losses)}"
+                )
 
 
 def _check_split(config: dict[str, Any]) -> None:

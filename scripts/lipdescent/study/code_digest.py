@@ -58,13 +58,20 @@ def training_files(architecture: str, training: dict[str, Any], noise_maker: str
     ]
 
 
-def measurement_files(name: str, architecture: str, loss: str, noise_maker: str) -> list[str]:
-    """Plug-ins behind a measurement of an architecture, beside what measure.py imports itself."""
+def measurement_files(
+    name: str, architecture: str, loss: str, noise_maker: str, *, points: str = ""
+) -> list[str]:
+    """Plug-ins behind a measurement of an architecture, beside what measure.py imports itself.
+
+    ``name`` is ``metrics``, ``certificates`` or a bound's file, ``points`` the set it is taken on.
+    """
     network = f"lipdescent/architectures/{architecture}.py"
     kind = lookup.measurement_kind(name)
     files = [network, f"lipdescent/measuring/kinds/{kind}.py"]
     if kind == "bound":
         files.append(f"lipdescent/bounds/{name}.py")
+    if points:
+        files.append(f"lipdescent/points/{points}.py")
     if any(path.parent.name == "constrained" for path in code_files(network)):
         files.append("lipdescent/structure/materialise.py")
     imported = code_files(*files)

@@ -10,15 +10,16 @@ import copy
 import json
 import sys
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from lipdescent.storage.variants import Point
+from lipdescent.study import axes, axis_checks, training_section
 from lipdescent.study import checks as config_checks
 from lipdescent.study import schema as config_schema
-from lipdescent.study import training_section
 from lipdescent.study.runs import plan_file
 from lipdescent.study.schema import ConfigError
 
@@ -31,7 +32,7 @@ REPLACED = (
     ),
 )
 # Overlays are merged into the default study: in these, `name: null` takes an entry out again.
-SECTIONS = ("bounds", "datasets", "architectures", "experiments")
+SECTIONS = ("bounds", "quantities", "datasets", "architectures", "experiments")
 
 
 def prepare(
@@ -62,15 +63,47 @@ def prepare(
     written = _training_as_written(config, overlaid)
     _take_replaced(config)
     rules = training_section.with_defaults(_read(schema))
+    _check_schema(config, rules)
+    check_one = partial(
+        config_checks.check, removed=removed, figures=figures, comparisons=comparisons
+    )
+    axis_checks.check_written(config)
+    check_one(config, written=written)
+
+    def check(here: dict[str, Any], point: Point) -> dict[str, Any]:
+        here = copy.deepcopy(here)
+        files = here.pop(axes.DATA_NAMES, {})
+        _check_schema(here, rules)
+        own = _training_at(config, written, point)
+        check_one({**here, axes.DATA_NAMES: files}, written=own)
+        return here
+
+    axis_checks.check_points(config, check)
+    return config
+
+
+def _check_schema(config: dict[str, Any], rules: dict[str, Any]) -> None:
+    """Against the schema, the training of each architecture as a whole."""
     config_schema.check(config, rules)
     for name, options in config["architectures"].items():
         whole = {**config["training"], **options.get("training", {})}
         training = {**rules["properties"]["training"], "$defs": rules["$defs"]}
         config_schema.check(whole, training, place=f"architectures.{name}.training")
-    config_checks.check(
-        config, removed=removed, written=written, figures=figures, comparisons=comparisons
-    )
-    return config
+
+
+def _training_at(
+    config: dict[str, Any], written: dict[str | None, dict[str, Any]], point: Point
+) -> dict[str | None, dict[str, Any]]:
+    """What the study itself says of its training, and each architecture's, at a point."""
+    found = {name: dict(section) for name, section in written.items()}
+    for axis in axes.axes(config):
+        for key, value in axes.changes(axis, point).items() if axis.name in point else ():
+            section, *rest = axes.path(config, key)
+            if section == "training":
+                found.setdefault(None, {})[rest[0]] = value
+            elif section == "architectures" and rest[1:2] == ["training"]:
+                found.setdefault(rest[0], {})[rest[-1]] = value
+    return found
 
 
 def _take_replaced(config: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from lipdescent.plugins import signatures
 from lipdescent.study.schema import ConfigError
-from lipdescent.study.sections import training_options
+from lipdescent.study.sections import data_module, data_options, training_options
 
 # Options whose values are counts, and the constant that says how many there are.
 COUNTS = {"num_train": "NUM_TRAIN", "num_test": "NUM_TEST"}
@@ -26,19 +26,20 @@ def check(config: dict[str, Any]) -> None:
         One line per mistake, naming the option, its value and what is allowed.
     """
     mistakes = []
-    for dataset, options in config["datasets"].items():
-        mistakes += _counts(dataset, options)
-        mistakes += _paths(dataset, options)
+    for dataset in config["datasets"]:
+        module, options = data_module(config, dataset), data_options(config, dataset)
+        mistakes += _counts(dataset, module, options)
+        mistakes += _paths(dataset, module, options)
     mistakes += _augmentation(config)
     if mistakes:
         raise ConfigError("\n".join(mistakes))
 
 
-def _counts(dataset: str, options: dict[str, Any]) -> list[str]:
+def _counts(dataset: str, module: str, options: dict[str, Any]) -> list[str]:
     """No more points are asked for than there are."""
     mistakes = []
     for option, name in COUNTS.items():
-        most, wanted = signatures.constant("datasets", dataset, name), options.get(option)
+        most, wanted = signatures.constant("datasets", module, name), options.get(option)
         if wanted is not None and most is not None and wanted > most:
             mistakes.append(
                 f"config: datasets.{dataset}.{option} = {wanted}: allowed are 1 to {most}, "
@@ -47,12 +48,12 @@ def _counts(dataset: str, options: dict[str, Any]) -> list[str]:
     return mistakes
 
 
-def _paths(dataset: str, options: dict[str, Any]) -> list[str]:
+def _paths(dataset: str, module: str, options: dict[str, Any]) -> list[str]:
     """What an option names as a file or a folder is there."""
     return [
         f"config: datasets.{dataset}.{option} = {str(options[option])!r}: there is no such "
         f"file or folder in {Path.cwd()}; make it, or name one that exists"
-        for option in signatures.paths("datasets", dataset)
+        for option in signatures.paths("datasets", module)
         if options.get(option) is not None and not Path(options[option]).exists()
     ]
 
@@ -61,7 +62,7 @@ def _augmentation(config: dict[str, Any]) -> list[str]:
     """Only images are cropped and flipped."""
     mistakes = []
     for dataset in config["grid"]["dataset"]:
-        shape = signatures.constant("datasets", dataset, "INPUT_SHAPE")
+        shape = signatures.constant("datasets", data_module(config, dataset), "INPUT_SHAPE")
         for name in config["grid"]["architecture"]:
             wanted = training_options(config, name)["augmentation"]
             if wanted is not None and shape is not None and len(shape) != 3:
@@ -76,15 +77,16 @@ def _augmentation(config: dict[str, Any]) -> list[str]:
 
 def num_points(config: dict[str, Any], dataset: str, option: str) -> int | None:
     """``num_train`` or ``num_test`` of a data set; None where nothing says it."""
-    wanted = config["datasets"].get(dataset, {}).get(option)
-    return wanted or signatures.constant("datasets", dataset, COUNTS[option])
+    wanted = data_options(config, dataset).get(option)
+    return wanted or signatures.constant("datasets", data_module(config, dataset), COUNTS[option])
 
 
 def num_classes(config: dict[str, Any], dataset: str) -> int | None:
     """Classes of a data set, by its file; None where it says nothing."""
-    found = signatures.constant("datasets", dataset, "NUM_CLASSES")
+    module = data_module(config, dataset)
+    found = signatures.constant("datasets", module, "NUM_CLASSES")
     if not isinstance(found, dict):
         return found
-    options = signatures.defaults("datasets", dataset) | config["datasets"].get(dataset, {})
+    options = signatures.defaults("datasets", module) | data_options(config, dataset)
     chosen = [found[value] for value in options.values() if value in found]
     return chosen[0] if chosen else None

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 from lipdescent.plugins import signatures
-from lipdescent.study import network_costs
+from lipdescent.study import axes, network_costs
 from lipdescent.study.network_costs import Count, Network
 from lipdescent.study.schema import ConfigError
-from lipdescent.study.sections import training_options
+from lipdescent.study.sections import data_module, training_options
 
 
 def check(config: dict[str, Any]) -> None:
@@ -28,19 +28,24 @@ def check(config: dict[str, Any]) -> None:
     ConfigError
         One line per architecture and data set, naming the keys, their values and what is allowed.
     """
-    grid, mistakes = config["grid"], []
+    grid, mistakes, wanted = config["grid"], [], []
+    widths = network_costs.counted_widths(grid["width"])
     for dataset, name in itertools.product(grid["dataset"], grid["architecture"]):
-        shape, classes, points = network_costs.shape_and_classes(config, dataset)
-        if shape is None or classes is None:
-            continue
-        widths = network_costs.counted_widths(grid["width"])
-        networks = [network_costs.network(config, dataset, name, width) for width in widths]
+        for point in axes.points(config, dataset, name):
+            here = axes.at(config, point)
+            shape, classes, points = network_costs.shape_and_classes(here, dataset)
+            if shape is not None and classes is not None:
+                networks = [network_costs.network(here, dataset, name, w) for w in widths]
+                wanted.append((here, name, dataset, points, networks))
+    # All in one process, whatever their number.
+    network_costs.counts([network for *_, networks in wanted for network in networks])
+    for here, name, dataset, points, networks in wanted:
         found = list(zip(networks, network_costs.counts(networks), strict=True))
         mistakes += _not_built(name, dataset, found)
         if points is not None:
-            mistakes += _last_batch(config, name, dataset, points, found)
+            mistakes += _last_batch(here, name, dataset, points, found)
     if mistakes:
-        raise ConfigError("\n".join(mistakes))
+        raise ConfigError("\n".join(dict.fromkeys(mistakes)))
 
 
 def _not_built(name: str, dataset: str, found: list[tuple[Network, Count]]) -> list[str]:
@@ -74,7 +79,7 @@ def _last_batch(
     key = f"architectures.{name}.training.batch_size" if own else "training.batch_size"
     named = f"{layers[0]}" + (f" and {len(layers) - 1} more" if len(layers) > 1 else "")
     sizes = _next_to(batch, lambda size: size > 1 and not leaves_one(points, size))
-    most = signatures.constant("datasets", dataset, "NUM_TRAIN") or math.inf
+    most = signatures.constant("datasets", data_module(config, dataset), "NUM_TRAIN") or math.inf
     counts = _next_to(points, lambda n: 1 < n <= most and not leaves_one(n, batch))
     ways = [f"{key} = {_either(sizes)}"] if sizes else []
     if counts:

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from lipdescent.storage import npz_header
-from lipdescent.study import asked_once, dataset_checks
+from lipdescent.study import asked_once, axes, dataset_checks
 from lipdescent.study import sizes as config_sizes
 from lipdescent.study.code_digest import code_versions
 from lipdescent.study.sections import build_options
+from lipdescent.study.sections import module as module_of
 
 KEPT = "networks"
 # Widths of a grid that are counted; what lies between follows from a cubic, as products of weights
@@ -93,7 +94,7 @@ def network(config: dict[str, Any], dataset: str, architecture: str, width: int)
     """The network of a run."""
     shape, classes, _ = shape_and_classes(config, dataset)
     return Network(
-        module=config["architectures"][architecture].get("module", architecture),
+        module=module_of(config, architecture),
         width=width,
         input_shape=tuple(shape or USUAL_SHAPE),
         num_classes=classes or USUAL_CLASSES,
@@ -106,15 +107,17 @@ def shape_and_classes(
 ) -> tuple[tuple[int, ...] | None, int | None, int | None]:
     """Shape of an input, classes and training points: by the data set's file, or its data.
 
-    None of what neither says: the data have not been prepared yet.
+    None of what neither says: the data have not been prepared yet. ``config`` is one at a point of
+    the study's axes (:func:`lipdescent.study.axes.at`), if it has some.
     """
-    if dataset in LOADED:
-        return LOADED[dataset]
+    file = axes.data_file(config, dataset)
+    if file in LOADED:
+        return LOADED[file]
     shape = config_sizes.input_shape(config, dataset)
     classes = dataset_checks.num_classes(config, dataset)
     points = dataset_checks.num_points(config, dataset, "num_train")
     if shape is None or classes is None or points is None:
-        prepared = Path("results", config["study"], "datasets", f"{dataset}.npz")
+        prepared = Path("results", config["study"], "datasets", f"{file}.npz")
         found = npz_header.read(prepared)
         shape = shape or (found.input_shape if found else None)
         classes = classes or (found.num_classes if found else None)
@@ -177,7 +180,8 @@ def _unknown(width: int, input_shape: Sequence[int]) -> Cost:
 
 
 _FOUND: dict[Network, Count] = {}
-# Shape, classes and points of data sets that were loaded because their files do not say them.
+# Name of a data set's file -> shape, classes and points, where it was loaded because its plug-in
+# does not say them.
 LOADED: dict[str, tuple[tuple[int, ...], int, int]] = {}
 
 

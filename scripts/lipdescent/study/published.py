@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from lipdescent.study import runs, sections
+
 KINDS = ("pdf", "png")
 
 
@@ -44,13 +46,15 @@ def figures(config: dict[str, Any]) -> list[str]:
     else:
         grid = config["grid"]
         names = [
-            f"{dataset}/{architecture}/{figure}"
+            f"{dataset}/{variant}/{figure}"
             for dataset in grid["dataset"]
-            for architecture in grid["architecture"]
-            for figure in config["figures"]
+            for variant in runs.variants_of(config, dataset)
+            for figure in sections.drawn(config, "figures")
         ]
         names += [
-            f"{dataset}/{name}" for dataset in grid["dataset"] for name in config["comparisons"]
+            f"{dataset}/{name}"
+            for dataset in grid["dataset"]
+            for name in sections.drawn(config, "comparisons")
         ]
     return [f"figures/{name}.{kind}" for name in names for kind in KINDS]
 

@@ -7,14 +7,15 @@ output is compared with later are the same. No torch here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any
 
-from lipdescent.plugins import lookup
+from lipdescent.plugins import bound_entries, lookup, signatures
 from lipdescent.storage import stamps
 from lipdescent.storage.seed_blocks import block_name
-from lipdescent.study import published, sections
+from lipdescent.study import axes, published, sections
 from lipdescent.study import runs as study_runs
 from lipdescent.study.code_digest import caption, code_versions, measurement_files, training_files
 
@@ -94,6 +95,7 @@ class Recipes:
         self.measurement_files = lru_cache(None)(measurement_files)
         self.runs = study_runs.runs(config)
         self.by_path = {run.path: run for run in self.runs}
+        self.axes = {axis.name: axis.kind for axis in axes.axes(config)}
         self.base = f"results/{config['study']}"
         self.made: dict[tuple, Recipe] = {}
 
@@ -102,15 +104,30 @@ class Recipes:
         wildcards.pop("study", None)
         return getattr(self, rule)(**wildcards)
 
+    @property
+    def quantities(self) -> dict[str, Any]:
+        """Further quantities; plans of former versions have none."""
+        return self.config.get("quantities", {})
+
     @cached_property
     def measures(self) -> list[str]:
         """Everything that is taken of a stack."""
         certificates = ["certificates"] if self.config["certificates"] else []
-        return ["metrics", *self.config["bounds"], *certificates]
+        return ["metrics", *self.quantities, *self.config["bounds"], *certificates]
 
-    def module(self, architecture: str) -> str:
-        """File name of an architecture in scripts/lipdescent/architectures."""
-        return self.config["architectures"][architecture].get("module", architecture)
+    def variants(self, dataset: str) -> dict[str, tuple[str, dict[str, Any]]]:
+        """See :func:`study_runs.variants_of`."""
+        return study_runs.variants_of(self.config, dataset)
+
+    @cached_property
+    def data_files(self) -> dict[str, tuple[str, dict[str, Any]]]:
+        """Name of a data set's file -> the data set, and the configuration that it is made by."""
+        found = {}
+        for dataset in self.config["grid"]["dataset"]:
+            for _, point in self.variants(dataset).values():
+                here = axes.at(self.config, axes.data_point(self.config, dataset, point))
+                found[axes.data_file(here, dataset)] = dataset, here
+        return found
 
     def parts(self) -> list[Recipe]:
         """Of the study's networks and measurements, or of its experiments' parts."""
@@ -121,58 +138,78 @@ class Recipes:
 
     @_once
     def dataset(self, *, dataset: str) -> Recipe:
+        """``dataset`` is the name of the file."""
+        name, here = self.data_files.get(dataset, (dataset, self.config))
         return Recipe(
             "dataset",
             f"dataset/{dataset}",
             (f"{self.base}/datasets/{dataset}.npz",),
-            {"options": self.config["datasets"].get(dataset, {})},
-            self.code("prepare_dataset.py", f"lipdescent/datasets/{dataset}.py"),
+            {"options": here["datasets"].get(name, {})},
+            self.code(
+                "prepare_dataset.py",
+                f"lipdescent/datasets/{sections.data_module(here, name)}.py",
+            ),
         )
 
     @_once
     def train(self, **place: str) -> Recipe:
-        run, module = self._run(place), self.module(place["architecture"])
-        training = sections.training_options(self.config, run.architecture)
-        maker = self.config["noise_maker"]
+        run = self._run(place)
+        here = study_runs.at(self.config, run)
+        module = sections.module(here, run.architecture)
+        training = sections.training_options(here, run.architecture)
+        maker = here["noise_maker"]
         stack = f"{self.base}/checkpoints/{run.path}"
         return Recipe(
             "train",
             f"train/{run.path}",
             (f"{stack}.safetensors", f"{stack}.curves.parquet"),
             {
-                "run": vars(run),
-                "label_noise": self.config["grid"]["label_noise"],
-                "epochs": self.config["grid"]["epoch"],
+                "run": run.asked,
+                "label_noise": here["grid"]["label_noise"],
+                "epochs": here["grid"]["epoch"],
                 "module": module,
-                "build_options": sections.build_options(self.config, run.architecture),
+                "build_options": sections.build_options(here, run.architecture),
                 "training": training,
                 "noise_maker": maker,
-                "noise_seed": self.config["noise_seed"],
+                "noise_seed": here["noise_seed"],
             },
             self.code("train.py", *training_files(module, training, maker)),
-            (self.dataset(dataset=run.dataset),),
+            (self.dataset(dataset=axes.data_file(here, run.dataset)),),
         )
 
     @_once
     def measure(self, *, measure: str, **place: str) -> Recipe:
-        run, module = self._run(place), self.module(place["architecture"])
-        loss = sections.training_options(self.config, run.architecture)["loss"]
-        maker, certificates = self.config["noise_maker"], self.config["certificates"]
+        run = self._run(place)
+        here = study_runs.at(self.config, run)
+        module = sections.module(here, run.architecture)
+        loss = sections.training_options(here, run.architecture)["loss"]
+        maker, certificates = here["noise_maker"], here["certificates"]
         certify = measure == "certificates"
         uppers = certificates["upper"] if certify else []
+        options = {**here["bounds"], **self.quantities}.get(measure, {})
+        entry = here["bounds"].get(measure, {})
+        files = self.measurement_files(
+            bound_entries.bound_of(measure, entry),
+            module,
+            loss,
+            maker,
+            points=entry.get("points", ""),
+        )
         return Recipe(
             "measure",
             f"measure/{run.path}/{measure}",
             (f"{self.base}/measurements/{run.path}/{measure}.parquet",),
             {
                 # The rows name their study.
-                "study": self.config["study"],
-                "options": certificates if certify else self.config["bounds"].get(measure, {}),
+                "study": here["study"],
+                "options": certificates if certify else options,
+                **_saved_points(entry),
             },
-            self.code("measure.py", *self.measurement_files(measure, module, loss, maker)),
+            self.code("measure.py", *files),
             (
-                self.dataset(dataset=run.dataset),
+                self.dataset(dataset=axes.data_file(here, run.dataset)),
                 self.train(**place),
+                *(self.train(**_wildcards(other)) for other in self._other_seeds(run, measure)),
                 *(self.measure(measure=name, **place) for name in uppers),
             ),
         )
@@ -185,40 +222,38 @@ class Recipes:
             for measure in self.measures
         ]
         outputs = (f"{self.base}/table.parquet", f"{self.base}/table.csv")
-        return Recipe("table", "table", outputs, {}, self.code("aggregate.py"), tuple(inputs))
+        asked = {"axes": self.axes}
+        return Recipe("table", "table", outputs, asked, self.code("aggregate.py"), tuple(inputs))
 
     @_once
     def figure(self, *, dataset: str, architecture: str, figure: str) -> Recipe:
-        script = f"lipdescent/figures/{figure}.py"
-        return Recipe(
-            "figure",
-            f"figure/{dataset}/{architecture}/{figure}",
-            self._drawn(f"{dataset}/{architecture}/{figure}"),
-            {
-                "statistics": self.config["statistics"],
-                "loss": sections.training_options(self.config, architecture)["loss"],
-                "caption": caption(script),
-            },
-            self.code("plot.py", script),
-            (self.table(),),
+        """``architecture`` is one at a point."""
+        name, point = self.variants(dataset)[architecture]
+        loss = sections.training_options(axes.at(self.config, point), name)["loss"]
+        return self._of_table(
+            "figure", f"{dataset}/{architecture}", "figures", figure, {"loss": loss}
         )
 
     @_once
     def comparison(self, *, dataset: str, comparison: str) -> Recipe:
-        script = f"lipdescent/comparisons/{comparison}.py"
         losses = {
-            name: sections.training_options(self.config, name)["loss"]
-            for name in self.config["grid"]["architecture"]
+            variant: sections.training_options(axes.at(self.config, point), name)["loss"]
+            for variant, (name, point) in self.variants(dataset).items()
         }
+        return self._of_table("comparison", dataset, "comparisons", comparison, {"losses": losses})
+
+    def _of_table(
+        self, rule: str, place: str, kind: str, name: str, more: dict[str, Any]
+    ) -> Recipe:
+        """A picture that is drawn from the table."""
+        module, options = sections.drawn(self.config, kind)[name]
+        script = f"lipdescent/{kind}/{module}.py"
+        asked = {"statistics": self.config["statistics"], "caption": caption(script)}
         return Recipe(
-            "comparison",
-            f"comparison/{dataset}/{comparison}",
-            self._drawn(f"{dataset}/{comparison}"),
-            {
-                "statistics": self.config["statistics"],
-                "losses": losses,
-                "caption": caption(script),
-            },
+            rule,
+            f"{rule}/{place}/{name}",
+            self._drawn(f"{place}/{name}"),
+            asked | more | {"module": module, "options": options},
             self.code("plot.py", script),
             (self.table(),),
         )
@@ -255,7 +290,7 @@ class Recipes:
     @_once
     def verify(self) -> Recipe:
         bounds = lookup.known("bounds")
-        sets = [self.dataset(dataset=name) for name in self.config["grid"]["dataset"]]
+        sets = [self.dataset(dataset=name) for name in self.data_files]
         stacks = [self.train(**_wildcards(run)) for run in self.runs]
         return Recipe(
             "verify",
@@ -296,11 +331,27 @@ class Recipes:
             (self.experiment(experiment=experiment),),
         )
 
+    def _other_seeds(self, run: study_runs.Run, measure: str) -> list[study_runs.Run]:
+        """Runs of the same networks with other seeds, if the measurement takes all together."""
+        if measure not in self.quantities:
+            return []
+        if not signatures.constant("measurements", measure, "ALL_SEEDS"):
+            return []
+        same = replace(run, seeds=())
+        return [one for one in self.runs if replace(one, seeds=()) == same and one != run]
+
     def _run(self, place: dict[str, str]) -> study_runs.Run:
         return self.by_path[PLACE.format(**place)]
 
     def _drawn(self, name: str) -> tuple[str, ...]:
         return tuple(f"{self.base}/figures/{name}.{kind}" for kind in published.KINDS)
+
+
+def _saved_points(entry: dict[str, Any]) -> dict[str, Any]:
+    """Digests of the files that a bound's points are read from, where there are any."""
+    found = {path: Path(path) for path in bound_entries.files(entry)}
+    digests = {p: stamps.digest(f.read_bytes()) if f.is_file() else "" for p, f in found.items()}
+    return {"files": digests} if digests else {}
 
 
 PLACE = "{dataset}/{architecture}/width={width}/seeds={seeds}"
@@ -309,7 +360,7 @@ PLACE = "{dataset}/{architecture}/width={width}/seeds={seeds}"
 def _wildcards(run: study_runs.Run) -> dict[str, str]:
     return {
         "dataset": run.dataset,
-        "architecture": run.architecture,
+        "architecture": run.variant,
         "width": str(run.width),
         "seeds": block_name(run.seeds),
     }

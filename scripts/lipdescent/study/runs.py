@@ -8,8 +8,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from lipdescent.storage import atomic
+from lipdescent.storage import atomic, variants
 from lipdescent.storage.seed_blocks import block_name
+from lipdescent.storage.variants import Value
+from lipdescent.study import axes
 from lipdescent.study.schema import ConfigError
 
 
@@ -21,18 +23,45 @@ def experiment_parts(config: dict[str, Any], name: str) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Run:
-    """One training job: a width with every label noise and a block of seeds."""
+    """One training job: a width with every label noise and a block of seeds.
+
+    Attributes
+    ----------
+    at : (axis, value) of every further axis that the run's networks depend on.
+    """
 
     dataset: str
     architecture: str
     width: int
     seeds: tuple[int, ...]
+    at: tuple[tuple[str, Value], ...] = ()
+
+    @property
+    def point(self) -> dict[str, Value]:
+        """Axis -> value."""
+        return dict(self.at)
+
+    @property
+    def variant(self) -> str:
+        """The architecture at the run's point, as files' names have it."""
+        return variants.name(self.architecture, self.point)
 
     @property
     def path(self) -> str:
         """The run's place below results/<study>/<stage>/."""
         block = f"seeds={block_name(self.seeds)}"
-        return f"{self.dataset}/{self.architecture}/width={self.width}/{block}"
+        return f"{self.dataset}/{self.variant}/width={self.width}/{block}"
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What a training job is told of it."""
+        told = {
+            "dataset": self.dataset,
+            "architecture": self.architecture,
+            "width": self.width,
+            "seeds": self.seeds,
+        }
+        return told | ({"point": self.point} if self.at else {})
 
 
 def seed_blocks(config: dict[str, Any]) -> list[tuple[int, ...]]:
@@ -112,9 +141,24 @@ def runs(config: dict[str, Any]) -> list[Run]:
     """Every run of the study, widest first: long jobs that start last end last."""
     grid, blocks = config["grid"], seed_blocks(config)
     return [
-        Run(dataset, architecture, width, block)
+        Run(dataset, architecture, width, block, tuple(point.items()))
         for width in sorted(grid["width"], reverse=True)
         for dataset in grid["dataset"]
         for architecture in grid["architecture"]
+        for point in axes.points(config, dataset, architecture)
         for block in blocks
     ]
+
+
+def at(config: dict[str, Any], run: Run) -> dict[str, Any]:
+    """The configuration of a run's networks, see :func:`axes.at`."""
+    return axes.at(config, run.point)
+
+
+def variants_of(config: dict[str, Any], dataset: str) -> dict[str, tuple[str, dict[str, Value]]]:
+    """Every architecture at each of its points on a data set: name -> architecture, point."""
+    return {
+        variants.name(architecture, point): (architecture, point)
+        for architecture in config["grid"]["architecture"]
+        for point in axes.points(config, dataset, architecture)
+    }

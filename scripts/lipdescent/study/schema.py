@@ -31,10 +31,14 @@ LIMITS = {
     "exclusiveMaximum": "less than",
     "minItems": "a list of at least",
     "maxItems": "a list of at most",
+    "minProperties": "a mapping whose number of entries is at least",
+    "maxProperties": "a mapping whose number of entries is at most",
     "pattern": "the pattern",
 }
 
 
+# Keys that may be axes of a study (lipdescent/study/axes.py) begin so.
+VARYING = ("datasets.", "architectures.", "training.", "noise_maker", "noise_seed")
 LARGEST_INTEGER = 2**63 - 1
 
 
@@ -130,11 +134,12 @@ def _explain(error: ValidationError, place: str) -> str:
         words = " or ".join(WORDS[kind] for kind in kinds)
         if isinstance(instance, int) and abs(instance) > LARGEST_INTEGER:
             return f"{said}: allowed is {words}, at most {LARGEST_INTEGER} (64 bits)"
-        return f"{said}: allowed is {words}{_as_number(instance, kinds)}"
+        way = _as_number(instance, kinds) or _as_axis(instance, key)
+        return f"{said}: allowed is {words}{way}"
     if kind == "maxLength":
         return f"{said}: allowed are at most {wanted} characters"
     if kind == "enum":
-        return f"{said}: allowed is one of {_listed(wanted)}"
+        return f"{said}: allowed is one of {_listed(wanted)}{_as_axis(instance, key)}"
     return f"{said}: allowed is {LIMITS.get(kind, kind)} {wanted}"
 
 
@@ -166,6 +171,18 @@ def _as_number(value: Any, kinds: list[str]) -> str:
     if "number" in kinds:
         return f" (write {yaml.safe_dump(number).split()[0]})"
     return ""
+
+
+def _as_axis(value: Any, key: str) -> str:
+    """How to have several values of a key in one study."""
+    if not isinstance(value, list) or not key.startswith(VARYING):
+        return ""
+    name = key.rsplit(".", 1)[-1]
+    return f" (for an axis of several write vary: {{{name}: {{{key}: {_flow(value)}}}}})"
+
+
+def _flow(value: list[Any]) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, width=float("inf")).strip()
 
 
 def _fill_defaults(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What of a study's configuration belongs to one architecture."""
+"""What of a study's configuration belongs to one architecture, one data set, one figure."""
 
 from __future__ import annotations
 
@@ -14,3 +14,34 @@ def build_options(config: dict[str, Any], architecture: str) -> dict[str, Any]:
     """What goes to the architecture's ``build``: its entry less ``module`` and ``training``."""
     entry = config["architectures"][architecture]
     return {k: v for k, v in entry.items() if k not in ("module", "training")}
+
+
+def module(config: dict[str, Any], architecture: str) -> str:
+    """File name of an architecture in scripts/lipdescent/architectures."""
+    return config["architectures"][architecture].get("module", architecture)
+
+
+def data_module(config: dict[str, Any], dataset: str) -> str:
+    """File name of a data set in scripts/lipdescent/datasets."""
+    return config["datasets"].get(dataset, {}).get("module", dataset)
+
+
+def data_options(config: dict[str, Any], dataset: str) -> dict[str, Any]:
+    """What goes to the data set's ``load``: its entry less ``module``."""
+    return {k: v for k, v in config["datasets"].get(dataset, {}).items() if k != "module"}
+
+
+def drawn(config: dict[str, Any], kind: str) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Figures or comparisons: name -> its file's name, and options.
+
+    An entry is a file's name, or ``{NAME: {module: FILE, option: value}}``.
+    """
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    for entry in config[kind]:
+        if isinstance(entry, str):
+            found[entry] = entry, {}
+        else:
+            ((name, given),) = entry.items()
+            options = {key: value for key, value in given.items() if key != "module"}
+            found[name] = given["module"], options
+    return found

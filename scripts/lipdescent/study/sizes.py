@@ -12,7 +12,8 @@ from typing import Any
 
 from lipdescent.plugins import signatures
 from lipdescent.study.schema import ConfigError
-from lipdescent.study.sections import build_options
+from lipdescent.study.sections import build_options, data_module, data_options
+from lipdescent.study.sections import module as module_of
 
 
 def check(config: dict[str, Any]) -> None:
@@ -30,7 +31,7 @@ def check(config: dict[str, Any]) -> None:
 def _check_groups(config: dict[str, Any]) -> None:
     """Groups that are sorted make up every width of the grid."""
     for name in config["grid"]["architecture"]:
-        module = config["architectures"][name].get("module", name)
+        module = module_of(config, name)
         options = signatures.defaults("architectures", module) | build_options(config, name)
         size, activation = options.get("group_size"), options.get("activation")
         for width in config["grid"]["width"]:
@@ -45,7 +46,7 @@ def _check_inputs(config: dict[str, Any]) -> None:
     """Architectures fit the inputs, where a data set says theirs and an architecture its sizes."""
     grid, mistakes = config["grid"], []
     for dataset, name in itertools.product(grid["dataset"], grid["architecture"]):
-        module = config["architectures"][name].get("module", name)
+        module = module_of(config, name)
         fit = signatures.function("architectures", module, "SIZES")
         shape = input_shape(config, dataset)
         if shape is None or fit is None:
@@ -68,8 +69,8 @@ def _check_inputs(config: dict[str, Any]) -> None:
 
 def input_shape(config: dict[str, Any], dataset: str) -> tuple[int, ...] | None:
     """Of one input, if the data set's file says so."""
-    shape = signatures.constant("datasets", dataset, "INPUT_SHAPE")
-    size = config["datasets"].get(dataset, {}).get("image_size")
+    shape = signatures.constant("datasets", data_module(config, dataset), "INPUT_SHAPE")
+    size = data_options(config, dataset).get("image_size")
     if shape is None or size is None:
         return shape
     if shape[-1] % size:

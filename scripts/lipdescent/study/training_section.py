@@ -60,6 +60,7 @@ class TrainingSection:
     precision: str = "float32"
     channels_last: bool = False
     stopping: Stopping | None = None
+    penalty: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         for name, kind in NESTED.items():

@@ -171,6 +171,15 @@ def test_largest_eigenvalue(size, rank, seed, power):
         assert torch.equal(largest_eigenvalue(matrices[7:9]), found[7:9])
 
 
+@pytest.mark.parametrize("size", [2, 3, 10, 16])
+def test_one_eigenvalue_and_entries_of_all_sizes(size):
+    """v v^T, whose eigenvalue is |v|^2: as of a softmax that is nearly certain of its class."""
+    generator = torch.Generator().manual_seed(0)
+    v = 10.0 ** (-40 * torch.rand(500, size, generator=generator, dtype=torch.float64))
+    found = largest_eigenvalue(v[:, :, None] * v[:, None])
+    torch.testing.assert_close(found, v.square().sum(1), rtol=1e-13, atol=0)
+
+
 def test_close_eigenvalues():
     """Clusters, where Laguerre's iteration is slow."""
     basis = torch.linalg.qr(points(40, (10, 10)))[0]

@@ -6,6 +6,7 @@ from torch import nn
 from lipdescent.architectures import mlp
 from lipdescent.measuring.kinds import metrics
 from lipdescent.stacks import evaluation
+from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.training.losses import cross_entropy
 
 
@@ -45,3 +46,13 @@ def test_metrics_equal_plain_pytorch(make_stack, generator, monkeypatch):
             torch.testing.assert_close(found[name.format("accuracy")][i], accuracy)
         distance = torch.cat([(state[n] - initial[n][i]).flatten() for n in state]).norm()
         torch.testing.assert_close(found["distance_from_init"][i], distance)
+
+
+def test_the_path_length_adds_up_the_ways_between_checkpoints():
+    """A weight that goes 0, 3, then back to 1, and one that goes 0, 4, 4: lengths 5 and 7."""
+    module = nn.Linear(2, 1, bias=False)
+    places = torch.tensor([[[[3.0, 4.0]], [[1.0, 0.0]]], [[[1.0, 4.0]], [[1.0, 0.0]]]])
+    stack = ModelStack(module, {"weight": places.flatten(0, 1)}, (2,))
+    initial = {"weight": torch.zeros(2, 1, 2)}
+    found = metrics.path_length(stack, initial, epochs=2)
+    assert found.tolist() == [5.0, 1.0, 7.0, 1.0]

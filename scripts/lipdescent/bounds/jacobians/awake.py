@@ -31,6 +31,7 @@ _MORE = {
     "lower_ascent": ", and nothing is proved at those that the search reached from them",
     "lower_gaussian": ", and nothing is proved at those drawn from their moments",
     "lower_convex_combinations": ", and nothing is proved at those between them",
+    "lower_attack": ", and no attack from them changes the outputs beyond rounding",
     "lower_pairs": ", and no two of them have outputs that differ beyond rounding",
 }
 

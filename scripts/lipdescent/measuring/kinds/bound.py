@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lipdescent.bounds._measured import checked
+from lipdescent.bounds import _taken
 from lipdescent.measurement import Measurement, NotApplicable
 from lipdescent.measuring.subject import Subject
-from lipdescent.plugins import lookup
+from lipdescent.plugins import bound_entries, lookup
 from lipdescent.stacks.seeding import seed_of
 from lipdescent.structure.trace import trace
 from lipdescent.training.replicas import checkpoint_labels
@@ -27,21 +26,26 @@ def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
     TypeError, ValueError
         If it yields what cannot be published, the same quantity twice, or nothing.
     """
-    bound = lookup.resolve("bounds", subject.name)
-    options = dict(options)
-    wanted = options.pop("norms", list(bound.NORMS))
+    bound = lookup.resolve("bounds", bound_entries.bound_of(subject.name, options))
+    wanted = options.get("norms", list(bound.NORMS))
     norms = [norm for norm in wanted if norm in bound.NORMS]
     if not norms:
         raise NotApplicable(f"norms {wanted}: this bound exists in {', '.join(bound.NORMS)}")
-    if "labels" in inspect.signature(bound.measure).parameters:
-        options["labels"] = _labels(subject)
     seed = seed_of("bound", subject.name, *subject.saved.origin.run.values())
     stack = subject.sound
     # Calling the network is compared with what is read of it, whatever the bound reads.
     with contextlib.suppress(NotApplicable, TypeError):
         trace(stack)
-    found = bound.measure(stack, inputs=subject.inputs, norms=norms, seed=seed, **options)
-    yield from checked(found, subject.name, stack.num_models, norms=norms)
+    yield from _taken.take(
+        bound,
+        subject.name,
+        stack,
+        entry=options,
+        inputs=subject.inputs,
+        labels=lambda: _labels(subject),
+        norms=norms,
+        seed=seed,
+    )
 
 
 def _labels(subject: Subject) -> dict[str, Tensor]:

@@ -22,10 +22,8 @@ def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
     saved, dataset, finite = subject.saved, subject.dataset, subject.finite
     labels = checkpoint_labels(saved, dataset)
     device = subject.stack.device
-    first = {
-        n: t.to(device).repeat(len(saved.epoch), *[1] * (t.dim() - 1))
-        for n, t in _initial(subject).items()
-    }
+    initial = {n: t.to(device) for n, t in _initial(subject).items()}
+    first = {n: t.repeat(len(saved.epoch), *[1] * (t.dim() - 1)) for n, t in initial.items()}
     yield from measure(
         subject.sound,
         inputs=subject.inputs,
@@ -38,6 +36,8 @@ def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
         loss=TrainingOptions(**saved.origin.training).make_loss(),
         num_classes=dataset.num_classes,
     )
+    travelled = path_length(subject.stack, initial, epochs=len(saved.epoch))
+    yield Measurement("path_length", "metric", "l2", travelled[finite])
 
 
 def _initial(subject: Subject) -> dict[str, Tensor]:
@@ -113,3 +113,16 @@ def _distance(stack: ModelStack, initial: dict[str, Tensor]) -> Tensor:
         (stack.state[n].double() - initial[n].double()).flatten(1).square().sum(1) for n in names
     ]
     return torch.stack(squares).sum(0).sqrt()
+
+
+def path_length(stack: ModelStack, initial: dict[str, Tensor], *, epochs: int) -> Tensor:
+    """Length of the way from checkpoint to checkpoint in l2, (num_models,), epochs outermost.
+
+    The way of the training itself is at least as long. ``initial``: name -> (num_replicas, *shape).
+    """
+    squares = 0
+    for name, _ in stack.module.named_parameters():
+        places = stack.state[name].double().reshape(epochs, *initial[name].shape)
+        before = torch.cat([initial[name].double()[None], places[:-1]])
+        squares = squares + (places - before).flatten(2).square().sum(2)
+    return squares.sqrt().cumsum(0).flatten()

@@ -10,6 +10,7 @@ from lipdescent.training.engines.engine import Engine, EngineOptions, Setting
 from lipdescent.training.engines.fused_cnn import StackedCNN
 from lipdescent.training.engines.fused_mlp import StackedMLP
 from lipdescent.training.engines.looped_autograd import LoopedAutograd
+from lipdescent.training.engines.penalised_autograd import PenalisedAutograd
 from lipdescent.training.engines.stacked_autograd import StackedAutograd
 
 # The first that supports a network, and pays for it, trains it; the last one always pays.
@@ -28,6 +29,8 @@ def choose(module: nn.Module, setting: Setting) -> type[Engine]:
 
 def make_engine(stack: ModelStack, options: EngineOptions) -> Engine:
     """The engine of a stack that is on its device."""
+    if options.penalty is not None:
+        return PenalisedAutograd.of(stack, options)
     return choose(stack.module, _setting(stack, options, stack.device)).of(stack, options)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ class EngineOptions(Protocol):
     precision: str
     batch_size: int
     channels_last: bool
+    penalty: Mapping[str, Any] | None
 
     def make_loss(self) -> Loss: ...
 

@@ -1,0 +1,67 @@
+"""What stopping at the best checkpoint would have given, over width.
+
+Left: test loss at the last epoch (solid) and the smallest over the checkpoints of each network
+(dashed). Middle: test error (1 - accuracy), at the last epoch and at the checkpoint with the least
+test loss. Right: the epoch of that checkpoint. The best checkpoint is chosen on the very test
+points it is judged by, so the dashed lines are what perfect early stopping could reach, not what a
+validation set would. Lines are means over seeds (geometric ones of losses, and of epochs + 1),
+bands Student's t intervals of these means (95 % unless configured otherwise), with fewer than four
+seeds the range over them: the heading says which. Diverged models are left out and counted in the
+heading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from lipdescent.analysis import early_stopping, labels, ladder
+from lipdescent.analysis import statistics as stats
+from lipdescent.analysis.groups import Group
+from lipdescent.analysis.statistics import Estimate
+from lipdescent.figures import _axes
+from lipdescent.figures import _drawing as drawing
+from lipdescent.figures import _style as style
+
+
+def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
+    """See the module: its docstring is the caption."""
+    confidence, losses = statistics["confidence"], ladder.metric(group, "test_loss")
+    error = 1 - ladder.metric(group, "test_accuracy")
+    best = early_stopping.best_epoch(losses)
+    figure, ((left, middle, right),) = style.new_figure(1, 3, width=style.TWO_COLUMNS, height=2.6)
+    pairs = {left: (losses, stats.centre_estimate), middle: (error, stats.mean_estimate)}
+    colours = style.noise_colours(group.label_noise)
+    for noise, colour in enumerate(colours.values()):
+        for place, (values, estimated) in pairs.items():
+            last, stopped = values[:, noise, -1], early_stopping.at(values, best)[:, noise]
+            for shown, look in ((last, {}), (stopped, {"linestyle": "--", "marker": "s"})):
+                if np.isfinite(shown).any():
+                    y = estimated(shown, confidence=confidence)
+                    drawing.curve(place, group.width, y, color=colour, **look)
+        epochs = early_stopping.positions(best, group.epoch)[:, noise]
+        if np.isfinite(epochs).any():
+            y = stats.mean_estimate(epochs + 1, confidence=confidence, geometric=True)
+            y = Estimate(*(part - 1 for part in y))
+            drawing.curve(right, group.width, y, color=colour, linestyle="--", marker="s")
+    left.set_ylabel(labels.loss_name("test", loss))
+    middle.set_ylabel("test error")
+    right.set_ylabel("epoch of the least test loss")
+    for place in (left, middle, right):
+        _axes.width_axis(place, group.width)
+        place.set_xlabel("width")
+        if not place.lines:
+            _axes.say_nothing_here(place, "all models diverged")
+    if left.lines:
+        _axes.log_values(left)
+        _axes.epoch_values(right, group.epoch)
+    handles = [drawing.key(color=colours[level], marker="o") for level in group.label_noise]
+    names = [f"label noise {labels.noise_name(level)}" for level in group.label_noise]
+    dashes = {"last epoch": ("-", "o"), "best checkpoint": ("--", "s")}
+    handles += [drawing.key(color="black", linestyle=d, marker=m) for d, m in dashes.values()]
+    style.legend(figure, handles, [*names, *dashes], columns=4)
+    style.heading(figure, group, stats.band_name(len(group.seed), confidence))
+    return figure

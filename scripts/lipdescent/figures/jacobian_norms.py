@@ -1,0 +1,112 @@
+"""The Jacobian norm over the data, from its mean to the bounds on the Lipschitz constant.
+
+Rows: the least and the most label noise. Left: over width at the last epoch; middle and right: over
+the training epoch at the first width that interpolates with the least noise and at the largest.
+Solid blue: the mean over the training points of the l2 operator norm of the Jacobian at a point
+(logits per unit of input), dashed: over the test points; blue region: the outermost quantiles over
+the training points, where the study measured some. Grey: the certified bracket between the largest
+lower and the least upper bound. Lines are geometric means over seeds, bands of the solid lines
+Student's t intervals of these means (95 % unless configured otherwise), with fewer than four seeds
+the range over them: the heading says which. Diverged models are left out and counted in the
+heading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lipdescent.analysis import labels, ladder, slopes
+from lipdescent.analysis import statistics as stats
+from lipdescent.analysis.groups import Group, Series
+from lipdescent.analysis.statistics import Array
+from lipdescent.figures import _axes
+from lipdescent.figures import _drawing as drawing
+from lipdescent.figures import _style as style
+
+BLUE = style.OKABE_ITO[0]
+KEYS = {
+    "mean, training points": {"color": BLUE, "marker": "o"},
+    "mean, test points": {"color": BLUE, "linestyle": "--"},
+    "quantiles": {"color": BLUE, "linewidth": 5, "alpha": 0.15},
+    "certified bracket": {"color": "0.8", "linewidth": 5},
+}
+
+
+def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
+    """See the module: its docstring is the caption."""
+    del loss
+    noises = sorted({0, len(group.label_noise) - 1})
+    middle = slopes.critical_width(group, statistics["interpolation_accuracy"])
+    columns = {
+        f"epoch {group.epoch[-1]}": (slice(None), -1, group.width),
+        f"width {group.width[middle]}": (middle, slice(None), group.epoch),
+        f"width {group.width[-1]}": (-1, slice(None), group.epoch),
+    }
+    if middle == len(group.width) - 1:
+        columns = dict(list(columns.items())[:2])
+    figure, axes = style.new_figure(
+        len(noises), len(columns), width=style.TWO_COLUMNS, height=0.9 + 1.9 * len(noises),
+        sharex="col", sharey=True,
+    )  # fmt: skip
+    for row, noise in zip(axes, noises, strict=True):
+        for place, (title, (width, epoch, x)) in zip(row, columns.items(), strict=True):
+            _panel(place, group, (width, noise, epoch), x, statistics["confidence"])
+            place.set_title(f"{title}, label noise {labels.noise_name(group.label_noise[noise])}")
+        row[0].set_ylabel(f"norm or bound ({labels.NORMS['l2']})")
+    for place, (_, _, x) in zip(axes[-1], columns.values(), strict=True):
+        place.set_xlabel(labels.WIDTH if x is group.width else "epoch")
+    for row in axes:
+        for place, (_, _, x) in zip(row, columns.values(), strict=True):
+            (_axes.width_axis if x is group.width else _axes.epoch_axis)(place, x)
+    drawn = [place for place in axes.flat if place.lines or place.collections]
+    if drawn:
+        _axes.log_values(*drawn)
+    quantiles = _quantiles(group)
+    shown = {k: v for k, v in KEYS.items() if k != "quantiles" or quantiles}
+    names = [
+        f"{k} {quantiles[0][0]} to {quantiles[-1][0]} %" if k == "quantiles" else k for k in shown
+    ]
+    style.legend(figure, [drawing.key(**look) for look in shown.values()], names, columns=4)
+    style.heading(figure, group, stats.band_name(len(group.seed), statistics["confidence"]))
+    return figure
+
+
+def _panel(place: Axes, group: Group, index: tuple, x: Array, confidence: float) -> None:
+    lower, upper = (stats.geometric_mean(side[index]) for side in ladder.bracket(group, "l2"))
+    if np.isfinite(lower).any():
+        place.fill_between(x, lower, upper, color="0.8", linewidth=0.6)
+    quantiles = [stats.geometric_mean(values[index]) for _, values in _quantiles(group)]
+    if quantiles:
+        place.fill_between(x, quantiles[0], quantiles[-1], color=BLUE, alpha=0.15, linewidth=0)
+    for split, look in (
+        ("train", KEYS["mean, training points"]),
+        ("test", KEYS["mean, test points"]),
+    ):
+        values = group.series.get(Series("jacobian_norm_mean", "metric", "l2", split))
+        if values is None or not np.isfinite(values[index]).any():
+            continue
+        whole = stats.centre_estimate(values[index], confidence=confidence)
+        if split == "train":
+            drawing.curve(place, x, whole, **look)
+        else:
+            place.plot(x, whole.value, **look)
+    if not place.lines:
+        absent = "no Jacobian norm\nin this study"
+        _axes.say_nothing_here(place, _axes.why_empty(group.diverged[index], absent))
+
+
+def _quantiles(group: Group) -> list[tuple[str, Array]]:
+    """(percent, values) of the training points, the smallest and the largest; none without two."""
+    prefix = "jacobian_norm_q"
+    found = {
+        key.quantity.removeprefix(prefix): values
+        for key, values in group.series.items()
+        if key.quantity.startswith(prefix) and (key.norm, key.split) == ("l2", "train")
+    }
+    ordered = sorted(found.items(), key=lambda item: float(item[0]))
+    return [ordered[0], ordered[-1]] if len(ordered) > 1 else []

@@ -1,0 +1,71 @@
+"""Where training leads in the space of parameters: how far, how fast, and how curved it is there.
+
+Rows: what the study measured of the l2 distance from the initial parameters; the length of the way
+over the checkpoints (that of the training itself is at least as long); the norm of the gradient of
+the mean training loss, and the largest eigenvalue of its Hessian (an estimate from below, by
+Lanczos), both with the labels trained on. Columns: over width at the last epoch; over the epoch at
+the largest width. Lines are geometric means over seeds (plain ones where a value is negative),
+bands Student's t intervals of these means (95 % unless configured otherwise), with fewer than four
+seeds the range over them: the heading says which. Diverged models are left out and counted in the
+heading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from lipdescent.analysis import labels
+from lipdescent.analysis import statistics as stats
+from lipdescent.analysis.groups import Group, Series
+from lipdescent.figures import _axes
+from lipdescent.figures import _drawing as drawing
+from lipdescent.figures import _style as style
+
+ROWS = {
+    "distance from init": Series("distance_from_init", "metric", "l2", ""),
+    "path length": Series("path_length", "metric", "l2", ""),
+    "gradient norm": Series("parameter_gradient_norm", "metric", "l2", "train"),
+    "largest Hessian\neigenvalue": Series("hessian_largest_eigenvalue", "metric", "l2", "train"),
+}
+
+
+def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
+    """See the module: its docstring is the caption."""
+    del loss
+    rows = {name: group.series[key] for name, key in ROWS.items() if key in group.series}
+    rows = rows or {"distance from init": np.full(group.diverged.shape, np.nan)}
+    figure, axes = style.new_figure(
+        len(rows), 2, width=style.TWO_COLUMNS, height=0.9 + 1.5 * len(rows), sharex="col",
+        sharey="row",
+    )  # fmt: skip
+    colours = style.noise_colours(group.label_noise)
+    for (name, values), row in zip(rows.items(), axes, strict=True):
+        values = np.where(values == 0, np.nan, values)  # at epoch 0 nothing has moved
+        row[0].set_ylabel(name)
+        for place, x, shown in (
+            (row[0], group.width, values[:, :, -1].swapaxes(0, 1)),
+            (row[1], group.epoch, values[-1]),
+        ):
+            for curves, colour in zip(shown, colours.values(), strict=True):
+                if np.isfinite(curves).any():
+                    y = stats.centre_estimate(curves, confidence=statistics["confidence"])
+                    drawing.curve(place, x, y, color=colour)
+            if not place.lines:
+                absent = "not in this study"
+                _axes.say_nothing_here(place, _axes.why_empty(group.diverged[:, :, -1], absent))
+            (_axes.width_axis if x is group.width else _axes.epoch_axis)(place, x)
+        if stats.has_logarithm(values) and (drawn := [p for p in row if p.lines]):
+            _axes.log_values(*drawn)
+    axes[0, 0].set_title(f"epoch {group.epoch[-1]}")
+    axes[0, 1].set_title(f"width {group.width[-1]}")
+    axes[-1, 0].set_xlabel(labels.WIDTH)
+    axes[-1, 1].set_xlabel("epoch")
+    handles = [drawing.key(color=colour, marker="o") for colour in colours.values()]
+    names = [f"label noise {labels.noise_name(level)}" for level in colours]
+    style.legend(figure, handles, names, columns=5)
+    style.heading(figure, group, stats.band_name(len(group.seed), statistics["confidence"]))
+    return figure

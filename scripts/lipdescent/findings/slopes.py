@@ -1,0 +1,131 @@
+"""How fast the bounds, and provably the constant, grow with training and fall with width."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lipdescent.analysis import slopes
+from lipdescent.analysis.groups import Group
+from lipdescent.analysis.labels import noise_name
+from lipdescent.analysis.power_law import Range
+from lipdescent.analysis.slopes import Panel
+from lipdescent.analysis.statistics import Estimate
+from lipdescent.findings import words
+from lipdescent.findings.page import Block, Heading, Table, Text
+from lipdescent.findings.words import NORMS, Facts, number
+
+HEADER = ["over", "at", "label noise", "from", "to", "points", "of what", "exponent", "R2",
+          "average exponent"]  # fmt: skip
+READ = (
+    "Exponents b of y = c x^b: by least squares of the logarithms, and on average between the two "
+    "ends; in brackets as above. All of one range start together, where statistics.fit_from says, "
+    "or else at the first value from which every curve stays within a factor 1.1 of its line. Of "
+    "the constant: between what the brackets prove, for the mean over the seeds trained here."
+)
+
+
+def exponents(group: Group, norm: str, options: Mapping[str, Any]) -> list[Facts]:
+    """Every fit of a group in one norm, ready for JSON."""
+    return [
+        _facts(panel)
+        for axis in slopes.OVER
+        for panel in slopes.panels(group, axis, norm=norm, options=options)
+    ]
+
+
+def _facts(panel: Panel) -> Facts:
+    fitted = panel.start is not None
+    return {
+        "over": panel.axis,
+        "at": panel.at,
+        "from": float(panel.x[panel.start]) if fitted else None,
+        "to": float(panel.x[-1]) if fitted else None,
+        "points": len(panel.x) - panel.start if fitted else 0,
+        "seeds": len(panel.seeds),
+        "reason": panel.reason,
+        "fits": {
+            name: {
+                "exponent": _plain(fit.exponent),
+                "average": _plain(fit.average),
+                "r_squared": number(fit.r_squared),
+            }
+            for name, fit in panel.fits.items()
+        },
+        "constant": panel.constant and {n: _plain(r) for n, r in panel.constant.items()},
+        "excluded": panel.excluded,
+    }
+
+
+def headline(found: list[Facts], norm: str) -> str:
+    """What is proved, or fitted, at the largest width and the last epoch with the least noise."""
+    parts = []
+    for axis, what in (("epoch", "with training"), ("width", "with width")):
+        of_axis = [facts for facts in found if facts["over"] == axis and facts["fits"]]
+        if of_axis:
+            widest = max(facts["at"].get("width", 0) for facts in of_axis)
+            chosen = [facts for facts in of_axis if facts["at"].get("width", 0) == widest]
+            parts.append(_told(chosen[0], what))
+    if not parts:
+        return ""
+    return f"As a power law, how does the {NORMS[norm]} constant change? {' '.join(parts)}"
+
+
+def _told(facts: Facts, what: str) -> str:
+    """One range in a sentence or two."""
+    other = "width" if facts["over"] == "epoch" else "epoch"
+    text = (
+        f"{what.capitalize()} ({facts['over']} {facts['from']:g} to {facts['to']:g}, {other} "
+        f"{facts['at'][other]}, {noise_name(facts['at']['label_noise'])} label noise): "
+    )
+    if facts["constant"]:
+        least, most = _proved(facts["constant"]["average"])
+        text += (
+            f"by the brackets its average exponent, a mean over "
+            f"the seeds, lies between {least} and {most}; "
+        )
+    fits = ", ".join(f"{n} {words.interval(f['exponent'])}" for n, f in facts["fits"].items())
+    text += f"exponents fitted: {fits}."
+    if facts["excluded"]:
+        names = ", ".join(facts["excluded"])
+        text += f" Excluded by the brackets, an exponent like that of: {names}."
+    return text
+
+
+def blocks(found: list[Facts], norm: str) -> list[Block]:
+    """All fits as a table; empty without any."""
+    rows = [row for facts in found for row in _rows(facts)]
+    if not rows:
+        return []
+    title = Heading(3, f"Power laws in {NORMS[norm]}")
+    return [title, Table(HEADER, rows), Text(READ)]
+
+
+def _rows(facts: Facts) -> list[list[str]]:
+    other = "width" if facts["over"] == "epoch" else "epoch"
+    start = [facts["over"], f"{other} {facts['at'][other]}", noise_name(facts["at"]["label_noise"])]
+    if not facts["fits"]:
+        return [[*start, "-", "-", "-", f"no fit: {facts['reason']}", "-", "-", "-"]]
+    start += [f"{facts['from']:g}", f"{facts['to']:g}", str(facts["points"])]
+    rows = [
+        [
+            *start,
+            name + " (excluded for the constant)" * (name in facts["excluded"]),
+            words.interval(fit["exponent"]),
+            "-" if fit["r_squared"] is None else f"{fit['r_squared']:.3f}",
+            words.interval(fit["average"]),
+        ]
+        for name, fit in facts["fits"].items()
+    ]
+    if facts["constant"]:
+        line, ends = (_proved(facts["constant"][w]) for w in ("least_squares", "average"))
+        rows.append([*start, "the constant, proved", " to ".join(line), "-", " to ".join(ends)])
+    return rows
+
+
+def _proved(found: Facts) -> tuple[str, str]:
+    return words.at_least(found["low"]), words.at_most(found["high"])
+
+
+def _plain(found: Range | Estimate) -> Facts:
+    return {name: number(value) for name, value in found._asdict().items()}

@@ -1,0 +1,67 @@
+"""Networks that only differ in their weights, added up: their mean is one network's output over S.
+
+The sum of S networks with one hidden layer is a network with S times the width, whose weights are
+theirs, unchanged, side by side. So every bound for such networks is one for the sum, and a bound of
+the sum over S one for the mean.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.structure.relu_chain import chain
+
+
+def sums(stack: ModelStack, groups: Tensor) -> ModelStack | None:
+    """The sums of some models of a stack, each one network with a wide hidden layer.
+
+    Parameters
+    ----------
+    groups : int64 (num_sums, S), the models that are added up.
+
+    Returns
+    -------
+    ``num_sums`` networks in the stack's dtype, or None unless the models are fully connected with
+    one hidden layer and a ReLU or LeakyReLU.
+    """
+    links = chain(stack)
+    if links is None or len(links.slopes) != 1:
+        return None
+    modules = dict(stack.module.named_modules())
+    first, second = (name for name, part in modules.items() if type(part) is nn.Linear)
+    shapes = nn.ReLU, nn.LeakyReLU
+    activation = next((part for part in modules.values() if type(part) in shapes), None)
+    if activation is None:
+        return None
+
+    def gathered(name: str) -> Tensor | None:
+        return stack.state[name][groups] if name in stack.state else None
+
+    into, out = gathered(f"{first}.weight"), gathered(f"{second}.weight")
+    count, size, width, inputs = into.shape
+    state = {
+        "1.weight": into.reshape(count, size * width, inputs),
+        "3.weight": out.transpose(1, 2).reshape(count, out.shape[2], size * width),
+    }
+    biases = gathered(f"{first}.bias"), gathered(f"{second}.bias")
+    if biases[0] is not None:
+        state["1.bias"] = biases[0].reshape(count, size * width)
+    if biases[1] is not None:
+        state["3.bias"] = biases[1].sum(1)
+    wide = nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(inputs, size * width, bias=biases[0] is not None),
+        copy.deepcopy(activation),
+        nn.Linear(size * width, out.shape[2], bias=biases[1] is not None),
+    ).to(into.dtype)
+    return ModelStack(wide, state, stack.input_shape)
+
+
+def joined(stacks: list[ModelStack]) -> ModelStack:
+    """All models of several stacks of one structure, in this order."""
+    state = {name: torch.cat([s.state[name] for s in stacks]) for name in stacks[0].state}
+    return ModelStack(stacks[0].module, state, stacks[0].input_shape)

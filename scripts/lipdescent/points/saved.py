@@ -1,0 +1,63 @@
+"""Points of a file: an array in ``.npy``, or one or more, by name, in ``.safetensors``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from lipdescent.points._parts import Points, of_tensor
+from lipdescent.stacks.model_stack import ModelStack
+
+
+def draw(
+    stack: ModelStack,
+    inputs: Mapping[str, Tensor],
+    *,
+    labels: Mapping[str, Tensor] | None = None,
+    seed: int = 0,
+    path: str | Path,
+) -> dict[str, Points]:
+    """The split ``saved``, or one for each array of a ``.safetensors`` file.
+
+    Parameters
+    ----------
+    path : of the file, from the folder of the study's ``results``; floating-point
+        (n, *input_shape), finite.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there is no such file, or it holds something else.
+    """
+    path = Path(path)
+    if path.suffix == ".npy":
+        found = {"saved": torch.from_numpy(np.load(path, allow_pickle=False))}
+    elif path.suffix == ".safetensors":
+        with safe_open(path, framework="pt") as file:
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    else:
+        raise ValueError(f"path = {str(path)!r}: allowed are files .npy and .safetensors")
+    for name, points in found.items():
+        shape = tuple(points.shape)
+        if not points.is_floating_point() or shape[1:] != tuple(stack.input_shape) or not shape[0]:
+            wanted = ", ".join(map(str, ["n", *stack.input_shape]))
+            raise ValueError(
+                f"{path}: {name} is {points.dtype} {shape}, expected floating-point ({wanted})"
+            )
+        if not bool(points.isfinite().all()):
+            raise ValueError(f"{path}: {name} has NaN or infinity; allowed are finite numbers")
+    return {
+        name: Points(len(points), partial(_parts, points, stack.device))
+        for name, points in found.items()
+    }
+
+
+def _parts(points: Tensor, device: torch.device) -> Iterator[Tensor]:
+    for part in of_tensor(points):
+        yield part.to(device, torch.float64)

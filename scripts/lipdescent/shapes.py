@@ -1,0 +1,25 @@
+"""Shapes and types of tensors as annotations: ``Float64[Tensor, "models out in"]``.
+
+They are jaxtyping's, where it is installed. Nothing looks at them when the library runs; under
+pytest beartype checks every call of the modules that tests/conftest.py names. One letter or word
+means one size throughout a call.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING or find_spec("jaxtyping"):
+    from jaxtyping import Float, Float64
+else:
+
+    class Float:
+        """Stands in for jaxtyping's: what it annotates is what it would be without a shape."""
+
+        def __class_getitem__(cls, item: tuple[Any, str]) -> Any:
+            return item[0]
+
+    Float64 = Float
+
+__all__ = ["Float", "Float64"]

@@ -1,0 +1,93 @@
+"""Can the bounds be taken in the norms, at the points and of the outputs that are wanted?
+
+Everything here raises ConfigError, naming the key, its value and what is allowed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lipdescent.plugins import bound_entries, lookup, signatures
+from lipdescent.study.schema import ConfigError
+
+
+def check(config: dict[str, Any]) -> None:
+    """The entries of ``bounds``, and the certificates' upper bounds."""
+    called: dict[tuple[str, str], str] = {}
+    for name, entry in config["bounds"].items():
+        bound = bound_entries.bound_of(name, entry)
+        _check_name(name, bound)
+        _check_norms(name, bound, entry)
+        _check_direction(name, bound, entry)
+        for path in bound_entries.files(entry):
+            if not Path(path).is_file():
+                raise ConfigError(
+                    f"config: bounds.{name}.points_options has {path!r}: there is no such file in "
+                    f"{Path.cwd()}; make it, or name one that exists"
+                )
+        label = bound, bound_entries.label(name, entry)
+        if label in called:
+            raise ConfigError(
+                f"config: bounds.{name}: its rows would be called "
+                f"{bound_entries.called(bound, name, entry)}, as those of bounds.{called[label]}: "
+                "allowed are names, and sets of points, of their own"
+            )
+        called[label] = name
+    _check_certificates(config)
+
+
+def _check_name(name: str, bound: str) -> None:
+    """A name that is no bound's own, and nothing else that is measured."""
+    taken = [*lookup.known("measurements"), *(n for n in lookup.known("bounds") if n != bound)]
+    if name in taken:
+        raise ConfigError(
+            f"config: bounds.{name}.bound = {bound!r}: {name} is the name of something else that "
+            f"is measured; allowed are {bound} and names of your own"
+        )
+
+
+def _check_norms(name: str, bound: str, entry: dict[str, Any]) -> None:
+    known = signatures.constant("bounds", bound, "NORMS")
+    wrong = [norm for norm in entry.get("norms", []) if known and norm not in known]
+    if wrong:
+        raise ConfigError(
+            f"config: bounds.{name}.norms contains {wrong[0]!r}: this bound exists in "
+            f"{', '.join(known)}"
+        )
+
+
+def _check_direction(name: str, bound: str, entry: dict[str, Any]) -> None:
+    """Points are for bounds that look at points, softmax for upper and lower bounds."""
+    direction = signatures.constant("bounds", bound, "DIRECTION")
+    if "points_options" in entry and "points" not in entry:
+        raise ConfigError(
+            f"config: bounds.{name}.points_options = {entry['points_options']}: without points "
+            f"nothing reads it; write points: {', '.join(lookup.known('points'))}"
+        )
+    if "points" in entry and direction == "upper":
+        raise ConfigError(
+            f"config: bounds.{name}.points = {entry['points']!r}: {bound} is an upper bound, of "
+            "all points; allowed for lower bounds, estimates and local bounds"
+        )
+    if "softmax" in entry.get("outputs", []) and direction not in ("lower", "upper", None):
+        raise ConfigError(
+            f"config: bounds.{name}.outputs contains 'softmax': {bound} is a {direction}; allowed "
+            "for lower and upper bounds"
+        )
+
+
+def _check_certificates(config: dict[str, Any]) -> None:
+    """They rest on upper bounds of the logits."""
+    directions = {
+        name: signatures.constant("bounds", bound_entries.bound_of(name, entry), "DIRECTION")
+        for name, entry in config["bounds"].items()
+    }
+    for name in (config["certificates"] or {"upper": []})["upper"]:
+        if directions[name] not in ("upper", None):
+            uppers = [n for n, direction in directions.items() if direction == "upper"]
+            raise ConfigError(
+                f"config: certificates.upper contains {name!r}, whose direction is "
+                f"{directions[name]}: allowed are upper bounds, in this study "
+                f"{', '.join(uppers) or 'none'}"
+            )

@@ -1,0 +1,92 @@
+"""Figures of further quantities draw the numbers of the table, and say what was not measured."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import synthetic_study
+
+from lipdescent.analysis import groups
+from lipdescent.analysis.groups import Series
+from lipdescent.plugins import lookup
+
+STATISTICS = {"confidence": 0.9, "interpolation_accuracy": 0.995}
+SHAPE = (6, 3, 3, 3)
+
+
+def drawn(figure, loss="cross_entropy", **series):
+    """The synthetic study with further series, constants all of them."""
+    group = groups.group(synthetic_study.make(scatter=0), dataset="mnist1d", architecture="mlp")
+    more = {Series(*key): np.full(SHAPE, value) for key, value in series.get("more", {}).items()}
+    group = replace(group, series=group.series | more)
+    return lookup.resolve("figures", figure).draw(group, statistics=STATISTICS, loss=loss)
+
+
+def texts(figure):
+    return [text.get_text().replace("\n", " ") for axes in figure.axes for text in axes.texts]
+
+
+def test_jacobian_norms_draw_means_and_the_outermost_quantiles():
+    more = {
+        ("jacobian_norm_mean", "metric", "l2", split): v
+        for split, v in (("train", 7.0), ("test", 6.0))
+    }
+    more |= {(f"jacobian_norm_q{q}", "metric", "l2", "train"): float(q) for q in (5, 50, 95)}
+    figure = drawn("jacobian_norms", more=more)
+    train, test = figure.axes[0].lines
+    assert set(train.get_ydata().round(9)) == {7.0}
+    assert set(test.get_ydata().round(9)) == {6.0}
+    quantiles = figure.axes[0].collections[1].get_paths()[0].vertices[:, 1]
+    assert {5.0, 95.0} == set(quantiles.round(9))
+    assert "quantiles 5 to 95 %" in [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_right_and_wrong_have_lines_of_their_own():
+    more = {("jacobian_norm_mean_right", "metric", "l2", "test"): 3.0}
+    more |= {("jacobian_norm_mean_wrong", "metric", "l2", "test"): 4.0}
+    more |= {("jacobian_norm_loss_pearson", "metric", "l2", "train"): -0.25}
+    figure = drawn("right_wrong", more=more)
+    assert [line.get_ydata()[0] for line in figure.axes[0].lines] == pytest.approx([3.0, 4.0])
+    assert figure.axes[2].lines[0].get_ydata()[0] == -0.25
+    assert "not measured: quantities has no jacobian_points" in texts(drawn("right_wrong"))
+
+
+def test_a_histogram_stacks_the_shares_and_counts_points_without_a_slope():
+    name = "jacobian_norm_share_{}@{}"
+    shares = {("right", "1..2"): 0.5, ("wrong", "1..2"): 0.2, ("right", "2..4"): 0.2,
+              ("wrong", "0..0"): 0.1}  # fmt: skip
+    more = {(name.format(*key), "metric", "l2", "test"): v for key, v in shares.items()}
+    figure = drawn("jacobian_histogram", more=more)
+    bars = [(b.get_x(), b.get_y(), b.get_height()) for b in figure.axes[0].patches]
+    assert bars == [pytest.approx(bar) for bar in ((1, 0, 0.5), (1, 0.5, 0.2), (2, 0, 0.2))]
+    assert figure.axes[0].get_title().endswith("10 % have norm 0")
+    assert "not measured: quantities has no jacobian_points" in texts(drawn("jacobian_histogram"))
+
+
+def test_parameters_draw_what_was_measured():
+    more = {("distance_from_init", "metric", "l2", ""): 2.0}
+    more |= {("hessian_largest_eigenvalue", "metric", "l2", "train"): -3.0}
+    figure = drawn("parameters", more=more)
+    assert len(figure.axes) == 4
+    for place, value in zip(figure.axes[::2], (2.0, -3.0), strict=True):
+        assert place.lines[0].get_ydata() == pytest.approx([value] * 6)
+
+
+def test_early_stopping_takes_the_least_loss_of_every_network():
+    figure = drawn("early_stopping")
+    last, best = (line.get_ydata() for line in figure.axes[0].lines[:2])
+    truth = np.array([5 * synthetic_study.hump(width, 16) for width in synthetic_study.WIDTHS])
+    np.testing.assert_allclose(last, truth)
+    np.testing.assert_allclose(best, 0.1 * truth)  # the losses grow from epoch 0 on
+    assert figure.axes[2].lines[0].get_ydata() == pytest.approx([0] * 6)
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        ("cross_entropy", "error and variance add up for the squared loss only"),
+        ("mean_squared_error", "not measured: quantities has no bias_variance"),
+    ],
+)
+def test_where_bias_and_variance_cannot_be_told_it_is_said_why(loss, said):
+    assert set(texts(drawn("bias_variance", loss=loss))) == {said}
