@@ -39,9 +39,7 @@ onstart:
         fork_server.start(threads=EXECUTION["threads"], modules=PREAMBLE)
     try_bounds()
     allow_continuations()
-    study_runs.record_plan(
-        config, command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    )
+    record_plan(config, command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
     print(f"study {STUDY}: {what_runs()}")
 
 

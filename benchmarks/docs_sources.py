@@ -19,7 +19,7 @@ from bounds import machine
 
 from lipdescent.analysis import groups, ladder, statistics
 from lipdescent.arithmetic import decimals
-from lipdescent.study import runs as study_runs
+from lipdescent.study.runs import runs_of
 
 NOISE_COLUMNS = {
     "layer product": "layer product (upper)",
@@ -59,7 +59,7 @@ def means(study: Path) -> dict[str, list[float]]:
     Another processor rounds otherwise and training amplifies that: two runs of a study are two
     draws, and agree where all their intervals meet.
     """
-    group = groups.load(study / "table.parquet", dataset="mnist1d", architecture="mlp")
+    group = groups.load_group(study / "table.parquet", dataset="mnist1d", architecture="mlp")
     found = {"test loss": ladder.metric(group, "test_loss")}
     for norm in ladder.norms(group):
         for side in ("lower", "upper"):
@@ -80,7 +80,7 @@ def means(study: Path) -> dict[str, list[float]]:
 def default(study: Path) -> dict[str, object]:
     """The default study: tightness, label noise, and what sentences quote."""
     (facts,) = json.loads((study / "findings.json").read_text())["groups"]
-    group = groups.load(study / "table.parquet", dataset="mnist1d", architecture="mlp")
+    group = groups.load_group(study / "table.parquet", dataset="mnist1d", architecture="mlp")
     told = tightness.rows(study, exact=12)
     texts: dict[str, object] = {
         key: {"header": tightness.HEADER, "rows": rows}
@@ -151,7 +151,7 @@ def _sizes(facts: dict, study: Path) -> dict[str, str]:
         "checkpoints": f"{facts['num_models'] * epochs:,}",
         "measurements": str(1 + len(config["bounds"])),
         "figures": str(len(config["figures"])),
-        "jobs": str(len(study_runs.runs(config)) * (2 + len(config["bounds"]))
+        "jobs": str(len(runs_of(config)) * (2 + len(config["bounds"]))
                     + len(config["figures"]) + 4),  # data, table, findings, provenance
     }  # fmt: skip
 
@@ -286,8 +286,8 @@ def _outwards(quantity: str, value: float | None) -> str:
 def random_labels(study: Path) -> dict[str, object]:
     """Which widths fit labels that are all random, medians over seeds; the largest constant."""
     path, fits = study / "table.parquet", {}
-    for _, name in groups.pairs(path):
-        group = groups.load(path, dataset="mnist1d", architecture=name)
+    for _, name in groups.group_names(path):
+        group = groups.load_group(path, dataset="mnist1d", architecture=name)
         accuracy = np.median(ladder.metric(group, "train_accuracy")[:, -1, -1], axis=-1)
         told = [f"{100 * a:.0f} % at {w}" for w, a in zip(group.width, accuracy, strict=True)]
         fits["lipschitz" if "lipschitz" in name else "free"] = ", ".join(told)

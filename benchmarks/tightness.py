@@ -22,7 +22,7 @@ from lipdescent import datasets
 from lipdescent.analysis import groups, statistics
 from lipdescent.analysis import ladder as analysis_ladder
 from lipdescent.arithmetic import decimals
-from lipdescent.measuring import measure as measuring
+from lipdescent.measuring.measure import checkpoint_stack
 from lipdescent.plugins import lookup
 from lipdescent.storage import checkpoints, table
 
@@ -34,9 +34,9 @@ HEADER = ["width", "best lower", "exact", "LipSDP", "Combettes-Pesquet", "ECLips
 def computed(path: Path, exact: int) -> tuple[int, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     """Width, label noise and seed (replicas,), and bound -> (replicas,), at the last epoch."""
     saved = checkpoints.read(path)
-    run = saved.about.run
+    run = saved.origin.run
     dataset = datasets.read(path.parents[4] / "datasets" / f"{run['dataset']}.npz")
-    stack = measuring.checkpoint_stack(saved, dataset)
+    stack = checkpoint_stack(saved, dataset)
     last = stack[-saved.num_replicas :]
     found = {}
     for name in COMPUTED:
@@ -49,8 +49,8 @@ def computed(path: Path, exact: int) -> tuple[int, np.ndarray, np.ndarray, dict[
 def rows(study: Path, exact: int) -> dict[float, list[list[str]]]:
     """Label noise -> a row of cells for each width."""
     whole = table.read(study / "table.parquet")
-    (dataset, architecture), *_ = groups.pairs(whole)
-    group = groups.group(whole, dataset=dataset, architecture=architecture)
+    (dataset, architecture), *_ = groups.group_names(whole)
+    group = groups.group_of(whole, dataset=dataset, architecture=architecture)
     ladder = analysis_ladder.rungs(group, "l2")
     lower = analysis_ladder.best(group, "lower", "l2")[..., -1, :]
     upper = {rung.quantity: values[..., -1, :] for rung, values in ladder.items()}

@@ -4,7 +4,7 @@ from lipdescent.jobs import fork_server
 
 fork_server.hand_over()
 
-from lipdescent.analysis import groups as selection
+from lipdescent.analysis.groups import group_names, load_group
 from lipdescent.findings import document, measured, page
 from lipdescent.findings.headlines import headlines
 from lipdescent.jobs.progress import log_to
@@ -33,10 +33,10 @@ def stamped(text: str) -> str:
 
 
 with atomic.sound(job.input.table):
-    pairs = selection.pairs(job.input.table)
+    pairs = group_names(job.input.table)
 groups = [
     measured.findings(
-        selection.load(job.input.table, dataset=dataset, architecture=architecture),
+        load_group(job.input.table, dataset=dataset, architecture=architecture),
         job.params.statistics,
     )
     for dataset, architecture in pairs

@@ -12,7 +12,7 @@ import torch
 from lipdescent import datasets
 from lipdescent.jobs import device
 from lipdescent.jobs.progress import log_to
-from lipdescent.measuring import measure as measuring
+from lipdescent.measuring.measure import checkpoint_stack, measure, to_table
 from lipdescent.storage import atomic, checkpoints, table
 from lipdescent.study import job_stamps
 
@@ -28,19 +28,19 @@ with atomic.sound(job.input.dataset):
     dataset = datasets.read(job.input.dataset)
 with atomic.sound(job.input.checkpoints):
     saved = checkpoints.read(job.input.checkpoints)
-stack = measuring.checkpoint_stack(saved, dataset).to(device=place)
+stack = checkpoint_stack(saved, dataset).to(device=place)
 start = None
 if saved.initial and job.wildcards.measure == "metrics":
-    start = measuring.checkpoint_stack(saved.at_start(), dataset)
+    start = checkpoint_stack(saved.at_start(), dataset)
 
 others = []
 for path in job.input.get("other_seeds", []):
     with atomic.sound(path):
         more = checkpoints.read(path)
-    one = measuring.checkpoint_stack(more, dataset).to(device=place)
+    one = checkpoint_stack(more, dataset).to(device=place)
     others.append((one, more))
 
-rows = measuring.measure(
+rows = measure(
     job.wildcards.measure,
     stack,
     saved,
@@ -50,7 +50,7 @@ rows = measuring.measure(
     start=start,
     others=others,
 )
-found = measuring.to_table(rows, stack, saved, study=job.wildcards.study)
+found = to_table(rows, stack, saved, study=job.wildcards.study)
 table.write(job.output[0], found, made)
 logging.getLogger("lipdescent.measure").info(
     "%s, %d quantities of %d checkpoints on %s in %.2f s",

@@ -20,7 +20,7 @@ if hasattr(of, "experiment"):
     figure = lookup.resolve("experiments", of.experiment).draw(frame)
 elif hasattr(of, "comparison"):
     found = {
-        name: groups.load(job.input.table, dataset=of.dataset, architecture=name)
+        name: groups.load_group(job.input.table, dataset=of.dataset, architecture=name)
         for name in job.params.losses
     }
     figure = lookup.resolve("comparisons", job.params.module).draw(
@@ -30,7 +30,7 @@ elif hasattr(of, "comparison"):
         **job.params.options,
     )
 else:
-    group = groups.load(job.input.table, dataset=of.dataset, architecture=of.architecture)
+    group = groups.load_group(job.input.table, dataset=of.dataset, architecture=of.architecture)
     figure = lookup.resolve("figures", job.params.module).draw(
         group,
         statistics=job.params.statistics,

@@ -10,8 +10,8 @@ from pathlib import Path
 from lipdescent.jobs import device
 from lipdescent.jobs.progress import log_to
 from lipdescent.storage import atomic, stamps
-from lipdescent.study import config as study_config
 from lipdescent.study import job_stamps, provenance
+from lipdescent.study.config import last_start
 from lipdescent.study.recipes import Recipes
 
 job = snakemake  # type: ignore[name-defined]  # noqa: F821  Snakemake puts it there
@@ -26,7 +26,7 @@ sets = {name: stamps.read(folder / f"datasets/{name}.npz") for name in names}
 parts = [Path(one.path) for one in recipes.parts()]
 place = device.describe(device.choose(job.params.device))
 about = provenance.describe(place) | {
-    **study_config.last_start(job.wildcards.study),
+    **last_start(job.wildcards.study),
     "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
     "job_seconds": provenance.job_seconds(folder / "benchmarks"),
     "made_with": provenance.makers(folder, parts),

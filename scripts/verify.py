@@ -14,8 +14,8 @@ import torch
 
 from lipdescent import datasets
 from lipdescent.jobs.progress import log_to
-from lipdescent.measuring import measure as measuring
 from lipdescent.measuring import verifying
+from lipdescent.measuring.measure import checkpoint_stack
 from lipdescent.storage import atomic, checkpoints, stamps, table
 from lipdescent.study import axes, job_stamps
 
@@ -35,7 +35,7 @@ for place in sampled:
     run = saved.origin.run
     file = axes.data_file(axes.at(job.config, run.get("point", {})), run["dataset"])
     dataset = datasets.read(f"results/{job.wildcards.study}/datasets/{file}.npz")
-    stack = measuring.checkpoint_stack(saved, dataset)
+    stack = checkpoint_stack(saved, dataset)
     index = int(random.integers(stack.num_models))
     epoch, replica = divmod(index, saved.num_replicas)
     one = stack[index : index + 1]

@@ -190,9 +190,9 @@ def test_certificates_do_not_rest_on_a_bound_that_failed(tmp_path):
 
 def test_findings_and_figures_treat_errors_as_missing(tmp_path):
     whole = make()
-    dataset, architecture = groups.pairs(whole)[0]
-    width = int(groups.group(whole, dataset=dataset, architecture=architecture).width[0])
-    group = groups.group(
+    dataset, architecture = groups.group_names(whole)[0]
+    width = int(groups.group_of(whole, dataset=dataset, architecture=architecture).width[0])
+    group = groups.group_of(
         failed_study(tmp_path, widths=(width,)), dataset=dataset, architecture=architecture
     )
     assert group.failed == {"upper_lipsdp": [width]}
@@ -204,7 +204,7 @@ def test_findings_and_figures_treat_errors_as_missing(tmp_path):
     facts |= {"num_diverged": 0, "not_applicable": [], "failed": group.failed}
     assert f"upper_lipsdp failed with an error at 1 width ({width})" in document.about(facts)
     everything = failed_study(tmp_path, widths=range(10**4))
-    group = groups.group(everything, dataset=dataset, architecture=architecture)
+    group = groups.group_of(everything, dataset=dataset, architecture=architecture)
     assert "upper_lipsdp" not in {key.quantity for key in group.series}
 
 

@@ -110,7 +110,7 @@ def test_the_loss_the_schedule_and_the_noise():
 def test_the_figures(tmp_path):
     path = tmp_path / "table.parquet"
     table.write(path, synthetic_study.make(seeds=(0, 1), epochs=(0, 100)))
-    group = groups.load(path, dataset="mnist1d", architecture="mlp")
+    group = groups.load_group(path, dataset="mnist1d", architecture="mlp")
     experiment = example("experiments")
     for figure in (
         example("figures")["draw"](group, statistics={}, loss="cross_entropy"),

@@ -16,8 +16,8 @@ import yaml
 
 from lipdescent.jobs import folder_lock, open_files
 from lipdescent.storage import atomic, checkpoints, stamps, table
-from lipdescent.study import config as study_config
-from lipdescent.study import runs as study_runs
+from lipdescent.study.config import last_start
+from lipdescent.study.runs import plan_file, record_plan, seed_blocks
 
 ROOT = Path(__file__).parents[1]
 STUDY = {
@@ -368,19 +368,19 @@ def test_added_seeds_leave_the_blocks_that_exist(tmp_path, monkeypatch):
     def config(seeds, size):
         return {"study": "s", "grid": {"seed": seeds}, "execution": {"seeds_per_block": size}}
 
-    assert study_runs.seed_blocks(config([0, 1, 2, 3], 3)) == [(0, 1, 2), (3,)]
-    study_runs.record_plan(config([0, 1, 2, 3], 3))
+    assert seed_blocks(config([0, 1, 2, 3], 3)) == [(0, 1, 2), (3,)]
+    record_plan(config([0, 1, 2, 3], 3))
     more = config([0, 1, 2, 3, 4, 5, 6, 7], 3)
-    assert study_runs.seed_blocks(more) == [(0, 1, 2), (3,), (4, 5, 6), (7,)]
-    assert study_runs.seed_blocks(config([0, 1, 2, 3], 2)) == [(0, 1, 2), (3,)]
-    assert study_runs.seed_blocks(config([1, 2, 3], 3)) == [(3,), (1, 2)]
+    assert seed_blocks(more) == [(0, 1, 2), (3,), (4, 5, 6), (7,)]
+    assert seed_blocks(config([0, 1, 2, 3], 2)) == [(0, 1, 2), (3,)]
+    assert seed_blocks(config([1, 2, 3], 3)) == [(3,), (1, 2)]
     for broken in (
         "cut in ha", "[]", "null", '{"seed_blocks": 3}', '{"seed_blocks": [["0"], [1, [2]]]}',
         '{"seed_blocks": [[0, 1], [1, 2]]}', '{"seed_blocks": [[0, 1, 1], []]}',
     ):  # fmt: skip
-        study_runs.plan_file("s").write_text(broken)
-        assert study_runs.seed_blocks(more) == [(0, 1, 2), (3, 4, 5), (6, 7)], broken
-        assert study_config.last_start("s") == {}
+        plan_file("s").write_text(broken)
+        assert seed_blocks(more) == [(0, 1, 2), (3, 4, 5), (6, 7)], broken
+        assert last_start("s") == {}
 
 
 # The whole workflow

@@ -6,7 +6,7 @@ import torch
 
 from lipdescent.datasets import Dataset
 from lipdescent.jobs.progress import Progress
-from lipdescent.measuring import measure as measuring
+from lipdescent.measuring.measure import checkpoint_stack, measure, to_table
 from lipdescent.plugins import lookup
 from lipdescent.storage import checkpoints
 from lipdescent.training import resume
@@ -48,12 +48,12 @@ def trained(architecture, epochs, **resumed):
 
 def distances(architecture, saved):
     """Epoch and seed -> the measured distance from the initial weights."""
-    stack = measuring.checkpoint_stack(saved, DATASET)
+    stack = checkpoint_stack(saved, DATASET)
     start = None
     if saved.initial:
-        start = measuring.checkpoint_stack(saved.at_start(), DATASET)
-    columns = measuring.measure("metrics", stack, saved, DATASET, options={}, start=start)
-    frame = measuring.to_table(columns, stack, saved, study="s").to_pandas()
+        start = checkpoint_stack(saved.at_start(), DATASET)
+    columns = measure("metrics", stack, saved, DATASET, options={}, start=start)
+    frame = to_table(columns, stack, saved, study="s").to_pandas()
     frame = frame[frame["quantity"] == "distance_from_init"]
     return frame.set_index(["epoch", "seed"])["value"].to_dict()
 
@@ -86,6 +86,6 @@ def test_a_continued_training_has_them_too(tmp_path):
 
 def test_metrics_without_the_initial_weights_are_refused():
     _, saved = trained("mlp", [2])
-    stack = measuring.checkpoint_stack(saved, DATASET)
+    stack = checkpoint_stack(saved, DATASET)
     with pytest.raises(ValueError, match=r"epochs \[2\]: the metrics need the weights before"):
-        measuring.measure("metrics", stack, saved, DATASET, options={})
+        measure("metrics", stack, saved, DATASET, options={})

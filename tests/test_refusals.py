@@ -25,7 +25,7 @@ from lipdescent.stacks import operation_counts
 from lipdescent.storage import npz_header, seed_blocks
 from lipdescent.study import dataset_checks, network_checks, network_costs, repeated_keys
 from lipdescent.study.config import prepare
-from lipdescent.study.runs import runs
+from lipdescent.study.runs import runs_of
 from lipdescent.study.schema import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -186,7 +186,7 @@ def test_seeds_are_those_of_64_bits(seed):
 
 
 def test_the_largest_seed_works():
-    (run,) = runs(check(grid__seed=[LARGE], grid__width=[4]))
+    (run,) = runs_of(check(grid__seed=[LARGE], grid__width=[4]))
     assert run.path.endswith(f"seeds={LARGE}-{LARGE}")
     assert torch.tensor(run.seeds).tolist() == [LARGE]
 
@@ -196,10 +196,10 @@ SEEDS = st.lists(st.integers(0, LARGE), min_size=1, max_size=60, unique=True).ma
 
 @given(SEEDS, SEEDS)
 def test_names_of_blocks_fit_into_a_file_name_and_tell_blocks_apart(one, other):
-    name = seed_blocks.name(one)
+    name = seed_blocks.block_name(one)
     assert len(name) <= 100
     assert set(name) <= set("0123456789_-")
-    assert (name == seed_blocks.name(other)) == (one == other)
+    assert (name == seed_blocks.block_name(other)) == (one == other)
     assert not seed_blocks.strangers(name, set(one))
     if not set(other) <= set(one):
         assert seed_blocks.strangers(name, set(one) | set(other))
@@ -209,11 +209,11 @@ def test_names_of_blocks_fit_into_a_file_name_and_tell_blocks_apart(one, other):
 
 def test_fifty_seeds_of_one_block():
     seeds = sorted(np.random.default_rng(1).choice(10**5, 50, replace=False).tolist())
-    (run,) = runs(check(grid__seed=seeds, grid__width=[4], execution__seeds_per_block=50))
+    (run,) = runs_of(check(grid__seed=seeds, grid__width=[4], execution__seeds_per_block=50))
     assert run.seeds == tuple(seeds)
     swapped = {*seeds[:-2], seeds[-2] + 1, seeds[-1]} if seeds[-2] + 1 < seeds[-1] else set()
-    assert seed_blocks.strangers(seed_blocks.name(seeds), swapped) == swapped
-    assert not seed_blocks.strangers(seed_blocks.name(seeds), set(seeds[:20]))  # of a part
+    assert seed_blocks.strangers(seed_blocks.block_name(seeds), swapped) == swapped
+    assert not seed_blocks.strangers(seed_blocks.block_name(seeds), set(seeds[:20]))  # of a part
 
 
 # Data
@@ -466,7 +466,7 @@ def test_what_passed_is_not_tried_again(monkeypatch, tmp_path):
 def test_a_data_set_that_says_nothing_is_loaded(counted_here, monkeypatch):
     """And then its batches are looked at as well."""
     config = study_of({"module": "resnet18"}, 65, 32)
-    monkeypatch.setattr(network_costs.config_sizes, "input_shape", lambda *_: None)
+    monkeypatch.setattr(network_costs, "input_shape_of", lambda *_: None)
     network_checks.check(config)  # nobody knows the shape yet
     answer = {"mistakes": [[]], "loaded": [["digits", [1, 8, 8], 10, 65]]}
     monkeypatch.setattr(network_trial, "_tried", lambda *_: answer)

@@ -18,7 +18,7 @@ from lipdescent.plugins import lookup
 from lipdescent.stacks import operation_counts
 from lipdescent.study import asked_once, network_costs
 from lipdescent.study.config import prepare
-from lipdescent.study.runs import runs
+from lipdescent.study.runs import runs_of
 
 ROOT = Path(__file__).parents[1]
 DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
@@ -132,7 +132,7 @@ def test_a_short_training_of_a_small_network_asks_for_little(tmp_path, monkeypat
         grid={"dataset": ["cifar10"], "epoch": [0, 5], "width": [64, 512]},
         datasets={"cifar10": {"image_size": 8}},
     )  # fmt: skip
-    wide, narrow = (resources.train(config, [run]) for run in runs(config))
+    wide, narrow = (resources.train(config, [run]) for run in runs_of(config))
     # 30 models x 50,000 samples x 5 epochs x 3 passes x 103,424 products, at 2e9 a second: 20 min.
     products = 30 * 50_000 * 5 * 3 * (192 + 10) * 512 / resources.CPU_RATE / 60
     assert products < wide["runtime"] - resources.START_MINUTES < 3 * products
@@ -142,20 +142,20 @@ def test_a_short_training_of_a_small_network_asks_for_little(tmp_path, monkeypat
 
 def test_what_was_counted_is_kept(tmp_path, monkeypatch):
     config, asked = study(tmp_path, monkeypatch, grid={"width": [4, 8]})
-    first = [resources.train(config, [run]) for run in runs(config)]
+    first = [resources.train(config, [run]) for run in runs_of(config)]
     assert len(asked) == 2
     network_costs._FOUND.clear()
-    assert [resources.train(config, [run]) for run in runs(config)] == first
+    assert [resources.train(config, [run]) for run in runs_of(config)] == first
     assert len(asked) == 2
     (asked_once.FOLDER / "networks.json").write_text("{broken")
     network_costs._FOUND.clear()
-    assert [resources.train(config, [run]) for run in runs(config)] == first
+    assert [resources.train(config, [run]) for run in runs_of(config)] == first
     assert len(asked) == 4
 
 
 def test_where_nothing_can_be_counted_something_is_asked_for(tmp_path, monkeypatch):
     config, _ = study(tmp_path, monkeypatch)
     monkeypatch.setattr(network_costs, "_count", lambda _: [])
-    needs = resources.train(config, runs(config))
+    needs = resources.train(config, runs_of(config))
     assert 2000 < needs["mem_mb"] < 100_000
     assert math.isfinite(needs["runtime"])

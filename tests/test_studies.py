@@ -12,14 +12,14 @@ import yaml
 from image_files import write_cifar, write_mnist
 
 from lipdescent.jobs.progress import Progress
-from lipdescent.measuring import measure as measuring
+from lipdescent.measure import checkpoint_stack, measure, to_table
 from lipdescent.plugins import bound_entries, lookup, signatures
 from lipdescent.storage import table
 from lipdescent.storage.checkpoints import Origin
 from lipdescent.study import axes, sections
-from lipdescent.study import config as study_config
-from lipdescent.study import runs as study_runs
-from lipdescent.study import sizes as config_sizes
+from lipdescent.study.config import prepare
+from lipdescent.study.runs import runs_of
+from lipdescent.study.sizes import input_shape_of
 from lipdescent.training.block import TrainingData
 from lipdescent.training.draws import initial_stack
 from lipdescent.training.options import TrainingOptions
@@ -49,8 +49,8 @@ def configured(path):
     update_config(config, yaml.safe_load(path.read_text()))
     schema = ROOT / "workflow/schemas/config.schema.yaml"
     names = {"figures": FIGURES, "comparisons": lookup.known("comparisons")}
-    whole = study_config.prepare(config, schema=schema, default=default, **names)
-    return axes.at(whole, study_runs.runs(whole)[-1].point)
+    whole = prepare(config, schema=schema, default=default, **names)
+    return axes.at(whole, runs_of(whole)[-1].point)
 
 
 def test_all_of_them_are_here():
@@ -108,7 +108,7 @@ def test_first_epoch(path, folder):
     taken, _ = signatures.options("datasets", module)
     own = {option: value for option, value in own.items() if option in taken}
     dataset = lookup.resolve("datasets", module).load(**sections.data_options(config, name) | own)
-    assert config_sizes.input_shape(config, name) == dataset.input_shape
+    assert input_shape_of(config, name) == dataset.input_shape
     module = config["architectures"][architecture]["module"]
     build_options = sections.build_options(config, architecture)
     width = min(grid["width"])
@@ -133,7 +133,7 @@ def test_first_epoch(path, folder):
     saved = training.result(noise, about)
     assert (saved.diverged_epoch == -1).all()
 
-    stack = measuring.checkpoint_stack(saved, dataset)
+    stack = checkpoint_stack(saved, dataset)
     before, after = (
         torch.cat([t[i].flatten().double() for t in saved.state.values()]) for i in (0, 1)
     )
@@ -153,8 +153,8 @@ def test_first_epoch(path, folder):
         }
         if less:
             bound_options["points_options"] = bound_options["points_options"] | less
-        columns += measuring.measure(bound, stack, saved, dataset, options=bound_options)
-    rows = measuring.to_table(columns, stack, saved, study=config["study"])
+        columns += measure(bound, stack, saved, dataset, options=bound_options)
+    rows = to_table(columns, stack, saved, study=config["study"])
     table.check_order(rows)
     frame = rows.to_pandas()
     upper = frame[frame["direction"] == "upper"]

@@ -16,9 +16,9 @@ def test_a_file_in_parts_gives_the_arrays_of_the_table(tmp_path, rows_of_a_part)
     path = tmp_path / "t.parquet"
     with pa.parquet.ParquetWriter(path, table.COLUMNS) as writer:
         writer.write_table(shuffled, row_group_size=rows_of_a_part)
-    assert groups.pairs(path) == groups.pairs(whole) == [("mnist1d", "mlp")]
-    expected = groups.group(whole, dataset="mnist1d", architecture="mlp")
-    found = groups.load(path, dataset="mnist1d", architecture="mlp")
+    assert groups.group_names(path) == groups.group_names(whole) == [("mnist1d", "mlp")]
+    expected = groups.group_of(whole, dataset="mnist1d", architecture="mlp")
+    found = groups.load_group(path, dataset="mnist1d", architecture="mlp")
     assert list(found.series) == list(expected.series)
     for key, values in expected.series.items():
         np.testing.assert_array_equal(found.series[key], values)
@@ -30,7 +30,7 @@ def test_a_file_in_parts_gives_the_arrays_of_the_table(tmp_path, rows_of_a_part)
 def test_values_land_in_their_cells(tmp_path):
     """Against the rows themselves, looked up one by one."""
     whole = synthetic_study.make()
-    group = groups.group(whole, dataset="mnist1d", architecture="mlp")
+    group = groups.group_of(whole, dataset="mnist1d", architecture="mlp")
     rows = whole.to_pylist()
     for row in rows[:: max(1, len(rows) // 200)]:
         place = tuple(
@@ -48,21 +48,21 @@ def test_a_group_that_is_not_there_is_named(tmp_path):
     with pytest.raises(
         ValueError, match="no rows of mnist1d/vit in the table; it has: mnist1d/mlp"
     ):
-        groups.load(path, dataset="mnist1d", architecture="vit")
+        groups.load_group(path, dataset="mnist1d", architecture="vit")
 
 
 def test_truncated_foreign_and_misplaced_files_are_named(tmp_path):
     path = tmp_path / "results/another/table.parquet"
     table.write(path, synthetic_study.make())
     with pytest.raises(ValueError, match="its place is that of study another"):
-        groups.pairs(path)
+        groups.group_names(path)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match=r"table\.parquet: truncated, altered or not a Parq"):
-        groups.pairs(path)
+        groups.group_names(path)
     pa.parquet.write_table(pa.table({"x": [1]}), path)
     with pytest.raises(ValueError, match=r"table\.parquet: columns \['x'\]"):
-        groups.pairs(path)
+        groups.group_names(path)
 
 
 def test_a_foreign_table_is_put_aside_so_that_it_is_made_anew(tmp_path):
@@ -70,14 +70,14 @@ def test_a_foreign_table_is_put_aside_so_that_it_is_made_anew(tmp_path):
     table.write(path, synthetic_study.make())
     message = r"its place is that of study another.*table\.parquet\.broken"
     with pytest.raises(ValueError, match=message):
-        groups.load(path, dataset="mnist1d", architecture="mlp")
+        groups.load_group(path, dataset="mnist1d", architecture="mlp")
     assert not path.exists()
 
 
 def test_an_estimate_stands_in_only_where_nothing_is_proved():
     def sides(*bounds):
         whole = synthetic_study.make(bounds=bounds, not_applicable=("upper_layer_product",))
-        group = groups.group(whole, dataset="mnist1d", architecture="mlp")
+        group = groups.group_of(whole, dataset="mnist1d", architecture="mlp")
         found = ladder.sides(group, "l2")
         return group, {name: np.isfinite(values).all() for name, values in found.items()}
 
@@ -105,19 +105,19 @@ def test_an_architecture_at_each_point_is_a_group(tmp_path):
     path = tmp_path / "t.parquet"
     table.gather((rows for rows, _ in parts), parquet=path, csv=tmp_path / "t.csv", axes=axes)
     assert groups.axes(path) == axes
-    names = [variant for _, variant in groups.pairs(path)]
+    names = [variant for _, variant in groups.group_names(path)]
     assert names == [
         "mlp+depth=1+rate=1+optimizer=sgd",
         "mlp+depth=2+rate=0.5+optimizer=adam",
         "cnn+rate=0.5+optimizer=sgd",
     ]
     for (rows, point), name in zip(parts, names, strict=True):
-        found = groups.load(path, dataset="mnist1d", architecture=name)
+        found = groups.load_group(path, dataset="mnist1d", architecture=name)
         assert (found.variant, found.point) == (name, point)
         assert found.num_parameters.tolist() == [200, 400]
-        alone = groups.group(rows, dataset="mnist1d", architecture=name)
+        alone = groups.group_of(rows, dataset="mnist1d", architecture=name)
         for key, values in alone.series.items():
             np.testing.assert_array_equal(found.series[key], values)
     for absent in ("mlp", "cnn+depth=1+rate=0.5+optimizer=sgd", "mlp+depth=1"):
         with pytest.raises(ValueError, match=r"no rows of .*mlp\+depth=1\+rate=1"):
-            groups.load(path, dataset="mnist1d", architecture=absent)
+            groups.load_group(path, dataset="mnist1d", architecture=absent)

@@ -17,7 +17,7 @@ def group_of(change, **study):
     frame["value"] = [change(row) for row in frame.itertuples()]
     columns = {name: frame[name].to_numpy() for name in frame}
     rows = table.from_columns(len(frame), **columns)
-    return groups.group(rows, dataset="mnist1d", architecture="mlp")
+    return groups.group_of(rows, dataset="mnist1d", architecture="mlp")
 
 
 def law(row):

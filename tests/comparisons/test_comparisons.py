@@ -37,7 +37,7 @@ def draw(comparison, study, folder, patch, names=("mlp", "one_lipschitz")):
     parts = [synthetic_study.make(**STUDIES[study], architecture=name) for name in names]
     table.write(folder / "table.parquet", pa.concat_tables(parts).unify_dictionaries())
     found = {
-        name: groups.load(folder / "table.parquet", dataset="mnist1d", architecture=name)
+        name: groups.load_group(folder / "table.parquet", dataset="mnist1d", architecture=name)
         for name in names
     }
     drawn = lookup.resolve("comparisons", comparison).draw(
@@ -101,7 +101,9 @@ def at_points():
         rows = synthetic_study.make(
             widths=(4, 16, 64), noises=(0.0, 0.2), seeds=(0, 1, 2, 3), epochs=(0, 100), point=point
         )
-        group = groups.group(rows, dataset="mnist1d", architecture=groups.pairs(rows)[0][1])
+        group = groups.group_of(
+            rows, dataset="mnist1d", architecture=groups.group_names(rows)[0][1]
+        )
         for key, values in group.series.items():
             if key.quantity != "test_accuracy":
                 group.series[key] = values * point["depth"]

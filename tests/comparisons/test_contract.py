@@ -35,6 +35,6 @@ def test_the_same_figure_twice_and_nothing_left_behind(name):
         for own in NAMES
     ]
     study = pa.concat_tables(rows).unify_dictionaries()
-    found = {own: groups.group(study, dataset="mnist1d", architecture=own) for own in NAMES}
+    found = {own: groups.group_of(study, dataset="mnist1d", architecture=own) for own in NAMES}
     options = {"statistics": STATISTICS, "losses": dict.fromkeys(NAMES, "cross_entropy")}
     contracts.check_drawing(lambda: COMPARISONS[name].draw(found, **options))

@@ -29,6 +29,6 @@ def test_caption_says_what_is_shown(name):
 @every_figure
 def test_the_same_figure_twice_and_nothing_left_behind(name):
     study = synthetic_study.make(seeds=(0, 1), epochs=(0, 100), widths=(8, 16, 32))
-    group = groups.group(study, dataset="mnist1d", architecture="mlp")
+    group = groups.group_of(study, dataset="mnist1d", architecture="mlp")
     options = {"statistics": STATISTICS, "loss": "cross_entropy"}
     contracts.check_drawing(lambda: FIGURES[name].draw(group, **options))

@@ -72,7 +72,7 @@ def run_script(figure: str, rows, folder: Path, patch: pytest.MonkeyPatch, *, wr
     """The figure, drawn as plot.py draws it; written too where ``write`` says so."""
     del patch
     table.write(folder / "table.parquet", rows)
-    group = groups.load(folder / "table.parquet", dataset="mnist1d", architecture="mlp")
+    group = groups.load_group(folder / "table.parquet", dataset="mnist1d", architecture="mlp")
     statistics = {"bootstrap": 50, "confidence": 0.9, "interpolation_accuracy": 0.995}
     drawn = lookup.resolve("figures", figure).draw(
         group, statistics=statistics, loss="cross_entropy"

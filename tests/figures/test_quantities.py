@@ -16,7 +16,7 @@ SHAPE = (6, 3, 3, 3)
 
 def drawn(figure, loss="cross_entropy", **series):
     """The synthetic study with further series, constants all of them."""
-    group = groups.group(synthetic_study.make(scatter=0), dataset="mnist1d", architecture="mlp")
+    group = groups.group_of(synthetic_study.make(scatter=0), dataset="mnist1d", architecture="mlp")
     more = {Series(*key): np.full(SHAPE, value) for key, value in series.get("more", {}).items()}
     group = replace(group, series=group.series | more)
     return lookup.resolve("figures", figure).draw(group, statistics=STATISTICS, loss=loss)

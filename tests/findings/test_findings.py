@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import synthetic_study
 
-from lipdescent.analysis import groups as selection
 from lipdescent.analysis import ladder
+from lipdescent.analysis.groups import group_of
 from lipdescent.findings import document, label_noise, measured, page, words
 from lipdescent.storage import table
 
@@ -24,7 +24,7 @@ TIGHT = (
 
 
 def facts_of(**study):
-    group = selection.group(synthetic_study.make(**study), dataset="mnist1d", architecture="mlp")
+    group = group_of(synthetic_study.make(**study), dataset="mnist1d", architecture="mlp")
     return measured.findings(group, OPTIONS)
 
 
@@ -54,7 +54,7 @@ def test_peaks_thresholds_and_correlations_of_a_known_study():
 
 
 def test_best_bounds_are_the_best_over_quantities_and_splits():
-    group = selection.group(synthetic_study.make(), dataset="mnist1d", architecture="mlp")
+    group = group_of(synthetic_study.make(), dataset="mnist1d", architecture="mlp")
     lower, upper = ladder.bracket(group, "l2")
     np.testing.assert_allclose(upper / lower, 1.25 / 0.8)
     assert lower.shape == (6, 3, 3, 3)  # width, noise, epoch, seed
@@ -192,7 +192,7 @@ def test_double_descent_is_called_so_and_noise_is_not():
     rows.loc[noise, "value"] = np.exp(0.3 * draws.normal(size=noise.sum()))
     columns = {name: rows[name].to_numpy() for name in rows}
     made = table.from_columns(len(rows), **columns)
-    facts = measured.findings(selection.group(made, dataset="mnist1d", architecture="mlp"), OPTIONS)
+    facts = measured.findings(group_of(made, dataset="mnist1d", architecture="mlp"), OPTIONS)
     shapes = facts["test_loss"]["shape"]
     assert [s["verdict"] for s in shapes] == ["double descent", "double descent", "no peak"]
     assert [s["minimum"] for s in shapes] == [8, 8, None]
@@ -225,7 +225,7 @@ def test_losses_that_can_be_negative_have_plain_means_and_no_ratios():
     loss = rows["quantity"] == "test_loss"
     rows.loc[loss, "value"] -= 3
     columns = {name: rows[name].to_numpy() for name in rows}
-    group = selection.group(
+    group = group_of(
         table.from_columns(len(rows), **columns), dataset="mnist1d", architecture="mlp"
     )
     facts = measured.findings(group, OPTIONS)
@@ -271,7 +271,7 @@ def test_the_script_writes_three_files_of_every_group(tmp_path):
 def test_architectures_are_told_side_by_side():
     groups = [
         measured.findings(
-            selection.group(
+            group_of(
                 synthetic_study.make(bounds=bounds, architecture=name),
                 dataset="mnist1d",
                 architecture=name,
@@ -298,8 +298,8 @@ def test_architectures_are_told_side_by_side():
 def test_unknown_group_and_metric_are_named():
     rows = synthetic_study.make(epochs=(0,), seeds=(0,))
     with pytest.raises(ValueError, match=r"no rows of mnist1d/vit .* has: mnist1d/mlp"):
-        selection.group(rows, dataset="mnist1d", architecture="vit")
-    group = selection.group(rows, dataset="mnist1d", architecture="mlp")
+        group_of(rows, dataset="mnist1d", architecture="vit")
+    group = group_of(rows, dataset="mnist1d", architecture="mlp")
     with pytest.raises(KeyError, match="no metric 'tast_loss' in the table; it has: test_accuracy"):
         ladder.metric(group, "tast_loss")
 
@@ -312,9 +312,7 @@ def test_not_applicable_bounds_are_named():
         label_noise=0.0, seed=0, epoch=0, split="", quantity="upper_lipsdp", direction="upper",
         norm="", value=float("nan"), status="not_applicable",
     )  # fmt: skip
-    group = selection.group(
-        table.concatenate([rows, nothing]), dataset="mnist1d", architecture="mlp"
-    )
+    group = group_of(table.concatenate([rows, nothing]), dataset="mnist1d", architecture="mlp")
     assert group.not_applicable == ("upper_lipsdp",)
     assert ladder.norms(group) == []
     assert "Not applicable to these networks: upper_lipsdp." in document.about(
@@ -330,7 +328,7 @@ def test_a_tight_bracket_excludes_the_layer_products_growth():
         if row["quantity"] == "upper_layer_product" and row["label_noise"] == 0.4:
             row["value"] *= 1.5
     columns = {name: [row[name] for row in grown] for name in rows.column_names}
-    group = selection.group(
+    group = group_of(
         table.from_columns(len(grown), **columns), dataset="mnist1d", architecture="mlp"
     )
     text = page.markdown(document.report("x", [measured.findings(group, OPTIONS)]))

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from lipdescent.jobs import resources, slurm, time_limit
-from lipdescent.study import config as study_config
-from lipdescent.study import runs as study_runs
-from lipdescent.study import schema as config_schema
+from lipdescent.study.config import prepare
+from lipdescent.study.runs import runs_of
+from lipdescent.study.schema import ConfigError
 
 ROOT = Path(__file__).parents[2]
 NODES = [
@@ -24,7 +24,7 @@ NODES = [
 def config():
     given = yaml.safe_load((ROOT / "config/config.yaml").read_text()) | {"figures": []}
     schema = ROOT / "workflow/schemas/config.schema.yaml"
-    return study_config.prepare(given, schema=schema, figures=[], comparisons=[])
+    return prepare(given, schema=schema, figures=[], comparisons=[])
 
 
 def ask(**changes):
@@ -55,7 +55,7 @@ def test_slurm_times(text, minutes):
 )
 def test_what_no_node_can_run_is_refused(request_, message):
     slurm.check([ask(), ask(mem_mb=60_000), ask(gpus=1, partition="gpu")], NODES)
-    with pytest.raises(config_schema.ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message):
         slurm.check([ask(), request_], NODES)
 
 
@@ -77,10 +77,10 @@ def test_nodes_by_sinfo(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     assert slurm.nodes() == NODES
     fake_command(tmp_path, "sinfo", "", status=1)
-    with pytest.raises(config_schema.ConfigError, match="Slurm does not answer"):
+    with pytest.raises(ConfigError, match="Slurm does not answer"):
         slurm.nodes()
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
-    with pytest.raises(config_schema.ConfigError, match="no Slurm on this machine"):
+    with pytest.raises(ConfigError, match="no Slurm on this machine"):
         slurm.nodes()
 
 
@@ -104,7 +104,7 @@ def test_a_folder_in_memory_is_refused_where_nodes_are_elsewhere(tmp_path, monke
     assert slurm.file_system(tmp_path / "x", mounts) == "tmpfs"
     assert slurm.file_system(tmp_path / "home/y", mounts) == "nfs4"
     monkeypatch.setattr(slurm, "file_system", lambda _: "tmpfs")
-    with pytest.raises(config_schema.ConfigError, match=r"on a tmpfs .*\(n1, \.\.\.\) do not see"):
+    with pytest.raises(ConfigError, match=r"on a tmpfs .*\(n1, \.\.\.\) do not see"):
         slurm.check_shared(tmp_path, NODES)
     monkeypatch.setattr(slurm, "file_system", lambda _: "nfs4")
     slurm.check_shared(tmp_path, NODES)
@@ -126,7 +126,7 @@ def test_slurm_profile_without_slurm_says_so(tmp_path):
 
 
 def test_needs_grow_with_the_study_and_the_attempt(config):
-    runs = study_runs.runs(config)
+    runs = runs_of(config)
     widest, narrowest = resources.train(config, runs[:1]), resources.train(config, runs[-1:])
     assert resources.train(config, runs) == widest
     assert widest["mem_mb"] > narrowest["mem_mb"]

@@ -16,9 +16,9 @@ from lipdescent.commands import status
 from lipdescent.jobs import folder_lock, resources, time_left
 from lipdescent.jobs import status as study_status
 from lipdescent.storage import checkpoints, stamped_parquet
-from lipdescent.study import config as study_config
-from lipdescent.study import runs as study_runs
+from lipdescent.study.config import prepare
 from lipdescent.study.recipes import Recipes
+from lipdescent.study.runs import plan_file, record_plan
 
 ROOT = Path(__file__).parents[2]
 STACK = "mnist1d/mlp/width={}/seeds=0-1"
@@ -32,8 +32,8 @@ def config(tmp_path, monkeypatch):
     given |= {"study": "s", "bounds": {}, "figures": [], "comparisons": []}
     given["grid"] |= {"width": [2, 3, 4, 5], "seed": [0, 1]}
     schema = ROOT / "workflow/schemas/config.schema.yaml"
-    config = study_config.prepare(given, schema=schema, figures=[], comparisons=[])
-    study_runs.record_plan(config)
+    config = prepare(given, schema=schema, figures=[], comparisons=[])
+    record_plan(config)
     return config
 
 
@@ -84,7 +84,7 @@ def states(stage="train"):
 def test_a_study_that_was_never_started_names_those_that_were(config):
     with pytest.raises(FileNotFoundError, match=r"no study 'x' has been started in .*there are: s"):
         study_status.plan("x")
-    study_runs.plan_file("s").write_text("cut in ha")
+    plan_file("s").write_text("cut in ha")
     with pytest.raises(ValueError, match=r"plan\.json: broken"):
         study_status.plan("s")
 
@@ -154,7 +154,7 @@ def test_what_another_configuration_made_is_not_done(config):
         measure(width)
     assert states() == {2: "done", 3: "done", 4: "waiting", 5: "waiting"}
     training = config["training"] | {"learning_rate": 0.7}
-    study_runs.record_plan(config | {"training": training})
+    record_plan(config | {"training": training})
     train(3)
     assert states() == {2: "outdated", 3: "done", 4: "waiting", 5: "waiting"}
     # Of the networks that there were.
@@ -207,7 +207,7 @@ def test_results_of_an_earlier_configuration_are_said_so(config):
 
 
 def test_a_study_of_experiments(config):
-    study_runs.record_plan(config | {"experiments": {"isometry": {}}})
+    record_plan(config | {"experiments": {"isometry": {}}})
     Path("results/s/logs/experiment/isometry").mkdir(parents=True)
     Path("results/s/logs/experiment/isometry/0.log").write_text("Traceback\nValueError: oh")
     said = status.report("s")

@@ -11,7 +11,7 @@ from lipdescent.architectures import lipschitz_mlp
 from lipdescent.bounds import upper_layer_product
 from lipdescent.datasets import Dataset
 from lipdescent.measurement import Measurement
-from lipdescent.measuring import measure as measuring
+from lipdescent.measuring.measure import checkpoint_stack, measure, to_table
 from lipdescent.plugins import lookup
 from lipdescent.robustness.certificates import CertificateViolation
 from lipdescent.storage import table
@@ -48,10 +48,10 @@ def study():
 
 def measured(name, study, **options):
     dataset, saved = study
-    stack = measuring.checkpoint_stack(saved, dataset)
+    stack = checkpoint_stack(saved, dataset)
     rest = {"options": {}} | options
-    columns = measuring.measure(name, stack, saved, dataset, **rest)
-    return measuring.to_table(columns, stack, saved, study="s").to_pandas()
+    columns = measure(name, stack, saved, dataset, **rest)
+    return to_table(columns, stack, saved, study="s").to_pandas()
 
 
 def test_bounds_see_ordinary_layers(study):
@@ -71,11 +71,11 @@ def test_metrics_of_constrained_networks(study):
 
 def test_certificates_rest_on_the_measured_upper_bounds(study, tmp_path):
     dataset, saved = study
-    stack = measuring.checkpoint_stack(saved, dataset)
+    stack = checkpoint_stack(saved, dataset)
     rest = {"options": {"norms": ["l2"]}}
-    columns = measuring.measure("upper_layer_product", stack, saved, dataset, **rest)
+    columns = measure("upper_layer_product", stack, saved, dataset, **rest)
     path = tmp_path / "upper.parquet"
-    table.write(path, measuring.to_table(columns, stack, saved, study="s"))
+    table.write(path, to_table(columns, stack, saved, study="s"))
     options = {"upper": ["upper_layer_product"], "radii": {"l2": [0.1], "linf": [0.1]}}
     frame = measured("certificates", study, options=options, uppers=[path])
     values = frame.set_index(["quantity", "epoch", "seed"])["value"]
@@ -88,13 +88,13 @@ def test_certificates_rest_on_the_measured_upper_bounds(study, tmp_path):
 
 def test_a_certificate_that_an_attack_refutes_ends_the_measurement(study, tmp_path):
     dataset, saved = study
-    stack = measuring.checkpoint_stack(saved, dataset)
+    stack = checkpoint_stack(saved, dataset)
     rest = {"options": {"norms": ["l2"]}}
-    columns = measuring.measure("upper_layer_product", stack, saved, dataset, **rest)
+    columns = measure("upper_layer_product", stack, saved, dataset, **rest)
     for column in columns:
         column.measurement.values.mul_(1e-3)  # not a bound any more
     path = tmp_path / "upper.parquet"
-    table.write(path, measuring.to_table(columns, stack, saved, study="s"))
+    table.write(path, to_table(columns, stack, saved, study="s"))
     options = {"upper": ["upper_layer_product"], "radii": {"l2": [1.0]}}
     with pytest.raises(CertificateViolation, match="certified in l2"):
         measured("certificates", study, options=options, uppers=[path])
@@ -176,7 +176,7 @@ def test_a_fault_of_the_machine_ends_the_measurement(study, monkeypatch, error):
 def test_no_wrong_prediction_is_not_a_divergence(study):
     """A checkpoint that classifies all points rightly has no mean over its wrong ones."""
     dataset, saved = study
-    stack = measuring.checkpoint_stack(saved, dataset)
+    stack = checkpoint_stack(saved, dataset)
     inputs = torch.from_numpy(dataset.test_inputs).to(next(iter(stack.state.values())).dtype)
     predicted = stack(inputs).argmax(-1)
     dataset.test_labels[:] = predicted[0].numpy()  # what epoch 0 of seed 0 says
@@ -223,7 +223,7 @@ def test_architecture_and_labels_are_those_that_the_checkpoints_tell(study):
     """A configuration may call a network as it likes, and has changed since, perhaps."""
     dataset, saved = study
     assert saved.about.run["architecture"] != saved.about.module
-    stack = measuring.checkpoint_stack(saved, dataset)
+    stack = checkpoint_stack(saved, dataset)
     inputs = torch.from_numpy(dataset.train_inputs).to(next(iter(stack.state.values())).dtype)
     predicted, found = stack(inputs)[0].argmax(-1).numpy(), []
     for maker in ("uniform_wrong", "bernoulli_wrong"):

@@ -12,11 +12,9 @@ import yaml
 from lipdescent.jobs import gpus
 from lipdescent.plugins import lookup, signatures
 from lipdescent.storage.seed_blocks import block_name
-from lipdescent.study import config as study_config
-from lipdescent.study import runs as study_runs
 from lipdescent.study import sections
-from lipdescent.study.config import prepare
-from lipdescent.study.runs import Run, experiment_parts, runs
+from lipdescent.study.config import as_in_a_file, prepare
+from lipdescent.study.runs import Run, check_folder, experiment_parts, runs_of
 from lipdescent.study.schema import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +42,7 @@ def test_the_default_study_is_valid_and_has_360_models():
     config = check()
     assert len(config["grid"]["width"]) >= 12
     assert len(config["grid"]["epoch"]) == 12
-    models = sum(len(run.seeds) for run in runs(config)) * len(config["grid"]["label_noise"])
+    models = sum(len(run.seeds) for run in runs_of(config)) * len(config["grid"]["label_noise"])
     assert models == 360
 
 
@@ -375,10 +373,15 @@ def test_every_mistake_is_told_at_once():
 
 
 def test_a_key_of_a_former_version_goes_on_and_says_so(capsys):
-    config = check({"statistics": {"bootstrap": 100, "confidence": 0.9}})
+    former = {"statistics": {"bootstrap": 100, "confidence": 0.9}, "bounds.exact_enumeration": {}}
+    former["bounds.exact_enumeration"] = {"max_enumerated": 3, "max_units": 5}
+    config = check(former)
     assert config["statistics"]["confidence"] == 0.9
     assert "bootstrap" not in config["statistics"]
-    assert "statistics.bootstrap = 100 has no effect" in capsys.readouterr().err
+    assert config["bounds"]["exact_enumeration"] == {"max_units": 5}
+    said = capsys.readouterr().err
+    assert "statistics.bootstrap = 100 has no effect" in said
+    assert "bounds.exact_enumeration.max_enumerated = 3 has no effect" in said
 
 
 def test_the_command_line_gives_the_types_of_a_file():
@@ -394,7 +397,7 @@ def test_the_command_line_gives_the_types_of_a_file():
          "noise_maker=a:b"]
     )  # fmt: skip
     assert given["grid"]["width"] == ["4", "8"]
-    config = study_config.as_in_a_file(given)
+    config = as_in_a_file(given)
     assert config["grid"] == {"width": [4, 8], "label_noise": [0, 0.25]}
     assert config["architectures"]["mlp"]["bias"] is True
     assert (config["study"], config["noise_maker"]) == ("007x", "a:b")
@@ -433,8 +436,8 @@ def test_null_takes_an_entry_out_of_the_default_study():
 
 
 def test_blocks_of_seeds_are_stable_when_seeds_are_added():
-    few = {run.path for run in runs(check({"grid.seed": list(range(6))}))}
-    more = {run.path for run in runs(check({"grid.seed": list(range(12))}))}
+    few = {run.path for run in runs_of(check({"grid.seed": list(range(6))}))}
+    more = {run.path for run in runs_of(check({"grid.seed": list(range(12))}))}
     assert few < more
 
 
@@ -481,11 +484,11 @@ def test_every_study_is_valid(overlay):
 @pytest.mark.parametrize("place", ["results", "results/mine"])
 def test_a_file_in_the_place_of_the_results(place, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    study_runs.check_folder("mine")
+    check_folder("mine")
     Path(place).parent.mkdir(exist_ok=True)
     Path(place).touch()
     with pytest.raises(ConfigError, match=f"^{place} is a file, .*folder results/mine/"):
-        study_runs.check_folder("mine")
+        check_folder("mine")
 
 
 @pytest.mark.parametrize("target", ["study", "verify"])

@@ -20,9 +20,9 @@ from lipdescent import datasets
 from lipdescent.figures import _style as style
 from lipdescent.storage import checkpoints, stamped_parquet, stamps, table
 from lipdescent.study import config, job_stamps
-from lipdescent.study import runs as study_runs
 from lipdescent.study.freshness import Freshness
 from lipdescent.study.recipes import Recipes
+from lipdescent.study.runs import record_plan
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
@@ -104,7 +104,7 @@ def template(tmp_path_factory):
     folder = tmp_path_factory.mktemp("template")
     with contextlib.chdir(folder):
         study = prepared()
-        study_runs.record_plan(study)
+        record_plan(study)
         for recipe in all_recipes(study):
             stamp = made_by(recipe)
             for path in reversed(recipe.outputs):

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lipdescent.study import config as study_config
-from lipdescent.study import schema as config_schema
 from lipdescent.study import training_section
+from lipdescent.study.config import prepare
+from lipdescent.study.schema import ConfigError, check_schema
 from lipdescent.study.training_section import Augmentation, Stopping, TrainingSection
 from lipdescent.training.options import TrainingOptions
 
@@ -80,7 +80,7 @@ def test_a_configuration_gets_the_defaults_of_a_training(written):
     """Whether they are filled in before the jobs or by the training itself."""
     section = training_section.with_defaults(SCHEMA)
     filled = WRITTEN | written
-    config_schema.check(
+    check_schema(
         filled, {**section["properties"]["training"], "$defs": section["$defs"]}, place="training"
     )
     assert set(filled) == {field.name for field in dataclasses.fields(TrainingSection)}
@@ -114,5 +114,5 @@ def test_mappings_become_what_they_are():
 def test_mistakes_are_named_as_ever(change, message):
     config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
     config["training"] |= change
-    with pytest.raises(config_schema.ConfigError, match=message):
-        study_config.prepare(config, schema=PLACE, figures=config["figures"], comparisons=[])
+    with pytest.raises(ConfigError, match=message):
+        prepare(config, schema=PLACE, figures=config["figures"], comparisons=[])

@@ -10,8 +10,8 @@ from docutils.core import publish_string
 from snakemake.utils import update_config
 
 from lipdescent.plugins import lookup
-from lipdescent.study import config as study_config
 from lipdescent.study import published
+from lipdescent.study.config import prepare
 
 ROOT = Path(__file__).parents[2]
 STUDIES = sorted(path.stem for path in ROOT.glob("config/studies/*.yaml"))
@@ -26,7 +26,7 @@ def prepared(study):
     """The whole configuration, as Snakemake is given it."""
     config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
     update_config(config, written(study))
-    return study_config.prepare(
+    return prepare(
         config,
         schema=ROOT / "workflow/schemas/config.schema.yaml",
         figures=lookup.known("figures"),

@@ -80,7 +80,7 @@ def check_cluster():
         slurm.check_shared(".", slurm_nodes())
         if slurm_nodes():
             slurm.check(slurm.requests(workflow.dag.needrun_jobs()), slurm_nodes())
-    except config_schema.ConfigError as error:
+    except ConfigError as error:
         raise WorkflowError(str(error)) from None
 
 

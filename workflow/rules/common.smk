@@ -13,11 +13,16 @@ from lipdescent.jobs import (
     network_trial,
     terminal,
 )
-from lipdescent.study import config as study_config
+from lipdescent.study.config import as_in_a_file, prepare
 from lipdescent.study import failures, published
 from lipdescent.study import network_checks
-from lipdescent.study import runs as study_runs
-from lipdescent.study import schema as config_schema
+from lipdescent.study.runs import (
+    check_folder,
+    experiment_parts,
+    plan_is_whole,
+    record_plan,
+)
+from lipdescent.study.schema import ConfigError
 from lipdescent.study import repeated_keys
 from lipdescent.study.freshness import Freshness
 from lipdescent.study.recipes import Recipes
@@ -29,7 +34,7 @@ from snakemake.utils import update_config
 job_environment.fix(Path(workflow.basedir).resolve() / "scripts")
 
 
-update_config(config, study_config.as_in_a_file(workflow.config_settings.config))
+update_config(config, as_in_a_file(workflow.config_settings.config))
 try:
     # Snakemake has read them, and keeps the last of a key's values.
     repeated_keys.check(
@@ -38,14 +43,14 @@ try:
             *workflow.config_settings.configfiles,
         ]
     )
-    prepared = study_config.prepare(
+    prepared = prepare(
         config,
         schema=Path(workflow.basedir) / "workflow/schemas/config.schema.yaml",
         figures=lookup.known("figures"),
         comparisons=lookup.known("comparisons"),
         default=Path(workflow.basedir) / "config/config.yaml",
     )
-    study_runs.check_folder(prepared["study"])
+    check_folder(prepared["study"])
     if workflow.is_main_process and not prepared["experiments"]:
         network_checks.check(prepared)
     # In place: scripts are given this very object.
@@ -53,7 +58,7 @@ try:
     # Where jobs are submitted, other machines compute: their devices are not known here.
     submits = workflow.resource_settings.nodes is not None
     gpus.check_device(config["device"], local=not (submits or workflow.remote_exec))
-except config_schema.ConfigError as error:
+except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
 STUDY = config["study"]
@@ -110,7 +115,7 @@ def try_bounds():
         return
     try:
         network_trial.check(config)
-    except config_schema.ConfigError as error:
+    except ConfigError as error:
         raise WorkflowError(str(error)) from None
 
 
@@ -152,7 +157,7 @@ def checked(rule):
                     "asks for (the lines above say why); run the study first"
                 )
             workflow.dag.forcefiles.update(stale)
-            if writes_plan and not study_runs.plan_is_whole(STUDY):
+            if writes_plan and not plan_is_whole(STUDY):
                 # Written when jobs start, so where nothing else is to be done one has to.
                 workflow.dag.forcefiles.update(recipe_of(rule, wildcards).outputs)
         return []
@@ -191,8 +196,7 @@ def what_runs():
     """The study's size in a line."""
     if config["experiments"]:
         parts = {
-            name: len(study_runs.experiment_parts(config, name))
-            for name in config["experiments"]
+            name: len(experiment_parts(config, name)) for name in config["experiments"]
         }
         told = (
             f"{name} ({count} job{'s' * (count != 1)})" for name, count in parts.items()

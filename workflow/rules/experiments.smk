@@ -24,7 +24,7 @@ rule experiment:
     input:
         lambda w: [
             f"results/{w.study}/experiments/{w.experiment}/{part}.parquet"
-            for part, _ in enumerate(study_runs.experiment_parts(config, w.experiment))
+            for part, _ in enumerate(experiment_parts(config, w.experiment))
         ],
         checked=checked("experiment"),
     output:

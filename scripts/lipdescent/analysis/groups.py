@@ -88,7 +88,7 @@ class Group:
         return int(self.diverged.any(axis=2).sum())
 
 
-def pairs(source: Source) -> list[tuple[str, str]]:
+def group_names(source: Source) -> list[tuple[str, str]]:
     """(dataset, architecture at a point) of every group, in the table's order."""
     found: dict[tuple[str, str], None] = {}
     names = list(axes(source))
@@ -105,17 +105,17 @@ def axes(source: Source) -> dict[str, str]:
     return tidy.axes(source) if isinstance(source, pa.Table) else tidy.read_axes(source)
 
 
-def load(path: str | Path, *, dataset: str, architecture: str) -> Group:
+def load_group(path: str | Path, *, dataset: str, architecture: str) -> Group:
     """One dataset and architecture (at a point) out of a study's table file.
 
     A broken file is put aside.
     """
     with atomic.sound(path):
-        pairs(path)  # a part of each row is read: what is truncated or foreign is noticed
-    return group(path, dataset=dataset, architecture=architecture)
+        group_names(path)  # a part of each row is read: what is truncated or foreign is noticed
+    return group_of(path, dataset=dataset, architecture=architecture)
 
 
-def group(source: Source, *, dataset: str, architecture: str) -> Group:
+def group_of(source: Source, *, dataset: str, architecture: str) -> Group:
     """The rows of one dataset and architecture, read a part at a time.
 
     ``architecture`` is one at a point where the study has further axes (``mlp+depth=3``).
@@ -149,7 +149,7 @@ def group(source: Source, *, dataset: str, architecture: str) -> Group:
         for name in AXES:
             values[name].append(pc.unique(rows[name]).to_numpy())
     if not study:
-        known = ", ".join("/".join(pair) for pair in pairs(source))
+        known = ", ".join("/".join(pair) for pair in group_names(source))
         raise ValueError(f"no rows of {dataset}/{architecture} in the table; it has: {known}")
     places = [np.unique(np.concatenate(values[name])) for name in AXES]
     shape = tuple(map(len, places))

@@ -47,7 +47,6 @@ def measure(
     norms: Sequence[str] = ("l2",),
     seed: int = 0,
     max_units: int = 64,
-    max_enumerated: int = 14,
     max_nodes: int = 4096,
     tolerance: float = 1e-6,
     candidates: int = 32,
@@ -58,8 +57,8 @@ def measure(
     ----------
     inputs, seed : not used.
     max_units : largest width; beyond it the bound does not apply.
-    max_enumerated : largest width of which all patterns are looked at; above, branch and bound.
-    max_nodes : of branch and bound. When they are used up the upper side is above FGL, but valid.
+    max_nodes : of branch and bound, beyond 14 units. When they are used up the upper side is above
+        FGL, but valid.
     tolerance : relative gap at which branch and bound stops.
     candidates : patterns tried, from the top, for the lower side.
 
@@ -76,7 +75,6 @@ def measure(
             stack,
             norm=norm,
             max_units=max_units,
-            max_enumerated=max_enumerated,
             max_nodes=max_nodes,
             tolerance=tolerance,
             candidates=candidates,
@@ -98,7 +96,8 @@ def fgl(
 ) -> tuple[Tensor, Tensor]:
     """FGL (certified from above) and the largest norm of a realised pattern: (num_models,) each.
 
-    Arguments and errors as in :func:`measure`.
+    Arguments and errors as in :func:`measure`; ``max_enumerated`` is the largest width of which all
+    patterns are looked at, beyond it branch and bound.
     """
     chain = affine_chain(stack)
     if linear_pieces(stack) is None or chain.depth != 1:

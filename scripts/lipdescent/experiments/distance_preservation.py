@@ -42,6 +42,7 @@ from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.training.draws import initial_stack
 
 BLOCKS = 2
+BAND = range(4)  # DFT frequencies
 
 
 def linear_networks(
@@ -105,7 +106,6 @@ def run(
     learning_rate: float = 2e-2,
     num_points: int = 100,
     num_searches: int = 5,
-    band: Sequence[int] = (0, 1, 2, 3),
 ) -> pd.DataFrame:
     """Rows of the tasks "trained", "linear" and "one_resolution" per width, k and seed.
 
@@ -126,7 +126,7 @@ def run(
                 data,
                 seeds=seeds,
                 num_points=num_points,
-                band=band,
+                band=BAND,
                 num_searches=num_searches,
             )
             about = {"task": "trained", "width": width, "k": k or 0.0}
@@ -139,7 +139,7 @@ def run(
         for i, seed in enumerate(seeds):
             row = {"task": "one_resolution", "width": widths[0], "k": k, "seed": seed}
             row["bound"] = colipschitz.low_band_bound([k] * BLOCKS)
-            row["projected_smallest"] = projected_smallest(features[i : i + 1], points, band)
+            row["projected_smallest"] = projected_smallest(features[i : i + 1], points, BAND)
             rows.append(row)
     return pd.DataFrame(rows)
 

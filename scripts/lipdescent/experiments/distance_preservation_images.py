@@ -23,6 +23,8 @@ from lipdescent.experiments._fitting import Fit
 from lipdescent.experiments.distance_preservation import draw_singular_values
 from lipdescent.plugins import lookup
 
+BAND = range(2)  # DFT frequencies on both axes
+
 
 def run(
     *,
@@ -33,7 +35,6 @@ def run(
     learning_rate: float = 2e-2,
     num_points: int = 50,
     num_searches: int = 3,
-    band: Sequence[int] = (0, 1),
 ) -> pd.DataFrame:
     """One row per width (channels; features are 16 times as many), k and seed; k is 0 for none."""
     data = lookup.resolve("datasets", "digits").load(num_train=1000, num_test=397, seed=0)
@@ -48,7 +49,7 @@ def run(
                 data,
                 seeds=seeds,
                 num_points=num_points,
-                band=band,
+                band=BAND,
                 num_searches=num_searches,
             )
             rows += [{"width": width, "k": k or 0.0} | row for row in measured]

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from lipdescent.analysis import groups as selection
 from lipdescent.analysis import labels
-from lipdescent.analysis.groups import Group
+from lipdescent.analysis.groups import Group, load_group
 from lipdescent.analysis.statistics import Array
 from lipdescent.figures import _drawing as drawing
 from lipdescent.figures import _style as style
@@ -22,9 +21,7 @@ ROOM, KEY, LETTER, LINE = 6.8, 0.5, 0.057, 0.14
 
 def load(path: str | Path, *, dataset: str, architectures: Sequence[str]) -> dict[str, Group]:
     """Architecture -> its group, in the order of the configuration."""
-    return {
-        name: selection.load(path, dataset=dataset, architecture=name) for name in architectures
-    }
+    return {name: load_group(path, dataset=dataset, architecture=name) for name in architectures}
 
 
 def styles(names: Iterable[str]) -> dict[str, dict[str, str]]:

@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from lipdescent.jobs import open_files
 from lipdescent.jobs.folder_lock import Owner
 from lipdescent.storage import stamps
-from lipdescent.study import runs as study_runs
 from lipdescent.study.recipes import Recipes
+from lipdescent.study.runs import Run, experiment_parts, plan_file, runs_of
 
 # On a cluster: a job whose log has been silent for this many progress intervals, or seconds, and
 # whose Snakemake does not live, does not run.
@@ -39,7 +39,7 @@ class Job:
     """
 
     stage: str
-    run: study_runs.Run | None
+    run: Run | None
     measure: str
     state: str
     log: Path
@@ -56,7 +56,7 @@ class Job:
         return self.output.with_suffix(".state")
 
 
-def plan(study: str) -> tuple[dict[str, Any], list[study_runs.Run]]:
+def plan(study: str) -> tuple[dict[str, Any], list[Run]]:
     """Configuration and runs of the study's last start.
 
     Raises
@@ -66,7 +66,7 @@ def plan(study: str) -> tuple[dict[str, Any], list[study_runs.Run]]:
     ValueError
         If the plan is broken.
     """
-    path = study_runs.plan_file(study)
+    path = plan_file(study)
     try:
         config = json.loads(path.read_text())["config"]
     except OSError:
@@ -77,12 +77,10 @@ def plan(study: str) -> tuple[dict[str, Any], list[study_runs.Run]]:
         ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: broken ({error}); starting the study writes it anew") from error
-    return config, study_runs.runs(config)
+    return config, runs_of(config)
 
 
-def jobs(
-    config: dict[str, Any], runs: list[study_runs.Run], owner: Owner | None = None
-) -> list[Job]:
+def jobs(config: dict[str, Any], runs: list[Run], owner: Owner | None = None) -> list[Job]:
     """Every training, measuring or experiment job with its state."""
     base = Path("results", config["study"])
     state = _States(config, base, owner)
@@ -90,7 +88,7 @@ def jobs(
         parts = [
             f"{name}/{part}"
             for name in config["experiments"]
-            for part, _ in enumerate(study_runs.experiment_parts(config, name))
+            for part, _ in enumerate(experiment_parts(config, name))
         ]
         return [
             state.job("experiment", None, part, f"experiments/{part}.parquet", f"experiment/{part}")
@@ -130,9 +128,7 @@ class _States:
         self.silent = max(SILENT_SECONDS, SILENT_INTERVALS * interval)
         self.open = open_logs(owner, base / "logs")
 
-    def job(
-        self, stage: str, run: study_runs.Run | None, measure: str, output: str, log: str
-    ) -> Job:
+    def job(self, stage: str, run: Run | None, measure: str, output: str, log: str) -> Job:
         made, said = self.base / output, self.base / "logs" / f"{log}.log"
         return Job(stage, run, measure, self._state(made, said, stage), said, made)
 
@@ -182,7 +178,7 @@ def epochs_done(job: Job) -> tuple[int, int] | None:
     return (int(told[-1][0]), int(told[-1][1])) if told else None
 
 
-def diverged(config: dict[str, Any], run: study_runs.Run) -> int:
+def diverged(config: dict[str, Any], run: Run) -> int:
     """Models of a trained stack that diverged."""
     path = Path("results", config["study"], "checkpoints", f"{run.path}.safetensors")
     try:

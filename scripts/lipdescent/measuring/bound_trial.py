@@ -19,7 +19,7 @@ from torch import nn
 
 from lipdescent.datasets import Dataset
 from lipdescent.measurement import NotApplicable
-from lipdescent.measuring import measure as measuring
+from lipdescent.measuring.measure import checkpoint_stack
 from lipdescent.measuring.subject import Subject
 from lipdescent.plugins import bound_entries, lookup
 from lipdescent.storage.checkpoints import Checkpoints, Origin, empty_epochs
@@ -120,7 +120,7 @@ def _measure(
             noise_maker=task["noise_maker"],
         ),
     )
-    stack = measuring.checkpoint_stack(saved, data)
+    stack = checkpoint_stack(saved, data)
     dtype = next(t.dtype for t in stack.state.values() if t.is_floating_point())
     inputs = {
         split: torch.from_numpy(getattr(data, f"{split}_inputs")).to(dtype)

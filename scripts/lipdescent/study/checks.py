@@ -11,10 +11,8 @@ from typing import Any
 from lipdescent.analysis import axis_choice
 from lipdescent.plugins import bound_entries, lookup, signatures
 from lipdescent.study import axes, bound_checks, dataset_checks
-from lipdescent.study import runs as study_runs
-from lipdescent.study import schema as config_schema
-from lipdescent.study import sizes as config_sizes
-from lipdescent.study.schema import ConfigError
+from lipdescent.study.runs import variants_of
+from lipdescent.study.schema import ConfigError, check_schema
 from lipdescent.study.sections import (
     build_options,
     data_module,
@@ -23,6 +21,7 @@ from lipdescent.study.sections import (
     training_options,
 )
 from lipdescent.study.sections import module as module_of
+from lipdescent.study.sizes import check_sizes
 
 # Kinds of measurements that are asked for in other ways than by `quantities`.
 ALWAYS = ("bound", "certificates", "metrics")
@@ -30,7 +29,7 @@ ALWAYS = ("bound", "certificates", "metrics")
 OPTIMIZER_OPTIONS = {"momentum": "sgd", "betas": "adam"}
 
 
-def check(
+def check_config(
     config: dict[str, Any],
     *,
     removed: set[tuple[str, str]],
@@ -56,7 +55,7 @@ def check(
     _check_split(config)
     _check_drawn(config)
     dataset_checks.check(config)
-    config_sizes.check(config)
+    check_sizes(config)
 
 
 def _check_removed(config: dict[str, Any], removed: set[tuple[str, str]]) -> None:
@@ -163,7 +162,7 @@ def _check_options(config: dict[str, Any]) -> None:
         if missing:
             raise ConfigError(f"config: {key}: {name} needs {', '.join(missing)}")
         kinds = {"type": "object", "properties": signatures.types(package, name)}
-        config_schema.check(options, kinds, place=key)
+        check_schema(options, kinds, place=key)
 
 
 def _check_optimizers(config: dict[str, Any], written: dict[str | None, dict[str, Any]]) -> None:
@@ -197,7 +196,7 @@ def _check_axes(config: dict[str, Any]) -> None:
         if not signatures.constant("comparisons", module, "CHOOSES_AXES"):
             continue
         for dataset in config["grid"]["dataset"]:
-            of = study_runs.variants_of(config, dataset).values()
+            of = variants_of(config, dataset).values()
             try:
                 axis_choice.choose(axis_choice.axes_of(of, grid), **options)
             except ValueError as error:

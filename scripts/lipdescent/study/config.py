@@ -18,19 +18,17 @@ import yaml
 
 from lipdescent.storage.variants import Point
 from lipdescent.study import axes, axis_checks, training_section
-from lipdescent.study import checks as config_checks
-from lipdescent.study import schema as config_schema
+from lipdescent.study.checks import check_config
 from lipdescent.study.runs import plan_file
-from lipdescent.study.schema import ConfigError
+from lipdescent.study.schema import ConfigError, check_keys, check_schema
 
 # (section, key, what is in its place)
-REPLACED = (
-    (
-        "statistics",
-        "bootstrap",
-        "has no effect: intervals are Student's t over the seeds now, nothing is resampled",
-    ),
-)
+REPLACED = {
+    "statistics.bootstrap": "intervals are Student's t over the seeds now, nothing is resampled",
+    "bounds.exact_enumeration.max_enumerated": "all patterns are looked at up to 14 units",
+    "experiments.distance_preservation.band": "the band is that of the caption",
+    "experiments.distance_preservation_images.band": "the band is that of the caption",
+}
 # Overlays are merged into the default study: in these, `name: null` takes an entry out again.
 SECTIONS = ("bounds", "quantities", "datasets", "architectures", "experiments")
 
@@ -57,16 +55,14 @@ def prepare(
         Naming the key, its value and what is allowed.
     """
     config = copy.deepcopy(dict(config))
-    config_schema.check_keys(config)
+    check_keys(config)
     overlaid = _read(default) if default else {}
     removed = _take_out(config, overlaid)
     written = _training_as_written(config, overlaid)
     _take_replaced(config)
     rules = training_section.with_defaults(_read(schema))
     _check_schema(config, rules)
-    check_one = partial(
-        config_checks.check, removed=removed, figures=figures, comparisons=comparisons
-    )
+    check_one = partial(check_config, removed=removed, figures=figures, comparisons=comparisons)
     axis_checks.check_written(config)
     check_one(config, written=written)
 
@@ -84,11 +80,11 @@ def prepare(
 
 def _check_schema(config: dict[str, Any], rules: dict[str, Any]) -> None:
     """Against the schema, the training of each architecture as a whole."""
-    config_schema.check(config, rules)
+    check_schema(config, rules)
     for name, options in config["architectures"].items():
         whole = {**config["training"], **options.get("training", {})}
         training = {**rules["properties"]["training"], "$defs": rules["$defs"]}
-        config_schema.check(whole, training, place=f"architectures.{name}.training")
+        check_schema(whole, training, place=f"architectures.{name}.training")
 
 
 def _training_at(
@@ -108,11 +104,14 @@ def _training_at(
 
 def _take_replaced(config: dict[str, Any]) -> None:
     """Take out keys of former versions, and say what is in their place."""
-    for section, key, instead in REPLACED:
-        entries = config.get(section)
-        if isinstance(entries, dict) and key in entries:
-            value = entries.pop(key)
-            print(f"config: {section}.{key} = {value!r} {instead}", file=sys.stderr)
+    for key, instead in REPLACED.items():
+        *sections, last = key.split(".")
+        entries: Any = config
+        for section in sections:
+            entries = entries.get(section) if isinstance(entries, dict) else None
+        if isinstance(entries, dict) and last in entries:
+            value = entries.pop(last)
+            print(f"config: {key} = {value!r} has no effect: {instead}", file=sys.stderr)
 
 
 def _read(path: str | Path) -> Any:

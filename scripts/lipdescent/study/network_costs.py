@@ -19,10 +19,10 @@ from typing import Any
 
 from lipdescent.storage import npz_header
 from lipdescent.study import asked_once, axes, dataset_checks
-from lipdescent.study import sizes as config_sizes
 from lipdescent.study.code_digest import code_versions
 from lipdescent.study.sections import build_options
 from lipdescent.study.sections import module as module_of
+from lipdescent.study.sizes import input_shape_of
 
 KEPT = "networks"
 # Widths of a grid that are counted; what lies between follows from a cubic, as products of weights
@@ -113,7 +113,7 @@ def shape_and_classes(
     file = axes.data_file(config, dataset)
     if file in LOADED:
         return LOADED[file]
-    shape = config_sizes.input_shape(config, dataset)
+    shape = input_shape_of(config, dataset)
     classes = dataset_checks.num_classes(config, dataset)
     points = dataset_checks.num_points(config, dataset, "num_train")
     if shape is None or classes is None or points is None:

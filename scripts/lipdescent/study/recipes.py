@@ -16,8 +16,8 @@ from lipdescent.plugins import bound_entries, lookup, signatures
 from lipdescent.storage import stamps
 from lipdescent.storage.seed_blocks import block_name
 from lipdescent.study import axes, published, sections
-from lipdescent.study import runs as study_runs
 from lipdescent.study.code_digest import caption, code_versions, measurement_files, training_files
+from lipdescent.study.runs import Run, at, experiment_parts, runs_of, variants_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +93,7 @@ class Recipes:
         self.config = config
         self.code = lru_cache(None)(code)
         self.measurement_files = lru_cache(None)(measurement_files)
-        self.runs = study_runs.runs(config)
+        self.runs = runs_of(config)
         self.by_path = {run.path: run for run in self.runs}
         self.axes = {axis.name: axis.kind for axis in axes.axes(config)}
         self.base = f"results/{config['study']}"
@@ -116,8 +116,8 @@ class Recipes:
         return ["metrics", *self.quantities, *self.config["bounds"], *certificates]
 
     def variants(self, dataset: str) -> dict[str, tuple[str, dict[str, Any]]]:
-        """See :func:`study_runs.variants_of`."""
-        return study_runs.variants_of(self.config, dataset)
+        """See :func:`lipdescent.study.runs.variants_of`."""
+        return variants_of(self.config, dataset)
 
     @cached_property
     def data_files(self) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -154,7 +154,7 @@ class Recipes:
     @_once
     def train(self, **place: str) -> Recipe:
         run = self._run(place)
-        here = study_runs.at(self.config, run)
+        here = at(self.config, run)
         module = sections.module(here, run.architecture)
         training = sections.training_options(here, run.architecture)
         maker = here["noise_maker"]
@@ -180,7 +180,7 @@ class Recipes:
     @_once
     def measure(self, *, measure: str, **place: str) -> Recipe:
         run = self._run(place)
-        here = study_runs.at(self.config, run)
+        here = at(self.config, run)
         module = sections.module(here, run.architecture)
         loss = sections.training_options(here, run.architecture)["loss"]
         maker, certificates = here["noise_maker"], here["certificates"]
@@ -307,13 +307,13 @@ class Recipes:
             "experiment_part",
             f"experiment/{experiment}/{part}",
             (f"{self.base}/experiments/{experiment}/{part}.parquet",),
-            {"options": study_runs.experiment_parts(self.config, experiment)[int(part)]},
+            {"options": experiment_parts(self.config, experiment)[int(part)]},
             self.code("experiment.py", f"lipdescent/experiments/{experiment}.py"),
         )
 
     @_once
     def experiment(self, *, experiment: str) -> Recipe:
-        parts = range(len(study_runs.experiment_parts(self.config, experiment)))
+        parts = range(len(experiment_parts(self.config, experiment)))
         inputs = [self.experiment_part(experiment=experiment, part=str(part)) for part in parts]
         outputs = tuple(f"{self.base}/experiments/{experiment}.{k}" for k in ("parquet", "csv"))
         place, code = f"experiment/{experiment}", self.code("join_experiment.py")
@@ -331,7 +331,7 @@ class Recipes:
             (self.experiment(experiment=experiment),),
         )
 
-    def _other_seeds(self, run: study_runs.Run, measure: str) -> list[study_runs.Run]:
+    def _other_seeds(self, run: Run, measure: str) -> list[Run]:
         """Runs of the same networks with other seeds, if the measurement takes all together."""
         if measure not in self.quantities:
             return []
@@ -340,7 +340,7 @@ class Recipes:
         same = replace(run, seeds=())
         return [one for one in self.runs if replace(one, seeds=()) == same and one != run]
 
-    def _run(self, place: dict[str, str]) -> study_runs.Run:
+    def _run(self, place: dict[str, str]) -> Run:
         return self.by_path[PLACE.format(**place)]
 
     def _drawn(self, name: str) -> tuple[str, ...]:
@@ -357,7 +357,7 @@ def _saved_points(entry: dict[str, Any]) -> dict[str, Any]:
 PLACE = "{dataset}/{architecture}/width={width}/seeds={seeds}"
 
 
-def _wildcards(run: study_runs.Run) -> dict[str, str]:
+def _wildcards(run: Run) -> dict[str, str]:
     return {
         "dataset": run.dataset,
         "architecture": run.variant,

@@ -137,7 +137,7 @@ def plan_is_whole(study: str) -> bool:
         return False
 
 
-def runs(config: dict[str, Any]) -> list[Run]:
+def runs_of(config: dict[str, Any]) -> list[Run]:
     """Every run of the study, widest first: long jobs that start last end last."""
     grid, blocks = config["grid"], seed_blocks(config)
     return [

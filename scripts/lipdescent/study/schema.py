@@ -46,7 +46,7 @@ class ConfigError(ValueError):
     """A mistake in the configuration; the message names the key, the value and what is allowed."""
 
 
-def check(config: dict[str, Any], schema: dict[str, Any], *, place: str = "") -> None:
+def check_schema(config: dict[str, Any], schema: dict[str, Any], *, place: str = "") -> None:
     """Fill in the schema's defaults and check.
 
     Integers are written as such (4, not 4.0) and numbers are finite.

@@ -16,7 +16,7 @@ from lipdescent.study.sections import build_options, data_module, data_options
 from lipdescent.study.sections import module as module_of
 
 
-def check(config: dict[str, Any]) -> None:
+def check_sizes(config: dict[str, Any]) -> None:
     """Groups that are sorted divide every width; every width fits every data set.
 
     Raises
@@ -48,7 +48,7 @@ def _check_inputs(config: dict[str, Any]) -> None:
     for dataset, name in itertools.product(grid["dataset"], grid["architecture"]):
         module = module_of(config, name)
         fit = signatures.function("architectures", module, "SIZES")
-        shape = input_shape(config, dataset)
+        shape = input_shape_of(config, dataset)
         if shape is None or fit is None:
             continue
         options = signatures.defaults("architectures", module) | build_options(config, name)
@@ -67,7 +67,7 @@ def _check_inputs(config: dict[str, Any]) -> None:
         raise ConfigError("\n".join(mistakes))
 
 
-def input_shape(config: dict[str, Any], dataset: str) -> tuple[int, ...] | None:
+def input_shape_of(config: dict[str, Any], dataset: str) -> tuple[int, ...] | None:
     """Of one input, if the data set's file says so."""
     shape = signatures.constant("datasets", data_module(config, dataset), "INPUT_SHAPE")
     size = data_options(config, dataset).get("image_size")
