@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lipdescent.analysis import labels, ladder, power_law, statistics
 from lipdescent.analysis.groups import AXES, Group, Rung, Series
@@ -38,7 +39,7 @@ class Panel(NamedTuple):
     at: dict[str, float]
     x: Array
     curves: dict[str, Array]
-    seeds: Array
+    seeds: NDArray[np.intp]
     start: int | None
     reason: str
     fits: dict[str, Fit]
@@ -142,9 +143,9 @@ def _panel(
 
 def _range(
     x: Array, series: dict[str, Array], asked: float | None
-) -> tuple[int | None, Array, list[str], str]:
+) -> tuple[int | None, NDArray[np.intp], list[str], str]:
     """First place to fit, the seeds that have all of it, the curves that they have, or why none."""
-    nothing = np.zeros(0, dtype=np.int64)
+    nothing = np.zeros(0, dtype=np.intp)
     first = 0 if asked is None else int(np.searchsorted(x, asked))
     starts = range(first, len(x) - power_law.MIN_POINTS + 1)
     if not starts:

@@ -60,7 +60,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
         low, high = min(b.get_x() for b in bars), max(b.get_x() + b.get_width() for b in bars)
         ticks = _axes.log_ticks(low, high)
         for place in drawn:
-            _axes.width_axis(place, [low, high])
+            _axes.width_axis(place, np.array([low, high]))
             place.set_xticks(ticks, labels=[_axes.short(tick) for tick in ticks])
             place.set_ylim(bottom=0)
     handles = [drawing.key(color=colour, linewidth=5, alpha=0.6) for colour in COLOURS.values()]
@@ -94,12 +94,12 @@ def _histogram(place: Axes, group: Group, bins: Mapping, index: tuple) -> None:
             if high == 0:
                 zero += share
             elif share:
-                bar = {"align": "edge", "color": colour, "alpha": 0.6, "linewidth": 0}
-                place.bar(low, share, width=high - low, bottom=below, **bar)
+                place.bar(low, share, width=high - low, bottom=below, align="edge", color=colour,
+                          alpha=0.6, linewidth=0)  # fmt: skip
                 below += share
     if zero:
         place.set_title(f"{place.get_title()}\n{100 * zero:.3g} % have norm 0")
     for side, dash in zip(ladder.bracket(group, "l2"), ("--", "-"), strict=True):
-        value = stats.geometric_mean(side[index])
+        value = float(stats.geometric_mean(side[index]))
         if np.isfinite(value):
             place.axvline(value, color="black", linestyle=dash, lw=0.8)

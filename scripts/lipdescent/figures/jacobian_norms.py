@@ -23,13 +23,13 @@ from matplotlib.figure import Figure
 from lipdescent.analysis import labels, ladder, slopes
 from lipdescent.analysis import statistics as stats
 from lipdescent.analysis.groups import Group, Series
-from lipdescent.analysis.statistics import Array
+from lipdescent.analysis.statistics import Array, Axis
 from lipdescent.figures import _axes
 from lipdescent.figures import _drawing as drawing
 from lipdescent.figures import _style as style
 
 BLUE = style.OKABE_ITO[0]
-KEYS = {
+KEYS: dict[str, dict[str, Any]] = {
     "mean, training points": {"color": BLUE, "marker": "o"},
     "mean, test points": {"color": BLUE, "linestyle": "--"},
     "quantiles": {"color": BLUE, "linewidth": 5, "alpha": 0.15},
@@ -76,7 +76,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     return figure
 
 
-def _panel(place: Axes, group: Group, index: tuple, x: Array, confidence: float) -> None:
+def _panel(place: Axes, group: Group, index: tuple, x: Axis, confidence: float) -> None:
     lower, upper = (stats.geometric_mean(side[index]) for side in ladder.bracket(group, "l2"))
     if np.isfinite(lower).any():
         place.fill_between(x, lower, upper, color="0.8", linewidth=0.6)

@@ -103,8 +103,8 @@ def _curves(place: Axes, panel: Panel, looks: Mapping[str, dict], empty: str) ->
     if panel.start is None:
         if seen:
             said = textwrap.fill(f"no fit: {empty}", 34)
-            corner = {"transform": place.transAxes, "va": "top"}
-            place.text(0.02, 0.98, said, fontsize=6, color=style.GREY, **corner)
+            place.text(0.02, 0.98, said, fontsize=6, color=style.GREY, va="top",
+                       transform=place.transAxes)  # fmt: skip
         else:
             _axes.say_nothing_here(place, empty)
         return

@@ -55,8 +55,8 @@ def _range(lower: Array, upper: Array, confidence: float) -> dict[str, Any]:
     ends of the intervals (of fewer than four seeds: ranges) of both ends of the range.
     """
     lower_mean, upper_mean = statistics.mean_bracket(lower, upper)
-    at_least = _divide(lower_mean[1], upper_mean[0])
-    at_most = _divide(upper_mean[1], lower_mean[0])
+    at_least = float(_divide(lower_mean[1], upper_mean[0]))
+    at_most = float(_divide(upper_mean[1], lower_mean[0]))
     over_seeds = None
     if lower.shape[-1] > 1:
         over_seeds = verdict(
@@ -66,7 +66,7 @@ def _range(lower: Array, upper: Array, confidence: float) -> dict[str, Any]:
     return {
         "ratio_at_least": number(at_least),
         "ratio_at_most": number(at_most),
-        "verdict": verdict(float(at_least), float(at_most)),
+        "verdict": verdict(at_least, at_most),
         "verdict_over_seeds": over_seeds,
     }
 
@@ -85,7 +85,7 @@ def verdict(at_least: float, at_most: float) -> str:
 def trend(values: Array, confidence: float) -> dict[str, float | None]:
     """Ratio of the means over seeds, second row over first, (2, S), with its interval."""
     ratio = statistics.ratio_estimate(values[1], values[0], confidence=confidence)
-    return {name: number(part) for name, part in zip(ratio._fields, ratio, strict=True)}
+    return {name: number(float(part)) for name, part in zip(ratio._fields, ratio, strict=True)}
 
 
 def _reason(levels: int) -> str:

@@ -35,13 +35,13 @@ def exponents(group: Group, norm: str, options: Mapping[str, Any]) -> list[Facts
 
 
 def _facts(panel: Panel) -> Facts:
-    fitted = panel.start is not None
+    fitted = [] if panel.start is None else panel.x[panel.start :].tolist()
     return {
         "over": panel.axis,
         "at": panel.at,
-        "from": float(panel.x[panel.start]) if fitted else None,
-        "to": float(panel.x[-1]) if fitted else None,
-        "points": len(panel.x) - panel.start if fitted else 0,
+        "from": fitted[0] if fitted else None,
+        "to": fitted[-1] if fitted else None,
+        "points": len(fitted),
         "seeds": len(panel.seeds),
         "reason": panel.reason,
         "fits": {

@@ -38,25 +38,22 @@ def sums(stack: ModelStack, groups: Tensor) -> ModelStack | None:
     if activation is None:
         return None
 
-    def gathered(name: str) -> Tensor | None:
-        return stack.state[name][groups] if name in stack.state else None
-
-    into, out = gathered(f"{first}.weight"), gathered(f"{second}.weight")
+    into, out = (stack.state[f"{name}.weight"][groups] for name in (first, second))
     count, size, width, inputs = into.shape
     state = {
         "1.weight": into.reshape(count, size * width, inputs),
         "3.weight": out.transpose(1, 2).reshape(count, out.shape[2], size * width),
     }
-    biases = gathered(f"{first}.bias"), gathered(f"{second}.bias")
-    if biases[0] is not None:
-        state["1.bias"] = biases[0].reshape(count, size * width)
-    if biases[1] is not None:
-        state["3.bias"] = biases[1].sum(1)
+    biased = [f"{name}.bias" in stack.state for name in (first, second)]
+    if biased[0]:
+        state["1.bias"] = stack.state[f"{first}.bias"][groups].reshape(count, size * width)
+    if biased[1]:
+        state["3.bias"] = stack.state[f"{second}.bias"][groups].sum(1)
     wide = nn.Sequential(
         nn.Flatten(),
-        nn.Linear(inputs, size * width, bias=biases[0] is not None),
+        nn.Linear(inputs, size * width, bias=biased[0]),
         copy.deepcopy(activation),
-        nn.Linear(size * width, out.shape[2], bias=biases[1] is not None),
+        nn.Linear(size * width, out.shape[2], bias=biased[1]),
     ).to(into.dtype)
     return ModelStack(wide, state, stack.input_shape)
 

@@ -9,7 +9,7 @@ has kinks the Hessian is that of its piece.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,6 +27,7 @@ from lipdescent.training.replicas import checkpoint_labels
 CHUNK_BYTES = 512 << 20
 COPIES = 8  # of the activations that a product with the Hessian holds at once
 
+Loss = Callable[[Tensor, Tensor], Tensor]  # of every sample, from logits and one-hot labels
 Vectors = list[Tensor]  # (models, *shape) of every parameter
 
 
@@ -49,7 +50,7 @@ def measure(
     *,
     inputs: Tensor,
     labels: Tensor,
-    loss: Callable[[Tensor, Tensor], Tensor],
+    loss: Loss,
     num_classes: int,
     seed: int = 0,
     iterations: int = 20,
@@ -61,7 +62,6 @@ def measure(
     ----------
     inputs : (n, *input_shape).
     labels : int64 (num_models, n).
-    loss : (logits, one-hot) -> loss per sample.
     iterations : Lanczos steps; 0: no eigenvalue.
     num_points : only this many points, the first.
     """
@@ -74,10 +74,11 @@ def measure(
     )
     points = max(1, CHUNK_BYTES // point)
     one = (iterations + 8) * size * itemsize + min(points, len(inputs)) * point
+    options = {"num_classes": num_classes, "points": points}
     norms, eigenvalues = [], []
     for rows in torch.arange(stack.num_models).split(max(1, CHUNK_BYTES // one)):
         part = slice(int(rows[0]), int(rows[-1]) + 1)
-        surface = _Surface(stack[part], names, inputs, labels[part], loss, num_classes, points)
+        surface = _Surface(stack[part], names, inputs, labels[part], loss, **options)
         norms.append(_dot(*[surface.gradient()] * 2).sqrt())
         if iterations:
             start = surface.random(seed)
@@ -91,7 +92,17 @@ def measure(
 class _Surface:
     """The mean loss of some models as a function of their parameters."""
 
-    def __init__(self, stack, names, inputs, labels, loss, num_classes, points) -> None:
+    def __init__(
+        self,
+        stack: ModelStack,
+        names: Sequence[str],
+        inputs: Tensor,
+        labels: Tensor,
+        loss: Loss,
+        *,
+        num_classes: int,
+        points: int,
+    ) -> None:
         self.stack, self.names, self.loss = stack, names, loss
         self.classes, self.total = num_classes, len(inputs)
         self.parts = list(zip(inputs.split(points), labels.split(points, 1), strict=True))
@@ -106,7 +117,7 @@ class _Surface:
             targets = torch.nn.functional.one_hot(labels, self.classes).to(outputs.dtype)
             total = self.loss(outputs, targets).sum() / self.total
             parameters = list(leaves.values())
-            yield parameters, torch.autograd.grad(total, parameters, create_graph=True)
+            yield parameters, list(torch.autograd.grad(total, parameters, create_graph=True))
 
     def gradient(self) -> Vectors:
         """Every model's own: they share nothing."""
@@ -119,7 +130,9 @@ class _Surface:
         total = [torch.zeros_like(v) for v in vectors]
         with torch.enable_grad():
             for parameters, gradient in self._gradients():
-                along = sum((g * v).sum() for g, v in zip(gradient, vectors, strict=True))
+                along = vectors[0].new_zeros(())
+                for g, v in zip(gradient, vectors, strict=True):
+                    along = along + (g * v).sum()
                 if not along.requires_grad:  # linear in all parameters
                     continue
                 found = torch.autograd.grad(
@@ -182,8 +195,10 @@ def lanczos(times: Callable[[Vectors], Vectors], start: Vectors, *, iterations: 
 
 def _dot(a: Vectors, b: Vectors) -> Tensor:
     """Inner product of every model: float64 (models,)."""
-    pairs = zip(a, b, strict=True)
-    return sum((x.double() * y.double()).flatten(1).sum(1) for x, y in pairs)
+    total = a[0].new_zeros(len(a[0]), dtype=torch.float64)
+    for x, y in zip(a, b, strict=True):
+        total = total + (x.double() * y.double()).flatten(1).sum(1)
+    return total
 
 
 def _scaled(vectors: Vectors, factors: Tensor) -> Vectors:

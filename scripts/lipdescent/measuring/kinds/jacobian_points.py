@@ -67,12 +67,12 @@ def measure(
     for split, points in inputs.items():
         points, targets = points[:num_points], labels[split][:, :num_points]
         norms = jacobian_norms(stack, points)["l2"].cpu()
-        losses, right = [], []
+        loss_parts, right_parts = [], []
         for rows, logits in outputs_of(stack, points):
             one_hot = torch.nn.functional.one_hot(targets[rows], num_classes).to(logits.dtype)
-            losses.append(loss(logits, one_hot).double())
-            right.append(logits.argmax(-1) == targets[rows])
-        losses, right = torch.cat(losses).cpu(), torch.cat(right).cpu()
+            loss_parts.append(loss(logits, one_hot).double())
+            right_parts.append(logits.argmax(-1) == targets[rows])
+        losses, right = torch.cat(loss_parts).cpu(), torch.cat(right_parts).cpu()
         place = (norms.log10() * bins_per_decade).floor()
         for name, chosen in (("right", right), ("wrong", ~right)):
             for bin_place in place.unique().tolist():

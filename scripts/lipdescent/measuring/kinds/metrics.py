@@ -120,7 +120,8 @@ def path_length(stack: ModelStack, initial: dict[str, Tensor], *, epochs: int) -
 
     The way of the training itself is at least as long. ``initial``: name -> (num_replicas, *shape).
     """
-    squares = 0
+    replicas = stack.num_models // epochs
+    squares = torch.zeros(epochs, replicas, dtype=torch.float64, device=stack.device)
     for name, _ in stack.module.named_parameters():
         places = stack.state[name].double().reshape(epochs, *initial[name].shape)
         before = torch.cat([initial[name].double()[None], places[:-1]])
