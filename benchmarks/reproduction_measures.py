@@ -15,7 +15,7 @@ import numpy as np
 from reproduction import Measured
 
 from lipdescent import datasets
-from lipdescent.analysis import groups, ladder, power_law, statistics
+from lipdescent.analysis import bias_variance, groups, ladder, power_law, statistics
 from lipdescent.analysis.groups import Group, Series
 from lipdescent.analysis.statistics import Array
 from lipdescent.storage import checkpoints
@@ -233,6 +233,33 @@ def noise_effect(name: str, architecture: str) -> Take:
     return taken
 
 
+def variance_bound(study: Path) -> Measured:
+    """Whether the variance over seeds is below its bound with certified constants everywhere."""
+    (group,) = all_groups(study)
+    found = bias_variance.parts(group)
+    if found is None:
+        raise Missing(f"{group.study}: no bias_variance")
+    last = [part[:, :, -1] for part in (found.variance, found.certified, found.plug_in)]
+    bound, plug_in = (side / last[0] for side in last[1:])
+    told = f"{bound.min():.3g} to {bound.max():.3g} times the variance"
+    told += f", the paper's plug-in {plug_in.min():.3g} to {plug_in.max():.3g} times"
+    return Measured([], None, bool((bound >= 1).all()), told)
+
+
+def wrong_over_right(split: str) -> Take:
+    """Mean Jacobian norm at points classified wrongly over rightly, widest and least noise."""
+
+    def taken(study: Path) -> Measured:
+        (group,) = all_groups(study)
+        wrong, right = (
+            group.series[Series(f"jacobian_norm_mean_{name}", "metric", "l2", split)][-1, 0, -1]
+            for name in ("wrong", "right")
+        )
+        return Measured((wrong / right).tolist())
+
+    return taken
+
+
 def more_data_hurts(study: Path) -> Measured:
     """Whether at some width the mean test loss rises from one size of the training set to the next.
 
@@ -271,9 +298,9 @@ def kinks(study: Path) -> Measured:
 
     largest = data[norms(data).argmax()]
     around = largest + np.random.default_rng(0).uniform(-1e-5, 1e-5, (10_000, 2))
-    told = ", ".join(f"{norm:.3f}" for norm in np.unique(norms(around).round(3)))
-    note = f"a training point lies within 1e-5 of kinks where the norm jumps: {told}"
-    return found._replace(note=note)
+    near = [f"{norm:.3f}" for norm in np.unique(norms(around).round(3))]
+    note = f"a training point lies within 1e-5 of kinks where the norm jumps: {', '.join(near)}"
+    return found._replace(note=note if len(near) > 1 else "")
 
 
 def cell(key: str, row: str, column: int, *, place: int = 0) -> Take:

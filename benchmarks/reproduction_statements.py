@@ -128,6 +128,16 @@ def axes() -> Iterator[Statement]:
                     measures.ratio("lower_jacobian@pgd", "lower_jacobian"), 0.0)  # fmt: skip
 
 
+def quantities() -> Iterator[Statement]:
+    """Bias and variance, right and wrong predictions."""
+    yield Statement("e21_certified", "E21", "squared error: the variance over seeds is below its "
+                    "bound, with certified constants, at every width and noise", None, "paper",
+                    ("ks_bias_variance_small",), measures.variance_bound)  # fmt: skip
+    yield Statement("e31", "E31", "test points, clean labels, widest network: mean Jacobian norm "
+                    "where it classifies wrongly, over rightly", None, "question",
+                    ("ks_right_wrong_small",), measures.wrong_over_right("test"))  # fmt: skip
+
+
 def others() -> Iterator[Statement]:
     """Nakkiran, Béthune, Anil, Wang, Smith."""
     yield Statement("nak_samples", "NAK", "more training points can raise the test loss", None,
@@ -205,7 +215,7 @@ PAPERS = {
     "evolution": list(evolution()),
     "widths": list(widths()),
     "toy": list(toy()),
-    "axes": list(axes()),
+    "axes": [*axes(), *quantities()],
     "others": list(others()),
 }
 STATEMENTS = [statement for each in PAPERS.values() for statement in each]
@@ -229,9 +239,9 @@ COVERAGE: dict[str, tuple[str, tuple[str, ...], str]] = {
     "E18": ("convex combinations of points", ("ks_point_sets",), ""),
     "E19": ("Gaussian points", ("ks_point_sets",), ""),
     "E20": ("bound on the evolution", (), "a study"),
-    "E21": ("bias and variance over seeds", (), "a study"),
+    "E21": ("bias and variance over seeds", ("ks_bias_variance_small",), "the paper's protocol"),
     "E22": ("clipping of each layer's norm", (), "a study"),
-    "E23": ("histograms of Jacobian norms", (), "a study"),
+    "E23": ("histograms of Jacobian norms", ("ks_right_wrong_small",), "the paper's networks"),
     "E24": ("penalty on the lower bound", (), "a study"),
     "E25": ("losses, softmax", ("ks_fcn_ce", "ks_fcn_mse", "ks_softmax"), "a run in full"),
     "E26": ("optimiser", ("ks_optimizers", "ks_optimizers_small"), ""),
@@ -239,5 +249,5 @@ COVERAGE: dict[str, tuple[str, tuple[str, ...], str]] = {
     "E28": ("size of the training set", ("ks_train_size", "ks_train_size_small"), ""),
     "E29": ("weight decay", (), "a study; ResNet20 of CIFAR type"),
     "E30": ("dropout", (), "a study; ResNet20 of CIFAR type"),
-    "E31": ("right against wrong predictions", (), "a study"),
+    "E31": ("right against wrong predictions", ("ks_right_wrong_small",), "the paper's networks"),
 }  # fmt: skip
