@@ -85,7 +85,8 @@ def verdict(statement: Statement, found: Measured | None) -> str:
     if found is None:
         return "open"
     if found.holds is not None:
-        return "agrees" if found.holds else "differs"
+        names = ("proved", "not decided") if statement.of_constant else ("agrees", "differs")
+        return names[not found.holds]
     if statement.paper is None:
         return "no number"
     ends = statement.paper if isinstance(statement.paper, tuple) else (statement.paper,) * 2

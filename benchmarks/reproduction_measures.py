@@ -263,17 +263,37 @@ def wrong_over_right(split: str) -> Take:
 def more_data_hurts(study: Path) -> Measured:
     """Whether at some width the mean test loss rises from one size of the training set to the next.
 
-    With t intervals that are apart.
+    With t intervals that are apart; else the note tells the largest rise.
     """
     found = sorted(all_groups(study), key=lambda group: group.point["num_train"])
-    told = []
+    proved, largest, rise = [], "", 1.0
     for place, width in enumerate(found[0].width):
         loss = np.stack([values(g, TEST_LOSS)[place, 0, -1] for g in found])
         middle = statistics.centre_estimate(loss, confidence=0.95)
-        for i in np.flatnonzero(middle.low[1:] > middle.high[:-1]):
+        for i in range(len(found) - 1):
             sizes = [found[i + k].point["num_train"] for k in (0, 1)]
             losses = f"{middle.value[i]:.2f} to {middle.value[i + 1]:.2f}"
-            told.append(f"width {width}, {sizes[0]} to {sizes[1]} points: {losses}")
+            told = f"width {width}, {sizes[0]} to {sizes[1]} points: {losses}"
+            if middle.low[i + 1] > middle.high[i]:
+                proved.append(told)
+            if middle.value[i + 1] / middle.value[i] > rise:
+                largest, rise = (
+                    f"{told}, intervals over seeds meet",
+                    middle.value[i + 1] / middle.value[i],
+                )
+    return Measured([], None, bool(proved), "; ".join(proved) or largest)
+
+
+def constant_peaks_over_sizes(study: Path) -> Measured:
+    """Whether the bracket proves that the mean constant is largest inside of the range of sizes."""
+    found = sorted(all_groups(study), key=lambda group: group.point["num_train"])
+    told = []
+    for place, width in enumerate(found[0].width):
+        sides = [[side[place, 0, -1] for side in ladder.bracket(g, "l2")] for g in found]
+        low, high = statistics.mean_bracket(*(np.stack(side) for side in zip(*sides, strict=True)))
+        can = [g.point["num_train"] for g, top in zip(found, high, strict=True) if top >= low.max()]
+        if found[0].point["num_train"] not in can and found[-1].point["num_train"] not in can:
+            told.append(f"width {width}: largest at {' or '.join(map(str, can))}")
     return Measured([], None, bool(told), "; ".join(told))
 
 

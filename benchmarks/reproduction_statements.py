@@ -142,6 +142,10 @@ def others() -> Iterator[Statement]:
     """Nakkiran, Béthune, Anil, Wang, Smith."""
     yield Statement("nak_samples", "NAK", "more training points can raise the test loss", None,
                     "paper", ("sample_wise_small",), measures.more_data_hurts)  # fmt: skip
+    yield Statement("nak_constant", "NAK", "the constant, averaged over seeds, is largest at a "
+                    "number of training points inside of the range", None, "question",
+                    ("sample_wise_small",), measures.constant_peaks_over_sizes,
+                    of_constant=True)  # fmt: skip
     yield Statement("mnist1d_peak", "MNIST1D", "two hidden layers, 15 % noise: the test loss peaks "
                     "at width", 61, "code", ("mnist1d_two_layers_small",),
                     measures.peak(TEST_LOSS))  # fmt: skip

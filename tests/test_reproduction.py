@@ -52,6 +52,8 @@ def test_the_bracket_decides_what_is_said_of_the_constant():
         assert said((1.0, 2.0), [1.5], bracket=bracket, of_constant=True) == expected
     assert said(None, holds=True) == "agrees"
     assert said(None, holds=False) == "differs"
+    assert said(None, holds=True, of_constant=True) == "proved"
+    assert said(None, holds=False, of_constant=True) == "not decided"
     statement = listed.STATEMENTS[0]
     assert reproduction.verdict(statement, None) == "open"
 
@@ -136,6 +138,41 @@ def test_exponents_growth_and_peaks_of_power_laws(study):
     names = (measures.TEST_LOSS, measures.LOWER, measures.UPPER)
     assert measures.tandem(names)(study).holds
     assert measures.fidelity(study).values == pytest.approx([0.5, 0.5])
+
+
+def test_the_constant_peaks_over_sizes_where_the_bracket_proves_it(tmp_path):
+    """Widths 8 and 16 over 100, 200, 400 points: 1 3 1 in brackets a factor 2 wide, and 1 1.5 1."""
+    rows = []
+    for width, curve in ((8, (1.0, 3.0, 1.0)), (16, (1.0, 1.5, 1.0))):
+        for num_train, constant in zip((100, 200, 400), curve, strict=True):
+            for seed in SEEDS:
+                for quantity, direction, norm, split, value in (
+                    ("lower_jacobian", "lower", "l2", "train", constant),
+                    ("upper_layer_product", "upper", "l2", "", 2 * constant),
+                    ("test_loss", "metric", "", "test", constant if width == 8 else 1.0),
+                ):
+                    rows.append({"width": width, "seed": seed, "value": value, "norm": norm,
+                                 "quantity": quantity, "direction": direction, "split": split,
+                                 "num_train": num_train})  # fmt: skip
+    fixed = {"study": "x", "dataset": "mnist1d", "architecture": "mlp", "num_parameters": 1,
+             "label_noise": 0.0, "epoch": 1, "status": "ok"}  # fmt: skip
+    whole = []
+    for num_train in (100, 200, 400):
+        here = [row for row in rows if row["num_train"] == num_train]
+        columns = {name: np.array([row[name] for row in here]) for name in here[0]}
+        del columns["num_train"]
+        columns |= {name: np.array([value] * len(here)) for name, value in fixed.items()}
+        point = {"num_train": num_train}
+        whole.append(table.from_columns(len(here), point=point, **columns))
+    table.write(tmp_path / "table.parquet", table.concatenate(whole))
+    found = measures.constant_peaks_over_sizes(tmp_path)
+    assert found.holds
+    assert found.note == "width 8: largest at 200"
+    hurts = measures.more_data_hurts(tmp_path)
+    assert hurts.holds
+    assert hurts.note == "width 8, 100 to 200 points: 1.00 to 3.00"
+    slope = measures.exponent(measures.UPPER, "num_train")(tmp_path)
+    assert slope.values == pytest.approx([0, 0], abs=1e-12)  # of the widest, symmetric about 200
 
 
 def test_what_a_study_lacks_is_no_number(study):
