@@ -116,6 +116,7 @@ WORKS = {
     "training.gradient_clip": [None, *POSITIVE],
     "training.stopping": [None],
     "training.augmentation": [None],
+    "training.penalty": [None],
     "training.schedule_options": [{}],
     "training.loss_options": [{}],
     "bounds.lower_jacobian": [None, {}],
@@ -126,6 +127,8 @@ WORKS = {
     "figures": [[]],
     "comparisons": [[]],
     "statistics": [{}],
+    "statistics.fit_from": [{}],
+    "quantities": [{}],
     "execution": [{}],
     "execution.seeds_per_block": [LARGE],
     "execution.models_at_once": [None, LARGE],
@@ -366,7 +369,7 @@ def task(**changes):
     return {
         "dataset": "mnist1d", "architecture": "mine", "network": network, "load": None, "points": 8,
         "training": {"learning_rate": 0.1, "batch_size": 100},
-        "bounds": DEFAULT["bounds"], "noise_maker": "uniform_wrong", **changes,
+        "bounds": DEFAULT["bounds"], "quantities": {}, "noise_maker": "uniform_wrong", **changes,
     }  # fmt: skip
 
 

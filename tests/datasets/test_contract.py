@@ -58,10 +58,15 @@ def test_types_shapes_and_what_the_file_says_of_itself(name, load):
 
 @every_dataset
 def test_the_seed_chooses_among_the_points(name, load):
-    part, again, other = (load(name, num_train=9, num_test=8, seed=s) for s in (1, 1, 2))
+    train, test = (
+        min(few, signatures.constant("datasets", name, constant) or few)
+        for few, constant in ((9, "NUM_TRAIN"), (8, "NUM_TEST"))
+    )
+    part, again, other = (load(name, num_train=train, num_test=test, seed=s) for s in (1, 1, 2))
     assert part.checksum() == again.checksum()
-    assert part.checksum() != other.checksum()
-    assert (len(part.train_labels), len(part.test_labels)) == (9, 8)
+    # A handful of points may be chosen, or taken whole, by both seeds alike.
+    assert part.checksum() != other.checksum() or train < 9
+    assert (len(part.train_labels), len(part.test_labels)) == (train, test)
 
 
 @every_dataset
