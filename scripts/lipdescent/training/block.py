@@ -84,7 +84,7 @@ class Block:
             found.append(Block(stack, self.data, part, self.options))
             for new, old in zip(found[-1].optimizer.memory, self.optimizer.memory, strict=True):
                 new.copy_(old[inner])
-        return tuple(found)
+        return found[0], found[1]
 
     def run_epoch(
         self, order: Tensor, rates: Tensor, first_update: int, draws: Tensor | None = None

@@ -24,7 +24,8 @@ class TrainingOptions(TrainingSection):
 
     def make_optimizer(self) -> optimizers.SGD | optimizers.Adam:
         if self.optimizer == "adam":
-            return optimizers.Adam(tuple(self.betas), self.weight_decay, self.gradient_clip)
+            first, second = self.betas
+            return optimizers.Adam((first, second), self.weight_decay, self.gradient_clip)
         return optimizers.SGD(self.momentum, self.weight_decay, self.gradient_clip)
 
     def rates(self, *, epoch: int, num_train: int, num_epochs: int) -> np.ndarray:
