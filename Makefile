@@ -46,6 +46,10 @@ coverage: $(ENV)  ## run the tests and print which lines of the library they rea
 docs-numbers: $(ENV)  ## take tables and numbers of docs/ from the studies in results/, write them
 	python benchmarks/docs_numbers.py
 
+.PHONY: reproduction
+reproduction: $(ENV)  ## take what results/ say of the papers' statements, write docs/reproduction.md
+	python benchmarks/reproduction.py
+
 .PHONY: docs-check
 docs-check: $(ENV)  ## run the default study; do the numbers in docs/ agree with it within its seeds?
 	snakemake --cores all

@@ -54,7 +54,7 @@ def configured(path):
 
 
 def test_all_of_them_are_here():
-    assert len(PAPERS) == 25
+    assert len(PAPERS) == 31
     assert protocols.papers() == PAPERS
 
 

@@ -24,6 +24,7 @@ from lipdescent.networks.known_classes import BATCH_NORMS, DROPOUT, qualified_na
 from lipdescent.networks.reading import read
 from lipdescent.stacks import products
 from lipdescent.stacks.convolution import channel_axis, convolve, max_pool, one_channel_axis, tiling
+from lipdescent.stacks.dropout import Dropout
 from lipdescent.stacks.normalisation import normalise, normalise_batch
 from lipdescent.stacks.sorting import SortPairs
 
@@ -39,6 +40,7 @@ def stacked_forward(
     *,
     train: bool,
     retracted: Collection[str] = (),
+    dropout: Dropout | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Outputs of every model on its own batch.
 
@@ -50,6 +52,7 @@ def stacked_forward(
     inputs : (models, batch, *input_shape); ``expand`` shared inputs.
     train : normalise with the statistics of each model's batch, else with the running ones.
     retracted : names of raw weights that their constraint would only multiply by its constant.
+    dropout : what ``nn.Dropout`` does in training; nothing in eval mode.
 
     Returns
     -------
@@ -59,9 +62,9 @@ def stacked_forward(
     Raises
     ------
     TypeError
-        For a layer that draws random numbers in training (dropout).
+        For a layer that draws random numbers in training: dropout without ``dropout``, any other.
     """
-    run = _Run(state, train, retracted)
+    run = _Run(state, train, retracted, dropout)
     node = read(network, declared=False) if isinstance(network, nn.Module) else network
     return run(node, inputs), run.buffers
 
@@ -69,8 +72,14 @@ def stacked_forward(
 class _Run:
     """One pass: the stacked tensors, the mode, and the new buffers as they arise."""
 
-    def __init__(self, state: dict[str, Tensor], train: bool, retracted: Collection[str]) -> None:
-        self.state, self.train, self.retracted = state, train, retracted
+    def __init__(
+        self,
+        state: dict[str, Tensor],
+        train: bool,
+        retracted: Collection[str],
+        dropout: Dropout | None,
+    ) -> None:
+        self.state, self.train, self.retracted, self.dropout = state, train, retracted, dropout
         self.buffers: dict[str, Tensor] = {}
 
     def tensor(self, layer: Layer, name: str) -> Tensor:
@@ -247,11 +256,13 @@ def _layer_norm(run: _Run, layer: Layer, x: Tensor) -> Tensor:
 
 def _dropout(run: _Run, layer: Layer, x: Tensor) -> Tensor:
     module: Any = layer.module
-    if run.train and module.p > 0:
+    if not run.train or module.p == 0:
+        return x
+    if run.dropout is None or type(module) is not nn.Dropout:
         raise TypeError(
             f"{layer.path} ({module}): dropout needs random numbers per replica; set p to 0"
         )
-    return x
+    return run.dropout(module.p, x)
 
 
 def _global_average(run: _Run, layer: Layer, x: Tensor) -> Tensor:
@@ -285,8 +296,11 @@ def _per_sample(module: nn.Module, x: Tensor) -> Tensor:
 def _unknown(run: _Run, layer: Layer, x: Tensor) -> Tensor:
     module, start = layer.module, layer.named("")
     for name, part in module.named_modules():
-        if isinstance(part, DROPOUT):
-            _dropout(run, Layer(part, layer.named(name)), x)
+        if isinstance(part, DROPOUT) and run.train and part.p > 0:
+            raise TypeError(
+                f"{layer.named(name)} ({part}): dropout inside a layer that is called as a whole "
+                "has no random numbers per replica; set p to 0"
+            )
     own = {n.removeprefix(start): t for n, t in run.state.items() if n.startswith(start)}
     buffers = {name for name, _ in module.named_buffers()}
     own = {name: t.clone() if name in buffers else t for name, t in own.items()}

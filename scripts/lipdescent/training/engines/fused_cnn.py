@@ -106,8 +106,15 @@ class StackedCNN(FusedChain):
         return weight.view(-1, out, *kernel, inputs).permute(0, 1, 4, 2, 3)
 
     def accumulate(
-        self, buffers: list[Tensor], inputs: Tensor, targets: Tensor, *, decay: float
+        self,
+        buffers: list[Tensor],
+        inputs: Tensor,
+        targets: Tensor,
+        *,
+        decay: float,
+        keys: Tensor | None = None,
     ) -> None:
+        del keys  # a chain that it supports has no dropout
         models, batch = inputs.shape[:2]
         group, part = self._sizes(inputs)
         for buffer in buffers:

@@ -72,8 +72,15 @@ class StackedMLP(FusedChain):
     _named = _laid_out
 
     def accumulate(
-        self, buffers: list[Tensor], inputs: Tensor, targets: Tensor, *, decay: float
+        self,
+        buffers: list[Tensor],
+        inputs: Tensor,
+        targets: Tensor,
+        *,
+        decay: float,
+        keys: Tensor | None = None,
     ) -> None:
+        del keys  # a chain that it supports has no dropout
         inputs = inputs.flatten(2)
         hidden, deltas = self._workspace(inputs.shape[:2])
         delta = logit_gradient(self._loss, self._forward(inputs, hidden), targets)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lipdescent.networks.expressions import Layer, steps
+from lipdescent.networks.expressions import Layer, layers, steps
+from lipdescent.networks.known_classes import DROPOUT
 from lipdescent.networks.reading import read
 from lipdescent.training.engines.engine import Engine, Loss
 
@@ -17,6 +18,20 @@ def chain_layers(module: nn.Module) -> list[Layer]:
     if len(layers) < len(parts):
         return []
     return [layer for layer in layers if type(layer.module) is not nn.Identity]
+
+
+def undrawn(module: nn.Module) -> str | None:
+    """The first layer whose random numbers no engine draws, if there is one.
+
+    That is every dropout with p > 0 but ``nn.Dropout``, and ``nn.Dropout`` inside of a layer that
+    is called as a whole.
+    """
+    for layer in layers(read(module, declared=False)):
+        for name, part in layer.module.named_modules():
+            alone = part is layer.module and type(part) is nn.Dropout
+            if isinstance(part, DROPOUT) and part.p > 0 and not alone:
+                return f"{layer.named(name) if name else layer.path} ({part})"
+    return None
 
 
 class NamedState(Engine):
@@ -37,6 +52,9 @@ class NamedState(Engine):
 
     def state(self) -> dict[str, Tensor]:
         return {name: tensor.clone() for name, tensor in self._state.items()}
+
+    def live_weight(self, name: str) -> Tensor:
+        return self._state[name]
 
 
 class FusedChain(Engine):
@@ -64,6 +82,10 @@ class FusedChain(Engine):
     @property
     def extra_state(self) -> list[Tensor]:
         return []
+
+    def live_weight(self, name: str) -> Tensor:
+        place = [layer.named("weight") for layer in self._layers].index(name)
+        return self._named(place, self._weights[place])
 
     def state(self) -> dict[str, Tensor]:
         state: dict[str, Tensor] = {}

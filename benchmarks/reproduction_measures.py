@@ -1,0 +1,355 @@
+"""What a study's results, or its file in docs/numbers, give for a statement of a paper.
+
+Each function gives the function that a statement takes: a folder -> :class:`reproduction.Measured`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import checkout  # noqa: F401
+import numpy as np
+from reproduction import Measured
+
+from lipdescent import datasets
+from lipdescent.analysis import bias_variance, groups, ladder, power_law, statistics
+from lipdescent.analysis.groups import Group, Series
+from lipdescent.analysis.statistics import Array
+from lipdescent.storage import checkpoints
+
+Take = Callable[[Path], Measured]
+LOWER, MEAN = "largest Jacobian norm on the training data", "mean Jacobian norm there"
+UPPER, TEST_LOSS = "layer product", "test loss"
+SERIES = {
+    LOWER: Series("lower_jacobian", "lower", "l2", "train"),
+    UPPER: Series("upper_layer_product", "upper", "l2", ""),
+    MEAN: Series("jacobian_norm_mean", "metric", "l2", "train"),
+}
+NUMBER = r"-?\d*\.?\d+(?:e-?\d+)?"
+
+
+class Missing(LookupError):
+    """The study was run without something: the statement stays as it was recorded, or open."""
+
+
+def values(group: Group, name: str) -> Array:
+    """One of the papers' curves, (W, N, E, S).
+
+    Raises
+    ------
+    Missing
+        If the study did not measure it.
+    """
+    if name == TEST_LOSS:
+        return ladder.metric(group, "test_loss")
+    if name in SERIES:
+        if SERIES[name] not in group.series:
+            raise Missing(f"{group.study}: no {name}")
+        return group.series[SERIES[name]]
+    found = [v for rung, v in ladder.rungs(group, "l2").items() if rung.quantity == name]
+    if not found:
+        raise Missing(f"{group.study}: no {name}")
+    return found[0]
+
+
+def all_groups(study: Path, architecture: str = "") -> list[Group]:
+    """Every group of a study, or those of one architecture."""
+    path = study / "table.parquet"
+    found = [
+        groups.load_group(path, dataset=d, architecture=a) for d, a in groups.group_names(path)
+    ]
+    return [g for g in found if architecture in ("", g.architecture)]
+
+
+def _place(group: Group, axis: str, value: int) -> int:
+    found = getattr(group, axis).tolist()
+    if value not in found:
+        raise Missing(f"{group.study}: no {axis} {value}")
+    return found.index(value)
+
+
+def _ends(lower: Array, upper: Array) -> tuple[float, float] | None:
+    """Smallest lower and largest upper end; None where one is missing."""
+    if not (np.isfinite(lower).all() and np.isfinite(upper).all()):
+        return None
+    return float(lower.min()), float(upper.max())
+
+
+def growth(name: str) -> Take:
+    """Last over first checkpoint at the largest width and the least noise."""
+
+    def taken(study: Path) -> Measured:
+        (group,) = all_groups(study)
+        curve = values(group, name)[-1, 0]
+        lower, upper = (side[-1, 0] for side in ladder.bracket(group, "l2"))
+        ends = _ends(lower[-1] / upper[0], upper[-1] / lower[0])
+        return Measured((curve[-1] / curve[0]).tolist(), ends)
+
+    return taken
+
+
+def at(name: str, *, epoch: int | None = None, width: int | None = None) -> Take:
+    """One checkpoint, the last and the widest where nothing else is said."""
+
+    def taken(study: Path) -> Measured:
+        (group,) = all_groups(study)
+        w = -1 if width is None else _place(group, "width", width)
+        e = -1 if epoch is None else _place(group, "epoch", epoch)
+        lower, upper = (side[w, 0, e] for side in ladder.bracket(group, "l2"))
+        return Measured(values(group, name)[w, 0, e].tolist(), _ends(lower, upper))
+
+    return taken
+
+
+def exponent(name: str, axis: str, *, start: float = 1, epoch: int = -1) -> Take:
+    """Log-log slope over epochs or a further axis, and between which ones the constant's lies.
+
+    Parameters
+    ----------
+    start : first value of the axis that is fitted.
+    epoch : place of the checkpoint, where the axis is another.
+    """
+
+    def taken(study: Path) -> Measured:
+        found = all_groups(study)
+        if axis == "epoch":
+            (group,) = found
+            x = group.epoch.astype(np.float64)
+            sides = [s[-1, 0] for s in (values(group, name), *ladder.bracket(group, "l2"))]
+        else:
+            found.sort(key=lambda group: group.point[axis])
+            x = np.array([float(group.point[axis]) for group in found])
+            each = [(values(g, name), *ladder.bracket(g, "l2")) for g in found]
+            sides = [np.stack([s[i][-1, 0, epoch] for s in each]) for i in range(3)]
+        kept = x >= start
+        x, (curve, lower, upper) = x[kept], [side[kept] for side in sides]
+        slope = power_law.weights(x)["least_squares"] @ np.log(curve)
+        if not (np.isfinite(lower).all() and np.isfinite(upper).all()):
+            return Measured(slope.tolist())
+        proved = [
+            power_law.bracketed(x, *ends, confidence=0.95)["least_squares"]
+            for seed in range(lower.shape[1])
+            for ends in [(lower[:, [seed]], upper[:, [seed]])]
+        ]
+        return Measured(slope.tolist(), (min(p.low for p in proved), max(p.high for p in proved)))
+
+    return taken
+
+
+def peak(name: str) -> Take:
+    """Width of the largest value of each seed; between which the mean constant's can be."""
+
+    def taken(study: Path) -> Measured:
+        (group,) = all_groups(study)
+        found = group.width[values(group, name)[:, 0, -1].argmax(0)]
+        can = _can_peak(group)
+        ends = (float(can[0]), float(can[-1])) if can else None
+        return Measured(found.astype(float).tolist(), ends)
+
+    return taken
+
+
+def constant_peak(study: Path) -> Measured:
+    """The widths at which the constant's mean over seeds can be largest."""
+    (group,) = all_groups(study)
+    can = _can_peak(group)
+    if not can:
+        raise Missing(f"{group.study}: no bracket at some width")
+    told = f"one of {', '.join(map(str, can))}"
+    return Measured([], (float(can[0]), float(can[-1])), None, told)
+
+
+def _can_peak(group: Group) -> list[int]:
+    lower, upper = (side[:, 0, -1] for side in ladder.bracket(group, "l2"))
+    if not np.isfinite([lower, upper]).all():
+        return []
+    low, high = statistics.mean_bracket(lower, upper)
+    return group.width[high >= low.max()].tolist()
+
+
+def tandem(names: Sequence[str]) -> Take:
+    """Whether the means over seeds of all curves peak inside the grid, at most a width apart."""
+
+    def taken(study: Path) -> Measured:
+        (group,) = all_groups(study)
+        means = [statistics.geometric_mean(values(group, name)[:, 0, -1]) for name in names]
+        places = [int(mean.argmax()) for mean in means]
+        inside = all(0 < place < len(group.width) - 1 for place in places)
+        told = ", ".join(f"{n} at {group.width[p]}" for n, p in zip(names, places, strict=True))
+        return Measured([], None, inside and max(places) - min(places) <= 1, told)
+
+    return taken
+
+
+def fidelity(study: Path) -> Measured:
+    """The largest Jacobian norm on the data over the least upper bound, all widths and seeds."""
+    (group,) = all_groups(study)
+    ratio = values(group, LOWER)[:, 0, -1] / ladder.best(group, "upper", "l2")[:, 0, -1]
+    least = float(ratio.min())
+    return Measured(ratio.mean(0).tolist(), (least, 1.0))
+
+
+def ratio(quantity: str, other: str) -> Take:
+    """A bound over another on the same networks, the mean over widths of each seed."""
+
+    def taken(study: Path) -> Measured:
+        (group,) = all_groups(study)
+        each = values(group, quantity)[:, 0, -1] / values(group, other)[:, 0, -1]
+        told = f"{each.min():.3f} to {each.max():.3f} over widths and seeds"
+        return Measured(each.mean(0).tolist(), None, None, told)
+
+    return taken
+
+
+def between_points(axis: str, over: str, under: str, *, width: int) -> Take:
+    """The layer product at one named point of an axis over that at another; also the constant's."""
+
+    def taken(study: Path) -> Measured:
+        found = {g.point[axis]: g for g in all_groups(study)}
+        above, below = (
+            (values(g, UPPER)[w], *(s[w] for s in ladder.bracket(g, "l2")))
+            for g in (found[over], found[under])
+            for w in [_place(g, "width", width)]
+        )
+        a, b = ([part[0, -1] for part in side] for side in (above, below))
+        return Measured((a[0] / b[0]).tolist(), _ends(a[1] / b[2], a[2] / b[1]))
+
+    return taken
+
+
+def noise_effect(name: str, architecture: str) -> Take:
+    """The most over the least label noise at the largest width; also the constant's."""
+
+    def taken(study: Path) -> Measured:
+        (group,) = all_groups(study, architecture)
+        curve = values(group, name)[-1, :, -1]
+        lower, upper = (side[-1, :, -1] for side in ladder.bracket(group, "l2"))
+        ends = _ends(lower[-1] / upper[0], upper[-1] / lower[0])
+        return Measured((curve[-1] / curve[0]).tolist(), ends)
+
+    return taken
+
+
+def variance_bound(study: Path) -> Measured:
+    """Whether the variance over seeds is below its bound with certified constants everywhere."""
+    (group,) = all_groups(study)
+    found = bias_variance.parts(group)
+    if found is None:
+        raise Missing(f"{group.study}: no bias_variance")
+    last = [part[:, :, -1] for part in (found.variance, found.certified, found.plug_in)]
+    bound, plug_in = (side / last[0] for side in last[1:])
+    told = f"{bound.min():.3g} to {bound.max():.3g} times the variance"
+    told += f", the paper's plug-in {plug_in.min():.3g} to {plug_in.max():.3g} times"
+    return Measured([], None, bool((bound >= 1).all()), told)
+
+
+def wrong_over_right(split: str) -> Take:
+    """Mean Jacobian norm at points classified wrongly over rightly, widest and least noise."""
+
+    def taken(study: Path) -> Measured:
+        (group,) = all_groups(study)
+        wrong, right = (
+            group.series[Series(f"jacobian_norm_mean_{name}", "metric", "l2", split)][-1, 0, -1]
+            for name in ("wrong", "right")
+        )
+        return Measured((wrong / right).tolist())
+
+    return taken
+
+
+def more_data_hurts(study: Path) -> Measured:
+    """Whether at some width the mean test loss rises from one size of the training set to the next.
+
+    With t intervals that are apart; else the note tells the largest rise.
+    """
+    found = sorted(all_groups(study), key=lambda group: group.point["num_train"])
+    proved, largest, rise = [], "", 1.0
+    for place, width in enumerate(found[0].width):
+        loss = np.stack([values(g, TEST_LOSS)[place, 0, -1] for g in found])
+        middle = statistics.centre_estimate(loss, confidence=0.95)
+        for i in range(len(found) - 1):
+            sizes = [found[i + k].point["num_train"] for k in (0, 1)]
+            losses = f"{middle.value[i]:.2f} to {middle.value[i + 1]:.2f}"
+            told = f"width {width}, {sizes[0]} to {sizes[1]} points: {losses}"
+            if middle.low[i + 1] > middle.high[i]:
+                proved.append(told)
+            if middle.value[i + 1] / middle.value[i] > rise:
+                largest, rise = (
+                    f"{told}, intervals over seeds meet",
+                    middle.value[i + 1] / middle.value[i],
+                )
+    return Measured([], None, bool(proved), "; ".join(proved) or largest)
+
+
+def constant_peaks_over_sizes(study: Path) -> Measured:
+    """Whether the bracket proves that the mean constant is largest inside of the range of sizes."""
+    found = sorted(all_groups(study), key=lambda group: group.point["num_train"])
+    told = []
+    for place, width in enumerate(found[0].width):
+        sides = [[side[place, 0, -1] for side in ladder.bracket(g, "l2")] for g in found]
+        low, high = statistics.mean_bracket(*(np.stack(side) for side in zip(*sides, strict=True)))
+        can = [g.point["num_train"] for g, top in zip(found, high, strict=True) if top >= low.max()]
+        if found[0].point["num_train"] not in can and found[-1].point["num_train"] not in can:
+            told.append(f"width {width}: largest at {' or '.join(map(str, can))}")
+    return Measured([], None, bool(told), "; ".join(told))
+
+
+def kinks(study: Path) -> Measured:
+    """The toy's largest Jacobian norm on the data, and the norms within 1e-5 of that point."""
+    found = at(LOWER)(study)
+    (path,) = (study / "checkpoints").rglob("*.safetensors")
+    state = checkpoints.read(path).state
+    weights, biases = (
+        [state[f"{i}.{part}"][-1, 0].double().numpy() for i in (0, 2, 4)]
+        for part in ("weight", "bias")
+    )
+    data = datasets.read(study / "datasets/gaussians.npz").train_inputs.astype(np.float64)
+
+    def norms(points: Array) -> Array:
+        jacobian, hidden = np.eye(points.shape[1])[None], points
+        for weight, bias in zip(weights[:2], biases[:2], strict=True):
+            hidden = hidden @ weight.T + bias
+            jacobian = (hidden > 0)[..., None] * (weight @ jacobian)
+            hidden = np.maximum(hidden, 0)
+        return np.linalg.norm(weights[2] @ jacobian, 2, axis=(1, 2))
+
+    largest = data[norms(data).argmax()]
+    around = largest + np.random.default_rng(0).uniform(-1e-5, 1e-5, (10_000, 2))
+    near = [f"{norm:.3f}" for norm in np.unique(norms(around).round(3))]
+    note = f"a training point lies within 1e-5 of kinks where the norm jumps: {', '.join(near)}"
+    return found._replace(note=note if len(near) > 1 else "")
+
+
+def cell(key: str, row: str, column: int, *, place: int = 0) -> Take:
+    """Numbers of a cell of docs/numbers: one, or three seeds' as ``median (smallest largest)``."""
+
+    def taken(path: Path) -> Measured:
+        text = _rows(path, key, row)[place][column]
+        found = re.match(rf"({NUMBER})(?: \(({NUMBER}) ({NUMBER})\))?", text)
+        if found is None:
+            raise ValueError(f"{path.name}: {key}: {text!r} begins with no number")
+        return Measured([float(number) for number in found.groups() if number is not None])
+
+    return taken
+
+
+def holds(key: str, test: Callable[[list[list[str]]], bool], *, row: str = "") -> Take:
+    """Whether something is true of rows of docs/numbers."""
+
+    def taken(path: Path) -> Measured:
+        return Measured([], None, test(_rows(path, key, row)))
+
+    return taken
+
+
+def _rows(path: Path, key: str, start: str) -> list[list[str]]:
+    """Rows that start so; an empty first cell repeats the one above."""
+    found, first = [], ""
+    for line in json.loads(path.read_text())["texts"][key]["rows"]:
+        first = line[0] or first
+        if first.startswith(start):
+            found.append([first, *line[1:]])
+    return found
