@@ -61,7 +61,8 @@ class Block:
         self.engine = make_engine(own, options)
         self.optimizer = options.make_optimizer()
         self.optimizer.prepare(self.engine.parameters)
-        self.layer_clip = options.layer_clip and LayerClip.of(stack, options.layer_clip)
+        limit = options.layer_clip
+        self.layer_clip = None if limit is None else LayerClip.of(stack, limit)
         self.inputs, self.batch_size = data.inputs, options.batch_size
         self.labels = data.labels[part].to(device)
         self.classes = torch.arange(data.num_classes, device=device).unsqueeze(1)
@@ -86,7 +87,7 @@ class Block:
             found.append(Block(stack, self.data, part, self.options))
             for new, old in zip(found[-1].optimizer.memory, self.optimizer.memory, strict=True):
                 new.copy_(old[inner])
-        return tuple(found)
+        return found[0], found[1]
 
     def run_epoch(
         self,

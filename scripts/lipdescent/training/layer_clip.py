@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -96,7 +96,7 @@ def _norms(stack: ModelStack) -> dict[str, Norm]:
     return found
 
 
-def _note(found: dict[str, Norm], name: str, layer: nn.Conv2d, inputs: tuple[Tensor]) -> None:
+def _note(found: dict[str, Norm], name: str, layer: Any, inputs: tuple[Tensor]) -> None:
     """A convolution's norm, from the size of what it is given. A stride only leaves outputs out."""
     found[name] = partial(
         convolution_bound,

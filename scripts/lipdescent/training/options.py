@@ -24,8 +24,9 @@ class TrainingOptions(TrainingSection):
 
     def make_optimizer(self) -> optimizers.SGD | optimizers.Adam:
         if self.optimizer in ("adam", "adamw"):
+            first, second = self.betas
             return optimizers.Adam(
-                tuple(self.betas),
+                (first, second),
                 self.weight_decay,
                 self.gradient_clip,
                 decoupled=self.optimizer == "adamw",

@@ -21,10 +21,14 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 class EngineOptions(Protocol):
     """What of a training's options an engine is chosen by and made with."""
 
-    precision: str
-    batch_size: int
-    channels_last: bool
-    penalty: Mapping[str, Any] | None
+    @property
+    def precision(self) -> str: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def channels_last(self) -> bool: ...
+    @property
+    def penalty(self) -> Mapping[str, Any] | None: ...
 
     def make_loss(self) -> Loss: ...
 

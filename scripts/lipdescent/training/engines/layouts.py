@@ -14,9 +14,10 @@ from lipdescent.training.engines.engine import Engine, Loss
 def chain_layers(module: nn.Module) -> list[Layer]:
     """The layers of a network without branches, those that do nothing left out; else none."""
     parts = steps(read(module, declared=False))
-    if not all(isinstance(part, Layer) for part in parts):
+    layers = [part for part in parts if isinstance(part, Layer)]
+    if len(layers) < len(parts):
         return []
-    return [layer for layer in parts if type(layer.module) is not nn.Identity]
+    return [layer for layer in layers if type(layer.module) is not nn.Identity]
 
 
 def undrawn(module: nn.Module) -> str | None:
@@ -112,8 +113,8 @@ def logit_gradient(loss: Loss, logits: Tensor, targets: Tensor) -> Tensor:
         return torch.autograd.grad(loss(leaf, targets).sum(), leaf)[0]
 
 
-def behind_activation(loss: Loss, activation: nn.ReLU | nn.LeakyReLU) -> Loss:
-    """``loss`` of what ``activation`` makes of the logits, with its gradient at the logits."""
+def behind_activation(loss: Loss, activation: nn.Module) -> Loss:
+    """``loss`` of what a ReLU or LeakyReLU makes of the logits, with its gradient at the logits."""
     slope = float(getattr(activation, "negative_slope", 0.0))
 
     def activated(logits: Tensor) -> Tensor:
@@ -126,5 +127,5 @@ def behind_activation(loss: Loss, activation: nn.ReLU | nn.LeakyReLU) -> Loss:
         delta = logit_gradient(loss, activated(logits), targets)
         return torch.ops.aten.leaky_relu_backward(delta, logits, slope, False)
 
-    behind.logit_gradient = gradient
+    vars(behind)["logit_gradient"] = gradient
     return behind
