@@ -10,7 +10,7 @@ from lipdescent.plugins import lookup
 from lipdescent.study import axes, published, sections
 from lipdescent.study.config import prepare
 from lipdescent.study.recipes import Recipes
-from lipdescent.study.runs import runs
+from lipdescent.study.runs import runs_of
 from lipdescent.study.schema import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -66,7 +66,7 @@ def recipes(config):
 def test_a_study_without_axes_is_as_it_was():
     config = checked()
     assert "vary" not in config
-    (run, *_) = runs(config)
+    (run, *_) = runs_of(config)
     assert run.path == "mnist1d/mlp/width=8/seeds=0-1"
     made = Recipes(config, code=lambda *files: {})
     train = made.train(dataset="mnist1d", architecture="mlp", width="8", seeds="0-1")
@@ -75,7 +75,7 @@ def test_a_study_without_axes_is_as_it_was():
 
 
 def test_points_are_the_product_and_their_folders_name_them(varied):
-    paths = {run.path for run in runs(varied)}
+    paths = {run.path for run in runs_of(varied)}
     assert len(paths) == 2 * 3 * 2 * 2
     assert "mnist1d/mlp+depth=2+num_train=500+optimizer=adam/width=4/seeds=0-1" in paths
     for path in paths:  # Snakemake hands wildcards to a cluster's jobs in a list with commas
@@ -147,7 +147,7 @@ def test_an_axis_of_another_network_or_data_set_is_none_of_ones_own():
         architectures={"mlp": {"depth": 1}, "wide": {"module": "mlp"}},
         datasets={"mnist1d": {}, "small": {"module": "mnist1d", "num_train": 50}},
     )
-    found = {(run.dataset, run.variant) for run in runs(config)}
+    found = {(run.dataset, run.variant) for run in runs_of(config)}
     assert ("small", "wide") in found
     assert ("mnist1d", "wide+num_train=500") in found
     assert ("small", "mlp+depth=3") in found
@@ -173,7 +173,7 @@ def test_names_with_dots_are_found_whole():
         grid__architecture=["mlp", "mlp.v2"],
         architectures={"mlp": {}, "mlp.v2": {"module": "mlp"}},
     )
-    assert {run.variant for run in runs(config)} == {"mlp", "mlp.v2+depth=1", "mlp.v2+depth=2"}
+    assert {run.variant for run in runs_of(config)} == {"mlp", "mlp.v2+depth=1", "mlp.v2+depth=2"}
 
 
 def test_points_named_by_numbers_are_numbers():

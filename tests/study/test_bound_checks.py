@@ -11,7 +11,7 @@ from lipdescent.jobs import resources
 from lipdescent.plugins import bound_entries, lookup
 from lipdescent.study.config import prepare
 from lipdescent.study.recipes import Recipes
-from lipdescent.study.runs import runs
+from lipdescent.study.runs import runs_of
 from lipdescent.study.schema import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -69,7 +69,7 @@ def test_mistakes_are_named(bounds, message):
 
 
 def measure(config, name):
-    run = runs(config)[0]
+    run = runs_of(config)[0]
     place = {"dataset": run.dataset, "architecture": run.architecture, "width": str(run.width)}
     return Recipes(config).measure(measure=name, seeds="0-5", **place)
 
@@ -101,7 +101,7 @@ def test_more_points_take_more_time():
     def seconds(points_options):
         star = {"bound": "lower_jacobian", "points": "convex_combinations"}
         config = check(star=star | {"points_options": points_options})
-        return resources.measure_seconds(config, runs(config)[0], name="star", count=False)
+        return resources.measure_seconds(config, runs_of(config)[0], name="star", count=False)
 
     assert seconds({"num_pairs": 100_000}) > 20 * seconds({"num_pairs": 1})
 

@@ -119,7 +119,7 @@ def _first(standing: Tensor) -> Tensor:
 def noise(inputs: Tensor, norm: str, seed: int) -> Tensor:
     """Random perturbations (n, *input_shape) of norm 1."""
     generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randn(inputs.shape, generator=generator).to(inputs)
+    drawn = torch.randn(inputs.shape, generator=generator, dtype=torch.float64).to(inputs)
     return drawn.sign() if norm == "linf" else _unit(drawn[None])[0]
 
 

@@ -21,8 +21,8 @@ def activation_bytes(
     computes nothing, imports its compiler for some layers, a second or more. A training step keeps
     about this much for its backward pass, and about twice as much at its peak.
     """
-    # One dtype: of a constrained network, only the weights are in float64 already.
-    copied = copy.deepcopy(module).to_empty(device="cpu").float().eval()
+    # One dtype, that has the range of every slope: weights of constrained networks are in float64.
+    copied = copy.deepcopy(module).to_empty(device="cpu").double().eval()
     counts = [math.prod(input_shape)]
     for name, part in copied.named_modules():
         # What makes a constrained weight does not see the batch; the layer that has it is a leaf.
@@ -30,13 +30,13 @@ def activation_bytes(
         if leaf and "parametrizations" not in name.split("."):
             part.register_forward_hook(lambda _m, _inputs, out: counts.append(out.numel()))
     with torch.no_grad():
-        copied(torch.zeros(1, *input_shape))
+        copied(torch.zeros(1, *input_shape, dtype=torch.float64))
     return batch_size * itemsize * sum(counts)
 
 
 def multiplications(module: nn.Module, input_shape: Sequence[int]) -> int:
     """Multiply-adds of one sample's forward pass in linear layers and convolutions."""
-    copied, counts = copy.deepcopy(module).to_empty(device="cpu").float().eval(), []
+    copied, counts = copy.deepcopy(module).to_empty(device="cpu").double().eval(), []
 
     def count(layer: Any, _inputs: Any, out: Tensor) -> None:
         # Each output is a sum over one row of the weight; a linear layer's over its last axis.
@@ -46,5 +46,5 @@ def multiplications(module: nn.Module, input_shape: Sequence[int]) -> int:
         if isinstance(part, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
             part.register_forward_hook(count)
     with torch.no_grad():
-        copied(torch.zeros(1, *input_shape))
+        copied(torch.zeros(1, *input_shape, dtype=torch.float64))
     return sum(counts)
