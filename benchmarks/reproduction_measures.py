@@ -104,12 +104,14 @@ def at(name: str, *, epoch: int | None = None, width: int | None = None) -> Take
     return taken
 
 
-def exponent(name: str, axis: str, *, start: float = 1, epoch: int = -1) -> Take:
+def exponent(
+    name: str, axis: str, *, start: float = 1, end: float = np.inf, epoch: int = -1
+) -> Take:
     """Log-log slope over epochs or a further axis, and between which ones the constant's lies.
 
     Parameters
     ----------
-    start : first value of the axis that is fitted.
+    start, end : first and last value of the axis that is fitted.
     epoch : place of the checkpoint, where the axis is another.
     """
 
@@ -124,7 +126,7 @@ def exponent(name: str, axis: str, *, start: float = 1, epoch: int = -1) -> Take
             x = np.array([float(group.point[axis]) for group in found])
             each = [(values(g, name), *ladder.bracket(g, "l2")) for g in found]
             sides = [np.stack([s[i][-1, 0, epoch] for s in each]) for i in range(3)]
-        kept = x >= start
+        kept = (x >= start) & (x <= end)
         x, (curve, lower, upper) = x[kept], [side[kept] for side in sides]
         slope = power_law.weights(x)["least_squares"] @ np.log(curve)
         if not (np.isfinite(lower).all() and np.isfinite(upper).all()):
