@@ -107,6 +107,7 @@ WORKS = {
     "architectures.mlp": [{}],
     "architectures.mlp.depth": [0],
     "architectures.mlp.bias": [True],
+    "architectures.mlp.dropout": [0],
     "architectures.mlp.training": [{}],
     "noise_seed": [None, 0, LARGE],
     "training.learning_rate": POSITIVE,
@@ -114,6 +115,7 @@ WORKS = {
     "training.weight_decay": [0, *POSITIVE],
     "training.channels_last": [True],
     "training.gradient_clip": [None, *POSITIVE],
+    "training.layer_clip": [None, *POSITIVE],
     "training.stopping": [None],
     "training.augmentation": [None],
     "training.penalty": [None],
@@ -148,7 +150,7 @@ def whole_study():
     config["experiments"] = {"isometry": {"seeds": [0], "width": 8}}
     config["certificates"] = {"upper": ["upper_lipsdp"], "radii": {"l2": [1.0]}}
     config["training"] |= {"augmentation": None, "schedule_options": {}, "loss_options": {}}
-    config["architectures"]["mlp"]["training"] = {"batch_size": 10}
+    config["architectures"]["mlp"] |= {"training": {"batch_size": 10}, "dropout": 0.0}
     return config
 
 

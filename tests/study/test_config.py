@@ -235,8 +235,15 @@ def test_the_given_configuration_is_not_changed():
         ),
         (
             {"architectures.mlp": {"training": {"betas": [0.9, 0.9]}}},
-            r"architectures.mlp.training.betas = .*only optimizer adam",
+            r"architectures.mlp.training.betas = .*only optimizer adam or adamw",
         ),
+        (
+            {"training.optimizer": "adamw", "training.momentum": 0.5},
+            r"training.momentum = 0.5: only optimizer sgd has it, and training.optimizer = adamw",
+        ),
+        ({"architectures.mlp": {"dropout": 1.0}}, r"mlp.dropout = 1.0: allowed is less than 1"),
+        ({"architectures.mlp": {"dropout": -0.1}}, r"mlp.dropout = -0.1: allowed is at least 0"),
+        ({"training.layer_clip": 0}, r"training.layer_clip = 0: allowed is more than 0"),
         (
             {"datasets.fashion_mnist": {"normalise": "chanel"}},
             r"datasets.fashion_mnist.normalise = 'chanel': allowed is one of channel, none$",

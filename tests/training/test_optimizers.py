@@ -22,6 +22,11 @@ RATES = [0.1, 0.02, 0.0]
             {"cls": torch.optim.SGD, "momentum": 0.9, "weight_decay": 0.01},
             0.5,
         ),
+        (
+            Adam(weight_decay=0.3, decoupled=True),
+            {"cls": torch.optim.AdamW, "weight_decay": 0.3},
+            None,
+        ),
         (Adam(weight_decay=0.01), {"cls": torch.optim.Adam, "weight_decay": 0.01}, None),
         (
             Adam(betas=(0.5, 0.9), gradient_clip=0.1),

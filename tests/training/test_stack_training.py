@@ -49,11 +49,11 @@ def trained(training, **arguments):
     return training.result([0.0] * len(training.seeds))
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 def test_equals_plain_pytorch(optimizer):
     options = TrainingOptions(
         learning_rate=0.05, batch_size=10, momentum=0.9 * (optimizer == "sgd"), optimizer=optimizer,
-        schedule="cosine", weight_decay=1e-3,
+        schedule="cosine", weight_decay=0.1,
     )  # fmt: skip
     seeds = [3, 4]
     found = trained(make(seeds, options=options, dtype=torch.float64))
@@ -65,8 +65,9 @@ def test_equals_plain_pytorch(optimizer):
         kinds = {
             "sgd": partial(torch.optim.SGD, momentum=0.9),
             "adam": torch.optim.Adam,
+            "adamw": torch.optim.AdamW,
         }
-        step = kinds[optimizer](model.parameters(), lr=0.05, weight_decay=1e-3)
+        step = kinds[optimizer](model.parameters(), lr=0.05, weight_decay=0.1)
         decay = torch.optim.lr_scheduler.CosineAnnealingLR(step, T_max=8 * 5)
         for epoch in range(8):
             for batch in batch_order([seed], epoch, NUM_TRAIN)[0].split(10):
@@ -109,7 +110,7 @@ def test_equal_seeds_share_weights_and_batches_but_not_labels():
     assert not torch.equal(weights[-1, 0], weights[-1, 1])
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 @pytest.mark.parametrize("clip", [None, 0.1])
 def test_interrupted_and_resumed_is_bit_identical(tmp_path, optimizer, clip):
     options = TrainingOptions(

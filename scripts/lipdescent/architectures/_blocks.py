@@ -12,6 +12,19 @@ from torch import Tensor, nn
 from lipdescent.architectures import _sizes
 
 
+def dropout(p: float) -> list[nn.Module]:
+    """A dropout layer, or none for p = 0: networks without it are as they were.
+
+    Raises
+    ------
+    ValueError
+        If p is not in [0, 1).
+    """
+    if not 0 <= p < 1:
+        raise ValueError(f"dropout = {p}: allowed are numbers from 0, less than 1")
+    return [nn.Dropout(p)] if p else []
+
+
 class Residual(nn.Module):
     """``branch(x) + skip(x)``; the skip connection is the identity unless given."""
 
@@ -33,8 +46,12 @@ def four_convolutions(
     bias: bool,
     batchnorm: bool,
     pool_type: type[nn.MaxPool2d | nn.AvgPool2d] = nn.MaxPool2d,
+    drop: float = 0.0,
 ) -> nn.Sequential:
-    """Four 3 x 3 convolutions with w, 2w, 4w, 8w channels, pools, one linear layer."""
+    """Four 3 x 3 convolutions with w, 2w, 4w, 8w channels, pools, one linear layer.
+
+    Behind each of them but the last layer dropout with probability ``drop``.
+    """
     sizes = [input_shape[0], width, 2 * width, 4 * width, 8 * width]
     layers: list[nn.Module] = []
     for i, pool in enumerate(_sizes.pools_to_one(width, input_shape=input_shape, pools=pools)):
@@ -44,4 +61,5 @@ def four_convolutions(
         layers.append(nn.ReLU())
         if pool > 1:
             layers.append(pool_type(pool))
+        layers += dropout(drop)
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(sizes[-1], num_classes, bias=bias))

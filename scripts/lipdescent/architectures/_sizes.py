@@ -58,10 +58,18 @@ def pools_to_one(
 
 def multiple_of_8(width: int, *, input_shape: Sequence[int], **_: Any) -> None:
     """Square images whose side three strides of 2 divide."""
-    side = image_side(input_shape)[1]
-    if side < 8 or side % 8:
+    _multiple_of(8, image_side(input_shape)[1])
+
+
+def multiple_of_4(width: int, *, input_shape: Sequence[int], **_: Any) -> None:
+    """Square images whose side two strides of 2 divide."""
+    _multiple_of(4, image_side(input_shape)[1])
+
+
+def _multiple_of(least: int, side: int) -> None:
+    if side < least or side % least:
         raise ValueError(
-            f"wrong image size for the strides: {side} x {side}, allowed are multiples of 8"
+            f"wrong image size for the strides: {side} x {side}, allowed are multiples of {least}"
         )
 
 

@@ -19,6 +19,7 @@ def build(
     num_classes: int,
     pools: Sequence[int] | None = None,
     bias: bool = False,
+    dropout: float = 0.0,
 ) -> nn.Sequential:
     """Four 3 x 3 convolutions with w, 2w, 4w, 8w channels, ReLU, max pools, a linear layer.
 
@@ -28,11 +29,14 @@ def build(
     ----------
     pools : size of the max pool after each convolution, their product is the side of the image;
         by default 1, 2, 2 and a quarter of the side.
+    dropout : probability in [0, 1) of an entry behind each activation (and its pool) to be dropped
+        in training.
 
     Raises
     ------
     ValueError
-        If the inputs are not square images, or their side does not fit the pools.
+        If the inputs are not square images, their side does not fit the pools, or dropout is not
+        in [0, 1).
     """
     return four_convolutions(
         width,
@@ -41,4 +45,5 @@ def build(
         pools=pools,
         bias=bias,
         batchnorm=False,
+        drop=dropout,
     )

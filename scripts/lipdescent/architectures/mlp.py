@@ -10,6 +10,8 @@ import math
 
 from torch import nn
 
+from lipdescent.architectures import _blocks
+
 
 def build(
     width: int,
@@ -20,6 +22,7 @@ def build(
     bias: bool = False,
     output_slope: float | None = None,
     leaky_output: float | None = None,
+    dropout: float = 0.0,
 ) -> nn.Sequential:
     """Network R^input_shape -> R^num_classes with ``depth`` hidden ReLU layers of ``width`` units.
 
@@ -32,11 +35,12 @@ def build(
         Singh's networks for cross-entropy), 0.01 for their LeakyReLU (for squared error); None for
         no activation.
     leaky_output : the same by its older name.
+    dropout : probability in [0, 1) of a hidden unit to be dropped in training.
 
     Raises
     ------
     ValueError
-        If both names are given, or the slope is negative.
+        If both names are given, the slope is negative, or dropout is not in [0, 1).
     """
     if leaky_output is not None:
         if output_slope is not None:
@@ -52,7 +56,7 @@ def build(
     for i in range(depth + 1):
         layers.append(nn.Linear(sizes[i], sizes[i + 1], bias=bias))
         if i < depth:
-            layers.append(nn.ReLU())
+            layers += [nn.ReLU(), *_blocks.dropout(dropout)]
     if output_slope is not None:
         layers.append(nn.LeakyReLU(output_slope) if output_slope else nn.ReLU())
     return nn.Sequential(*layers)

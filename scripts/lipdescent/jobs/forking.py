@@ -178,9 +178,9 @@ class Server:
         """In a fork: close all that is the server's, or its end would go unnoticed."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        keys = [key.fileobj for key in self.selector.get_map().values()]
+        open_files: list[Any] = [key.fileobj for key in self.selector.get_map().values()]
         self.selector.close()
-        for open_file in [*keys, *self.waiting.values(), self.waker]:
+        for open_file in [*open_files, *self.waiting.values(), self.waker]:
             open_file.close()
 
 
@@ -229,7 +229,7 @@ def _end_fork(error: BaseException | None) -> None:
     elif error is not None:
         status = 1
         sys.excepthook(type(error), error, error.__traceback__)
-    threading._shutdown()  # waits for threads
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
@@ -246,9 +246,9 @@ def main() -> None:
     server = Server(listener)
     # Read by pyarrow's allocator, which would start a thread; a job's environment does not have it.
     os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")
-    for module in sys.argv[2:]:
+    for name in sys.argv[2:]:
         with contextlib.suppress(ImportError):
-            importlib.import_module(module)
+            importlib.import_module(name)
     gc.collect()
     gc.freeze()  # the collector would copy every page that it looks at into each fork
     request = server.serve()

@@ -8,10 +8,12 @@ the sum over S one for the mean.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from lipdescent.measuring.subject import Subject
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.relu_chain import chain
 
@@ -62,3 +64,21 @@ def joined(stacks: list[ModelStack]) -> ModelStack:
     """All models of several stacks of one structure, in this order."""
     state = {name: torch.cat([s.state[name] for s in stacks]) for name in stacks[0].state}
     return ModelStack(stacks[0].module, state, stacks[0].input_shape)
+
+
+def of_all_seeds(subject: Subject) -> tuple[ModelStack, list[tuple[int, float]]]:
+    """The checkpoints of all blocks of seeds, the subject's own first; epoch and noise of each."""
+    parts = [subject.saved, *(saved for _, saved in subject.others)]
+    epochs = len(subject.saved.epoch)
+    noise = torch.cat([part.label_noise.repeat(epochs) for part in parts])
+    epoch = torch.cat([part.epoch.repeat_interleave(part.num_replicas) for part in parts])
+    whole = joined([subject.stack, *(stack for stack, _ in subject.others)])
+    return whole, list(zip(epoch.tolist(), noise.tolist(), strict=True))
+
+
+def members_of(stack: ModelStack, keys: Sequence[tuple], own: Tensor) -> dict[tuple, list[int]]:
+    """Key -> its finite models in a stack with a key per model; the keys of the models ``own``."""
+    members: dict[tuple, list[int]] = {}
+    for model in stack.finite().nonzero().flatten().tolist():
+        members.setdefault(keys[model], []).append(model)
+    return {key: members[key] for key in dict.fromkeys(keys[model] for model in own.tolist())}

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from lipdescent.networks.known_classes import BATCH_NORMS, DROPOUT, qualified_na
 from lipdescent.networks.reading import read
 from lipdescent.stacks import products
 from lipdescent.stacks.convolution import channel_axis, convolve, max_pool, one_channel_axis, tiling
+from lipdescent.stacks.dropout import Dropout
 from lipdescent.stacks.normalisation import normalise, normalise_batch
 from lipdescent.stacks.sorting import SortPairs
 
@@ -38,6 +40,7 @@ def stacked_forward(
     *,
     train: bool,
     retracted: Collection[str] = (),
+    dropout: Dropout | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Outputs of every model on its own batch.
 
@@ -49,6 +52,7 @@ def stacked_forward(
     inputs : (models, batch, *input_shape); ``expand`` shared inputs.
     train : normalise with the statistics of each model's batch, else with the running ones.
     retracted : names of raw weights that their constraint would only multiply by its constant.
+    dropout : what ``nn.Dropout`` does in training; nothing in eval mode.
 
     Returns
     -------
@@ -58,9 +62,9 @@ def stacked_forward(
     Raises
     ------
     TypeError
-        For a layer that draws random numbers in training (dropout).
+        For a layer that draws random numbers in training: dropout without ``dropout``, any other.
     """
-    run = _Run(state, train, retracted)
+    run = _Run(state, train, retracted, dropout)
     node = read(network, declared=False) if isinstance(network, nn.Module) else network
     return run(node, inputs), run.buffers
 
@@ -68,12 +72,22 @@ def stacked_forward(
 class _Run:
     """One pass: the stacked tensors, the mode, and the new buffers as they arise."""
 
-    def __init__(self, state: dict[str, Tensor], train: bool, retracted: Collection[str]) -> None:
-        self.state, self.train, self.retracted = state, train, retracted
+    def __init__(
+        self,
+        state: dict[str, Tensor],
+        train: bool,
+        retracted: Collection[str],
+        dropout: Dropout | None,
+    ) -> None:
+        self.state, self.train, self.retracted, self.dropout = state, train, retracted, dropout
         self.buffers: dict[str, Tensor] = {}
 
-    def tensor(self, layer: Layer, name: str) -> Tensor | None:
-        return self.state.get(layer.named(name))
+    def tensor(self, layer: Layer, name: str) -> Tensor:
+        return self.state[layer.named(name)]
+
+    def weight_and_bias(self, layer: Layer) -> tuple[Tensor | None, Tensor | None]:
+        """None each where the layer has none."""
+        return self.state.get(layer.named("weight")), self.state.get(layer.named("bias"))
 
     def __call__(self, node: Node, x: Tensor) -> Tensor:
         if isinstance(node, Layer):
@@ -104,8 +118,9 @@ class _Run:
 
     def _constrained(self, layer: Layer, x: Tensor) -> Tensor:
         """Constraints of this library take whole stacks; other parametrisations one model."""
-        steps = layer.module.parametrizations["weight"]
-        if set(layer.module.parametrizations) != {"weight"} or not all(
+        parametrizations: Any = layer.module.parametrizations
+        steps = parametrizations["weight"]
+        if set(parametrizations) != {"weight"} or not all(
             isinstance(step, Constraint) for step in steps
         ):
             return _unknown(self, layer, x)
@@ -123,12 +138,12 @@ class _Run:
 
 def _pools_first(parts: tuple[Node, ...]) -> list[Node]:
     """ReLU and a max pool behind it exchange: the pool leaves less to do."""
-    parts = list(parts)
-    for i in range(len(parts) - 1):
-        first, second = (getattr(part, "module", None) for part in parts[i : i + 2])
+    ordered = list(parts)
+    for i in range(len(ordered) - 1):
+        first, second = (getattr(part, "module", None) for part in ordered[i : i + 2])
         if type(first) is nn.ReLU and tiling(second):
-            parts[i : i + 2] = parts[i + 1], parts[i]
-    return parts
+            ordered[i : i + 2] = ordered[i + 1], ordered[i]
+    return ordered
 
 
 def _smooth(module: nn.Module, x: Tensor) -> Tensor:
@@ -145,7 +160,7 @@ def _smooth(module: nn.Module, x: Tensor) -> Tensor:
 
 
 def _linear(run: _Run, layer: Layer, x: Tensor) -> Tensor:
-    weight, bias = run.tensor(layer, "weight"), run.tensor(layer, "bias")
+    weight, (_, bias) = run.tensor(layer, "weight"), run.weight_and_bias(layer)
     flat = x.reshape(x.shape[0], -1, x.shape[-1]).mT
     # (out, in) @ (in, batch): the fast way round for few outputs.
     if bias is None:
@@ -164,7 +179,8 @@ def _group_sort(run: _Run, layer: Layer, x: Tensor) -> Tensor:
 
 
 def _convolution(run: _Run, layer: Layer, x: Tensor) -> Tensor:
-    module, weight, bias = layer.module, run.tensor(layer, "weight"), run.tensor(layer, "bias")
+    module: Any = layer.module
+    weight, (_, bias) = run.tensor(layer, "weight"), run.weight_and_bias(layer)
     if module.padding_mode == "circular" and not isinstance(module.padding, str):
         return _circular(module, x, weight, bias)
     if module.padding_mode != "zeros":
@@ -172,7 +188,7 @@ def _convolution(run: _Run, layer: Layer, x: Tensor) -> Tensor:
     return convolve(module, x, weight, bias)
 
 
-def _circular(module: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _circular(module: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """One convolution of the wrapped inputs with a group (or ``module.groups``) per model."""
     models = x.shape[0]
     ends = [p for p in reversed(module.padding) for _ in range(2)]
@@ -197,37 +213,41 @@ def _max_pool(run: _Run, layer: Layer, x: Tensor) -> Tensor:
 
 def _batch_norm(run: _Run, layer: Layer, x: Tensor) -> Tensor:
     """Each model's own statistics; the running ones change as PyTorch's do."""
-    mean, var = run.tensor(layer, "running_mean"), run.tensor(layer, "running_var")
-    weight, bias = run.tensor(layer, "weight"), run.tensor(layer, "bias")
-    if not run.train and mean is not None:
-        return normalise(x, mean, var, weight, bias, eps=layer.module.eps)
+    module: Any = layer.module
+    names = (layer.named("running_mean"), layer.named("running_var"))
+    running = [run.state[name] for name in names if name in run.state]
+    weight, bias = run.weight_and_bias(layer)
+    if running and not run.train:
+        mean, var = running
+        return normalise(x, mean, var, weight, bias, eps=module.eps)
     count = x[0, :, 0].numel()
     if count < 2:
         raise ValueError(
-            f"{layer.path} ({layer.module}): batch statistics of a single value per channel, in a "
+            f"{layer.path} ({module}): batch statistics of a single value per channel, in a "
             "batch of one sample; allowed are num_train and batch_size whose last batch has two or "
             "more"
         )
-    out, *batch_statistics = normalise_batch(x, weight, bias, eps=layer.module.eps)
-    if mean is not None:
-        _update(run, layer, (mean, var), batch_statistics)
+    out, *batch_statistics = normalise_batch(x, weight, bias, eps=module.eps)
+    if running:
+        _update(run, layer, running, batch_statistics)
     return out
 
 
-def _update(run: _Run, layer: Layer, old, new) -> None:
+def _update(run: _Run, layer: Layer, old: Sequence[Tensor], new: Sequence[Tensor]) -> None:
     seen = run.tensor(layer, "num_batches_tracked") + 1
     run.buffers[layer.named("num_batches_tracked")] = seen
-    momentum = layer.module.momentum
+    momentum: Any = layer.module.momentum
     momentum = 1 / seen.unsqueeze(1) if momentum is None else momentum
     for name, before, now in zip(("running_mean", "running_var"), old, new, strict=True):
         run.buffers[layer.named(name)] = before + momentum * (now - before)
 
 
 def _layer_norm(run: _Run, layer: Layer, x: Tensor) -> Tensor:
-    shape = layer.module.normalized_shape
-    out = nn.functional.layer_norm(x, shape, eps=layer.module.eps)
-    weight, bias = run.tensor(layer, "weight"), run.tensor(layer, "bias")
+    module: Any = layer.module
+    shape = module.normalized_shape
+    out = nn.functional.layer_norm(x, shape, eps=module.eps)
     between = [1] * (x.ndim - 1 - len(shape))
+    weight, bias = run.weight_and_bias(layer)
     for tensor, combine in ((weight, torch.mul), (bias, torch.add)):
         if tensor is not None:
             out = combine(out, tensor.view(len(tensor), *between, *shape))
@@ -235,11 +255,14 @@ def _layer_norm(run: _Run, layer: Layer, x: Tensor) -> Tensor:
 
 
 def _dropout(run: _Run, layer: Layer, x: Tensor) -> Tensor:
-    if run.train and layer.module.p > 0:
+    module: Any = layer.module
+    if not run.train or module.p == 0:
+        return x
+    if run.dropout is None or type(module) is not nn.Dropout:
         raise TypeError(
-            f"{layer.path} ({layer.module}): dropout needs random numbers per replica; set p to 0"
+            f"{layer.path} ({module}): dropout needs random numbers per replica; set p to 0"
         )
-    return x
+    return run.dropout(module.p, x)
 
 
 def _global_average(run: _Run, layer: Layer, x: Tensor) -> Tensor:
@@ -273,8 +296,11 @@ def _per_sample(module: nn.Module, x: Tensor) -> Tensor:
 def _unknown(run: _Run, layer: Layer, x: Tensor) -> Tensor:
     module, start = layer.module, layer.named("")
     for name, part in module.named_modules():
-        if isinstance(part, DROPOUT):
-            _dropout(run, Layer(part, layer.named(name)), x)
+        if isinstance(part, DROPOUT) and run.train and part.p > 0:
+            raise TypeError(
+                f"{layer.named(name)} ({part}): dropout inside a layer that is called as a whole "
+                "has no random numbers per replica; set p to 0"
+            )
     own = {n.removeprefix(start): t for n, t in run.state.items() if n.startswith(start)}
     buffers = {name for name, _ in module.named_buffers()}
     own = {name: t.clone() if name in buffers else t for name, t in own.items()}

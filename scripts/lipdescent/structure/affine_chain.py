@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -156,7 +157,7 @@ class _Builder:
             raise ValueError(f"{layer.place}: takes {size} features, its input has {self.shape[0]}")
 
     def linear(self, layer: Layer) -> None:
-        module = layer.module
+        module: Any = layer.module
         self.expect(module.in_features, layer)
         weight = self.get(layer, "weight")
         bias = (weight @ self.bias[..., None])[..., 0]
@@ -173,7 +174,7 @@ class _Builder:
         self.bias, self.shape = bias, (module.out_features,)
 
     def batch_norm(self, layer: Layer) -> None:
-        module = layer.module
+        module: Any = layer.module
         self.expect(module.num_features, layer)
         scale = (self.get(layer, "running_var") + module.eps).rsqrt()
         bias = self.bias - self.get(layer, "running_mean")

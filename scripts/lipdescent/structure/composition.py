@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -115,10 +116,12 @@ def folded_state(layer: Layer, state: dict[str, Tensor]) -> dict[str, Tensor]:
     own = layer.state(state)
     if layer.scale is None:
         return own
-    slopes = normalisation.batch_scale(layer.scale.module, layer.scale.state(state))
+    module: Any = layer.module
+    norm: Any = layer.scale.module
+    slopes = normalisation.batch_scale(norm, layer.scale.state(state))
     weight = own["weight"].to(torch.float64)
-    if getattr(layer.module, "transposed", False):  # (models, in, out / groups, ...)
-        groups = layer.module.groups
+    if getattr(module, "transposed", False):  # (models, in, out / groups, ...)
+        groups = module.groups
         split = weight.reshape(len(weight), groups, -1, *weight.shape[2:])
         split = split * slopes.reshape(len(slopes), groups, 1, -1, *[1] * (split.ndim - 4))
         return {**own, "weight": split.reshape(weight.shape)}
@@ -140,7 +143,7 @@ def folding_error(
     # Not of W: where two taps read the same element they cancel, their errors do not.
     plus = {**state, "weight": state["weight"].abs()}
     sums = [
-        constant(layer.module, plus, norm=n, **shapes)
+        torch.as_tensor(constant(layer.module, plus, norm=n, **shapes))
         for n in (("l1", "linf") if norm == "l2" else (norm,))
     ]
     size = sums[0].sqrt() * sums[-1].sqrt() * (1 + 8 * FOLDING_ERROR)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +49,8 @@ def materialise(module: nn.Module, state: dict[str, Tensor]) -> tuple[nn.Module,
             plain = _replace(plain, layer.path, _plain_batch_norm(layer.module))
             _limit_batch_norm(layer, state)
         elif parametrize.is_parametrized(layer.module):
-            for name in layer.module.parametrizations:
+            parametrizations: Any = layer.module.parametrizations
+            for name in parametrizations:
                 _materialise_weight(plain, layer, name, state)
     return plain, state
 
@@ -57,7 +59,8 @@ def _materialise_weight(
     plain: nn.Module, layer: Layer, name: str, state: dict[str, Tensor]
 ) -> None:
     """Move one parametrised tensor of ``state`` to its plain name and value."""
-    steps = layer.module.parametrizations[name]
+    parametrizations: Any = layer.module.parametrizations
+    steps = parametrizations[name]
     prefix = layer.named(f"parametrizations.{name}.")
     raw = {n.removeprefix(prefix): state.pop(n) for n in list(state) if n.startswith(prefix)}
     promises = [step for step in steps if isinstance(step, Constraint)]
@@ -77,7 +80,7 @@ def certify(layer: nn.Module, weight: Tensor, promise: Constraint) -> Tensor:
     shapes = _shapes(layer, promise)
     limit = promise.constant * (1 - SLACK)
     for _ in range(3):
-        found = constant(layer, {"weight": weight}, norm=promise.norm, **shapes)
+        found = torch.as_tensor(constant(layer, {"weight": weight}, norm=promise.norm, **shapes))
         if bool((found <= promise.constant * (1 - SLACK / 2)).all()):
             return weight
         factor = torch.where(found > limit, limit / found, torch.ones_like(found))
@@ -104,10 +107,10 @@ def _give_parameter(layer: nn.Module, name: str, shape: torch.Size) -> None:
     layer.register_parameter(name, nn.Parameter(torch.zeros(shape, dtype=torch.float64)))
 
 
-def _shapes(layer: nn.Module, promise: Constraint) -> dict[str, tuple[int, ...]]:
+def _shapes(layer: Any, promise: Constraint) -> dict[str, tuple[int, ...]]:
     if isinstance(layer, nn.Linear):
         return {"input_shape": (layer.in_features,), "output_shape": (layer.out_features,)}
-    sizes = promise.sizes
+    sizes: Any = promise.sizes
     outputs = [
         n + 2 * p - k + 1 for n, p, k in zip(sizes, layer.padding, layer.kernel_size, strict=True)
     ]
@@ -141,15 +144,16 @@ def _not_finite(path: str, raw: dict[str, Tensor], count: int) -> Tensor:
 
 def _limit_batch_norm(layer: Layer, state: dict[str, Tensor]) -> None:
     weight, var = (state[layer.named(name)] for name in ("weight", "running_var"))
-    slope = (weight / (var + layer.module.eps).sqrt()).abs().amax(-1)
+    module: Any = layer.module
+    slope = (weight / (var + module.eps).sqrt()).abs().amax(-1)
     slope = ulps.round_up(slope, 4)
-    factor = layer.module.constant * (1 - SLACK) / slope
-    factor = factor.clamp_max(1.0) if layer.module.soft else factor
+    factor = module.constant * (1 - SLACK) / slope
+    factor = factor.clamp_max(1.0) if module.soft else factor
     state[layer.named("weight")] = torch.where(slope > 0, factor, 1.0)[:, None] * weight
 
 
-def _plain_batch_norm(layer: nn.Module) -> nn.Module:
-    plain = type(layer).PLAIN(layer.num_features, eps=layer.eps, momentum=layer.momentum)
+def _plain_batch_norm(layer: Any) -> nn.Module:
+    plain: nn.Module = type(layer).PLAIN(layer.num_features, eps=layer.eps, momentum=layer.momentum)
     return plain.eval()
 
 

@@ -8,6 +8,7 @@ a copy of it. Built anew, it does what the table of layers takes it for.
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ def rebuilt(module: nn.Module, state: dict[str, Tensor]) -> nn.Module:
         If the constructor needs what is no attribute.
     """
     wanted = inspect.signature(type(module).__init__).parameters
-    given = {}
+    given: dict[str, Any] = {}
     for name, parameter in list(wanted.items())[1:]:
         if name in ("device", "dtype") or parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:
             continue

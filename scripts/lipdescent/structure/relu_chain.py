@@ -88,7 +88,11 @@ def _scaled_chain(
 
     Entries that vanish are off by at most 2^-1074: ``_certified`` allows for that.
     """
-    slopes, powers = zip(*map(_scaled_pair, slopes), strict=True) if slopes else ((), ())
+    scaled_slopes, powers = [], []
+    for pair in slopes:
+        scaled_pair, power = _scaled_pair(pair)
+        scaled_slopes.append(scaled_pair)
+        powers.append(power)
     total = torch.zeros(stack.num_models, dtype=torch.int64, device=stack.device)
     weights, biases = [], []
     for layer, power in zip(linears, [0, *powers], strict=False):
@@ -111,7 +115,7 @@ def _scaled_chain(
         weights.append(eye.expand(stack.num_models, -1, -1))
         biases.append(None)
         total = total + powers[-1]
-    return Chain(weights, biases, list(slopes), total)
+    return Chain(weights, biases, scaled_slopes, total)
 
 
 def _scaled_pair(pair: tuple[float, float]) -> tuple[tuple[float, float], int]:
@@ -133,15 +137,15 @@ def chain_norms(
     jacobians = _table_jacobians if shallow else deep_jacobians
     grams, inverses, found = [], [], []
     for model in models:
-        one = {norm: [] for norm in norms if norm != "l2"}
+        sums: dict[str, list[Tensor]] = {norm: [] for norm in norms if norm != "l2"}
         for matrices, inverse in jacobians(links[model : model + 1], chunks):
             if "l2" in norms:
                 grams.append(gram(matrices))
                 inverses.append(inverse)
-            matrices = matrices.abs_() if one else matrices
-            for norm in one:
-                one[norm].append(_restored(sum_norm(matrices, norm), inverse))
-        found.append({norm: torch.cat(parts) for norm, parts in one.items()})
+            matrices = matrices.abs_() if sums else matrices
+            for norm in sums:
+                sums[norm].append(_restored(sum_norm(matrices, norm), inverse))
+        found.append({norm: torch.cat(parts) for norm, parts in sums.items()})
     if "l2" in norms:
         values = largest_eigenvalue(torch.cat(grams)).sqrt().split([len(g) for g in grams])
         values = [_restored(v, inverse) for v, inverse in zip(values, inverses, strict=True)]

@@ -138,14 +138,13 @@ def _run(node: Node, x: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, Node]
         y = _call(node, x, state)
         if node.scale is not None:
             y = _call(node.scale, y, state)
-        shapes = {"input_shape": tuple(x.shape[1:]), "output_shape": tuple(y.shape[1:])}
-        return y, replace(node, **shapes)
+        return y, replace(node, input_shape=tuple(x.shape[1:]), output_shape=tuple(y.shape[1:]))
     if isinstance(node, Chain):
-        parts = []
+        done = []
         for part in node.parts:
             x, part = _run(part, x, state)
-            parts.append(part)
-        return x, Chain(tuple(parts))
+            done.append(part)
+        return x, Chain(tuple(done))
     outputs, parts = zip(*[_run(part, x, state) for part in node.parts], strict=True)
     if isinstance(node, Concat):
         return torch.cat(outputs, node.dim), replace(node, parts=parts)
@@ -190,17 +189,16 @@ def _simplify(node: Node) -> Node:
     for part in (step for inner in node.parts for step in steps(_simplify(inner))):
         if isinstance(part, Layer) and type(part.module) in NO_OPERATION:
             continue
-        if parts and _folds(parts[-1], part):
-            parts[-1] = replace(parts[-1], scale=part)
+        last = parts[-1] if parts else None
+        if isinstance(last, Layer) and isinstance(part, Layer) and _folds(last, part):
+            parts[-1] = replace(last, scale=part)
         else:
             parts.append(part)
     return parts[0] if len(parts) == 1 else Chain(tuple(parts))
 
 
-def _folds(first: Node, second: Node) -> bool:
-    if not (isinstance(first, Layer) and isinstance(second, Layer)) or first.scale is not None:
-        return False
-    if type(second.module) not in BATCH_NORMS:
+def _folds(first: Layer, second: Layer) -> bool:
+    if first.scale is not None or type(second.module) not in BATCH_NORMS:
         return False
     flat = type(first.module) is nn.Linear and len(first.output_shape) == 1
     return flat or type(first.module) in convolution.TABLE

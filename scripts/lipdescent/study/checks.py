@@ -25,8 +25,8 @@ from lipdescent.study.sizes import check_sizes
 
 # Kinds of measurements that are asked for in other ways than by `quantities`.
 ALWAYS = ("bound", "certificates", "metrics")
-# What only one of the optimizers reads.
-OPTIMIZER_OPTIONS = {"momentum": "sgd", "betas": "adam"}
+# What only some of the optimizers read.
+OPTIMIZER_OPTIONS = {"momentum": ("sgd",), "betas": ("adam", "adamw")}
 
 
 def check_config(
@@ -170,11 +170,11 @@ def _check_optimizers(config: dict[str, Any], written: dict[str | None, dict[str
     for name, section in written.items():
         training = config["training"] if name is None else training_options(config, name)
         key = "training" if name is None else f"architectures.{name}.training"
-        for option, optimizer in OPTIMIZER_OPTIONS.items():
-            if section.get(option) and training["optimizer"] != optimizer:
+        for option, having in OPTIMIZER_OPTIONS.items():
+            if section.get(option) and training["optimizer"] not in having:
                 raise ConfigError(
-                    f"config: {key}.{option} = {section[option]}: only optimizer {optimizer} has "
-                    f"it, and {key}.optimizer = {training['optimizer']}"
+                    f"config: {key}.{option} = {section[option]}: only optimizer "
+                    f"{' or '.join(having)} has it, and {key}.optimizer = {training['optimizer']}"
                 )
 
 

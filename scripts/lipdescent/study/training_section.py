@@ -56,6 +56,7 @@ class TrainingSection:
     schedule: str = "constant"
     schedule_options: dict[str, Any] = field(default_factory=dict)
     gradient_clip: float | None = None
+    layer_clip: float | None = None
     augmentation: Augmentation | None = None
     precision: str = "float32"
     channels_last: bool = False

@@ -17,6 +17,7 @@ from lipdescent.training import optimizers
 from lipdescent.training.augmentation import crop_and_flip
 from lipdescent.training.cuda_graph import UpdateGraph
 from lipdescent.training.engines.choice import make_engine
+from lipdescent.training.layer_clip import LayerClip
 from lipdescent.training.options import TrainingOptions
 
 # Updates of one CUDA graph: enough that launching it costs nothing, few enough to capture quickly.
@@ -60,6 +61,8 @@ class Block:
         self.engine = make_engine(own, options)
         self.optimizer = options.make_optimizer()
         self.optimizer.prepare(self.engine.parameters)
+        limit = options.layer_clip
+        self.layer_clip = None if limit is None else LayerClip.of(stack, limit)
         self.inputs, self.batch_size = data.inputs, options.batch_size
         self.labels = data.labels[part].to(device)
         self.classes = torch.arange(data.num_classes, device=device).unsqueeze(1)
@@ -84,10 +87,15 @@ class Block:
             found.append(Block(stack, self.data, part, self.options))
             for new, old in zip(found[-1].optimizer.memory, self.optimizer.memory, strict=True):
                 new.copy_(old[inner])
-        return tuple(found)
+        return found[0], found[1]
 
     def run_epoch(
-        self, order: Tensor, rates: Tensor, first_update: int, draws: Tensor | None = None
+        self,
+        order: Tensor,
+        rates: Tensor,
+        first_update: int,
+        draws: Tensor | None = None,
+        keys: Tensor | None = None,
     ) -> None:
         """One epoch. On CUDA it returns before the device has finished.
 
@@ -98,19 +106,25 @@ class Block:
         first_update : updates made before this epoch.
         draws : int64 (replicas, num_train, 3), crop corner and flip of each place in the order;
             None where nothing is augmented.
+        keys : int64 (updates, replicas), of the dropout masks; None without dropout.
         """
         before = [tensor.clone() for tensor in self.engine.extra_state]
         if order.device.type == "cuda":
-            self._run_graphs(order, rates, first_update, draws)
+            self._run_graphs(order, rates, first_update, draws, keys)
         else:
-            self._steps(order, rates, first_update, draws)
+            self._steps(order, rates, first_update, draws=draws, keys=keys)
         for tensor, old in zip(self.engine.extra_state, before, strict=True):
             frozen = (rates == 0).all(0).view(-1, *[1] * (tensor.ndim - 1))
             tensor.copy_(torch.where(frozen, old, tensor))  # without waiting for the device
         self.fits = True
 
     def _run_graphs(
-        self, order: Tensor, rates: Tensor, first_update: int, draws: Tensor | None
+        self,
+        order: Tensor,
+        rates: Tensor,
+        first_update: int,
+        draws: Tensor | None,
+        keys: Tensor | None,
     ) -> None:
         """The epoch in pieces of equal length and a rest, each piece a graph that is kept."""
         samples = self.batch_size * UPDATES_PER_GRAPH
@@ -120,28 +134,42 @@ class Block:
             # Filled on the device: a number that is copied there waits for it.
             update = torch.full((), first_update + first, dtype=torch.float64, device=order.device)
             values = [chosen, rates[first : first + UPDATES_PER_GRAPH], update]
+            names = []
             if draws is not None:
+                names.append("draws")
                 values.append(draws[:, begin : begin + samples])
+            if keys is not None:
+                names.append("keys")
+                values.append(keys[first : first + UPDATES_PER_GRAPH])
             if chosen.shape[1] not in self._graphs:
-                self._graphs[chosen.shape[1]] = self._graph(values)
+                self._graphs[chosen.shape[1]] = self._graph(values, names)
             self._graphs[chosen.shape[1]](*values)
 
-    def _graph(self, values: list[Tensor]) -> Callable[..., None]:
+    def _graph(self, values: list[Tensor], names: list[str]) -> Callable[..., None]:
+        """Of the updates with ``values``, whose last ones are the optional ones ``names``."""
+
+        def steps(*own: Tensor) -> None:
+            self._steps(*own[:3], **dict(zip(names, own[3:], strict=True)))
+
+        if self.layer_clip is not None:  # eigenvalues wait for the device, which a graph cannot
+            return steps
         live = [*self.live_tensors().values(), *self.optimizer.buffers]
         try:
-            return UpdateGraph(self._steps, values, live)
+            return UpdateGraph(steps, values, live)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
             print(f"no CUDA graph, updates are launched one kernel at a time: {error}")
-            return self._steps
+            return steps
 
     def _steps(
         self,
         order: Tensor,
         rates: Tensor,
         first_update: int | Tensor,
+        *,
         draws: Tensor | None = None,
+        keys: Tensor | None = None,
     ) -> None:
         num_train, size = order.shape[1], self.batch_size
         per_batch = size * len(order) * self.inputs[0].numel() * self.inputs.element_size()
@@ -156,9 +184,15 @@ class Block:
                     d = draws[:, begin + batch : begin + batch + size]
                     x = crop_and_flip(x, d[..., :2], d[..., 2].bool(), padding=self.padding)
                 self.engine.accumulate(
-                    self.optimizer.buffers, x, targets[:, rows], decay=self.optimizer.decay
+                    self.optimizer.buffers,
+                    x,
+                    targets[:, rows],
+                    decay=self.optimizer.decay,
+                    keys=None if keys is None else keys[update],
                 )
                 self.optimizer.step(self.engine.parameters, rates[update], first_update + update)
+                if self.layer_clip is not None:
+                    self.layer_clip.apply_(self.engine.live_weight, going=rates[update] != 0)
                 update += 1
 
     def _gather(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
@@ -180,7 +214,10 @@ class Block:
             yield inputs.expand(len(targets), *inputs.shape), targets
 
     def gradient_norms(self) -> Tensor:
-        """l2 norm of the gradient of the mean loss over all training points, (replicas,)."""
+        """l2 norm of the gradient of the mean loss over all training points, (replicas,).
+
+        Without dropout.
+        """
         before = [tensor.clone() for tensor in self.engine.extra_state]
         total = [torch.zeros_like(p) for p in self.engine.parameters]
         part = [torch.zeros_like(p) for p in self.engine.parameters]

@@ -76,6 +76,18 @@ def batch_order(
     return torch.stack([drawn[seed] for seed in seeds])
 
 
+def dropout_keys(seeds: Sequence[int], epoch: int, updates: int) -> Tensor:
+    """A key of the dropout masks for every update of an epoch: int64 (updates, len(seeds)).
+
+    Drawn from seed and epoch; what a mask is made of it: :mod:`lipdescent.stacks.dropout`.
+    """
+    drawn = {
+        seed: torch.randint(2**63 - 1, (updates,), generator=generator("dropout", seed, epoch))
+        for seed in dict.fromkeys(seeds)
+    }
+    return torch.stack([drawn[seed] for seed in seeds], 1)
+
+
 def augmentation_draws(
     seeds: Sequence[int], epoch: int, num_train: int, *, padding: int, flip: bool
 ) -> Tensor:

@@ -1,7 +1,7 @@
 """Optimisers over a stack: every tensor has a leading model axis, so has the learning rate.
 
-Update rules and their order of operations follow torch.optim (SGD, Adam), to which the tests
-compare them. A model with learning rate 0 stays where it is.
+Update rules and their order of operations follow torch.optim (SGD, Adam, AdamW), to which the
+tests compare them. A model with learning rate 0 stays where it is.
 """
 
 from __future__ import annotations
@@ -59,12 +59,17 @@ class SGD:
 
 @dataclass
 class Adam:
-    """Adam (Kingma & Ba 2015) with L2 weight decay, as torch.optim.Adam."""
+    """Adam (Kingma & Ba 2015) with L2 weight decay, as torch.optim.Adam.
+
+    ``decoupled``: p <- (1 - rate weight_decay) p before the step instead, as torch.optim.AdamW
+    (Loshchilov & Hutter 2019, arXiv 1711.05101).
+    """
 
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
     gradient_clip: float | None = None
     epsilon: float = 1e-8
+    decoupled: bool = False
     buffers: list[Tensor] = field(default_factory=list)
     moments: list[Tensor] = field(default_factory=list)  # first moments, then second moments
 
@@ -86,7 +91,9 @@ class Adam:
         correction1 = 1 - self.betas[0] ** (update + 1)
         correction2 = (1 - self.betas[1] ** (update + 1)) ** 0.5
         for i, (parameter, gradient) in enumerate(zip(parameters, self.buffers, strict=True)):
-            if self.weight_decay:
+            if self.weight_decay and self.decoupled:
+                parameter.mul_(1 - per_model(rate, parameter) * self.weight_decay)
+            elif self.weight_decay:
                 gradient.add_(parameter, alpha=self.weight_decay)
             first, second = self.moments[i], self.moments[count + i]
             first.lerp_(gradient, 1 - self.betas[0])

@@ -23,8 +23,14 @@ class TrainingOptions(TrainingSection):
         return lambda logits, targets: function(logits, targets, **self.loss_options)
 
     def make_optimizer(self) -> optimizers.SGD | optimizers.Adam:
-        if self.optimizer == "adam":
-            return optimizers.Adam(tuple(self.betas), self.weight_decay, self.gradient_clip)
+        if self.optimizer in ("adam", "adamw"):
+            first, second = self.betas
+            return optimizers.Adam(
+                (first, second),
+                self.weight_decay,
+                self.gradient_clip,
+                decoupled=self.optimizer == "adamw",
+            )
         return optimizers.SGD(self.momentum, self.weight_decay, self.gradient_clip)
 
     def rates(self, *, epoch: int, num_train: int, num_epochs: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lipdescent.jobs.device import upload
 from lipdescent.jobs.progress import Progress
@@ -22,7 +22,7 @@ from lipdescent.storage import checkpoints
 from lipdescent.study.training_section import Stopping
 from lipdescent.training import resume
 from lipdescent.training.block import Block, TrainingData
-from lipdescent.training.draws import augmentation_draws, batch_order
+from lipdescent.training.draws import augmentation_draws, batch_order, dropout_keys
 from lipdescent.training.engines.choice import split_into_blocks
 from lipdescent.training.halving import on_every
 from lipdescent.training.options import TrainingOptions
@@ -54,6 +54,7 @@ class StackTraining:
         device = data.inputs.device
         parts = split_into_blocks(stack, options, device, at_once=at_once)
         self.blocks = [Block(stack[part], data, part, options) for part in parts]
+        self.drops = any(isinstance(m, nn.Dropout) and m.p > 0 for m in stack.module.modules())
         self.epoch, self.identity = 0, ""
         self.stopped = checkpoints.empty_epochs(len(seeds))
         self.diverged = checkpoints.empty_epochs(len(seeds))
@@ -173,6 +174,9 @@ class StackTraining:
                     self.seeds, self.epoch, num_train, **vars(options.augmentation)
                 )
                 draws = upload(draws, device)
+            keys = None
+            if self.drops:
+                keys = upload(dropout_keys(self.seeds, self.epoch, len(rates)), device)
 
             def one_epoch(block: Block) -> None:
                 block.run_epoch(
@@ -180,6 +184,7 @@ class StackTraining:
                     table[:, block.part],
                     self.epoch * len(rates),
                     None if draws is None else draws[block.part],
+                    None if keys is None else keys[:, block.part],
                 )
 
             on_every(self.blocks, one_epoch, changes=True)

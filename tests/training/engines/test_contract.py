@@ -47,8 +47,9 @@ NETWORKS = {
         (7,),
     ),
 }
-# Nobody trains what draws random numbers: a model's bits would depend on who drew before.
-DRAWING = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Dropout(0.5), nn.Linear(4, CLASSES))
+# Nobody trains what draws random numbers: a model's bits would depend on who drew before. The masks
+# of nn.Dropout are a function of keys: tests/training/test_dropout.py.
+DRAWING = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.AlphaDropout(0.5), nn.Linear(4, CLASSES))
 
 
 def module_of(name):

@@ -82,7 +82,7 @@ def test_tensors_lie_as_those_of_the_stacked_pass():
 
 def test_what_is_left_to_the_stacked_pass():
     constrained = nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))
-    for module in (constrained, nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.1))):
+    for module in (constrained, nn.Sequential(nn.Linear(2, 2), nn.AlphaDropout(0.1))):
         assert not supports(module)
         assert not pays(module, (2,), batch_size=10**9, beyond=Work(0, 0))
         with pytest.raises(TypeError, match="not looped over"):

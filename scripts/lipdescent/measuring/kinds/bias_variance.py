@@ -37,18 +37,14 @@ REFERENCES = ("origin", "mean")
 
 def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
     """Every checkpoint's terms, fbar being that of all blocks of seeds."""
-    whole = ensembles.joined([subject.stack, *(stack for stack, _ in subject.others)])
-    parts = [subject.saved, *(saved for _, saved in subject.others)]
-    epochs = len(subject.saved.epoch)
-    noise = torch.cat([part.label_noise.repeat(epochs) for part in parts])
-    epoch = torch.cat([part.epoch.repeat_interleave(part.num_replicas) for part in parts])
+    whole, keys = ensembles.of_all_seeds(subject)
     own = subject.finite.nonzero().flatten().cpu()
     yield from measure(
         whole,
         inputs=subject.inputs,
         labels=torch.from_numpy(subject.dataset.test_labels),
         num_classes=subject.dataset.num_classes,
-        ensembles_of=[tuple(pair) for pair in zip(epoch.tolist(), noise.tolist(), strict=True)],
+        ensembles_of=keys,
         own=own,
         **options,
     )
@@ -72,10 +68,7 @@ def measure(
     ensembles_of : a key per model; finite models of equal keys make one fbar.
     own : int64 (num_own,), the finite models whose terms are wanted.
     """
-    members: dict[tuple, list[int]] = {}
-    for model in stack.finite().nonzero().flatten().tolist():
-        members.setdefault(ensembles_of[model], []).append(model)
-    members = {key: members[key] for key in dict.fromkeys(ensembles_of[i] for i in own.tolist())}
+    members = ensembles.members_of(stack, ensembles_of, own)
     test = inputs["test"].to(torch.float64)
     references = torch.stack([torch.zeros_like(test[0]), test.mean(0)])
     points = torch.cat([references, test])

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lipdescent.stacks.convolution import windows
-from lipdescent.training.engines.direct_convolution import DirectConvolution
+from lipdescent.training.engines.direct_convolution import DirectConvolution, Pair
 from lipdescent.training.engines.winograd import WinogradConvolution
 
 
@@ -49,7 +49,7 @@ class _Pool:
 class StageWorkspace:
     """Memory and views of one stage for a group of models and a part of the batch."""
 
-    def __init__(self, stage: Stage, like: Tensor, models: int, space, batch: int) -> None:
+    def __init__(self, stage: Stage, like: Tensor, models: int, space: Pair, batch: int) -> None:
         (height, width), out = space, stage.channels[1]
         pool_rows, pool_columns = stage.pool
         self.space = (height // pool_rows, width // pool_columns)

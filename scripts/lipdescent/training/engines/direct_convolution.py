@@ -13,6 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+Pair = tuple[int, int]
+
 
 def column_shifts(copies: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
     """What copies the middle one of (..., width, batch) to the others, shifted by kernel columns.
@@ -34,7 +36,9 @@ def column_shifts(copies: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
 class _Padded:
     """Images and their copies shifted by each kernel column, between margins of zeros."""
 
-    def __init__(self, like: Tensor, channels: int, kernel, space, models: int, batch: int):
+    def __init__(
+        self, like: Tensor, channels: int, kernel: Pair, space: Pair, models: int, batch: int
+    ) -> None:
         (height, width), (kernel_rows, taps) = space, kernel
         margin = kernel_rows // 2
         buffer = like.new_zeros(models, height + 2 * margin, taps, channels, width, batch)
@@ -69,7 +73,9 @@ class DirectConvolution:
     slope : of the same shape, the gradient at ``raw``; to be filled before :meth:`backward`.
     """
 
-    def __init__(self, like: Tensor, channels, kernel, space, *, models: int, batch: int) -> None:
+    def __init__(
+        self, like: Tensor, channels: Pair, kernel: Pair, space: Pair, *, models: int, batch: int
+    ) -> None:
         inputs, out = channels
         height, width = space
         self._input = _Padded(like, inputs, kernel, space, models, batch)

@@ -21,10 +21,14 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 class EngineOptions(Protocol):
     """What of a training's options an engine is chosen by and made with."""
 
-    precision: str
-    batch_size: int
-    channels_last: bool
-    penalty: Mapping[str, Any] | None
+    @property
+    def precision(self) -> str: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def channels_last(self) -> bool: ...
+    @property
+    def penalty(self) -> Mapping[str, Any] | None: ...
 
     def make_loss(self) -> Loss: ...
 
@@ -47,8 +51,8 @@ class Engine(Protocol):
 
     An engine is a file in this folder and a class in ``choice.ENGINES``. What comes out for a model
     is what plain PyTorch gives for it alone, to rounding; it depends on no other model, and the
-    next time it is the same to the bit. No random numbers are drawn, and the tensors that are
-    passed in are left alone.
+    next time it is the same to the bit. No random numbers are drawn (dropout's masks are a
+    function of ``keys``), and the tensors that are passed in are left alone.
 
     Parameters
     ----------
@@ -100,8 +104,18 @@ class Engine(Protocol):
         """Copies of all tensors under the module's names, shapes (num_models, *shape)."""
         ...
 
+    def live_weight(self, name: str) -> Tensor:
+        """A layer's weight by the module's name and in its shape, a view of what is trained."""
+        ...
+
     def accumulate(
-        self, buffers: list[Tensor], inputs: Tensor, targets: Tensor, *, decay: float
+        self,
+        buffers: list[Tensor],
+        inputs: Tensor,
+        targets: Tensor,
+        *,
+        decay: float,
+        keys: Tensor | None = None,
     ) -> None:
         """buffers <- decay * buffers + gradient of the mean loss, for every model.
 
@@ -110,6 +124,8 @@ class Engine(Protocol):
         buffers : one tensor per entry of :attr:`parameters`, same shapes.
         inputs : (num_models, batch, *input_shape), each model its own batch.
         targets : one-hot (num_models, batch, num_classes).
+        keys : int64 (num_models,), of this step's dropout masks
+            (:mod:`lipdescent.stacks.dropout`); None for a step without dropout.
         """
         ...
 

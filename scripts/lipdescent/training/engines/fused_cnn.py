@@ -11,6 +11,7 @@ cache holds.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,8 @@ def _stages(module: nn.Module) -> list[Stage] | None:
     while body:
         if [type(layer.module) for layer in body[:2]] != [nn.Conv2d, nn.ReLU]:
             return None
-        conv, pool = body[0].module, (1, 1)
+        conv: Any = body[0].module
+        pool: Any = (1, 1)
         body = body[2:]
         if body and type(body[0].module) is nn.MaxPool2d:
             pool, body = tiling(body[0].module), body[1:]
@@ -104,8 +106,15 @@ class StackedCNN(FusedChain):
         return weight.view(-1, out, *kernel, inputs).permute(0, 1, 4, 2, 3)
 
     def accumulate(
-        self, buffers: list[Tensor], inputs: Tensor, targets: Tensor, *, decay: float
+        self,
+        buffers: list[Tensor],
+        inputs: Tensor,
+        targets: Tensor,
+        *,
+        decay: float,
+        keys: Tensor | None = None,
     ) -> None:
+        del keys  # a chain that it supports has no dropout
         models, batch = inputs.shape[:2]
         group, part = self._sizes(inputs)
         for buffer in buffers:
@@ -147,7 +156,8 @@ class StackedCNN(FusedChain):
     def _workspace(self, inputs: Tensor) -> list[StageWorkspace]:
         key = tuple(inputs.shape)
         if key not in self._workspaces:
-            models, batch, _, *space = key
+            models, batch, _, height, width = key
+            space = height, width
             stages = []
             for stage in self._stages_of:
                 stages.append(StageWorkspace(stage, inputs, models, space, batch))
@@ -155,14 +165,16 @@ class StackedCNN(FusedChain):
             self._workspaces[key] = stages
         return self._workspaces[key]
 
-    def _add(self, buffers, inputs: Tensor, targets: Tensor, chosen: slice, factor: float) -> None:
+    def _add(
+        self, buffers: list[Tensor], inputs: Tensor, targets: Tensor, chosen: slice, factor: float
+    ) -> None:
         """Add ``factor`` times the gradient of the summed loss to ``buffers``."""
         stages, weights = self._workspace(inputs), [w[chosen] for w in self._weights]
         biases = [None if b is None else b[chosen] for b in self._biases]
         features, logits = self._forward(stages, inputs, weights, biases)
         delta = logit_gradient(self._loss, logits, targets).mT  # (models, classes, batch)
         gradients = [_each(torch.mm, delta, features.mT)]
-        bias_gradients = [delta.sum(2)]
+        bias_gradients: list[Tensor | None] = [delta.sum(2)]
         top = stages[-1]
         models, rows, channels, *rest = top.pooled_slope.shape
         below = _each(torch.mm, weights[-1].mT, delta).view(models, channels, rows, *rest)
@@ -177,7 +189,8 @@ class StackedCNN(FusedChain):
             )
             gradients.insert(0, gradient)
             bias_gradients.insert(0, bias_gradient)
-        kept = [g for g, b in zip(bias_gradients, biases, strict=True) if b is not None]
+        pairs = zip(bias_gradients, biases, strict=True)
+        kept = [g for g, b in pairs if g is not None and b is not None]
         for buffer, gradient in zip(buffers, gradients + kept, strict=True):
             buffer.add_(gradient, alpha=factor)
 

@@ -72,8 +72,15 @@ class StackedMLP(FusedChain):
     _named = _laid_out
 
     def accumulate(
-        self, buffers: list[Tensor], inputs: Tensor, targets: Tensor, *, decay: float
+        self,
+        buffers: list[Tensor],
+        inputs: Tensor,
+        targets: Tensor,
+        *,
+        decay: float,
+        keys: Tensor | None = None,
     ) -> None:
+        del keys  # a chain that it supports has no dropout
         inputs = inputs.flatten(2)
         hidden, deltas = self._workspace(inputs.shape[:2])
         delta = logit_gradient(self._loss, self._forward(inputs, hidden), targets)
@@ -89,9 +96,10 @@ class StackedMLP(FusedChain):
         key = tuple(shape)
         if key not in self._workspaces:
             widths = [w.shape[2] for w in self._weights[:-1]]
-            self._workspaces[key] = tuple(
+            hidden, deltas = (
                 [self._weights[0].new_empty(*key, width) for width in widths] for _ in range(2)
             )
+            self._workspaces[key] = hidden, deltas
         return self._workspaces[key]
 
     def _forward(self, inputs: Tensor, hidden: list[Tensor]) -> Tensor:
@@ -126,8 +134,8 @@ class StackedMLP(FusedChain):
             below, delta = hidden[i - 1] if i else inputs, deltas[i]
             left, right = (delta.mT, below) if i == last else (below.mT, delta)
             products.baddbmm(buffers[i], left, right, beta=decay, alpha=mean, out=buffers[i])
-            if bias_of[i] is not None:
-                bias_of[i].mul_(decay).add_(delta.sum(1), alpha=mean)
+            if (bias := bias_of[i]) is not None:
+                bias.mul_(decay).add_(delta.sum(1), alpha=mean)
             if i:
                 weight = self._weights[i] if i == last else self._weights[i].mT
                 out = products.bmm(delta, weight, out=deltas[i - 1])

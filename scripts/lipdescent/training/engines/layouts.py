@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lipdescent.networks.expressions import Layer, steps
+from lipdescent.networks.expressions import Layer, layers, steps
+from lipdescent.networks.known_classes import DROPOUT
 from lipdescent.networks.reading import read
 from lipdescent.training.engines.engine import Engine, Loss
 
@@ -13,9 +14,24 @@ from lipdescent.training.engines.engine import Engine, Loss
 def chain_layers(module: nn.Module) -> list[Layer]:
     """The layers of a network without branches, those that do nothing left out; else none."""
     parts = steps(read(module, declared=False))
-    if not all(isinstance(part, Layer) for part in parts):
+    layers = [part for part in parts if isinstance(part, Layer)]
+    if len(layers) < len(parts):
         return []
-    return [layer for layer in parts if type(layer.module) is not nn.Identity]
+    return [layer for layer in layers if type(layer.module) is not nn.Identity]
+
+
+def undrawn(module: nn.Module) -> str | None:
+    """The first layer whose random numbers no engine draws, if there is one.
+
+    That is every dropout with p > 0 but ``nn.Dropout``, and ``nn.Dropout`` inside of a layer that
+    is called as a whole.
+    """
+    for layer in layers(read(module, declared=False)):
+        for name, part in layer.module.named_modules():
+            alone = part is layer.module and type(part) is nn.Dropout
+            if isinstance(part, DROPOUT) and part.p > 0 and not alone:
+                return f"{layer.named(name) if name else layer.path} ({part})"
+    return None
 
 
 class NamedState(Engine):
@@ -36,6 +52,9 @@ class NamedState(Engine):
 
     def state(self) -> dict[str, Tensor]:
         return {name: tensor.clone() for name, tensor in self._state.items()}
+
+    def live_weight(self, name: str) -> Tensor:
+        return self._state[name]
 
 
 class FusedChain(Engine):
@@ -64,6 +83,10 @@ class FusedChain(Engine):
     def extra_state(self) -> list[Tensor]:
         return []
 
+    def live_weight(self, name: str) -> Tensor:
+        place = [layer.named("weight") for layer in self._layers].index(name)
+        return self._named(place, self._weights[place])
+
     def state(self) -> dict[str, Tensor]:
         state: dict[str, Tensor] = {}
         for place, layer in enumerate(self._layers):
@@ -90,8 +113,8 @@ def logit_gradient(loss: Loss, logits: Tensor, targets: Tensor) -> Tensor:
         return torch.autograd.grad(loss(leaf, targets).sum(), leaf)[0]
 
 
-def behind_activation(loss: Loss, activation: nn.ReLU | nn.LeakyReLU) -> Loss:
-    """``loss`` of what ``activation`` makes of the logits, with its gradient at the logits."""
+def behind_activation(loss: Loss, activation: nn.Module) -> Loss:
+    """``loss`` of what a ReLU or LeakyReLU makes of the logits, with its gradient at the logits."""
     slope = float(getattr(activation, "negative_slope", 0.0))
 
     def activated(logits: Tensor) -> Tensor:
@@ -104,5 +127,5 @@ def behind_activation(loss: Loss, activation: nn.ReLU | nn.LeakyReLU) -> Loss:
         delta = logit_gradient(loss, activated(logits), targets)
         return torch.ops.aten.leaky_relu_backward(delta, logits, slope, False)
 
-    behind.logit_gradient = gradient
+    vars(behind)["logit_gradient"] = gradient
     return behind

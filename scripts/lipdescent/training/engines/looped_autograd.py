@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from lipdescent.networks.known_classes import DROPOUT, is_attention
+from lipdescent.networks.known_classes import is_attention
+from lipdescent.stacks.dropout import Dropout, MaskedBy, off
 from lipdescent.stacks.workload import activation_bytes, multiplications
 from lipdescent.training.engines.engine import Loss, Setting
-from lipdescent.training.engines.layouts import NamedState
+from lipdescent.training.engines.layouts import NamedState, undrawn
 
 
 class Work(NamedTuple):
@@ -36,10 +37,9 @@ BEYOND_AUTOGRAD = Work(40e6, 15)
 
 
 def supports(module: nn.Module) -> bool:
-    """True unless a layer is constrained or draws random numbers."""
-    return not any(
-        parametrize.is_parametrized(part) or isinstance(part, DROPOUT) for part in module.modules()
-    )
+    """True unless a layer is constrained, or draws random numbers other than nn.Dropout's."""
+    constrained = any(map(parametrize.is_parametrized, module.modules()))
+    return not constrained and undrawn(module) is None
 
 
 def pays(
@@ -69,7 +69,9 @@ class LoopedAutograd(NamedState):
 
     def __init__(self, module: nn.Module, state: dict[str, Tensor], loss: Loss) -> None:
         if not supports(module):
-            raise TypeError(f"constrained layers and dropout are not looped over: {module}")
+            raise TypeError(
+                f"constrained layers, and random ones but nn.Dropout, are not looped over: {module}"
+            )
         super().__init__(module, state, loss)
         self._models = [
             _on_views(module, {name: tensor[r] for name, tensor in self._state.items()})
@@ -83,13 +85,20 @@ class LoopedAutograd(NamedState):
         return plain and pays(module, setting.input_shape, batch_size=setting.batch_size)
 
     def accumulate(
-        self, buffers: list[Tensor], inputs: Tensor, targets: Tensor, *, decay: float
+        self,
+        buffers: list[Tensor],
+        inputs: Tensor,
+        targets: Tensor,
+        *,
+        decay: float,
+        keys: Tensor | None = None,
     ) -> None:
         for buffer in buffers:
             buffer.mul_(decay)
         for r, model in enumerate(self._models):
             for parameter, buffer in zip(model.parameters(), buffers, strict=True):
                 parameter.grad = buffer[r]  # backward adds to it in place
+            _set(model, off if keys is None else MaskedBy(keys[r : r + 1]))
             with torch.enable_grad():
                 outputs = model.train()(inputs[r].clone())  # it may work in place
                 self._loss(outputs, targets[r]).mean().backward()
@@ -102,9 +111,31 @@ class LoopedAutograd(NamedState):
             return self._loss(torch.stack(outputs), targets)
 
 
+class _Drawn(nn.Module):
+    """In place of nn.Dropout: masks from what it is given for the pass, nothing in eval mode."""
+
+    dropout: Dropout = staticmethod(off)
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.p, x[None])[0] if self.training else x
+
+
+def _set(model: nn.Module, dropout: Dropout) -> None:
+    for part in model.modules():
+        if isinstance(part, _Drawn):
+            part.dropout = dropout
+
+
 def _on_views(module: nn.Module, state: dict[str, Tensor]) -> nn.Module:
     """A copy of ``module`` whose parameters and buffers are the tensors of ``state``."""
     own = copy.deepcopy(module)
+    for path, part in module.named_modules(remove_duplicate=False):
+        if type(part) is nn.Dropout and part.p > 0:
+            own.set_submodule(path, _Drawn(part.p))
     for path, part in own.named_modules():
         for tensors in (part._parameters, part._buffers):
             for name, old in tensors.items():

@@ -96,9 +96,15 @@ class PenalisedAutograd(StackedAutograd):
         )
 
     def accumulate(
-        self, buffers: list[Tensor], inputs: Tensor, targets: Tensor, *, decay: float
+        self,
+        buffers: list[Tensor],
+        inputs: Tensor,
+        targets: Tensor,
+        *,
+        decay: float,
+        keys: Tensor | None = None,
     ) -> None:
-        """See :meth:`lipdescent.training.engines.fused_mlp.StackedMLP.accumulate`."""
+        del keys  # a network with dropout is refused
         leaves = {
             name: tensor.detach().requires_grad_(name in self._trained)
             for name, tensor in self._state.items()

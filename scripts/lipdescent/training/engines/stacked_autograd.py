@@ -13,18 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from lipdescent.constrained import retractions
-from lipdescent.networks.known_classes import DROPOUT
 from lipdescent.networks.reading import read
 from lipdescent.stacks.convolution import channels_innermost
+from lipdescent.stacks.dropout import MaskedBy, off
 from lipdescent.stacks.forward import stacked_forward
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.training.engines.engine import EngineOptions, Loss
-from lipdescent.training.engines.layouts import NamedState
+from lipdescent.training.engines.layouts import NamedState, undrawn
 
 
 def supports(module: nn.Module) -> bool:
-    """True unless a layer draws random numbers."""
-    return _drawing(module) is None
+    """True unless a layer other than nn.Dropout draws random numbers."""
+    return undrawn(module) is None
 
 
 class StackedAutograd(NamedState):
@@ -47,8 +47,11 @@ class StackedAutograd(NamedState):
         autocast: torch.dtype | None = None,
         channels_last: bool = False,
     ) -> None:
-        if layer := _drawing(module):
-            raise TypeError(f"{layer}: dropout needs random numbers per replica; set p to 0")
+        if layer := undrawn(module):
+            raise TypeError(
+                f"{layer}: needs random numbers per replica, which only nn.Dropout by itself has; "
+                "set p to 0"
+            )
         super().__init__(module, state, loss)
         self._network = read(module, declared=False)
         self._autocast, self._channels_last = autocast, channels_last
@@ -72,7 +75,13 @@ class StackedAutograd(NamedState):
         return state
 
     def accumulate(
-        self, buffers: list[Tensor], inputs: Tensor, targets: Tensor, *, decay: float
+        self,
+        buffers: list[Tensor],
+        inputs: Tensor,
+        targets: Tensor,
+        *,
+        decay: float,
+        keys: Tensor | None = None,
     ) -> None:
         for name, constraint in self._retractions.items():
             constraint.retract_(self._state[name])
@@ -84,7 +93,12 @@ class StackedAutograd(NamedState):
             inputs = self._laid_out(inputs)
             with self._precision(inputs.device):
                 outputs, changed = stacked_forward(
-                    self._network, leaves, inputs, train=True, retracted=self._retractions
+                    self._network,
+                    leaves,
+                    inputs,
+                    train=True,
+                    retracted=self._retractions,
+                    dropout=off if keys is None else MaskedBy(keys),
                 )
             losses = self._loss(outputs.to(targets.dtype), targets)
             gradients = torch.autograd.grad(
@@ -114,15 +128,3 @@ class StackedAutograd(NamedState):
         if self._autocast is None:
             return contextlib.nullcontext()
         return torch.autocast(device.type, dtype=self._autocast)
-
-
-def _drawing(module: nn.Module) -> str | None:
-    """The first layer that draws random numbers in training, if there is one."""
-    return next(
-        (
-            f"{name} ({part})"
-            for name, part in module.named_modules()
-            if isinstance(part, DROPOUT) and part.p > 0
-        ),
-        None,
-    )

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lipdescent.training.engines.direct_convolution import column_shifts
+from lipdescent.training.engines.direct_convolution import Pair, column_shifts
 
 # Where polynomials are evaluated, in this order as many as are needed, and at infinity: few
 # magnitudes, and reciprocals of opposite sign, keep the error small (Barabasz et al. 2020, arXiv
@@ -121,11 +121,13 @@ class WinogradConvolution:
     """
 
     @staticmethod
-    def pays(channels: tuple[int, int], kernel: tuple[int, int]) -> bool:
+    def pays(channels: Pair, kernel: Pair) -> bool:
         """By shape alone: a choice by the clock would not give the same bits again."""
         return 3 <= kernel[0] < len(POINTS) + 2 and channels[0] >= LEAST_CHANNELS
 
-    def __init__(self, like: Tensor, channels, kernel, space, *, models: int, batch: int) -> None:
+    def __init__(
+        self, like: Tensor, channels: Pair, kernel: Pair, space: Pair, *, models: int, batch: int
+    ) -> None:
         (inputs, out), (kernel_rows, taps), (height, width) = channels, kernel, space
         spread, filters, gather, tiles = row_transforms(height, kernel_rows)
         points, size = len(filters), len(gather)

@@ -16,7 +16,7 @@ def with_gradient(function: Callable) -> Callable[[Callable], Callable]:
     """Decorator that gives a loss its gradient with respect to the logits, (..., num_classes)."""
 
     def attach(loss: Callable) -> Callable:
-        loss.logit_gradient = function
+        vars(loss)["logit_gradient"] = function
         return loss
 
     return attach
