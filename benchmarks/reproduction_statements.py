@@ -48,13 +48,12 @@ def evolution() -> Iterator[Statement]:
                         measures.exponent(UPPER, "epoch", start=LATE),
                         of_constant=True)  # fmt: skip
 
-
     for name, slope in (("upper", 0.80), ("lower", 0.32)):
         taken = measures.exponent(CURVES[name], "epoch", start=2500, end=8000)
         yield Statement(f"e1_middle_{name}", "E1", "cross-entropy, epochs 2,500 to 8,000: exponent "
                         f"of the {CURVES[name]}", slope, "measured", e1, taken)  # fmt: skip
-    yield Statement("e1_middle_constant", "E1", "cross-entropy, epochs 2,500 to 8,000: the constant "
-                    "itself grows as the layer product does", 0.80, "measured", e1,
+    yield Statement("e1_middle_constant", "E1", "cross-entropy, epochs 2,500 to 8,000: the "
+                    "constant itself grows as the layer product does", 0.80, "measured", e1,
                     measures.exponent(UPPER, "epoch", start=2500, end=8000),
                     of_constant=True)  # fmt: skip
 
@@ -109,7 +108,7 @@ def axes() -> Iterator[Statement]:
                                 ("at initialisation", 0, (0.30, -2.52, -2.84))):  # fmt: skip
         for (name, curve), slope in zip(CURVES.items(), slopes, strict=True):
             yield Statement(f"e27_{name}_{epoch % 2}", "E27",
-                            f"{when}, width 64: exponent of the {curve} over depth", slope,
+                            f"{when}, width 64: exponent of the {curve} over hidden layers", slope,
                             "paper", depth,
                             measures.exponent(curve, "depth", epoch=epoch))  # fmt: skip
     for (name, curve), slope in zip(CURVES.items(), (0.53, 0.37, 0.36), strict=True):
