@@ -104,39 +104,50 @@ def at(name: str, *, epoch: int | None = None, width: int | None = None) -> Take
     return taken
 
 
-def exponent(name: str, axis: str, *, start: float = 1, epoch: int = -1) -> Take:
+def exponent(
+    name: str, axis: str, *, start: float = 1, end: float = np.inf, epoch: int = -1
+) -> Take:
     """Log-log slope over epochs or a further axis, and between which ones the constant's lies.
 
     Parameters
     ----------
-    start : first value of the axis that is fitted.
+    start, end : first and last value of the axis that is fitted.
     epoch : place of the checkpoint, where the axis is another.
     """
 
     def taken(study: Path) -> Measured:
-        found = all_groups(study)
-        if axis == "epoch":
-            (group,) = found
-            x = group.epoch.astype(np.float64)
-            sides = [s[-1, 0] for s in (values(group, name), *ladder.bracket(group, "l2"))]
-        else:
-            found.sort(key=lambda group: group.point[axis])
-            x = np.array([float(group.point[axis]) for group in found])
-            each = [(values(g, name), *ladder.bracket(g, "l2")) for g in found]
-            sides = [np.stack([s[i][-1, 0, epoch] for s in each]) for i in range(3)]
-        kept = x >= start
+        x, sides = _along(all_groups(study), name, axis, epoch)
+        kept = (x >= start) & (x <= end)
         x, (curve, lower, upper) = x[kept], [side[kept] for side in sides]
         slope = power_law.weights(x)["least_squares"] @ np.log(curve)
+        note = ""
+        if axis == "depth":  # hidden layers here; to count the output layer, too, is as natural
+            more = power_law.weights(x + 1)["least_squares"] @ np.log(curve)
+            note = f"over all layers, with the output layer, {more.mean():.3g}"
+            note += f" ({more.min():.3g} to {more.max():.3g})"
         if not (np.isfinite(lower).all() and np.isfinite(upper).all()):
-            return Measured(slope.tolist())
+            return Measured(slope.tolist(), note=note)
         proved = [
-            power_law.bracketed(x, *ends, confidence=0.95)["least_squares"]
+            power_law.bracketed(x, lower[:, [seed]], upper[:, [seed]], confidence=0.95)
             for seed in range(lower.shape[1])
-            for ends in [(lower[:, [seed]], upper[:, [seed]])]
         ]
-        return Measured(slope.tolist(), (min(p.low for p in proved), max(p.high for p in proved)))
+        ranges = [found["least_squares"] for found in proved]
+        ends = (min(found.low for found in ranges), max(found.high for found in ranges))
+        return Measured(slope.tolist(), ends, None, note)
 
     return taken
+
+
+def _along(found: list[Group], name: str, axis: str, epoch: int) -> tuple[Array, list[Array]]:
+    """An axis (P,); a curve, the lower and the upper end of the bracket along it, each (P, S)."""
+    if axis == "epoch":
+        (group,) = found
+        sides = (values(group, name), *ladder.bracket(group, "l2"))
+        return group.epoch.astype(np.float64), [side[-1, 0] for side in sides]
+    found = sorted(found, key=lambda group: group.point[axis])
+    each = [(values(group, name), *ladder.bracket(group, "l2")) for group in found]
+    x = np.array([float(group.point[axis]) for group in found])
+    return x, [np.stack([sides[i][-1, 0, epoch] for sides in each]) for i in range(3)]
 
 
 def peak(name: str) -> Take:

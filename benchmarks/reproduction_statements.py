@@ -6,6 +6,7 @@ read in the authors' code, ``measured`` by us beforehand with other code, ``deri
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,6 +47,15 @@ def evolution() -> Iterator[Statement]:
                         slopes["upper"][place], "paper", study,
                         measures.exponent(UPPER, "epoch", start=LATE),
                         of_constant=True)  # fmt: skip
+
+    for name, slope in (("upper", 0.80), ("lower", 0.32)):
+        taken = measures.exponent(CURVES[name], "epoch", start=2500, end=8000)
+        yield Statement(f"e1_middle_{name}", "E1", "cross-entropy, epochs 2,500 to 8,000: exponent "
+                        f"of the {CURVES[name]}", slope, "measured", e1, taken)  # fmt: skip
+    yield Statement("e1_middle_constant", "E1", "cross-entropy, epochs 2,500 to 8,000: the "
+                    "constant itself grows as the layer product does", 0.80, "measured", e1,
+                    measures.exponent(UPPER, "epoch", start=2500, end=8000),
+                    of_constant=True)  # fmt: skip
 
 
 def widths() -> Iterator[Statement]:
@@ -98,7 +108,7 @@ def axes() -> Iterator[Statement]:
                                 ("at initialisation", 0, (0.30, -2.52, -2.84))):  # fmt: skip
         for (name, curve), slope in zip(CURVES.items(), slopes, strict=True):
             yield Statement(f"e27_{name}_{epoch % 2}", "E27",
-                            f"{when}, width 64: exponent of the {curve} over depth", slope,
+                            f"{when}, width 64: exponent of the {curve} over hidden layers", slope,
                             "paper", depth,
                             measures.exponent(curve, "depth", epoch=epoch))  # fmt: skip
     for (name, curve), slope in zip(CURVES.items(), (0.53, 0.37, 0.36), strict=True):
@@ -107,6 +117,11 @@ def axes() -> Iterator[Statement]:
     yield Statement("e26", "E26", "width 256: the layer product with Adam, over that with SGD",
                     None, "", ("ks_optimizers", "ks_optimizers_small"),
                     measures.between_points("optimizer", "adam", "sgd", width=256))  # fmt: skip
+    yield Statement("e26_constant", "E26", "width 256: the constant is larger with Adam, the ratio "
+                    "of the two is", (1.0, math.inf), "question",
+                    ("ks_optimizers", "ks_optimizers_small"),
+                    measures.between_points("optimizer", "adam", "sgd", width=256),
+                    of_constant=True)  # fmt: skip
     for name in ("mlp", "conv1d"):
         for curve in (UPPER, LOWER):
             yield Statement(f"e16_{name}_{curve.split()[0]}", "E16",
@@ -244,14 +259,16 @@ COVERAGE: dict[str, tuple[str, tuple[str, ...], str]] = {
     "E19": ("Gaussian points", ("ks_point_sets",), ""),
     "E20": ("bound on the evolution", (), "a study"),
     "E21": ("bias and variance over seeds", ("ks_bias_variance_small",), "the paper's protocol"),
-    "E22": ("clipping of each layer's norm", (), "a study"),
+    "E22": ("clipping of each layer's norm", ("ks_clipping",), "a run"),
     "E23": ("histograms of Jacobian norms", ("ks_right_wrong_small",), "the paper's networks"),
-    "E24": ("penalty on the lower bound", (), "a study"),
+    "E24": ("penalty on the lower bound", ("ks_penalty",), "a run"),
     "E25": ("losses, softmax", ("ks_fcn_ce", "ks_fcn_mse", "ks_softmax"), "a run in full"),
     "E26": ("optimiser", ("ks_optimizers", "ks_optimizers_small"), ""),
     "E27": ("depth", ("ks_depth", "ks_depth_small"), ""),
     "E28": ("size of the training set", ("ks_train_size", "ks_train_size_small"), ""),
-    "E29": ("weight decay", (), "a study; ResNet20 of CIFAR type"),
-    "E30": ("dropout", (), "a study; ResNet20 of CIFAR type"),
+    "E29": ("weight decay", ("ks_weight_decay", "ks_weight_decay_resnet_small"),
+            "a run; the paper's ResNet20 on CIFAR-10"),
+    "E30": ("dropout", ("ks_dropout", "ks_dropout_resnet_small"),
+            "a run; the paper's ResNet20 on CIFAR-10"),
     "E31": ("right against wrong predictions", ("ks_right_wrong_small",), "the paper's networks"),
 }  # fmt: skip
