@@ -41,8 +41,9 @@ MOVES = {
 }  # fmt: skip
 
 
-# A refusal of what the network itself, in its own precision, would divide by: no bound.
-PLACES = {"check_state"}
+# A refusal of what the network itself, in its own precision, would divide by: no bound. And an
+# attack that looks for points, in the network's precision; the bound is taken at what it finds.
+PLACES = {"check_state", "noise", "perturbed"}
 
 
 def _low(tree) -> list[torch.Tensor]:
