@@ -97,7 +97,7 @@ def graphs_equal_steps(place: str) -> None:
         draws = augmentation_draws(SEEDS, epoch, 725, padding=1, flip=True).to(place)
         rates = torch.full((73, 3), 0.01, dtype=torch.float64, device=place)
         block.run_epoch(order, rates, 73 * epoch, draws)
-        twin._steps(order, rates, 73 * epoch, draws)
+        twin._steps(order, rates, 73 * epoch, draws=draws)
     close(block.engine.state(), twin.engine.state(), 1e-10)
     if torch.device(place).type == "cuda":
         kinds = {type(graph).__name__ for graph in block._graphs.values()}

@@ -59,7 +59,7 @@ def test_the_given_configuration_is_not_changed():
         (
             {"quantities": {"curvatur": {}}},
             r"unknown quantities 'curvatur' \(did you mean 'curvature'\?\); known: bias_variance, "
-            "curvature, jacobian_points",
+            "curvature, ensemble, jacobian_points",
         ),
         (
             {"quantities": {"curvature": {"iteration": 3}}},
