@@ -95,36 +95,17 @@ class PenalisedAutograd(StackedAutograd):
             autocast=torch.bfloat16 if options.precision == "bfloat16" else None,
         )
 
-    def accumulate(
-        self,
-        buffers: list[Tensor],
-        inputs: Tensor,
-        targets: Tensor,
-        *,
-        decay: float,
-        keys: Tensor | None = None,
-    ) -> None:
+    def _mean_losses(
+        self, leaves: dict[str, Tensor], inputs: Tensor, targets: Tensor, keys: Tensor | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         del keys  # a network with dropout is refused
-        leaves = {
-            name: tensor.detach().requires_grad_(name in self._trained)
-            for name, tensor in self._state.items()
-        }
-        with torch.enable_grad():
-            inputs = self._laid_out(inputs).detach().clone().requires_grad_()
-            with self._precision(inputs.device):
-                # Not the stacked pass: its own convolutions and pools have a first derivative only.
-                outputs = vmap(self._outputs)(leaves, inputs)
-            outputs = outputs.to(targets.dtype)
-            total = self._loss(outputs, targets).mean(1)
-            total = total + self._coefficient * penalty(outputs, inputs, self._kind)
-            gradients = torch.autograd.grad(
-                total.sum(),
-                [leaves[name] for name in self._trained],
-                allow_unused=True,
-                materialize_grads=True,
-            )
-        for buffer, gradient in zip(buffers, gradients, strict=True):
-            buffer.mul_(decay).add_(gradient)
+        inputs = inputs.detach().clone().requires_grad_()
+        with self._precision(inputs.device):
+            # Not the stacked pass: its own convolutions and pools have a first derivative only.
+            outputs = vmap(self._outputs)(leaves, inputs)
+        outputs = outputs.to(targets.dtype)
+        added = self._coefficient * penalty(outputs, inputs, self._kind)
+        return self._loss(outputs, targets).mean(1) + added, {}
 
     def _outputs(self, state: dict[str, Tensor], inputs: Tensor) -> Tensor:
         return functional_call(self._called, state, (inputs,))
