@@ -106,12 +106,8 @@ def _heading(figure: Figure, cells: list[Cell], first: Group, *parts: str) -> No
     """One line above the axes; networks count once, whatever the number of their epochs shown."""
     last = max(cell.places["epoch"] for cell in cells)
     ends = [cell for cell in cells if cell.places["epoch"] == last]
-    models = style.count(len(ends) * len(first.seed), "model")
-    text = [first.dataset, *filter(None, parts), models, style.count(len(first.seed), "seed")]
-    diverged = sum(cell.num_diverged for cell in ends)
-    if diverged:
-        text.append(f"{style.count(diverged, 'diverged model')} left out")
-    figure.suptitle("; ".join(text), fontsize=7, color=style.GREY)
+    models, diverged = len(ends) * len(first.seed), sum(cell.num_diverged for cell in ends)
+    side_by_side.heading_of(figure, first, *parts, models=models, diverged=diverged)
 
 
 def _cells(group: Group, loss: str, choice: Choice) -> Iterator[Cell]:

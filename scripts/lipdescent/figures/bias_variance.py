@@ -69,9 +69,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
             place.plot(group.width, values[:, noise, -1], **LOOKS[name])
     for row, name in zip(axes, ("squared test error", "variance and its bounds"), strict=True):
         row[0].set_ylabel(name)
-        drawn = [place for place in row if place.lines]
-        if drawn:
-            _axes.log_values(*drawn)
+        _axes.log_values(*(place for place in row if place.lines))
     style.legend(figure, [drawing.key(**look) for look in LOOKS.values()], list(LOOKS), columns=3)
     band = stats.band_name(len(group.seed), statistics["confidence"])
     style.heading(figure, group, f"epoch {group.epoch[-1]}", band)

@@ -63,9 +63,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     for row in axes:
         for place, (_, _, x) in zip(row, columns.values(), strict=True):
             (_axes.width_axis if x is group.width else _axes.epoch_axis)(place, x)
-    drawn = [place for place in axes.flat if place.lines or place.collections]
-    if drawn:
-        _axes.log_values(*drawn)
+    _axes.log_values(*(place for place in axes.flat if place.lines or place.collections))
     quantiles = _quantiles(group)
     shown = {k: v for k, v in KEYS.items() if k != "quantiles" or quantiles}
     names = [

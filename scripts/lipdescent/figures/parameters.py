@@ -58,8 +58,8 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
                 absent = "not in this study"
                 _axes.say_nothing_here(place, _axes.why_empty(group.diverged[:, :, -1], absent))
             (_axes.width_axis if x is group.width else _axes.epoch_axis)(place, x)
-        if stats.has_logarithm(values) and (drawn := [p for p in row if p.lines]):
-            _axes.log_values(*drawn)
+        if stats.has_logarithm(values):
+            _axes.log_values(*(place for place in row if place.lines))
     axes[0, 0].set_title(f"epoch {group.epoch[-1]}")
     axes[0, 1].set_title(f"width {group.width[-1]}")
     axes[-1, 0].set_xlabel(labels.WIDTH)
