@@ -17,6 +17,7 @@ from torch.func import functional_call, vmap
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lipdescent.constrained import is_constrained
+from lipdescent.networks.expressions import place
 from lipdescent.networks.known_classes import DROPOUT
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.training.engines.engine import EngineOptions
@@ -114,14 +115,15 @@ class PenalisedAutograd(StackedAutograd):
 def refuse(module: nn.Module) -> None:
     """Raise TypeError for a network that cannot be trained with a penalty, naming the layer."""
     for path, part in module.named_modules():
-        place = f"{path or 'the network'} ({type(part).__name__})"
         if isinstance(part, _BatchNorm):
             raise TypeError(
-                f"{place}: a penalty on Jacobians needs samples that do not influence each other; "
+                f"{place(part, path)}: a penalty on Jacobians needs samples that do not influence each other; "
                 "allowed are networks without batch normalisation"
             )
         if isinstance(part, DROPOUT) and part.p > 0:
-            raise TypeError(f"{place}: a penalty on Jacobians is for networks without dropout")
+            raise TypeError(
+                f"{place(part, path)}: a penalty on Jacobians is for networks without dropout"
+            )
     if is_constrained(module):
         raise TypeError(
             "a penalty on Jacobians is for ordinary weights; this network's constant is bounded by "
