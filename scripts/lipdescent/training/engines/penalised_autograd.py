@@ -117,8 +117,8 @@ def refuse(module: nn.Module) -> None:
     for path, part in module.named_modules():
         if isinstance(part, _BatchNorm):
             raise TypeError(
-                f"{place(part, path)}: a penalty on Jacobians needs samples that do not influence each other; "
-                "allowed are networks without batch normalisation"
+                f"{place(part, path)}: a penalty on Jacobians needs samples that do not influence "
+                "each other; allowed are networks without batch normalisation"
             )
         if isinstance(part, DROPOUT) and part.p > 0:
             raise TypeError(
