@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lipdescent.analysis import labels, ladder, power_law, statistics
+from lipdescent.analysis import labels, ladder, power_law
 from lipdescent.analysis.groups import AXES, Group, Rung, Series
 from lipdescent.analysis.power_law import Fit, Range
 from lipdescent.analysis.statistics import Array
@@ -78,7 +78,8 @@ def panels(group: Group, axis: str, *, norm: str, options: Mapping[str, Any]) ->
     last = {name: len(getattr(group, name)) - 1 for name in AXES}
     places = [last | {"label_noise": noise} for noise in noises]
     if axis == "epoch":
-        widths = sorted({critical_width(group, options["interpolation_accuracy"]), last["width"]})
+        first = ladder.interpolating_width(group, options["interpolation_accuracy"])
+        widths = sorted({first, last["width"]})
         places = [place | {"width": width} for width in widths for place in places]
     return [_panel(group, axis, place, norm, options) for place in places]
 
@@ -98,13 +99,6 @@ def mean_jacobian(group: Group, norm: str) -> Array | None:
         if found is not None:
             return found
     return None
-
-
-def critical_width(group: Group, level: float) -> int:
-    """First width that interpolates with the least noise at the last epoch; else the largest."""
-    accuracy = statistics.mean(ladder.metric(group, "train_accuracy")[:, 0, -1])
-    found = statistics.first_reaching(accuracy, np.arange(len(accuracy)), level=level)
-    return int(found) if np.isfinite(found) else len(accuracy) - 1
 
 
 def _panel(

@@ -20,7 +20,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lipdescent.analysis import labels, ladder, slopes
+from lipdescent.analysis import labels, ladder
 from lipdescent.analysis import statistics as stats
 from lipdescent.analysis.groups import Group, Series
 from lipdescent.analysis.statistics import Array, Axis
@@ -41,7 +41,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     """See the module: its docstring is the caption."""
     del loss
     noises = sorted({0, len(group.label_noise) - 1})
-    middle = slopes.critical_width(group, statistics["interpolation_accuracy"])
+    middle = ladder.interpolating_width(group, statistics["interpolation_accuracy"])
     columns = {
         f"epoch {group.epoch[-1]}": (slice(None), -1, group.width),
         f"width {group.width[middle]}": (middle, slice(None), group.epoch),
