@@ -74,7 +74,7 @@ def panels(group: Group, axis: str, *, norm: str, options: Mapping[str, Any]) ->
     options : ``confidence``, ``interpolation_accuracy`` and perhaps ``fit_from``: axis -> the value
         that fits start from, where it is not to be chosen.
     """
-    noises = sorted({0, len(group.label_noise) - 1})
+    noises = group.noise_ends
     last = {name: len(getattr(group, name)) - 1 for name in AXES}
     places = [last | {"label_noise": noise} for noise in noises]
     if axis == "epoch":

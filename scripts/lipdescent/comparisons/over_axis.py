@@ -196,11 +196,11 @@ def _finish(grid: np.ndarray, rows: list[str], cells: list[Cell], choice: Choice
         row[0].set_ylabel(title if name in (BRACKET, ERROR) else labels.loss_name("test", loss))
         if not any(place.lines for place in row):
             for place in row:
-                _axes.say_nothing_here(place, "needs a lower and\nan upper bound")
+                _axes.say_nothing_here(place, _axes.NO_BRACKET)
             continue
         for place in row:
             if not place.lines:
-                why = "needs a lower and\nan upper bound" if name == BRACKET else "another loss"
+                why = _axes.NO_BRACKET if name == BRACKET else "another loss"
                 _axes.say_nothing_here(place, why, ticks=True)
         if name != ERROR:
             _scale(row, cells, name)

@@ -33,7 +33,7 @@ SPLIT = "test"
 def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     """See the module: its docstring is the caption."""
     del loss
-    noises = sorted({0, len(group.label_noise) - 1})
+    noises = group.noise_ends
     fitting = ladder.interpolating_width(group, statistics["interpolation_accuracy"])
     widths = sorted({0, fitting, len(group.width) - 1})
     figure, axes = style.new_figure(

@@ -40,7 +40,7 @@ KEYS: dict[str, dict[str, Any]] = {
 def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     """See the module: its docstring is the caption."""
     del loss
-    noises = sorted({0, len(group.label_noise) - 1})
+    noises = group.noise_ends
     middle = ladder.interpolating_width(group, statistics["interpolation_accuracy"])
     columns = {
         f"epoch {group.epoch[-1]}": (slice(None), -1, group.width),

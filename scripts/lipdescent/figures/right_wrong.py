@@ -40,7 +40,7 @@ CORRELATIONS = {
 def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     """See the module: its docstring is the caption."""
     del loss
-    noises = sorted({0, len(group.label_noise) - 1})
+    noises = group.noise_ends
     figure, axes = style.new_figure(
         2, len(noises), width=style.TWO_COLUMNS, height=4.2, sharex=True, sharey="row"
     )
