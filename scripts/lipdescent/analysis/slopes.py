@@ -21,6 +21,9 @@ from lipdescent.analysis.statistics import Array
 OVER = ("epoch", "width")  # axes whose values are compared by ratios
 JACOBIAN = "mean Jacobian norm"
 
+# Exponents of the constant, and of a curve's fit: like is compared with like.
+COMPARED = (("least_squares", "exponent"), ("average", "average"))
+
 
 class Panel(NamedTuple):
     """One axis in one place of the others.
@@ -50,7 +53,6 @@ class Panel(NamedTuple):
         """Curves whose exponent the constant of these networks provably does not have."""
         if self.constant is None:
             return []
-        pairs = ("least_squares", "exponent"), ("average", "average")
         return [
             name
             for name, fit in self.fits.items()
@@ -58,7 +60,7 @@ class Panel(NamedTuple):
                 not self.constant[proved].low
                 <= getattr(fit, own).value
                 <= self.constant[proved].high
-                for proved, own in pairs
+                for proved, own in COMPARED
             )
         ]
 

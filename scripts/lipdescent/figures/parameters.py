@@ -25,10 +25,12 @@ from lipdescent.figures import _axes
 from lipdescent.figures import _drawing as drawing
 from lipdescent.figures import _style as style
 
+NORM = labels.NORMS["l2"]
+# Of all parameters as one vector.
 ROWS = {
-    "distance from init": Series("distance_from_init", "metric", "l2", ""),
-    "path length": Series("path_length", "metric", "l2", ""),
-    "gradient norm": Series("parameter_gradient_norm", "metric", "l2", "train"),
+    f"distance\nfrom init ({NORM})": Series("distance_from_init", "metric", "l2", ""),
+    f"path length ({NORM})": Series("path_length", "metric", "l2", ""),
+    f"gradient norm ({NORM})": Series("parameter_gradient_norm", "metric", "l2", "train"),
     "largest Hessian\neigenvalue": Series("hessian_largest_eigenvalue", "metric", "l2", "train"),
 }
 
@@ -37,7 +39,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     """See the module: its docstring is the caption."""
     del loss
     rows = {name: group.series[key] for name, key in ROWS.items() if key in group.series}
-    rows = rows or {"distance from init": np.full(group.diverged.shape, np.nan)}
+    rows = rows or {next(iter(ROWS)): np.full(group.diverged.shape, np.nan)}
     figure, axes = style.new_figure(
         len(rows), 2, width=style.TWO_COLUMNS, height=0.9 + 1.5 * len(rows), sharex="col",
         sharey="row",
