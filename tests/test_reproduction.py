@@ -2,6 +2,7 @@
 
 import json
 import re
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -184,6 +185,26 @@ def test_what_a_study_lacks_is_no_number(study):
     ):
         with pytest.raises(measures.Missing):
             taken(study)
+
+
+def test_a_network_that_diverged_is_no_peak(study, monkeypatch):
+    def lost(group, name, whole=measures.values):
+        found = whole(group, name).copy()
+        found[0, 0, -1, 1] = np.nan  # which numpy's argmax takes for the largest
+        return found
+
+    monkeypatch.setattr(measures, "values", lost)
+    for taken in (measures.peak(measures.UPPER), measures.tandem([measures.UPPER])):
+        with pytest.raises(measures.Missing, match="not there for all networks"):
+            taken(study)
+
+
+def test_brackets_of_quotients_are_rounded_outwards():
+    random = np.random.default_rng(0)
+    for _ in range(200):
+        a, b = np.exp(random.normal(size=(2, 1)))
+        low, high = measures._ends(a / b, a / b)
+        assert Fraction(low) < Fraction(float(a[0])) / Fraction(float(b[0])) < Fraction(high)
 
 
 def test_a_short_study_does_not_replace_a_full_one(tmp_path, study, monkeypatch):
