@@ -4,6 +4,7 @@ import json
 import re
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -132,7 +133,9 @@ def test_exponents_growth_and_peaks_of_power_laws(study):
     grown = measures.growth(measures.LOWER)(study)
     assert grown.values == pytest.approx([100, 100])
     assert grown.bracket == pytest.approx((50, 200))
-    assert measures.at(measures.LOWER, epoch=100)(study).values == pytest.approx([2.5, 5])
+    at = measures.at(measures.LOWER, epoch=100)(study)
+    assert at.values == pytest.approx([2.5, 5])
+    assert at.bracket == pytest.approx((2.5, 10))  # over the seeds
     peaks = measures.peak(measures.TEST_LOSS)(study)
     assert peaks.values == [16, 16]
     assert peaks.bracket == (16, 16)  # the others are at most half as large
@@ -222,3 +225,19 @@ def test_a_short_study_does_not_replace_a_full_one(tmp_path, study, monkeypatch)
     assert reproduction.take(tmp_path, record) == record
     short.rename(tmp_path / "full")
     assert reproduction.take(tmp_path, taken)["k"]["study"] == "full"
+
+
+def test_ratios_between_networks_take_opposite_ends_of_their_brackets(monkeypatch):
+    def group(name, *lower):
+        lower = np.array(lower)[None, :, None]
+        sides = lower, 2 * lower
+        return SimpleNamespace(point={"optimizer": name}, width=np.array([256]), sides=sides)
+
+    monkeypatch.setattr(measures.ladder, "bracket", lambda group, norm: group.sides)
+    monkeypatch.setattr(measures, "values", lambda group, name: group.sides[0])
+    noisy, other = group("sgd", [1.0, 2.0], [3.0, 4.0]), group("adam", [6.0, 10.0], [0.0, 0.0])
+    monkeypatch.setattr(measures, "all_groups", lambda *_: [noisy])
+    assert measures.noise_effect("", "mlp")("").bracket == pytest.approx((4 / 4, 6 / 1))
+    monkeypatch.setattr(measures, "all_groups", lambda *_: [noisy, other])
+    found = measures.between_points("optimizer", "adam", "sgd", width=256)("")
+    assert found.bracket == pytest.approx((10 / 4, 12 / 1))
