@@ -55,6 +55,14 @@ def values(group: Group, name: str) -> Array:
     return found[0]
 
 
+def _complete(group: Group, name: str) -> Array:
+    """:func:`values`; Missing where a network of the last epoch has none, as one that diverged."""
+    found = values(group, name)
+    if not np.isfinite(found[:, 0, -1]).all():
+        raise Missing(f"{group.study}: {name} is not there for all networks")
+    return found
+
+
 def all_groups(study: Path, architecture: str = "") -> list[Group]:
     """Every group of a study, or those of one architecture."""
     path = study / "table.parquet"
@@ -72,10 +80,10 @@ def _place(group: Group, axis: str, value: int) -> int:
 
 
 def _ends(lower: Array, upper: Array) -> tuple[float, float] | None:
-    """Smallest lower and largest upper end; None where one is missing."""
+    """Smallest lower and largest upper end, both rounded once; None where one is missing."""
     if not (np.isfinite(lower).all() and np.isfinite(upper).all()):
         return None
-    return float(lower.min()), float(upper.max())
+    return float(np.nextafter(lower.min(), -np.inf)), float(np.nextafter(upper.max(), np.inf))
 
 
 def growth(name: str) -> Take:
@@ -165,7 +173,7 @@ def peak(name: str) -> Take:
 
     def taken(study: Path) -> Measured:
         (group,) = all_groups(study)
-        found = group.width[values(group, name)[:, 0, -1].argmax(0)]
+        found = group.width[_complete(group, name)[:, 0, -1].argmax(0)]
         can = _can_peak(group)
         ends = (float(can[0]), float(can[-1])) if can else None
         return Measured(found.astype(float).tolist(), ends)
@@ -196,7 +204,7 @@ def tandem(names: Sequence[str]) -> Take:
 
     def taken(study: Path) -> Measured:
         (group,) = all_groups(study)
-        means = [statistics.geometric_mean(values(group, name)[:, 0, -1]) for name in names]
+        means = [statistics.geometric_mean(_complete(group, name)[:, 0, -1]) for name in names]
         places = [int(mean.argmax()) for mean in means]
         inside = all(0 < place < len(group.width) - 1 for place in places)
         told = ", ".join(f"{n} at {group.width[p]}" for n, p in zip(names, places, strict=True))
@@ -209,7 +217,7 @@ def fidelity(study: Path) -> Measured:
     """The largest Jacobian norm on the data over the least upper bound, all widths and seeds."""
     (group,) = all_groups(study)
     ratio = values(group, LOWER)[:, 0, -1] / ladder.best(group, "upper", "l2")[:, 0, -1]
-    least = float(ratio.min())
+    least = float(np.nextafter(ratio.min(), 0))
     return Measured(ratio.mean(0).tolist(), (least, 1.0))
 
 
@@ -261,6 +269,8 @@ def variance_bound(study: Path) -> Measured:
     if found is None:
         raise Missing(f"{group.study}: no bias_variance")
     last = [part[:, :, -1] for part in (found.variance, found.certified, found.plug_in)]
+    if not np.isfinite(last).all():
+        raise Missing(f"{group.study}: not every width and noise has a bound of the variance")
     bound, plug_in = (side / last[0] for side in last[1:])
     told = f"{bound.min():.3g} to {bound.max():.3g} times the variance"
     told += f", the paper's plug-in {plug_in.min():.3g} to {plug_in.max():.3g} times"

@@ -65,8 +65,8 @@ def widths() -> Iterator[Statement]:
                         f"cross-entropy: the {name} peaks at width", 80, "paper", ce,
                         measures.peak(name))  # fmt: skip
     yield Statement("e9_peak_constant", "E9",
-                    "cross-entropy: the constant itself, averaged over seeds, peaks at width", 80,
-                    "paper", ce, measures.constant_peak, of_constant=True)  # fmt: skip
+                    "cross-entropy: the constant itself, its geometric mean over seeds, peaks at "
+                    "width", 80, "paper", ce, measures.constant_peak, of_constant=True)  # fmt: skip
     yield Statement("e9_peak_mse", "E9", "squared error: the test loss peaks at width", 800,
                     "paper", mse, measures.peak(TEST_LOSS))  # fmt: skip
     yield Statement("tandem", "abstract", "both bounds show double descent in tandem with the test "
@@ -151,8 +151,8 @@ def others() -> Iterator[Statement]:
     """Nakkiran, Béthune, Anil, Wang, Smith."""
     yield Statement("nak_samples", "NAK", "more training points can raise the test loss", None,
                     "paper", ("sample_wise_small",), measures.more_data_hurts)  # fmt: skip
-    yield Statement("nak_constant", "NAK", "the constant, averaged over seeds, is largest at a "
-                    "number of training points inside of the range", None, "question",
+    yield Statement("nak_constant", "NAK", "the constant, its geometric mean over seeds, is "
+                    "largest at a number of training points inside of the range", None, "question",
                     ("sample_wise_small",), measures.constant_peaks_over_sizes,
                     of_constant=True)  # fmt: skip
     yield Statement("mnist1d_peak", "MNIST1D", "two hidden layers, 15 % noise: the test loss peaks "

@@ -2,7 +2,9 @@
 
 import json
 import re
+from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -131,7 +133,9 @@ def test_exponents_growth_and_peaks_of_power_laws(study):
     grown = measures.growth(measures.LOWER)(study)
     assert grown.values == pytest.approx([100, 100])
     assert grown.bracket == pytest.approx((50, 200))
-    assert measures.at(measures.LOWER, epoch=100)(study).values == pytest.approx([2.5, 5])
+    at = measures.at(measures.LOWER, epoch=100)(study)
+    assert at.values == pytest.approx([2.5, 5])
+    assert at.bracket == pytest.approx((2.5, 10))  # over the seeds
     peaks = measures.peak(measures.TEST_LOSS)(study)
     assert peaks.values == [16, 16]
     assert peaks.bracket == (16, 16)  # the others are at most half as large
@@ -186,6 +190,26 @@ def test_what_a_study_lacks_is_no_number(study):
             taken(study)
 
 
+def test_a_network_that_diverged_is_no_peak(study, monkeypatch):
+    def lost(group, name, whole=measures.values):
+        found = whole(group, name).copy()
+        found[0, 0, -1, 1] = np.nan  # which numpy's argmax takes for the largest
+        return found
+
+    monkeypatch.setattr(measures, "values", lost)
+    for taken in (measures.peak(measures.UPPER), measures.tandem([measures.UPPER])):
+        with pytest.raises(measures.Missing, match="not there for all networks"):
+            taken(study)
+
+
+def test_brackets_of_quotients_are_rounded_outwards():
+    random = np.random.default_rng(0)
+    for _ in range(200):
+        a, b = np.exp(random.normal(size=(2, 1)))
+        low, high = measures._ends(a / b, a / b)
+        assert Fraction(low) < Fraction(float(a[0])) / Fraction(float(b[0])) < Fraction(high)
+
+
 def test_a_short_study_does_not_replace_a_full_one(tmp_path, study, monkeypatch):
     both = Statement("k", "E9", "s", 16.0, "paper", ("full", "full_small"),
                      measures.peak(measures.TEST_LOSS))  # fmt: skip
@@ -201,3 +225,19 @@ def test_a_short_study_does_not_replace_a_full_one(tmp_path, study, monkeypatch)
     assert reproduction.take(tmp_path, record) == record
     short.rename(tmp_path / "full")
     assert reproduction.take(tmp_path, taken)["k"]["study"] == "full"
+
+
+def test_ratios_between_networks_take_opposite_ends_of_their_brackets(monkeypatch):
+    def group(name, *lower):
+        lower = np.array(lower)[None, :, None]
+        sides = lower, 2 * lower
+        return SimpleNamespace(point={"optimizer": name}, width=np.array([256]), sides=sides)
+
+    monkeypatch.setattr(measures.ladder, "bracket", lambda group, norm: group.sides)
+    monkeypatch.setattr(measures, "values", lambda group, name: group.sides[0])
+    noisy, other = group("sgd", [1.0, 2.0], [3.0, 4.0]), group("adam", [6.0, 10.0], [0.0, 0.0])
+    monkeypatch.setattr(measures, "all_groups", lambda *_: [noisy])
+    assert measures.noise_effect("", "mlp")("").bracket == pytest.approx((4 / 4, 6 / 1))
+    monkeypatch.setattr(measures, "all_groups", lambda *_: [noisy, other])
+    found = measures.between_points("optimizer", "adam", "sgd", width=256)("")
+    assert found.bracket == pytest.approx((10 / 4, 12 / 1))

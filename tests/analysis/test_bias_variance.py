@@ -1,5 +1,7 @@
 """Bounds of the variance of lines through the origin, whose constants are known."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
@@ -62,12 +64,24 @@ def test_the_mean_of_squares_is_not_the_square_of_the_mean():
     assert found.sharper.item() == pytest.approx(9 * SQUARE)
 
 
+def test_both_bounds_are_rounded_up():
+    """Seeds C and -C: the sharper form from the origin is C^2 E x^2 itself, in fractions."""
+    random, squares = np.random.default_rng(1), Fraction(float(SQUARE))
+    for _ in range(200):
+        size = random.normal(size=1) * np.exp(random.normal())
+        slopes = np.concatenate([size, -size])
+        found = bias_variance.parts(group_of(slopes, upper=np.abs(slopes)))
+        exact = Fraction(float(size[0])) ** 2 * squares
+        assert exact <= Fraction(found.sharper.item()) <= exact * (1 + Fraction(1, 10**13))
+        assert Fraction(found.certified.item()) >= 3 * exact
+
+
 def test_the_variance_bound_holds_for_any_lines():
     random = np.random.default_rng(0)
     for _ in range(50):
         slopes = random.normal(size=5) * np.exp(random.normal())
         found = bias_variance.parts(group_of(slopes, upper=np.abs(slopes)))
-        assert found.variance.item() <= found.sharper.item() * (1 + 1e-12)
+        assert found.variance.item() <= found.sharper.item()
         assert found.sharper.item() <= found.certified.item() * (1 + 1e-12)
 
 

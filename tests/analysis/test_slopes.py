@@ -1,10 +1,12 @@
 """Panels of a made-up study whose bounds are exact power laws."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import synthetic_study
 
-from lipdescent.analysis import groups, slopes
+from lipdescent.analysis import groups, power_law, slopes
 from lipdescent.storage import table
 
 OPTIONS = {"confidence": 0.9, "interpolation_accuracy": 0.995}
@@ -101,3 +103,17 @@ def test_without_an_upper_bound_nothing_is_proved():
     assert panel.constant is None
     assert panel.excluded == []
     assert list(panel.fits) == ["Jacobian (lower)"]
+
+
+def test_one_of_the_two_exponents_outside_excludes_a_curve():
+    inside = dict.fromkeys(("least_squares", "average"), power_law.Range(0.0, 1.0, 0.0, 1.0))
+    fits = {
+        f"{line} {ends}": power_law.Fit(
+            *(SimpleNamespace(value=value) for value in (line, ends)), r_squared=1.0
+        )
+        for line in (0.0, 2.0)
+        for ends in (1.0, -1.0)
+    }
+    panel = slopes.Panel("epoch", {}, np.ones(3), {}, np.arange(1), 0, "", fits, inside)
+    assert panel.excluded == ["0.0 -1.0", "2.0 1.0", "2.0 -1.0"]
+    assert panel._replace(constant=None).excluded == []

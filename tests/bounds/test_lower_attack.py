@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from lipdescent.bounds import exact_enumeration, lower_attack
-from lipdescent.points import pgd
+from lipdescent.points import _parts, pgd
 from lipdescent.stacks.model_stack import ModelStack
 
 F64 = torch.float64
@@ -58,6 +58,13 @@ def test_reproducible_and_independent_of_stack_mates():
     assert torch.equal(values(seed=3), values(seed=3))
     torch.testing.assert_close(values(STACK[2:], seed=3), values(seed=3)[2:])
     assert (values(num_points=5) <= values().amax()).all()
+
+
+def test_parts_make_no_difference(monkeypatch):
+    """Each point against where its own attack ends; the largest of all parts, not of the last."""
+    whole = values(num_points=22, seed=3)
+    monkeypatch.setattr(_parts, "PART_POINTS", 4)
+    torch.testing.assert_close(values(num_points=22, seed=3), whole, rtol=1e-9, atol=0)
 
 
 def test_mistakes_are_named():

@@ -1,5 +1,6 @@
 """Constraints hold whatever the weights are, and against closed forms."""
 
+import itertools
 import math
 
 import pytest
@@ -168,6 +169,23 @@ def test_convolution_bound_against_the_dense_operator(mode, dims, padding):
     )
     worst = 3 ** (1 / 128) * (1.0 if mode == "circular" else 1.25)
     assert exact * (1 - 1e-12) <= bound <= exact * worst
+
+
+@pytest.mark.parametrize("mode", ["zeros", "circular"])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_convolution_bound_where_padding_makes_the_output_larger(mode, stride):
+    """Circular outputs repeat then: the torus alone bounds nothing."""
+    for size, taps, padding in itertools.product((1, 2, 3, 5), (1, 2, 3), (0, 1, 2)):
+        if size + 2 * padding < taps or (mode == "circular" and padding > size):
+            continue
+        layer = torch.nn.Conv2d(2, 3, taps, stride, padding, padding_mode=mode, bias=False).double()
+        with torch.no_grad():
+            layer.weight.abs_()
+            exact = torch.linalg.matrix_norm(dense(layer, (2, size, size)), 2)
+            bound = norms.convolution_bound(
+                layer.weight, sizes=(size, size), padding=layer.padding, circular=mode == "circular"
+            )
+        assert exact <= bound * (1 + 1e-12), (size, taps, padding)
 
 
 # Spectral normalisation, projections

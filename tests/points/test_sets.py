@@ -199,3 +199,24 @@ def test_a_set_that_cannot_be_held_says_so(make_stack, monkeypatch):
     monkeypatch.setattr(_parts, "WHOLE_VALUES", 100)
     with pytest.raises(ValueError, match="50 of 3 numbers; allowed are 100"):
         data.draw(stack(make_stack), INPUTS)["train"].whole()
+
+
+def test_gaussian_points_have_the_datas_own_mean_and_population_deviation(make_stack):
+    """Of two points a and b that is |a - b| / 2, not |a - b| / sqrt 2."""
+    two = torch.tensor([[0.0, 10.0, -1.0], [2.0, 10.0, 5.0]], dtype=F64)
+    found = gaussian.draw(stack(make_stack), {"train": two}, num_points=20_000)["train"].whole()
+    torch.testing.assert_close(found.mean(0), two.mean(0), rtol=0, atol=0.1)
+    deviation = torch.tensor([1.0, 0.0, 3.0], dtype=F64)
+    torch.testing.assert_close(found.std(0), deviation, rtol=0.03, atol=0)
+
+
+def test_attacks_are_the_same_in_parts(make_stack, monkeypatch):
+    """Every point has its own start and label, whichever part it is in."""
+    nets, labels = stack(make_stack), {"train": torch.arange(50) % 4, "test": torch.arange(20) % 4}
+    options = {"labels": labels, "steps": 2, "num_points": 11, "seed": 5}
+    whole = {split: drawn.whole() for split, drawn in pgd.draw(nets, INPUTS, **options).items()}
+    monkeypatch.setattr(_parts, "PART_POINTS", 4)
+    apart = pgd.draw(nets, INPUTS, **options)
+    for split in INPUTS:
+        assert len(list(apart[split].parts())) == 3
+        torch.testing.assert_close(apart[split].whole(), whole[split], rtol=1e-9, atol=0)

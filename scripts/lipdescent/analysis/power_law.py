@@ -18,8 +18,7 @@ from lipdescent.analysis.statistics import Array, Estimate
 
 MIN_POINTS = 3  # two points have a line whatever they are
 STRAIGHT = 1.1  # a mean curve within this factor of its line counts as straight
-# Of a double's logarithm, a product and a sum of them, relative to their sizes: a few ulps each.
-ROUNDING = 1e-12
+EPSILON = 2.0**-52
 
 
 class Fit(NamedTuple):
@@ -63,13 +62,16 @@ def weights(x: Array) -> dict[str, Array]:
     x = np.asarray(x, dtype=np.float64)
     if len(x) < 2 or not (x[0] > 0 and (np.diff(x) > 0).all()):
         raise ValueError(f"x = {x.tolist()}: allowed are two and more increasing positive numbers")
-    centred = np.log(x) - np.log(x).mean()
+    logs = _logarithms(x)
+    centred = logs - logs.mean()
     ends = np.zeros(len(x))
     ends[[0, -1]] = -1, 1
-    return {
-        "least_squares": centred / (centred**2).sum(),
-        "average": ends / np.log(x[-1] / x[0]),
-    }
+    return {"least_squares": centred / (centred**2).sum(), "average": ends / logs[-1]}
+
+
+def _logarithms(x: Array) -> Array:
+    """log(x_i / x_1), each to a few ulps of itself, however close the x are."""
+    return np.log1p((x - x[0]) / x[0])
 
 
 def fit(x: Array, curves: Array, *, confidence: float) -> Fit:
@@ -93,7 +95,7 @@ def fit(x: Array, curves: Array, *, confidence: float) -> Fit:
     centred, rest = curve - curve.mean(), _residuals(x, curve)
     whole = (centred**2).sum()
     # What rounding leaves of a constant's variance is none.
-    flat = whole <= len(curve) * (ROUNDING * (1 + np.abs(curve).max())) ** 2
+    flat = whole <= len(curve) * (1e-12 * (1 + np.abs(curve).max())) ** 2
     r_squared = np.nan if flat else float(1 - (rest**2).sum() / whole)
     return Fit(found["least_squares"], found["average"], r_squared)
 
@@ -101,22 +103,38 @@ def fit(x: Array, curves: Array, *, confidence: float) -> Fit:
 def bracketed(x: Array, lower: Array, upper: Array, *, confidence: float) -> dict[str, Range]:
     """What brackets (P, S) prove of ``least_squares`` and ``average`` of what lies between.
 
-    Rounded outwards. A lower bound of 0 proves nothing at a point with a weight, the range is then
-    infinite.
+    Rounded outwards. A lower bound of 0 proves nothing, the range is then infinite; inside, it
+    leaves the average as it is.
     """
     with np.errstate(divide="ignore"):
         logs = np.log(lower), np.log(upper)
     found = {}
     for name, w in weights(x).items():
-        used = w != 0
+        # Inside, the average has exact zeros; a line's weight of 0 may be a rounded one.
+        used = (w != 0) | (name != "average")
         low, high = (side[used] for side in logs)
-        rising = w[used, None] > 0
-        size = np.abs(w[used, None]) * (1 + np.maximum(np.abs(low), np.abs(high)))
-        slack = ROUNDING * np.where(np.isfinite(size), size, 0).sum(0)
-        least = (w[used, None] * np.where(rising, low, high)).sum(0) - slack
-        most = (w[used, None] * np.where(rising, high, low)).sum(0) + slack
+        w = w[used, None]
+        slack = _slack(x, w, np.maximum(np.abs(low), np.abs(high)))
+        with np.errstate(invalid="ignore"):  # 0 times infinity
+            least = (w * np.where(w > 0, low, high)).sum(0) - slack
+            most = (w * np.where(w > 0, high, low)).sum(0) + slack
         found[name] = _over_seeds(least, most, confidence)
     return found
+
+
+def _slack(x: Array, w: Array, sizes: Array) -> Array:
+    """What rounding can do to an exponent from logarithms of ``sizes`` (P, S), and their mean.
+
+    With c_i = log(x_i / x_1) and eps = 2^-52 the centred c are off by at most (P + 6) eps c_P. The
+    sum of their squares is at least c_P^2 / 2, so that every weight, itself at most c_P / sum, is
+    off by at most 8 P^(1/2) (P + 6) eps c_P / sum. A logarithm, a product, their sum and the mean
+    over seeds add (P + S + 6) eps of what is summed.
+    """
+    seeds = sizes.shape[1]
+    logs = _logarithms(np.asarray(x, dtype=np.float64))
+    largest = logs[-1] / ((logs - logs.mean()) ** 2).sum() + 1 / logs[-1]
+    size = (np.abs(w) + largest) * (1 + np.where(np.isfinite(sizes), sizes, 0))
+    return 8 * np.sqrt(len(x)) * (len(x) + seeds + 6) * EPSILON * size.sum(0)
 
 
 def _over_seeds(least: Array, most: Array, confidence: float) -> Range:

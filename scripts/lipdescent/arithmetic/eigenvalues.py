@@ -36,7 +36,12 @@ def largest_eigenvalue(matrices: Tensor) -> Tensor:
     parts = matrices.split(_CHUNK if matrices.device.type == "cpu" else max(1, len(matrices)))
     reduced = [_normalised_tridiagonal(part) for part in parts]
     traces, starts, diagonals, squares = zip(*reduced, strict=True)
-    roots = _largest_root(torch.cat(starts), torch.cat(diagonals, 1), torch.cat(squares, 1))
+    forms = torch.cat(diagonals, 1), torch.cat(squares, 1)
+    roots = _largest_root(torch.cat(starts), *forms)
+    lifted = _lifted(roots, *forms)
+    again = (lifted > roots).nonzero().flatten()
+    if len(again):
+        roots[again] = _largest_root(lifted[again], *(form[:, again] for form in forms))
     return roots * torch.cat(traces)
 
 
@@ -95,6 +100,34 @@ def _largest_root(x: Tensor, diagonal: Tensor, square: Tensor) -> Tensor:
             todo, start = todo[moving], start[moving]
             diagonal, square = diagonal[:, moving], square[:, moving]
     return x
+
+
+def _lifted(x: Tensor, diagonal: Tensor, square: Tensor) -> Tensor:
+    """``x`` (n,), and where rounding has led a step far below the largest root, one above it.
+
+    Of a cluster of roots the discriminant cancels to half the digits, and a step of them all
+    undercuts the largest by 1e-8 of its length, where the iteration stands still.
+    """
+    if len(diagonal) == 1:
+        return x
+    lift = 1e-14
+    todo = (~_is_above(diagonal, square, x * (1 + lift)) & (x > 0)).nonzero().flatten()
+    x = x.clone() if len(todo) else x
+    while len(todo) and lift < 1:
+        lift *= 8
+        x[todo] *= 1 + lift
+        todo = todo[~_is_above(diagonal[:, todo], square[:, todo], x[todo])]
+    return x
+
+
+def _is_above(diagonal: Tensor, square: Tensor, x: Tensor) -> Tensor:
+    """Whether all ratios of successive leading minors of x I - T are positive (n,): Sturm."""
+    ratio = x - diagonal[0]
+    above = ratio > 0
+    for i in range(1, len(diagonal)):
+        ratio = (x - diagonal[i]).sub_(ratio.reciprocal_().mul_(square[i - 1]))
+        above &= ratio > 0
+    return above
 
 
 def _laguerre_step(diagonal: Tensor, square: Tensor, x: Tensor) -> Tensor:

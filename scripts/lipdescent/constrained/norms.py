@@ -89,9 +89,10 @@ def convolution_bound(
 ) -> Tensor:
     """Upper bound (...) on the norm of a convolution with stride 1, on its real input size.
 
-    Circular padding: exact block diagonalisation by the DFT (Sedghi et al. 2019). Zero padding:
-    the same on a torus on which the padded input never meets its own copy, a superset of the
-    layer, hence an upper bound.
+    Circular padding: exact block diagonalisation by the DFT (Sedghi et al. 2019). Where it makes
+    the output larger than the input, outputs repeat, each up to m times in all: sqrt(m) times as
+    much is an upper bound. Zero padding: the same on a torus on which the padded input never meets
+    its own copy, a superset of the layer, hence an upper bound.
 
     Parameters
     ----------
@@ -108,7 +109,10 @@ def convolution_bound(
     waves = _waves(torus, taps, kernel)
     flat = kernel.flatten(-dims)  # (..., out, in, taps)
     symbol = torch.complex(flat @ waves[0], flat @ waves[1])
-    return spectral_bound(symbol.movedim(-1, -3)).amax(-1)
+    bound = spectral_bound(symbol.movedim(-1, -3)).amax(-1)
+    outputs = [n + 2 * p - k + 1 for n, p, k in zip(sizes, padding, taps, strict=True)]
+    repeats = math.prod(-(-out // n) for out, n in zip(outputs, sizes, strict=True))
+    return bound * math.sqrt(repeats) if circular and repeats > 1 else bound
 
 
 def _waves(torus: Sequence[int], taps: Sequence[int], like: Tensor) -> Tensor:

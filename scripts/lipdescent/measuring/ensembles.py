@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from lipdescent.measuring.subject import Subject
+from lipdescent.networks import expressions
+from lipdescent.networks.reading import read
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.relu_chain import chain
 
@@ -33,13 +35,13 @@ def sums(stack: ModelStack, groups: Tensor) -> ModelStack | None:
     links = chain(stack)
     if links is None or len(links.slopes) != 1:
         return None
-    modules = dict(stack.module.named_modules())
-    first, second = (name for name, part in modules.items() if type(part) is nn.Linear)
+    layers = list(expressions.layers(read(stack.module)))  # in the order in which they are applied
+    linears = [layer.path for layer in layers if type(layer.module) is nn.Linear]
     shapes = nn.ReLU, nn.LeakyReLU
-    activation = next((part for part in modules.values() if type(part) in shapes), None)
-    if activation is None:
+    activation = next((layer.module for layer in layers if type(layer.module) in shapes), None)
+    if activation is None or len(linears) != 2:
         return None
-
+    first, second = linears
     into, out = (stack.state[f"{name}.weight"][groups] for name in (first, second))
     count, size, width, inputs = into.shape
     state = {

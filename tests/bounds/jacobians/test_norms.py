@@ -190,6 +190,17 @@ def test_close_eigenvalues():
     torch.testing.assert_close(found, torch.ones(40, dtype=torch.float64), rtol=1e-13, atol=0)
 
 
+@pytest.mark.parametrize("size", [2, 3, 5, 10, 16])
+@pytest.mark.parametrize("spread", [0.0, 1e-15, 1e-12, 1e-9, 1e-7, 1e-5])
+def test_all_eigenvalues_in_one_cluster(size, spread):
+    """As of a network that keeps lengths: a step of Laguerre's from afar undercuts all of them."""
+    basis = torch.linalg.qr(points(30, (size, size)))[0]
+    factor = basis * (1 + spread * points(30, (size,), 1))[:, None]
+    matrices = factor @ factor.mT
+    expected = torch.linalg.eigvalsh(matrices)[:, -1]
+    torch.testing.assert_close(largest_eigenvalue(matrices), expected, rtol=3e-14, atol=0)
+
+
 def test_mistakes_are_named():
     module = mlp.build(4, input_shape=(3,), num_classes=2)
     stack = ModelStack.from_modules([module], (3,))

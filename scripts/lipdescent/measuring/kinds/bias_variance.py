@@ -8,8 +8,9 @@ holds exactly over the seeds at hand: the rows of a seed are its own terms, so a
 makes the whole. x runs over the test points, errors are sums over the classes. Seeds that have
 diverged are left out of fbar. Beside them what a bound of the variance needs (Khromov & Singh 2024,
 arXiv 2302.10886, the section on bias and variance): the terms at two reference points x', the
-origin and the mean test point, the mean squared distances to them, and of networks with one hidden
-layer LipSDP's certified bound and the largest Jacobian norm on the training points of fbar itself.
+origin and the mean test point, and the mean squared distances to them, both rounded up, and of
+networks with one hidden layer LipSDP's certified bound and the largest Jacobian norm on the
+training points of fbar itself.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lipdescent.arithmetic.ulps import round_up
+from lipdescent.arithmetic.ulps import gamma, round_up
 from lipdescent.bounds import upper_lipsdp
 from lipdescent.bounds.jacobians.norms import jacobian_norms
+from lipdescent.bounds.proofs.prover import Prover
 from lipdescent.measurement import Measurement
 from lipdescent.measuring import ensembles
 from lipdescent.measuring.subject import Subject
@@ -83,8 +85,9 @@ def measure(
     for name, values in zip(names, rows.T.cpu(), strict=True):
         yield Measurement(name, "metric", "", values.contiguous(), "test")
     for name, reference in zip(REFERENCES, references, strict=True):
-        distance = (test - reference).flatten(1).square().sum(1).mean().cpu()
-        values = distance.expand(len(own)).clone()
+        distance = (test - reference).flatten(1).square().sum(1).mean()
+        distance = round_up(distance, len(test) + reference.numel() + 6)
+        values = distance.cpu().expand(len(own)).clone()
         yield Measurement(f"mean_square_distance_from_{name}", "metric", "l2", values, "test")
     yield from _constants(stack, members, inputs["train"], [ensembles_of[i] for i in own.tolist()])
 
@@ -96,12 +99,24 @@ def _terms(stack: ModelStack, points: Tensor, targets: Tensor) -> dict[int, Tens
     away = (outputs - mean).square().sum(-1)
     shared = (targets - mean[first:]).square().sum(-1).mean()
     errors = (targets - outputs[:, first:]).square().sum(-1).mean(1)
+    start = _away_at_most(stack, points[:first])
     return {
-        place: torch.stack(
-            [shared, errors[place], away[place, first:].mean(), *away[place, :first]]
-        )
+        place: torch.stack([shared, errors[place], away[place, first:].mean(), *start[place]])
         for place in range(len(outputs))
     }
+
+
+@torch.no_grad()
+def _away_at_most(stack: ModelStack, points: Tensor) -> Tensor:
+    """|f_s - fbar|^2 at points (n, *input_shape), with the rounding of all networks: (S, n)."""
+    prover, count = Prover(stack), stack.num_models
+    pairs = [prover.evaluate(model, points) for model in range(count)]
+    outputs, errors = (torch.stack(side) for side in zip(*pairs, strict=True))
+    sizes = outputs.abs()
+    own = gamma(count + 3) * (sizes + sizes.mean(0))  # of the mean and the difference
+    errors = round_up(errors + errors.mean(0) + own, count + 6)
+    away = round_up((outputs - outputs.mean(0)).abs() + errors, 2)
+    return round_up(away.square().sum(-1), away.shape[-1] + 2)
 
 
 def _constants(
