@@ -1,6 +1,7 @@
 """Entries of ``bounds``: points, outputs and names, and what of them a result depends on."""
 
 import copy
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import yaml
 
 from lipdescent.jobs import resources
-from lipdescent.plugins import bound_entries, lookup
+from lipdescent.plugins import bound_entries, lookup, signatures
 from lipdescent.study.config import prepare
 from lipdescent.study.recipes import Recipes
 from lipdescent.study.runs import runs_of
@@ -93,8 +94,20 @@ def test_a_saved_files_content_is_part_of_a_recipe(tmp_path):
     entry = {"points": "saved", "points_options": {"path": str(path)}}
     before = measure(check(lower_pairs=entry), "lower_pairs")
     assert measure(check(lower_pairs=entry), "lower_pairs").recipe == before.recipe
+    told = before.asked["options"]["points_options"]["path_digest"]
+    assert hashlib.sha256(path.read_bytes()).hexdigest().startswith(told)
+    assert len(told) == 32
     np.save(path, np.ones((2, 40)))
     assert measure(check(lower_pairs=entry), "lower_pairs").recipe != before.recipe
+    entry["points_options"]["path_digest"] = told
+    with pytest.raises(ConfigError, match=r"points_options\.path_digest = .* leave it out"):
+        check(lower_pairs=entry)
+
+
+@pytest.mark.parametrize("name", lookup.known("points"))
+def test_every_set_of_points_with_a_file_is_told_its_digest(name):
+    wanted = {f"{key}_digest" for key in signatures.paths("points", name)}
+    assert wanted <= set(signatures.options("points", name)[0])
 
 
 def test_more_points_take_more_time():

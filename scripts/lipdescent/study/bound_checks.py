@@ -20,12 +20,7 @@ def check(config: dict[str, Any]) -> None:
         _check_name(name, bound)
         _check_norms(name, bound, entry)
         _check_direction(name, bound, entry)
-        for path in bound_entries.files(entry):
-            if not Path(path).is_file():
-                raise ConfigError(
-                    f"config: bounds.{name}.points_options has {path!r}: there is no such file in "
-                    f"{Path.cwd()}; make it, or name one that exists"
-                )
+        _check_files(name, entry)
         label = bound, bound_entries.label(name, entry)
         if label in called:
             raise ConfigError(
@@ -35,6 +30,22 @@ def check(config: dict[str, Any]) -> None:
             )
         called[label] = name
     _check_certificates(config)
+
+
+def _check_files(name: str, entry: dict[str, Any]) -> None:
+    """Files of points are there; their digests are the study's to fill in (study/recipes.py)."""
+    for path in bound_entries.files(entry):
+        if not Path(path).is_file():
+            raise ConfigError(
+                f"config: bounds.{name}.points_options has {path!r}: there is no such file in "
+                f"{Path.cwd()}; make it, or name one that exists"
+            )
+    for key, value in entry.get("points_options", {}).items():
+        if key.endswith("_digest"):
+            raise ConfigError(
+                f"config: bounds.{name}.points_options.{key} = {value!r}: the study takes it of "
+                "the file itself; allowed is to leave it out"
+            )
 
 
 def _check_name(name: str, bound: str) -> None:
