@@ -10,6 +10,7 @@ import yaml
 
 from lipdescent.jobs import resources
 from lipdescent.plugins import bound_entries, lookup, signatures
+from lipdescent.study import bound_checks
 from lipdescent.study.config import prepare
 from lipdescent.study.recipes import Recipes
 from lipdescent.study.runs import runs_of
@@ -130,3 +131,15 @@ def test_more_points_take_more_time():
 )
 def test_names_in_the_table(name, entry, quantity):
     assert bound_entries.called("lower_pairs", name, entry) == quantity
+
+
+def test_a_file_of_another_entry_is_refused_by_its_rows():
+    """mine and yours ask for the same: their stamps are alike, their rows are not."""
+    entry = {"bound": "lower_pairs"}
+    config = check(mine=entry, yours=entry)
+    assert measure(config, "mine").recipe == measure(config, "yours").recipe
+    bound_checks.check_rows(["lower_pairs@mine"], "a/mine.parquet", config)
+    bound_checks.check_rows(["test_loss"], "a/metrics.parquet", config)
+    for held in ("lower_pairs@mine", "lower_pairs"):
+        with pytest.raises(ValueError, match=rf"yours\.parquet: holds {held}, .* end with @yours"):
+            bound_checks.check_rows([held], "a/yours.parquet", config)

@@ -5,6 +5,7 @@ Everything here raises ConfigError, naming the key, its value and what is allowe
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -101,4 +102,24 @@ def _check_certificates(config: dict[str, Any]) -> None:
                 f"config: certificates.upper contains {name!r}, whose direction is "
                 f"{directions[name]}: allowed are upper bounds, in this study "
                 f"{', '.join(uppers) or 'none'}"
+            )
+
+
+def check_rows(quantities: Iterable[str], path: str | Path, config: dict[str, Any]) -> None:
+    """Rows are called as the entry of ``bounds`` that their file belongs to.
+
+    Two entries may ask for the same under two names, so a file's stamp does not tell which it is.
+
+    Raises
+    ------
+    ValueError
+        Naming the file, a quantity and how it should end.
+    """
+    name = Path(path).stem
+    own = bound_entries.label(name, config["bounds"].get(name, {}))
+    for quantity in quantities if own else ():
+        if not quantity.endswith(f"@{own}"):
+            raise ValueError(
+                f"{path}: holds {quantity}, but its place is that of bounds.{name}, whose "
+                f"quantities end with @{own}: it is another entry's"
             )
