@@ -252,6 +252,16 @@ OTHER = {f"q{i}{'x' * 97}": {"training.momentum": 0.1 * i} for i in range(2)}
             },
             r"at o = adam: training.momentum = 0.9: only optimizer sgd has it",
         ),
+        (
+            {
+                "o": {
+                    "sgd": {},
+                    "adam": {"architectures.mlp.training": {"optimizer": "adam", "momentum": 0.9}},
+                }
+            },
+            r"at o = adam: architectures.mlp.training.momentum = 0.9: only optimizer sgd has it",
+        ),
+        ({"o": {"a": {}, "b": {"architectures.mlp.training": 3}}}, r"training = 3: allowed is a m"),
     ],
 )  # fmt: skip
 def test_mistakes_are_refused_by_name(vary, message):
