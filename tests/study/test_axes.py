@@ -270,6 +270,21 @@ def test_mistakes_are_refused_by_name(vary, message):
     assert str(caught.value).startswith("config: ")
 
 
+def test_a_study_of_experiments_has_no_axes():
+    with pytest.raises(ConfigError, match="vary: an experiment has no axes"):
+        checked({"depth": DEPTH}, experiments={"two_points": {}})
+
+
+def test_values_that_yaml_has_words_for_are_called_so():
+    config = checked({"seed_of_noise": {"noise_seed": [None, 0]}})
+    (axis,) = axes.axes(config)
+    assert (axis.kind, list(axis.points)) == ("text", ["null", "0"])
+    assert axes.at(config, {"seed_of_noise": "null"})["noise_seed"] is None
+    assert axes.at(config, {"seed_of_noise": "0"})["noise_seed"] == 0
+    bias = checked({"bias": {"architectures.mlp.bias": [True, False]}})
+    assert [run.variant for run in runs_of(bias)][:2] == ["mlp+bias=true", "mlp+bias=false"]
+
+
 def test_an_axis_that_a_networks_own_training_overrides_is_refused():
     with pytest.raises(ConfigError, match=r"mlp\+r=1 and mlp\+r=2 ask for the same.*precedence"):
         checked(

@@ -201,7 +201,7 @@ class Recipes:
             {
                 # The rows name their study.
                 "study": here["study"],
-                "options": certificates if certify else _with_digests(options),
+                "options": certificates if certify else with_digests(options),
             },
             self.code("measure.py", *files),
             (
@@ -345,7 +345,7 @@ class Recipes:
         return tuple(f"{self.base}/figures/{name}.{kind}" for kind in published.KINDS)
 
 
-def _with_digests(options: dict[str, Any]) -> dict[str, Any]:
+def with_digests(options: dict[str, Any]) -> dict[str, Any]:
     """A measurement's options with the digests of the files that its points are read from."""
     given = options.get("points_options", {})
     kept = signatures.paths("points", options["points"]) if "points" in options else []
