@@ -114,6 +114,50 @@ def test_a_point_is_asked_for_what_a_study_of_its_own_would_be(depth, num_train,
     assert data.asked["options"] == plain.asked["options"] | {"module": "mnist1d"}
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "other"),
+    [
+        ("noise_maker", "pair_swap", "uniform_wrong"),
+        ("noise_seed", 3, 4),
+        ("training__loss", "hinge", "mean_squared_error"),
+        ("training__schedule", "constant", "cosine"),
+        ("architectures__mlp__module", "lipschitz_mlp", "mlp"),
+        ("architectures__mlp__training", {"loss": "hinge"}, {"loss": "mean_squared_error"}),
+        ("datasets__mnist1d__seed", 3, 4),
+    ],
+)
+def test_every_job_of_a_point_has_options_and_plug_ins_of_a_study_of_its_own(key, value, other):
+    """Whatever varies: networks, measurements, pictures, against a study that knows no axes."""
+    usual = {"architectures__mlp": {}} if key.endswith("module") else {}
+    dotted = key.replace("__", ".")
+    of = {"here": {dotted: value}, "there": {dotted: other}}
+    over = {"comparisons": ["over_axis"]}
+    varied = Recipes(checked({"a": of}, **usual, **over), code=listed)
+    alone = Recipes(checked(**usual, **{key: value}), code=listed)
+    places = {"dataset": "mnist1d", "width": "8", "seeds": "0-1"}
+    here, there = ({"architecture": name} for name in ("mlp+a=here", "mlp"))
+    for measure in varied.measures:
+        one = varied.measure(measure=measure, **places, **here)
+        same = alone.measure(measure=measure, **places, **there)
+        assert (one.asked, one.code) == (same.asked, same.code)
+        for mine, own in zip(one.inputs, same.inputs, strict=True):
+            told = [{**recipe.asked} for recipe in (mine, own)]
+            for asked in told:
+                asked.pop("run", None)
+                asked["options"] = {**asked.get("options", {}), "module": ""}
+            assert told[0] == told[1]
+            assert mine.code == own.code
+    drawn = {"dataset": "mnist1d", "figure": "alignment"}
+    assert varied.figure(**drawn, **here).asked == alone.figure(**drawn, **there).asked
+    losses = varied.comparison(dataset="mnist1d", comparison="over_axis").asked["losses"]
+    assert losses["mlp+a=here"] == alone.figure(**drawn, **there).asked["loss"]
+
+
+def listed(*files):
+    """In place of digests: which files."""
+    return dict.fromkeys(files, "")
+
+
 def test_adding_a_value_computes_that_value_alone(before):
     more = ALL | {"num_train": {"datasets.mnist1d.num_train": [100, 500, 1000]}}
     after = recipes(checked(more))
