@@ -167,6 +167,21 @@ def test_adding_a_value_computes_that_value_alone(before):
     assert sum("checkpoints" in path for path in after.keys() - before.keys()) == 2 * 3 * 2
 
 
+def test_an_ensemble_is_of_the_seeds_of_its_own_point(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # no plan there says how seeds are divided
+    config = checked(
+        {"depth": DEPTH}, quantities={"ensemble": {}}, execution={"seeds_per_block": 1}
+    )
+    made = Recipes(config, code=listed)
+    for run in made.runs:
+        place = {"dataset": run.dataset, "architecture": run.variant, "width": str(run.width)}
+        seed = run.seeds[0]
+        found = made.measure(measure="ensemble", seeds=f"{seed}-{seed}", **place).inputs
+        trained = [one.path for one in found if one.rule == "train"]
+        folder = f"results/default/checkpoints/mnist1d/{run.variant}/width={run.width}"
+        assert trained == [f"{folder}/seeds={s}-{s}.safetensors" for s in (seed, 1 - seed)]
+
+
 def test_a_number_with_a_point_makes_nothing_of_the_integers_anew():
     before = recipes(checked({"rate": {"training.learning_rate": [1, 2]}}))
     after = recipes(checked({"rate": {"training.learning_rate": [1, 2, 0.5]}}))
