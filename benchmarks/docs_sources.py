@@ -64,7 +64,7 @@ def means(study: Path) -> dict[str, list[float]]:
     for norm in ladder.norms(group):
         for side in ("lower", "upper"):
             found[f"best {side}, {norm}"] = ladder.best(group, side, norm)
-    noises = sorted({0, len(group.label_noise) - 1})
+    noises = group.noise_ends
     count = len(found) * len(group.width) * len(noises)
     told = {}
     for name, values in found.items():

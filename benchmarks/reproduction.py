@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +24,8 @@ from lipdescent.arithmetic import decimals
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE_NUMBERS = ROOT / "docs/numbers/reproduction.json"
-TOLERANCE = (
-    0.1  # the seeds' range is widened by this share: few seeds, and numbers read off figures
-)
+# The seeds' range is widened by this share: few seeds, and numbers read off figures.
+TOLERANCE = 0.1
 HEADER = ["experiment", "statement", "paper", "measured", "certified bracket", "verdict", "study"]
 
 
@@ -102,13 +102,14 @@ def verdict(statement: Statement, found: Measured | None) -> str:
     return "agrees" if low <= ends[1] and ends[0] <= high else "differs"
 
 
+def recorded(record: dict[str, Any] | None) -> Measured | None:
+    """What a record holds, if there is one."""
+    return None if record is None else Measured(*(record[name] for name in Measured._fields))
+
+
 def row(statement: Statement, record: dict[str, Any] | None) -> list[str]:
     """A statement's cells."""
-    found = None
-    if record is not None:
-        ends = record["bracket"]
-        bracket = None if ends is None else (ends[0], ends[1])
-        found = Measured(record["values"], bracket, record["holds"], record["note"])
+    found = recorded(record)
     said = verdict(statement, found)
     said = f"**{said}**" if said in ("proved", "excluded", "differs") else said
     if found is not None and found.note:
@@ -149,12 +150,7 @@ def tables(records: dict[str, Any]) -> dict[str, Any]:
     texts: dict[str, Any] = {}
     for paper, wanted in listed.PAPERS.items():
         texts[paper] = {"header": HEADER, "rows": [rows[s.key] for s in wanted]}
-    counts: dict[str, int] = {}
-    for statement in listed.STATEMENTS:
-        record = records.get(statement.key)
-        found = None if record is None else Measured(*(record[k] for k in Measured._fields))
-        said = verdict(statement, found)
-        counts[said] = counts.get(said, 0) + 1
+    counts = Counter(verdict(s, recorded(records.get(s.key))) for s in listed.STATEMENTS)
     told = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
     texts["summary"] = f"{len(rows)} statements: {told}"
     cells = [[name, what, ", ".join(f"`{s}`" for s in studies), lacks]

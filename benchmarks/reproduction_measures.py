@@ -104,6 +104,16 @@ def at(name: str, *, epoch: int | None = None, width: int | None = None) -> Take
     return taken
 
 
+def metric(quantity: str) -> Take:
+    """A loss or an accuracy at the last checkpoint, the largest width and the least noise."""
+
+    def taken(study: Path) -> Measured:
+        (group,) = all_groups(study)
+        return Measured(ladder.metric(group, quantity)[-1, 0, -1].tolist())
+
+    return taken
+
+
 def exponent(
     name: str, axis: str, *, start: float = 1, end: float = np.inf, epoch: int = -1
 ) -> Take:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from functools import partial
 from pathlib import Path
 
+import configurations
 import protocols
 import pytest
 import torch
@@ -17,7 +19,6 @@ from lipdescent.plugins import bound_entries, lookup, signatures
 from lipdescent.storage import table
 from lipdescent.storage.checkpoints import Origin
 from lipdescent.study import axes, sections
-from lipdescent.study.config import prepare
 from lipdescent.study.runs import runs_of
 from lipdescent.study.sizes import input_shape_of
 from lipdescent.training.block import TrainingData
@@ -30,7 +31,6 @@ ROOT = Path(__file__).parents[1]
 PAPERS = sorted(
     path for name in ("ks", "gamba", "nakkiran") for path in ROOT.glob(f"config/studies/{name}_*")
 )
-FIGURES = lookup.known("figures")
 SEEDS = [0, 1]
 
 
@@ -44,12 +44,9 @@ def folder(tmp_path, monkeypatch):
 def configured(path):
     from snakemake.utils import update_config
 
-    default = ROOT / "config/config.yaml"
-    config = yaml.safe_load(default.read_text())
+    config = copy.deepcopy(configurations.DEFAULT)
     update_config(config, yaml.safe_load(path.read_text()))
-    schema = ROOT / "workflow/schemas/config.schema.yaml"
-    names = {"figures": FIGURES, "comparisons": lookup.known("comparisons")}
-    whole = prepare(config, schema=schema, default=default, **names)
+    whole = configurations.checked(config)
     return axes.at(whole, runs_of(whole)[-1].point)
 
 

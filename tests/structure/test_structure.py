@@ -1,6 +1,7 @@
 """How layers are put together: walking networks, folding, and what is refused."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -257,28 +258,36 @@ class Mixing(nn.Module):
         return x - x.mean(0)
 
 
-def refuse(module, shape, error, match):
-    with pytest.raises(error, match=match):
+def refusal(module, shape, error):
+    """What the error says."""
+    with pytest.raises(error) as caught:
         upper(module, shape)
+    return str(caught.value)
 
 
 def test_what_the_walker_cannot_see_is_an_error():
     hidden = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.ReLU(), Hidden())).eval()
-    refuse(hidden, (4,), TypeError, r"1\.1: unknown module .*Hidden")
-    refuse(nn.Sequential(Wrong()).eval(), (4,), ValueError, "forward.. differ")
-    refuse(Foreign().eval(), (4,), ValueError, "no submodule")
+    assert re.search(r"1\.1: unknown module .*Hidden", refusal(hidden, (4,), TypeError))
+    assert re.search("forward.. differ", refusal(nn.Sequential(Wrong()).eval(), (4,), ValueError))
+    assert "no submodule" in refusal(Foreign().eval(), (4,), ValueError)
 
     class Subclass(nn.Linear):
         def forward(self, x):
             return 2 * super().forward(x)
 
-    refuse(nn.Sequential(Subclass(4, 4)).eval(), (4,), TypeError, "0: unknown module .*Subclass")
+    assert re.search(
+        "0: unknown module .*Subclass",
+        refusal(nn.Sequential(Subclass(4, 4)).eval(), (4,), TypeError),
+    )
 
     class Longer(nn.Sequential):
         def forward(self, x):
             return 2 * super().forward(x)
 
-    refuse(Longer(nn.Linear(4, 4)).eval(), (4,), TypeError, "the network: unknown module .*Longer")
+    assert re.search(
+        "the network: unknown module .*Longer",
+        refusal(Longer(nn.Linear(4, 4)).eval(), (4,), TypeError),
+    )
 
     class Filled(nn.Sequential):
         def __init__(self):
@@ -287,26 +296,30 @@ def test_what_the_walker_cannot_see_is_an_error():
     assert upper(Filled().eval(), (4,)) > 0
     replaced = nn.Sequential(nn.Linear(4, 4)).eval()
     replaced[0].forward = lambda x: 2 * x
-    refuse(replaced, (4,), ValueError, "forward was replaced")
+    assert "forward was replaced" in refusal(replaced, (4,), ValueError)
 
 
 @pytest.mark.parametrize(("low", "high"), [(50, math.inf), (3e3, math.inf), (0, 0.05), (0, 5e-3)])
 def test_a_structure_is_compared_with_forward_at_many_scales(low, high):
-    refuse(Gated(low, high).eval(), (4,), ValueError, r"forward.. differ by .*inputs of size")
+    assert re.search(
+        r"forward.. differ by .*inputs of size", refusal(Gated(low, high).eval(), (4,), ValueError)
+    )
     assert upper(Gated(0, 0).eval(), (4,)) > 0
 
 
 def test_weights_that_are_not_what_the_forward_pass_uses_are_an_error():
     shared = nn.Linear(4, 4)
-    refuse(nn.Sequential(shared, nn.ReLU(), shared).eval(), (4,), ValueError, "shared with 0")
+    assert "shared with 0" in refusal(
+        nn.Sequential(shared, nn.ReLU(), shared).eval(), (4,), ValueError
+    )
     tied = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)).eval()
     tied[1].weight = tied[0].weight
-    refuse(tied, (4,), ValueError, r"1\.weight is shared with 0\.weight")
+    assert re.search(r"1\.weight is shared with 0\.weight", refusal(tied, (4,), ValueError))
     spectral = nn.Sequential(parametrizations.spectral_norm(nn.Linear(4, 4))).eval()
-    refuse(spectral, (4,), ValueError, "parametrised")
+    assert "parametrised" in refusal(spectral, (4,), ValueError)
     hooked = nn.Sequential(nn.Linear(4, 4)).eval()
     hooked[0].register_forward_hook(lambda module, inputs, output: 2 * output)
-    refuse(hooked, (4,), ValueError, "hooks")
+    assert "hooks" in refusal(hooked, (4,), ValueError)
     activation = nn.ReLU()
     reused = nn.Sequential(nn.Linear(4, 4), activation, nn.Linear(4, 4), activation).eval()
     assert upper(reused, (4,)) > 0  # no weights: nothing is shared
@@ -319,24 +332,28 @@ def test_modes_weights_and_shapes_are_checked():
     with pytest.raises(ValueError, match=r"1 \(BatchNorm1d\) is in train mode"):
         trace(stack)
     module.eval()
-    refuse(module, (5,), ValueError, r"0 \(Linear\) does not take an input of shape \(5,\)")
+    assert re.search(
+        r"0 \(Linear\) does not take an input of shape \(5,\)", refusal(module, (5,), ValueError)
+    )
     for bad in (math.nan, math.inf):
         stack.state["0.weight"][1, 2, 3] = bad
         with pytest.raises(ValueError, match=r"0\.weight of model 1: contains NaN or inf"):
             trace(stack)
     softmax = nn.Sequential(nn.Linear(4, 4), nn.Softmax(0)).eval()
-    refuse(softmax, (4,), ValueError, "examples of a batch influence each other")
+    assert "examples of a batch influence each other" in refusal(softmax, (4,), ValueError)
     pool = nn.Sequential(nn.Conv1d(1, 1, 1), nn.MaxPool1d(2, return_indices=True)).eval()
-    refuse(pool, (1, 4), ValueError, "returns a tuple")
-    refuse(nn.Sequential(nn.ReLU()), (4,), ValueError, "no parameters")
+    assert "returns a tuple" in refusal(pool, (1, 4), ValueError)
+    assert "no parameters" in refusal(nn.Sequential(nn.ReLU()), (4,), ValueError)
 
 
 def test_attention_is_not_applicable():
     encoder = nn.TransformerEncoderLayer(4, 1, 8, batch_first=True)
-    refuse(nn.Sequential(encoder).eval(), (3, 4), NotApplicable, "0.*Kim et al. 2021")
+    assert re.search(
+        "0.*Kim et al. 2021", refusal(nn.Sequential(encoder).eval(), (3, 4), NotApplicable)
+    )
     vit = pytest.importorskip("lipdescent.architectures.vit")
     module = make(lambda: vit.build(4, input_shape=(1, 8, 8), num_classes=2, patch=4, blocks=1))
-    refuse(module, (1, 8, 8), NotApplicable, "attention is not globally Lipschitz")
+    assert "attention is not globally Lipschitz" in refusal(module, (1, 8, 8), NotApplicable)
 
 
 def test_a_structure_may_say_that_there_is_no_constant():
@@ -347,7 +364,9 @@ def test_a_structure_may_say_that_there_is_no_constant():
         def lipschitz_structure(self):
             raise NotApplicable("a square grows without limit")
 
-    refuse(nn.Sequential(nn.Linear(2, 2), Square()).eval(), (2,), NotApplicable, "square grows")
+    assert "square grows" in refusal(
+        nn.Sequential(nn.Linear(2, 2), Square()).eval(), (2,), NotApplicable
+    )
 
 
 def test_tracing_leaves_module_and_random_state_alone(random_state_untouched):
@@ -368,9 +387,12 @@ def test_outputs_that_overflow_or_are_empty_are_named():
     module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)).double().eval()
     for parameter in module.parameters():
         parameter.data.fill_(1e200)
-    refuse(module, (2,), ValueError, "the outputs overflow float64")
+    assert "the outputs overflow float64" in refusal(module, (2,), ValueError)
     module = nn.Sequential(nn.Conv1d(1, 1, 1), nn.Upsample(scale_factor=0.6, mode="area")).eval()
-    refuse(module, (1, 1), ValueError, r"1 \(Upsample\) (has no outputs|does not take an input)")
+    assert re.search(
+        r"1 \(Upsample\) (has no outputs|does not take an input)",
+        refusal(module, (1, 1), ValueError),
+    )
 
 
 def test_constants_are_kept_while_the_weights_are_the_same():

@@ -1,20 +1,15 @@
 """Further axes of a study: points, their configurations, what is refused, what is made anew."""
 
 import copy
-from pathlib import Path
 
+import configurations
 import pytest
-import yaml
 
-from lipdescent.plugins import lookup
 from lipdescent.study import axes, published, sections
-from lipdescent.study.config import prepare
 from lipdescent.study.recipes import Recipes
 from lipdescent.study.runs import runs_of
 from lipdescent.study.schema import ConfigError
 
-ROOT = Path(__file__).parents[2]
-DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 DEPTH = {"architectures.mlp.depth": [1, 2, 3]}
 NUM_TRAIN = {"datasets.mnist1d.num_train": [100, 500]}
 OPTIMIZER = {
@@ -25,7 +20,7 @@ ALL = {"depth": DEPTH, "num_train": NUM_TRAIN, "optimizer": OPTIMIZER}
 
 
 def checked(vary=None, /, **changes):
-    config = copy.deepcopy(DEFAULT)
+    config = copy.deepcopy(configurations.DEFAULT)
     config["grid"] |= {"width": [4, 8], "seed": [0, 1]}
     if vary is not None:
         config["vary"] = copy.deepcopy(vary)
@@ -35,13 +30,7 @@ def checked(vary=None, /, **changes):
         for name in parents:
             section = section[name]
         section[last] = value
-    return prepare(
-        config,
-        schema=ROOT / "workflow/schemas/config.schema.yaml",
-        default=ROOT / "config/config.yaml",
-        figures=lookup.known("figures"),
-        comparisons=lookup.known("comparisons"),
-    )
+    return configurations.checked(config)
 
 
 @pytest.fixture(scope="module")

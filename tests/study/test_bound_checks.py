@@ -2,35 +2,25 @@
 
 import copy
 import hashlib
-from pathlib import Path
 
+import configurations
 import numpy as np
 import pytest
-import yaml
 
 from lipdescent.jobs import resources
 from lipdescent.plugins import bound_entries, lookup, signatures
 from lipdescent.study import bound_checks
-from lipdescent.study.config import prepare
 from lipdescent.study.recipes import Recipes
 from lipdescent.study.runs import runs_of
 from lipdescent.study.schema import ConfigError
 
-ROOT = Path(__file__).parents[2]
-DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 NOISE = {"bound": "lower_jacobian", "points": "gaussian_noise"}
 
 
 def check(**bounds):
-    config = copy.deepcopy(DEFAULT)
+    config = copy.deepcopy(configurations.DEFAULT)
     config["bounds"] |= bounds
-    return prepare(
-        config,
-        schema=ROOT / "workflow/schemas/config.schema.yaml",
-        figures=lookup.known("figures"),
-        comparisons=lookup.known("comparisons"),
-        default=ROOT / "config/config.yaml",
-    )
+    return configurations.checked(config)
 
 
 @pytest.mark.parametrize(

@@ -8,23 +8,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from configurations import DEFAULT, ROOT, checked
 
 from lipdescent.jobs import gpus
 from lipdescent.plugins import lookup, signatures
 from lipdescent.storage.seed_blocks import block_name
 from lipdescent.study import sections
-from lipdescent.study.config import as_in_a_file, prepare
+from lipdescent.study.config import as_in_a_file
 from lipdescent.study.runs import Run, check_folder, experiment_parts, runs_of
 from lipdescent.study.schema import ConfigError
-
-ROOT = Path(__file__).parents[2]
-DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
-SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
-NAMES = {
-    "default": ROOT / "config/config.yaml",
-    "figures": lookup.known("figures"),
-    "comparisons": lookup.known("comparisons"),
-}
 
 
 def check(change=None, **entries):
@@ -35,7 +27,7 @@ def check(change=None, **entries):
         for name in parents:
             section = section[name]
         section[last] = value
-    return prepare(config, schema=SCHEMA, **NAMES)
+    return checked(config)
 
 
 def test_the_default_study_is_valid_and_has_360_models():
@@ -412,7 +404,7 @@ def test_the_command_line_gives_the_types_of_a_file():
     del config["datasets"], config["noise_maker"]
     whole = copy.deepcopy(DEFAULT)
     update_config(whole, config)
-    whole = prepare(whole, schema=SCHEMA, **NAMES)
+    whole = checked(whole)
     assert whole["training"]["learning_rate"] == 0.1
     assert whole["certificates"] is None
     assert "upper_geolip" not in whole["bounds"]
@@ -485,7 +477,7 @@ def test_every_study_is_valid(overlay):
 
     config = copy.deepcopy(DEFAULT)
     update_config(config, yaml.safe_load(overlay.read_text()))
-    assert prepare(config, schema=SCHEMA, **NAMES)["study"] != "default"
+    assert checked(config)["study"] != "default"
 
 
 @pytest.mark.parametrize("place", ["results", "results/mine"])

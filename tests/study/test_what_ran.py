@@ -1,21 +1,18 @@
 """Reports and provenance tell what ran, not what an overlay only inherits of the default study."""
 
-from pathlib import Path
+import copy
 from types import SimpleNamespace
 
 import jinja2
 import pytest
 import yaml
+from configurations import DEFAULT, ROOT, checked
 from docutils.core import publish_string
 from snakemake.utils import update_config
 
-from lipdescent.plugins import lookup
 from lipdescent.study import published
-from lipdescent.study.config import prepare
 
-ROOT = Path(__file__).parents[2]
 STUDIES = sorted(path.stem for path in ROOT.glob("config/studies/*.yaml"))
-DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 
 
 def written(study):
@@ -24,15 +21,9 @@ def written(study):
 
 def prepared(study):
     """The whole configuration, as Snakemake is given it."""
-    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    config = copy.deepcopy(DEFAULT)
     update_config(config, written(study))
-    return prepare(
-        config,
-        schema=ROOT / "workflow/schemas/config.schema.yaml",
-        figures=lookup.known("figures"),
-        comparisons=lookup.known("comparisons"),
-        default=ROOT / "config/config.yaml",
-    )
+    return checked(config)
 
 
 def report(config):

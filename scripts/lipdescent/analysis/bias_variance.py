@@ -30,7 +30,7 @@ class Parts(NamedTuple):
     Attributes
     ----------
     error, bias, variance : mean_s E|y - f_s|^2 and its two parts, which add up to it.
-    each_error, each_variance : the seeds' own terms (W, N, E, S).
+    each_error : the seeds' own terms of the error (W, N, E, S).
     sharper, certified : the two bounds of the variance above, with certified upper bounds for the
         constants; of Cbar the least of fbar's own bound and the mean of the seeds'.
     plug_in : the paper's estimate, no bound: lower bounds for the constants, and the square of the
@@ -41,7 +41,6 @@ class Parts(NamedTuple):
     bias: Array
     variance: Array
     each_error: Array
-    each_variance: Array
     sharper: Array
     certified: Array
     plug_in: Array
@@ -54,14 +53,14 @@ def parts(group: Group) -> Parts | None:
         nothing = np.full(group.diverged.shape, np.nan)
         return group.series.get(Series(name, "metric", norm, split), nothing)
 
-    each = {name: measured(name) for name in ("seed_square_error", "seed_variance")}
-    if not np.isfinite(each["seed_variance"]).any():
+    each_error, each_variance = measured("seed_square_error"), measured("seed_variance")
+    if not np.isfinite(each_variance).any():
         return None
     upper, lower = (ladder.best(group, side, "l2") for side in ("upper", "lower"))
     own_upper = _any(measured("ensemble_upper_lipsdp", "l2", ""))
     own_lower = _any(measured("ensemble_lower_jacobian", "l2", "train"))
     # A mean of fewer constants than seeds bounds nothing.
-    there = np.isfinite(each["seed_variance"])
+    there = np.isfinite(each_variance)
     whole = (np.isfinite(upper) | ~there).all(-1)
     kept = np.where(there, upper, np.nan)
     square = np.where(whole, statistics.mean(kept**2), np.nan)
@@ -81,10 +80,10 @@ def parts(group: Group) -> Parts | None:
             )
         )
     return Parts(
-        statistics.mean(each["seed_square_error"]),
+        statistics.mean(each_error),
         _any(measured("ensemble_square_error")),
-        statistics.mean(each["seed_variance"]),
-        *each.values(),
+        statistics.mean(each_variance),
+        each_error,
         *(np.fmin(*pair) for pair in zip(*found, strict=True)),
     )
 

@@ -78,6 +78,11 @@ class Group:
         return variants.name(self.architecture, self.point)
 
     @property
+    def noise_ends(self) -> list[int]:
+        """Places of the least and the most label noise; one where they are the same."""
+        return sorted({0, len(self.label_noise) - 1})
+
+    @property
     def num_models(self) -> int:
         """Trained networks: widths x noise levels x seeds."""
         return len(self.width) * len(self.label_noise) * len(self.seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from lipdescent.analysis import statistics
 from lipdescent.analysis.groups import DIRECTIONS, Group, Rung
 from lipdescent.analysis.statistics import Array
 
@@ -21,6 +22,16 @@ def metric(group: Group, quantity: str) -> Array:
             return values
     known = sorted({key.quantity for key in group.series if key.direction == "metric"})
     raise KeyError(f"no metric {quantity!r} in the table; it has: {', '.join(known)}")
+
+
+def interpolating_width(group: Group, level: float) -> int:
+    """Place of the first width that interpolates with the least noise at the last epoch.
+
+    The largest where none does. ``level`` is the mean train accuracy that counts as interpolating.
+    """
+    accuracy = statistics.mean(metric(group, "train_accuracy")[:, 0, -1])
+    found = statistics.first_reaching(accuracy, np.arange(len(accuracy)), level=level)
+    return int(found) if np.isfinite(found) else len(accuracy) - 1
 
 
 def norms(group: Group) -> list[str]:

@@ -13,13 +13,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lipdescent.analysis import labels, ladder, power_law, statistics
+from lipdescent.analysis import labels, ladder, power_law
 from lipdescent.analysis.groups import AXES, Group, Rung, Series
 from lipdescent.analysis.power_law import Fit, Range
 from lipdescent.analysis.statistics import Array
 
 OVER = ("epoch", "width")  # axes whose values are compared by ratios
 JACOBIAN = "mean Jacobian norm"
+
+# Exponents of the constant, and of a curve's fit: like is compared with like.
+COMPARED = (("least_squares", "exponent"), ("average", "average"))
 
 
 class Panel(NamedTuple):
@@ -50,7 +53,6 @@ class Panel(NamedTuple):
         """Curves whose exponent the constant of these networks provably does not have."""
         if self.constant is None:
             return []
-        pairs = ("least_squares", "exponent"), ("average", "average")
         return [
             name
             for name, fit in self.fits.items()
@@ -58,7 +60,7 @@ class Panel(NamedTuple):
                 not self.constant[proved].low
                 <= getattr(fit, own).value
                 <= self.constant[proved].high
-                for proved, own in pairs
+                for proved, own in COMPARED
             )
         ]
 
@@ -74,11 +76,12 @@ def panels(group: Group, axis: str, *, norm: str, options: Mapping[str, Any]) ->
     options : ``confidence``, ``interpolation_accuracy`` and perhaps ``fit_from``: axis -> the value
         that fits start from, where it is not to be chosen.
     """
-    noises = sorted({0, len(group.label_noise) - 1})
+    noises = group.noise_ends
     last = {name: len(getattr(group, name)) - 1 for name in AXES}
     places = [last | {"label_noise": noise} for noise in noises]
     if axis == "epoch":
-        widths = sorted({critical_width(group, options["interpolation_accuracy"]), last["width"]})
+        first = ladder.interpolating_width(group, options["interpolation_accuracy"])
+        widths = sorted({first, last["width"]})
         places = [place | {"width": width} for width in widths for place in places]
     return [_panel(group, axis, place, norm, options) for place in places]
 
@@ -98,13 +101,6 @@ def mean_jacobian(group: Group, norm: str) -> Array | None:
         if found is not None:
             return found
     return None
-
-
-def critical_width(group: Group, level: float) -> int:
-    """First width that interpolates with the least noise at the last epoch; else the largest."""
-    accuracy = statistics.mean(ladder.metric(group, "train_accuracy")[:, 0, -1])
-    found = statistics.first_reaching(accuracy, np.arange(len(accuracy)), level=level)
-    return int(found) if np.isfinite(found) else len(accuracy) - 1
 
 
 def _panel(

@@ -184,6 +184,12 @@ def spearman(x: Array, y: Array) -> Array:
     return _ratio((a * b).sum(-1), np.where(count[..., 0] < MIN_POINTS, 0.0, scale))
 
 
+def pearson(x: Array, y: Array) -> Array:
+    """Pearson's linear correlation along the last axis; NaN where a side is constant."""
+    a, b = (side - side.mean(-1, keepdims=True) for side in (x, y))
+    return _ratio((a * b).sum(-1), np.sqrt((a * a).sum(-1) * (b * b).sum(-1)))
+
+
 def kendall(x: Array, y: Array) -> Array:
     """Kendall's tau-b along the last axis (Kendall 1945), ties corrected.
 

@@ -130,10 +130,7 @@ def _candidates(
     count: int | None,
     seed: int,
 ) -> Tensor:
-    if not inputs:
-        raise ValueError("inputs: no split; a lower bound on data needs at least one")
-    for split, points in inputs.items():
-        jac.check(stack, points, norms, what=split)
+    jac.check_inputs(stack, inputs, norms)
     points = torch.cat([p.to(stack.device, torch.float64) for p in inputs.values()])
     if count is None or count >= len(points):
         return points

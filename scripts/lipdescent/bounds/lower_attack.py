@@ -52,10 +52,7 @@ def measure(
     TypeError, ValueError, NotApplicable
         As for ``lower_jacobian``, or if an option is not as above.
     """
-    if not inputs:
-        raise ValueError("inputs: no split; a lower bound on data needs at least one")
-    for split, points in inputs.items():
-        jac.check(stack, points, norms, what=split)
+    jac.check_inputs(stack, inputs, norms)
     prover = Prover(stack)
     for norm in norms:
         ends = pgd.draw(

@@ -45,10 +45,7 @@ def measure(
     TypeError, ValueError, NotApplicable
         As for ``lower_jacobian``, or if an option is not as above.
     """
-    if not inputs:
-        raise ValueError("inputs: no split; a lower bound on data needs at least one")
-    for split, points in inputs.items():
-        jac.check(stack, points, norms, what=split)
+    jac.check_inputs(stack, inputs, norms)
     prover = Prover(stack)
     sets = convex_combinations.draw(stack, inputs, seed=seed, num_pairs=num_pairs, lambdas=lambdas)
     for split, drawn in sets.items():

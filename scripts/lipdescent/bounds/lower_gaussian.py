@@ -43,10 +43,7 @@ def measure(
     TypeError, ValueError, NotApplicable
         As for ``lower_jacobian``, or if ``num_points`` is not a positive integer.
     """
-    if not inputs:
-        raise ValueError("inputs: no split; a lower bound on data needs at least one")
-    for split, points in inputs.items():
-        jac.check(stack, points, norms, what=split)
+    jac.check_inputs(stack, inputs, norms)
     prover = Prover(stack)
     sets = gaussian.draw(stack, inputs, seed=seed, num_points=num_points)
     for split, drawn in sets.items():

@@ -55,8 +55,7 @@ def measure(
         num_points below 1, an unknown norm.
     """
     inputs = _checked(inputs, quantiles, num_points)
-    for split, points in inputs.items():
-        jac.check(stack, points, norms, what=split)
+    jac.check_inputs(stack, inputs, norms)
     # All splits at once: a model's table is built once.
     together = jac.jacobian_norms(stack, torch.cat(list(inputs.values())), norms=norms)
     sizes = [len(points) for points in inputs.values()]
@@ -76,8 +75,6 @@ def _checked(
     inputs: Mapping[str, Tensor], quantiles: Sequence[float], num_points: int | None
 ) -> Mapping[str, Tensor]:
     """The points used of each split."""
-    if not inputs:
-        raise ValueError("inputs: no split; a lower bound on data needs at least one")
     for q in quantiles:
         if not 0 <= q <= 1:
             raise ValueError(f"quantiles: {q}; allowed are numbers in [0, 1]")

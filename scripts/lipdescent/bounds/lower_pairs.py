@@ -52,10 +52,8 @@ def measure(
     """
     if num_pairs is not None:
         check_count("num_pairs", num_pairs)
-    if not inputs:
-        raise ValueError("inputs: no split; a lower bound on data needs at least one")
+    jac.check_inputs(stack, inputs, norms)
     for split, points in inputs.items():
-        jac.check(stack, points, norms, what=split)
         if len(points) < 2:
             raise NotApplicable(f"{split or 'data'}: 1 point; a pair needs at least 2")
     prover = Prover(stack)

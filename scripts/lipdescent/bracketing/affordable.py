@@ -64,13 +64,3 @@ def num_points(
         if seconds > budget / 20:
             break
     return max(1, math.floor(min(budget / seconds, _UNLIMITED)))
-
-
-def some(points: Tensor, count: int, seed: int) -> Tensor:
-    """``count`` of the points (two, for a pair, at least), drawn by ``seed``."""
-    count = max(2, count)
-    if len(points) <= count:
-        return points
-    generator = torch.Generator().manual_seed(seed)
-    chosen = torch.randperm(len(points), generator=generator)[:count].sort().values
-    return points[chosen.to(points.device)]

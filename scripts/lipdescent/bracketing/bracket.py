@@ -12,6 +12,7 @@ from lipdescent.bounds.proofs.prover import Prover
 from lipdescent.bracketing import affordable, checks
 from lipdescent.bracketing.rows import COLUMNS, rows_of
 from lipdescent.plugins import bound_entries, lookup
+from lipdescent.points._parts import some
 from lipdescent.stacks import own_call
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.trace import check_state
@@ -162,7 +163,7 @@ def _frame(
     """The table of all ``entries``, where ``count`` points are affordable."""
     import pandas as pd  # not at the top: takes half a second, `lipdescent --help` need not wait
 
-    inputs = {split: affordable.some(points, count, seed) for split, points in inputs.items()}
+    inputs = {split: some(points, max(2, count), seed) for split, points in inputs.items()}
     rows: list[dict] = []
     for name, entry in entries.items():
         options = affordable.options(bound_entries.bound_of(name, entry), count)

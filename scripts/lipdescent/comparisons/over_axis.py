@@ -106,12 +106,8 @@ def _heading(figure: Figure, cells: list[Cell], first: Group, *parts: str) -> No
     """One line above the axes; networks count once, whatever the number of their epochs shown."""
     last = max(cell.places["epoch"] for cell in cells)
     ends = [cell for cell in cells if cell.places["epoch"] == last]
-    models = style.count(len(ends) * len(first.seed), "model")
-    text = [first.dataset, *filter(None, parts), models, style.count(len(first.seed), "seed")]
-    diverged = sum(cell.num_diverged for cell in ends)
-    if diverged:
-        text.append(f"{style.count(diverged, 'diverged model')} left out")
-    figure.suptitle("; ".join(text), fontsize=7, color=style.GREY)
+    models, diverged = len(ends) * len(first.seed), sum(cell.num_diverged for cell in ends)
+    side_by_side.heading_of(figure, first, *parts, models=models, diverged=diverged)
 
 
 def _cells(group: Group, loss: str, choice: Choice) -> Iterator[Cell]:
@@ -200,11 +196,11 @@ def _finish(grid: np.ndarray, rows: list[str], cells: list[Cell], choice: Choice
         row[0].set_ylabel(title if name in (BRACKET, ERROR) else labels.loss_name("test", loss))
         if not any(place.lines for place in row):
             for place in row:
-                _axes.say_nothing_here(place, "needs a lower and\nan upper bound")
+                _axes.say_nothing_here(place, _axes.NO_BRACKET)
             continue
         for place in row:
             if not place.lines:
-                why = "needs a lower and\nan upper bound" if name == BRACKET else "another loss"
+                why = _axes.NO_BRACKET if name == BRACKET else "another loss"
                 _axes.say_nothing_here(place, why, ticks=True)
         if name != ERROR:
             _scale(row, cells, name)

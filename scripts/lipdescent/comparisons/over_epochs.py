@@ -73,7 +73,7 @@ def draw(
     if bracket.lines:
         _axes.log_values(bracket)
     else:
-        _axes.say_nothing_here(bracket, "needs a lower and\nan upper bound")
+        _axes.say_nothing_here(bracket, _axes.NO_BRACKET)
     side_by_side.legend(figure, looks, {"fitted": drawing.ring_key()})
     noise = labels.noise_name(group.label_noise[0])
     band = stats.band_name(len(group.seed), statistics["confidence"])

@@ -69,7 +69,7 @@ def draw(
         row[0].set_ylabel(title)
         if not any(place.lines for place in row):
             for place in row:
-                _axes.say_nothing_here(place, "needs a lower and\nan upper bound")
+                _axes.say_nothing_here(place, _axes.NO_BRACKET)
         elif title != "train accuracy":
             _axes.log_values(*row)
     level = statistics["interpolation_accuracy"]

@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from lipdescent.analysis.statistics import Axis
 from lipdescent.figures._style import GREY
 
+NO_BRACKET = "needs a lower and\nan upper bound"
 FAR = 8.0  # the largest over the smallest of numbers on a logarithmic axis
 
 

@@ -84,11 +84,15 @@ def _told_apart(variants: Sequence[str]) -> list[str]:
 
 def heading(figure: Figure, groups: Mapping[str, Group], *parts: str) -> None:
     """One line above the axes: data set, models, seeds, and how many models are left out."""
-    first = next(iter(groups.values()))
     models = sum(group.num_models for group in groups.values())
+    diverged = sum(group.num_diverged for group in groups.values())
+    heading_of(figure, next(iter(groups.values())), *parts, models=models, diverged=diverged)
+
+
+def heading_of(figure: Figure, first: Group, *parts: str, models: int, diverged: int) -> None:
+    """:func:`heading` of so many models, with the first group's data set and seeds."""
     text = [first.dataset, *filter(None, parts), style.count(models, "model")]
     text.append(style.count(len(first.seed), "seed"))
-    diverged = sum(group.num_diverged for group in groups.values())
     if diverged:
         text.append(f"{style.count(diverged, 'diverged model')} left out")
     figure.suptitle("; ".join(text), fontsize=7, color=style.GREY)

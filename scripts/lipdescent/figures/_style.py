@@ -140,7 +140,7 @@ def heading(figure: Figure, group: Group, *parts: str) -> None:
         group.dataset,
         labels.variant_name(group.variant),
         *filter(None, parts),
-        seeds_text(group),
+        f"{count(group.num_models, 'model')}, {count(len(group.seed), 'seed')}",
     ]
     if group.num_diverged:
         text.append(f"{count(group.num_diverged, 'diverged model')} left out")
@@ -150,8 +150,3 @@ def heading(figure: Figure, group: Group, *parts: str) -> None:
 def count(number: int, word: str) -> str:
     """``6 seeds``, ``1 seed``."""
     return f"{number} {word}{'s' * (number != 1)}"
-
-
-def seeds_text(group: Group) -> str:
-    """``390 models, 6 seeds``."""
-    return f"{count(group.num_models, 'model')}, {count(len(group.seed), 'seed')}"

@@ -40,10 +40,11 @@ LOOKS = {
 
 def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     """See the module: its docstring is the caption."""
-    found, noises = bias_variance.parts(group), sorted({0, len(group.label_noise) - 1})
+    found, noises = bias_variance.parts(group), group.noise_ends
     figure, axes = style.new_figure(
         2, len(noises), width=style.TWO_COLUMNS, height=4.4, sharex=True, sharey="row"
     )
+    said = _axes.why_empty(group.diverged[:, :, -1], _why(group, loss))
     for column, noise in zip(axes.T, noises, strict=True):
         level = labels.noise_name(group.label_noise[noise])
         column[0].set_title(f"label noise {level}")
@@ -52,7 +53,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
             _axes.width_axis(place, group.width)
         if found is None or not np.isfinite(found.variance[:, noise, -1]).any():
             for place in column:
-                _axes.say_nothing_here(place, _why(group, loss))
+                _axes.say_nothing_here(place, said)
             continue
         error = stats.mean_estimate(
             found.each_error[:, noise, -1], confidence=statistics["confidence"]
@@ -69,9 +70,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
             place.plot(group.width, values[:, noise, -1], **LOOKS[name])
     for row, name in zip(axes, ("squared test error", "variance and its bounds"), strict=True):
         row[0].set_ylabel(name)
-        drawn = [place for place in row if place.lines]
-        if drawn:
-            _axes.log_values(*drawn)
+        _axes.log_values(*(place for place in row if place.lines))
     style.legend(figure, [drawing.key(**look) for look in LOOKS.values()], list(LOOKS), columns=3)
     band = stats.band_name(len(group.seed), statistics["confidence"])
     style.heading(figure, group, f"epoch {group.epoch[-1]}", band)
@@ -79,9 +78,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
 
 
 def _why(group: Group, loss: str) -> str:
-    """What a panel without values says."""
-    if group.diverged[:, :, -1].all():
-        return "all models diverged"
+    """What a panel without values says, unless all models diverged."""
     if len(group.seed) < 2:
         return "one seed has no variance"
     if loss != "mean_squared_error":

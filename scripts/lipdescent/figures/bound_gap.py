@@ -35,7 +35,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     gaps = {norm: ladder.gaps(group, norm) for norm in ladder.norms(group)}
     gaps = {norm: found for norm, found in gaps.items() if found} or {"l2": {}}
     styles = style.rung_styles(ladder.all_rungs(group))
-    noises = dict(zip(sorted({0, len(group.label_noise) - 1}), ("-", "--"), strict=False))
+    noises = dict(zip(group.noise_ends, ("-", "--"), strict=False))
     figure, axes = style.new_figure(
         len(gaps),
         3,
@@ -59,7 +59,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
             _axes.log_values(*row)
         else:
             for place in row:
-                _axes.say_nothing_here(place, "needs a lower and\nan upper bound")
+                _axes.say_nothing_here(place, _axes.NO_BRACKET)
     for row in axes:
         _axes.width_axis(row[0], group.width)
         for place in row[1:]:

@@ -77,7 +77,7 @@ def _draw_bracket(row: Sequence[Axes], group: Group, colours: Sequence[tuple]) -
     last.set_ylabel(f"certified bracket ({labels.NORMS['l2']})")
     lower, upper = (stats.geometric_mean(side[:, :, -1]) for side in ladder.bracket(group, "l2"))
     if not np.isfinite(lower).any():
-        nothing = _axes.why_empty(group.diverged[:, :, -1], "needs a lower and\nan upper bound")
+        nothing = _axes.why_empty(group.diverged[:, :, -1], _axes.NO_BRACKET)
         _axes.say_nothing_here(last, nothing)
         return
     for noise in sorted({0, len(colours) - 1}):

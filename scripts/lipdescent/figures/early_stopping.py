@@ -52,7 +52,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     right.set_ylabel("epoch of the least test loss")
     for place in (left, middle, right):
         _axes.width_axis(place, group.width)
-        place.set_xlabel("width")
+        place.set_xlabel(labels.WIDTH)
         if not place.lines:
             _axes.say_nothing_here(place, "all models diverged")
     if left.lines:

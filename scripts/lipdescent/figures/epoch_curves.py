@@ -93,9 +93,9 @@ def _draw_brackets(row: Sequence[Axes], group: Group, widths: Sequence[int], col
     row[0].set_ylabel(name)
     for place, width in zip(row, widths, strict=True):
         if not np.isfinite(lower).any():
-            _axes.say_nothing_here(place, "needs a lower and\nan upper bound")
+            _axes.say_nothing_here(place, _axes.NO_BRACKET)
             continue
-        for noise in sorted({0, len(group.label_noise) - 1}):
+        for noise in group.noise_ends:
             sides = lower[width, noise], upper[width, noise]
             drawing.bracket(place, group.epoch, *sides, colour=colours[group.label_noise[noise]])
     _axes.log_values(*row)

@@ -29,7 +29,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     """See the module: its docstring is the caption."""
     panels, absent = drawing.loss_and_bounds(group, loss)
     accuracy = stats.mean(ladder.metric(group, "train_accuracy"))
-    rows = sorted({0, len(group.label_noise) - 1})
+    rows = group.noise_ends
     figure, axes = style.new_figure(
         len(rows),
         3,

@@ -18,7 +18,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lipdescent.analysis import labels, ladder, slopes
+from lipdescent.analysis import labels, ladder
 from lipdescent.analysis import statistics as stats
 from lipdescent.analysis.groups import Group
 from lipdescent.analysis.statistics import Array
@@ -33,9 +33,9 @@ SPLIT = "test"
 def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     """See the module: its docstring is the caption."""
     del loss
-    noises = sorted({0, len(group.label_noise) - 1})
-    critical = slopes.critical_width(group, statistics["interpolation_accuracy"])
-    widths = sorted({0, critical, len(group.width) - 1})
+    noises = group.noise_ends
+    fitting = ladder.interpolating_width(group, statistics["interpolation_accuracy"])
+    widths = sorted({0, fitting, len(group.width) - 1})
     figure, axes = style.new_figure(
         len(noises), len(widths), width=style.TWO_COLUMNS, height=0.9 + 1.7 * len(noises),
         sharex=True, sharey=True,

@@ -20,7 +20,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lipdescent.analysis import labels, ladder, slopes
+from lipdescent.analysis import labels, ladder
 from lipdescent.analysis import statistics as stats
 from lipdescent.analysis.groups import Group, Series
 from lipdescent.analysis.statistics import Array, Axis
@@ -40,8 +40,8 @@ KEYS: dict[str, dict[str, Any]] = {
 def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     """See the module: its docstring is the caption."""
     del loss
-    noises = sorted({0, len(group.label_noise) - 1})
-    middle = slopes.critical_width(group, statistics["interpolation_accuracy"])
+    noises = group.noise_ends
+    middle = ladder.interpolating_width(group, statistics["interpolation_accuracy"])
     columns = {
         f"epoch {group.epoch[-1]}": (slice(None), -1, group.width),
         f"width {group.width[middle]}": (middle, slice(None), group.epoch),
@@ -63,9 +63,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     for row in axes:
         for place, (_, _, x) in zip(row, columns.values(), strict=True):
             (_axes.width_axis if x is group.width else _axes.epoch_axis)(place, x)
-    drawn = [place for place in axes.flat if place.lines or place.collections]
-    if drawn:
-        _axes.log_values(*drawn)
+    _axes.log_values(*(place for place in axes.flat if place.lines or place.collections))
     quantiles = _quantiles(group)
     shown = {k: v for k, v in KEYS.items() if k != "quantiles" or quantiles}
     names = [

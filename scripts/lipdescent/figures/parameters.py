@@ -25,10 +25,12 @@ from lipdescent.figures import _axes
 from lipdescent.figures import _drawing as drawing
 from lipdescent.figures import _style as style
 
+NORM = labels.NORMS["l2"]
+# Of all parameters as one vector.
 ROWS = {
-    "distance from init": Series("distance_from_init", "metric", "l2", ""),
-    "path length": Series("path_length", "metric", "l2", ""),
-    "gradient norm": Series("parameter_gradient_norm", "metric", "l2", "train"),
+    f"distance\nfrom init ({NORM})": Series("distance_from_init", "metric", "l2", ""),
+    f"path length ({NORM})": Series("path_length", "metric", "l2", ""),
+    f"gradient norm ({NORM})": Series("parameter_gradient_norm", "metric", "l2", "train"),
     "largest Hessian\neigenvalue": Series("hessian_largest_eigenvalue", "metric", "l2", "train"),
 }
 
@@ -37,7 +39,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     """See the module: its docstring is the caption."""
     del loss
     rows = {name: group.series[key] for name, key in ROWS.items() if key in group.series}
-    rows = rows or {"distance from init": np.full(group.diverged.shape, np.nan)}
+    rows = rows or {next(iter(ROWS)): np.full(group.diverged.shape, np.nan)}
     figure, axes = style.new_figure(
         len(rows), 2, width=style.TWO_COLUMNS, height=0.9 + 1.5 * len(rows), sharex="col",
         sharey="row",
@@ -58,8 +60,8 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
                 absent = "not in this study"
                 _axes.say_nothing_here(place, _axes.why_empty(group.diverged[:, :, -1], absent))
             (_axes.width_axis if x is group.width else _axes.epoch_axis)(place, x)
-        if stats.has_logarithm(values) and (drawn := [p for p in row if p.lines]):
-            _axes.log_values(*drawn)
+        if stats.has_logarithm(values):
+            _axes.log_values(*(place for place in row if place.lines))
     axes[0, 0].set_title(f"epoch {group.epoch[-1]}")
     axes[0, 1].set_title(f"width {group.width[-1]}")
     axes[-1, 0].set_xlabel(labels.WIDTH)

@@ -40,7 +40,7 @@ CORRELATIONS = {
 def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     """See the module: its docstring is the caption."""
     del loss
-    noises = sorted({0, len(group.label_noise) - 1})
+    noises = group.noise_ends
     figure, axes = style.new_figure(
         2, len(noises), width=style.TWO_COLUMNS, height=4.2, sharex=True, sharey="row"
     )
@@ -59,8 +59,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
         column[1].set_xlabel(labels.WIDTH)
     axes[0, 0].set_ylabel(f"mean Jacobian norm ({labels.NORMS['l2']})")
     axes[1, 0].set_ylabel("correlation of norm and loss")
-    if drawn := [place for place in axes[0] if place.lines]:
-        _axes.log_values(*drawn)
+    _axes.log_values(*(place for place in axes[0] if place.lines))
     for place in axes[1]:
         if place.lines:
             place.axhline(0, color=style.GREY, lw=0.6)

@@ -57,9 +57,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
         if len(panels) == 1:
             _axes.say_nothing_here(row[1], "one level\nof label noise")
             row[1].set_xticks([])
-        drawn = [place for place in row[:2] if place.lines]
-        if drawn:
-            _axes.log_values(*drawn)
+        _axes.log_values(*(place for place in row[:2] if place.lines))
         row[0].set_ylabel(f"bound or norm ({labels.NORMS['l2']})")
         _exponents(row[2], panels, looks)
     for place in axes[-1, :2]:

@@ -23,6 +23,7 @@ READ = (
     "or else at the first value from which every curve stays within a factor 1.1 of its line. Of "
     "the constant: between what the brackets prove, for the mean over the seeds trained here."
 )
+HOW = {"least_squares": "by least squares", "average": "on average"}
 
 
 def exponents(group: Group, norm: str, options: Mapping[str, Any]) -> list[Facts]:
@@ -87,9 +88,19 @@ def _told(facts: Facts, what: str) -> str:
     fits = ", ".join(f"{n} {words.interval(f['exponent'])}" for n, f in facts["fits"].items())
     text += f"exponents fitted: {fits}."
     if facts["excluded"]:
-        names = ", ".join(facts["excluded"])
+        names = "; ".join(_exclusion(facts, name) for name in facts["excluded"])
         text += f" Excluded by the brackets, an exponent like that of: {names}."
     return text
+
+
+def _exclusion(facts: Facts, name: str) -> str:
+    """Which exponent of a curve the constant does not have, beside that of the constant."""
+    for proved, own in slopes.COMPARED:
+        value, ours = facts["fits"][name][own]["value"], facts["constant"][proved]
+        if words.outside(value, ours["low"], ours["high"]):
+            least, most = words.at_least(ours["low"], ".3f"), words.at_most(ours["high"], ".3f")
+            return f"{name} ({HOW[proved]} {value:.3f}, the constant's {least} to {most})"
+    raise ValueError(f"{name} is not excluded")
 
 
 def blocks(found: list[Facts], norm: str) -> list[Block]:

@@ -11,7 +11,7 @@ bound by itself: ``_certified.py`` turns candidates into lower bounds.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -51,6 +51,14 @@ def check(stack: ModelStack, points: Tensor, norms: Sequence[str], *, what: str)
         raise ValueError(f"{what}: shape {tuple(points.shape)}, expected (n, {shape}), n >= 1")
     if not points.isfinite().all():
         raise ValueError(f"{what}: contains NaN or infinity; allowed are finite numbers")
+
+
+def check_inputs(stack: ModelStack, inputs: Mapping[str, Tensor], norms: Sequence[str]) -> None:
+    """Raise without a split, and for each as :func:`check`."""
+    if not inputs:
+        raise ValueError("inputs: no split; a lower bound on data needs at least one")
+    for split, points in inputs.items():
+        check(stack, points, norms, what=split)
 
 
 @torch.no_grad()

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from lipdescent.bounds import _taken
 from lipdescent.measurement import Measurement, NotApplicable
+from lipdescent.measuring.point_labels import labels_of
 from lipdescent.measuring.subject import Subject
 from lipdescent.plugins import bound_entries, lookup
 from lipdescent.stacks.seeding import seed_of
 from lipdescent.structure.trace import trace
-from lipdescent.training.replicas import checkpoint_labels
 
 
 def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
@@ -42,17 +40,7 @@ def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
         stack,
         entry=options,
         inputs=subject.inputs,
-        labels=lambda: _labels(subject),
+        labels=partial(labels_of, subject),
         norms=norms,
         seed=seed,
     )
-
-
-def _labels(subject: Subject) -> dict[str, Tensor]:
-    """What each model was trained on (num_models, num_train), and the test labels (num_test,)."""
-    noisy = checkpoint_labels(subject.saved, subject.dataset)
-    device = subject.stack.device
-    return {
-        "train": noisy[subject.finite.cpu()].to(device),
-        "test": torch.from_numpy(subject.dataset.test_labels).to(device),
-    }

@@ -11,26 +11,22 @@ import torch
 from torch import Tensor
 
 from lipdescent.measurement import Measurement
+from lipdescent.measuring.point_labels import labels_of
 from lipdescent.measuring.subject import Subject
 from lipdescent.robustness import certificates
 from lipdescent.stacks.seeding import seed_of
 from lipdescent.storage import table
-from lipdescent.training.replicas import checkpoint_labels
 
 
 def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
     """Everything in certificates.py, on the test points and on those trained on, noise included."""
-    sound, dataset = subject.sound, subject.dataset
+    sound = subject.sound
     smallest = smallest_upper(subject.uppers, subject.stack.num_models)
     kept = subject.finite.cpu()
-    trained_on = checkpoint_labels(subject.saved, dataset)
     yield from certificates.measure(
         sound,
         inputs=subject.inputs,
-        labels={
-            "test": torch.from_numpy(dataset.test_labels).to(sound.device),
-            "train": trained_on[kept].to(sound.device),
-        },
+        labels=labels_of(subject),
         upper={norm: values[kept].to(sound.device) for norm, values in smallest.items()},
         seed=seed_of("attack", *subject.saved.origin.run.values()),
         **{k: v for k, v in options.items() if k != "upper"},

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from lipdescent.measurement import Measurement
+from lipdescent.measuring.point_labels import labels_of
 from lipdescent.measuring.subject import Subject
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.stacks.seeding import seed_of
 from lipdescent.stacks.workload import activation_bytes
 from lipdescent.training.options import TrainingOptions
-from lipdescent.training.replicas import checkpoint_labels
 
 CHUNK_BYTES = 512 << 20
 COPIES = 8  # of the activations that a product with the Hessian holds at once
@@ -33,11 +33,10 @@ Vectors = list[Tensor]  # (models, *shape) of every parameter
 
 def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
     """Both quantities of every checkpoint."""
-    labels = checkpoint_labels(subject.saved, subject.dataset)
     yield from measure(
         subject.sound,
         inputs=subject.inputs["train"],
-        labels=labels[subject.finite.cpu()].to(subject.stack.device),
+        labels=labels_of(subject)["train"],
         loss=TrainingOptions(**subject.saved.origin.training).make_loss(),
         num_classes=subject.dataset.num_classes,
         seed=seed_of("curvature", *subject.saved.origin.run.values()),

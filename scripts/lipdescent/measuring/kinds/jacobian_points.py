@@ -18,25 +18,20 @@ from torch import Tensor
 from lipdescent.analysis import statistics
 from lipdescent.bounds.jacobians.norms import jacobian_norms
 from lipdescent.measurement import Measurement
+from lipdescent.measuring.point_labels import labels_of
 from lipdescent.measuring.subject import Subject
 from lipdescent.stacks.evaluation import outputs_of
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.training.options import TrainingOptions
-from lipdescent.training.replicas import checkpoint_labels
 
 
 def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
     """Histograms and correlations of every checkpoint, for the training and the test points."""
-    labels = checkpoint_labels(subject.saved, subject.dataset)
-    device = subject.stack.device
-    test = torch.from_numpy(subject.dataset.test_labels).to(device)
+    labels = labels_of(subject)
     yield from measure(
         subject.sound,
         inputs=subject.inputs,
-        labels={
-            "train": labels[subject.finite.cpu()].to(device),
-            "test": test.expand(int(subject.finite.sum()), -1),
-        },
+        labels=labels | {"test": labels["test"].expand(len(labels["train"]), -1)},
         loss=TrainingOptions(**subject.saved.origin.training).make_loss(),
         num_classes=subject.dataset.num_classes,
         **options,
@@ -80,7 +75,7 @@ def measure(
                 quantity = f"jacobian_norm_share_{name}@{_edges(bin_place, bins_per_decade)}"
                 yield Measurement(quantity, "metric", "l2", share, split)
         pair = norms.numpy(), losses.numpy()
-        for name, function in (("spearman", statistics.spearman), ("pearson", _pearson)):
+        for name, function in (("spearman", statistics.spearman), ("pearson", statistics.pearson)):
             values = torch.from_numpy(np.asarray(function(*pair), dtype=np.float64))
             exists = torch.isfinite(values)
             yield Measurement(f"jacobian_norm_loss_{name}", "metric", "l2", values, split, exists)
@@ -90,11 +85,3 @@ def _edges(place: float, per_decade: int) -> str:
     if place == float("-inf"):
         return "0..0"
     return "..".join(f"{10 ** (p / per_decade):.4g}" for p in (place, place + 1))
-
-
-def _pearson(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Along the last axis; NaN where a side is constant."""
-    a, b = (side - side.mean(-1, keepdims=True) for side in (x, y))
-    scale = np.sqrt((a * a).sum(-1) * (b * b).sum(-1))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(scale > 0, (a * b).sum(-1) / scale, np.nan)

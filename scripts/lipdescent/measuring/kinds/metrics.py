@@ -9,28 +9,28 @@ import torch
 from torch import Tensor
 
 from lipdescent.measurement import Measurement
+from lipdescent.measuring.point_labels import labels_of
 from lipdescent.measuring.subject import Subject
 from lipdescent.stacks.evaluation import outputs_of
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.training.options import TrainingOptions
-from lipdescent.training.replicas import checkpoint_labels
 
 
 def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
     """Everything in metrics.py, with each model's own noisy labels and initial weights."""
     del options
     saved, dataset, finite = subject.saved, subject.dataset, subject.finite
-    labels = checkpoint_labels(saved, dataset)
+    labels = labels_of(subject)
     device = subject.stack.device
     initial = {n: t.to(device) for n, t in _initial(subject).items()}
     first = {n: t.repeat(len(saved.epoch), *[1] * (t.dim() - 1)) for n, t in initial.items()}
     yield from measure(
         subject.sound,
         inputs=subject.inputs,
-        noisy_labels=labels[finite.cpu()].to(device),
+        noisy_labels=labels["train"],
         clean_labels={
             "train": torch.from_numpy(dataset.train_labels).to(device),
-            "test": torch.from_numpy(dataset.test_labels).to(device),
+            "test": labels["test"],
         },
         initial={name: tensor[finite] for name, tensor in first.items()},
         loss=TrainingOptions(**saved.origin.training).make_loss(),

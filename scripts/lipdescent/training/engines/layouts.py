@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import torch
 from torch import Tensor, nn
 
@@ -67,13 +69,13 @@ class FusedChain(Engine):
         self._weights = [_copy(self._laid_out(i, t["weight"])) for i, t in enumerate(own)]
         self._biases = [t["bias"].clone() if "bias" in t else None for t in own]
 
+    @abstractmethod
     def _laid_out(self, place: int, weight: Tensor) -> Tensor:
         """The weight of a layer, by its place in the chain, from the module's shape."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _named(self, place: int, weight: Tensor) -> Tensor:
         """The inverse of :meth:`_laid_out`."""
-        raise NotImplementedError
 
     @property
     def parameters(self) -> list[Tensor]:

@@ -17,6 +17,7 @@ from torch.func import functional_call, vmap
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lipdescent.constrained import is_constrained
+from lipdescent.networks.expressions import place
 from lipdescent.networks.known_classes import DROPOUT
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.training.engines.engine import EngineOptions
@@ -95,36 +96,17 @@ class PenalisedAutograd(StackedAutograd):
             autocast=torch.bfloat16 if options.precision == "bfloat16" else None,
         )
 
-    def accumulate(
-        self,
-        buffers: list[Tensor],
-        inputs: Tensor,
-        targets: Tensor,
-        *,
-        decay: float,
-        keys: Tensor | None = None,
-    ) -> None:
+    def _mean_losses(
+        self, leaves: dict[str, Tensor], inputs: Tensor, targets: Tensor, keys: Tensor | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         del keys  # a network with dropout is refused
-        leaves = {
-            name: tensor.detach().requires_grad_(name in self._trained)
-            for name, tensor in self._state.items()
-        }
-        with torch.enable_grad():
-            inputs = self._laid_out(inputs).detach().clone().requires_grad_()
-            with self._precision(inputs.device):
-                # Not the stacked pass: its own convolutions and pools have a first derivative only.
-                outputs = vmap(self._outputs)(leaves, inputs)
-            outputs = outputs.to(targets.dtype)
-            total = self._loss(outputs, targets).mean(1)
-            total = total + self._coefficient * penalty(outputs, inputs, self._kind)
-            gradients = torch.autograd.grad(
-                total.sum(),
-                [leaves[name] for name in self._trained],
-                allow_unused=True,
-                materialize_grads=True,
-            )
-        for buffer, gradient in zip(buffers, gradients, strict=True):
-            buffer.mul_(decay).add_(gradient)
+        inputs = inputs.detach().clone().requires_grad_()
+        with self._precision(inputs.device):
+            # Not the stacked pass: its own convolutions and pools have a first derivative only.
+            outputs = vmap(self._outputs)(leaves, inputs)
+        outputs = outputs.to(targets.dtype)
+        added = self._coefficient * penalty(outputs, inputs, self._kind)
+        return self._loss(outputs, targets).mean(1) + added, {}
 
     def _outputs(self, state: dict[str, Tensor], inputs: Tensor) -> Tensor:
         return functional_call(self._called, state, (inputs,))
@@ -133,14 +115,15 @@ class PenalisedAutograd(StackedAutograd):
 def refuse(module: nn.Module) -> None:
     """Raise TypeError for a network that cannot be trained with a penalty, naming the layer."""
     for path, part in module.named_modules():
-        place = f"{path or 'the network'} ({type(part).__name__})"
         if isinstance(part, _BatchNorm):
             raise TypeError(
-                f"{place}: a penalty on Jacobians needs samples that do not influence each other; "
-                "allowed are networks without batch normalisation"
+                f"{place(part, path)}: a penalty on Jacobians needs samples that do not influence "
+                "each other; allowed are networks without batch normalisation"
             )
         if isinstance(part, DROPOUT) and part.p > 0:
-            raise TypeError(f"{place}: a penalty on Jacobians is for networks without dropout")
+            raise TypeError(
+                f"{place(part, path)}: a penalty on Jacobians is for networks without dropout"
+            )
     if is_constrained(module):
         raise TypeError(
             "a penalty on Jacobians is for ordinary weights; this network's constant is bounded by "

@@ -90,26 +90,29 @@ class StackedAutograd(NamedState):
             for name, tensor in self._state.items()
         }
         with torch.enable_grad():
-            inputs = self._laid_out(inputs)
-            with self._precision(inputs.device):
-                outputs, changed = stacked_forward(
-                    self._network,
-                    leaves,
-                    inputs,
-                    train=True,
-                    retracted=self._retractions,
-                    dropout=off if keys is None else MaskedBy(keys),
-                )
-            losses = self._loss(outputs.to(targets.dtype), targets)
-            gradients = torch.autograd.grad(
-                losses.mean(1).sum(), [leaves[name] for name in self._trained]
-            )
+            means, changed = self._mean_losses(leaves, self._laid_out(inputs), targets, keys)
+            gradients = torch.autograd.grad(means.sum(), [leaves[name] for name in self._trained])
         for name, buffer, gradient in zip(self._trained, buffers, gradients, strict=True):
             if name in self._retractions:
                 gradient = self._retractions[name].tangent_(self._state[name], gradient)
             buffer.mul_(decay).add_(gradient)
         for name, tensor in changed.items():
             self._state[name].copy_(tensor.detach())
+
+    def _mean_losses(
+        self, leaves: dict[str, Tensor], inputs: Tensor, targets: Tensor, keys: Tensor | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """What each model's step makes smaller (num_models,), and what the pass changes."""
+        with self._precision(inputs.device):
+            outputs, changed = stacked_forward(
+                self._network,
+                leaves,
+                inputs,
+                train=True,
+                retracted=self._retractions,
+                dropout=off if keys is None else MaskedBy(keys),
+            )
+        return self._loss(outputs.to(targets.dtype), targets).mean(1), changed
 
     def losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
         inputs = self._laid_out(inputs)
