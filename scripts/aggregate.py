@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from lipdescent.jobs.progress import log_to
 from lipdescent.storage import atomic, table
-from lipdescent.study import job_stamps
+from lipdescent.study import bound_checks, job_stamps
 
 job = snakemake  # type: ignore[name-defined]  # noqa: F821  Snakemake puts it there
 log_to(job.log[0])
@@ -20,7 +20,9 @@ log_to(job.log[0])
 def read(path: str) -> pa.Table:
     """One measurement of one stack."""
     with atomic.sound(path):
-        return table.read(path)
+        found = table.read(path)
+        bound_checks.check_rows(found["quantity"].unique().to_pylist(), path, job.config)
+        return found
 
 
 made = job_stamps.of(job)

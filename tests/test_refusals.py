@@ -466,6 +466,14 @@ def test_what_passed_is_not_tried_again(monkeypatch, tmp_path):
     assert answers == [1, 1]
     network_trial.check(check(bounds__lower_ascent={"steps": 3}))
     assert answers == [1, 1, 1]
+    Path("points.npy").write_bytes(b"some")
+    saved = {"points": "saved", "points_options": {"path": "points.npy"}}
+    for _ in range(2):
+        network_trial.check(check(bounds__lower_pairs=saved))
+    assert answers == [1] * 4
+    Path("points.npy").write_bytes(b"others")
+    network_trial.check(check(bounds__lower_pairs=saved))
+    assert answers == [1] * 5
 
 
 def test_a_data_set_that_says_nothing_is_loaded(counted_here, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from lipdescent.bounds._measured import of_the_machine
 from lipdescent.plugins import lookup
 from lipdescent.points import (
     _parts,
@@ -156,6 +158,17 @@ def test_files_of_other_points_are_refused(make_stack, tmp_path, array, message)
     np.save(tmp_path / "a.npy", array)
     with pytest.raises(ValueError, match=message):
         saved.draw(stack(make_stack), {}, path=tmp_path / "a.npy")
+
+
+def test_a_file_that_is_another_than_was_asked_for_ends_the_job(make_stack, tmp_path):
+    path = tmp_path / "a.npy"
+    np.save(path, np.zeros((2, 3)))
+    told = hashlib.sha256(path.read_bytes()).hexdigest()[:32]
+    assert saved.draw(stack(make_stack), {}, path=path, path_digest=told)["saved"].count == 2
+    np.save(path, np.ones((2, 3)))
+    with pytest.raises(OSError, match=rf"a\.npy: its digest is .*, and {told} is asked for") as end:
+        saved.draw(stack(make_stack), {}, path=path, path_digest=told)
+    assert of_the_machine(end.value)
 
 
 def test_other_files_are_refused(make_stack, tmp_path):

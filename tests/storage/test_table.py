@@ -94,6 +94,19 @@ def test_truncated_and_foreign_files_are_named(tmp_path):
         table.read(path)
 
 
+@pytest.mark.parametrize("place", ["first", "last", "renamed"])
+def test_a_column_that_stands_where_no_axis_does_is_refused(tmp_path, place):
+    whole = rows([1.0], point={"depth": 2})
+    names = [name for name in whole.column_names if name != "depth"]
+    found = {
+        "first": whole.select(["depth", *names]),
+        "last": whole.select([*names, "depth"]),
+        "renamed": whole.rename_columns({"quantity": "quality"}),
+    }[place]
+    with pytest.raises(ValueError, match="expected \\['study', 'dataset'"):
+        table.axes(found)
+
+
 def test_unknown_columns_are_refused():
     with pytest.raises(TypeError, match="colour"):
         table.from_columns(

@@ -103,6 +103,50 @@ def test_a_point_is_asked_for_what_a_study_of_its_own_would_be(depth, num_train,
     assert data.asked["options"] == plain.asked["options"] | {"module": "mnist1d"}
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "other"),
+    [
+        ("noise_maker", "pair_swap", "uniform_wrong"),
+        ("noise_seed", 3, 4),
+        ("training__loss", "hinge", "mean_squared_error"),
+        ("training__schedule", "constant", "cosine"),
+        ("architectures__mlp__module", "lipschitz_mlp", "mlp"),
+        ("architectures__mlp__training", {"loss": "hinge"}, {"loss": "mean_squared_error"}),
+        ("datasets__mnist1d__seed", 3, 4),
+    ],
+)
+def test_every_job_of_a_point_has_options_and_plug_ins_of_a_study_of_its_own(key, value, other):
+    """Whatever varies: networks, measurements, pictures, against a study that knows no axes."""
+    usual = {"architectures__mlp": {}} if key.endswith("module") else {}
+    dotted = key.replace("__", ".")
+    of = {"here": {dotted: value}, "there": {dotted: other}}
+    over = {"comparisons": ["over_axis"]}
+    varied = Recipes(checked({"a": of}, **usual, **over), code=listed)
+    alone = Recipes(checked(**usual, **{key: value}), code=listed)
+    places = {"dataset": "mnist1d", "width": "8", "seeds": "0-1"}
+    here, there = ({"architecture": name} for name in ("mlp+a=here", "mlp"))
+    for measure in varied.measures:
+        one = varied.measure(measure=measure, **places, **here)
+        same = alone.measure(measure=measure, **places, **there)
+        assert (one.asked, one.code) == (same.asked, same.code)
+        for mine, own in zip(one.inputs, same.inputs, strict=True):
+            told = [{**recipe.asked} for recipe in (mine, own)]
+            for asked in told:
+                asked.pop("run", None)
+                asked["options"] = {**asked.get("options", {}), "module": ""}
+            assert told[0] == told[1]
+            assert mine.code == own.code
+    drawn = {"dataset": "mnist1d", "figure": "alignment"}
+    assert varied.figure(**drawn, **here).asked == alone.figure(**drawn, **there).asked
+    losses = varied.comparison(dataset="mnist1d", comparison="over_axis").asked["losses"]
+    assert losses["mlp+a=here"] == alone.figure(**drawn, **there).asked["loss"]
+
+
+def listed(*files):
+    """In place of digests: which files."""
+    return dict.fromkeys(files, "")
+
+
 def test_adding_a_value_computes_that_value_alone(before):
     more = ALL | {"num_train": {"datasets.mnist1d.num_train": [100, 500, 1000]}}
     after = recipes(checked(more))
@@ -110,6 +154,21 @@ def test_adding_a_value_computes_that_value_alone(before):
     assert {path for path in before if after.get(path) != before[path]} == table
     assert all("num_train=1000" in path for path in after.keys() - before.keys())
     assert sum("checkpoints" in path for path in after.keys() - before.keys()) == 2 * 3 * 2
+
+
+def test_an_ensemble_is_of_the_seeds_of_its_own_point(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # no plan there says how seeds are divided
+    config = checked(
+        {"depth": DEPTH}, quantities={"ensemble": {}}, execution={"seeds_per_block": 1}
+    )
+    made = Recipes(config, code=listed)
+    for run in made.runs:
+        place = {"dataset": run.dataset, "architecture": run.variant, "width": str(run.width)}
+        seed = run.seeds[0]
+        found = made.measure(measure="ensemble", seeds=f"{seed}-{seed}", **place).inputs
+        trained = [one.path for one in found if one.rule == "train"]
+        folder = f"results/default/checkpoints/mnist1d/{run.variant}/width={run.width}"
+        assert trained == [f"{folder}/seeds={s}-{s}.safetensors" for s in (seed, 1 - seed)]
 
 
 def test_a_number_with_a_point_makes_nothing_of_the_integers_anew():
@@ -241,12 +300,37 @@ OTHER = {f"q{i}{'x' * 97}": {"training.momentum": 0.1 * i} for i in range(2)}
             },
             r"at o = adam: training.momentum = 0.9: only optimizer sgd has it",
         ),
+        (
+            {
+                "o": {
+                    "sgd": {},
+                    "adam": {"architectures.mlp.training": {"optimizer": "adam", "momentum": 0.9}},
+                }
+            },
+            r"at o = adam: architectures.mlp.training.momentum = 0.9: only optimizer sgd has it",
+        ),
+        ({"o": {"a": {}, "b": {"architectures.mlp.training": 3}}}, r"training = 3: allowed is a m"),
     ],
 )  # fmt: skip
 def test_mistakes_are_refused_by_name(vary, message):
     with pytest.raises(ConfigError, match=message) as caught:
         checked(vary)
     assert str(caught.value).startswith("config: ")
+
+
+def test_a_study_of_experiments_has_no_axes():
+    with pytest.raises(ConfigError, match="vary: an experiment has no axes"):
+        checked({"depth": DEPTH}, experiments={"two_points": {}})
+
+
+def test_values_that_yaml_has_words_for_are_called_so():
+    config = checked({"seed_of_noise": {"noise_seed": [None, 0]}})
+    (axis,) = axes.axes(config)
+    assert (axis.kind, list(axis.points)) == ("text", ["null", "0"])
+    assert axes.at(config, {"seed_of_noise": "null"})["noise_seed"] is None
+    assert axes.at(config, {"seed_of_noise": "0"})["noise_seed"] == 0
+    bias = checked({"bias": {"architectures.mlp.bias": [True, False]}})
+    assert [run.variant for run in runs_of(bias)][:2] == ["mlp+bias=true", "mlp+bias=false"]
 
 
 def test_an_axis_that_a_networks_own_training_overrides_is_refused():

@@ -1,13 +1,15 @@
 """Entries of ``bounds``: points, outputs and names, and what of them a result depends on."""
 
 import copy
+import hashlib
 
 import configurations
 import numpy as np
 import pytest
 
 from lipdescent.jobs import resources
-from lipdescent.plugins import bound_entries, lookup
+from lipdescent.plugins import bound_entries, lookup, signatures
+from lipdescent.study import bound_checks
 from lipdescent.study.recipes import Recipes
 from lipdescent.study.runs import runs_of
 from lipdescent.study.schema import ConfigError
@@ -83,8 +85,20 @@ def test_a_saved_files_content_is_part_of_a_recipe(tmp_path):
     entry = {"points": "saved", "points_options": {"path": str(path)}}
     before = measure(check(lower_pairs=entry), "lower_pairs")
     assert measure(check(lower_pairs=entry), "lower_pairs").recipe == before.recipe
+    told = before.asked["options"]["points_options"]["path_digest"]
+    assert hashlib.sha256(path.read_bytes()).hexdigest().startswith(told)
+    assert len(told) == 32
     np.save(path, np.ones((2, 40)))
     assert measure(check(lower_pairs=entry), "lower_pairs").recipe != before.recipe
+    entry["points_options"]["path_digest"] = told
+    with pytest.raises(ConfigError, match=r"points_options\.path_digest = .* leave it out"):
+        check(lower_pairs=entry)
+
+
+@pytest.mark.parametrize("name", lookup.known("points"))
+def test_every_set_of_points_with_a_file_is_told_its_digest(name):
+    wanted = {f"{key}_digest" for key in signatures.paths("points", name)}
+    assert wanted <= set(signatures.options("points", name)[0])
 
 
 def test_more_points_take_more_time():
@@ -107,3 +121,15 @@ def test_more_points_take_more_time():
 )
 def test_names_in_the_table(name, entry, quantity):
     assert bound_entries.called("lower_pairs", name, entry) == quantity
+
+
+def test_a_file_of_another_entry_is_refused_by_its_rows():
+    """mine and yours ask for the same: their stamps are alike, their rows are not."""
+    entry = {"bound": "lower_pairs"}
+    config = check(mine=entry, yours=entry)
+    assert measure(config, "mine").recipe == measure(config, "yours").recipe
+    bound_checks.check_rows(["lower_pairs@mine"], "a/mine.parquet", config)
+    bound_checks.check_rows(["test_loss"], "a/metrics.parquet", config)
+    for held in ("lower_pairs@mine", "lower_pairs"):
+        with pytest.raises(ValueError, match=rf"yours\.parquet: holds {held}, .* end with @yours"):
+            bound_checks.check_rows([held], "a/yours.parquet", config)

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import os
 import random
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -383,6 +384,26 @@ def test_a_job_stamps_what_it_was_asked_for(finished):
     assert stamp["recipe"] == recipe.recipe
     assert stamp["by"] == {"threads": 3, "device": "cpu"}
     assert stamps.differences(stamp, recipe.stamp()) == []
+
+
+def test_a_rule_gives_its_jobs_all_that_their_recipes_ask_for(tmp_path):
+    """Else a job's stamp is another than the one that is wanted, and no job of it ever ends."""
+    given = {}
+    for path in (ROOT / "workflow/rules").glob("*.smk"):
+        for key, rule, same in re.findall(r'(\w+)=asked\("(\w+)", "(\w+)"\)', path.read_text()):
+            assert key == same
+            given.setdefault(rule, set()).add(key)
+    np.save(tmp_path / "points.npy", np.zeros((2, 40)))
+    saved = {"points": "saved", "points_options": {"path": str(tmp_path / "points.npy")}}
+    study = {"bounds/lower_pairs": saved, "quantities": {"curvature": {}}}
+    asked = all_recipes(prepared(**study))
+    known = Recipes(prepared(experiments={"two_points": {}}))
+    name = next(iter(known.config["experiments"]))
+    asked += [known.experiment(experiment=name), known.experiment_part(experiment=name, part="0")]
+    asked += [known.experiment_figure(experiment=name)]
+    assert {one.rule for one in asked} >= given.keys()
+    for one in asked:
+        assert set(one.asked) == given.get(one.rule, set()), one.path
 
 
 def test_a_job_refuses_inputs_of_another_configuration_and_names_both_values(finished):

@@ -19,6 +19,7 @@ from lipdescent.jobs import fork_server
 from lipdescent.plugins import bound_entries
 from lipdescent.study import asked_once, axes, network_checks, network_costs
 from lipdescent.study.code_digest import code_versions, measurement_files, training_files
+from lipdescent.study.recipes import with_digests
 from lipdescent.study.schema import ConfigError
 from lipdescent.study.sections import data_module, data_options, training_options
 
@@ -79,7 +80,8 @@ def _task(config: dict[str, Any], dataset: str, name: str) -> dict[str, Any]:
         "load": None if known else data_options(config, dataset),
         "points": min(POINTS, points or POINTS),
         "training": training_options(config, name),
-        "bounds": config["bounds"],
+        # With the files that they read: another file is tried anew.
+        "bounds": {key: with_digests(entry) for key, entry in config["bounds"].items()},
         "quantities": config["quantities"],
         "noise_maker": config["noise_maker"],
     }

@@ -5,6 +5,7 @@ Everything here raises ConfigError, naming the key, its value and what is allowe
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,7 @@ def check(config: dict[str, Any]) -> None:
         _check_name(name, bound)
         _check_norms(name, bound, entry)
         _check_direction(name, bound, entry)
-        for path in bound_entries.files(entry):
-            if not Path(path).is_file():
-                raise ConfigError(
-                    f"config: bounds.{name}.points_options has {path!r}: there is no such file in "
-                    f"{Path.cwd()}; make it, or name one that exists"
-                )
+        _check_files(name, entry)
         label = bound, bound_entries.label(name, entry)
         if label in called:
             raise ConfigError(
@@ -35,6 +31,22 @@ def check(config: dict[str, Any]) -> None:
             )
         called[label] = name
     _check_certificates(config)
+
+
+def _check_files(name: str, entry: dict[str, Any]) -> None:
+    """Files of points are there; their digests are the study's to fill in (study/recipes.py)."""
+    for path in bound_entries.files(entry):
+        if not Path(path).is_file():
+            raise ConfigError(
+                f"config: bounds.{name}.points_options has {path!r}: there is no such file in "
+                f"{Path.cwd()}; make it, or name one that exists"
+            )
+    for key, value in entry.get("points_options", {}).items():
+        if key.endswith("_digest"):
+            raise ConfigError(
+                f"config: bounds.{name}.points_options.{key} = {value!r}: the study takes it of "
+                "the file itself; allowed is to leave it out"
+            )
 
 
 def _check_name(name: str, bound: str) -> None:
@@ -90,4 +102,24 @@ def _check_certificates(config: dict[str, Any]) -> None:
                 f"config: certificates.upper contains {name!r}, whose direction is "
                 f"{directions[name]}: allowed are upper bounds, in this study "
                 f"{', '.join(uppers) or 'none'}"
+            )
+
+
+def check_rows(quantities: Iterable[str], path: str | Path, config: dict[str, Any]) -> None:
+    """Rows are called as the entry of ``bounds`` that their file belongs to.
+
+    Two entries may ask for the same under two names, so a file's stamp does not tell which it is.
+
+    Raises
+    ------
+    ValueError
+        Naming the file, a quantity and how it should end.
+    """
+    name = Path(path).stem
+    own = bound_entries.label(name, config["bounds"].get(name, {}))
+    for quantity in quantities if own else ():
+        if not quantity.endswith(f"@{own}"):
+            raise ValueError(
+                f"{path}: holds {quantity}, but its place is that of bounds.{name}, whose "
+                f"quantities end with @{own}: it is another entry's"
             )

@@ -98,7 +98,8 @@ def _training_at(
             if section == "training":
                 found.setdefault(None, {})[rest[0]] = value
             elif section == "architectures" and rest[1:2] == ["training"]:
-                found.setdefault(rest[0], {})[rest[-1]] = value
+                own = {rest[2]: value} if rest[2:] else value
+                found.setdefault(rest[0], {}).update(own if isinstance(own, dict) else {})
     return found
 
 

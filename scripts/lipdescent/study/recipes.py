@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import Any
 
 from lipdescent.plugins import bound_entries, lookup, signatures
@@ -202,8 +201,7 @@ class Recipes:
             {
                 # The rows name their study.
                 "study": here["study"],
-                "options": certificates if certify else options,
-                **_saved_points(entry),
+                "options": certificates if certify else with_digests(options),
             },
             self.code("measure.py", *files),
             (
@@ -347,11 +345,12 @@ class Recipes:
         return tuple(f"{self.base}/figures/{name}.{kind}" for kind in published.KINDS)
 
 
-def _saved_points(entry: dict[str, Any]) -> dict[str, Any]:
-    """Digests of the files that a bound's points are read from, where there are any."""
-    found = {path: Path(path) for path in bound_entries.files(entry)}
-    digests = {p: stamps.digest(f.read_bytes()) if f.is_file() else "" for p, f in found.items()}
-    return {"files": digests} if digests else {}
+def with_digests(options: dict[str, Any]) -> dict[str, Any]:
+    """A measurement's options with the digests of the files that its points are read from."""
+    given = options.get("points_options", {})
+    kept = signatures.paths("points", options["points"]) if "points" in options else []
+    found = {f"{key}_digest": stamps.file_digest(given[key]) for key in kept if key in given}
+    return {**options, "points_options": {**given, **found}} if found else options
 
 
 PLACE = "{dataset}/{architecture}/width={width}/seeds={seeds}"
