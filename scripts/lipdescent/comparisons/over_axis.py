@@ -1,11 +1,11 @@
 """Certified bracket, test loss and test error over any axis of the study.
 
 x, colours and panels are axes that the configuration chooses: the study's further axes, the
-architecture, label noise, width or epoch, as x the number of parameters too. Where it says
-nothing, x is the first further axis of numbers, or else the width, and colours and panels are the
-axes that are left; the heading names the value of every other: the largest width, the least label
-noise and the last epoch. Top: the certified bracket on the Lipschitz constant in l2 (dashed: best
-lower, solid: best upper bound; the true constants, averaged over seeds, lie between). Below: the
+architecture, label noise, width or epoch, as x the number of parameters too. Where it says nothing,
+x is the first further axis of numbers, or else the width, and colours and panels are the axes that
+are left; the heading names the value of every other: the largest width, the least label noise and
+the last epoch. Top: the certified bracket on the Lipschitz constant in l2 (dashed: best lower,
+solid: best upper bound; the true constants, in geometric mean over seeds, lie between). Below: the
 test loss, losses of different kinds in rows of their own, and the test error, the share of test
 points that are classified wrongly. Lines are means over seeds, geometric ones but of errors and of
 losses that can be negative; bands are Student's t intervals of these means (95 % unless configured

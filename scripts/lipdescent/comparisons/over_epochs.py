@@ -1,14 +1,14 @@
 """All architectures over the training epoch, at the largest width and the least label noise.
 
-Train accuracy, test loss (each architecture's own training loss: with a temperature tau, the
-cross-entropy of tau times the logits; losses of different kinds have panels of their own) and the
+Train accuracy, test loss (each architecture's own training loss: with a temperature tau, the cross-
+entropy of tau times the logits; losses of different kinds have panels of their own) and the
 certified bracket on the Lipschitz constant in l2 (dashed: best lower, solid: best upper bound; the
-true constants, averaged over seeds, lie between). Lines are means over seeds, geometric ones but of
-accuracies and of losses that can be negative; bands of train accuracy and test loss are Student's t
-intervals of these means (95 % unless configured otherwise), with fewer than four seeds the range
-over them: the heading says which. A ring marks the first epoch whose mean train accuracy reaches
-the dashed line (99.5 % unless configured otherwise). Diverged models are left out and counted in
-the heading.
+true constants, in geometric mean over seeds, lie between). Lines are means over seeds, geometric
+ones but of accuracies and of losses that can be negative; bands of train accuracy and test loss are
+Student's t intervals of these means (95 % unless configured otherwise), with fewer than four seeds
+the range over them: the heading says which. A ring marks the first epoch whose mean train accuracy
+reaches the dashed line (99.5 % unless configured otherwise). Diverged models are left out and
+counted in the heading.
 """
 
 from __future__ import annotations

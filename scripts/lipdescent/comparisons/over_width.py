@@ -2,15 +2,14 @@
 
 Train accuracy on the labels trained on, noisy ones included; test loss (each architecture's own
 training loss: with a temperature tau, the cross-entropy of tau times the logits), losses of
-different kinds in rows of their own; the certified
-bracket on the Lipschitz constant in l2 (dashed: best lower, solid: best upper bound; the true
-constants, averaged over seeds, lie between); and, where certificates were measured, the mean l2
-radius within which the labels trained on are certain, wrong ones counted as 0: the margin relative
-to the constant. Lines are means over seeds, geometric ones but of accuracies and of losses that can
-be negative; bands are Student's t intervals of these means (95 % unless configured otherwise), with
-fewer than four seeds the range over them: the heading says which. A ring marks the first width
-whose mean train accuracy reaches the dashed line (99.5 % unless configured otherwise). Diverged
-models are left out and counted in the heading.
+different kinds in rows of their own; the certified bracket on the Lipschitz constant in l2 (dashed:
+best lower, solid: best upper bound; the true constants, in geometric mean over seeds, lie between);
+and, where certificates were measured, the mean l2 radius within which the labels trained on are
+certain, wrong ones counted as 0: the margin relative to the constant. Lines are means over seeds,
+geometric ones but of accuracies and of losses that can be negative; bands are Student's t intervals
+of these means (95 % unless configured otherwise), with fewer than four seeds the range over them:
+the heading says which. A ring marks the first width whose mean train accuracy reaches the dashed
+line (99.5 % unless configured otherwise). Diverged models are left out and counted in the heading.
 """
 
 from __future__ import annotations

@@ -3,14 +3,14 @@
 Top: test loss, train loss and train accuracy, the latter two on the labels trained on, noisy ones
 included. Bottom: the best certified lower and the best certified upper bound on the Lipschitz
 constant in l2 (logits per unit of input), and the certified bracket between the two for the least
-and the most label noise (dashed: lower, solid: upper): the true constants, averaged over seeds, lie
-inside. Where nothing is proved from below, as for attention, the largest estimate is shown, by that
-name. Lines are means over seeds, geometric ones but of accuracies and of losses that can be
-negative; bands are Student's t intervals of these means (95 % unless configured otherwise), with
-fewer than four seeds the range over them: the heading says which. A ring marks the interpolation
-threshold: the first width whose mean train accuracy reaches the dashed line (99.5 % unless
-configured otherwise). Whether a curve has a peak beyond noise is in the findings. Diverged models
-are left out and counted in the heading.
+and the most label noise (dashed: lower, solid: upper): the true constants, in geometric mean over
+seeds, lie inside. Where nothing is proved from below, as for attention, the largest estimate is
+shown, by that name. Lines are means over seeds, geometric ones but of accuracies and of losses that
+can be negative; bands are Student's t intervals of these means (95 % unless configured otherwise),
+with fewer than four seeds the range over them: the heading says which. A ring marks the
+interpolation threshold: the first width whose mean train accuracy reaches the dashed line (99.5 %
+unless configured otherwise). Whether a curve has a peak beyond noise is in the findings. Diverged
+models are left out and counted in the heading.
 """
 
 from __future__ import annotations
