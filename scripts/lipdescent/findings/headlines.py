@@ -131,8 +131,8 @@ def _constant_headline(facts: Facts, norm: str) -> str:
     pairs = zip(peaks, facts["constant"][norm], strict=True)
     holds = sum(p in c["can_peak_at"] for p, c in pairs if c["can_peak_at"])
     text = (
-        f"Proved by the brackets: the true {NORMS[norm]} constant, in geometric mean over seeds, is "
-        f"largest at width {where}; the width of the largest test loss is among these at "
+        f"Proved by the brackets: the true {NORMS[norm]} constant, in geometric mean over seeds, "
+        f"is largest at width {where}; the width of the largest test loss is among these at "
         f"{words.share(holds, len(known))}."
     )
     falls = [c["falls_at_least"] for _, c in known if (c["falls_at_least"] or 0) > 1]
