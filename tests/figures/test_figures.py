@@ -22,8 +22,16 @@ ATTENTION = {
     "bounds": (("lower_jacobian", "estimate", "l2", "train", 0.8),),
     "not_applicable": ("upper_layer_product",),
 }
+MANY = tuple(
+    (f"lower_jacobian@{points}", "lower", "l2", "train", 0.4 + 0.05 * place)
+    for place, points in enumerate(
+        ("gaussian_noise", "convex_combinations", "data_train_and_test", "attacked_points", "grid",
+         "saved_points", "all_of_them_together")
+    )
+)  # fmt: skip
 STUDIES = {
     "whole": {},
+    "many_bounds": {"bounds": synthetic_study.BOUNDS + MANY},
     "one_width": {"widths": (16,)},
     "one_seed_one_noise": {"seeds": (0,), "noises": (0.2,)},
     "one_of_each": {"widths": (16,), "seeds": (3,), "noises": (0.0,), "epochs": (0,)},

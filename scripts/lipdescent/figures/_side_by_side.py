@@ -15,8 +15,6 @@ from lipdescent.figures import _drawing as drawing
 from lipdescent.figures import _style as style
 
 MAX_PANELS = 3
-# Of a legend, in inches: what there is, a handle, a letter, a line.
-ROOM, KEY, LETTER, LINE = 6.8, 0.5, 0.057, 0.14
 
 
 def load(path: str | Path, *, dataset: str, architectures: Sequence[str]) -> dict[str, Group]:
@@ -67,12 +65,7 @@ def legend(
     """Architectures, then ``extra`` entries: name -> handle."""
     handles = [drawing.key(**look) for look in looks.values()]
     names = [name.replace("_", " ") for name in _told_apart(list(looks))]
-    columns = min(6, len(names) + len(extra))
-    if any("+" in name for name in looks):
-        columns = min(columns, max(1, int(ROOM / (KEY + max(map(len, names)) * LETTER))))
-        lines = -(-(len(names) + len(extra)) // columns)
-        figure.set_figheight(figure.get_figheight() + max(0, lines - 1) * LINE)
-    style.legend(figure, [*handles, *extra.values()], [*names, *extra], columns=columns)
+    style.legend(figure, [*handles, *extra.values()], [*names, *extra], columns=6)
 
 
 def _told_apart(variants: Sequence[str]) -> list[str]:

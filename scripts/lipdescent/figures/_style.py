@@ -122,16 +122,28 @@ def rung_styles(rungs: Iterable[Rung]) -> dict[Rung, dict]:
 
 
 def legend(figure: Figure, handles: Sequence, names: Sequence[str], *, columns: int) -> None:
-    """Legend below the axes, never over data."""
-    if handles:
-        figure.legend(
+    """Legend below the axes, never over data nor wider than the figure: it grows higher instead.
+
+    ``columns`` is the largest number of columns.
+    """
+    if not handles:
+        return
+    most = min(columns, len(names))
+    for ncols in range(most, 0, -1):
+        shown = figure.legend(
             handles,
             names,
             loc="outside lower center",
-            ncols=min(columns, len(names)),
+            ncols=ncols,
             handlelength=2.2,
             columnspacing=1.4,
         )
+        box = shown.get_window_extent()
+        if ncols == 1 or box.width <= figure.bbox.width:
+            break
+        shown.remove()
+    lines, asked = -(-len(names) // ncols), -(-len(names) // most)
+    figure.set_figheight(figure.get_figheight() + (lines - asked) / lines * box.height / figure.dpi)
 
 
 def heading(figure: Figure, group: Group, *parts: str) -> None:
