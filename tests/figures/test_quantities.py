@@ -14,9 +14,10 @@ STATISTICS = {"confidence": 0.9, "interpolation_accuracy": 0.995}
 SHAPE = (6, 3, 3, 3)
 
 
-def drawn(figure, loss="cross_entropy", **series):
+def drawn(figure, loss="cross_entropy", *, scatter=0.0, **series):
     """The synthetic study with further series, constants all of them."""
-    group = groups.group_of(synthetic_study.make(scatter=0), dataset="mnist1d", architecture="mlp")
+    rows = synthetic_study.make(scatter=scatter)
+    group = groups.group_of(rows, dataset="mnist1d", architecture="mlp")
     more = {Series(*key): np.full(SHAPE, value) for key, value in series.get("more", {}).items()}
     group = replace(group, series=group.series | more)
     return lookup.resolve("figures", figure).draw(group, statistics=STATISTICS, loss=loss)
@@ -61,6 +62,20 @@ def test_a_histogram_stacks_the_shares_and_counts_points_without_a_slope():
     assert bars == [pytest.approx(bar) for bar in ((1, 0, 0.5), (1, 0.5, 0.2), (2, 0, 0.2))]
     assert figure.axes[0].get_title().endswith("10 % have norm 0")
     assert "not measured: quantities has no jacobian_points" in texts(drawn("jacobian_histogram"))
+
+
+def test_lines_of_a_histogram_hold_the_constants_of_all_seeds():
+    """Its points are those of all seeds: a mean's upper bound may lie below some of them."""
+    more = {("jacobian_norm_share_right@1..2", "metric", "l2", "test"): 1.0}
+    place = drawn("jacobian_histogram", more=more, scatter=0.3).axes[0]
+    frame = synthetic_study.make(scatter=0.3).to_pandas()
+    last = frame[(frame.width == 4) & (frame.label_noise == 0) & (frame.epoch == 100)]
+    last = last[last.norm == "l2"].pivot_table(index="seed", columns="quantity", values="value")
+    lower, upper = last["lower_jacobian"], last[["upper_lipsdp", "upper_layer_product"]].min(axis=1)
+    assert len({*upper}) == 3
+    # Best lower bounds are of both splits, of which a pivot takes the mean: .8 and .7 of it.
+    expected = [lower.min() / 0.75 * 0.8, upper.max()]
+    assert [line.get_xdata()[0] for line in place.lines] == pytest.approx(expected)
 
 
 def test_parameters_draw_what_was_measured():
