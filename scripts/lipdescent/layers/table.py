@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from lipdescent.layers import activation, convolution, linear, normalisation, pooling
+from lipdescent.layers import activation, convolution, linear, normalisation, operations, pooling
 
 NORMS = ("l1", "l2", "linf")
 
@@ -27,6 +27,7 @@ TABLE: dict[type[nn.Module], Callable[..., Tensor | float]] = {
     **normalisation.TABLE,
     **activation.TABLE,
     **pooling.TABLE,
+    **operations.TABLE,
 }
 
 
