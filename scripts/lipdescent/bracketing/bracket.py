@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from lipdescent.bounds.proofs.prover import Prover
 from lipdescent.bracketing import affordable, checks
+from lipdescent.bracketing.readable import readable
 from lipdescent.bracketing.rows import COLUMNS, rows_of
 from lipdescent.plugins import bound_entries, lookup
 from lipdescent.points._parts import some
 from lipdescent.stacks import own_call
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.trace import check_state
-from lipdescent.structure.unchanged import check_module
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,7 +82,7 @@ def bracket(
     }
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: {type(model).__name__}, allowed is a torch.nn.Module")
-    check_module(model)
+    model, input_shape = readable(model, input_shape)
     stack = checks.stack_of_one(model, input_shape)
     check_state(stack)
     inputs = checks.checked_data(data, stack) or affordable.normal(stack, seed)
