@@ -38,7 +38,7 @@ def load(
         data = make_dataset(get_dataset_args())
     train = take(data["x"], data["y"], num_train, seed=seed, what="num_train")
     if order_seed is not None:
-        order = np.random.RandomState(order_seed).permutation(len(train[1]))  # noqa: NPY002
+        order = np.random.RandomState(order_seed).permutation(len(train[1]))
         train = train[0][order], train[1][order]
     test = take(data["x_test"], data["y_test"], num_test, seed=seed, what="num_test")
     return Dataset(
