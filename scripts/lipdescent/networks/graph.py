@@ -14,6 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lipdescent.measurement import NotApplicable
+from lipdescent.networks.expressions import Node
+
 
 @dataclass(frozen=True)
 class Vertex:
@@ -63,6 +66,47 @@ class Graph:
     def __call__(self, x: Tensor) -> Tensor:
         """Outputs (n, *shape of the output) at inputs (n, *input_shape)."""
         return self.values(x)[self.output]
+
+
+class GraphNetwork(nn.Module):
+    """The network that a graph is, with the graph's modules as its own.
+
+    A module of several vertices is held once, as ``operations.<index of the first of them>``: the
+    tensors of a stack of such networks have these names, whichever vertex they belong to.
+
+    Attributes
+    ----------
+    graph : what calling the network evaluates.
+    structure : the same as an expression, as ``lipschitz_structure`` of its modules says it; or
+        why there is none: the text of the ``NotApplicable`` that views of expressions raise.
+    """
+
+    def __init__(self, graph: Graph, structure: Node | str) -> None:
+        super().__init__()
+        self.graph, self.structure = graph, structure
+        self.operations = nn.ModuleDict()
+        known: set[int] = set()
+        for i, vertex in enumerate(graph.vertices):
+            module = vertex.operation
+            if isinstance(module, nn.Module) and id(module) not in known:
+                known.add(id(module))
+                self.operations[str(i)] = module
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.graph(x)
+
+    def lipschitz_structure(self) -> Node:
+        """The network as an expression, for views that know no graphs.
+
+        Raises
+        ------
+        NotApplicable
+            If it is none: values are multiplied, or branches cross.
+        """
+        if isinstance(self.structure, str):
+            raise NotApplicable(self.structure)
+        return self.structure
 
 
 class Join:
