@@ -1,5 +1,7 @@
 """Figures with several architectures, of whole and of degenerate studies."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -164,6 +166,36 @@ def test_over_axis_clips_nothing_and_keeps_losses_apart(at_points, options):
     labels = [axes.get_ylabel() for axes in drawn.axes if "test" in axes.get_ylabel()]
     kinds = {"test cross entropy (nats)", "test mean squared error", "test error"}
     assert set(labels) == kinds - ({"test mean squared error"} if "ce" in str(options) else set())
+
+
+def test_over_axis_joins_points_in_the_order_of_x_whatever_the_configurations(at_points):
+    backwards = {name: at_points[0][name] for name in reversed(at_points[0])}
+    drawn = over_axis((backwards, at_points[1]), at={"loss": "ce", "rate": 0.1})
+    lines = [line for place in drawn.axes for line in place.lines]
+    assert len(lines) > 6
+    for line in lines:
+        np.testing.assert_array_equal(line.get_xdata(), [1, 2, 3])
+
+
+@pytest.mark.parametrize("negative", [False, True])
+def test_over_axis_draws_constants_and_losses_over_logarithms_where_they_have_one(
+    at_points, negative
+):
+    found = {
+        name: replace(
+            group,
+            series={
+                key: values * (2 - group.point["depth"])
+                if negative and key.quantity == "test_loss"
+                else values
+                for key, values in group.series.items()
+            },
+        )
+        for name, group in at_points[0].items()
+    }
+    drawn = over_axis((found, at_points[1]), panel="rate", at={"loss": "ce"})
+    scales = [axes.get_yscale() for axes in drawn.axes]
+    assert scales == ["log"] * 2 + ["linear" if negative else "log"] * 2 + ["linear"] * 2
 
 
 @pytest.mark.parametrize("comparison", ["over_width", "over_epochs"])
