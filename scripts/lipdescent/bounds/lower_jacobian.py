@@ -17,6 +17,7 @@ from torch import Tensor
 from lipdescent.bounds.jacobians import norms as jac
 from lipdescent.bounds.proofs.prover import Prover
 from lipdescent.measurement import Measurement
+from lipdescent.shapes import Float, Float64, Shaped
 from lipdescent.stacks.evaluation import outputs_of
 from lipdescent.stacks.model_stack import ModelStack
 
@@ -98,7 +99,9 @@ def _averages(
         yield f"q{100 * q:g}", values.quantile(q, dim=1), None
 
 
-def combined(quantity: str, values: Tensor, counts: Tensor) -> Tensor:
+def combined(
+    quantity: str, values: Float64[Tensor, "parts models"], counts: Shaped[Tensor, " parts"]
+) -> Float64[Tensor, " models"]:
     """Of a set of points, (num_models,), by its parts: values (parts, num_models) and their sizes.
 
     Raises
@@ -132,7 +135,9 @@ def _mean_where(values: Tensor, chosen: Tensor) -> Tensor:
     return total / chosen.sum(1) * largest[:, 0]
 
 
-def jacobian_norms(stack: ModelStack, inputs: Tensor, *, norm: str = "l2") -> Tensor:
+def jacobian_norms(
+    stack: ModelStack, inputs: Tensor, *, norm: str = "l2"
+) -> Float64[Tensor, "models points"]:
     """Jacobian norm of every model at every point: float64 (num_models, num_points).
 
     For splits by a property of the points, such as right against wrong predictions. A number at
@@ -142,8 +147,13 @@ def jacobian_norms(stack: ModelStack, inputs: Tensor, *, norm: str = "l2") -> Te
 
 
 def largest_certified(
-    prover: Prover, points: Tensor, values: Tensor, *, norm: str, first: int = 1
-) -> Tensor:
+    prover: Prover,
+    points: Float[Tensor, "points ..."],
+    values: Float64[Tensor, "models points"],
+    *,
+    norm: str,
+    first: int = 1,
+) -> Float64[Tensor, " models"]:
     """Certified norm at the point with the largest value that proves one: (num_models,).
 
     Parameters

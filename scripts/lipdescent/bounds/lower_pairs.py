@@ -17,6 +17,7 @@ from lipdescent.bounds.jacobians import norms as jac
 from lipdescent.bounds.proofs.prover import Prover
 from lipdescent.measurement import Measurement, NotApplicable
 from lipdescent.points._parts import check_count
+from lipdescent.shapes import Float, Float64
 from lipdescent.stacks.model_stack import ModelStack
 
 DIRECTION = "lower"
@@ -75,8 +76,12 @@ def measure(
 
 @torch.no_grad()
 def largest_quotient(
-    prover: Prover, points: Tensor, *, norm: str = "l2", num_candidates: int = 16
-) -> Tensor:
+    prover: Prover,
+    points: Float[Tensor, "points ..."],
+    *,
+    norm: str = "l2",
+    num_candidates: int = 16,
+) -> Float64[Tensor, " models"]:
     """Largest quotient (num_models,) over all pairs of points (n, *input_shape), rounded down."""
     models = range(prover.stack.num_models)
     points = points.to(prover.stack.device, torch.float64)
@@ -100,13 +105,13 @@ def largest_quotient(
 @torch.no_grad()
 def largest_of_pairs(
     prover: Prover,
-    points: Tensor,
+    points: Float[Tensor, "points ..."],
     *,
     count: int,
     seed: int,
     norm: str = "l2",
     num_candidates: int = 16,
-) -> Tensor:
+) -> Float64[Tensor, " models"]:
     """Largest quotient (num_models,) over ``count`` random pairs of points, rounded down."""
     models = range(prover.stack.num_models)
     points = points.to(prover.stack.device, torch.float64)

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from lipdescent.bounds.proofs.prover import Prover
 from lipdescent.bracketing import affordable, checks
+from lipdescent.bracketing.ends import check_order
+from lipdescent.bracketing.result import Bracket
 from lipdescent.bracketing.rows import COLUMNS, rows_of
 from lipdescent.plugins import bound_entries, lookup
 from lipdescent.points._parts import some
@@ -23,8 +25,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NORMS = ("l2", "linf", "l1")
-# Not bounds of the global Lipschitz constant: around a point, or over all activation patterns.
-LOCAL, PATTERNS = "upper_local", "fgl"
 
 
 def bracket(
@@ -37,12 +37,12 @@ def bracket(
     seed: int = 0,
     budget: float = 20.0,
     report: Callable[[str], None] | None = None,
-) -> pd.DataFrame:
+) -> Bracket:
     """Upper and lower bounds of one network's Lipschitz constant.
 
     Parameters
     ----------
-    model : in eval mode, made of known layers (:mod:`lipdescent.layers`).
+    model : in eval mode; upper bounds are of known layers (:mod:`lipdescent.layers`).
     input_shape : of one input, without the batch axis.
     norm : "l2", "linf" or "l1", on inputs and outputs.
     data : floating-point inputs (n, *input_shape), or several by the name of their split. Lower
@@ -58,15 +58,17 @@ def bracket(
 
     Returns
     -------
-    One row per quantity and split: quantity, direction ("upper", "lower", "estimate" for a lower
-    bound whose rounding is not proved, "metric"), norm, value, status ("ok",
+    The bracket: ``.lower``, ``.upper``, ``.ratio`` and ``.table``; printed, all of them as text.
+    The table has one row per quantity and split: quantity, direction ("upper", "lower", "estimate"
+    for a lower bound whose rounding is not proved, "metric"), norm, value, status ("ok",
     "not_applicable", or "error" where the method raised or gave no number), seconds (of its
-    method), split, reason (why it is not applicable, not proved, or what went wrong).
+    method), split, reason (why it is not applicable, not proved, or what went wrong). A network
+    that cannot be read still has its lower bounds.
 
     Raises
     ------
     TypeError
-        For a module that is neither known nor says what it computes, with its path.
+        For what is no network, or none of real numbers.
     ValueError
         For a network whose call gives something else than what is read of it, train mode, hooks,
         parametrised, lazy or shared modules, NaN or infinite weights or data,
@@ -91,7 +93,7 @@ def bracket(
         count = affordable.num_points(bounds, prover, inputs, norm=norm, budget=budget)
         frame = _frame(stack, entries, inputs, norm, seed, count, report)
     check_order(frame)
-    return frame
+    return Bracket(frame, norm)
 
 
 def _entries(
@@ -123,28 +125,12 @@ def _entries(
     return {name: dict(entry) for name, entry in given.items()}
 
 
-def best(frame: pd.DataFrame) -> tuple[float, float]:
-    """Largest lower and smallest upper bound of the global constant, NaN where there is none."""
-    sound = frame[(frame.status == "ok") & ~frame.quantity.str.startswith(LOCAL)]
-    lower = sound[(sound.direction == "lower") & ~sound.quantity.str.contains(PATTERNS)]
-    return float(lower.value.max()), float(sound[sound.direction == "upper"].value.min())
-
-
-def check_order(frame: pd.DataFrame) -> None:
-    """Raise RuntimeError where the largest lower bound exceeds the smallest upper one."""
-    lower, upper = best(frame)
-    if lower > upper:
-        sound = frame[frame.status == "ok"]
-        pair = [sound[sound.value == value].quantity.iloc[0] for value in (lower, upper)]
-        raise RuntimeError(f"{pair[0]} = {lower!r} exceeds {pair[1]} = {upper!r}")
-
-
 def _checked_prover(
     model: nn.Module, stack: ModelStack, bounds: Mapping[str, ModuleType], inputs: dict[str, Tensor]
 ) -> Prover:
     """The network's prover, once its call and its precisions are what the bounds rely on."""
     directions = {bound.DIRECTION for bound in bounds.values()}
-    checks.check_reading(model, stack, inputs, known_layers="upper" in directions)
+    checks.check_reading(model, stack, inputs)
     prover = Prover(stack)
     if "lower" in directions:
         checks.check_precisions(prover)

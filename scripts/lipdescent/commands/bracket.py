@@ -21,7 +21,6 @@ from collections.abc import Sequence
 
 from lipdescent.bracketing.bracket import NORMS, bracket
 from lipdescent.bracketing.foreign_network import load_data, load_model, load_shape
-from lipdescent.bracketing.text import text
 
 
 def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> None:
@@ -40,7 +39,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
     args = parser.parse_args(arguments)
     try:
         shape = load_shape(args.input_shape)
-        frame = bracket(
+        found = bracket(
             load_model(args.model, args.weights),
             shape,
             norm=args.norm,
@@ -52,7 +51,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
         )
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
         sys.exit(f"error: {error}")
-    print(text(frame, args.norm))
+    print(found)
 
 
 def _names(listed: str) -> list[str]:

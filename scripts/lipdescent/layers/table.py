@@ -18,6 +18,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from lipdescent.layers import activation, convolution, linear, normalisation, pooling
+from lipdescent.shapes import Float64
 
 NORMS = ("l1", "l2", "linf")
 
@@ -37,7 +38,7 @@ def constant(
     input_shape: tuple[int, ...],
     output_shape: tuple[int, ...],
     norm: str,
-) -> Tensor | float:
+) -> Float64[Tensor, " models"] | float:
     """Certified upper bound on one layer's Lipschitz constant.
 
     Parameters

@@ -20,6 +20,7 @@ from lipdescent.arithmetic.ulps import times_power
 from lipdescent.measurement import NotApplicable
 from lipdescent.networks.expressions import Layer
 from lipdescent.networks.known_classes import flattens
+from lipdescent.shapes import Float64
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.plain_chain import plain_chain
 
@@ -218,8 +219,13 @@ def slopes_at(before: Tensor, negative: float, positive: float) -> Tensor:
 
 
 def soft_product(
-    links: Chain, points: Tensor, left: Tensor, right: Tensor, *, sharpness: float
-) -> Tensor:
+    links: Chain,
+    points: Float64[Tensor, "n inputs"],
+    left: Float64[Tensor, "n outputs"],
+    right: Float64[Tensor, "n inputs"],
+    *,
+    sharpness: float,
+) -> Float64[Tensor, " n"]:
     """u^T J(x) v (n,) with sigmoids in place of the steps of the slopes, one model.
 
     The sigmoids' argument is ``sharpness`` pre-activation / its mean absolute value at a point;
@@ -238,12 +244,12 @@ def soft_product(
     return ((tangent @ links.weights[-1][0].T) * left).sum(-1)
 
 
-def gram(matrices: Tensor) -> Tensor:
+def gram(matrices: Float64[Tensor, "n outputs inputs"]) -> Float64[Tensor, "n p p"]:
     """J J^T or J^T J of every matrix (n, n_out, n_in), whichever is smaller."""
     short = matrices if matrices.shape[-1] >= matrices.shape[-2] else matrices.mT
     return short @ short.mT
 
 
-def sum_norm(absolute: Tensor, norm: str) -> Tensor:
+def sum_norm(absolute: Float64[Tensor, "n outputs inputs"], norm: str) -> Float64[Tensor, " n"]:
     """The "linf" or "l1" operator norm (n,) from the absolute values (n, n_out, n_in)."""
     return absolute.sum(-1 if norm == "linf" else -2).amax(-1)
