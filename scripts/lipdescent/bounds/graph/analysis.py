@@ -83,6 +83,12 @@ class Analysis:
             if self.maps[i] is None:
                 self.used |= set(v.inputs)
 
+    @property
+    def dense(self) -> bool:
+        """Whether the Jacobian of every vertex is held."""
+        largest = max(math.prod(v.shape) for v in self.graph.vertices)
+        return math.prod(self.graph.input_shape) * largest <= _DENSE
+
     @torch.no_grad()
     def __call__(self, regions: Regions) -> list[Known | None]:
         """What is known of every vertex, what takes room left out; constants (B,).
@@ -93,10 +99,7 @@ class Analysis:
             If the constant of the result is infinite: the reason and what would help.
         """
         domain = Domain(regions, self.norm)
-        n = math.prod(self.graph.input_shape)
-        largest = max(math.prod(v.shape) for v in self.graph.vertices)
-        dense = n * largest <= _DENSE
-        known: list[Any] = [input_known(domain, dense=dense)]
+        known: list[Any] = [input_known(domain, dense=self.dense)]
         reason = ""
         for i in range(1, self.graph.output + 1):
             vertex = self.graph.vertices[i]

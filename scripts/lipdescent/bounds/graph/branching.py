@@ -48,6 +48,9 @@ def branch(
     deadline = time.monotonic() + budget
     analysis = Analysis(graph, norm, thorough=False)
     low, high = regions.low, regions.high
+    first = analysis(regions)[graph.output]
+    if first is None or first.slope is None:  # an operation without Jacobians: nothing to gain
+        return Found(start, 0.0, 1)
     bound, widths = _bounds(analysis, low, high)
     lower = _at_points(analysis, (low / 2 + high / 2))
     bound = bound.clamp_max(start)

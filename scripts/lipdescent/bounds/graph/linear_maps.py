@@ -22,7 +22,6 @@ from lipdescent.layers import convolution, pooling
 from lipdescent.layers.linear import TABLE as MOVES
 from lipdescent.layers.normalisation import batch_scale
 from lipdescent.networks.known_classes import BATCH_NORMS
-from lipdescent.networks.operations import Divide, Gather, Reduce, Scale, Shift
 
 
 @dataclass(frozen=True)
@@ -72,13 +71,20 @@ def linear_of(operation: nn.Module, shape: tuple[int, ...]) -> Linear | None:
     if kind in _AVERAGES:
         window = math.prod(shape)
         return Linear(operation, operation, min(window, 2**20) + 4)
-    if kind in _PADS or (kind is Gather):
+    name = own_name(operation)
+    if kind in _PADS or name == "Gather":
         return _rearranging(operation, shape)
-    if kind in (Scale, Divide, Shift):
-        return _scaling(operation)
-    if kind is Reduce and operation.kind in ("sum", "mean"):
+    if name in ("Scale", "Divide", "Shift"):
+        return _scaling(operation, name)
+    if name == "Reduce" and operation.kind in ("sum", "mean"):  # type: ignore[union-attr]
         return Linear(operation, operation, operation.count(shape) + 1)
     return None
+
+
+def own_name(operation: nn.Module) -> str:
+    """The class of an operation of :mod:`lipdescent.networks.operations`; "" for any other."""
+    ours = type(operation).__module__ == "lipdescent.networks.operations"
+    return type(operation).__name__ if ours else ""
 
 
 def _rearranging(operation: Any, shape: tuple[int, ...]) -> Linear:
@@ -94,13 +100,13 @@ def _rearranging(operation: Any, shape: tuple[int, ...]) -> Linear:
     return Linear(linear, linear, 0, constant)
 
 
-def _scaling(operation: Any) -> Linear:
+def _scaling(operation: Any, name: str) -> Linear:
     """A number or tensor, entry by entry: one rounding."""
     weight = operation.number if operation.weight is None else operation.weight.detach()
     weight = torch.as_tensor(weight, dtype=torch.float64)
-    if type(operation) is Shift:
+    if name == "Shift":
         return Linear(lambda x: x + 0 * weight, lambda x: x + 0 * weight, 0, weight)
-    if type(operation) is Scale:
+    if name == "Scale":
         return Linear(lambda x: x * weight, lambda x: x * weight.abs(), 1)
     return Linear(lambda x: x / weight, lambda x: x / weight.abs(), 1)
 

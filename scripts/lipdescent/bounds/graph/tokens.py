@@ -216,4 +216,4 @@ def _about_common(x: Range) -> Tensor:
     """Largest length (B,) of rows about the middle of all rows of a head."""
     low, high = x.low.amin(-2), x.high.amax(-2)
     half = round_up((high - low) / 2, 4)
-    return group_lengths(half.nan_to_num(math.inf)).flatten(1).amax(1)
+    return group_lengths(half.nan_to_num(math.inf)).reshape(len(half), -1).amax(1)
