@@ -65,7 +65,8 @@ def test_nothing_is_clipped_or_covered(comparison, study, tmp_path, monkeypatch)
     for legend in drawn.legends:
         box = legend.get_window_extent(renderer)
         assert not any(box.overlaps(axes.get_window_extent(renderer)) for axes in drawn.axes)
-    assert "one lipschitz" in [text.get_text() for text in drawn.legends[0].get_texts()]
+    if comparison != "slopes":  # its lines are bounds, not architectures
+        assert "one lipschitz" in [text.get_text() for text in drawn.legends[0].get_texts()]
     if study == "all_diverged":
         assert "2 diverged models left out" in drawn.get_suptitle()
 
@@ -213,3 +214,22 @@ def test_losses_of_different_kinds_have_axes_of_their_own(comparison, at_points)
     whole = drawn.get_tightbbox(drawn.canvas.get_renderer())
     assert whole.x0 >= -0.01
     assert whole.x1 <= style.TWO_COLUMNS + 0.01
+
+
+def test_slopes_have_a_row_for_each_axis_of_numbers_at_each_value_of_the_others(at_points):
+    drawn = lookup.resolve("comparisons", "slopes").draw(
+        at_points[0],
+        statistics={"confidence": 0.9, "interpolation_accuracy": 0.995},
+        losses=at_points[1],
+    )
+    drawn.canvas.draw()
+    titles = [axes.get_title() for axes in drawn.axes[::3]]
+    assert titles[:2] == ["ce, rate 0.1, label noise 0 %", "mse, rate 0.1, label noise 0 %"]
+    assert len(titles) == 5  # of 4 over depth and 6 over the rate
+    line = drawn.axes[0].lines[0]
+    np.testing.assert_array_equal(line.get_xdata(), [1, 2, 3])
+    # Every value is multiplied by its depth, so all exponents are 1 where nothing scatters.
+    marker = drawn.axes[2].lines[0]
+    assert marker.get_xdata()[0] == pytest.approx(1, abs=0.1)
+    said = {text.get_text().replace("\n", " ") for axes in drawn.axes for text in axes.texts}
+    assert "no fit: 2 points, a fit needs 3" in said
