@@ -107,6 +107,31 @@ rule findings:
         "../../scripts/findings.py"
 
 
+rule explorer:
+    input:
+        table="results/{study}/table.parquet",
+        checked=checked("explorer"),
+    output:
+        "results/{study}/explorer.html",
+    log:
+        "results/{study}/logs/explorer.log",
+    benchmark:
+        "results/{study}/benchmarks/explorer.tsv"
+    conda:
+        "../../envs/lipdescent.yaml"
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=needs("publish", "mem_mb"),
+        runtime=needs("publish", "runtime"),
+    params:
+        statistics=asked("explorer", "statistics"),
+        code=code("explorer"),
+        recipe=recipe("explorer"),
+    script:
+        "../../scripts/explorer.py"
+
+
 rule provenance:
     input:
         [f"{RESULTS}/{file}" for file in published.results(config)],

@@ -63,5 +63,6 @@ def files(config: dict[str, Any]) -> list[str]:
     """Everything that ``rule all`` asks for; a study with experiments publishes these alone."""
     found = [*results(config), "provenance.json", *figures(config)]
     if not config["experiments"]:
-        found += ["table.csv", *(f"findings.{kind}" for kind in ("json", "md", "html"))]
+        found += ["table.csv", "explorer.html"]
+        found += [f"findings.{kind}" for kind in ("json", "md", "html")]
     return found

@@ -268,6 +268,18 @@ class Recipes:
         )
 
     @_once
+    def explorer(self) -> Recipe:
+        own = (f"lipdescent/explorer/explorer.{kind}" for kind in ("css", "html", "js"))
+        return Recipe(
+            "explorer",
+            "explorer",
+            (f"{self.base}/explorer.html",),
+            {"statistics": self.config["statistics"]},
+            self.code("explorer.py", *own),
+            (self.table(),),
+        )
+
+    @_once
     def provenance(self) -> Recipe:
         if self.config["experiments"]:
             inputs = tuple(self.experiment(experiment=name) for name in self.config["experiments"])
