@@ -33,7 +33,7 @@ SOURCES = {"table.parquet": {"content": "1"}, "experiments/isometry.parquet": {"
 MADE = {"rule": "some", "recipe": "r", "asked": {}, "inputs": SOURCES, "content": "2"}
 FILES = [
     "table.parquet", "table.csv", "findings.json", "findings.md", "findings.html",
-    "explorer.html", "figures/a/m/b.pdf", "figures/a/m/b.png",
+    "explorer.html", "report.html", "figures/a/m/b.pdf", "figures/a/m/b.png",
 ]  # fmt: skip
 COUNT = len(FILES) + 2  # the plan and the provenance
 
@@ -117,7 +117,7 @@ def test_the_checksums_are_those_of_sha256sum(study, tmp_path):
 
 def test_a_report_is_packed_if_it_is_of_these_results(study):
     shown = [study / "findings.html", study / "figures/a/m/b.png"]
-    report = study / "report.html"
+    report = study / "workflow.html"
     report.write_bytes(b"<html>" + b"".join(base64.b64encode(p.read_bytes()) for p in shown))
     os.utime(report, (0, 0))
     assert archiving.pack(study)[1] == COUNT + 1
@@ -150,7 +150,7 @@ def test_a_study_of_experiments(study):
     result(study / "experiments/isometry.parquet")
     for name in ("figures/isometry.pdf", "figures/isometry.png"):
         document(study / name)
-    assert archiving.pack(study)[1] == 6
+    assert archiving.pack(study)[1] == 7
 
 
 def test_what_never_ran_is_no_other_configuration(study):

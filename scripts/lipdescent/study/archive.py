@@ -20,7 +20,7 @@ from lipdescent.study import published
 SUMS = "SHA256SUMS"
 PLAN, PROVENANCE = "plan.json", "provenance.json"
 # Packed where they are there and tell of these very results.
-REPORT, VERIFICATION = "report.html", "verification.json"
+REPORT, VERIFICATION = "workflow.html", "verification.json"
 # Keys of the configuration that change no result.
 IRRELEVANT = ("device", "execution")
 
