@@ -52,6 +52,15 @@ class AffineChain:
     def depth(self) -> int:
         return len(self.slopes)
 
+    def select(self, models: Tensor) -> AffineChain:
+        """The chain of some of the models; ``models`` indexes the first axis."""
+        return AffineChain(
+            [weight[models] for weight in self.weights],
+            [bias[models] for bias in self.biases],
+            self.slopes,
+            [error[models] for error in self.errors],
+        )
+
     def norms(self) -> list[Tensor]:
         """Certified spectral norms (S,) of the stored weights."""
         return [certified_spectral_norm(weight) for weight in self.weights]
