@@ -28,6 +28,7 @@ from lipdescent.bounds.graph import elementwise, tokens
 from lipdescent.bounds.graph.known import (
     Domain,
     Known,
+    Symbols,
     input_known,
     linear_known,
     matrix_norm,
@@ -100,11 +101,11 @@ class Analysis:
         """
         domain = Domain(regions, self.norm)
         known: list[Any] = [input_known(domain, dense=self.dense)]
-        reason = ""
+        reason, symbols = "", Symbols(math.prod(self.graph.input_shape))
         for i in range(1, self.graph.output + 1):
             vertex = self.graph.vertices[i]
             inputs = [known[j] for j in vertex.inputs]
-            own = self._rule(i, inputs, domain)
+            own = self._rule(i, inputs, domain, symbols)
             if self.thorough or i == self.graph.output:
                 own = self._best(i, own, known)
             own = tightened(own, domain)
@@ -124,7 +125,7 @@ class Analysis:
         assert found is not None
         return found.constant
 
-    def _rule(self, i: int, inputs: list[Known], domain: Domain) -> Known:
+    def _rule(self, i: int, inputs: list[Known], domain: Domain, symbols: Symbols) -> Known:
         vertex = self.graph.vertices[i]
         operation, x = vertex.operation, inputs[0]
         linear = self.maps[i]
@@ -137,7 +138,7 @@ class Analysis:
         if isinstance(operation, joins.Join):
             return _joined(operation, inputs, self.norm)
         assert isinstance(operation, nn.Module)
-        own_or_none = elementwise.elementwise(operation, x)
+        own_or_none = elementwise.elementwise(operation, x, symbols)
         if own_or_none is not None:
             return own_or_none
         if isinstance(operation, tokens.NORMALISATIONS):
