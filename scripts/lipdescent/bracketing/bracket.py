@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lipdescent.bounds.proofs.prover import Prover
 from lipdescent.bracketing import affordable, checks, domains
 from lipdescent.bracketing.ends import check_order
+from lipdescent.bracketing.readable import readable
 from lipdescent.bracketing.result import Bracket
 from lipdescent.bracketing.rows import COLUMNS, rows_of
 from lipdescent.domains.domain import Domain, regions_of
@@ -19,7 +20,6 @@ from lipdescent.points._parts import some
 from lipdescent.stacks import own_call
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.trace import check_state
-from lipdescent.structure.unchanged import check_module
 
 if TYPE_CHECKING:
     import numpy as np
@@ -90,7 +90,7 @@ def bracket(
     }
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: {type(model).__name__}, allowed is a torch.nn.Module")
-    check_module(model)
+    model, input_shape = readable(model, input_shape)
     stack = checks.stack_of_one(model, input_shape)
     check_state(stack)
     say = report or (lambda line: None)

@@ -167,7 +167,7 @@ def certify_chain(links: Chain, points: Tensor, *, norm: str) -> Tensor:
         product = (product * slope[:, :, None, :]) @ weight[:, None]
         absolute = (absolute * slope.abs()[:, :, None, :]) @ weight.abs()[:, None]
     widths = [weight.shape[2] for weight in links.weights[1:]]
-    relative = gamma(sum(widths) + 2 * len(widths) + 2)
+    relative = gamma(sum(widths) + 2 * len(widths) + 2 + 2 * links.roundings)
     # Entries are at most 1: what underflows in a sum, or has in the weights when they were scaled,
     # is below 2^-1074 times the number of paths and the slopes along them.
     paths = sum(map(math.log2, widths)) + 2 * math.log2(steep)
@@ -236,7 +236,7 @@ def pre_activations(links: Chain, points: Tensor) -> Iterator[tuple[Tensor, Tens
         tiny = hidden.abs().sum(-1, keepdim=True) * TINY + n * 2.0**-1000
         if bias is not None:
             before, size = before + bias[:, None], size + bias.abs()[:, None]
-        error = error @ transposed.abs() + gamma(n + 3) * size
+        error = error @ transposed.abs() + gamma(n + 3 + 2 * links.roundings) * size
         error = round_up(error + tiny, n + 4)
         yield before, error
         hidden = before * slopes_at(before, negative, positive)
