@@ -7,9 +7,10 @@ import importlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -45,24 +46,31 @@ def load_model(where: str, weights: str | None = None) -> nn.Module:
         For a file, module or function that is not there, code that raises (with its line), a
         result that is no module, weights that are no safetensors or do not fit.
     """
-    source, _, function = where.rpartition(":")
-    if not source or not function:
-        raise ValueError(f"--model {where}: expected FILE.py:FUNCTION or MODULE:FUNCTION")
-    path = Path(source).resolve() if source.endswith(".py") else None
-    if path is not None and not path.is_file():
-        raise ValueError(f"--model: there is no file {source}")
-    with _neighbours(path), _named(where):
-        module = importlib.import_module(source) if path is None else _executed(path)
-        build = getattr(module, function, None)
-        model = build() if callable(build) else None
-    if not callable(build):
-        raise ValueError(f"--model: {source} has no function {function}")
+    build = load_function(where)
+    with _neighbours(_file(where)), _named(where):
+        model = build()
     if not isinstance(model, nn.Module):
         kind = type(model).__name__
-        raise ValueError(f"--model {where}: returns a {kind}, allowed is a torch.nn.Module")
+        raise ValueError(f"{where}: returns a {kind}, allowed is a torch.nn.Module")
     if weights is not None:
         _load_weights(model, weights)
     return model.eval()
+
+
+def load_function(where: str) -> Callable[..., Any]:
+    """The function or class that ``FILE.py:NAME`` or ``MODULE:NAME`` is; ValueError without it."""
+    source, _, function = where.rpartition(":")
+    if not source or not function:
+        raise ValueError(f"{where}: expected FILE.py:FUNCTION or MODULE:FUNCTION")
+    path = _file(where)
+    if path is not None and not path.is_file():
+        raise ValueError(f"there is no file {source}")
+    with _neighbours(path), _named(where):
+        module = importlib.import_module(source) if path is None else _executed(path)
+        build = getattr(module, function, None)
+    if not callable(build):
+        raise ValueError(f"{source} has no function {function}")
+    return build
 
 
 def load_data(path: str, input_shape: Sequence[int]) -> dict[str, torch.Tensor]:
@@ -90,6 +98,12 @@ def load_data(path: str, input_shape: Sequence[int]) -> dict[str, torch.Tensor]:
         shape = ", ".join(map(str, input_shape))
         raise ValueError(f"--data {path}: no floating-point array (n, {shape}) in it, only {found}")
     return fitting
+
+
+def _file(where: str) -> Path | None:
+    """The file of ``FILE.py:NAME``, None for a module."""
+    source = where.rpartition(":")[0]
+    return Path(source).resolve() if source.endswith(".py") else None
 
 
 def _executed(path: Path) -> ModuleType:
@@ -126,7 +140,7 @@ def _named(where: str) -> Iterator[None]:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         ours = frame.filename in (__file__, importlib.__file__) or "<frozen" in frame.filename
         line = "" if ours else f" ({Path(frame.filename).name}, line {frame.lineno})"
-        raise ValueError(f"--model {where}: {type(error).__name__}: {error}{line}") from error
+        raise ValueError(f"{where}: {type(error).__name__}: {error}{line}") from error
 
 
 def _load_weights(model: nn.Module, path: str) -> None:
