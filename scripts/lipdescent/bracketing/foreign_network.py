@@ -15,9 +15,9 @@ from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
+
+from lipdescent.storage.weights import fitted, read_weights
 
 MODULE = "_lipdescent_model_file"  # a name of its own: a file random.py must not be random
 
@@ -33,18 +33,27 @@ def load_shape(text: str) -> tuple[int, ...]:
     return shape
 
 
-def load_model(where: str, weights: str | None = None) -> nn.Module:
+def load_model(
+    where: str,
+    weights: str | None = None,
+    *,
+    prefix: str | None = None,
+    report: Callable[[str], None] | None = None,
+) -> nn.Module:
     """The network that ``FILE.py:FUNCTION`` or ``MODULE:FUNCTION`` returns, in eval mode.
 
     Parameters
     ----------
-    weights : safetensors file; without, the network keeps the weights it was built with.
+    weights : a file that :func:`lipdescent.storage.weights.read_weights` reads; without, the
+        network keeps the weights it was built with.
+    prefix : of the names in it that are the network's; :func:`lipdescent.storage.weights.fitted`.
+    report : called with a line of text for each change of names.
 
     Raises
     ------
     ValueError
         For a file, module or function that is not there, code that raises (with its line), a
-        result that is no module, weights that are no safetensors or do not fit.
+        result that is no module, weights that cannot be read or do not fit.
     """
     build = load_function(where)
     with _neighbours(_file(where)), _named(where):
@@ -53,7 +62,7 @@ def load_model(where: str, weights: str | None = None) -> nn.Module:
         kind = type(model).__name__
         raise ValueError(f"{where}: returns a {kind}, allowed is a torch.nn.Module")
     if weights is not None:
-        _load_weights(model, weights)
+        _load_weights(model, weights, prefix, report)
     return model.eval()
 
 
@@ -143,16 +152,17 @@ def _named(where: str) -> Iterator[None]:
         raise ValueError(f"{where}: {type(error).__name__}: {error}{line}") from error
 
 
-def _load_weights(model: nn.Module, path: str) -> None:
+def _load_weights(
+    model: nn.Module, path: str, prefix: str | None, report: Callable[[str], None] | None
+) -> None:
     try:
-        model.load_state_dict(load_file(path))
-    except SafetensorError as error:
-        raise ValueError(
-            f"--weights {path}: not a safetensors file ({error}); a state_dict of torch.save is "
-            "converted by safetensors.torch.save_file(torch.load(FILE, weights_only=True), NEW)"
-        ) from error
-    except (OSError, RuntimeError) as error:
-        raise ValueError(f"--weights {path}: {error}{_extra_state(model)}") from error
+        state, notes = fitted(read_weights(path), model.state_dict(), prefix=prefix)
+        model.load_state_dict(state)
+    except (ValueError, RuntimeError) as error:
+        said = str(error).removeprefix(f"{path}: ")
+        raise ValueError(f"--weights {path}: {said}{_extra_state(model)}") from error
+    for note in notes if report is not None else ():
+        report(f"--weights {path}: {note}")
 
 
 def _extra_state(model: nn.Module) -> str:
@@ -161,7 +171,7 @@ def _extra_state(model: nn.Module) -> str:
     if not names:
         return ""
     return (
-        f"; {', '.join(names)}: what get_extra_state keeps no safetensors file holds, load it in "
+        f"; {', '.join(names)}: what get_extra_state keeps no file of tensors holds, load it in "
         "FUNCTION, without --weights"
     )
 

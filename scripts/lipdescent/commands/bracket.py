@@ -9,6 +9,9 @@ From a clone, without installation: python scripts/bracket.py in place of lipdes
 
 FUNCTION takes no arguments and returns an nn.Module; instead of a file a module's name will do,
 such as torchvision.models:resnet18. Without --weights those that FUNCTION returns are measured.
+W is a safetensors file or a state_dict of torch.save (.pt, .pth, .ckpt), which may lie under
+state_dict, model_state_dict or model; the prefixes module., _orig_mod. and model. are taken off,
+--prefix actor. takes the names that begin so. Files of more than plain tensors are refused.
 An ONNX file needs pip install 'lipdescent[onnx]'; --input-shape only where the file leaves it
 open, --output only where it has several, --operator for operators that are not ONNX's own: CLASS is
 called with the operator's attributes and gives a layer, PyTorch's or declared by lipdescent.layer.
@@ -45,6 +48,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
     source.add_argument("--model", metavar="FILE.py:FUNCTION")
     source.add_argument("--onnx", metavar="NET.onnx")
     parser.add_argument("--weights", metavar="W.safetensors")
+    parser.add_argument("--prefix", metavar="actor.")
     parser.add_argument("--input-shape", metavar="1,28,28")
     parser.add_argument("--output", metavar="NAME")
     parser.add_argument("--operator", action="append", default=[], metavar="NAME=FILE.py:CLASS")
@@ -64,7 +68,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
             methods=None if args.methods is None else _names(args.methods),
             seed=args.seed,
             budget=args.budget,
-            report=lambda line: print(line, file=sys.stderr, flush=True),
+            report=_said,
         )
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
         sys.exit(f"error: {error}")
@@ -79,13 +83,19 @@ def _network(args: argparse.Namespace) -> tuple[nn.Module, tuple[int, ...]]:
             raise ValueError("--input-shape is needed with --model, such as 1,28,28")
         if args.output is not None or args.operator:
             raise ValueError("--output and --operator are for --onnx")
-        return load_model(args.model, args.weights), shape
-    if args.weights is not None:
-        raise ValueError("--weights is for --model: an ONNX file has its own")
+        if args.prefix is not None and args.weights is None:
+            raise ValueError("--prefix is of the names in the file of --weights")
+        return load_model(args.model, args.weights, prefix=args.prefix, report=_said), shape
+    if args.weights is not None or args.prefix is not None:
+        raise ValueError("--weights and --prefix are for --model: an ONNX file has its own")
     pairs = [pair.partition("=") for pair in args.operator]
     operators = {name: load_function(where) for name, _, where in pairs}
     read = load_onnx(args.onnx, shape, output=args.output, operators=operators)
     return read.network, read.input_shape
+
+
+def _said(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _names(listed: str) -> list[str]:
