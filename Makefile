@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 .PHONY: study
 study: $(ENV)  ## run a study and write its report (STUDY=name for config/studies/name.yaml)
 	snakemake --cores all $(CONFIG)
-	snakemake --report results/$(STUDY)/report.html $(CONFIG) --quiet
+	snakemake --report results/$(STUDY)/workflow.html $(CONFIG) --quiet
 	@echo "report: results/$(STUDY)/report.html"
 
 .PHONY: verify

@@ -75,6 +75,11 @@ def apart(study: str, other: str, quantity: str) -> str:
 
     In standard errors of the difference: float32 training amplifies rounding, so that single
     networks differ and means should not.
+
+    Raises
+    ------
+    ValueError
+        Where one of the two tables has no such numbers.
     """
     import pandas as pd
 
@@ -82,7 +87,9 @@ def apart(study: str, other: str, quantity: str) -> str:
     for name in (study, other):
         table = pd.read_parquet(ROOT / "results" / name / "table.parquet")
         rows = table[(table.quantity == quantity) & (table.epoch == table.epoch.max())]
-        groups = rows.groupby(["width", "label_noise", "split"], observed=True).value
+        if rows.empty:
+            raise ValueError(f"{quantity}: not in the table of {name}")
+        groups = rows.groupby(["norm", "width", "label_noise"], observed=True, dropna=False).value
         means.append(groups.mean())
         errors.append(groups.sem())
     difference = (means[0] - means[1]).abs()

@@ -1,7 +1,8 @@
 """Certified bracket of a network's Lipschitz constant, for a network that was not trained here.
 
     lipdescent bracket --model FILE.py:FUNCTION --weights W.safetensors \\
-        --input-shape 1,28,28 --norm l2 [--data X.npz] [--methods a,b] [--seed 0] [--budget 20]
+        --input-shape 1,28,28 --norm l2 [--data X.npz] [--methods a,b] [--seed 0] [--budget 20] \\
+        [--domain everywhere | box:0,1 | ball:l2:0.1]
     lipdescent bracket --onnx NET.onnx [--input-shape 1,28,28] [--output NAME] \\
         [--operator NAME=FILE.py:CLASS] ...
 
@@ -17,7 +18,8 @@ open, --output only where it has several, --operator for operators that are not 
 called with the operator's attributes and gives a layer, PyTorch's or declared by lipdescent.layer.
 X.npz holds floating-point inputs (n, *input_shape), one array per split (X.npy: one array);
 without it lower bounds start from standard normal points. --budget is about how many seconds each
-of them may take. Prints every bound, rounded outwards, the best bracket and its ratio; what is
+of them may take. --domain: bounds on the box [0, 1]^d, or on balls around the points of --data
+(the largest of them). Prints every bound, rounded outwards, the best bracket and its ratio; what is
 under way goes to stderr.
 """
 
@@ -37,6 +39,7 @@ from lipdescent.bracketing.foreign_network import (
     load_shape,
 )
 from lipdescent.bracketing.onnx_network import load_onnx
+from lipdescent.domains.written import parsed
 
 
 def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> None:
@@ -57,6 +60,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
     parser.add_argument("--methods", metavar="a,b")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--budget", type=float, default=20.0, metavar="SECONDS")
+    parser.add_argument("--domain", default="everywhere", metavar="box:0,1")
     args = parser.parse_args(arguments)
     try:
         model, shape = _network(args)
@@ -68,6 +72,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
             methods=None if args.methods is None else _names(args.methods),
             seed=args.seed,
             budget=args.budget,
+            domain=parsed(args.domain),
             report=_said,
         )
     except (ValueError, TypeError, ImportError, RuntimeError) as error:

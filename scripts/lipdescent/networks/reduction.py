@@ -2,7 +2,8 @@
 
 A sum or concatenation stands for parts that all start at one vertex, the last one through which
 every path to them leads. A graph whose branches only meet like this is an expression in which
-every vertex stands once; others, and those that multiply values, stay graphs.
+every vertex stands once but those that only move or scale numbers; others, and those that multiply
+values, stay graphs.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from torch import nn
 
 from lipdescent.networks.expressions import Chain, Concat, Layer, Node, Sum, steps
 from lipdescent.networks.graph import Combination, Concatenation, Graph, GraphNetwork, Vertex
-from lipdescent.networks.operations import Scale
+from lipdescent.networks.operations import Gather, Scale
 
 
 class _Irreducible(Exception):
@@ -85,7 +86,7 @@ class _Reduction:
         parts: list[Node] = []
         while end != start:
             vertex = self.graph.vertices[end]
-            if end in self.seen:
+            if end in self.seen and not _is_free(vertex):
                 raise _Irreducible(
                     f"{vertex.place}: its value is taken by branches that cross, or end in "
                     "different places: the network is a graph of operations, no chain, sum and "
@@ -119,6 +120,11 @@ class _Reduction:
             Layer(nn.Identity(), "") if i == start else self.between(start, i)
             for i in vertex.inputs
         )
+
+
+def _is_free(vertex: Vertex) -> bool:
+    """Whether several branches may each have a copy: what only moves or scales numbers."""
+    return isinstance(vertex.operation, (Gather, nn.Flatten, nn.Unflatten, Scale))
 
 
 def _times(part: Node, factor: float) -> Node:
