@@ -175,8 +175,8 @@ def regularisers() -> Iterator[Statement]:
                         measures.between_points(UPPER, axis, over, under, **rest),
                         of_constant=True)  # fmt: skip
         yield Statement(f"{key}_test", name, f"the {axis.replace('_', ' ')} of the least mean test "
-                        "loss is not the smallest: its interval or range over seeds is apart", None, "question",
-                        (study,),
+                        "loss is not the smallest: its interval or range over seeds is apart", None,
+                        "question", (study,),
                         measures.best_is_inside(axis, **rest))  # fmt: skip
     yield Statement("e22_caps", "E22", "the layer product of two clipped layers is at most the "
                     "cap's square, temperature 1", None, "derived", ("ks_clipping",),
