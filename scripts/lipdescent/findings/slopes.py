@@ -109,7 +109,7 @@ def blocks(found: list[Facts], norm: str) -> list[Block]:
     if not rows:
         return []
     title = Heading(3, f"Power laws in {NORMS[norm]}")
-    return [title, Table(HEADER, rows), Text(READ)]
+    return [title, Table(HEADER, rows, f"Exponents in {NORMS[norm]}."), Text(READ)]
 
 
 def _rows(facts: Facts) -> list[list[str]]:
