@@ -42,6 +42,10 @@ test: $(ENV)  ## run the tests
 coverage: $(ENV)  ## run the tests and print which lines of the library they reach
 	OMP_NUM_THREADS=1 python -m pytest -n auto --maxprocesses 4 --dist loadfile --cov
 
+.PHONY: gpu-wheels
+gpu-wheels: $(ENV)  ## fetch what benchmarks/gpu.sh needs on a GPU machine without a network, into .whl
+	python benchmarks/gpu_wheels.py
+
 .PHONY: docs-numbers
 docs-numbers: $(ENV)  ## take tables and numbers of docs/ from the studies in results/, write them
 	python benchmarks/docs_numbers.py

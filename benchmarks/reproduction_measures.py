@@ -23,9 +23,11 @@ from lipdescent.storage import checkpoints
 Take = Callable[[Path], Measured]
 LOWER, MEAN = "largest Jacobian norm on the training data", "mean Jacobian norm there"
 UPPER, TEST_LOSS = "layer product", "test loss"
+PAIRS = "largest quotient of two training points"
 SERIES = {
     LOWER: Series("lower_jacobian", "lower", "l2", "train"),
     UPPER: Series("upper_layer_product", "upper", "l2", ""),
+    PAIRS: Series("lower_pairs", "lower", "l2", "train"),
     MEAN: Series("jacobian_norm_mean", "metric", "l2", "train"),
 }
 NUMBER = r"-?\d*\.?\d+(?:e-?\d+)?"

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import reproduction_measures as measures
 from reproduction import Statement
-from reproduction_measures import LOWER, MEAN, TEST_LOSS, UPPER
+from reproduction_measures import LOWER, MEAN, PAIRS, TEST_LOSS, UPPER
 
 CURVES = {"upper": UPPER, "lower": LOWER, "mean": MEAN}
 LATE = 10_000  # the rate is constant from here on; where the paper's fits start is not stated
@@ -31,9 +31,8 @@ def evolution() -> Iterator[Statement]:
     pairs = {0: 0.165, 1000: 0.865, 2000: 2.752, 3000: 4.257, 4000: 5.120, 5000: 5.591,
              10000: 6.361, 50000: 8.840}  # fmt: skip
     for epoch, value in pairs.items():
-        yield Statement(f"e1_pairs_{epoch}", "E1", "width 256: largest quotient of two points, "
-                        f"epoch {epoch:,}", value, "paper", e1,
-                        measures.at("lower_pairs", epoch=epoch))  # fmt: skip
+        yield Statement(f"e1_pairs_{epoch}", "E1", f"width 256: {PAIRS}, epoch {epoch:,}",
+                        value, "paper", e1, measures.at(PAIRS, epoch=epoch))  # fmt: skip
     slopes = {"upper": (0.59, 0.80), "lower": (0.46, 0.62), "mean": (0.44, 0.52)}
     for study, place, key, what in ((e1, 0, "E1", "cross-entropy"), (e2, 1, "E2", "squared error")):
         for name, each in slopes.items():

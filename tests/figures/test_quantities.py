@@ -105,3 +105,22 @@ def test_early_stopping_takes_the_least_loss_of_every_network():
 )
 def test_where_bias_and_variance_cannot_be_told_it_is_said_why(loss, said):
     assert set(texts(drawn("bias_variance", loss=loss))) == {said}
+
+
+def test_ensembles_stand_beside_the_plain_mean_of_their_members():
+    expected = {"loss": {"softmax": 1.5, "logits": 1.25}, "error": {"softmax": 0.3, "logits": 0.2}}
+    more = {
+        (f"ensemble_{what}_of_mean_{of}", "metric", "", "test"): value
+        for what, values in expected.items()
+        for of, value in values.items()
+    }
+    figure = drawn("ensemble", more=more, scatter=0.3)
+    assert len(figure.axes) == 4
+    loss, _, error, _ = figure.axes
+    frame = synthetic_study.make(scatter=0.3).to_pandas()
+    last = frame[(frame.quantity == "test_loss") & (frame.label_noise == 0) & (frame.epoch == 100)]
+    means = last.groupby("width").value.mean()
+    assert loss.lines[0].get_ydata() == pytest.approx(means.to_numpy())
+    for axes, values in ((loss, expected["loss"]), (error, expected["error"])):
+        assert [line.get_ydata()[0] for line in axes.lines[1:]] == list(values.values())
+    assert "not measured: quantities has no ensemble" in texts(drawn("ensemble"))

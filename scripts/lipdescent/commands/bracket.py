@@ -1,7 +1,8 @@
 """Certified bracket of a network's Lipschitz constant, for a network that was not trained here.
 
     lipdescent bracket --model FILE.py:FUNCTION --weights W.safetensors \\
-        --input-shape 1,28,28 --norm l2 [--data X.npz] [--methods a,b] [--seed 0] [--budget 20]
+        --input-shape 1,28,28 --norm l2 [--data X.npz] [--methods a,b] [--seed 0] [--budget 20] \\
+        [--domain everywhere | box:0,1 | ball:l2:0.1]
 
 From a clone, without installation: python scripts/bracket.py in place of lipdescent bracket.
 
@@ -9,7 +10,8 @@ FUNCTION takes no arguments and returns an nn.Module; instead of a file a module
 such as torchvision.models:resnet18. Without --weights those that FUNCTION returns are measured.
 X.npz holds floating-point inputs (n, *input_shape), one array per split (X.npy: one array);
 without it lower bounds start from standard normal points. --budget is about how many seconds each
-of them may take. Prints every bound, rounded outwards, the best bracket and its ratio; what is
+of them may take. --domain: bounds on the box [0, 1]^d, or on balls around the points of --data
+(the largest of them). Prints every bound, rounded outwards, the best bracket and its ratio; what is
 under way goes to stderr.
 """
 
@@ -21,7 +23,7 @@ from collections.abc import Sequence
 
 from lipdescent.bracketing.bracket import NORMS, bracket
 from lipdescent.bracketing.foreign_network import load_data, load_model, load_shape
-from lipdescent.bracketing.text import text
+from lipdescent.domains.written import parsed
 
 
 def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> None:
@@ -37,10 +39,11 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
     parser.add_argument("--methods", metavar="a,b")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--budget", type=float, default=20.0, metavar="SECONDS")
+    parser.add_argument("--domain", default="everywhere", metavar="box:0,1")
     args = parser.parse_args(arguments)
     try:
         shape = load_shape(args.input_shape)
-        frame = bracket(
+        found = bracket(
             load_model(args.model, args.weights),
             shape,
             norm=args.norm,
@@ -48,11 +51,12 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
             methods=None if args.methods is None else _names(args.methods),
             seed=args.seed,
             budget=args.budget,
+            domain=parsed(args.domain),
             report=lambda line: print(line, file=sys.stderr, flush=True),
         )
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
         sys.exit(f"error: {error}")
-    print(text(frame, args.norm))
+    print(found)
 
 
 def _names(listed: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,8 @@ def trace(stack: ModelStack) -> Node:
         fit, examples that influence each other, and a call that gives something else than the
         layers do.
     """
+    if hasattr(stack.module, "lipschitz_structure"):
+        cast(Any, stack.module).lipschitz_structure()  # or it says why there is none
     check_module(stack.module)
     check_state(stack)
     _refuse_attention(stack.module)
