@@ -15,6 +15,7 @@ os.environ.setdefault("MKL_CBWR", "AUTO")
 OFFERED = {
     "bracket": "lipdescent.bracketing.bracket",
     "load_onnx": "lipdescent.bracketing.onnx_network",
+    "load": "lipdescent.analysis.loading",
     "add": "lipdescent.networks.expressions",
     "chain": "lipdescent.networks.expressions",
     "concat": "lipdescent.networks.expressions",
