@@ -21,8 +21,10 @@ from lipdescent.datasets import Dataset
 from lipdescent.measurement import NotApplicable
 from lipdescent.measuring.measure import checkpoint_stack
 from lipdescent.measuring.subject import Subject
+from lipdescent.networks.reading import Unreadable
 from lipdescent.plugins import bound_entries, lookup
 from lipdescent.storage.checkpoints import Checkpoints, Origin, empty_epochs
+from lipdescent.structure.exported import plain_stack
 from lipdescent.training.block import TrainingData
 from lipdescent.training.draws import initial_stack
 from lipdescent.training.options import TrainingOptions
@@ -51,13 +53,16 @@ def mistakes(task: dict[str, Any], loaded: Dataset | None = None) -> list[str]:
         f"architectures.{task['architecture']} ({network['module']}) of width {network['width']} "
         f"on data set {task['dataset']} with inputs {shape}"
     )
-    # Built here, where what it imports stays; called where it can be stopped.
+    # Built here, where what it imports stays; called where it can be stopped. Exported here, too:
+    # what PyTorch needs for that takes longer to import than a trial may.
     if wrong := _raised(build) or _wrong(lambda: initial_stack(build, SEEDS, shape)):
         return [f"config: {what}: cannot be built: {wrong}"]
     for name, entry in task["bounds"].items():
         lookup.resolve("bounds", bound_entries.bound_of(name, entry))
         if "points" in entry:
             lookup.resolve("points", entry["points"])
+    if wrong := _raised(lambda: plain_stack(initial_stack(build, SEEDS, shape))):
+        return [f"config: {what}: what its call computes is not what is read of it: {wrong}"]
     data = random_data(shape, classes, task["points"])
     found = []
     if wrong := _wrong(lambda: _train(build, data, task["training"])):
@@ -158,7 +163,7 @@ def _wrong(attempt: Callable[[], object]) -> str:
 def _raised(attempt: Callable[[], object], kind: type[BaseException] = Exception) -> str:
     try:
         attempt()
-    except (NotApplicable, MemoryError):
+    except (NotApplicable, Unreadable, MemoryError):
         return ""
     except kind as error:  # whatever it is, the job would end with it
         return " ".join(f"{type(error).__name__}: {error}".split())
