@@ -21,6 +21,7 @@ from lipdescent.bounds.graph.linear_maps import own_name
 from lipdescent.bounds.graph.ranges import Range, around
 from lipdescent.layers import activation
 from lipdescent.measurement import NotApplicable
+from lipdescent.networks.declared import declaration_of
 
 _PAD = 2.0**-45
 Formula = Callable[[Tensor], Tensor]
@@ -296,6 +297,15 @@ def _function(operation: Any) -> Scalar | None:
     return FUNCTIONS.get(operation.name)
 
 
+def within(operation: object, values: Range) -> Range:
+    """The part of ``values`` that is within what is declared of a layer."""
+    declared = declaration_of(operation)
+    if declared is None or declared.range is None:
+        return values
+    low, high = (torch.full_like(values.low, end) for end in declared.range)
+    return values.meet(Range(low, high))
+
+
 def bounded_slopes(operation: Any, x: Range) -> tuple[Range, Range] | None:
     """Values and slopes of an elementwise operation on ``x``; None if it is none."""
     scalar = scalar_of(operation)
@@ -303,7 +313,8 @@ def bounded_slopes(operation: Any, x: Range) -> tuple[Range, Range] | None:
         infinite = torch.full_like(x.low, math.inf)
         return Range(-infinite, infinite), Range(-infinite, infinite)
     own = {name: p.detach()[None] for name, p in operation.named_parameters()}
-    everywhere: tuple[Any, Any] | None = None
+    declared = declaration_of(operation)
+    everywhere: tuple[Any, Any] | None = declared.slopes if declared is not None else None
     if type(operation) in activation.SLOPES:
         try:
             everywhere = activation.slopes(operation, own)
@@ -318,7 +329,8 @@ def bounded_slopes(operation: Any, x: Range) -> tuple[Range, Range] | None:
         middle, half = x.middle()
         value = operation(middle)
         reach = slopes.size() * half + _PAD * (value.abs() + middle.abs().clamp_max(64.0))
-        return around(value, torch.where(reach.isnan(), math.inf, reach) * (1 + _PAD)), slopes
+        values = around(value, torch.where(reach.isnan(), math.inf, reach) * (1 + _PAD))
+        return within(operation, values), slopes
     slopes = scalar.slopes(x)
     if everywhere is not None:
         low, high = (float(end) for end in everywhere)
