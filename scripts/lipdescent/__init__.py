@@ -16,6 +16,7 @@ OFFERED = {
     "bracket": "lipdescent.bracketing.bracket",
     "layer": "lipdescent.networks.declared",
     "load_onnx": "lipdescent.bracketing.onnx_network",
+    "load": "lipdescent.analysis.loading",
     "add": "lipdescent.networks.expressions",
     "chain": "lipdescent.networks.expressions",
     "concat": "lipdescent.networks.expressions",

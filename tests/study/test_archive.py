@@ -32,7 +32,7 @@ CONFIG = {
 SOURCES = {"table.parquet": {"content": "1"}, "experiments/isometry.parquet": {"content": "1"}}
 MADE = {"rule": "some", "recipe": "r", "asked": {}, "inputs": SOURCES, "content": "2"}
 FILES = [
-    "table.parquet", "table.csv", "findings.json", "findings.md", "findings.html",
+    "table.parquet", "table.csv", "table.json", "findings.json", "findings.md", "findings.html",
     "explorer.html", "report.html", "figures/a/m/b.pdf", "figures/a/m/b.png",
 ]  # fmt: skip
 COUNT = len(FILES) + 2  # the plan and the provenance

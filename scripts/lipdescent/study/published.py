@@ -80,6 +80,6 @@ def files(config: dict[str, Any]) -> list[str]:
     """Everything that ``rule all`` asks for; a study with experiments publishes these alone."""
     found = [*results(config), "provenance.json", "report.html", *figures(config)]
     if not config["experiments"]:
-        found += ["table.csv", "explorer.html"]
+        found += ["table.csv", "table.json", "explorer.html"]
         found += [f"findings.{kind}" for kind in ("json", "md", "html")]
     return found

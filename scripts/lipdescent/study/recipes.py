@@ -219,7 +219,7 @@ class Recipes:
             for place in map(_wildcards, self.runs)
             for measure in self.measures
         ]
-        outputs = (f"{self.base}/table.parquet", f"{self.base}/table.csv")
+        outputs = tuple(f"{self.base}/table.{kind}" for kind in ("parquet", "csv", "json"))
         asked = {"axes": self.axes}
         return Recipe("table", "table", outputs, asked, self.code("aggregate.py"), tuple(inputs))
 

@@ -28,6 +28,7 @@ from lipdescent.bounds.graph import elementwise, tokens
 from lipdescent.bounds.graph.known import (
     Domain,
     Known,
+    Symbols,
     input_known,
     linear_known,
     matrix_norm,
@@ -59,6 +60,7 @@ class Analysis:
 
     Attributes
     ----------
+    influence : float64 (B, n), of the last call: by which inputs a region is best halved.
     thorough : take every bound of the constants; else only the interval of Jacobians, for many
         small regions.
     """
@@ -77,6 +79,7 @@ class Analysis:
         ]
         self.runs: list[Run | None] = linear_runs(self.graph, self.maps) if self.thorough else []
         self.norms: dict[tuple[int, int], Tensor] = {}
+        self.influence = torch.zeros(0)  # (B, n), of the inputs in the last call
         self.last = {j: i for i, v in enumerate(vertices) for j in v.inputs}
         self.used = {
             j for v in vertices if not isinstance(v.operation, nn.Module) for j in v.inputs
@@ -101,12 +104,13 @@ class Analysis:
             If the constant of the result is infinite: the reason and what would help.
         """
         domain = Domain(regions, self.norm)
+        self.influence = domain.half * 0
         known: list[Any] = [input_known(domain, dense=self.dense)]
-        reason = ""
+        reason, symbols = "", Symbols(math.prod(self.graph.input_shape))
         for i in range(1, self.graph.output + 1):
             vertex = self.graph.vertices[i]
             inputs = [known[j] for j in vertex.inputs]
-            own = self._rule(i, inputs, domain)
+            own = self._rule(i, inputs, domain, symbols)
             if self.thorough or i == self.graph.output:
                 own = self._best(i, own, known)
             own = tightened(own, domain)
@@ -126,7 +130,7 @@ class Analysis:
         assert found is not None
         return found.constant
 
-    def _rule(self, i: int, inputs: list[Known], domain: Domain) -> Known:
+    def _rule(self, i: int, inputs: list[Known], domain: Domain, symbols: Symbols) -> Known:
         vertex = self.graph.vertices[i]
         operation, x = vertex.operation, inputs[0]
         linear = self.maps[i]
@@ -142,7 +146,9 @@ class Analysis:
         declared = declaration_of(operation)
         if declared is not None and declared.slopes is None:
             return self._layer(i, x)
-        own_or_none = elementwise.elementwise(operation, x)
+        own_or_none = elementwise.elementwise(operation, x, symbols)
+        if own_or_none is not None and x.form is not None:
+            self._add_influence(x, own_or_none)
         if own_or_none is not None:
             return own_or_none
         if isinstance(operation, tokens.NORMALISATIONS):
@@ -153,11 +159,21 @@ class Analysis:
             return tokens.softmax(operation, x, self.norm, x.span.low.shape[axis])
         return self._layer(i, x)
 
+    def _add_influence(self, x: Known, own: Known) -> None:
+        """How much of the values of units without a single slope comes from each input: (B, n)."""
+        assert x.form is not None
+        assert own.slopes is not None
+        open_ = (own.slopes.high > own.slopes.low).flatten(1)
+        n = self.influence.shape[1]
+        linear = x.form.linear[:, :n].abs().flatten(2)
+        half = (x.span.high - x.span.low).flatten(1).clamp_min(1e-300) / 2
+        self.influence = self.influence + (linear * (open_ / half)[:, None]).sum(2)
+
     def _layer(self, i: int, x: Known) -> Known:
         """A layer of which only the constant is known, and whether it is monotone."""
         operation: Any = self.graph.vertices[i].operation
         value = times(self._constant(i), x.constant)
-        if isinstance(operation, _MONOTONE):
+        if type(operation) in _MONOTONE:
             return Known(x.span.each(operation), x.point.each(operation), value)
         center, doubt = x.point.middle()
         result = operation(center)
