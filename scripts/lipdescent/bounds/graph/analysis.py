@@ -175,7 +175,7 @@ class Analysis:
         operation: Any = self.graph.vertices[i].operation
         value = times(self._constant(i), x.constant)
         reduced = isinstance(operation, Reduce) and operation.kind in ("max", "min")
-        if isinstance(operation, _MONOTONE) or reduced:
+        if type(operation) in _MONOTONE or reduced:
             return Known(x.span.each(operation), x.point.each(operation), value)
         center, doubt = x.point.middle()
         result = operation(center)
