@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 .PHONY: study
 study: $(ENV)  ## run a study and write its report (STUDY=name for config/studies/name.yaml)
 	snakemake --cores all $(CONFIG)
-	snakemake --report results/$(STUDY)/report.html $(CONFIG) --quiet
+	snakemake --report results/$(STUDY)/workflow.html $(CONFIG) --quiet
 	@echo "report: results/$(STUDY)/report.html"
 
 .PHONY: verify
@@ -41,6 +41,10 @@ test: $(ENV)  ## run the tests
 .PHONY: coverage
 coverage: $(ENV)  ## run the tests and print which lines of the library they reach
 	OMP_NUM_THREADS=1 python -m pytest -n auto --maxprocesses 4 --dist loadfile --cov
+
+.PHONY: gpu-wheels
+gpu-wheels: $(ENV)  ## fetch what benchmarks/gpu.sh needs on a GPU machine without a network, into .whl
+	python benchmarks/gpu_wheels.py
 
 .PHONY: docs-numbers
 docs-numbers: $(ENV)  ## take tables and numbers of docs/ from the studies in results/, write them
@@ -84,6 +88,10 @@ protocols: $(ENV)  ## write docs/protocols.md from the headers of the papers' st
 .PHONY: rooms
 rooms: $(ENV)  ## draw the rooms of the library and their imports anew (docs/rooms.md)
 	python scripts/rooms.py docs/rooms.md
+
+.PHONY: table-words
+table-words: $(ENV)  ## write what the table's columns and quantities are into docs/table.md
+	python scripts/table_words.py docs/table.md
 
 .PHONY: env
 env: $(ENV)  ## set up .venv only

@@ -22,16 +22,6 @@ def write(path: str, text: str) -> None:
 
 
 made = job_stamps.of(job)
-
-
-def stamped(text: str) -> str:
-    """With the stamp and a seal in a comment at its end."""
-    if made is None:
-        return text
-    text += f"\n<!-- {stamps.as_text(made)} "
-    return f"{text}{stamps.seal(text.encode())} -->\n"
-
-
 with atomic.sound(job.input.table):
     pairs = group_names(job.input.table)
 groups, at_points = [], []
@@ -45,7 +35,8 @@ study = job.wildcards.study
 blocks = document.report(study, groups, further)
 whole = {"study": study, "groups": groups, "slopes": further}
 write(job.output.json, stamps.document(whole, made))
-write(job.output.markdown, stamped(page.markdown(blocks)))
-write(job.output.html, stamped(page.html(blocks, title=f"Findings of study {study}")))
+write(job.output.markdown, stamps.in_comment(page.markdown(blocks), made))
+as_html = page.html(blocks, title=f"Findings of study {study}")
+write(job.output.html, stamps.in_comment(as_html, made))
 for facts in groups:
     print("\n".join(headlines(facts)))

@@ -84,7 +84,7 @@ def test_what_was_not_measured_has_no_row(tmp_path, monkeypatch):
         study: len(draw("over_width", study, tmp_path, monkeypatch).axes) // 3
         for study in ("whole", "no_certificates")
     }
-    assert rows == {"whole": 4, "no_certificates": 3}
+    assert rows == {"whole": 5, "no_certificates": 4}
 
 
 POINTS = [
@@ -140,7 +140,8 @@ def test_over_axis_shows_the_tables_values_where_they_belong(at_points):
     lower = next(one for one in bracket[1].lines[2:] if one.get_linestyle() == "--")
     best = stats.geometric_mean(ladder.bracket(group, "l2")[0][1, 1, -1])
     assert lower.get_ydata()[-1] == pytest.approx(best)
-    np.testing.assert_allclose(error[0].lines[0].get_ydata(), 0.5)
+    wrong = stats.mean(ladder.test_error(group)[1, 1, -1])
+    assert error[1].lines[1].get_ydata()[-1] == pytest.approx(wrong)
     assert "width 16" in drawn._suptitle.get_text()
     assert "48 models" in drawn._suptitle.get_text()  # 3 depths, 2 rates, 2 noises, 4 seeds
 

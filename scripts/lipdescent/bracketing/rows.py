@@ -14,6 +14,7 @@ from lipdescent.bounds._measured import BOUNDS, described, no_bound
 from lipdescent.bounds.jacobians.awake import why_zero
 from lipdescent.bounds.proofs.prover import Prover
 from lipdescent.measurement import NotApplicable
+from lipdescent.networks.reading import Unreadable
 from lipdescent.plugins import bound_entries, lookup
 from lipdescent.stacks.model_stack import ModelStack
 
@@ -37,7 +38,7 @@ def rows_of(
         if norm not in bound.NORMS:
             raise NotApplicable(f"exists in {', '.join(bound.NORMS)}")
         rows = list(_measured(name, bound, stack, inputs, norm=norm, seed=seed, entry=entry))
-    except NotApplicable as error:
+    except (NotApplicable, Unreadable) as error:
         rows = [_nothing(quantity, bound, norm, str(error))]
     except Exception as error:  # one method's fault takes nothing from the others
         rows = [_nothing(quantity, bound, norm, described(error, file), status="error")]

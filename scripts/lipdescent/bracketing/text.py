@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from lipdescent.arithmetic import decimals
-from lipdescent.bracketing.bracket import LOCAL, best
+from lipdescent.bracketing.ends import LOCAL, best
 
 if TYPE_CHECKING:
     import pandas as pd

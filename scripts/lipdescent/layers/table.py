@@ -17,7 +17,8 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from lipdescent.layers import activation, convolution, linear, normalisation, pooling
+from lipdescent.layers import activation, convolution, linear, normalisation, operations, pooling
+from lipdescent.shapes import Float64
 
 NORMS = ("l1", "l2", "linf")
 
@@ -27,6 +28,7 @@ TABLE: dict[type[nn.Module], Callable[..., Tensor | float]] = {
     **normalisation.TABLE,
     **activation.TABLE,
     **pooling.TABLE,
+    **operations.TABLE,
 }
 
 
@@ -37,7 +39,7 @@ def constant(
     input_shape: tuple[int, ...],
     output_shape: tuple[int, ...],
     norm: str,
-) -> Tensor | float:
+) -> Float64[Tensor, " models"] | float:
     """Certified upper bound on one layer's Lipschitz constant.
 
     Parameters

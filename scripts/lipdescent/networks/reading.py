@@ -11,6 +11,10 @@ from lipdescent.networks.expressions import Chain, Concat, Layer, Node, Sum, cha
 from lipdescent.networks.known_classes import CONTAINERS, is_sequential, qualified_name
 
 
+class Unreadable(TypeError):
+    """A network, or a part of it, of which nothing says what it computes."""
+
+
 def read(module: nn.Module, *, declared: bool = True) -> Node:
     """Expression of a network: every container taken apart, chains flat, no shapes yet.
 
@@ -39,9 +43,9 @@ def declares(module: nn.Module) -> bool:
     return any(hasattr(part, "lipschitz_structure") for part in module.modules())
 
 
-def unknown(layer: Layer) -> TypeError:
+def unknown(layer: Layer) -> Unreadable:
     """What a view raises at a layer that it does not know and cannot do without."""
-    return TypeError(
+    return Unreadable(
         f"{layer.path or 'the network'}: unknown module {qualified_name(layer.module)}; allowed "
         "are the layers in lipdescent.layers.table; a class with a forward of its own says what "
         "that computes in a method lipschitz_structure(self), with `from lipdescent import chain, "
