@@ -94,7 +94,8 @@ def _peak(facts: Facts, norm: str) -> Facts | None:
     if len(possible) > len(facts["width"]) / 2:
         text = f"Where the mean {name} constant is largest over width ({noise}) is open: at {at}."
         return _sentence(text, [UNDECIDED], "double_descent", sketch)
-    text = f"The mean {name} constant ({noise}) is largest at width {at}"
+    where = f"at width {at}" if len(possible) < 3 else f"somewhere from width {at}"
+    text = f"The mean {name} constant ({noise}) is largest {where}"
     badges = [PROVED]
     if peak is not None:
         there = ", among these" if peak in possible else ""
