@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 .PHONY: study
 study: $(ENV)  ## run a study and write its report (STUDY=name for config/studies/name.yaml)
 	snakemake --cores all $(CONFIG)
-	snakemake --report results/$(STUDY)/report.html $(CONFIG) --quiet
+	snakemake --report results/$(STUDY)/workflow.html $(CONFIG) --quiet
 	@echo "report: results/$(STUDY)/report.html"
 
 .PHONY: verify
@@ -88,6 +88,10 @@ protocols: $(ENV)  ## write docs/protocols.md from the headers of the papers' st
 .PHONY: rooms
 rooms: $(ENV)  ## draw the rooms of the library and their imports anew (docs/rooms.md)
 	python scripts/rooms.py docs/rooms.md
+
+.PHONY: table-words
+table-words: $(ENV)  ## write what the table's columns and quantities are into docs/table.md
+	python scripts/table_words.py docs/table.md
 
 .PHONY: env
 env: $(ENV)  ## set up .venv only

@@ -136,7 +136,8 @@ def main() -> None:
         paths = measurements(folder)
         aggregate = script(
             folder, "aggregate.py", input=paths, log=["log"],
-            output={"parquet": "results/scale/table.parquet", "csv": "results/scale/table.csv"},
+            output={"parquet": "results/scale/table.parquet", "csv": "results/scale/table.csv",
+                    "words": "results/scale/table.json"},
         )  # fmt: skip
         rows = table.pq.read_metadata(folder / "results/scale/table.parquet").num_rows
         say(f"aggregate {len(paths)} files, {rows:,} rows", aggregate, 60, 4096)

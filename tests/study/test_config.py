@@ -78,7 +78,7 @@ def test_the_given_configuration_is_not_changed():
         ),
         (
             {"statistics.fit_from": {"epohc": 3}},
-            r"'statistics.fit_from.epohc' \(did you mean 'statistics.fit_from.epoch'\?\)",
+            r"numbers in statistics.fit_from 'epohc' \(did you mean 'epoch'\?\); .* epoch, width$",
         ),
         ({"statistics.fit_from": {"epoch": 0}}, "fit_from.epoch = 0: allowed is at least 1"),
         ({"grid.widht": [4]}, r"'grid.widht' \(did you mean 'grid.width'\?\)"),

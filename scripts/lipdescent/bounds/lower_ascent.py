@@ -19,6 +19,7 @@ attention, the direction is "estimate" (``_certified.py``).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ from lipdescent.bounds.jacobians import norms as jac
 from lipdescent.bounds.jacobians.ascent import ascend, dual_vectors
 from lipdescent.bounds.jacobians.awake import awake
 from lipdescent.bounds.proofs.prover import Prover
+from lipdescent.domains.domain import regions_of
 from lipdescent.measurement import Measurement
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.relu_chain import Chain, chain, deep_jacobians, soft_product
@@ -47,6 +49,7 @@ def measure(
     restarts: int = 4,
     steps: int = 16,
     num_candidates: int | None = 256,
+    domain: Mapping[str, Any] | None = None,
 ) -> Iterator[Measurement]:
     """Yield ``lower_ascent`` once per norm, with no split: it bounds the global constant.
 
@@ -56,6 +59,7 @@ def measure(
     restarts : ascents per model, from the data points with the largest norms.
     steps : of each ascent, at most.
     num_candidates : data points, drawn by ``seed``, among which the starts are chosen; None: all.
+    domain : where the constant is taken, everywhere unless given; points are moved into it.
 
     Raises
     ------
@@ -68,7 +72,7 @@ def measure(
             raise ValueError(f"{name} = {value!r}: allowed are integers >= 1")
     points = _candidates(stack, inputs, norms, num_candidates, seed)
     values = jac.jacobian_norms(stack, points, norms=norms)
-    prover = Prover(stack)
+    prover = Prover(stack, regions_of(domain, stack.input_shape, inputs))
     for norm in norms:
         best = values[norm].topk(min(restarts, len(points)), dim=1).indices
         ends = ascent(stack, points[best], norm=norm, steps=steps, seed=seed)

@@ -10,12 +10,14 @@ model classifies rightly and wrongly, with autograd's convention at kinks.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lipdescent.bounds.jacobians import norms as jac
 from lipdescent.bounds.proofs.prover import Prover
+from lipdescent.domains.domain import regions_of
 from lipdescent.measurement import Measurement
 from lipdescent.shapes import Float, Float64, Shaped
 from lipdescent.stacks.evaluation import outputs_of
@@ -34,6 +36,7 @@ def measure(
     quantiles: Sequence[float] = (),
     labels: Mapping[str, Tensor] | None = None,
     num_points: int | None = None,
+    domain: Mapping[str, Any] | None = None,
 ) -> Iterator[Measurement]:
     """Yield ``lower_jacobian``, ``jacobian_norm_mean``, ``_rms`` and quantiles for each split.
 
@@ -48,6 +51,7 @@ def measure(
     quantiles : in [0, 1]; .5 gives ``jacobian_norm_q50``, by linear interpolation.
     labels : split -> int64 (n,) or (num_models, n).
     num_points : of each split only this many points, the first; a smaller but still a lower bound.
+    domain : where the constant is taken, everywhere unless given; points are moved into it.
 
     Raises
     ------
@@ -61,7 +65,7 @@ def measure(
     together = jac.jacobian_norms(stack, torch.cat(list(inputs.values())), norms=norms)
     sizes = [len(points) for points in inputs.values()]
     by_split = {norm: values.split(sizes, dim=1) for norm, values in together.items()}
-    prover = Prover(stack)
+    prover = Prover(stack, regions_of(domain, stack.input_shape, inputs))
     for position, (split, points) in enumerate(inputs.items()):
         right = None if labels is None else _right(stack, points, labels[split])
         for norm in norms:

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from lipdescent.bounds.proofs.prover import Prover
-from lipdescent.bracketing import affordable, checks
+from lipdescent.bracketing import affordable, checks, domains
 from lipdescent.bracketing.ends import check_order
+from lipdescent.bracketing.readable import readable
 from lipdescent.bracketing.result import Bracket
 from lipdescent.bracketing.rows import COLUMNS, rows_of
+from lipdescent.domains.domain import Domain, regions_of
 from lipdescent.plugins import bound_entries, lookup
 from lipdescent.points._parts import some
 from lipdescent.stacks import own_call
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.trace import check_state
-from lipdescent.structure.unchanged import check_module
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,9 +37,10 @@ def bracket(
     methods: Sequence[str] | Mapping[str, Mapping[str, Any]] | None = None,
     seed: int = 0,
     budget: float = 20.0,
+    domain: Domain | Mapping[str, Any] | str | None = None,
     report: Callable[[str], None] | None = None,
 ) -> Bracket:
-    """Upper and lower bounds of one network's Lipschitz constant.
+    """Upper and lower bounds of one network's Lipschitz constant, everywhere or on a domain.
 
     Parameters
     ----------
@@ -54,7 +56,11 @@ def bracket(
     seed : of the bounds that draw, and of the points used where there are too many.
     budget : seconds, about, for each bound at data points of networks other than chains of Linear
         and ReLU: so many points are used as fit.
-    report : called with a line of text when a method has ended.
+    domain : where the constant is taken: everywhere unless given, ``Box(0, 1)``, ``Ball(0.1)``
+        around data or its ``centers`` (the largest constant of the balls, at most 16 points of the
+        data), or as a configuration writes it. Data outside are left out, lower bounds stay
+        inside; without data in a box they start from 256 uniform points, the split "uniform".
+    report : called with a line of text when a method has ended, and for data that are left out.
 
     Returns
     -------
@@ -84,14 +90,22 @@ def bracket(
     }
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: {type(model).__name__}, allowed is a torch.nn.Module")
-    check_module(model)
+    model, input_shape = readable(model, input_shape)
     stack = checks.stack_of_one(model, input_shape)
     check_state(stack)
-    inputs = checks.checked_data(data, stack) or affordable.normal(stack, seed)
+    say = report or (lambda line: None)
+    given = checks.checked_data(data, stack)
+    where = domains.settled(domain, given, seed, say)
+    regions = regions_of(where, stack.input_shape)
+    if regions is None:
+        inputs = given or affordable.normal(stack, seed)
+    else:
+        inputs = domains.inside(given, regions, seed, say)
     with own_call.preserved(model):
         prover = _checked_prover(model, stack, bounds, inputs)  # held, so that the bounds share it
         count = affordable.num_points(bounds, prover, inputs, norm=norm, budget=budget)
-        frame = _frame(stack, entries, inputs, norm, seed, count, report)
+        entries = {n: domains.options(n, e, where, budget) | e for n, e in entries.items()}
+        frame = _frame(stack, entries, inputs, norm, seed, count, where, say)
     check_order(frame)
     return Bracket(frame, norm)
 
@@ -144,7 +158,8 @@ def _frame(
     norm: str,
     seed: int,
     count: int,
-    report: Callable[[str], None] | None,
+    domain: Domain,
+    report: Callable[[str], None],
 ) -> pd.DataFrame:
     """The table of all ``entries``, where ``count`` points are affordable."""
     import pandas as pd  # not at the top: takes half a second, `lipdescent --help` need not wait
@@ -154,7 +169,7 @@ def _frame(
     for name, entry in entries.items():
         options = affordable.options(bound_entries.bound_of(name, entry), count)
         entry = options | dict(entry)
-        rows += rows_of(name, stack, inputs, norm=norm, seed=seed, entry=entry)
-        if report is not None:
-            report(f"{name}: {rows[-1]['status'].replace('_', ' ')}, {rows[-1]['seconds']:.1f} s")
+        found = rows_of(name, stack, inputs, norm=norm, seed=seed, entry=entry)
+        rows += [domains.of_domain(row, entry, domain) for row in found]
+        report(f"{name}: {rows[-1]['status'].replace('_', ' ')}, {rows[-1]['seconds']:.1f} s")
     return pd.DataFrame(rows, columns=list(COLUMNS))

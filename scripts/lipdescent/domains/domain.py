@@ -185,3 +185,20 @@ def domain_of(given: Any) -> Domain:
     if not isinstance(value, Mapping):
         return Everywhere()
     return Box(*value["box"]) if "box" in value else Ball(**value["ball"])
+
+
+def regions_of(
+    given: Any, shape: tuple[int, ...], inputs: Mapping[str, Tensor] | None = None
+) -> Regions | None:
+    """Regions of a domain, balls around all of ``inputs`` (split -> points); None for everywhere.
+
+    Raises
+    ------
+    ValueError
+        As :func:`domain_of`, and for balls without centres or boxes of another shape.
+    """
+    domain = domain_of(given)
+    if isinstance(domain, Everywhere):
+        return None
+    points = torch.cat([p.double() for p in inputs.values()]) if inputs else None
+    return domain.regions(tuple(shape), points)

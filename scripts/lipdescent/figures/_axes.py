@@ -64,9 +64,16 @@ def _straight(at: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def number_axis(axes: Axes, values: Axis) -> None:
-    """x axis over increasing numbers: logarithmic where they are positive and far apart."""
+    """x axis over increasing numbers: logarithmic where they are far apart, with room for a 0."""
     if values[0] > 0 and values[-1] >= FAR * values[0]:
         width_axis(axes, values)
+        return
+    if len(values) > 2 and values[0] == 0 and values[-1] >= FAR * values[1]:
+        axes.set_xscale("symlog", linthresh=values[1], linscale=0.6)
+        axes.xaxis.set_minor_locator(NullLocator())
+        shown = [0.0, *_spread(values[1:])]
+        axes.set_xticks(shown, labels=[f"{value:g}" for value in shown])
+        axes.set_xlim(-0.2 * values[1], values[-1] * max((values[-1] / values[1]) ** 0.05, 1.2))
         return
     gap, shown = (values[-1] - values[0]) / 8, [float(values[0])]
     for value in values[1:].tolist():

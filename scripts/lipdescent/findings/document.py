@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lipdescent.analysis import statistics
 from lipdescent.analysis.labels import noise_name, variant_name
 from lipdescent.analysis.statistics import MIN_SEEDS
-from lipdescent.findings import words
+from lipdescent.findings import slopes, words
 from lipdescent.findings.headlines import headlines
 from lipdescent.findings.page import Block, Fold, Heading, Points, Short, Text
 from lipdescent.findings.side_by_side import side_by_side
@@ -15,9 +15,15 @@ from lipdescent.findings.tables import bound_blocks, outcome_table
 from lipdescent.findings.words import NORMS, SIDES, Facts
 
 
-def report(study: str, groups: Sequence[Facts]) -> list[Block]:
-    """The whole document: architectures side by side, then answers and tables of every group."""
+def report(
+    study: str, groups: Sequence[Facts], further: Mapping[str, list[Facts]] | None = None
+) -> list[Block]:
+    """The whole document: architectures side by side, then answers and tables of every group.
+
+    ``further`` are fits over further axes, by norm.
+    """
     blocks: list[Block] = [Heading(1, f"Findings of study {study}"), *side_by_side(groups)]
+    blocks += slopes.point_blocks(further or {})
     for facts in groups:
         name = variant_name(facts["architecture"])
         blocks += [Heading(2, f"{facts['dataset']}, {name}"), Text(about(facts))]

@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from lipdescent.layers import activation, convolution, linear, normalisation, pooling
+from lipdescent.layers import activation, convolution, linear, normalisation, operations, pooling
 from lipdescent.shapes import Float64
 
 NORMS = ("l1", "l2", "linf")
@@ -28,6 +28,7 @@ TABLE: dict[type[nn.Module], Callable[..., Tensor | float]] = {
     **normalisation.TABLE,
     **activation.TABLE,
     **pooling.TABLE,
+    **operations.TABLE,
 }
 
 

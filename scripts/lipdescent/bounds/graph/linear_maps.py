@@ -71,34 +71,55 @@ def linear_of(operation: nn.Module, shape: tuple[int, ...]) -> Linear | None:
     if kind in _AVERAGES:
         window = math.prod(shape)
         return Linear(operation, operation, min(window, 2**20) + 4)
-    if kind in _PADS:
-        zero = torch.zeros(1, *shape, dtype=torch.float64)
-        bias = operation(zero)[0]
-        return Linear(
-            lambda x: operation(x) - bias if bool(bias.any()) else operation(x),
-            *_same(operation, bias),
-            bias if bool(bias.any()) else None,
-        )
-    return _offered(operation)
+    name = own_name(operation)
+    if kind in _PADS or name == "Gather":
+        return _rearranging(operation, shape)
+    if name in ("Scale", "Divide", "Shift"):
+        return _scaling(operation, name)
+    if name == "Reduce" and operation.kind in ("sum", "mean"):  # type: ignore[union-attr]
+        return Linear(operation, operation, operation.count(shape) + 1)
+    return None
 
 
-def _same(operation: nn.Module, bias: Tensor) -> tuple[Callable[[Tensor], Tensor], int]:
+def own_name(operation: nn.Module) -> str:
+    """The class of an operation of :mod:`lipdescent.networks.operations`; "" for any other."""
+    ours = type(operation).__module__ == "lipdescent.networks.operations"
+    return type(operation).__name__ if ours else ""
+
+
+def _rearranging(operation: Any, shape: tuple[int, ...]) -> Linear:
+    """Pads, slices, permutations: each output is an input or a constant."""
+    constant = operation(torch.zeros(1, *shape, dtype=torch.float64))[0]
+    if not bool(constant.any()):
+        return Linear(operation, operation, 0)
+    fixed = constant != 0
+
     def linear(x: Tensor) -> Tensor:
-        return torch.where(bias != 0, 0.0, operation(x)) if bool(bias.any()) else operation(x)
+        return torch.where(fixed, 0.0, operation(x))
 
-    return linear, 1
+    return Linear(linear, linear, 0, constant)
+
+
+def _scaling(operation: Any, name: str) -> Linear:
+    """A number or tensor, entry by entry: one rounding."""
+    weight = operation.number if operation.weight is None else operation.weight.detach()
+    weight = torch.as_tensor(weight, dtype=torch.float64)
+    if name == "Shift":
+        return Linear(lambda x: x + 0 * weight, lambda x: x + 0 * weight, 0, weight)
+    if name == "Scale":
+        return Linear(lambda x: x * weight, lambda x: x * weight.abs(), 1)
+    return Linear(lambda x: x / weight, lambda x: x / weight.abs(), 1)
 
 
 def _weighted(operation: Any, shape: tuple[int, ...]) -> Linear:
     """Linear and convolutions, transposed or not: weights in float64, and their absolute values."""
-    plain = copy.deepcopy(operation).to(torch.float64)
+    plain = copy.deepcopy(operation)
     bias = None
     if operation.bias is not None:
-        bias = plain(torch.zeros(1, *shape, dtype=torch.float64))[0].detach()
+        bias = plain(torch.zeros(1, *shape, dtype=torch.float64))[0]
         plain.bias = None
     absolute = copy.deepcopy(plain)
-    absolute.weight = nn.Parameter(plain.weight.detach().abs(), requires_grad=False)
-    plain.requires_grad_(False)
+    absolute.weight = plain.weight.abs()
     weight = plain.weight
     terms = weight[0].numel()
     if getattr(operation, "transposed", False):
@@ -122,12 +143,6 @@ def _batch_norm(operation: Any, shape: tuple[int, ...]) -> Linear:
         )
     error = round_up(gamma(10) * size, 2).expand(shape)
     return Linear(lambda x: x * scale, lambda x: x * scale.abs(), 8, bias.expand(shape), error)
-
-
-def _offered(operation: Any) -> Linear | None:
-    """A weightless operation of this library may say that it is linear, and with what |A|."""
-    offered = getattr(operation, "linear_map", None)
-    return None if offered is None else Linear(**offered())
 
 
 _AVERAGES = (

@@ -17,12 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lipdescent.bounds.graph.linear_maps import own_name
 from lipdescent.bounds.graph.ranges import Range, around
 from lipdescent.layers import activation
 from lipdescent.measurement import NotApplicable
 
 _PAD = 2.0**-45
-Function = Callable[[Tensor], Tensor]
+Formula = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class Scalar:
     defined : smallest number that f takes.
     """
 
-    function: Function
-    slope: Function
+    function: Formula
+    slope: Formula
     turns: tuple[float, ...] = ()
     bends: tuple[tuple[float, tuple[float, ...]], ...] = ()
     ends: tuple[float, float, float, float] = (-math.inf, math.inf, 0.0, 1.0)
@@ -203,18 +204,17 @@ _SQUARE = Scalar(
 _SINE = Scalar(
     torch.sin,
     torch.cos,
-    ends=(math.nan,) * 4,
+    ends=(0.0,) * 4,
     period=((math.pi / 2, 1.0), (-math.pi / 2, -1.0)),
 )
 _COSINE = Scalar(
     torch.cos,
     lambda x: -torch.sin(x),
-    ends=(math.nan,) * 4,
+    ends=(0.0,) * 4,
     period=((0.0, 1.0), (math.pi, -1.0)),
 )
 # By the name of the function in torch.
 FUNCTIONS: dict[str, Scalar] = {
-    "relu": _leaky(0.0),
     "abs": Scalar(
         torch.abs,
         torch.sign,
@@ -227,10 +227,42 @@ FUNCTIONS: dict[str, Scalar] = {
     "sin": _SINE,
     "cos": _COSINE,
     "square": _SQUARE,
-    "sigmoid": _SIGMOID,
-    "tanh": _TANH,
-    "silu": _SILU,
-    "gelu": _GELU,
+    "reciprocal": Scalar(
+        lambda x: 1 / x,
+        lambda x: -1 / x.square(),
+        bends=((0.0, (-math.inf,)),),
+        turns=(0.0, -0.0),
+        ends=(0.0, 0.0, 0.0, 0.0),
+    ),
+    "expm1": Scalar(torch.expm1, torch.exp, ends=(-1.0, math.inf, 0.0, math.inf)),
+    "log1p": Scalar(torch.log1p, lambda x: 1 / (1 + x), ends=(math.nan, math.inf, math.nan, 0.0)),
+    "atan": Scalar(
+        torch.atan,
+        lambda x: 1 / (1 + x.square()),
+        bends=((0.0, (1.0,)),),
+        ends=(-math.pi / 2, math.pi / 2, 0.0, 0.0),
+    ),
+    "asinh": Scalar(
+        torch.asinh,
+        lambda x: (1 + x.square()).rsqrt(),
+        bends=((0.0, (1.0,)),),
+        ends=(-math.inf, math.inf, 0.0, 0.0),
+    ),
+    "erf": Scalar(
+        torch.erf,
+        lambda x: 2 / math.sqrt(math.pi) * torch.exp(-x.square()),
+        bends=((0.0, (2 / math.sqrt(math.pi),)),),
+        ends=(-1.0, 1.0, 0.0, 0.0),
+    ),
+    "sinh": Scalar(
+        torch.sinh,
+        torch.cosh,
+        bends=((0.0, (1.0,)),),
+        ends=(-math.inf, math.inf, math.inf, math.inf),
+    ),
+    "cosh": Scalar(
+        torch.cosh, torch.sinh, turns=(0.0,), ends=(math.inf, math.inf, -math.inf, math.inf)
+    ),
     "sqrt": Scalar(torch.sqrt, lambda x: 0.5 / x.sqrt(), ends=(math.nan, math.inf, math.nan, 0.0)),
     "rsqrt": Scalar(torch.rsqrt, lambda x: -0.5 * x**-1.5, ends=(math.nan, 0.0, math.nan, 0.0)),
     "log": Scalar(torch.log, lambda x: 1 / x, ends=(math.nan, math.inf, math.nan, 0.0)),
@@ -243,12 +275,33 @@ def scalar_of(operation: Any) -> Scalar | None:
         return _GELU if operation.approximate == "none" else None
     if type(operation) in MODULES:
         return MODULES[type(operation)](operation)
-    return None
+    return _function(operation) if own_name(operation) == "Function" else None
+
+
+def _function(operation: Any) -> Scalar | None:
+    power = operation.argument
+    if operation.name == "at_most":
+        return _clipped(-math.inf, power)
+    if operation.name == "power" and power == int(power) and power >= 2:
+        even = power % 2 == 0
+        return Scalar(
+            lambda x: x**power,
+            lambda x: power * x ** (power - 1),
+            turns=(0.0,),
+            bends=((0.0, (0.0,)),),
+            ends=(math.inf, math.inf, -math.inf, math.inf)
+            if even
+            else (-math.inf, math.inf, math.inf, math.inf),
+        )
+    return FUNCTIONS.get(operation.name)
 
 
 def bounded_slopes(operation: Any, x: Range) -> tuple[Range, Range] | None:
     """Values and slopes of an elementwise operation on ``x``; None if it is none."""
     scalar = scalar_of(operation)
+    if scalar is None and own_name(operation) == "Function":
+        infinite = torch.full_like(x.low, math.inf)
+        return Range(-infinite, infinite), Range(-infinite, infinite)
     own = {name: p.detach()[None] for name, p in operation.named_parameters()}
     everywhere: tuple[Any, Any] | None = None
     if type(operation) in activation.SLOPES:

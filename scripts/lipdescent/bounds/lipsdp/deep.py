@@ -7,6 +7,8 @@ about 1 + N / (2 s) of the optimum, N the inputs and hidden units and s the shar
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -17,7 +19,8 @@ from lipdescent.bounds.lipsdp.multipliers import layer_multipliers
 from lipdescent.structure.scaling import with_lost
 from lipdescent.structure.slope_intervals import Interval
 
-_GROWTH, _LONGEST = 7.0, 3.0  # of s; of a step in log T
+_FIRST, _GROWTH = 0.1, 8.0  # sharpness per input and unit; by what it grows at most
+_LONGEST, _DAMPED = 3.0, 2.0  # a step in log T; a step in units of 1 / (1 + Newton's decrement)
 _ROUGH = 10.0  # squared decrement at which a sharpness that is not the last one is left
 _HALVINGS = 25
 
@@ -40,20 +43,22 @@ def minimise(problem: Barrier, log_t: Tensor, *, tolerance: float, max_steps: in
     """log T (S, W) near the optimum, from a feasible one. Models that are done leave the batch."""
     found, left = log_t.clone(), torch.arange(len(log_t), device=log_t.device)
     # Measured, the value is then about a tenth of the tolerance above the optimum.
-    last = problem.size * max(1.0, 0.05 / tolerance)
-    sharpness = torch.full_like(log_t[:, 0], min(last, problem.size))
+    stages = math.ceil(math.log(0.05 / tolerance / _FIRST) / math.log(_GROWTH))
+    growth = (0.05 / tolerance / _FIRST) ** (1 / max(stages, 1))
+    sharpness = torch.full_like(log_t[:, 0], _FIRST * problem.size)
+    last = 0.05 / tolerance * problem.size
     point = evaluate(problem, log_t, sharpness)
     for _ in range(max_steps):
         step, decrement = _newton(problem, point, sharpness)
         log_t, point, moved = _moved(problem, log_t, point, step, decrement, sharpness)
         found[left] = log_t
-        centred = (decrement < torch.where(sharpness < last, _ROUGH, 1.0)) | ~moved
-        stays = ~(centred & (sharpness >= last))
+        centred = (decrement < torch.where(sharpness < 0.99 * last, _ROUGH, 1.0)) | ~moved
+        stays = ~(centred & (sharpness >= 0.99 * last))
         if not bool(stays.any()):
             break
         sharper = centred & stays
         if bool(sharper.any()) or not bool(stays.all()):
-            sharpness = torch.where(sharper, (_GROWTH * sharpness).clamp_max(last), sharpness)
+            sharpness = torch.where(sharper, growth * sharpness, sharpness)
             left, problem = left[stays], problem[stays]
             log_t, sharpness = log_t[stays], sharpness[stays]
             point = evaluate(problem, log_t, sharpness)
@@ -89,12 +94,15 @@ def _moved(
 ) -> tuple[Tensor, Point, Tensor]:
     """log T and its point after a step shortened until it pays, and which models have moved."""
     usable = (decrement > 0) & point.value.isfinite()
-    longest = step.abs().amax(1).clamp_min(_LONGEST)
-    length = torch.where(usable, _LONGEST / longest, 0.0)
+    # Damped as for a self-concordant function: longer steps end close to the boundary, and stay
+    # there (Boyd & Vandenberghe, sec. 9.6.4).
+    damped = (_DAMPED / (1 + decrement.clamp_min(0.0).sqrt())).clamp_max(1.0)
+    length = torch.minimum(damped, _LONGEST / step.abs().amax(1).clamp_min(_LONGEST))
+    length = torch.where(usable, length, 0.0)
     for _ in range(_HALVINGS):
         new = log_t + length[:, None] * step
         there = evaluate(problem, new, sharpness)
-        poor = (length > 0) & ~(there.value <= point.value - 0.05 * length * decrement)
+        poor = (length > 0) & ~(there.value <= point.value - 0.25 * length * decrement)
         if not bool(poor.any()):
             return new, there, length > 0
         length = torch.where(poor, 0.5 * length, length)
