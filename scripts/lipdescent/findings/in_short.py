@@ -28,6 +28,11 @@ def in_short(facts: Facts) -> list[Facts]:
     return [sentence for sentence in found if sentence][:MOST_SENTENCES]
 
 
+def sentences(facts: Facts) -> list[str]:
+    """``proved, seen: The mean l2 constant ...``; for a terminal and the start page."""
+    return [f"{', '.join(one['badges'])}: {one['text']}" for one in facts["in_short"]]
+
+
 def _sentence(
     text: str, badges: list[str], figure: str, sketch: Facts | None, also: str = ""
 ) -> Facts:
