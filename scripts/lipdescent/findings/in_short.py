@@ -28,6 +28,11 @@ def in_short(facts: Facts) -> list[Facts]:
     return [sentence for sentence in found if sentence][:MOST_SENTENCES]
 
 
+def sentences(facts: Facts) -> list[str]:
+    """``proved, seen: The mean l2 constant ...``; for a terminal and the start page."""
+    return [f"{', '.join(one['badges'])}: {one['text']}" for one in facts["in_short"]]
+
+
 def _sentence(
     text: str, badges: list[str], figure: str, sketch: Facts | None, also: str = ""
 ) -> Facts:
@@ -94,7 +99,8 @@ def _peak(facts: Facts, norm: str) -> Facts | None:
     if len(possible) > len(facts["width"]) / 2:
         text = f"Where the mean {name} constant is largest over width ({noise}) is open: at {at}."
         return _sentence(text, [UNDECIDED], "double_descent", sketch)
-    text = f"The mean {name} constant ({noise}) is largest at width {at}"
+    where = f"at width {at}" if len(possible) < 3 else f"somewhere from width {at}"
+    text = f"The mean {name} constant ({noise}) is largest {where}"
     badges = [PROVED]
     if peak is not None:
         there = ", among these" if peak in possible else ""
