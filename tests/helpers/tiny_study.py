@@ -18,7 +18,7 @@ TINY = {
     "datasets": {"mnist1d": {"num_train": 60, "num_test": 30}},
     "architectures": {"mlp": {"module": "mlp", "depth": 1, "bias": False}},
     "bounds": dict.fromkeys(yaml.safe_load((ROOT / "config/config.yaml").read_text())["bounds"])
-    | dict.fromkeys(("lower_jacobian", "upper_layer_product"), {"norms": ["l2", "linf"]}),
+    | {name: {"norms": ["l2", "linf"]} for name in ("lower_jacobian", "upper_layer_product")},
 }
 
 

@@ -64,6 +64,10 @@ QUANTITIES = {
     "train_loss": Word(LOSS, "mean loss on the training points, labels as trained on"),
     "train_loss_clean": Word(LOSS, "mean loss on the training points, labels without noise"),
     "test_loss": Word(LOSS, "mean loss on the test points, labels without noise"),
+    "test_loss_calibrated": Word(
+        "nats", "test loss at the scale of the logits that is best for the other half of the points"
+    ),
+    "inverse_temperature": Word("", "that scale: what the logits are multiplied by", "from 0 on"),
     "train_accuracy": Word("share", "training points classified as trained on", "0 to 1"),
     "train_accuracy_clean": Word("share", "training points classified rightly", "0 to 1"),
     "test_accuracy": Word("share", "test points classified rightly", "0 to 1"),
