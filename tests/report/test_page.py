@@ -2,8 +2,6 @@
 
 import re
 
-import pytest
-
 from lipdescent.findings.page import Points
 from lipdescent.report import header, page
 
@@ -74,10 +72,3 @@ def test_the_page_shows_answers_first_and_every_picture_has_a_text():
     ]
     assert "<title>Study some: report</title>" in text
     assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0 s"), (89, "89 s"), (600, "10 min"), (9000, "2.5 h")]
-)
-def test_durations(seconds, text):
-    assert header.spell(seconds) == text
