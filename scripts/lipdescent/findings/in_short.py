@@ -7,7 +7,7 @@ are of the most label noise, where the field looks for double descent.
 
 from __future__ import annotations
 
-from lipdescent.analysis import curve_shape
+from lipdescent.analysis import curve_shape, statistics
 from lipdescent.analysis.labels import noise_name
 from lipdescent.findings import words
 from lipdescent.findings.words import NORMS, Facts
@@ -199,4 +199,6 @@ def _follows(facts: Facts, norm: str) -> Facts | None:
     ranges = ", ".join(f"{words.interval(estimate)} {of}" for of, estimate in found.items())
     also = f"Medians and ranges of the seeds, {_noise_name(facts)}: {ranges}."
     sketch = _sketch(facts, f"upper, {norm}", "test loss", "test error")
-    return _sentence(text, [SEEN], "alignment", sketch, also)
+    # The range over so many seeds holds the median of all seeds with the confidence asked for.
+    held = statistics.held_by_range(len(facts["seed"])) >= facts["confidence"]
+    return _sentence(text, [SEEN if held else UNDECIDED], "alignment", sketch, also)
