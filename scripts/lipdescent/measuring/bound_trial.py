@@ -5,6 +5,7 @@ Nothing of it is kept: what counts is that a study does not stop after hours of 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -23,6 +24,7 @@ from lipdescent.measuring.measure import checkpoint_stack
 from lipdescent.measuring.subject import Subject
 from lipdescent.networks.reading import Unreadable
 from lipdescent.plugins import bound_entries, lookup
+from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.storage.checkpoints import Checkpoints, Origin, empty_epochs
 from lipdescent.structure.exported import plain_stack
 from lipdescent.training.block import TrainingData
@@ -61,7 +63,7 @@ def mistakes(task: dict[str, Any], loaded: Dataset | None = None) -> list[str]:
         lookup.resolve("bounds", bound_entries.bound_of(name, entry))
         if "points" in entry:
             lookup.resolve("points", entry["points"])
-    if wrong := _raised(lambda: plain_stack(initial_stack(build, SEEDS, shape))):
+    if wrong := _raised(lambda: _exported(initial_stack(build, SEEDS, shape))):
         return [f"config: {what}: what its call computes is not what is read of it: {wrong}"]
     data = random_data(shape, classes, task["points"])
     found = []
@@ -76,6 +78,12 @@ def mistakes(task: dict[str, Any], loaded: Dataset | None = None) -> list[str]:
                 f"(write {name}: null to take it out)"
             )
     return found
+
+
+def _exported(stack: ModelStack) -> None:
+    """Raise where the call is not what is read; each bound says itself what it cannot read."""
+    with contextlib.suppress(Unreadable):
+        plain_stack(stack)
 
 
 def random_data(shape: tuple[int, ...], classes: int, count: int) -> Dataset:
@@ -163,7 +171,7 @@ def _wrong(attempt: Callable[[], object]) -> str:
 def _raised(attempt: Callable[[], object], kind: type[BaseException] = Exception) -> str:
     try:
         attempt()
-    except (NotApplicable, Unreadable, MemoryError):
+    except (NotApplicable, MemoryError):
         return ""
     except kind as error:  # whatever it is, the job would end with it
         return " ".join(f"{type(error).__name__}: {error}".split())
