@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from html import escape
 
 from lipdescent.findings.words import Facts
@@ -58,7 +59,7 @@ def legend(sketch: Facts) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _scale(values: list[float], low: float, high: float):
+def _scale(values: list[float], low: float, high: float) -> Callable[[float], float]:
     """From the least and the largest value to ``low`` and ``high``."""
     first, last = min(values), max(values)
     span = (last - first) or 1.0
