@@ -47,6 +47,7 @@ from lipdescent.measurement import NotApplicable
 from lipdescent.networks import graph as joins
 from lipdescent.networks.declared import declaration_of
 from lipdescent.networks.graph import Graph
+from lipdescent.networks.operations import Reduce
 
 _DENSE = 2**21  # entries of all Jacobians of one vertex on one region
 _SCALED = 2**23  # entries of a matrix with columns scaled, on all regions
@@ -173,7 +174,8 @@ class Analysis:
         """A layer of which only the constant is known, and whether it is monotone."""
         operation: Any = self.graph.vertices[i].operation
         value = times(self._constant(i), x.constant)
-        if type(operation) in _MONOTONE:
+        reduced = isinstance(operation, Reduce) and operation.kind in ("max", "min")
+        if type(operation) in _MONOTONE or reduced:
             return Known(x.span.each(operation), x.point.each(operation), value)
         center, doubt = x.point.middle()
         result = operation(center)
@@ -276,7 +278,7 @@ def _joined(operation: joins.Join, inputs: list[Known], norm: str) -> Known:
         joins.Concatenation: lambda o: elementwise.concatenation(o.axis, inputs, norm),
         joins.Product: lambda o: elementwise.product(inputs[0], inputs[1], norm),
         joins.Quotient: lambda o: elementwise.quotient(inputs[0], inputs[1], norm),
-        joins.MatrixProduct: lambda o: elementwise.matrix_product(inputs[0], inputs[1], norm),
+        joins.MatrixProduct: lambda o: tokens.matrix_product(inputs[0], inputs[1], norm),
         joins.Extremum: lambda o: elementwise.extremum(o.largest, inputs[0], inputs[1], norm),
         joins.Attention: lambda o: tokens.attention(o.scale, *inputs, norm),
     }

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lipdescent.bounds.graph.linear_maps import own_name
 from lipdescent.bounds.graph.ranges import Range, around
 from lipdescent.layers import activation
 from lipdescent.measurement import NotApplicable
 from lipdescent.networks.declared import declaration_of
+from lipdescent.networks.operations import Function
 
 _PAD = 2.0**-45
 Formula = Callable[[Tensor], Tensor]
@@ -276,10 +276,10 @@ def scalar_of(operation: Any) -> Scalar | None:
         return _GELU if operation.approximate == "none" else None
     if type(operation) in MODULES:
         return MODULES[type(operation)](operation)
-    return _function(operation) if own_name(operation) == "Function" else None
+    return _function(operation) if type(operation) is Function else None
 
 
-def _function(operation: Any) -> Scalar | None:
+def _function(operation: Function) -> Scalar | None:
     power = operation.argument
     if operation.name == "at_most":
         return _clipped(-math.inf, power)
@@ -309,7 +309,7 @@ def within(operation: object, values: Range) -> Range:
 def bounded_slopes(operation: Any, x: Range) -> tuple[Range, Range] | None:
     """Values and slopes of an elementwise operation on ``x``; None if it is none."""
     scalar = scalar_of(operation)
-    if scalar is None and own_name(operation) == "Function":
+    if scalar is None and type(operation) is Function:
         infinite = torch.full_like(x.low, math.inf)
         return Range(-infinite, infinite), Range(-infinite, infinite)
     own = {name: p.detach()[None] for name, p in operation.named_parameters()}
