@@ -23,6 +23,7 @@ from lipdescent.bounds.lipsdp.certificate import certify_chain, normalised
 from lipdescent.bounds.lipsdp.multipliers import layer_multipliers
 from lipdescent.bounds.lipsdp.shallow import certify
 from lipdescent.measurement import Measurement, NotApplicable
+from lipdescent.shapes import Float64
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.affine_chain import AffineChain, affine_chain, refuse_other_norms
 from lipdescent.structure.scaling import (
@@ -61,7 +62,7 @@ def measure(
     yield Measurement("upper_eclipse_fast", DIRECTION, "l2", eclipse_fast(affine_chain(stack)))
 
 
-def eclipse_fast(chain: AffineChain) -> Tensor:
+def eclipse_fast(chain: AffineChain) -> Float64[Tensor, " models"]:
     """Certified ECLipsE-Fast bound of every model: float64 (S,), at most the layer product."""
     product = chain.product()
     if chain.depth == 0:

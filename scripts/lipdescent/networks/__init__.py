@@ -3,5 +3,6 @@
 ``expressions`` : the words: layers, chains, sums, concatenations.
 ``reading`` : from an ``nn.Module`` to its expression. Another front end (a graph that was exported,
 a file in another format) is another file here that gives the same words.
+``graph`` : operations and how they come together, where an expression of layers does not suffice.
 ``known_classes`` : PyTorch's and torchvision's classes that all views take for the same.
 """
