@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -98,7 +98,7 @@ def export(
     Unreadable
         For operations that are not known, with the user's file and line.
     """
-    own = dict(module.named_parameters(remove_duplicate=False))
+    own: dict[str, Tensor] = dict(module.named_parameters(remove_duplicate=False))
     own |= dict(module.named_buffers(remove_duplicate=False))
     floating = [t for t in own.values() if t.is_floating_point()]
     dtype = floating[0].dtype if floating else torch.get_default_dtype()
@@ -138,8 +138,9 @@ def _own_modules(graph: Graph) -> Graph:
 def _value(builder: Builder, node: fx.Node) -> Any:
     """What an operation becomes."""
     if node.target.__name__ == "getitem" and not hasattr(node.target, "_schema"):  # type: ignore[union-attr]
-        found, index = (
-            builder.resolve(arg) if isinstance(arg, fx.Node) else arg for arg in node.args
+        found, index = cast(
+            tuple[Any, int],
+            tuple(builder.resolve(arg) if isinstance(arg, fx.Node) else arg for arg in node.args),
         )
         if found[index] is None and node.users:
             raise refused(node, f"output {index} of {node.args[0]}")

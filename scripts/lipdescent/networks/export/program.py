@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -222,7 +222,7 @@ def _line(trace: str) -> str:
 
 def _why(error: BaseException) -> str:
     """What PyTorch could not trace, and where in the user's code."""
-    where, one = "", error
+    where, one = "", cast(BaseException | None, error)
     while one is not None and not where:
         for frame in reversed(traceback.extract_tb(one.__traceback__)):
             path = Path(frame.filename)
