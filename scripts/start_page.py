@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 from lipdescent.findings.headlines import headlines
+from lipdescent.findings.page import Points, Short
 from lipdescent.jobs.progress import log_to
 from lipdescent.report.header import header
 from lipdescent.report.page import Shown, html
@@ -30,7 +31,12 @@ findings = folder / "findings.json"
 groups = document(findings)["groups"] if str(findings) in job.input else []
 page = html(
     job.wildcards.study,
-    answers={f"{one['dataset']}, {one['architecture']}": headlines(one) for one in groups},
+    answers={
+        f"{one['dataset']}, {one['architecture']}": (
+            Short(one["in_short"]) if one["in_short"] else Points(headlines(one))
+        )
+        for one in groups
+    },
     figures=[Shown(t, c, (folder / name).read_bytes()) for name, t, c in job.params.figures],
     links=job.params.links,
     header=header(document(folder / "provenance.json")),

@@ -7,7 +7,7 @@ are of the most label noise, where the field looks for double descent.
 
 from __future__ import annotations
 
-from lipdescent.analysis import curve_shape
+from lipdescent.analysis import curve_shape, statistics
 from lipdescent.analysis.labels import noise_name
 from lipdescent.findings import words
 from lipdescent.findings.words import NORMS, Facts
@@ -26,6 +26,11 @@ def in_short(facts: Facts) -> list[Facts]:
         found += [_peak(facts, norm), _over_epochs(facts, norm), _noise(facts, norm)]
         found.append(_follows(facts, norm))
     return [sentence for sentence in found if sentence][:MOST_SENTENCES]
+
+
+def sentences(facts: Facts) -> list[str]:
+    """``proved, seen: The mean l2 constant ...``; for a terminal and the start page."""
+    return [f"{', '.join(one['badges'])}: {one['text']}" for one in facts["in_short"]]
 
 
 def _sentence(
@@ -59,7 +64,11 @@ def _shape(facts: Facts) -> Facts | None:
         else:
             why = "neither test error nor test loss is shown to peak over width"
         return _sentence(f"With {noise}, {why}.", [UNDECIDED], "double_descent", sketch)
-    also = "; ".join(_steps(what, shapes[what]) for what in told)
+    # Of losses that can be negative steps are differences.
+    ratios = facts["test_loss"]["peak_over_widest"][-1]["value"] is not None
+    also = "; ".join(
+        _steps(what, shapes[what]) + "-fold" * (ratios and what == "test loss") for what in told
+    )
     also = f"At least ({noise_name(facts['confidence'])}): {also}"
     first = told[0]
     if shapes[first]["verdict"] == curve_shape.DOUBLE_DESCENT:
@@ -78,7 +87,7 @@ def _shape(facts: Facts) -> Facts | None:
 def _steps(what: str, shape: Facts) -> str:
     steps = [(name, shape[name]) for name in ("descent", "rise", "fall") if shape[name]]
     told = ", ".join(f"{name} {words.at_least(size, '.3f')}" for name, size in steps)
-    return f"{what} {told}" + ("-fold" if what == "test loss" else "")
+    return f"{what} {told}"
 
 
 def _peak(facts: Facts, norm: str) -> Facts | None:
@@ -94,7 +103,8 @@ def _peak(facts: Facts, norm: str) -> Facts | None:
     if len(possible) > len(facts["width"]) / 2:
         text = f"Where the mean {name} constant is largest over width ({noise}) is open: at {at}."
         return _sentence(text, [UNDECIDED], "double_descent", sketch)
-    text = f"The mean {name} constant ({noise}) is largest at width {at}"
+    where = f"at width {at}" if len(possible) < 3 else f"somewhere from width {at}"
+    text = f"The mean {name} constant ({noise}) is largest {where}"
     badges = [PROVED]
     if peak is not None:
         there = ", among these" if peak in possible else ""
@@ -193,4 +203,6 @@ def _follows(facts: Facts, norm: str) -> Facts | None:
     ranges = ", ".join(f"{words.interval(estimate)} {of}" for of, estimate in found.items())
     also = f"Medians and ranges of the seeds, {_noise_name(facts)}: {ranges}."
     sketch = _sketch(facts, f"upper, {norm}", "test loss", "test error")
-    return _sentence(text, [SEEN], "alignment", sketch, also)
+    # The range over so many seeds holds the median of all seeds with the confidence asked for.
+    held = statistics.held_by_range(len(facts["seed"])) >= facts["confidence"]
+    return _sentence(text, [SEEN if held else UNDECIDED], "alignment", sketch, also)

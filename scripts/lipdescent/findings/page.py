@@ -133,7 +133,7 @@ def _as_markdown(block: Block) -> str:
 
 def html(blocks: Sequence[Block], *, title: str) -> str:
     """Blocks as one self-contained page."""
-    inner = "\n".join(map(_as_html, blocks))
+    inner = "\n".join(map(as_html, blocks))
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -142,7 +142,8 @@ def html(blocks: Sequence[Block], *, title: str) -> str:
     )
 
 
-def _as_html(block: Block) -> str:
+def as_html(block: Block) -> str:
+    """A block for a page with this file's CSS."""
     match block:
         case Heading(level, text):
             return f"<h{level}>{escape(text)}</h{level}>"
@@ -153,7 +154,7 @@ def _as_html(block: Block) -> str:
         case Short(items):
             return '<ul class="short">\n' + "\n".join(map(_short, items)) + "\n</ul>"
         case Fold(summary, inside):
-            told = "\n".join(map(_as_html, inside))
+            told = "\n".join(map(as_html, inside))
             return f"<details><summary>{escape(summary)}</summary>\n{told}\n</details>"
         case Table():
             return _table(block)

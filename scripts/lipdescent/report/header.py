@@ -8,6 +8,7 @@ from typing import Any
 
 from lipdescent.analysis.labels import noise_name
 from lipdescent.findings import words
+from lipdescent.jobs.console import spell
 
 VERSIONS = ("torch", "numpy", "pyarrow", "scipy", "snakemake")
 
@@ -93,10 +94,3 @@ def _duration(provenance: Mapping[str, Any]) -> str:
     jobs = sum(provenance["job_seconds"].values())
     last = spell((ended - began).total_seconds())
     return f"{last} of the last run, started {began:%d %b %Y %H:%M}; {spell(jobs)} of jobs in all"
-
-
-def spell(seconds: float) -> str:
-    """``45 s``, ``13 min``, ``3.2 h``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -7,23 +7,21 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
+from lipdescent.findings import page as findings
+from lipdescent.findings.page import Block, as_html
+
+# Behind the style of the findings, whose blocks the page begins with.
 CSS = """
-:root { color-scheme: light dark; --text: #222; --page: #fff; --line: #ddd; --link: #0a558c; }
-@media (prefers-color-scheme: dark) {
-  :root { --text: #e6e6e6; --page: #16181c; --line: #444; --link: #8cc8f5; } }
-body { font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--page);
-       max-width: 60rem; margin: 1.5rem auto; padding: 0 1rem; overflow-wrap: break-word; }
-h1 { font-size: 1.6rem; margin-bottom: .2rem; } h2 { font-size: 1.2rem; margin-top: 2rem; }
-a { color: var(--link); } li { margin: .35rem 0; }
+body { overflow-wrap: break-word; } a { color: var(--seen); }
 nav ul { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .3rem 1.4rem; }
-figure { margin: 1.2rem 0 2rem; } figcaption { font-size: .92rem; max-width: 46rem; }
+figure { margin: 1.2rem 0 2rem; } figcaption { max-width: 46rem; }
 figure img { max-width: 100%; height: auto; background: #fff; padding: .4rem;
              box-sizing: border-box; }
-h3 { font-size: 1rem; margin: 0 0 .3rem; }
+figure h3 { margin: 0 0 .3rem; }
 dl { display: grid; grid-template-columns: minmax(6rem, max-content) 1fr; gap: .3rem 1rem; }
 dt { font-weight: 600; } dd { margin: 0; min-width: 0; }
 @media (max-width: 32rem) { dl { display: block; } dd { margin: 0 0 .5rem; } }
-@media print { nav { display: none; } figure { break-inside: avoid; } body { max-width: none; } }
+@media print { nav { display: none; } figure { break-inside: avoid; } }
 """
 
 
@@ -38,7 +36,7 @@ class Shown(NamedTuple):
 def html(
     study: str,
     *,
-    answers: Mapping[str, Sequence[str]],
+    answers: Mapping[str, Block],
     figures: Sequence[Shown],
     links: Mapping[str, str],
     header: Mapping[str, str],
@@ -47,7 +45,7 @@ def html(
 
     Parameters
     ----------
-    answers : group -> sentences.
+    answers : group -> its sentences.
     figures : in reading order; the first is the main one.
     links : file beside the page -> what it is.
     header : of the run, name -> text.
@@ -55,10 +53,10 @@ def html(
     parts = [f"<h1>Study {escape(study)}</h1>"]
     if answers:
         parts.append("<h2>In short</h2>")
-    for group, sentences in answers.items():
+    for group, block in answers.items():
         if len(answers) > 1:
             parts.append(f"<h3>{escape(group)}</h3>")
-        parts.append("<ul>" + "".join(f"<li>{escape(one)}</li>" for one in sentences) + "</ul>")
+        parts.append(as_html(block))
     parts += [_figure(one) for one in figures[:1]]
     parts.append('<nav aria-label="pages of this study"><ul>')
     parts += [f'<li><a href="{escape(to)}">{escape(what)}</a></li>' for to, what in links.items()]
@@ -71,9 +69,10 @@ def html(
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>Study {escape(study)}: report</title>\n<style>{CSS}</style>\n</head>\n<body>\n"
+        f"<title>Study {escape(study)}: report</title>\n"
+        f"<style>{findings.CSS}{CSS}</style>\n</head>\n<body>\n"
         + "\n".join(parts)
-        + "\n</body>\n</html>\n"
+        + f"\n<script>{findings.UNFOLD}</script>\n</body>\n</html>\n"
     )
 
 

@@ -64,6 +64,14 @@ QUANTITIES = {
     "train_loss": Word(LOSS, "mean loss on the training points, labels as trained on"),
     "train_loss_clean": Word(LOSS, "mean loss on the training points, labels without noise"),
     "test_loss": Word(LOSS, "mean loss on the test points, labels without noise"),
+    "test_loss_calibrated": Word(
+        "nats",
+        "mean cross-entropy on the test points of the logits times the number that is best on the "
+        "other half of the points: without the logits' scale",
+    ),
+    "inverse_temperature": Word("", "that number, mean of both halves' best ones", "from 0 on"),
+    "num_train": Word("points", "training points", "integers from 1"),
+    "num_classes": Word("", "classes of the data", "integers from 1"),
     "train_accuracy": Word("share", "training points classified as trained on", "0 to 1"),
     "train_accuracy_clean": Word("share", "training points classified rightly", "0 to 1"),
     "test_accuracy": Word("share", "test points classified rightly", "0 to 1"),

@@ -14,13 +14,14 @@ from torch import Tensor, fx, nn
 from torch.func import functional_call
 
 from lipdescent.layers import activation
-from lipdescent.layers.table import TABLE, declares_constant
+from lipdescent.layers.table import TABLE, is_known
 from lipdescent.measurement import NotApplicable
+from lipdescent.networks.declared import undeclared
 from lipdescent.networks.export.network import Exported, export
 from lipdescent.networks.expressions import layers
 from lipdescent.networks.graph import GraphNetwork
 from lipdescent.networks.known_classes import is_attention
-from lipdescent.networks.reading import Unreadable, declares, read
+from lipdescent.networks.reading import declares, read
 from lipdescent.stacks import own_call
 from lipdescent.stacks.model_stack import ModelStack, tensors
 from lipdescent.structure.unchanged import check_measurable, check_module
@@ -36,11 +37,10 @@ def needs_export(module: nn.Module) -> bool:
         found = list(layers(read(module)))
     except NotApplicable:
         return not isinstance(module, GraphNetwork)
-    if any(is_attention(part) for part in module.modules()):
+    if any(is_attention(part) for _, part in undeclared(module)):
         return True
     for layer in found:
-        known = type(layer.module) in TABLE or declares_constant(layer.module)
-        if not known or TABLE.get(type(layer.module)) in _PRODUCTS:
+        if not is_known(layer.module) or TABLE.get(type(layer.module)) in _PRODUCTS:
             return True
     try:
         check_module(module)
@@ -188,6 +188,3 @@ def _compare(module: nn.Module, found: Exported, shapes: Sequence[tuple[int, ...
             message="the operations that PyTorch traced and what is read of them",
         )
     own_call.check_call(_AsOne(module, shapes, found.output).eval(), plain, x, places)
-
-
-__all__ = ["Unreadable", "needs_export", "plain_network", "plain_stack", "several"]

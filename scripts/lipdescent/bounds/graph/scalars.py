@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from lipdescent.bounds.graph.ranges import Range, around
 from lipdescent.layers import activation
 from lipdescent.measurement import NotApplicable
+from lipdescent.networks.declared import declaration_of
 from lipdescent.networks.operations import Function
 
 _PAD = 2.0**-45
@@ -58,10 +59,10 @@ class Scalar:
             inside = (x.low <= turn) & (x.high >= turn)
             low = torch.where(inside, torch.minimum(low, value), low)
             high = torch.where(inside, torch.maximum(high, value), high)
-        for place, value in self.period:
+        for place, peak in self.period:
             inside = _holds(x, place)
-            low = torch.where(inside, low.clamp_max(value), low)
-            high = torch.where(inside, high.clamp_min(value), high)
+            low = torch.where(inside, low.clamp_max(peak), low)
+            high = torch.where(inside, high.clamp_min(peak), high)
         if self.exact:
             return _sound(low, high)
         size = x.size().clamp_max(64.0)
@@ -297,6 +298,15 @@ def _function(operation: Function) -> Scalar | None:
     return FUNCTIONS.get(operation.name)
 
 
+def within(operation: object, values: Range) -> Range:
+    """The part of ``values`` that is within what is declared of a layer."""
+    declared = declaration_of(operation)
+    if declared is None or declared.range is None:
+        return values
+    low, high = (torch.full_like(values.low, end) for end in declared.range)
+    return values.meet(Range(low, high))
+
+
 def bounded_slopes(operation: Any, x: Range) -> tuple[Range, Range] | None:
     """Values and slopes of an elementwise operation on ``x``; None if it is none."""
     scalar = scalar_of(operation)
@@ -304,7 +314,8 @@ def bounded_slopes(operation: Any, x: Range) -> tuple[Range, Range] | None:
         infinite = torch.full_like(x.low, math.inf)
         return Range(-infinite, infinite), Range(-infinite, infinite)
     own = {name: p.detach()[None] for name, p in operation.named_parameters()}
-    everywhere: tuple[Any, Any] | None = None
+    declared = declaration_of(operation)
+    everywhere: tuple[Any, Any] | None = declared.slopes if declared is not None else None
     if type(operation) in activation.SLOPES:
         try:
             everywhere = activation.slopes(operation, own)
@@ -319,9 +330,10 @@ def bounded_slopes(operation: Any, x: Range) -> tuple[Range, Range] | None:
         middle, half = x.middle()
         value = operation(middle)
         reach = slopes.size() * half + _PAD * (value.abs() + middle.abs().clamp_max(64.0))
-        return around(value, torch.where(reach.isnan(), math.inf, reach) * (1 + _PAD)), slopes
+        values = around(value, torch.where(reach.isnan(), math.inf, reach) * (1 + _PAD))
+        return within(operation, values), slopes
     slopes = scalar.slopes(x)
     if everywhere is not None:
-        low, high = (float(end) for end in everywhere)
-        slopes = Range(slopes.low.clamp_min(low), slopes.high.clamp_max(high))
+        least, most = (float(end) for end in everywhere)
+        slopes = Range(slopes.low.clamp_min(least), slopes.high.clamp_max(most))
     return scalar.values(x), slopes
