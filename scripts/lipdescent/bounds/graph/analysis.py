@@ -51,6 +51,7 @@ from lipdescent.networks.operations import Reduce
 
 _DENSE = 2**21  # entries of all Jacobians of one vertex on one region
 _SCALED = 2**23  # entries of a matrix with columns scaled, on all regions
+_LARGEST = 1e30  # of numbers that are multiplied freely, and 1 / smallest
 _PAIR = 640  # inputs and outputs of a pair of matrices for LipSDP
 _MONOTONE = tuple(kind for kind in TABLE if "MaxPool" in kind.__name__)
 
@@ -78,7 +79,10 @@ class Analysis:
             else None
             for v in vertices
         ]
-        self.runs: list[Run | None] = linear_runs(self.graph, self.maps) if self.thorough else []
+        self.extreme = _extreme(self.graph)
+        self.runs: list[Run | None] = [None] * len(vertices)
+        if self.thorough and not self.extreme:
+            self.runs = linear_runs(self.graph, self.maps)
         self.norms: dict[tuple[int, int], Tensor] = {}
         self.influence = torch.zeros(0)  # (B, n), of the inputs in the last call
         self.last = {j: i for i, v in enumerate(vertices) for j in v.inputs}
@@ -93,7 +97,7 @@ class Analysis:
     def dense(self) -> bool:
         """Whether the Jacobian of every vertex is held."""
         largest = max(math.prod(v.shape) for v in self.graph.vertices)
-        return math.prod(self.graph.input_shape) * largest <= _DENSE
+        return not self.extreme and math.prod(self.graph.input_shape) * largest <= _DENSE
 
     @torch.no_grad()
     def __call__(self, regions: Regions) -> list[Known | None]:
@@ -234,7 +238,7 @@ class Analysis:
             return best
         center, radius = m.center.flatten(1), m.radius.flatten(1)
         scaled = steep[..., None] * center
-        error = round_up(steep[..., None] * radius + 2.0**-52 * scaled.abs(), 2)
+        error = round_up(steep[..., None] * radius + 2.0**-52 * scaled.abs(), 4)
         best = torch.minimum(
             best, times(matrix_norm(scaled, error, self.norm), known[before].constant)
         )
@@ -270,6 +274,20 @@ class Analysis:
         other = norm_frobenius(last.radius.flatten(1))
         extra = error * (norm_frobenius(two) + other) + other * norm_frobenius(wide)
         return times(round_up(value + round_up(steep * extra, 6)), before)
+
+
+def _extreme(graph: Graph) -> bool:
+    """Whether products of a graph's numbers may leave float64's range: then only constants of
+    layers are multiplied, which know how to round there."""
+    for vertex in graph.vertices:
+        if not isinstance(vertex.operation, nn.Module):
+            continue
+        slope = torch.tensor([float(getattr(vertex.operation, "negative_slope", 1.0))]).double()
+        for tensor in (slope, *vertex.operation.parameters(), *vertex.operation.buffers()):
+            size = tensor.detach().double().abs()
+            if bool(((size > _LARGEST) | ((size > 0) & (size < 1 / _LARGEST))).any()):
+                return True
+    return False
 
 
 def _joined(operation: joins.Join, inputs: list[Known], norm: str) -> Known:

@@ -105,7 +105,8 @@ def _holds(x: Range, place: float) -> Tensor:
 def _leaky(negative: float) -> Scalar:
     return Scalar(
         lambda x: torch.where(x > 0, x, negative * x),
-        lambda x: torch.where(x > 0, 1.0, negative).to(x),
+        # Not of two numbers, which would be one in float32.
+        lambda x: torch.where(x > 0, torch.ones_like(x), torch.full_like(x, negative)),
         turns=(0.0,),
         bends=((0.0, (1.0, negative)),),
         ends=(-math.inf * negative if negative else 0.0, math.inf, negative, 1.0),
