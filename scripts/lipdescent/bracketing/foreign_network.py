@@ -153,7 +153,10 @@ def _named(where: str) -> Iterator[None]:
 
 
 def _load_weights(
-    model: nn.Module, path: str, prefix: str | None, report: Callable[[str], None] | None
+    model: nn.Module,
+    path: str,
+    prefix: str | None = None,
+    report: Callable[[str], None] | None = None,
 ) -> None:
     try:
         state, notes = fitted(read_weights(path), model.state_dict(), prefix=prefix)
