@@ -116,10 +116,11 @@ class ProvenGraph:
                 at = self._add(step, at)
             return at
         ends = tuple(self._add(part, at) for part in node.parts)
-        concat = isinstance(node, Concat)
-        join = Concatenation(node.dim - 1) if concat else Combination((1.0,) * len(ends))
-        if concat and node.dim < 1:
-            raise NotApplicable(f"a concatenation along dim = {node.dim}: no error bound")
+        join: Join = Combination((1.0,) * len(ends))
+        if isinstance(node, Concat):
+            if node.dim < 1:
+                raise NotApplicable(f"a concatenation along dim = {node.dim}: no error bound")
+            join = Concatenation(node.dim - 1)
         self.operations.append((join, ends))
         return len(self.operations)
 
