@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from html import escape
 
 from lipdescent.findings.words import Facts
@@ -27,7 +28,7 @@ def svg(sketch: Facts, *, label: str) -> str:
         found = [v for n in together for v in curves[n] if v is not None]
         if not found:
             continue
-        at = math.log if min(found) > 0 else float
+        at: Callable[[float], float] = math.log if min(found) > 0 else float
         up = _scale([at(v) for v in found], HEIGHT - MARGIN, MARGIN)
         points = [
             f"{across(math.log1p(x))},{up(at(v))}"
@@ -59,7 +60,7 @@ def legend(sketch: Facts) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _scale(values: list[float], low: float, high: float):
+def _scale(values: list[float], low: float, high: float) -> Callable[[float], float]:
     """From the least and the largest value to ``low`` and ``high``."""
     first, last = min(values), max(values)
     span = (last - first) or 1.0
