@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis as Ruler
 from matplotlib.ticker import FuncFormatter, NullLocator
+from numpy.typing import ArrayLike
 
 from lipdescent.analysis import labels, ladder
 from lipdescent.analysis.groups import Group
@@ -37,11 +38,11 @@ def parameters_below(axes: Axes, group: Group) -> None:
         return
     x, y = np.log(widths.astype(float)), np.log(group.num_parameters / samples)
 
-    def share(width: np.ndarray) -> np.ndarray:
-        return np.exp(_straight(np.log(np.maximum(width, 1e-9)), x, y))
+    def share(width: ArrayLike) -> np.ndarray:
+        return np.exp(_straight(np.log(np.maximum(np.asarray(width, float), 1e-9)), x, y))
 
-    def width(share: np.ndarray) -> np.ndarray:
-        return np.exp(_straight(np.log(np.maximum(share, 1e-9)), y, x))
+    def width(share: ArrayLike) -> np.ndarray:
+        return np.exp(_straight(np.log(np.maximum(np.asarray(share, float), 1e-9)), y, x))
 
     functions: Any = (share, width)
     below = axes.secondary_xaxis(0, functions=functions)

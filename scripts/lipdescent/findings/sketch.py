@@ -28,7 +28,7 @@ def svg(sketch: Facts, *, label: str) -> str:
         found = [v for n in together for v in curves[n] if v is not None]
         if not found:
             continue
-        at = math.log if min(found) > 0 else float
+        at: Callable[[float], float] = math.log if min(found) > 0 else float
         up = _scale([at(v) for v in found], HEIGHT - MARGIN, MARGIN)
         points = [
             f"{across(math.log1p(x))},{up(at(v))}"
