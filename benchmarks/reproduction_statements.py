@@ -33,6 +33,12 @@ def evolution() -> Iterator[Statement]:
     for epoch, value in pairs.items():
         yield Statement(f"e1_pairs_{epoch}", "E1", f"width 256: {PAIRS}, epoch {epoch:,}",
                         value, "paper", e1, measures.at(PAIRS, epoch=epoch))  # fmt: skip
+    for name, values in ((LOWER, lower), (PAIRS, pairs)):
+        for epoch in (1000, 4000, 5000):
+            yield Statement(f"e1_order_{name.split()[1]}_{epoch}", "E1", "points permuted by "
+                            f"NumPy's seed 42: {name}, epoch {epoch:,}", values[epoch], "paper",
+                            ("ks_evolution_order",),
+                            measures.at(name, epoch=epoch, order_seed=42))  # fmt: skip
     slopes = {"upper": (0.59, 0.80), "lower": (0.46, 0.62), "mean": (0.44, 0.52)}
     for study, place, key, what in ((e1, 0, "E1", "cross-entropy"), (e2, 1, "E2", "squared error")):
         for name, each in slopes.items():
@@ -107,14 +113,19 @@ def axes() -> Iterator[Statement]:
     for (name, curve), slope in zip(CURVES.items(), (0.53, 0.37, 0.36), strict=True):
         yield Statement(f"e28_{name}", "E28", f"exponent of the {curve} over training points",
                         slope, "paper", size, measures.exponent(curve, "num_train"))  # fmt: skip
-    yield Statement("e26", "E26", "width 256: the layer product with Adam, over that with SGD",
-                    None, "", ("ks_optimizers", "ks_optimizers_small"),
-                    measures.between_points("optimizer", "adam", "sgd", width=256))  # fmt: skip
+    adam = measures.between_points(UPPER, "optimizer", "adam", "sgd", width=256)
+    yield Statement(
+        "e26",
+        "E26",
+        "width 256: the layer product with Adam, over that with SGD",
+        None,
+        "",
+        ("ks_optimizers", "ks_optimizers_small"),
+        adam,
+    )
     yield Statement("e26_constant", "E26", "width 256: the constant is larger with Adam, the ratio "
                     "of the two is", (1.0, math.inf), "question",
-                    ("ks_optimizers", "ks_optimizers_small"),
-                    measures.between_points("optimizer", "adam", "sgd", width=256),
-                    of_constant=True)  # fmt: skip
+                    ("ks_optimizers", "ks_optimizers_small"), adam, of_constant=True)  # fmt: skip
     for name in ("mlp", "conv1d"):
         for curve in (UPPER, LOWER):
             yield Statement(f"e16_{name}_{curve.split()[0]}", "E16",
@@ -134,6 +145,63 @@ def axes() -> Iterator[Statement]:
                     "(the paper: CNNs on CIFAR-10)", (0.941, 1.045), "paper",
                     ("ks_pgd_cnn_cifar10", "ks_point_sets"),
                     measures.ratio("lower_jacobian@pgd", "lower_jacobian"), 0.0)  # fmt: skip
+
+
+def regularisers() -> Iterator[Statement]:
+    """Penalty, weight decay, dropout, clipping (E22, E24, E29, E30): questions of ours.
+
+    The notes have no numbers of the paper's for them.
+    """
+    falls = {
+        "E24": ("ks_penalty", "coefficient of the penalty on the largest Jacobian norm, 1 over 0",
+                "penalty", 1.0, 0.0, {}),
+        "E29": ("ks_weight_decay", "fully connected, SGD, weight decay .01 over 0",
+                "weight_decay", 0.01, 0.0, {"optimizer": "sgd"}),
+        "E29, ResNet20": ("ks_weight_decay_resnet_small", "weight decay .01 over 0",
+                          "weight_decay", 0.01, 0.0, {}),
+        "E30": ("ks_dropout", "fully connected, dropout .7 over 0", "dropout", 0.7, 0.0, {}),
+        "E30, ResNet20": ("ks_dropout_resnet_small", "dropout .5 over 0", "dropout", 0.5, 0.0, {}),
+        "E22": ("ks_clipping", "layers clipped at .5 over 16, temperature 1",
+                "layer_clip", 0.5, 16.0, {"temperature": 1.0}),
+    }  # fmt: skip
+    for name, (study, what, axis, over, under, rest) in falls.items():
+        key = name.lower().replace(", ", "_")
+        for curve in (UPPER, LOWER):
+            yield Statement(f"{key}_{curve.split()[0]}", name, f"{what}: the {curve}", None, "",
+                            (study,),
+                            measures.between_points(curve, axis, over, under, **rest))  # fmt: skip
+        yield Statement(f"{key}_constant", name, f"{what}: the constant falls, its ratio is",
+                        (0.0, 1.0), "question", (study,),
+                        measures.between_points(UPPER, axis, over, under, **rest),
+                        of_constant=True)  # fmt: skip
+        yield Statement(f"{key}_test", name, f"the {axis.replace('_', ' ')} of the least mean test "
+                        "loss is not the smallest: its interval or range over seeds is apart", None,
+                        "question", (study,),
+                        measures.best_is_inside(axis, **rest))  # fmt: skip
+    yield Statement("e22_caps", "E22", "the layer product of two clipped layers is at most the "
+                    "cap's square, temperature 1", None, "derived", ("ks_clipping",),
+                    measures.below_caps("layer_clip", temperature=1.0))  # fmt: skip
+
+
+def points() -> Iterator[Statement]:
+    """Softmax (E25) and sets of points (E7, E18, E19): questions of ours."""
+    for side, name in (("lower", LOWER), ("upper", UPPER)):
+        yield Statement(f"e25_{side}", "E25", f"width 256: the {name} of the softmax, over "
+                        "that of the logits", None, "", ("ks_softmax",),
+                        measures.softmax(side))  # fmt: skip
+    yield Statement("e25_constant", "E25", "width 256: the constant of the softmax is smaller, its "
+                    "ratio is", (0.0, 1.0), "question", ("ks_softmax",), measures.softmax("upper"),
+                    of_constant=True)  # fmt: skip
+    sets = {
+        "s_star": ("E18", "train, test and a million convex combinations"),
+        "random_100": ("E7", "100 random points of each split"),
+        "noise": ("E19", "points with Gaussian noise"),
+        "gaussian": ("E19", "50,000 Gaussian points"),
+    }
+    for entry, (key, what) in sets.items():
+        yield Statement(f"{key.lower()}_{entry}", key, f"largest Jacobian norm at {what}, over "
+                        "that at the data, mean over widths", None, "", ("ks_point_sets",),
+                        measures.ratio(entry, "lower_jacobian"))  # fmt: skip
 
 
 def quantities() -> Iterator[Statement]:
@@ -228,6 +296,8 @@ PAPERS = {
     "widths": list(widths()),
     "toy": list(toy()),
     "axes": [*axes(), *quantities()],
+    "regularisers": list(regularisers()),
+    "points": list(points()),
     "others": list(others()),
 }
 STATEMENTS = [statement for each in PAPERS.values() for statement in each]
@@ -235,8 +305,8 @@ STATEMENTS = [statement for each in PAPERS.values() for statement in each]
 _FULL = "run it: days to weeks on one H100"
 # Experiment -> what varies, its studies, what it lacks.
 COVERAGE: dict[str, tuple[str, tuple[str, ...], str]] = {
-    "E1": ("epochs, cross-entropy", ("ks_evolution",), "width 65,536"),
-    "E2": ("epochs, squared error", ("ks_evolution_mse",), "a run in full"),
+    "E1": ("epochs, cross-entropy", ("ks_evolution", "ks_evolution_order"), "width 65,536"),
+    "E2": ("epochs, squared error", ("ks_evolution_mse",), ""),
     "E3 to E6": ("not named in our list", (), "our list names them by no sentence"),
     "E7": ("points of the lower bound", ("ks_point_sets",), ""),
     "E8": ("toy: three Gaussians", ("ks_toy",), ""),

@@ -65,7 +65,7 @@ def test_nothing_is_clipped_or_covered(comparison, study, tmp_path, monkeypatch)
     for legend in drawn.legends:
         box = legend.get_window_extent(renderer)
         assert not any(box.overlaps(axes.get_window_extent(renderer)) for axes in drawn.axes)
-    if comparison != "slopes":  # its lines are bounds, not architectures
+    if comparison not in ("slopes", "effective_complexity"):  # lines are no architectures
         assert "one lipschitz" in [text.get_text() for text in drawn.legends[0].get_texts()]
     if study == "all_diverged":
         assert "2 diverged models left out" in drawn.get_suptitle()
@@ -233,3 +233,34 @@ def test_slopes_have_a_row_for_each_axis_of_numbers_at_each_value_of_the_others(
     assert marker.get_xdata()[0] == pytest.approx(1, abs=0.1)
     said = {text.get_text().replace("\n", " ") for axes in drawn.axes for text in axes.texts}
     assert "no fit: 2 points, a fit needs 3" in said
+
+
+def test_effective_complexity_is_the_largest_number_that_is_fitted():
+    """Width w fits up to 8 w points without noise, half as many with it."""
+    found = {}
+    for size in (500, 64, 128, 256):
+        rows = synthetic_study.make(
+            widths=(4, 16, 64), noises=(0.0, 0.2), epochs=(0, 100), point={"num_train": size}
+        )
+        group = groups.group_of(
+            rows, dataset="mnist1d", architecture=groups.group_names(rows)[0][1]
+        )
+        key = next(k for k in group.series if k.quantity == "train_accuracy")
+        fitted = size <= 8 * np.outer(group.width, [1.0, 0.5])
+        group.series[key][:] = np.where(fitted, 0.95, 0.5)[:, :, None, None]
+        found[group.variant] = group
+    drawn = lookup.resolve("comparisons", "effective_complexity").draw(
+        found,
+        statistics={"confidence": 0.9, "interpolation_accuracy": 0.995},
+        losses=dict.fromkeys(found, "cross_entropy"),
+    )
+    drawn.canvas.draw()
+    left, right = drawn.axes
+    clean, noisy = left.lines[0], left.lines[3]
+    np.testing.assert_array_equal(clean.get_ydata(), [np.nan, 128, 500])
+    np.testing.assert_array_equal(noisy.get_ydata(), [np.nan, 64, 256])
+    assert left.lines[2].get_ydata().tolist() == [500]  # the largest of all: a triangle
+    assert left.collections[0].get_segments()[0][:, 1].tolist() == [128, 256]
+    np.testing.assert_array_equal(right.lines[0].get_xdata(), [64, 128, 256, 500])
+    rings = [line.get_xdata() for line in right.lines if len(np.atleast_1d(line.get_xdata())) == 1]
+    np.testing.assert_array_equal(np.ravel(rings), [64, 256])

@@ -124,3 +124,17 @@ def test_ensembles_stand_beside_the_plain_mean_of_their_members():
     for axes, values in ((loss, expected["loss"]), (error, expected["error"])):
         assert [line.get_ydata()[0] for line in axes.lines[1:]] == list(values.values())
     assert "not measured: quantities has no ensemble" in texts(drawn("ensemble"))
+
+
+def test_the_linearisation_stands_beside_the_network_without_the_start():
+    more = {("jacobian_norm_mean", "metric", "l2", "train"): 6.0}
+    more |= {(f"linearised_jacobian_norm_{what}", "metric", "l2", "train"): value
+             for what, value in (("max", 5.0), ("mean", 4.0))}  # fmt: skip
+    more |= {("linearised_relative_error", "metric", "l2", split): value
+             for split, value in (("train", 0.5), ("test", 0.0))}  # fmt: skip
+    figure = drawn("linearised", more=more)
+    norms, _, error, _ = figure.axes
+    assert [set(line.get_ydata().round(9)) for line in norms.lines[1:]] == [{6.0}, {5.0}, {4.0}]
+    assert [line.get_linestyle() for line in norms.lines] == ["-", "-", "--", "--"]
+    assert [set(line.get_ydata()) for line in error.lines] == [{0.5}]  # 0 has no logarithm
+    assert "not measured: quantities has no linearised" in texts(drawn("linearised"))

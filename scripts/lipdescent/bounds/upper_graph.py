@@ -23,6 +23,7 @@ from torch import Tensor
 from lipdescent.bounds.graph.analysis import Analysis
 from lipdescent.bounds.graph.branching import branch
 from lipdescent.bounds.graph.conversion import graph_of
+from lipdescent.bounds.graph.known import Symbols
 from lipdescent.domains.domain import Ball, Everywhere, Regions, domain_of
 from lipdescent.measurement import Measurement, NotApplicable
 from lipdescent.stacks.model_stack import ModelStack
@@ -100,7 +101,7 @@ def graph_bounds(
     analysis = Analysis(graph, norm)
     inputs = math.prod(graph.input_shape)
     largest = max(math.prod(v.shape) for v in graph.vertices)
-    each = largest * (3 * inputs + 4 if analysis.dense else 4)
+    each = largest * (3 * inputs + 4) + 2 * Symbols.limit if analysis.dense else 4 * largest
     found = []
     for part in torch.arange(len(regions)).split(max(1, _ENTRIES // each)):
         found.append(analysis.constants(regions[part]))

@@ -61,6 +61,6 @@ def num_points(
         except Exception:  # each bound that meets it says so in its row
             return _UNLIMITED
         seconds = min(seconds, time.perf_counter() - start)
-        if seconds > budget / 20:
+        if seconds > budget / 2:
             break
     return max(1, math.floor(min(budget / seconds, _UNLIMITED)))

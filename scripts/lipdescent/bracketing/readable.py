@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 from lipdescent.measurement import NotApplicable
 from lipdescent.networks.reading import Unreadable
+from lipdescent.stacks.model_stack import tensors
 from lipdescent.structure.exported import Shapes, needs_export, plain_network, several
+from lipdescent.structure.trace import check_finite
 from lipdescent.structure.unchanged import check_measurable, check_module
 
 
@@ -45,6 +47,9 @@ def readable(model: nn.Module, input_shape: Shapes) -> tuple[nn.Module, tuple[in
     if len(shapes) == 1 and not needs_export(model):
         check_module(model)
         return model, shapes[0]
+    check_finite(
+        {name: t[None] for name, t in tensors(model).items() if not t.is_meta}
+    )  # by the user's own names
     try:
         found = plain_network(model, input_shape)
     except Unreadable as error:

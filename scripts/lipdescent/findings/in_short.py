@@ -71,7 +71,7 @@ def _shape(facts: Facts) -> Facts | None:
         rest = f"; so has test loss, at {loss['peak']}" if both else ""
     if not both:
         other = "test loss" if first == "test error" else "test error"
-        rest = f"; of {other}: {shapes[other]['verdict']}"
+        rest = f"; of {other}, {shapes[other]['verdict']} is shown"
     return _sentence(f"{text}{rest}.", [SEEN], "double_descent", sketch, f"{also}.")
 
 
@@ -160,14 +160,16 @@ def _noise(facts: Facts, norm: str) -> Facts | None:
     curves = [f"{side}, {norm}{of}" for of in (" (least noise)", "") for side in ("lower", "upper")]
     sketch = _sketch(facts, *curves)
     badges = [PROVED] if decided else [UNDECIDED]
-    return _sentence(f"{text}.", badges, "double_descent", sketch, f"{also}.")
+    also = f"{also[:1].upper()}{also[1:]}."
+    return _sentence(f"{text}.", badges, "double_descent", sketch, also)
 
 
 def _factors(where: str, rows: list[Facts]) -> str:
     """What the brackets leave of the factor, over all widths of one side."""
     least = min(row["ratio_at_least"] for row in rows)
     most = max(row["ratio_at_most"] for row in rows)
-    return f"{where} the threshold a factor of {words.at_least(least)} to {words.at_most(most)}"
+    factor = f"a factor of {words.at_least(least)} to {words.at_most(most)}"
+    return f"{where} the threshold {factor}"
 
 
 def _follows(facts: Facts, norm: str) -> Facts | None:

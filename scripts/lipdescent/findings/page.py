@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple, TypeAlias
 
-from lipdescent.findings.sketch import svg
+from lipdescent.findings.sketch import legend, svg
 from lipdescent.findings.words import Facts
 
 
@@ -163,7 +163,7 @@ def as_html(block: Block) -> str:
 def _short(item: Facts) -> str:
     """A sentence: its small figure, its badges, its text, its interval."""
     sketch = item["sketch"]
-    label = f"{', '.join(sketch['curves'])} over {sketch['over']}" if sketch else ""
+    label = f"{', '.join(legend(sketch))} over {sketch['over']}" if sketch else ""
     drawn = svg(sketch, label=label) if sketch and sketch["curves"] else ""
     badges = "".join(f'<span class="badge {one}">{one}</span>' for one in item["badges"])
     below = [label, item["also"], f"Figure: {item['figure']}."]

@@ -45,6 +45,19 @@ def svg(sketch: Facts, *, label: str) -> str:
     )
 
 
+def legend(sketch: Facts) -> list[str]:
+    """What is drawn: ``bracket in l2`` for both sides of one."""
+    found = []
+    for name in sketch["curves"]:
+        side, _, norm = name.partition(", ")
+        other = {"lower": "upper", "upper": "lower"}.get(side)
+        both = f"{other}, {norm}" in sketch["curves"]
+        found.append(
+            name if other is None else f"{'bracket' if both else f'{side} bound'} in {norm}"
+        )
+    return list(dict.fromkeys(found))
+
+
 def _scale(values: list[float], low: float, high: float):
     """From the least and the largest value to ``low`` and ``high``."""
     first, last = min(values), max(values)

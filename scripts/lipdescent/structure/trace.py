@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -98,11 +99,7 @@ def check_state(stack: ModelStack) -> None:
     _check_subnormals()
     if not stack.num_models:
         raise ValueError("the network has no parameters or buffers: there is nothing to measure")
-    for name, tensor in stack.state.items():
-        bad = ~tensor.isfinite().reshape(len(tensor), -1).all(1)
-        if bool(bad.any()):
-            index = int(bad.nonzero()[0, 0])
-            raise ValueError(f"{name} of model {index}: contains NaN or inf; allowed are finite")
+    check_finite(stack.state)
     for path, part in stack.module.named_modules():
         variance = stack.state.get(Layer(part, path).named("running_var"))
         if variance is None or not hasattr(part, "eps"):
@@ -114,6 +111,15 @@ def check_state(stack: ModelStack) -> None:
                 f"{place(part, path)}: running_var = {smallest:g} with eps = {part.eps:g}; "
                 "allowed is running_var + eps > 0"
             )
+
+
+def check_finite(state: Mapping[str, Tensor]) -> None:
+    """Raise ValueError for NaN or inf in tensors (models, ...), naming tensor and model."""
+    for name, tensor in state.items():
+        bad = ~tensor.isfinite().reshape(len(tensor), -1).all(1)
+        if bool(bad.any()):
+            index = int(bad.nonzero()[0, 0])
+            raise ValueError(f"{name} of model {index}: contains NaN or inf; allowed are finite")
 
 
 def _check_subnormals() -> None:

@@ -28,6 +28,7 @@ from lipdescent.bounds.graph import elementwise, tokens
 from lipdescent.bounds.graph.known import (
     Domain,
     Known,
+    Symbols,
     input_known,
     linear_known,
     matrix_norm,
@@ -57,6 +58,7 @@ class Analysis:
 
     Attributes
     ----------
+    influence : float64 (B, n), of the last call: by which inputs a region is best halved.
     thorough : take every bound of the constants; else only the interval of Jacobians, for many
         small regions.
     """
@@ -75,6 +77,7 @@ class Analysis:
         ]
         self.runs: list[Run | None] = linear_runs(self.graph, self.maps) if self.thorough else []
         self.norms: dict[tuple[int, int], Tensor] = {}
+        self.influence = torch.zeros(0)  # (B, n), of the inputs in the last call
         self.last = {j: i for i, v in enumerate(vertices) for j in v.inputs}
         self.used = {
             j for v in vertices if not isinstance(v.operation, nn.Module) for j in v.inputs
@@ -99,12 +102,13 @@ class Analysis:
             If the constant of the result is infinite: the reason and what would help.
         """
         domain = Domain(regions, self.norm)
+        self.influence = domain.half * 0
         known: list[Any] = [input_known(domain, dense=self.dense)]
-        reason = ""
+        reason, symbols = "", Symbols(math.prod(self.graph.input_shape))
         for i in range(1, self.graph.output + 1):
             vertex = self.graph.vertices[i]
             inputs = [known[j] for j in vertex.inputs]
-            own = self._rule(i, inputs, domain)
+            own = self._rule(i, inputs, domain, symbols)
             if self.thorough or i == self.graph.output:
                 own = self._best(i, own, known)
             own = tightened(own, domain)
@@ -124,7 +128,7 @@ class Analysis:
         assert found is not None
         return found.constant
 
-    def _rule(self, i: int, inputs: list[Known], domain: Domain) -> Known:
+    def _rule(self, i: int, inputs: list[Known], domain: Domain, symbols: Symbols) -> Known:
         vertex = self.graph.vertices[i]
         operation, x = vertex.operation, inputs[0]
         linear = self.maps[i]
@@ -137,7 +141,9 @@ class Analysis:
         if isinstance(operation, joins.Join):
             return _joined(operation, inputs, self.norm)
         assert isinstance(operation, nn.Module)
-        own_or_none = elementwise.elementwise(operation, x)
+        own_or_none = elementwise.elementwise(operation, x, symbols)
+        if own_or_none is not None and x.form is not None:
+            self._add_influence(x, own_or_none)
         if own_or_none is not None:
             return own_or_none
         if isinstance(operation, tokens.NORMALISATIONS):
@@ -147,6 +153,16 @@ class Analysis:
             axis = axis if axis > 0 else x.span.low.ndim + axis
             return tokens.softmax(operation, x, self.norm, x.span.low.shape[axis])
         return self._layer(i, x)
+
+    def _add_influence(self, x: Known, own: Known) -> None:
+        """How much of the values of units without a single slope comes from each input: (B, n)."""
+        assert x.form is not None
+        assert own.slopes is not None
+        open_ = (own.slopes.high > own.slopes.low).flatten(1)
+        n = self.influence.shape[1]
+        linear = x.form.linear[:, :n].abs().flatten(2)
+        half = (x.span.high - x.span.low).flatten(1).clamp_min(1e-300) / 2
+        self.influence = self.influence + (linear * (open_ / half)[:, None]).sum(2)
 
     def _layer(self, i: int, x: Known) -> Known:
         """A layer of which only the constant is known, and whether it is monotone."""

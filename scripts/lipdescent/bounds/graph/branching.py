@@ -3,8 +3,9 @@
 The constant on a box is the largest of those on its parts. Many parts are bounded at once by the
 interval that holds their Jacobians: units whose sign is known on a part have one slope there, so
 that the bound tends to the norm at a point as parts shrink. The parts with the largest bounds are
-halved, along the input by which the outputs may change most. Any moment's largest bound of all
-parts holds. The Jacobian at the middle of each part shows how far it may still fall.
+halved, along the input from which most of what the other units take comes. Where few of these are
+left their slopes' ends are enumerated (:mod:`patterns`). Any moment's largest bound of all parts
+holds. The Jacobian at the middle of each part shows how far it may still fall.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lipdescent.bounds.graph import patterns
 from lipdescent.bounds.graph.analysis import Analysis
 from lipdescent.bounds.graph.known import slope_norm
 from lipdescent.domains.domain import Regions
@@ -80,14 +82,17 @@ def branch(
 
 
 def _bounds(analysis: Analysis, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """Bounds (B,) and, for every input, how much the outputs may change by it: (B, n)."""
+    """Bounds (B,) and how much comes of every input: (B, n)."""
     center = torch.minimum(torch.maximum(low / 2 + high / 2, low), high)
     regions = Regions(low, high, center)
-    known = analysis(regions)[analysis.graph.output]
-    assert known is not None
-    assert known.slope is not None
-    total = (known.slope.center.abs() + known.slope.radius).flatten(2).amax(2)
-    return known.constant, total * (high - low).flatten(1)
+    known = analysis(regions)
+    own = known[analysis.graph.output]
+    assert own is not None
+    bound = own.constant
+    if patterns.affordable(analysis.graph, analysis.maps):
+        found = patterns.largest_norms(analysis.graph, analysis.maps, known, norm=analysis.norm)
+        bound = torch.minimum(bound, found)
+    return bound, analysis.influence
 
 
 def _at_points(analysis: Analysis, points: Tensor) -> float:

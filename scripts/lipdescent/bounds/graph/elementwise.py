@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from lipdescent.arithmetic.certified_norms import length_up
 from lipdescent.arithmetic.ulps import gamma, round_up
 from lipdescent.bounds.graph import ranges
-from lipdescent.bounds.graph.known import Form, Known, Slope, times
+from lipdescent.bounds.graph.known import Form, Known, Slope, Symbols, times
 from lipdescent.bounds.graph.ranges import Range
 from lipdescent.bounds.graph.scalars import bounded_slopes
 
 
-def elementwise(operation: nn.Module, x: Known) -> Known | None:
+def elementwise(operation: nn.Module, x: Known, symbols: Symbols) -> Known | None:
     """f(x); None if ``operation`` does not act entry by entry."""
     found = bounded_slopes(operation, x.span)
     if found is None:
@@ -38,7 +38,7 @@ def elementwise(operation: nn.Module, x: Known) -> Known | None:
     steepest = slopes.size().flatten(1).amax(1)
     middle, half = slopes.middle()
     finite = bool(half.isfinite().all())
-    form = _form(operation, x, middle, half) if x.form is not None and finite else None
+    form = _form(operation, x, middle, half, symbols) if x.form is not None and finite else None
     slope = None
     if x.slope is not None and finite:
         slope = scaled(x.slope, middle, half)
@@ -54,7 +54,7 @@ def scaled(slope: Slope, middle: Tensor, half: Tensor) -> Slope:
     return Slope(center, round_up(radius + gamma(2) * center.abs(), 5))
 
 
-def _form(operation: nn.Module, x: Known, middle: Tensor, half: Tensor) -> Form:
+def _form(operation: nn.Module, x: Known, middle: Tensor, half: Tensor, symbols: Symbols) -> Form:
     """m x + (f(x) - m x), the bracket within [low, high] over the values of x.
 
     Its slopes are within +- r: |f(x) - m x - (f(c) - m c)| <= r |x - c|. ReLU with ends l < 0 < u
@@ -84,8 +84,8 @@ def _form(operation: nn.Module, x: Known, middle: Tensor, half: Tensor) -> Form:
     linear = middle[:, None] * x.form.linear
     size = linear.abs().sum(1) + (middle * x.form.constant).abs() + offset.abs()
     n = linear.shape[1]
-    error = error + middle.abs() * x.form.error + gamma(n + 4) * size + 2.0**-1000
-    return Form(constant, linear, round_up(error, n + 8))
+    rest = middle.abs() * x.form.error + gamma(n + 4) * size + 2.0**-1000
+    return symbols.added(Form(constant, linear, round_up(rest, n + 8)), error)
 
 
 def aligned(known: Sequence[Known]) -> list[Known]:
@@ -126,12 +126,13 @@ def combination(factors: Sequence[float], known: Sequence[Known], norm: str) -> 
     count = len(known) + 2
     if all(k.form is not None for k in known):
         pairs: list[Any] = [(f, k.form) for f, k in zip(factors, known, strict=True)]
+        most = max(o.linear.shape[1] for _, o in pairs)
         size = sum(abs(f) * (o.constant.abs() + o.linear.abs().sum(1)) for f, o in pairs)
         error = sum(abs(f) * o.error for f, o in pairs) + gamma(2 * count + 2) * size
         form = Form(
             sum(f * o.constant for f, o in pairs),
-            sum(f * o.linear for f, o in pairs),
-            round_up(error, 2 * count + pairs[0][1].linear.shape[1]),
+            sum(f * o.with_symbols(most) for f, o in pairs),
+            round_up(error, 2 * count + most),
         )
     if all(k.slope is not None for k in known):
         pairs = [(f, k.slope) for f, k in zip(factors, known, strict=True)]
@@ -153,9 +154,10 @@ def concatenation(axis: int, known: Sequence[Known], norm: str) -> Known:
     form = slope = None
     if all(k.form is not None for k in known):
         forms: list[Any] = [k.form for k in known]
+        most = max(f.linear.shape[1] for f in forms)
         form = Form(
             joined([f.constant for f in forms], 1),
-            joined([f.linear for f in forms], 2),
+            joined([f.with_symbols(most) for f in forms], 2),
             joined([f.error for f in forms], 1),
         )
     if all(k.slope is not None for k in known):

@@ -23,14 +23,49 @@ from lipdescent.domains.domain import Regions
 
 @dataclass(frozen=True)
 class Form:
-    """value = constant + sum_k linear_k t_k +- error, t_k = (x - centre)_k / half width_k.
+    """value = constant + sum_k linear_k t_k +- error, with |t_k| <= 1: a zonotope.
 
-    constant, error : (B, *shape). linear : (B, n, *shape) for n inputs.
+    The first n symbols t_k are (x - centre)_k / half width_k, of the n inputs. Each further one is
+    what one unit that is not linear on the region adds: all values that depend on it share it, so
+    that errors cancel where they do (Ghorbal et al. 2009; Singh et al. 2018, DeepZ). Where there
+    would be too many symbols it is ``error`` that grows.
+
+    Attributes
+    ----------
+    constant, error : (B, *shape).
+    linear : (B, K, *shape), the first K of all symbols; a value depends on no later one.
     """
 
     constant: Tensor
     linear: Tensor
     error: Tensor
+
+    def with_symbols(self, count: int) -> Tensor:
+        """``linear`` with zeros for later symbols, (B, count, *shape)."""
+        missing = count - self.linear.shape[1]
+        if not missing:
+            return self.linear
+        shape = self.linear.shape
+        return torch.cat([self.linear, self.linear.new_zeros(shape[0], missing, *shape[2:])], 1)
+
+
+class Symbols:
+    """How many symbols there are; new ones have the numbers that follow."""
+
+    limit = 2**17  # entries of one form on one region
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def added(self, form: Form, error: Tensor) -> Form:
+        """A symbol of its own for each entry's ``error`` (B, *shape), where there is room."""
+        size = error[0].numel()
+        if (self.count + size) * size > self.limit:
+            return Form(form.constant, form.linear, round_up(form.error + error))
+        start, self.count = self.count, self.count + size
+        shape = error.shape
+        own = torch.diag_embed(error.flatten(1)).reshape(shape[0], size, *shape[1:])
+        return Form(form.constant, torch.cat([form.with_symbols(start), own], 1), form.error)
 
 
 @dataclass(frozen=True)
@@ -144,12 +179,15 @@ def tightened(known: Known, domain: Domain) -> Known:
         span = span.meet(around(form.constant, spread))
         radius = domain.regions.radius
         if radius is not None:
+            size = domain.half.shape[1]
+            rest = round_up(form.linear[:, size:].abs().sum(1), n + 1)
             # t_k = (x - centre)_k / half_k, in l2 at most radius / half: half is radius but for
             # rounding.
             ratio = round_up(radius / domain.half.amin(1).clamp_min(2.0**-1000), 2)
-            length = round_up(form.linear.square().sum(1).sqrt(), n + 3)
+            length = round_up(form.linear[:, :size].square().sum(1).sqrt(), n + 3)
             ratio = ratio.reshape(-1, *[1] * (length.ndim - 1))
-            span = span.meet(around(form.constant, round_up(ratio * length + form.error, 2)))
+            reach = round_up(ratio * length + rest + form.error, 3)
+            span = span.meet(around(form.constant, reach))
     distance = times(domain.reach, known.constant)
     if bool(distance.isfinite().any()):
         middle, doubt = known.point.middle()

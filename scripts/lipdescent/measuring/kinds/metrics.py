@@ -23,8 +23,7 @@ def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
     saved, dataset, finite = subject.saved, subject.dataset, subject.finite
     labels = labels_of(subject)
     device = subject.stack.device
-    initial = {n: t.to(device) for n, t in _initial(subject).items()}
-    first = {n: t.repeat(len(saved.epoch), *[1] * (t.dim() - 1)) for n, t in initial.items()}
+    first = subject.initial
     yield from measure(
         subject.sound,
         inputs=subject.inputs,
@@ -37,19 +36,9 @@ def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
         loss=TrainingOptions(**saved.origin.training).make_loss(),
         num_classes=dataset.num_classes,
     )
+    initial = {name: tensor[: saved.num_replicas] for name, tensor in first.items()}
     travelled = path_length(subject.stack, initial, epochs=len(saved.epoch))
     yield Measurement("path_length", "metric", "l2", travelled[finite])
-
-
-def _initial(subject: Subject) -> dict[str, Tensor]:
-    """State before the first step: name -> (num_replicas, *shape)."""
-    if subject.start is not None:
-        return subject.start.state
-    epochs, count = subject.saved.epoch.tolist(), subject.saved.num_replicas
-    if 0 not in epochs:
-        raise ValueError(f"epochs {epochs}: the metrics need the weights before the first step")
-    first = epochs.index(0) * count
-    return {name: tensor[first : first + count] for name, tensor in subject.stack.state.items()}
 
 
 def measure(

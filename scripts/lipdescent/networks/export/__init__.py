@@ -2,6 +2,6 @@
 
 ``program`` : PyTorch's own trace of one example, and the values of what depends on no input.
 ``builder`` : from its operations to vertices; ``elementwise``, ``linear``, ``rearranging``,
-``reducing`` : what each ATen operation becomes.
+``reducing``, ``sorting`` : what each ATen operation becomes.
 ``network`` : the plain network that results, and its tensors from those of the user's.
 """

@@ -133,7 +133,11 @@ class Builder:
 
     def in_shape(self, value: Value, shape: Size, node: fx.Node) -> int:
         """The vertex of a value in a shape."""
-        index, own = value.vertex, self.vertices[value.vertex].shape
+        index = value.vertex
+        if self.vertices[index].shape == shape:
+            return index
+        index = self.unviewed(index)
+        own = self.vertices[index].shape
         if own == shape:
             return index
         if len(own) > 1:
@@ -141,6 +145,12 @@ class Builder:
             index = self.vertex(self.module(nn.Flatten), (index,), flat, node)
         if len(shape) > 1:
             index = self.vertex(self.module(nn.Unflatten, 1, shape), (index,), shape, node)
+        return index
+
+    def unviewed(self, index: int) -> int:
+        """The vertex that a vertex shows in another shape."""
+        while isinstance(self.vertices[index].operation, (nn.Flatten, nn.Unflatten)):
+            index = self.vertices[index].inputs[0]
         return index
 
     def apply(

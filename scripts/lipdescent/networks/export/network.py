@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from lipdescent.networks.export import elementwise, linear, rearranging, reducing
+from lipdescent.networks.export import elementwise, linear, rearranging, reducing, sorting
 from lipdescent.networks.export.builder import Builder, Constant, Value, refused, shape_of
 from lipdescent.networks.export.program import Program, called, program, writes
 from lipdescent.networks.graph import Concatenation, Graph
 from lipdescent.networks.reading import Unreadable
 from lipdescent.networks.reduction import expression, plain, used
 
-RULES = rearranging.RULES | elementwise.RULES | linear.RULES | reducing.RULES
+RULES = rearranging.RULES | elementwise.RULES | linear.RULES | reducing.RULES | sorting.RULES
 # What only checks, or is for another machine.
 _NOTHING = ("_assert_tensor_metadata", "_assert_async", "_assert_scalar", "sym_constrain_range")
 
@@ -140,7 +140,7 @@ def _value(builder: Builder, node: fx.Node) -> Any:
         found, index = (
             builder.resolve(arg) if isinstance(arg, fx.Node) else arg for arg in node.args
         )
-        if found[index] is None:
+        if found[index] is None and node.users:
             raise refused(node, f"output {index} of {node.args[0]}")
         return found[index]
     name = _name(node)

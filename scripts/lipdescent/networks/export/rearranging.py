@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from lipdescent.networks.export import sorting
 from lipdescent.networks.export.builder import Builder, Constant, Value, axis_of, refused, shape_of
 from lipdescent.networks.graph import Concatenation
 
@@ -101,6 +102,8 @@ def joined(b: Builder, node: fx.Node, parts: list, dim: int) -> Value:
     shapes = [part.size[1:] if strip else part.size for part in parts]
     inputs = [b.in_shape(p, shape, node) for p, shape in zip(parts, shapes, strict=True)]
     axis = axis_of(size, dim)
+    if (both := sorting.pair(b, node, inputs, axis)) is not None:
+        return Value(both, size)
     inputs = _nested(b, inputs, axis, node)
     if len(inputs) == 1:
         return Value(inputs[0], size)
