@@ -126,7 +126,13 @@ def metric(quantity: str) -> Take:
 
 
 def exponent(
-    name: str, axis: str, *, start: float = 1, end: float = np.inf, epoch: int = -1
+    name: str,
+    axis: str,
+    *,
+    start: float = 1,
+    end: float = np.inf,
+    epoch: int = -1,
+    starts_from: float | None = None,
 ) -> Take:
     """Log-log slope over epochs or a further axis, and between which ones the constant's lies.
 
@@ -134,14 +140,22 @@ def exponent(
     ----------
     start, end : first and last value of the axis that is fitted.
     epoch : place of the checkpoint, where the axis is another.
+    starts_from : the note tells the largest mean slope of all starts from here on.
     """
 
     def taken(study: Path) -> Measured:
         x, sides = _along(all_groups(study), name, axis, epoch)
+        note = ""
+        if starts_from is not None:
+            starts = [s for s in x[: 1 - power_law.MIN_POINTS] if s >= starts_from]
+            each = [
+                (power_law.weights(x[x >= s])["least_squares"] @ np.log(sides[0][x >= s])).mean()
+                for s in starts
+            ]
+            note = f"from any start, epoch {starts_from:g} on, at most {max(each):.3g}"
         kept = (x >= start) & (x <= end)
         x, (curve, lower, upper) = x[kept], [side[kept] for side in sides]
         slope = power_law.weights(x)["least_squares"] @ np.log(curve)
-        note = ""
         if axis == "depth":  # hidden layers here; to count the output layer, too, is as natural
             more = power_law.weights(x + 1)["least_squares"] @ np.log(curve)
             note = f"over all layers, with the output layer, {more.mean():.3g}"
@@ -339,6 +353,27 @@ def variance_bound(study: Path) -> Measured:
     told = f"{bound.min():.3g} to {bound.max():.3g} times the variance"
     told += f", the paper's plug-in {plug_in.min():.3g} to {plug_in.max():.3g} times"
     return Measured([], None, bool((bound >= 1).all()), told)
+
+
+def linearised_share(width: int) -> Take:
+    """Mean Jacobian norm of the linearised network over the network's, on the training points."""
+
+    def taken(study: Path) -> Measured:
+        (group,) = all_groups(study)
+        place = _place(group, "width", width)
+        ours = group.series[Series("linearised_jacobian_norm_mean", "metric", "l2", "train")]
+        return Measured((ours / values(group, MEAN))[place, 0, -1].tolist())
+
+    return taken
+
+
+def nearer_with_width(study: Path) -> Measured:
+    """Whether the relative difference from the linearised network falls from width to width."""
+    (group,) = all_groups(study)
+    found = group.series[Series("linearised_relative_error", "metric", "l2", "train")][:, 0, -1]
+    mean = statistics.geometric_mean(found)
+    told = ", ".join(f"{w}: {v:.3g}" for w, v in zip(group.width, mean, strict=True))
+    return Measured([], None, bool((np.diff(mean) < 0).all()), f"relative difference at {told}")
 
 
 def wrong_over_right(split: str) -> Take:

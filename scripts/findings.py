@@ -6,7 +6,7 @@ fork_server.hand_over()
 
 from lipdescent.analysis.groups import group_names, load_group
 from lipdescent.findings import document, measured, page, slopes
-from lipdescent.findings.headlines import headlines
+from lipdescent.findings.in_short import sentences
 from lipdescent.jobs.progress import log_to
 from lipdescent.storage import atomic, stamps
 from lipdescent.study import job_stamps
@@ -39,4 +39,4 @@ write(job.output.markdown, stamps.in_comment(page.markdown(blocks), made))
 as_html = page.html(blocks, title=f"Findings of study {study}")
 write(job.output.html, stamps.in_comment(as_html, made))
 for facts in groups:
-    print("\n".join(headlines(facts)))
+    print("\n".join(sentences(facts)))

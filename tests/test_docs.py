@@ -50,7 +50,7 @@ def test_every_number_says_where_it_is_from_and_is_used(source):
             if m[1] == source.stem}  # fmt: skip
     assert used == set(stored["texts"])
     for text in stored["texts"].values():
-        if "rows" in text:
+        if isinstance(text, dict) and "rows" in text:
             assert {len(row) for row in text["rows"]} == {len(text["header"])}
 
 
@@ -99,7 +99,7 @@ def test_two_runs_agree_where_their_intervals_meet():
 
 def test_means_of_other_seeds_agree_and_of_another_study_do_not(tmp_path):
     """The study's made-up truth, drawn twice with other seeds, and with a peak elsewhere."""
-    for name, seeds, growth in (("a", range(6), 1), ("b", range(6, 12), 1), ("c", range(6), 2)):
+    for name, seeds, growth in (("a", range(6), 1), ("b", range(6, 12), 1), ("c", range(6), 4)):
         (tmp_path / name).mkdir()
         rows = synthetic_study.make(seeds=tuple(seeds), growth=growth, scatter=0.1).to_pandas()
         noise = np.random.default_rng(seeds[0]).normal(size=len(rows))

@@ -294,3 +294,24 @@ def test_one_point_of_an_axis_and_softmax_over_logits(tmp_path):
         found = measures.softmax(side)(tmp_path)
         assert found.values == pytest.approx([value] * 2)
         assert found.bracket == pytest.approx((0.2 / 2.0, 1.0 / 0.8))
+
+
+def test_the_table_of_experiments_says_which_studies_no_record_is_of():
+    records = {"k": {"study": "ks_toy"}}
+    rows = {cells[0]: cells for cells in reproduction.tables(records)["coverage"]["rows"]}
+    assert rows["E8"][3] == ""
+    assert rows["E26"][3] == "a run of `ks_optimizers`, `ks_optimizers_small`"
+    assert rows["E30"][3].endswith("; a run of `ks_dropout`, `ks_dropout_resnet_small`")
+
+
+def test_the_note_tells_the_largest_slope_of_all_starts(tmp_path):
+    """A curve that is 1, 2, 2, 4, 16 at 0, 1, 10, 100, 1000: steeper the later the start."""
+    rows = synthetic_study.make(epochs=EPOCHS, seeds=SEEDS, scatter=0).to_pandas()
+    rows["value"] = (
+        rows["epoch"].map(dict(zip(EPOCHS, (1, 2, 2, 4, 16), strict=True))).astype(float)
+    )
+    columns = {name: rows[name].to_numpy() for name in rows}
+    table.write(tmp_path / "table.parquet", table.from_columns(len(rows), **columns))
+    found = measures.exponent(measures.UPPER, "epoch", start=1, starts_from=1)(tmp_path)
+    steepest = np.polyfit(np.log10([10, 100, 1000]), np.log10([2, 4, 16]), 1)[0]
+    assert found.note == f"from any start, epoch 1 on, at most {steepest:.3g}"

@@ -30,7 +30,8 @@ def joined(*operations, inputs, shape=(2,)) -> Graph:
 
 
 def bound(graph: Graph, domain, norm: str = "l2") -> float:
-    return float(graph_bounds(graph, domain.regions(graph.input_shape), norm=norm)[0])
+    regions = domain.regions(graph.input_shape)
+    return float(graph_bounds(graph, regions, norm=norm, budget=0.5)[0])
 
 
 def test_a_product_has_no_constant_everywhere_and_says_what_would_help():
@@ -64,7 +65,9 @@ def test_layer_norm_is_steep_only_where_its_input_is_nearly_constant(eps):
     norm = joined(nn.LayerNorm(2, eps=eps), inputs=[(0,)])
     assert bound(norm, Everywhere()) == pytest.approx(eps**-0.5, rel=1e-6)
     center = torch.tensor([[1.0, -1.0]], dtype=torch.float64)  # variance 1
-    assert bound(norm, Ball(0.0, "l2", center)) == pytest.approx((1 + eps) ** -0.5, rel=1e-6)
+    # x -> x / sqrt(x^2 + eps) of half the difference
+    truth = eps * (1 + eps) ** -1.5
+    assert bound(norm, Ball(0.0, "l2", center)) == pytest.approx(truth, rel=1e-6)
 
 
 @pytest.mark.parametrize("tokens", [2, 5])
@@ -81,6 +84,27 @@ def test_attention_behind_a_normalisation_has_a_constant_everywhere(tokens):
     with pytest.raises(NotApplicable, match="domain"):
         bound(bare, Everywhere())
     assert math.isfinite(bound(bare, Box(-1.0, 1.0)))
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf", "l1"])
+def test_at_a_point_attention_has_the_norm_of_its_jacobian(norm):
+    torch.manual_seed(0)
+    linears = [nn.Linear(3, 3) for _ in range(3)]
+    shape = (4, 3)
+    graph = joined(
+        nn.LayerNorm(3),
+        *linears,
+        joins.Attention(0.7),
+        nn.Softmax(-1),
+        inputs=[(0,), (1,), (1,), (1,), (2, 3, 4), (5,)],
+        shape=shape,
+    )
+    point = torch.randn(1, *shape, dtype=torch.float64)
+    jacobian = torch.autograd.functional.jacobian(graph, point).reshape(12, 12)
+    truth = float(torch.linalg.matrix_norm(jacobian, {"l2": 2, "linf": math.inf, "l1": 1}[norm]))
+    assert bound(graph, Ball(0.0, "l2", point), norm) == pytest.approx(truth, rel=1e-8)
+    near = bound(graph, Ball(1e-4, "l2", point), norm)
+    assert truth <= near <= 1.2 * truth
 
 
 def test_dead_and_active_units_have_their_slopes():

@@ -29,7 +29,9 @@ class Square(nn.Module):
 @pytest.mark.parametrize("end", [0.5, 1.5, 2.5, 3.5])
 def test_a_convex_line_has_its_last_slope_on_a_box(end):
     """Slope k between k - 1 and k: on [-1, end] the constant is ceil(end)."""
-    found = bracket(Square(), (1,), domain={"box": [-1, end]}, methods=["upper_graph", *LOWER])
+    found = bracket(
+        Square(), (1,), domain={"box": [-1, end]}, methods=["upper_graph", *LOWER], budget=5
+    )
     assert found.upper == pytest.approx(math.ceil(end), rel=1e-9)
     assert found.lower == pytest.approx(math.ceil(end), rel=1e-6)
 
@@ -77,6 +79,7 @@ def test_data_outside_the_domain_are_left_out_with_a_message():
         data=data,
         domain=Box(0, 1),
         methods=["lower_jacobian", "upper_graph"],
+        budget=0.5,
         report=lines.append,
     )
     assert found.upper >= 1

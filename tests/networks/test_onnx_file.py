@@ -14,8 +14,10 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not inst
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
+import lipdescent  # noqa: E402
 from lipdescent.bracketing.bracket import bracket  # noqa: E402
 from lipdescent.bracketing.onnx_network import load_onnx  # noqa: E402
+from lipdescent.networks import declared  # noqa: E402
 from lipdescent.networks.graph import Attention, GraphNetwork  # noqa: E402
 from lipdescent.networks.onnx_file.builder import MOVING  # noqa: E402
 from lipdescent.networks.onnx_file.file import RULES, read_onnx  # noqa: E402
@@ -355,3 +357,23 @@ def test_an_operator_of_ones_own(tmp_path):
     assert torch.equal(read.network(x), torch.tensor([[-1.0, 0, 3]]))
     with pytest.raises(Unreadable, match=r"Slope 'y': TypeError: .*negative_slope"):
         read_onnx(path, operators={"me::Slope": nn.ReLU})
+
+
+class Snake(nn.Module):
+    def forward(self, x):
+        return x + torch.sin(x) ** 2
+
+
+def test_an_operator_that_is_declared(tmp_path, monkeypatch):
+    monkeypatch.setattr(declared, "_DECLARED", {})
+    lipdescent.layer(slopes=(0, 2))(Snake)
+    weights = {"W": np.eye(3, dtype=np.float32) * 3}
+    nodes = [
+        helper.make_node("MatMul", ["x", "W"], ["h"]),
+        helper.make_node("Snake", ["h"], ["y"], domain="me"),
+    ]
+    path = saved(tmp_path / "n.onnx", nodes, (1, 3), weights, domains=["me"])
+    read = load_onnx(path, operators={"me::Snake": Snake})
+    found = bracket(read.network, (3,), methods=["upper_layer_product", "lower_jacobian"])
+    assert 6 <= found.upper <= 6 * (1 + 1e-9)
+    assert "declared, not proved here: 1 (Snake): slopes (0.0, 2.0)" in repr(found)

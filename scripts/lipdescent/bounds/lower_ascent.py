@@ -3,9 +3,11 @@
 The gradient of ||J(x)|| is exactly 0 almost everywhere for ReLU networks, so that an ascent needs
 something else to follow:
 
-- one hidden layer: exact line searches over the activation masks (``_activation_ascent.py``);
+- one hidden layer: exact line searches over the activation masks (``jacobians/ascent.py``);
 - deeper chains: the gradient of u^T J(x) v with sigmoids in place of the masks, u and v the
   singular vectors (or l_inf, l1 duals) of the true Jacobian, and the best of a few steps along it;
+  beside it a search by many small populations (``jacobians/search.py``), every second of which
+  starts from the data with the largest norms;
 - any other module: gradient ascent on the quotient |f(a) - f(b)| / |a - b| over pairs of points,
   which is not flat.
 
@@ -27,6 +29,8 @@ from torch import Tensor
 from lipdescent.bounds.jacobians import norms as jac
 from lipdescent.bounds.jacobians.ascent import ascend, dual_vectors
 from lipdescent.bounds.jacobians.awake import awake
+from lipdescent.bounds.jacobians.search import mixed_starts, search
+from lipdescent.bounds.lower_jacobian import largest_certified
 from lipdescent.bounds.proofs.prover import Prover
 from lipdescent.domains.domain import regions_of
 from lipdescent.measurement import Measurement
@@ -35,6 +39,7 @@ from lipdescent.structure.relu_chain import Chain, chain, deep_jacobians, soft_p
 
 DIRECTION = "lower"
 NORMS = jac.NORMS
+_FEW_UNITS = 24  # in one hidden layer
 _GROUP = 8  # models of one hidden layer taken together
 _STEP_SIZES = (0.01, 0.04, 0.15)  # relative to the size of a point
 _SHARPNESS = 4.0  # of the sigmoids
@@ -49,6 +54,8 @@ def measure(
     restarts: int = 4,
     steps: int = 16,
     num_candidates: int | None = 256,
+    populations: int = 16,
+    rounds: int = 60,
     domain: Mapping[str, Any] | None = None,
 ) -> Iterator[Measurement]:
     """Yield ``lower_ascent`` once per norm, with no split: it bounds the global constant.
@@ -59,6 +66,9 @@ def measure(
     restarts : ascents per model, from the data points with the largest norms.
     steps : of each ascent, at most.
     num_candidates : data points, drawn by ``seed``, among which the starts are chosen; None: all.
+        Always all for chains with two hidden layers and more, and with one of few units: there the
+        bound is never below the largest norm on the data.
+    populations, rounds : of the search in chains with two hidden layers and more.
     domain : where the constant is taken, everywhere unless given; points are moved into it.
 
     Raises
@@ -67,19 +77,25 @@ def measure(
         As for ``lower_jacobian``; also if an option is not a positive integer.
     """
     options = {"restarts": restarts, "steps": steps, "num_candidates": num_candidates}
-    for name, value in options.items():
+    for name, value in (options | {"populations": populations, "rounds": rounds}).items():
         if value is not None and (not isinstance(value, int) or value < 1):
             raise ValueError(f"{name} = {value!r}: allowed are integers >= 1")
-    points = _candidates(stack, inputs, norms, num_candidates, seed)
-    values = jac.jacobian_norms(stack, points, norms=norms)
+    jac.check_inputs(stack, inputs, norms)
     prover = Prover(stack, regions_of(domain, stack.input_shape, inputs))
+    on_all = prover.links is not None and _cheap(prover.links)
+    points = _candidates(stack, inputs, None if on_all else num_candidates, seed)
+    values = jac.jacobian_norms(stack, points, norms=norms)
     for norm in norms:
         best = values[norm].topk(min(restarts, len(points)), dim=1).indices
         ends = ascent(stack, points[best], norm=norm, steps=steps, seed=seed)
         bound = torch.maximum(
             prover.certify(ends, norm=norm).amax(1),
-            prover.certify(points[best[:, :1]], norm=norm).amax(1),
+            largest_certified(prover, points, values[norm], norm=norm),
         )
+        if prover.links is not None and len(prover.links.weights) > 2:
+            starts = (points.flatten(1), values[norm], populations)
+            found = _searched(prover, *starts, norm=norm, rounds=rounds, seed=seed)
+            bound = torch.maximum(bound, found)
         for model in (bound == 0).nonzero().flatten().tolist():
             one = stack[model : model + 1]
             starts = awake(one, points, norm=norm, seed=seed, count=best.shape[1])[None]
@@ -127,14 +143,42 @@ def _shallow_ascent(links: Chain, points: Tensor, norm: str, steps: int, seed: i
     return torch.cat(found)
 
 
-def _candidates(
-    stack: ModelStack,
-    inputs: Mapping[str, Tensor],
-    norms: Sequence[str],
-    count: int | None,
+def _cheap(links: Chain) -> bool:
+    """Whether norms at all points cost little beside what follows."""
+    return len(links.weights) != 2 or links.weights[0].shape[1] <= _FEW_UNITS
+
+
+def _searched(
+    prover: Prover,
+    points: Tensor,
+    values: Tensor,
+    populations: int,
+    *,
+    norm: str,
+    rounds: int,
     seed: int,
 ) -> Tensor:
-    jac.check_inputs(stack, inputs, norms)
+    """Proved by what the search finds from points (n, n_in) with norms (num_models, n)."""
+    assert prover.links is not None
+    starts, found = mixed_starts(points, populations, seed=seed), []
+    every_second = -(-populations // 2)
+    for model, own in enumerate(values):
+        count = min(len(points), every_second * starts.shape[1])
+        # The best points one to each population, the next best one to each, and so on.
+        best = own.topk(count).indices.repeat(-(-every_second * starts.shape[1] // count))
+        best = best[: every_second * starts.shape[1]].view(-1, every_second).T
+        starts[::2] = points[best]
+        links = prover.links[model : model + 1]
+        ends = search(links, starts, norm=norm, rounds=rounds, seed=seed)
+        models = torch.tensor([model], device=points.device)
+        shaped = ends.view(1, len(ends), *prover.stack.input_shape)
+        found.append(prover.certify(shaped, norm=norm, models=models).amax())
+    return torch.stack(found)
+
+
+def _candidates(
+    stack: ModelStack, inputs: Mapping[str, Tensor], count: int | None, seed: int
+) -> Tensor:
     points = torch.cat([p.to(stack.device, torch.float64) for p in inputs.values()])
     if count is None or count >= len(points):
         return points

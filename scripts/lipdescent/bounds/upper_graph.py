@@ -78,15 +78,16 @@ def measure(
         raise NotApplicable("balls need points as their centres, and no data were given")
     sets = dict(inputs or {}) if around_data else {"": None}
     direction = DIRECTION if isinstance(where, Everywhere) else "metric"
-    graphs = [graph_of(stack, model) for model in range(stack.num_models)]
+    own = stack.to(device="cpu")  # all is computed there, in float64
+    graphs = [graph_of(own, model) for model in range(stack.num_models)]
     for split, points in sets.items():
         regions = where.regions(stack.input_shape, _some(points, num_points, seed))
         for norm in norms:
             values = torch.stack(
                 [graph_bounds(g, regions, norm=norm, gap=gap, budget=budget) for g in graphs]
             )
-            largest = values.amax(1).to(stack.device)
-            yield Measurement("upper_graph", direction, norm, largest, split)
+            values = values.to(stack.device)
+            yield Measurement("upper_graph", direction, norm, values.amax(1), split)
             if around_data:
                 yield Measurement("upper_graph_mean", direction, norm, values.mean(1), split)
                 for q in _QUANTILES:

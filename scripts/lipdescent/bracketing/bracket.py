@@ -15,6 +15,7 @@ from lipdescent.bracketing.readable import readable
 from lipdescent.bracketing.result import Bracket
 from lipdescent.bracketing.rows import COLUMNS, rows_of
 from lipdescent.domains.domain import Domain, regions_of
+from lipdescent.networks.wrappers import unwrapped
 from lipdescent.plugins import bound_entries, lookup
 from lipdescent.points._parts import some
 from lipdescent.stacks import own_call
@@ -90,10 +91,13 @@ def bracket(
     }
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: {type(model).__name__}, allowed is a torch.nn.Module")
+    model, notes = unwrapped(model)
+    say = report or (lambda line: None)
+    for note in notes:
+        say(note)
     model, input_shape = readable(model, input_shape)
     stack = checks.stack_of_one(model, input_shape)
     check_state(stack)
-    say = report or (lambda line: None)
     given = checks.checked_data(data, stack)
     where = domains.settled(domain, given, seed, say)
     regions = regions_of(where, stack.input_shape)

@@ -14,6 +14,7 @@ from lipdescent.bounds._measured import BOUNDS, described, no_bound
 from lipdescent.bounds.jacobians.awake import why_zero
 from lipdescent.bounds.proofs.prover import Prover
 from lipdescent.measurement import NotApplicable
+from lipdescent.networks.declared import said
 from lipdescent.networks.reading import Unreadable
 from lipdescent.plugins import bound_entries, lookup
 from lipdescent.stacks.model_stack import ModelStack
@@ -82,6 +83,8 @@ def _measured(
         value, reason = float(m.values[0]), ""
         if m.direction == "estimate":
             reason = Prover(stack).reason
+        elif m.direction == "upper" and (declared := said(stack.module)):
+            reason = f"declared, not proved here: {declared}"
         elif m.direction == "lower" and value == 0:
             file = bound_entries.bound_of(name, entry)
             reason = why_zero(stack, inputs, norm=m.norm, quantity=file)

@@ -159,6 +159,23 @@ def best_epochs(
                 axes.axvline(at, color=colours[noise], gid="best", **BEST)
 
 
+def equality_legend(
+    figure: Figure,
+    group: Group,
+    panels: Iterable[Axes],
+    handles: Sequence[Line2D],
+    names: Sequence[str],
+    *,
+    columns: int,
+) -> None:
+    """p = n in every panel over width, and a legend that says so; after the data."""
+    marked = list(panels)
+    for axes in marked:
+        equality_line(axes, group)
+    keys = mark_keys(marked)
+    style.legend(figure, [*handles, *keys.values()], [*names, *keys], columns=columns)
+
+
 def mark_keys(axes: Iterable[Axes]) -> dict[str, Line2D]:
     """Entries of a legend for the lines above, where one of ``axes`` has them."""
     looks = {"p = n": EQUALITY, "chance": CHANCE}

@@ -5,8 +5,8 @@ epoch. Middle and right: against the training epoch, at the width where interpol
 the least label noise (the critical width, the largest if none does) and at the largest width. One
 row per norm. Lines are geometric means over seeds of the ratio, solid for the least and dashed for
 the most label noise; bands are Student's t intervals of these means (95 % unless configured
-otherwise), with fewer than four seeds the range over them: the heading says which. Diverged models
-are left out and counted in the heading.
+otherwise), with fewer than four seeds the range over them: the heading says which. Dotted: as many
+parameters as training samples, p = n. Diverged models are left out and counted in the heading.
 """
 
 from __future__ import annotations
@@ -66,8 +66,10 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
         axes[-1, column].set_xlabel("epoch")
         axes[0, column].set_title(f"width {width}")
     shown = list(dict.fromkeys(rung for ratios in gaps.values() for rung in ratios))
-    style.legend(
+    drawing.equality_legend(
         figure,
+        group,
+        axes[:, 0],
         [drawing.key(**styles[rung]) for rung in shown]
         + [drawing.key(color="black", linestyle=dash) for dash in noises.values()],
         [labels.rung_name(rung) for rung in shown]

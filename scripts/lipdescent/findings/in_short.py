@@ -7,7 +7,7 @@ are of the most label noise, where the field looks for double descent.
 
 from __future__ import annotations
 
-from lipdescent.analysis import curve_shape
+from lipdescent.analysis import curve_shape, statistics
 from lipdescent.analysis.labels import noise_name
 from lipdescent.findings import words
 from lipdescent.findings.words import NORMS, Facts
@@ -26,6 +26,11 @@ def in_short(facts: Facts) -> list[Facts]:
         found += [_peak(facts, norm), _over_epochs(facts, norm), _noise(facts, norm)]
         found.append(_follows(facts, norm))
     return [sentence for sentence in found if sentence][:MOST_SENTENCES]
+
+
+def sentences(facts: Facts) -> list[str]:
+    """``proved, seen: The mean l2 constant ...``; for a terminal and the start page."""
+    return [f"{', '.join(one['badges'])}: {one['text']}" for one in facts["in_short"]]
 
 
 def _sentence(
@@ -94,7 +99,8 @@ def _peak(facts: Facts, norm: str) -> Facts | None:
     if len(possible) > len(facts["width"]) / 2:
         text = f"Where the mean {name} constant is largest over width ({noise}) is open: at {at}."
         return _sentence(text, [UNDECIDED], "double_descent", sketch)
-    text = f"The mean {name} constant ({noise}) is largest at width {at}"
+    where = f"at width {at}" if len(possible) < 3 else f"somewhere from width {at}"
+    text = f"The mean {name} constant ({noise}) is largest {where}"
     badges = [PROVED]
     if peak is not None:
         there = ", among these" if peak in possible else ""
@@ -193,4 +199,6 @@ def _follows(facts: Facts, norm: str) -> Facts | None:
     ranges = ", ".join(f"{words.interval(estimate)} {of}" for of, estimate in found.items())
     also = f"Medians and ranges of the seeds, {_noise_name(facts)}: {ranges}."
     sketch = _sketch(facts, f"upper, {norm}", "test loss", "test error")
-    return _sentence(text, [SEEN], "alignment", sketch, also)
+    # The range over so many seeds holds the median of all seeds with the confidence asked for.
+    held = statistics.held_by_range(len(facts["seed"])) >= facts["confidence"]
+    return _sentence(text, [SEEN if held else UNDECIDED], "alignment", sketch, also)

@@ -135,7 +135,7 @@ def blocks(
     if not rows:
         return []
     title = Heading(level, f"{what} in {NORMS[norm]}")
-    return [title, Table(HEADER, rows, f"Exponents in {NORMS[norm]}."), Text(READ)]
+    return [title, Table(HEADER, rows, f"{what} in {NORMS[norm]}."), Text(READ)]
 
 
 def _rows(facts: Facts) -> list[list[str]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from lipdescent.networks.declared import declaration_of
 from lipdescent.networks.expressions import Chain, Concat, Layer, Node, Sum, chain, steps
 from lipdescent.networks.known_classes import CONTAINERS, is_sequential, qualified_name
 
@@ -79,6 +80,8 @@ def _read(part: nn.Module | Node, names: dict[int, str], owner: str, declared: b
 
 def _inside(module: Any, declared: bool) -> Node | None:
     """The expression of a container, None for a layer."""
+    if declaration_of(module) is not None:
+        return None
     if hasattr(module, "lipschitz_structure"):
         return module.lipschitz_structure() if declared else None
     if known := CONTAINERS.get(qualified_name(module)):

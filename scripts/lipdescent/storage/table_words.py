@@ -65,9 +65,13 @@ QUANTITIES = {
     "train_loss_clean": Word(LOSS, "mean loss on the training points, labels without noise"),
     "test_loss": Word(LOSS, "mean loss on the test points, labels without noise"),
     "test_loss_calibrated": Word(
-        "nats", "test loss at the scale of the logits that is best for the other half of the points"
+        "nats",
+        "mean cross-entropy on the test points of the logits times the number that is best on the "
+        "other half of the points: without the logits' scale",
     ),
-    "inverse_temperature": Word("", "that scale: what the logits are multiplied by", "from 0 on"),
+    "inverse_temperature": Word("", "that number, mean of both halves' best ones", "from 0 on"),
+    "num_train": Word("points", "training points", "integers from 1"),
+    "num_classes": Word("", "classes of the data", "integers from 1"),
     "train_accuracy": Word("share", "training points classified as trained on", "0 to 1"),
     "train_accuracy_clean": Word("share", "training points classified rightly", "0 to 1"),
     "test_accuracy": Word("share", "test points classified rightly", "0 to 1"),
@@ -90,6 +94,11 @@ QUANTITIES = {
     "parameter_gradient_norm": Word("loss per weight", "l2 norm of the loss's gradient"),
     "hessian_largest_eigenvalue": Word(
         "loss per squared weight", "largest eigenvalue of the loss's Hessian, from below"
+    ),
+    "linearised_": Word(
+        f"{BOUND}; relative_error: none",
+        "of the network linearised at its start: largest and mean Jacobian norm, relative error of "
+        "its outputs",
     ),
     "ensemble_square_error": Word("squared logits", "squared error of the mean over seeds"),
     "seed_square_error": Word("squared logits", "squared error of the network of this seed"),

@@ -14,8 +14,9 @@ from torch import Tensor, fx, nn
 from torch.func import functional_call
 
 from lipdescent.layers import activation
-from lipdescent.layers.table import TABLE, declares_constant
+from lipdescent.layers.table import TABLE, is_known
 from lipdescent.measurement import NotApplicable
+from lipdescent.networks.declared import undeclared
 from lipdescent.networks.export.network import Exported, export
 from lipdescent.networks.expressions import layers
 from lipdescent.networks.graph import GraphNetwork
@@ -36,11 +37,10 @@ def needs_export(module: nn.Module) -> bool:
         found = list(layers(read(module)))
     except NotApplicable:
         return not isinstance(module, GraphNetwork)
-    if any(is_attention(part) for part in module.modules()):
+    if any(is_attention(part) for _, part in undeclared(module)):
         return True
     for layer in found:
-        known = type(layer.module) in TABLE or declares_constant(layer.module)
-        if not known or TABLE.get(type(layer.module)) in _PRODUCTS:
+        if not is_known(layer.module) or TABLE.get(type(layer.module)) in _PRODUCTS:
             return True
     try:
         check_module(module)

@@ -12,13 +12,15 @@ from torch.func import functional_call
 
 from lipdescent.arithmetic.ulps import TINY
 from lipdescent.layers import activation, convolution, pooling
-from lipdescent.layers.table import TABLE, declares_constant
+from lipdescent.layers.table import TABLE, is_known
 from lipdescent.measurement import NotApplicable
+from lipdescent.networks.declared import declaration_of, undeclared
 from lipdescent.networks.expressions import Chain, Concat, Layer, Node, layers, place, steps
 from lipdescent.networks.known_classes import BATCH_NORMS, NO_OPERATION, is_attention
 from lipdescent.networks.reading import declares, read, unknown
 from lipdescent.stacks import own_call
 from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.structure.declared import check_declared
 from lipdescent.structure.rebuilt import evaluate
 from lipdescent.structure.unchanged import check_module
 
@@ -51,12 +53,15 @@ def trace(stack: ModelStack) -> Node:
     _refuse_attention(stack.module)
     node = read(stack.module)
     for layer in layers(node):
-        if type(layer.module) not in TABLE and not declares_constant(layer.module):
+        if not is_known(layer.module):
             raise unknown(layer)
     state = first_state(stack, torch.float64)
     x, places = own_call.random_inputs(stack.input_shape, stack.device)
     with torch.no_grad():
         y, node = _run(node, x, state)
+        for layer in layers(node):
+            if declaration_of(layer.module) is not None:
+                check_declared(layer.module, layer.state(state), layer.input_shape, layer.place)
         if not bool(y.isfinite().flatten(1).all(1).any()):
             raise ValueError("the outputs overflow float64 at inputs of size 1e-3 to 1e4")
         own_call.check_evaluation(
@@ -133,7 +138,7 @@ def _check_subnormals() -> None:
 
 
 def _refuse_attention(module: nn.Module) -> None:
-    for path, m in module.named_modules():
+    for path, m in undeclared(module):
         if TABLE.get(type(m)) is activation.attention or is_attention(m):
             try:
                 activation.attention(m, {})

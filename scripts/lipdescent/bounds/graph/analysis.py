@@ -39,12 +39,15 @@ from lipdescent.bounds.graph.known import (
 from lipdescent.bounds.graph.linear_maps import Linear, linear_of
 from lipdescent.bounds.graph.ranges import Range, around
 from lipdescent.bounds.graph.runs import Matrix, Run, linear_runs
+from lipdescent.bounds.graph.scalars import within
 from lipdescent.bounds.lipsdp.per_unit import lipsdp_per_unit
 from lipdescent.domains.domain import Regions
 from lipdescent.layers.table import TABLE, constant
 from lipdescent.measurement import NotApplicable
 from lipdescent.networks import graph as joins
+from lipdescent.networks.declared import declaration_of
 from lipdescent.networks.graph import Graph
+from lipdescent.networks.operations import Reduce
 
 _DENSE = 2**21  # entries of all Jacobians of one vertex on one region
 _SCALED = 2**23  # entries of a matrix with columns scaled, on all regions
@@ -141,6 +144,9 @@ class Analysis:
         if isinstance(operation, joins.Join):
             return _joined(operation, inputs, self.norm)
         assert isinstance(operation, nn.Module)
+        declared = declaration_of(operation)
+        if declared is not None and declared.slopes is None:
+            return self._layer(i, x)
         own_or_none = elementwise.elementwise(operation, x, symbols)
         if own_or_none is not None and x.form is not None:
             self._add_influence(x, own_or_none)
@@ -168,7 +174,8 @@ class Analysis:
         """A layer of which only the constant is known, and whether it is monotone."""
         operation: Any = self.graph.vertices[i].operation
         value = times(self._constant(i), x.constant)
-        if isinstance(operation, _MONOTONE):
+        reduced = isinstance(operation, Reduce) and operation.kind in ("max", "min")
+        if type(operation) in _MONOTONE or reduced:
             return Known(x.span.each(operation), x.point.each(operation), value)
         center, doubt = x.point.middle()
         result = operation(center)
@@ -178,7 +185,8 @@ class Analysis:
         error = round_up(distance * steep + 2.0**-44 * size, x.span.low[0].numel())
         error = error.reshape(-1, *[1] * (result.ndim - 1)).expand_as(result)
         infinite = torch.full_like(result, math.inf)
-        return Known(Range(-infinite, infinite), around(result, error), value)
+        span = within(operation, Range(-infinite, infinite))
+        return Known(span, around(result, error), value)
 
     def _constant(self, i: int) -> Tensor:
         """Constant of the operation of one vertex on the whole space: (1,)."""
@@ -270,7 +278,7 @@ def _joined(operation: joins.Join, inputs: list[Known], norm: str) -> Known:
         joins.Concatenation: lambda o: elementwise.concatenation(o.axis, inputs, norm),
         joins.Product: lambda o: elementwise.product(inputs[0], inputs[1], norm),
         joins.Quotient: lambda o: elementwise.quotient(inputs[0], inputs[1], norm),
-        joins.MatrixProduct: lambda o: elementwise.matrix_product(inputs[0], inputs[1], norm),
+        joins.MatrixProduct: lambda o: tokens.matrix_product(inputs[0], inputs[1], norm),
         joins.Extremum: lambda o: elementwise.extremum(o.largest, inputs[0], inputs[1], norm),
         joins.Attention: lambda o: tokens.attention(o.scale, *inputs, norm),
     }

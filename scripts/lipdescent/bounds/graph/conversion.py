@@ -7,10 +7,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lipdescent.networks.declared import declaration_of
 from lipdescent.networks.expressions import Chain, Concat, Layer, Node
 from lipdescent.networks.graph import Combination, Concatenation, Graph, Vertex
 from lipdescent.networks.known_classes import NO_OPERATION
 from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.structure.declared import check_declared
 from lipdescent.structure.rebuilt import rebuilt
 from lipdescent.structure.trace import trace
 
@@ -81,6 +83,9 @@ def _with_tensors(graph: Graph, module: nn.Module, state: dict[str, Tensor]) -> 
             if id(operation) not in made:
                 layer = Layer(operation, names.get(id(operation), ""))
                 made[id(operation)] = settled(operation, layer.state(state))
+                if declaration_of(operation) is not None:
+                    shape = graph.vertices[vertex.inputs[0]].shape
+                    check_declared(operation, layer.state(state), shape, layer.place)
             operation = made[id(operation)]
         vertices.append(replace(vertex, operation=operation))
     return Graph(tuple(vertices), graph.output)
@@ -89,6 +94,8 @@ def _with_tensors(graph: Graph, module: nn.Module, state: dict[str, Tensor]) -> 
 def settled(operation: nn.Module, state: dict[str, Tensor]) -> nn.Module:
     """An operation built anew, with the tensors of ``state`` as buffers in float64."""
     own = rebuilt(operation, state)
+    if declaration_of(operation) is not None:
+        return own.double()
     for name, tensor in state.items():
         vars(own).pop(name, None)
         own.register_buffer(name, tensor.double() if tensor.is_floating_point() else tensor)

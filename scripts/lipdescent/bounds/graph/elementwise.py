@@ -62,7 +62,7 @@ def _form(operation: nn.Module, x: Known, middle: Tensor, half: Tensor, symbols:
     """
     assert x.form is not None
     center, reach = x.span.middle()
-    if isinstance(operation, nn.ReLU):
+    if type(operation) is nn.ReLU:
         low, high = x.span.low.clamp_max(0.0), x.span.high.clamp_min(0.0)
         crosses = (low < 0) & (high > 0)
         middle = torch.where(crosses, high / (high - low), middle)
@@ -195,7 +195,7 @@ def product(a: Known, b: Known, norm: str) -> Known:
         (ma, ra), (mb, rb) = a.span.middle(), b.span.middle()
         if bool(ra.isfinite().all() and rb.isfinite().all()):
             one, two = scaled(b.slope, ma, ra), scaled(a.slope, mb, rb)
-            slope = _added(one, two)
+            slope = added(one, two)
     return Known(span, point, constant, None, None, slope)
 
 
@@ -284,7 +284,8 @@ def _weight(size: Tensor, own: torch.Size, shape: torch.Size, norm: str) -> Tens
     return size.flatten(1).amax(1)
 
 
-def _added(a: Slope, b: Slope) -> Slope:
+def added(a: Slope, b: Slope) -> Slope:
+    """Every sum of two Jacobians."""
     center = a.center + b.center
     size = a.center.abs() + b.center.abs()
     return Slope(center, round_up(a.radius + b.radius + gamma(2) * size, 3))

@@ -22,6 +22,7 @@ from lipdescent.layers import convolution, pooling
 from lipdescent.layers.linear import TABLE as MOVES
 from lipdescent.layers.normalisation import batch_scale
 from lipdescent.networks.known_classes import BATCH_NORMS
+from lipdescent.networks.operations import Divide, Gather, Reduce, Scale, Shift
 
 
 @dataclass(frozen=True)
@@ -71,20 +72,13 @@ def linear_of(operation: nn.Module, shape: tuple[int, ...]) -> Linear | None:
     if kind in _AVERAGES:
         window = math.prod(shape)
         return Linear(operation, operation, min(window, 2**20) + 4)
-    name = own_name(operation)
-    if kind in _PADS or name == "Gather":
+    if kind in _PADS or kind is Gather:
         return _rearranging(operation, shape)
-    if name in ("Scale", "Divide", "Shift"):
-        return _scaling(operation, name)
-    if name == "Reduce" and operation.kind in ("sum", "mean"):  # type: ignore[union-attr]
+    if isinstance(operation, (Scale, Divide, Shift)):
+        return _scaling(operation)
+    if isinstance(operation, Reduce) and operation.kind in ("sum", "mean"):
         return Linear(operation, operation, operation.count(shape) + 1)
     return None
-
-
-def own_name(operation: nn.Module) -> str:
-    """The class of an operation of :mod:`lipdescent.networks.operations`; "" for any other."""
-    ours = type(operation).__module__ == "lipdescent.networks.operations"
-    return type(operation).__name__ if ours else ""
 
 
 def _rearranging(operation: Any, shape: tuple[int, ...]) -> Linear:
@@ -100,13 +94,13 @@ def _rearranging(operation: Any, shape: tuple[int, ...]) -> Linear:
     return Linear(linear, linear, 0, constant)
 
 
-def _scaling(operation: Any, name: str) -> Linear:
+def _scaling(operation: Scale | Divide | Shift) -> Linear:
     """A number or tensor, entry by entry: one rounding."""
     weight = operation.number if operation.weight is None else operation.weight.detach()
     weight = torch.as_tensor(weight, dtype=torch.float64)
-    if name == "Shift":
+    if isinstance(operation, Shift):
         return Linear(lambda x: x + 0 * weight, lambda x: x + 0 * weight, 0, weight)
-    if name == "Scale":
+    if isinstance(operation, Scale):
         return Linear(lambda x: x * weight, lambda x: x * weight.abs(), 1)
     return Linear(lambda x: x / weight, lambda x: x / weight.abs(), 1)
 

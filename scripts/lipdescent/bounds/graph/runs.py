@@ -17,7 +17,7 @@ from lipdescent.arithmetic.ulps import gamma, round_up
 from lipdescent.bounds.graph.linear_maps import Linear
 from lipdescent.networks.graph import Combination, Concatenation, Graph
 
-LIMIT = 2**22  # entries of a matrix: 32 MiB
+LIMIT = 2**20  # entries of a matrix, 8 MiB: its norm takes a tenth of a second
 
 
 @dataclass(frozen=True)

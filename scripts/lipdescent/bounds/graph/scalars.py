@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lipdescent.bounds.graph.linear_maps import own_name
 from lipdescent.bounds.graph.ranges import Range, around
 from lipdescent.layers import activation
 from lipdescent.measurement import NotApplicable
+from lipdescent.networks.declared import declaration_of
+from lipdescent.networks.operations import Function
 
 _PAD = 2.0**-45
 Formula = Callable[[Tensor], Tensor]
@@ -275,10 +276,10 @@ def scalar_of(operation: Any) -> Scalar | None:
         return _GELU if operation.approximate == "none" else None
     if type(operation) in MODULES:
         return MODULES[type(operation)](operation)
-    return _function(operation) if own_name(operation) == "Function" else None
+    return _function(operation) if type(operation) is Function else None
 
 
-def _function(operation: Any) -> Scalar | None:
+def _function(operation: Function) -> Scalar | None:
     power = operation.argument
     if operation.name == "at_most":
         return _clipped(-math.inf, power)
@@ -296,14 +297,24 @@ def _function(operation: Any) -> Scalar | None:
     return FUNCTIONS.get(operation.name)
 
 
+def within(operation: object, values: Range) -> Range:
+    """The part of ``values`` that is within what is declared of a layer."""
+    declared = declaration_of(operation)
+    if declared is None or declared.range is None:
+        return values
+    low, high = (torch.full_like(values.low, end) for end in declared.range)
+    return values.meet(Range(low, high))
+
+
 def bounded_slopes(operation: Any, x: Range) -> tuple[Range, Range] | None:
     """Values and slopes of an elementwise operation on ``x``; None if it is none."""
     scalar = scalar_of(operation)
-    if scalar is None and own_name(operation) == "Function":
+    if scalar is None and type(operation) is Function:
         infinite = torch.full_like(x.low, math.inf)
         return Range(-infinite, infinite), Range(-infinite, infinite)
     own = {name: p.detach()[None] for name, p in operation.named_parameters()}
-    everywhere: tuple[Any, Any] | None = None
+    declared = declaration_of(operation)
+    everywhere: tuple[Any, Any] | None = declared.slopes if declared is not None else None
     if type(operation) in activation.SLOPES:
         try:
             everywhere = activation.slopes(operation, own)
@@ -318,7 +329,8 @@ def bounded_slopes(operation: Any, x: Range) -> tuple[Range, Range] | None:
         middle, half = x.middle()
         value = operation(middle)
         reach = slopes.size() * half + _PAD * (value.abs() + middle.abs().clamp_max(64.0))
-        return around(value, torch.where(reach.isnan(), math.inf, reach) * (1 + _PAD)), slopes
+        values = around(value, torch.where(reach.isnan(), math.inf, reach) * (1 + _PAD))
+        return within(operation, values), slopes
     slopes = scalar.slopes(x)
     if everywhere is not None:
         low, high = (float(end) for end in everywhere)

@@ -21,15 +21,16 @@ So L <= sqrt(n) L_v + s R_v R_k L_q + s sqrt(n) R_q R_v L_k; heads side by side 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lipdescent.arithmetic.ulps import gamma, round_down, round_up
-from lipdescent.bounds.graph import ranges
+from lipdescent.bounds.graph import derivatives, elementwise, ranges
 from lipdescent.bounds.graph.elementwise import aligned
-from lipdescent.bounds.graph.known import Domain, Known, group_lengths, times
+from lipdescent.bounds.graph.known import Domain, Known, Slope, group_lengths, times
 from lipdescent.bounds.graph.ranges import Range, around
 
 NORMALISATIONS = (
@@ -80,7 +81,46 @@ def normalised(operation: Any, x: Known, domain: Domain) -> Known:
         shift = 0.0 if bias is None else float(bias.detach().double().abs().max())
         shift *= math.sqrt(shape[-1])
         rows = torch.full_like(x.span.low[..., 0], (steep * math.sqrt(d) + shift) * (1 + 2.0**-40))
-    return Known(Range(*(e.expand_as(center) for e in span)), point, constant, rows)
+    found = None
+    if x.slope is not None and bool(away.isfinite().all()):
+        sizes = (length, away, eps)
+        found = _normalised_slope(operation, x.slope, about, sizes, centred=centred)
+    values = Range(*(e.expand_as(center) for e in span))
+    return Known(values, point, constant, rows, None, found)
+
+
+def _normalised_slope(
+    operation: Any,
+    slope: Slope,
+    about: Tensor,
+    sizes: tuple[Tensor, Tensor, float],
+    *,
+    centred: bool,
+) -> Slope:
+    """Jacobians of groups: ``about`` is P c (B, groups, d), of ``sizes`` |P c|, |x - c| and eps.
+
+    z is 1/s-Lipschitz: |z - z(c)| <= |x - c| / s at the smallest s of the region.
+    """
+    length, away, eps = sizes
+    d = about.shape[-1]
+    slack = gamma(8 * d + 32) * group_lengths(about)
+    least = round_down((length - away).clamp_min(0.0).square() / d, 6).clamp_min(0.0) + eps
+    most = round_up((length + 2 * slack + away).square() / d, 2 * d + 16) + eps
+    inverse = Range(round_down(most.rsqrt(), 4)[..., None], round_up(least.rsqrt(), 4)[..., None])
+    at = about * (length.clamp_min(0.0).square() / d + eps).rsqrt()[..., None]
+    reach = times(away + 4 * slack, inverse.high[..., 0])[..., None].expand_as(at)
+    z = around(at, round_up(reach + gamma(8 * d + 32) * at.abs(), 2))
+    largest = math.sqrt(d) * (1 + 2.0**-50)
+    z = z.meet(Range(torch.full_like(at, -largest), torch.full_like(at, largest)))
+    z = Range(torch.minimum(z.low, z.high), torch.maximum(z.low, z.high))
+    lead, shape = slope.center.shape[:2], slope.center.shape[2:]
+    weight = torch.ones((), dtype=torch.float64) if operation.weight is None else operation.weight
+    weight = weight.detach().double()
+    if weight.ndim:
+        weight = _per_entry(operation, weight, shape).reshape(about.shape[1:])
+    grouped = Slope(*(t.reshape(*lead, *about.shape[1:]) for t in (slope.center, slope.radius)))
+    found = derivatives.normalised(grouped, z, inverse, weight, centred=centred)
+    return Slope(*(t.reshape(*lead, *shape) for t in (found.center, found.radius)))
 
 
 def _groups(operation: Any, shape: torch.Size) -> int:
@@ -121,11 +161,14 @@ def softmax(operation: Any, x: Known, norm: str, classes: int) -> Known:
     high = span.high.flatten(1).amax(1).clamp_max(0.5)
     half = round_up(2 * high * (1 - high), 4).clamp_max(0.5)
     constant = times(half if classes > 1 else torch.zeros_like(half), x.constant)
-    return Known(span, point, constant)
+    slope = None if own.slope is None else derivatives.softmax(own.slope, span, axis)
+    return Known(span, point, constant, None, None, slope)
 
 
 def _negated(x: Known) -> Known:
-    return Known(Range(-x.span.high, -x.span.low), Range(-x.point.high, -x.point.low), x.constant)
+    span, point = (Range(-own.high, -own.low) for own in (x.span, x.point))
+    slope = None if x.slope is None else Slope(-x.slope.center, x.slope.radius)
+    return Known(span, point, x.constant, None, None, slope)
 
 
 def probabilities(x: Range, axis: int) -> Range:
@@ -155,7 +198,8 @@ def attention(scale: float, q: Known, k: Known, v: Known, norm: str) -> Known:
         _weighted(scale, *own) for own in ((q.span, k.span, v.span), (q.point, k.point, v.point))
     )
     if norm != "l2" or len({own.span.low.shape[:-2] for own in (q, k, v)}) > 1:
-        return Known(span, point, torch.full_like(v.constant, torch.inf))
+        infinite = torch.full_like(v.constant, torch.inf)
+        return Known(span, point, infinite, None, None, _attention_slope(scale, q, k, v))
     rq = lengths[0]
     rk, rv = (
         torch.minimum(r, _about_common(own.span))
@@ -168,7 +212,31 @@ def attention(scale: float, q: Known, k: Known, v: Known, norm: str) -> Known:
     total = times(root, v.constant)
     total = total + times(times(times(s, rv), rk), q.constant)
     total = round_up(total + times(times(times(s, root), times(rq, rv)), k.constant), 4)
-    return Known(span, point, total)
+    return Known(span, point, total, None, None, _attention_slope(scale, q, k, v))
+
+
+def _attention_slope(scale: float, q: Known, k: Known, v: Known) -> Slope | None:
+    """Scores, softmax and the weighted sum, one after another."""
+    if q.slope is None or k.slope is None or v.slope is None:
+        return None
+    if not derivatives.finite(q.span, k.span, v.span):
+        return None
+    turned = k.span.each(lambda t: t.transpose(-1, -2)), derivatives.transposed(k.slope)
+    scores = derivatives.matrix_product((q.span, q.slope), turned)
+    radius = round_up(scores.radius * abs(scale) + gamma(1) * (scale * scores.center).abs(), 3)
+    p = probabilities(_scores(scale, q.span, k.span), q.span.low.ndim - 1)
+    weights = derivatives.softmax(Slope(scores.center * scale, radius), p, q.span.low.ndim - 1)
+    return derivatives.matrix_product((p, weights), (v.span, v.slope))
+
+
+def matrix_product(a: Known, b: Known, norm: str) -> Known:
+    """A B with its Jacobians, where the values are bounded."""
+    found = elementwise.matrix_product(a, b, norm)
+    a, b = aligned([a, b])
+    if a.slope is None or b.slope is None or not derivatives.finite(a.span, b.span):
+        return found
+    slope = derivatives.matrix_product((a.span, a.slope), (b.span, b.slope))
+    return replace(found, slope=slope)
 
 
 def _column_sums(scale: float, q: Range, k: Range) -> Tensor:

@@ -46,7 +46,7 @@ def ascend(
     generator = torch.Generator().manual_seed(seed)
     homogeneous = bias is None  # then masks do not depend on the length of a point
     bias = (first.new_zeros(first.shape[:2]) if bias is None else bias)[:, None]
-    table = (last.mT[..., None] * first[:, :, None, :]).flatten(2) * (slopes[1] - slopes[0])
+    rise = (slopes[1] - slopes[0]) * last[:, None]
     base = slopes[0] * (last @ first)[:, None]
     # With no more units than inputs, the fit of any mask is exact and the same for all weights.
     inverse = torch.linalg.pinv(first) if first.shape[1] <= first.shape[2] else None
@@ -54,8 +54,9 @@ def ascend(
     kept, idle = points.clone(), torch.zeros_like(best)
     for _ in range(steps + 1):
         before = points @ first.mT + bias
-        flat = (before > 0).to(table.dtype) @ table
-        jacobians = flat.view(*points.shape[:2], *base.shape[2:]) + base
+        # No product of masks with a table of W2[o, h] W1[h, i]: reading it takes longer.
+        scaled = (rise * (before > 0)[:, :, None]).flatten(1, 2)
+        jacobians = (scaled @ first).view(*points.shape[:2], *base.shape[2:]) + base
         left, right, value = dual_vectors(jacobians.flatten(0, 1), norm)
         left, right, value = (t.unflatten(0, points.shape[:2]) for t in (left, right, value))
         better = value > best * (1 + 1e-9)

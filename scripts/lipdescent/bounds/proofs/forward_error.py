@@ -206,10 +206,17 @@ def _reduce(module: Reduce, state: State, x: Tensor, y: Tensor) -> Tensor:
     return gamma(4 * k + 128) * math.sqrt(2 * y[0].numel()) * (2 + 4 * largest)
 
 
+_RELATIVE_FUNCTIONS = ("exp", "expm1", "square", "sqrt", "rsqrt", "reciprocal", "log")
+
+
 def _scalar(module: Function, state: State, x: Tensor, y: Tensor) -> Tensor:
-    """64 roundings of |x|, |y| and 1: functions of slope at most 2 only, which ``layers`` knows."""
+    """64 roundings of |x|, |y| and 1 where slopes are at most 2; else of the result alone."""
     if module.name in ("abs", "at_most"):
         return _exact(module, state, x, y)
+    if module.name in _RELATIVE_FUNCTIONS:
+        return 64 * UNIT_ROUNDOFF * _length(y)
+    if module.name not in ("sin", "cos", "atan", "asinh", "erf"):
+        return torch.full_like(x.flatten(1)[:, 0], torch.inf)
     return 64 * UNIT_ROUNDOFF * _length(x.abs() + y.abs() + 1.0)
 
 

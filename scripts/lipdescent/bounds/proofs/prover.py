@@ -34,8 +34,10 @@ from lipdescent.arithmetic.ulps import (
 )
 from lipdescent.bounds.jacobians.norms import one_model, steepest
 from lipdescent.bounds.proofs.forward_error import ProvenForward
+from lipdescent.bounds.proofs.graph_forward import ProvenGraph
 from lipdescent.domains.domain import Regions
 from lipdescent.measurement import NotApplicable
+from lipdescent.networks.graph import GraphNetwork
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.relu_chain import Chain, chain, slopes_at
 
@@ -58,11 +60,11 @@ class Prover:
 
     def __init__(self, stack: ModelStack, regions: Regions | None = None) -> None:
         self.stack, self.links, self.regions = stack, chain(stack), regions
-        self.forward: ProvenForward | None = None
+        self.forward: ProvenForward | ProvenGraph | None = None
         self.reason = ""
         if self.links is None:
             try:
-                self.forward = ProvenForward(stack)
+                self.forward = _proven_forward(stack)
             except (NotApplicable, TypeError, ValueError) as error:
                 self.reason = f"rounding is not proved: {error}"
 
@@ -149,6 +151,12 @@ class Prover:
             above, below = points + step * size * direction, points - step * size * direction
             best = torch.maximum(best, self.quotients(model, above, below, norm=norm))
         return best
+
+
+def _proven_forward(stack: ModelStack) -> ProvenForward | ProvenGraph:
+    if isinstance(stack.module, GraphNetwork) and isinstance(stack.module.structure, str):
+        return ProvenGraph(stack)
+    return ProvenForward(stack)
 
 
 def certify(stack: ModelStack, points: Tensor, *, norm: str) -> Tensor:

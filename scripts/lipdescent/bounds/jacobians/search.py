@@ -1,0 +1,252 @@
+"""Search for points of large Jacobian norm in deep chains: many small populations, each on its own.
+
+||J(x)|| is constant on every linear piece, so there is nothing to climb: what leads on are points
+in other pieces. Each island keeps its best points, of different norms (equal ones lie in the same
+piece), and each of these has children:
+
+- a Gaussian step of 1e-4 to 1 of its length;
+- a crossing: one unit is chosen whose switch would gain, to first order
+  (u^T W_L D ... W_{l+1})_k (W_l D ... W_1 v)_k with u, v the dual vectors of J(x), the more often
+  the more it gains and the closer it is, and the point moves along the gradient of its
+  pre-activation to just beyond its kink;
+- slopes: steps along the gradient of all units' gains with sigmoids in place of the kinks, of
+  random widths;
+- differences: steps along what lies between two other points of the island.
+
+Children are ranked by |J(x') v| with their parent's v, two vectors through the network instead of
+a Jacobian, and the best of them by their norms. Islands do not mix: a population in one place
+soon has nothing but neighbours, and most of the places are poor (on the ACAS-Xu networks one
+population of 4,000 ends between 400 and 2,000, by its seed). At the end what they found makes one
+larger population.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lipdescent.arithmetic.eigenvalues import largest_eigenvalue
+from lipdescent.bounds.jacobians.ascent import dual_vectors
+from lipdescent.structure.relu_chain import Chain, deep_jacobians, gram, slopes_at, sum_norm
+
+KEPT = 10  # points of an island
+_STARTS = 4 * KEPT  # points of an island at first
+_SCALES = (-1.5, 1.0)  # powers of ten between which Gaussian points lie, in units of the data's
+_GAUSSIAN, _CROSSINGS, _SLOPES, _DIFFERENCES = 1, 2, 2, 1  # children of each
+_SHARE = 1  # of children, by |J v|, one norm is taken for so many points kept
+_SAME = 1e-9  # relative difference of norms that are taken for one
+_ENDS = 4  # best points of every island that go on
+_MERGED = 4 * KEPT  # points of the last population
+_PROVED = 16  # of them handed on, should rounding leave the best without a proof
+_NEARNESS = 0.5  # a unit's chance of being crossed falls with its distance to this power
+_CHUNK = 2**22  # numbers in the Jacobians held at once
+_ORDERS = {"l2": 2.0, "linf": torch.inf, "l1": 1.0}
+
+
+@torch.no_grad()
+def search(
+    links: Chain,
+    starts: Tensor,
+    *,
+    norm: str,
+    rounds: int,
+    seed: int,
+    project: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """Points of larger Jacobian norm, best first: float64 (k <= 16, n_in).
+
+    Parameters
+    ----------
+    links : of one model.
+    starts : float64 (islands, n, n_in).
+    rounds : of the islands, and of the population of what they found.
+    seed : of all draws; they do not depend on the weights.
+    project : (n, n_in) to the same shape, into the domain that no point may leave.
+    """
+    project = project or (lambda points: points)
+    generator = torch.Generator().manual_seed(seed)
+    points = project(starts.flatten(0, 1))
+    values = _norms(links, points, norm).view(len(starts), -1)
+    points = points.view(len(starts), -1, starts.shape[-1])
+    for kept in (KEPT, _MERGED):
+        for _ in range(rounds):
+            points, values = _best(points, values, kept)
+            born, directions = _children(links, points, norm, generator)
+            born = project(born)
+            ranks = _quotients(links, born, directions, norm).view(len(points), -1)
+            chosen, _ = _best(born.view(len(points), -1, starts.shape[-1]), ranks, kept // _SHARE)
+            found = _norms(links, chosen.flatten(0, 1), norm).view(len(points), -1)
+            points, values = torch.cat([points, chosen], 1), torch.cat([values, found], 1)
+        points, values = _best(points, values, _ENDS)
+        points, values = points.flatten(0, 1)[None], values.flatten()[None]
+    return _best(points, values, _PROVED)[0][0]
+
+
+def mixed_starts(points: Tensor, islands: int, *, seed: int) -> Tensor:
+    """(islands, 40, n_in): every second island is drawn from points (n, n_in), the others
+    are Gaussian, on their scale and on those around it."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (islands, _STARTS)
+    index = torch.randint(len(points), shape, generator=generator)
+    low, high = _SCALES
+    power = low + (high - low) * torch.rand(*shape, 1, generator=generator, dtype=torch.float64)
+    noise = torch.randn(*shape, points.shape[1], generator=generator, dtype=torch.float64)
+    largest = points.abs().amax().clamp_min(torch.finfo(torch.float64).tiny)
+    spread = largest * (points / largest).square().mean().sqrt()
+    gaussian = (10**power * noise).to(points) * torch.where(spread > 0, spread, 1.0)
+    even = (torch.arange(islands, device=points.device) % 2 == 0)[:, None, None]
+    return torch.where(even, points[index.to(points.device)], gaussian)
+
+
+def _best(points: Tensor, values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The ``count`` best of each island, of different values as far as there are."""
+    values, order = values.nan_to_num(-1.0, -1.0, -1.0).sort(dim=1, descending=True, stable=True)
+    again = torch.zeros_like(values, dtype=torch.bool)
+    again[:, 1:] = values[:, :-1] - values[:, 1:] <= _SAME * values[:, :-1]
+    # Repeated ones come last, in their order.
+    _, first = again.to(torch.uint8).sort(dim=1, stable=True)
+    first = first[:, :count]
+    chosen = order.gather(1, first)[..., None].expand(-1, -1, points.shape[-1])
+    return points.gather(1, chosen), values.gather(1, first)
+
+
+def _norms(links: Chain, points: Tensor, norm: str) -> Tensor:
+    """(n,), without 2^exponents."""
+    entries = links.weights[-1].shape[1] * max(weight.shape[2] for weight in links.weights)
+    found = []
+    for matrices, _ in deep_jacobians(links, points.split(max(1, _CHUNK // entries))):
+        if norm == "l2":
+            found.append(largest_eigenvalue(gram(matrices)).sqrt())
+        else:
+            found.append(sum_norm(matrices.abs(), norm))
+    return torch.cat(found)
+
+
+def _quotients(links: Chain, points: Tensor, directions: Tensor, norm: str) -> Tensor:
+    """|J(x) v| of points and directions (n, n_in) of norm 1: at most the norm of J(x)."""
+    hidden, image = points, directions
+    layers = zip(links.weights[:-1], links.biases[:-1], links.slopes, strict=True)
+    for weight, bias, (negative, positive) in layers:
+        hidden, image = hidden @ weight[0].T, image @ weight[0].T
+        if bias is not None:
+            hidden = hidden + bias[0]
+        slope = slopes_at(hidden, negative, positive)
+        hidden, image = hidden * slope, image * slope
+    return torch.linalg.vector_norm(image @ links.weights[-1][0].T, ord=_ORDERS[norm], dim=-1)
+
+
+def _children(
+    links: Chain, kept: Tensor, norm: str, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Of each point kept (islands, n, n_in) all its children, and its v for each of them.
+
+    (islands * n * children, n_in) both.
+    """
+    points = kept.flatten(0, 1)
+    units, slopes, gains, right = _gains(links, points, norm)
+    count, size = len(points), torch.linalg.vector_norm(points, dim=-1)[:, None, None]
+
+    def draw(*shape: int) -> Tensor:
+        drawn = torch.rand(count, *shape, generator=generator, dtype=torch.float64)
+        return drawn.to(points.device)
+
+    def normal(*shape: int) -> Tensor:
+        drawn = torch.randn(count, *shape, generator=generator, dtype=torch.float64)
+        return drawn.to(points.device)
+
+    steps = [10 ** (-4 * draw(_GAUSSIAN, 1)) * size * _unit(normal(_GAUSSIAN, points.shape[1]))]
+    chosen = _switches(units, slopes, gains, links.slopes, draw(_CROSSINGS, _width(units)))
+    gradient = _pulled(links, chosen, slopes)
+    square = gradient.square().sum(-1, keepdim=True)
+    height = sum((c * z[:, None]).sum(-1, keepdim=True) for c, z in zip(chosen, units, strict=True))
+    beyond = 1 + 10 ** (4 * draw(_CROSSINGS, 1) - 3.5)
+    steps.append(-beyond * height / torch.where(square > 0, square, 1.0) * gradient)
+    width = 10 ** (-2 * draw(_SLOPES, 1))
+    pulled = _pulled(links, [_soft(z, g, width) for z, g in zip(units, gains, strict=True)], slopes)
+    steps.append(10 ** (-3 * draw(_SLOPES, 1)) * size * _unit(pulled))
+    steps.append(normal(_DIFFERENCES, 1) * _differences(kept, draw(_DIFFERENCES, 2)))
+    born = points[:, None] + torch.cat(steps, 1)
+    born = torch.where(born.isfinite().all(-1, keepdim=True), born, points[:, None])
+    return born.flatten(0, 1), right.repeat_interleave(born.shape[1], 0)
+
+
+def _differences(kept: Tensor, draws: Tensor) -> Tensor:
+    """Between two points of each island (islands, n, n_in): (islands * n, children, n_in)."""
+    islands, count, size = kept.shape
+    index = (draws * count).long().clamp_max(count - 1).view(islands, -1, 1).expand(-1, -1, size)
+    pairs = kept.gather(1, index).view(islands * count, -1, 2, size)
+    return pairs[:, :, 0] - pairs[:, :, 1]
+
+
+def _gains(
+    links: Chain, points: Tensor, norm: str
+) -> tuple[list[Tensor], list[Tensor], list[Tensor], Tensor]:
+    """Pre-activations, slopes and what u^T J v gains by a larger slope, (n, width) each; v."""
+    units, slopes, hidden = [], [], points
+    layers = zip(links.weights[:-1], links.biases[:-1], links.slopes, strict=True)
+    for weight, bias, (negative, positive) in layers:
+        hidden = hidden @ weight[0].T
+        units.append(hidden if bias is None else hidden + bias[0])
+        slopes.append(slopes_at(units[-1], negative, positive))
+        hidden = units[-1] * slopes[-1]
+    ((matrices, _),) = deep_jacobians(links, [points])
+    left, right, _ = dual_vectors(matrices.nan_to_num(0.0, 0.0, 0.0), norm)
+    ahead, image = [], right
+    for weight, slope in zip(links.weights[:-1], slopes, strict=True):
+        ahead.append(image @ weight[0].T)
+        image = ahead[-1] * slope
+    behind, gains = left, []
+    for weight, slope, one in zip(links.weights[:0:-1], slopes[::-1], ahead[::-1], strict=True):
+        behind = behind @ weight[0]
+        gains.append(behind * one)
+        behind = behind * slope
+    return units, slopes, gains[::-1], right
+
+
+def _switches(
+    units: list[Tensor],
+    slopes: list[Tensor],
+    gains: list[Tensor],
+    pairs: list[tuple[float, float]],
+    draws: Tensor,
+) -> list[Tensor]:
+    """Units to be crossed, one for each child, one-hot: (n, children, width) for each layer."""
+    rates = []
+    for slope, gain, (negative, positive) in zip(slopes, gains, pairs, strict=True):
+        other = negative + positive - slope
+        rates.append(gain * (other - slope))
+    rate, distance = torch.cat(rates, 1), torch.cat(units, 1).abs()
+    floor = 1e-9 * rate.abs().amax(1, keepdim=True)
+    chance = rate.clamp_min(1e-300).log() - _NEARNESS * distance.clamp_min(1e-300).log()
+    chance = torch.where(rate > floor, chance, -torch.inf).nan_to_num(-torch.inf, -torch.inf)
+    # Gumbel's noise: the largest is each unit with a probability proportional to its chance.
+    noise = -(-draws.clamp(1e-12, 1 - 1e-12).log()).log()
+    chosen = (chance[:, None] + noise).argmax(-1)
+    one_hot = torch.nn.functional.one_hot(chosen, _width(units)).to(torch.float64)
+    return list(one_hot.split([unit.shape[1] for unit in units], -1))
+
+
+def _soft(unit: Tensor, gain: Tensor, width: Tensor) -> Tensor:
+    """Gains times the slopes of sigmoids of the pre-activations: (n, children, units)."""
+    scale = unit.abs().mean(1)[:, None, None].clamp_min(1e-300)
+    soft = torch.sigmoid(unit[:, None] / (width * scale))
+    return gain[:, None] * soft * (1 - soft) / scale
+
+
+def _pulled(links: Chain, weights: list[Tensor], slopes: list[Tensor]) -> Tensor:
+    """Gradient (n, children, n_in) of the sum of pre-activations times ``weights``."""
+    gradient = weights[-1]
+    below = zip(links.weights[-2:0:-1], slopes[-2::-1], weights[-2::-1], strict=True)
+    for weight, slope, own in below:
+        gradient = (gradient @ weight[0]) * slope[:, None] + own
+    return gradient @ links.weights[0][0]
+
+
+def _width(units: list[Tensor]) -> int:
+    return sum(unit.shape[1] for unit in units)
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(vectors, dim=-1, eps=1e-300)

@@ -1,0 +1,68 @@
+"""Search over linear pieces, far from the data too: a lower bound for deep ReLU networks.
+
+Many small populations of points, of which each looks for the piece with the largest Jacobian norm
+(``jacobians/search.py``). They start from the data and from Gaussian points on the data's scale and
+around it, so that the data need not be near where the network is steepest. What a population ends
+in is certified (``proofs/prover.py``). With one hidden layer ``lower_ascent`` is the better one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from lipdescent.bounds.jacobians import norms as jac
+from lipdescent.bounds.jacobians.search import mixed_starts, search
+from lipdescent.bounds.proofs.prover import Prover
+from lipdescent.measurement import Measurement, NotApplicable
+from lipdescent.points._parts import check_count
+from lipdescent.stacks.model_stack import ModelStack
+
+DIRECTION = "lower"
+NORMS = jac.NORMS
+
+
+def measure(
+    stack: ModelStack,
+    *,
+    inputs: Mapping[str, Tensor],
+    norms: Sequence[str] = ("l2",),
+    seed: int = 0,
+    populations: int = 80,
+    rounds: int = 30,
+) -> Iterator[Measurement]:
+    """Yield ``lower_search`` once per norm, with no split: it bounds the global constant.
+
+    Parameters
+    ----------
+    inputs : split -> (n, *input_shape); every second population starts from them.
+    populations : of 10 points and 60 new ones in each round.
+    rounds : that they have on their own, and once more as one population.
+
+    Raises
+    ------
+    NotApplicable
+        For other networks than chains of Linear and ReLU or LeakyReLU with a hidden layer, or
+        another norm.
+    TypeError, ValueError
+        As for ``lower_jacobian``; also if an option is not a positive integer.
+    """
+    check_count("populations", populations)
+    check_count("rounds", rounds)
+    jac.check_inputs(stack, inputs, norms)
+    prover = Prover(stack)
+    if prover.links is None or len(prover.links.weights) < 2:
+        raise NotApplicable("pieces are searched in chains of Linear and ReLU")
+    points = torch.cat([p.to(stack.device, torch.float64).flatten(1) for p in inputs.values()])
+    starts = mixed_starts(points, populations, seed=seed)
+    for norm in norms:
+        found = []
+        for model in range(stack.num_models):
+            own = prover.links[model : model + 1]
+            ends = search(own, starts, norm=norm, rounds=rounds, seed=seed)
+            ends = ends.view(1, -1, *stack.input_shape)
+            models = torch.tensor([model], device=ends.device)
+            found.append(prover.certify(ends, norm=norm, models=models).amax())
+        yield Measurement("lower_search", prover.direction, norm, torch.stack(found))
