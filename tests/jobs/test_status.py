@@ -138,7 +138,8 @@ def test_the_report_says_what_happened_and_what_to_do(config):
     assert f"study s: is being computed by process {os.getpid()} on" in said
     assert "stacks trained: 2 of 4 done, 1 failed, 1 stopped\n" in said
     assert "measurements: 1 of 4 done, 3 waiting\n" in said
-    assert f"models diverged: 1 of 20\n  {STACK.format(2)}: 1\n" in said
+    models = 2 * 2 * len(config["grid"]["label_noise"])  # two stacks of two seeds
+    assert f"models diverged: 1 of {models}\n  {STACK.format(2)}: 1\n" in said
     assert "published: 0 of 9 files\n" in said
     assert f"failed: train {STACK.format(3)}\n" in said
     assert "  | ValueError: what happened\n" in said
