@@ -47,7 +47,7 @@ def main() -> None:
         if name not in PARTS:
             parser.error(f"--only {name}: allowed are {', '.join(PARTS)}")
     arguments: dict[str, list[str]] = {name: [] for name in PARTS}
-    arguments["lipsdp"] += ["--study"] if not wanted.quick else []
+    arguments["lipsdp"] += ["--study", "--stacks"] if not wanted.quick else []
     arguments["lipsdp"] += ["--widest"] if wanted.widest else []
     arguments["lipsdp"] += ["--clarabel", "--scs"] if wanted.solvers else []
     if wanted.quick:

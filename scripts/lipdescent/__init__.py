@@ -20,6 +20,7 @@ OFFERED = {
     "add": "lipdescent.networks.expressions",
     "chain": "lipdescent.networks.expressions",
     "concat": "lipdescent.networks.expressions",
+    "plain_network": "lipdescent.structure.exported",
     "residual": "lipdescent.networks.expressions",
 }
 

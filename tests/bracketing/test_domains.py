@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from lipdescent.bracketing.bracket import bracket
+from lipdescent.commands import bracket as command
 from lipdescent.domains.domain import Ball, Box
 
 LOWER = ["lower_jacobian", "lower_attack", "lower_pairs", "lower_gaussian", "lower_ascent"]
@@ -108,3 +109,15 @@ def test_a_lower_bound_that_knows_no_domain_is_not_taken_for_one_of_it():
 def test_domains_that_are_none_are_refused(domain, named):
     with pytest.raises(ValueError, match=named):
         bracket(Square(), (1,), domain=domain, methods=["upper_graph"])
+
+
+def test_the_command_line_names_a_domain(tmp_path, monkeypatch, capsys):
+    (tmp_path / "line.py").write_text(
+        "from torch import nn\n\ndef net():\n    return nn.Sequential(nn.Linear(2, 2), nn.Tanh())\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    asked = ["--model", "line.py:net", "--input-shape", "2", "--methods", "upper_graph"]
+    command.main([*asked, "--budget", "0.5", "--domain", "box:0,1"])
+    assert "best bracket" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="--domain box:1,0"):
+        command.main([*asked, "--domain", "box:1,0"])

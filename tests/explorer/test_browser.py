@@ -22,6 +22,15 @@ pytestmark = [
 ]
 
 
+def until(page, condition):
+    """Wait for a condition. Playwright's own wait evaluates strings, which the page forbids."""
+    for _ in range(600):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"never became true: {condition}")
+
+
 @pytest.fixture(scope="module")
 def browser():
     from playwright.sync_api import sync_playwright
@@ -63,7 +72,7 @@ def open_page(browser, heard):
         page.on("request", lambda request: heard["asked"].append(request.url))
         heard["opened"].append(f"file://{path}")
         page.goto(f"file://{path}{address}")
-        page.wait_for_function("window.Plotly && $('plot').data")
+        until(page, "!!window.Plotly && !!$('plot').data")
         return page
 
     return open_
@@ -82,7 +91,7 @@ def shown(first, open_page, heard):
         if path or options:
             return open_page(path, address, **options)
         first.evaluate("address => { location.hash = '#'; location.hash = address; }", address)
-        first.wait_for_function(f"location.hash.length > {len(address)}")
+        until(first, f"location.hash.length > {len(address)}")
         return first
 
     yield show
@@ -198,7 +207,7 @@ def test_a_click_on_a_cell_opens_its_curves(shown):
     page = shown("#view=map&y=upper_lipsdp.l2&below=&rows=epoch&at.label_noise=0.4")
     assert "width 32, label noise 40 %, epoch 10" in drawn(page)[0]["text"][1][3]
     page.mouse.click(*spot(page, 3, 1))
-    page.wait_for_function("$('plot').data[0].type === 'scatter'")
+    until(page, "$('plot').data[0].type === 'scatter'")
     (trace,) = drawn(page)
     assert trace["name"] == "40 %"
     assert "epoch 10" in trace["text"][3]

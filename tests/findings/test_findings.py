@@ -235,6 +235,8 @@ def test_losses_that_can_be_negative_have_plain_means_and_no_ratios():
     rise = 5 * (synthetic_study.hump(16, 16) - synthetic_study.hump(4, 16))
     assert facts["test_loss"]["shape"][0]["rise"] == pytest.approx(rise, rel=0.05)
     assert "nan" not in page.markdown(document.report("x", [facts])).split()
+    assert "<polyline" in page.html(document.report("x", [facts]), title="x")
+    assert "-fold" not in facts["in_short"][0]["also"]
 
 
 def test_the_script_writes_three_files_of_every_group(tmp_path):

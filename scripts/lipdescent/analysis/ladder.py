@@ -74,8 +74,10 @@ def width_of_equality(group: Group) -> float:
     samples, sizes = constant(group, "num_train"), group.num_parameters
     if samples is None or len(sizes) < 2 or not sizes[0] <= samples <= sizes[-1]:
         return float("nan")
-    logs = (np.log(np.asarray(side, dtype=np.float64)) for side in (samples, sizes, group.width))
-    return float(np.exp(np.interp(*logs)))
+    x, xs, ys = (
+        np.log(np.asarray(side, dtype=np.float64)) for side in (samples, sizes, group.width)
+    )
+    return float(np.exp(np.interp(x, xs, ys)))
 
 
 def norms(group: Group) -> list[str]:

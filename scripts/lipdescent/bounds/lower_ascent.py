@@ -93,8 +93,10 @@ def measure(
             largest_certified(prover, points, values[norm], norm=norm),
         )
         if prover.links is not None and len(prover.links.weights) > 2:
-            starts = (points.flatten(1), values[norm], populations)
-            found = _searched(prover, *starts, norm=norm, rounds=rounds, seed=seed)
+            flat = points.flatten(1)
+            found = _searched(
+                prover, flat, values[norm], populations, norm=norm, rounds=rounds, seed=seed
+            )
             bound = torch.maximum(bound, found)
         for model in (bound == 0).nonzero().flatten().tolist():
             one = stack[model : model + 1]

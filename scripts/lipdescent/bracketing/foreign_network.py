@@ -161,8 +161,9 @@ def _load_weights(
     except (ValueError, RuntimeError) as error:
         said = str(error).removeprefix(f"{path}: ")
         raise ValueError(f"--weights {path}: {said}{_extra_state(model)}") from error
-    for note in notes if report is not None else ():
-        report(f"--weights {path}: {note}")
+    for note in notes:
+        if report is not None:
+            report(f"--weights {path}: {note}")
 
 
 def _extra_state(model: nn.Module) -> str:

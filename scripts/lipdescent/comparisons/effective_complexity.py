@@ -33,7 +33,6 @@ from lipdescent.figures import _style as style
 
 AXIS = "num_train"
 MAX_WIDTHS = 5
-PARAMETERS = {"color": "black", "linestyle": "--"}
 
 
 def draw(
@@ -100,7 +99,7 @@ def _complexities(
         place.plot(x[bounded], low[bounded], color=colour, marker="o", linestyle="")
         place.plot(x[whole], low[whole], color=colour, marker="^", linestyle="")
         place.vlines(x[bounded], low[bounded], high[bounded], color=colour, lw=1)
-    place.plot(group.width, group.num_parameters, **PARAMETERS)
+    place.plot(group.width, group.num_parameters, color="black", linestyle="--")
     _axes.width_axis(place, group.width)
     _axes.log_values(place)
     place.set_xlabel(labels.WIDTH)
@@ -136,6 +135,6 @@ def _legend(figure: Figure, colours: Mapping[float, tuple], hues: Mapping[float,
     noises = {f"label noise {labels.noise_name(n)}": colour for n, colour in colours.items()}
     widths = {f"width {width:g}": hue for width, hue in hues.items()}
     handles = [drawing.key(color=colour, marker="o") for colour in (noises | widths).values()]
-    handles += [drawing.key(**PARAMETERS), drawing.ring_key()]
+    handles += [drawing.key(color="black", linestyle="--"), drawing.ring_key()]
     names = [*noises, *widths, "number of parameters", "effective complexity"]
     style.legend(figure, handles, names, columns=5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -42,7 +43,8 @@ def parameters_below(axes: Axes, group: Group) -> None:
     def width(share: np.ndarray) -> np.ndarray:
         return np.exp(_straight(np.log(np.maximum(share, 1e-9)), y, x))
 
-    below = axes.secondary_xaxis(0, functions=(share, width))
+    functions: Any = (share, width)
+    below = axes.secondary_xaxis(0, functions=functions)
     below.spines["bottom"].set_position(("outward", 28))
     below.spines["bottom"].set_linewidth(0.4)
     below.xaxis.set_minor_locator(NullLocator())

@@ -70,5 +70,5 @@ def _rows(group: Group, statistics: Mapping[str, Any]) -> list[list[Panel]]:
 
 def _where(panel: Panel) -> str:
     other = "epoch" if panel.axis == "width" else "width"
-    noise = labels.noise_name(panel.at["label_noise"])
+    noise = labels.noise_name(float(panel.at["label_noise"]))
     return f"{other} {panel.at[other]}, label noise {noise}"

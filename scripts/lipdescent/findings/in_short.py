@@ -64,7 +64,11 @@ def _shape(facts: Facts) -> Facts | None:
         else:
             why = "neither test error nor test loss is shown to peak over width"
         return _sentence(f"With {noise}, {why}.", [UNDECIDED], "double_descent", sketch)
-    also = "; ".join(_steps(what, shapes[what]) for what in told)
+    # Of losses that can be negative steps are differences.
+    ratios = facts["test_loss"]["peak_over_widest"][-1]["value"] is not None
+    also = "; ".join(
+        _steps(what, shapes[what]) + "-fold" * (ratios and what == "test loss") for what in told
+    )
     also = f"At least ({noise_name(facts['confidence'])}): {also}"
     first = told[0]
     if shapes[first]["verdict"] == curve_shape.DOUBLE_DESCENT:
@@ -83,7 +87,7 @@ def _shape(facts: Facts) -> Facts | None:
 def _steps(what: str, shape: Facts) -> str:
     steps = [(name, shape[name]) for name in ("descent", "rise", "fall") if shape[name]]
     told = ", ".join(f"{name} {words.at_least(size, '.3f')}" for name, size in steps)
-    return f"{what} {told}" + ("-fold" if what == "test loss" else "")
+    return f"{what} {told}"
 
 
 def _peak(facts: Facts, norm: str) -> Facts | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from html import escape
 
 from lipdescent.findings.words import Facts
@@ -13,25 +14,26 @@ WIDTH, HEIGHT, MARGIN = 150, 64, 6
 def svg(sketch: Facts, *, label: str) -> str:
     """Every curve from its least to its largest value; lower and upper bounds share one scale.
 
-    ``label`` is read out in place of the figure.
+    A logarithmic one, unless a value is not positive. ``label`` is read out in place of the figure.
     """
     curves: dict[str, list[float | None]] = sketch["curves"]
     across = _scale([math.log1p(x) for x in sketch["x"]], MARGIN, WIDTH - MARGIN)
     shared = [n for n in curves if n.partition(", ")[0] in ("lower", "upper")]
     parts = []
     if sketch["mark"] is not None:
-        at = across(math.log1p(sketch["mark"]))
-        parts.append(f'<line class="mark" x1="{at}" x2="{at}" y1="2" y2="{HEIGHT - 2}"/>')
+        mark = across(math.log1p(sketch["mark"]))
+        parts.append(f'<line class="mark" x1="{mark}" x2="{mark}" y1="2" y2="{HEIGHT - 2}"/>')
     for name, values in curves.items():
         together = shared if name in shared else [name]
-        logs = [math.log(v) for n in together for v in curves[n] if v]
-        if not logs:
+        found = [v for n in together for v in curves[n] if v is not None]
+        if not found:
             continue
-        up = _scale(logs, HEIGHT - MARGIN, MARGIN)
+        at = math.log if min(found) > 0 else float
+        up = _scale([at(v) for v in found], HEIGHT - MARGIN, MARGIN)
         points = [
-            f"{across(math.log1p(x))},{up(math.log(v))}"
+            f"{across(math.log1p(x))},{up(at(v))}"
             for x, v in zip(sketch["x"], values, strict=True)
-            if v
+            if v is not None
         ]
         kind = name.split(",")[0].replace(" ", "-")
         least = " least" if name.endswith("(least noise)") else ""
@@ -58,7 +60,7 @@ def legend(sketch: Facts) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _scale(values: list[float], low: float, high: float):
+def _scale(values: list[float], low: float, high: float) -> Callable[[float], float]:
     """From the least and the largest value to ``low`` and ``high``."""
     first, last = min(values), max(values)
     span = (last - first) or 1.0

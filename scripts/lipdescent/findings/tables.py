@@ -29,7 +29,8 @@ def outcome_table(facts: Facts, what: str) -> Table:
         if what == "test error":
             row.pop(3)
         rows.append(row)
-    kind = "differences" if what == "test error" else "ratios"
+    ratios = any(words.known(one) for one in found["peak_over_widest"])
+    kind = "ratios" if ratios else "differences"
     caption = f"{what.capitalize()} over width, at epoch {facts['epoch']}; steps are {kind}."
     return Table(header, rows, caption)
 

@@ -32,10 +32,10 @@ def calibrated(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     labels = labels.expand(logits.shape[:2])
     halves = [(logits[:, start::2], labels[:, start::2]) for start in (0, 1)]
     betas = [best_scale(*half) for half in halves]
-    counted = sum(
+    first, second = (
         _losses(beta, *half).sum(1) for beta, half in zip(betas, reversed(halves), strict=True)
     )
-    return counted / logits.shape[1], (betas[0] + betas[1]) / 2
+    return (first + second) / logits.shape[1], (betas[0] + betas[1]) / 2
 
 
 def best_scale(logits: Tensor, labels: Tensor) -> Tensor:

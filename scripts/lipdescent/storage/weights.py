@@ -147,7 +147,19 @@ def _check_names(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> N
         if names
     ]
     if said:
-        raise ValueError("the weights do not fit the network; " + "; ".join(said))
+        raise ValueError(
+            "the weights do not fit the network; " + "; ".join(said) + _hint(state, wanted)
+        )
+
+
+def _hint(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    """A prefix with which all names would be there, as the end of an error."""
+    first = next(iter(wanted), "")
+    for name in state:
+        prefix = name.removesuffix(first)
+        if prefix != name and prefix and all(prefix + other in state for other in wanted):
+            return f"; the prefix {prefix!r} (--prefix) would make them fit"
+    return ""
 
 
 def _some(names: list[str]) -> str:

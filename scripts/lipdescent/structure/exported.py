@@ -21,7 +21,7 @@ from lipdescent.networks.export.network import Exported, export
 from lipdescent.networks.expressions import layers
 from lipdescent.networks.graph import GraphNetwork
 from lipdescent.networks.known_classes import is_attention
-from lipdescent.networks.reading import Unreadable, declares, read
+from lipdescent.networks.reading import declares, read
 from lipdescent.stacks import own_call
 from lipdescent.stacks.model_stack import ModelStack, tensors
 from lipdescent.structure.unchanged import check_measurable, check_module
@@ -188,6 +188,3 @@ def _compare(module: nn.Module, found: Exported, shapes: Sequence[tuple[int, ...
             message="the operations that PyTorch traced and what is read of them",
         )
     own_call.check_call(_AsOne(module, shapes, found.output).eval(), plain, x, places)
-
-
-__all__ = ["Unreadable", "needs_export", "plain_network", "plain_stack", "several"]

@@ -105,3 +105,16 @@ def test_an_operation_without_a_rule_is_named():
     plain = export(Cubed().eval(), [(2,)]).network
     with pytest.raises(NotApplicable, match="tan"):
         ProvenGraph(ModelStack.from_modules([plain], (2,)))
+
+
+def test_layers_in_sequence_with_a_normalisation_are_proved():
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Linear(4, 6), nn.BatchNorm1d(6), nn.LayerNorm(6), nn.Tanh(), nn.Linear(6, 2)
+    ).eval()
+    prover = Prover(ModelStack.from_modules([net], (4,)))
+    assert prover.direction == "lower"
+    x = torch.randn(5, 4, dtype=torch.float64)
+    y, error = prover.evaluate(0, x)
+    assert torch.allclose(y, copy.deepcopy(net).double()(x), rtol=1e-12)
+    assert bool((error < 1e-9).all())

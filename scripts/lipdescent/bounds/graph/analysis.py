@@ -280,7 +280,7 @@ def _joined(operation: joins.Join, inputs: list[Known], norm: str) -> Known:
         joins.Quotient: lambda o: elementwise.quotient(inputs[0], inputs[1], norm),
         joins.MatrixProduct: lambda o: tokens.matrix_product(inputs[0], inputs[1], norm),
         joins.Extremum: lambda o: elementwise.extremum(o.largest, inputs[0], inputs[1], norm),
-        joins.Attention: lambda o: tokens.attention(o.scale, *inputs, norm),
+        joins.Attention: lambda o: tokens.attention(o.scale, inputs[0], inputs[1], inputs[2], norm),
     }
     if type(operation) not in rules:
         raise NotApplicable(f"{type(operation).__name__}: no rule for this operation is known")

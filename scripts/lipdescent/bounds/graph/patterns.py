@@ -129,7 +129,8 @@ def _sum(factors: tuple[float, ...], own: list[Slope]) -> Slope:
 
     centers = [f * wide(s.center) for f, s in zip(factors, own, strict=True)]
     radii = [abs(f) * wide(s.radius) for f, s in zip(factors, own, strict=True)]
-    size = sum(c.abs() for c in centers)
     count = len(own) + 2
-    radius = round_up(sum(radii) + gamma(count) * size, 2 * count)
-    return Slope(sum(centers), radius)
+    total, reach, size = centers[0], radii[0], centers[0].abs()
+    for center, radius in zip(centers[1:], radii[1:], strict=True):
+        total, reach, size = total + center, reach + radius, size + center.abs()
+    return Slope(total, round_up(reach + gamma(count) * size, 2 * count))

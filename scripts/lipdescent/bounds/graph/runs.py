@@ -48,6 +48,7 @@ def linear_runs(graph: Graph, maps: list[Linear | None]) -> list[Run | None]:
         elif isinstance(vertex.operation, Combination):
             runs.append(_combined(vertex.operation.factors, parts, vertex.shape))
         else:
+            assert isinstance(vertex.operation, Concatenation)
             runs.append(_side_by_side(vertex.operation, parts, graph, i))
     return runs
 
@@ -57,7 +58,7 @@ def _affordable(graph: Graph, i: int, runs: list[Run | None]) -> bool:
     bases = {
         b: math.prod(graph.vertices[b].shape)
         for j in graph.vertices[i].inputs
-        for b in (runs[j] or {j: None})
+        for b in (runs[j] or [j])
     }
     between = [math.prod(graph.vertices[j].shape) for j in graph.vertices[i].inputs]
     return len(bases) <= 16 and all(n * max(size, *between) <= LIMIT for n in bases.values())

@@ -59,10 +59,10 @@ class Scalar:
             inside = (x.low <= turn) & (x.high >= turn)
             low = torch.where(inside, torch.minimum(low, value), low)
             high = torch.where(inside, torch.maximum(high, value), high)
-        for place, value in self.period:
+        for place, peak in self.period:
             inside = _holds(x, place)
-            low = torch.where(inside, low.clamp_max(value), low)
-            high = torch.where(inside, high.clamp_min(value), high)
+            low = torch.where(inside, low.clamp_max(peak), low)
+            high = torch.where(inside, high.clamp_min(peak), high)
         if self.exact:
             return _sound(low, high)
         size = x.size().clamp_max(64.0)
@@ -333,6 +333,6 @@ def bounded_slopes(operation: Any, x: Range) -> tuple[Range, Range] | None:
         return within(operation, values), slopes
     slopes = scalar.slopes(x)
     if everywhere is not None:
-        low, high = (float(end) for end in everywhere)
-        slopes = Range(slopes.low.clamp_min(low), slopes.high.clamp_max(high))
+        least, most = (float(end) for end in everywhere)
+        slopes = Range(slopes.low.clamp_min(least), slopes.high.clamp_max(most))
     return scalar.values(x), slopes

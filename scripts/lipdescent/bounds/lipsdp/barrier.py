@@ -44,7 +44,7 @@ class Barrier(NamedTuple):
     blocks: list[slice]  # of the hidden layers among the units
     size: int  # inputs and units
 
-    def __getitem__(self, index: Tensor) -> Barrier:  # type: ignore[override]
+    def take(self, index: Tensor) -> Barrier:
         return self._replace(
             gram=self.gram[index],
             inner=[weight[index] for weight in self.inner],

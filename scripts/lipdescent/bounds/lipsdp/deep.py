@@ -59,7 +59,7 @@ def minimise(problem: Barrier, log_t: Tensor, *, tolerance: float, max_steps: in
         sharper = centred & stays
         if bool(sharper.any()) or not bool(stays.all()):
             sharpness = torch.where(sharper, growth * sharpness, sharpness)
-            left, problem = left[stays], problem[stays]
+            left, problem = left[stays], problem.take(stays)
             log_t, sharpness = log_t[stays], sharpness[stays]
             point = evaluate(problem, log_t, sharpness)
     return found

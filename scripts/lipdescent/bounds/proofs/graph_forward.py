@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from lipdescent.arithmetic.ulps import gamma, round_down, round_up
 from lipdescent.bounds.proofs.forward_error import ROUNDING, _evaluate, _length
 from lipdescent.layers.table import TABLE
 from lipdescent.measurement import NotApplicable
-from lipdescent.networks.expressions import Layer
+from lipdescent.networks.expressions import Chain, Concat, Layer, Node
 from lipdescent.networks.graph import (
     Attention,
     Combination,
@@ -34,11 +35,12 @@ from lipdescent.networks.graph import (
     MatrixProduct,
     Product,
     Quotient,
-    Vertex,
 )
 from lipdescent.networks.operations import Function
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.composition import layer_bound
+from lipdescent.structure.rebuilt import evaluate
+from lipdescent.structure.trace import trace
 
 State = dict[str, Tensor]
 Known = tuple[Tensor, Tensor]  # a value (n, *shape) and the l2 length (n,) of its error at most
@@ -60,32 +62,67 @@ _SLOPES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 
 
 class ProvenGraph:
-    """Evaluates the models of a stack of :class:`GraphNetwork`.
+    """Evaluates the models of a stack of graphs, or of traced networks.
 
     Raises
     ------
     NotApplicable
-        For another network, and for an operation without a rule.
+        For an operation without a rule.
+    TypeError, ValueError
+        As :func:`lipdescent.structure.trace.trace`.
     """
 
     def __init__(self, stack: ModelStack) -> None:
-        if not isinstance(stack.module, GraphNetwork):
-            raise NotApplicable("the network is no graph of operations")
-        self.stack, self.graph = stack, stack.module.graph
-        paths = {id(m): name for name, m in stack.module.named_modules()}
-        self.layers: dict[int, Layer] = {}
+        self.stack = stack
+        self.operations: list[tuple[Layer | Join, tuple[int, ...]]] = []
+        if isinstance(stack.module, GraphNetwork):
+            self.output = self._add_graph(stack.module)
+        else:
+            self.output = self._add(trace(stack), 0)
         self.constants: dict[int, Tensor] = {}
-        for i, vertex in enumerate(self.graph.vertices):
-            module = vertex.operation
-            if not isinstance(module, nn.Module):
+        for i, (layer, _) in enumerate(self.operations):
+            if not isinstance(layer, Layer):
                 continue
-            shape = self.graph.vertices[vertex.inputs[0]].shape
-            layer = Layer(module, paths[id(module)], shape, vertex.shape)
-            self.layers[i] = layer
-            if type(module) not in TABLE or type(module) not in (*ROUNDING, *_NORMS):
-                raise NotApplicable(f"{vertex.place}: no error bound of {type(module).__name__}")
-            if not isinstance(module, _NEARBY) or _is_steady(module):
+            kind = type(layer.module)
+            if kind not in TABLE or kind not in (*ROUNDING, *_NORMS):
+                raise NotApplicable(f"{layer.place}: no error bound")
+            if not isinstance(layer.module, _NEARBY) or _is_steady(layer.module):
                 self.constants[i] = layer_bound(layer, stack, norm="l2")
+
+    def _add_graph(self, network: GraphNetwork) -> int:
+        paths = {id(m): name for name, m in network.named_modules()}
+        vertices = network.graph.vertices
+        for vertex in vertices[1:]:
+            operation: Any = vertex.operation
+            if not isinstance(operation, Join):
+                shape = vertices[vertex.inputs[0]].shape
+                operation = Layer(operation, paths[id(operation)], shape, vertex.shape)
+            self.operations.append((operation, vertex.inputs))
+        return network.graph.output
+
+    def _add(self, node: Node, at: int) -> int:
+        """The index of what ``node`` makes of the value ``at``."""
+        if isinstance(node, Layer):
+            parts = [replace(node, scale=None)]
+            if node.scale is not None:
+                shape = node.output_shape
+                parts.append(replace(node.scale, input_shape=shape, output_shape=shape))
+            for part in parts:
+                self.operations.append((part, (at,)))
+                at = len(self.operations)
+            return at
+        if isinstance(node, Chain):
+            for step in node.parts:
+                at = self._add(step, at)
+            return at
+        ends = tuple(self._add(part, at) for part in node.parts)
+        join: Join = Combination((1.0,) * len(ends))
+        if isinstance(node, Concat):
+            if node.dim < 1:
+                raise NotApplicable(f"a concatenation along dim = {node.dim}: no error bound")
+            join = Concatenation(node.dim - 1)
+        self.operations.append((join, ends))
+        return len(self.operations)
 
     @torch.no_grad()
     def __call__(self, model: int, points: Tensor) -> Known:
@@ -96,19 +133,19 @@ class ProvenGraph:
         }
         known: list[Known] = [(points, points.new_zeros(len(points)))]
         with torch.backends.cudnn.flags(enabled=False):
-            for i, vertex in enumerate(self.graph.vertices[1:], 1):
-                inputs = [known[j] for j in vertex.inputs]
-                if isinstance(vertex.operation, Join):
-                    y, error = _joined(vertex, inputs)
+            for i, (operation, places) in enumerate(self.operations):
+                inputs = [known[j] for j in places]
+                if isinstance(operation, Join):
+                    y, error = _joined(operation, inputs)
                 else:
-                    y, error = self._layer(i, inputs[0], state, model)
+                    y, error = self._layer(i, operation, inputs[0], state, model)
                 # Whatever overflowed is not known at all.
                 known.append((y, torch.where(error.isfinite(), error, torch.inf)))
-        y, error = known[self.graph.output]
+        y, error = known[self.output]
         return y.flatten(1), error
 
-    def _layer(self, i: int, known: Known, state: State, model: int) -> Known:
-        (x, error), layer = known, self.layers[i]
+    def _layer(self, i: int, layer: Layer, known: Known, state: State, model: int) -> Known:
+        x, error = known
         if i in self.constants:
             slope = self.constants[i][model]
         elif isinstance(layer.module, Function):
@@ -174,8 +211,6 @@ def _normalised(layer: Layer, x: Tensor, error: Tensor, state: State) -> Known:
 
 
 def _plain(layer: Layer, x: Tensor, state: State) -> Known:
-    from lipdescent.structure.rebuilt import evaluate
-
     return evaluate(layer.module, layer.state(state), x), x.new_zeros(len(x))
 
 
@@ -187,8 +222,7 @@ def _groups(module: Any, x: Tensor) -> Tensor:
     return x.reshape(len(x), count, -1)
 
 
-def _joined(vertex: Vertex, inputs: list[Known]) -> Known:
-    join: Any = vertex.operation
+def _joined(join: Any, inputs: list[Known]) -> Known:
     y = join(*(value for value, _ in inputs))
     numbers = y[0].numel()
     if isinstance(join, Concatenation):
@@ -214,7 +248,7 @@ def _joined(vertex: Vertex, inputs: list[Known]) -> Known:
         largest = round_up(y.flatten(1).abs().amax(1), 2)
         error = round_up((largest * f + e) / least, 8)
         return y, torch.where(least > 0, round_up(error + rounding, 4), torch.inf)
-    raise NotApplicable(f"{vertex.place}: no error bound of {type(join).__name__}")
+    raise NotApplicable(f"{type(join).__name__}: no error bound")
 
 
 def _matrix_error(left: Known, right: Known) -> Tensor:

@@ -156,7 +156,13 @@ class Prover:
 def _proven_forward(stack: ModelStack) -> ProvenForward | ProvenGraph:
     if isinstance(stack.module, GraphNetwork) and isinstance(stack.module.structure, str):
         return ProvenGraph(stack)
-    return ProvenForward(stack)
+    try:
+        return ProvenForward(stack)
+    except NotApplicable as why:
+        try:
+            return ProvenGraph(stack)  # which knows normalisations
+        except NotApplicable:
+            raise why from None
 
 
 def certify(stack: ModelStack, points: Tensor, *, norm: str) -> Tensor:

@@ -11,6 +11,7 @@ from lipdescent.bounds import _taken
 from lipdescent.measurement import Measurement, NotApplicable
 from lipdescent.measuring.point_labels import labels_of
 from lipdescent.measuring.subject import Subject
+from lipdescent.networks.reading import Unreadable
 from lipdescent.plugins import bound_entries, lookup
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.stacks.seeding import seed_of
@@ -57,5 +58,5 @@ def _plain(stack: ModelStack) -> ModelStack:
 
     try:
         return plain_stack(stack)
-    except TypeError:
+    except Unreadable:
         return stack  # which has its lower bounds; upper ones say why there are none

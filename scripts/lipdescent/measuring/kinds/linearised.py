@@ -82,7 +82,8 @@ def _of_one(
             return torch.func.functional_call(module, parameters | buffers, (point[None],))[0]
 
         # By reverse mode alone (PyTorch's forward mode warns): <J^T u, step> is linear in u.
-        value, transposed = torch.func.vjp(outputs, centre)
+        pulled: Any = torch.func.vjp(outputs, centre)
+        value, transposed = pulled
 
         def along(weights: Tensor) -> Tensor:
             (gradient,) = transposed(weights)

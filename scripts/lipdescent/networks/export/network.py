@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from lipdescent.networks.export import elementwise, linear, rearranging, reducing, sorting
 from lipdescent.networks.export.builder import Builder, Constant, Value, refused, shape_of
 from lipdescent.networks.export.program import Program, called, program, writes
+from lipdescent.networks.export.program import name as name_of
 from lipdescent.networks.graph import Concatenation, Graph
 from lipdescent.networks.reading import Unreadable
 from lipdescent.networks.reduction import expression, plain, used
@@ -64,7 +65,7 @@ class Exported:
         for node, part, shape in zip(run.inputs, parts, run.shapes, strict=True):
             values[node] = part.reshape(1, *shape).clone()
         for node in run.nodes:
-            if node in values or _name(node) in _NOTHING:
+            if node in values or name_of(node) in _NOTHING:
                 continue
             if _is_cast(node):
                 values[node] = values[next(iter(node.all_input_nodes))]
@@ -97,7 +98,7 @@ def export(
     Unreadable
         For operations that are not known, with the user's file and line.
     """
-    own = dict(module.named_parameters(remove_duplicate=False))
+    own: dict[str, Tensor] = dict(module.named_parameters(remove_duplicate=False))
     own |= dict(module.named_buffers(remove_duplicate=False))
     floating = [t for t in own.values() if t.is_floating_point()]
     dtype = floating[0].dtype if floating else torch.get_default_dtype()
@@ -105,7 +106,7 @@ def export(
     traced = program(module, input_shapes, dtype, device)
     builder = Builder(traced, {name: t.detach() for name, t in own.items()})
     for node in traced.nodes:
-        if node not in builder.constants and _name(node) not in _NOTHING:
+        if node not in builder.constants and name_of(node) not in _NOTHING:
             builder.values[node] = _value(builder, node)
     result = _output(builder, traced, output)
     graph = _own_modules(used(Graph(tuple(builder.vertices), result)))
@@ -137,13 +138,14 @@ def _own_modules(graph: Graph) -> Graph:
 def _value(builder: Builder, node: fx.Node) -> Any:
     """What an operation becomes."""
     if node.target.__name__ == "getitem" and not hasattr(node.target, "_schema"):  # type: ignore[union-attr]
-        found, index = (
-            builder.resolve(arg) if isinstance(arg, fx.Node) else arg for arg in node.args
+        found, index = cast(
+            tuple[Any, int],
+            tuple(builder.resolve(arg) if isinstance(arg, fx.Node) else arg for arg in node.args),
         )
         if found[index] is None and node.users:
             raise refused(node, f"output {index} of {node.args[0]}")
         return found[index]
-    name = _name(node)
+    name = name_of(node)
     rule = RULES.get(name) or RULES.get(name.removesuffix("_"))
     if rule is None:
         raise refused(node, f"the operation {node.target} is not known")
@@ -203,10 +205,5 @@ def _output(builder: Builder, traced: Program, output: int | None) -> int:
     return builder.vertex(Concatenation(0), [i for i, _ in flat], (total,), nodes[-1])
 
 
-def _name(node: fx.Node) -> str:
-    packet = getattr(node.target, "_overloadpacket", node.target)
-    return getattr(packet, "__name__", str(packet))
-
-
 def _is_cast(node: fx.Node) -> bool:
-    return _name(node) in ("to", "_to_copy", "type_as")
+    return name_of(node) in ("to", "_to_copy", "type_as")

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -31,6 +31,10 @@ _TAKEN_APART = (
     "lp_pool2d",
     "_weight_norm",
 )
+
+
+# Of another tensor these take the shape and type, not the values.
+_OF_THE_SHAPE = ("new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like")
 
 
 @dataclass(frozen=True)
@@ -56,11 +60,7 @@ class Program:
 
     def dependent(self) -> set[fx.Node]:
         """Nodes whose values depend on an input."""
-        found = set(self.inputs)
-        for node in self.nodes:
-            if any(arg in found for arg in node.all_input_nodes):
-                found.add(node)
-        return found
+        return _dependent(self.inputs, self.nodes)
 
     def constants(self, state: Mapping[str, Tensor]) -> dict[fx.Node, Any]:
         """Values of all nodes that depend on no input, from a network's tensors."""
@@ -72,8 +72,29 @@ class Program:
         with torch.no_grad():
             for node in self.nodes:
                 if node not in dependent:
-                    values[node] = called(node, values)
+                    values[node] = called(node, _with_shapes(node, values))
         return values
+
+
+def _with_shapes(node: fx.Node, values: dict[fx.Node, Any]) -> Mapping[fx.Node, Any]:
+    """The values, and for what only asks for the shape of another one, some of that shape."""
+    others = [arg for arg in node.all_input_nodes if arg not in values]
+    if not others:
+        return values
+    device = next((v.device for v in values.values() if isinstance(v, Tensor)), None)
+    shown = {
+        arg: torch.zeros(arg.meta["val"].shape, dtype=arg.meta["val"].dtype, device=device)
+        for arg in others
+    }
+    return {**values, **shown}
+
+
+def _dependent(inputs: Sequence[fx.Node], nodes: Sequence[fx.Node]) -> set[fx.Node]:
+    found = set(inputs)
+    for node in nodes:
+        if name(node) not in _OF_THE_SHAPE and any(arg in found for arg in node.all_input_nodes):
+            found.add(node)
+    return found
 
 
 def called(node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
@@ -113,14 +134,18 @@ def program(
 def _simplified(exported: Any) -> Any:
     """Without operations in place on views, and with what PyTorch takes apart itself."""
     calls = [node for node in exported.graph.nodes if node.op == "call_function"]
-    wanted = {node.target for node in calls if _name(node) in _TAKEN_APART}
-    if not wanted and not any(_writes_into_a_view(node) for node in calls):
+    given = exported.graph_signature.user_inputs
+    inputs = [node for node in exported.graph.nodes if node.name in given]
+    dependent = _dependent(inputs, calls)
+    wanted = {node.target for node in calls if name(node) in _TAKEN_APART}
+    if not wanted and not any(_writes_into_a_view(node) for node in calls if node in dependent):
         return exported
     table = torch.export.default_decompositions() if wanted else {}
     return exported.run_decompositions({op: table[op] for op in wanted if op in table})
 
 
-def _name(node: fx.Node) -> str:
+def name(node: fx.Node) -> str:
+    """Of a node's operation, without its overload."""
     packet = getattr(node.target, "_overloadpacket", node.target)
     return getattr(packet, "__name__", str(packet))
 
@@ -197,7 +222,7 @@ def _line(trace: str) -> str:
 
 def _why(error: BaseException) -> str:
     """What PyTorch could not trace, and where in the user's code."""
-    where, one = "", error
+    where, one = "", cast(BaseException | None, error)
     while one is not None and not where:
         for frame in reversed(traceback.extract_tb(one.__traceback__)):
             path = Path(frame.filename)
