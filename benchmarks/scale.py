@@ -50,7 +50,7 @@ class Names(list):
         super().__init__(values.values() if isinstance(values, dict) else values)
         self.__dict__.update(values if isinstance(values, dict) else {})
 builtins.snakemake = types.SimpleNamespace(
-    **{name: Names(value) for name, value in given.items()})
+    config=given.pop("config", {}), **{name: Names(value) for name, value in given.items()})
 exec(compile(open(sys.argv[2]).read(), sys.argv[2], "exec"), {"__name__": "__main__"})
 """
 
@@ -138,6 +138,7 @@ def main() -> None:
             folder, "aggregate.py", input=paths, log=["log"],
             output={"parquet": "results/scale/table.parquet", "csv": "results/scale/table.csv",
                     "words": "results/scale/table.json"},
+            params={"axes": {}}, config=config,
         )  # fmt: skip
         rows = table.pq.read_metadata(folder / "results/scale/table.parquet").num_rows
         say(f"aggregate {len(paths)} files, {rows:,} rows", aggregate, 60, 4096)

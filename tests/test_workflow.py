@@ -49,6 +49,10 @@ def test_everything_published_is_there(finished):
         for kind in ("pdf", "png"):
             assert (results / f"figures/mnist1d/mlp/{figure}.{kind}").stat().st_size > 2000
     assert json.loads((results / "findings.json").read_text())
+    assert json.loads((results / "table.json").read_text())["quantities"]["test_loss"]["meaning"]
+    assert 1e6 < (results / "explorer.html").stat().st_size < 6e6
+    page = (results / "report.html").read_text()
+    assert page.count("<figure>") == page.count('alt="') == len(default["figures"])
     assert json.loads((results / "provenance.json").read_text())["config"]["study"] == "tiny"
 
 
@@ -136,10 +140,10 @@ def test_changed_training_code_retrains(study):
     assert "dataset" not in jobs
 
 
-def test_a_changed_figure_redraws_only_it(study):
+def test_a_changed_figure_redraws_only_it_and_the_page(study):
     path = source(study) / "scripts/lipdescent/figures/bound_gap.py"
     path.write_text(path.read_text() + "\n# another comment\n")
-    assert planned(run(study, "-n")) == {"figure": 1}
+    assert planned(run(study, "-n")) == {"figure": 1, "start_page": 1}
 
 
 @pytest.mark.parametrize("lost", [True, False])
@@ -150,7 +154,7 @@ def test_a_finished_study_writes_a_plan_anew_that_is_lost_or_broken(study, lost)
         plan.unlink()
     else:
         plan.write_text(plan.read_text()[:-20])
-    assert planned(run(study, "-n")) == {"provenance": 1}
+    assert planned(run(study, "-n")) == {"provenance": 1, "start_page": 1}
     run(study)
     assert json.loads(plan.read_text())["config"] == whole
     assert planned(run(study, "-n")) == {}
@@ -171,10 +175,10 @@ def test_another_width_computes_only_it(study):
     assert jobs["measure"] == 3
 
 
-def test_another_figure_draws_only_it(study):
+def test_another_figure_draws_only_it_and_the_page(study):
     results = study / "results/tiny/figures/mnist1d/mlp"
     (results / "alignment.pdf").unlink()
-    assert planned(run(study, "-n")) == {"figure": 1}
+    assert planned(run(study, "-n")) == {"figure": 1, "start_page": 1}
 
 
 def test_a_changed_learning_rate_retrains_but_keeps_the_data(study):
@@ -191,8 +195,8 @@ def test_a_changed_learning_rate_retrains_but_keeps_the_data(study):
 
 def test_how_jobs_run_changes_nothing(study):
     config = TINY | {"execution": {"threads": 2, "progress_interval": 1, "fork_server": False}}
-    # The provenance file holds the whole configuration, so it alone is written again.
-    assert planned(run(study, "-n", config=config)) == {"provenance": 1}
+    # The provenance holds the whole configuration: it is written again, and the page that shows it.
+    assert planned(run(study, "-n", config=config)) == {"provenance": 1, "start_page": 1}
 
 
 @pytest.mark.parametrize(

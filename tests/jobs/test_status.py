@@ -138,8 +138,9 @@ def test_the_report_says_what_happened_and_what_to_do(config):
     assert f"study s: is being computed by process {os.getpid()} on" in said
     assert "stacks trained: 2 of 4 done, 1 failed, 1 stopped\n" in said
     assert "measurements: 1 of 4 done, 3 waiting\n" in said
-    assert f"models diverged: 1 of 20\n  {STACK.format(2)}: 1\n" in said
-    assert "published: 0 of 6 files\n" in said
+    models = 2 * 2 * len(config["grid"]["label_noise"])  # two stacks of two seeds
+    assert f"models diverged: 1 of {models}\n  {STACK.format(2)}: 1\n" in said
+    assert "published: 0 of 9 files\n" in said
     assert f"failed: train {STACK.format(3)}\n" in said
     assert "  | ValueError: what happened\n" in said
     assert f"stopped: train {STACK.format(4)} after epoch 290 of 500" in said
@@ -203,7 +204,7 @@ def test_results_of_an_earlier_configuration_are_said_so(config):
         json.dumps({"config": config | {"training": config["training"] | {"momentum": 0.5}}})
     )
     said = status.report("s")
-    assert "published: 1 of 6 files; what is published was made with another training" in said
+    assert "published: 1 of 9 files; what is published was made with another training" in said
 
 
 def test_a_study_of_experiments(config):

@@ -95,6 +95,11 @@ QUANTITIES = {
     "hessian_largest_eigenvalue": Word(
         "loss per squared weight", "largest eigenvalue of the loss's Hessian, from below"
     ),
+    "linearised_": Word(
+        f"{BOUND}; relative_error: none",
+        "of the network linearised at its start: largest and mean Jacobian norm, relative error of "
+        "its outputs",
+    ),
     "ensemble_square_error": Word("squared logits", "squared error of the mean over seeds"),
     "seed_square_error": Word("squared logits", "squared error of the network of this seed"),
     "seed_variance": Word("squared logits", "its mean squared distance from the mean over seeds"),
