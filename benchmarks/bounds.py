@@ -1,6 +1,6 @@
 """Every speed figure and ratio of the bounds, one part after the other.
 
-LipSDP, GeoLIP, Jacobian norms, convolutions and layer norms: each part's own file says what it
+LipSDP, GeoLIP, Jacobian norms, searches, convolutions and layer norms: each part's own file says what it
 compares with what. ``--solvers`` adds Clarabel at w = 64 and SCS at w = 512 for LipSDP (up to 20
 minutes each), ``--widest`` LipSDP at w = 65536, ``--quick`` takes fewer widths and repetitions.
 
@@ -17,12 +17,14 @@ import bounds_conv
 import bounds_geolip
 import bounds_jacobian
 import bounds_lipsdp
+import bounds_lower
 import torch
 
 PARTS = {
     "lipsdp": bounds_lipsdp,
     "geolip": bounds_geolip,
     "jacobian": bounds_jacobian,
+    "lower": bounds_lower,
     "conv": bounds_conv,
 }
 
@@ -53,7 +55,10 @@ def main() -> None:
     if wanted.quick:
         arguments["geolip"] += ["--quick"]
         arguments["jacobian"] += ["--repeats", "1"]
+        arguments["lower"] += ["--seeds", "1"]
         arguments["conv"] += ["--channels", "16"]
+    else:
+        arguments["lower"] += ["--budget"]
     print(machine())
     for name in chosen:
         print(f"\n# {name}", flush=True)

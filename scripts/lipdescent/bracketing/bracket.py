@@ -52,8 +52,8 @@ def bracket(
         configuration's ``bounds``, with their options: ``{"upper_lipsdp": {}, "near": {"bound":
         "lower_jacobian", "points": "gaussian_noise", "points_options": {"radius": 0.1}}}``.
     seed : of the bounds that draw, and of the points used where there are too many.
-    budget : seconds, about, for each bound at data points of networks other than chains of Linear
-        and ReLU: so many points are used as fit.
+    budget : seconds, about, for each bound: of those at points so many points are used as fit,
+        and what takes no points is stopped near twice the budget, but for upper_layer_product.
     report : called with a line of text when a method has ended.
 
     Returns
@@ -89,7 +89,7 @@ def bracket(
     with own_call.preserved(model):
         prover = _checked_prover(model, stack, bounds, inputs)  # held, so that the bounds share it
         count = affordable.num_points(bounds, prover, inputs, norm=norm, budget=budget)
-        frame = _frame(stack, entries, inputs, norm, seed, count, report)
+        frame = _frame(stack, entries, inputs, norm, seed, (count, budget), report)
     check_order(frame)
     return frame
 
@@ -157,18 +157,19 @@ def _frame(
     inputs: dict[str, Tensor],
     norm: str,
     seed: int,
-    count: int,
+    affords: tuple[int, float],
     report: Callable[[str], None] | None,
 ) -> pd.DataFrame:
-    """The table of all ``entries``, where ``count`` points are affordable."""
+    """The table of all ``entries``, where so many points and seconds are affordable."""
     import pandas as pd  # not at the top: takes half a second, `lipdescent --help` need not wait
 
+    count, budget = affords
     inputs = {split: some(points, max(2, count), seed) for split, points in inputs.items()}
     rows: list[dict] = []
     for name, entry in entries.items():
         options = affordable.options(bound_entries.bound_of(name, entry), count)
         entry = options | dict(entry)
-        rows += rows_of(name, stack, inputs, norm=norm, seed=seed, entry=entry)
+        rows += rows_of(name, stack, inputs, norm=norm, seed=seed, entry=entry, budget=budget)
         if report is not None:
             report(f"{name}: {rows[-1]['status'].replace('_', ' ')}, {rows[-1]['seconds']:.1f} s")
     return pd.DataFrame(rows, columns=list(COLUMNS))
