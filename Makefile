@@ -13,23 +13,24 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 .PHONY: study
 study: $(ENV)  ## run a study and write its report (STUDY=name for config/studies/name.yaml)
 	snakemake --cores all $(CONFIG)
-	snakemake --report results/$(STUDY)/report.html $(CONFIG) --quiet
+	snakemake --report results/$(STUDY)/workflow.html $(CONFIG) --quiet
 	@echo "report: results/$(STUDY)/report.html"
 
 .PHONY: verify
-verify: $(ENV)  ## recompute every invariant of the bounds for a sample of the study's checkpoints
+verify: $(ENV)  ## recompute every invariant of the bounds for a sample of a study's checkpoints (STUDY=name)
+	@echo "30 checkpoints are taken and every bound of each computed anew: minutes for small networks, an hour for large ones"
 	snakemake --cores all $(CONFIG) --forcerun verify -- results/$(STUDY)/verification.json
 
 .PHONY: status
-status: $(ENV)  ## what of a study is done, running, failed; disk used, time left
+status: $(ENV)  ## what of a study is done, running, failed; disk used, time left (STUDY=name)
 	@python scripts/status.py $(STUDY)
 
 .PHONY: archive
-archive: $(ENV)  ## pack a study's table, figures, findings and provenance with checksums
+archive: $(ENV)  ## pack a study's table, figures, findings and provenance with checksums (STUDY=name)
 	python scripts/archive.py $(STUDY)
 
 .PHONY: check-archive
-check-archive: $(ENV)  ## verify the checksums of an archive
+check-archive: $(ENV)  ## verify the checksums of an archive (STUDY=name)
 	python scripts/archive.py --check results/$(STUDY).tar.gz
 
 .PHONY: test
@@ -41,6 +42,10 @@ test: $(ENV)  ## run the tests
 .PHONY: coverage
 coverage: $(ENV)  ## run the tests and print which lines of the library they reach
 	OMP_NUM_THREADS=1 python -m pytest -n auto --maxprocesses 4 --dist loadfile --cov
+
+.PHONY: gpu-wheels
+gpu-wheels: $(ENV)  ## fetch what benchmarks/gpu.sh needs on a GPU machine without a network, into .whl
+	python benchmarks/gpu_wheels.py
 
 .PHONY: docs-numbers
 docs-numbers: $(ENV)  ## take tables and numbers of docs/ from the studies in results/, write them
@@ -85,6 +90,10 @@ protocols: $(ENV)  ## write docs/protocols.md from the headers of the papers' st
 rooms: $(ENV)  ## draw the rooms of the library and their imports anew (docs/rooms.md)
 	python scripts/rooms.py docs/rooms.md
 
+.PHONY: table-words
+table-words: $(ENV)  ## write what the table's columns and quantities are into docs/table.md
+	python scripts/table_words.py docs/table.md
+
 .PHONY: env
 env: $(ENV)  ## set up .venv only
 
@@ -101,10 +110,12 @@ lock: $(ENV)  ## pin every dependency anew
 	  --generate-hashes --no-emit-index-url --quiet -o requirements.txt
 
 .PHONY: clean
-clean:  ## delete the study's results
+clean:  ## delete a study's results (STUDY=name)
 	@case "$(STUDY)" in ''|.*|*/*) echo "STUDY=$(STUDY): allowed is the name of a study" >&2; exit 1;; esac
-	rm -rf results/$(STUDY)
+	@test -d "results/$(STUDY)" || { echo "STUDY=$(STUDY): there is no results/$(STUDY); there are: $$(cd results && ls -d */ 2>/dev/null | tr -d / | tr '\n' ' ')" >&2; exit 1; }
+	rm -rf "results/$(STUDY)"
 
 .PHONY: help
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | column -t -s:
+	@echo "STUDY=name is one of: default $(STUDIES)" | fold -s -w 100

@@ -29,6 +29,9 @@ rule all:
         [] if config["experiments"] else MEASUREMENTS,
 
 
+WATCHED = []  # what shows the run in the terminal
+
+
 onstart:
     check_cluster()
     claim_study()
@@ -41,18 +44,32 @@ onstart:
     allow_continuations()
     record_plan(config, command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
     print(f"study {STUDY}: {what_runs()}")
+    WATCHED.append(watched())
 
 
 onsuccess:
-    print(f"figures, findings and table of study {STUDY}: {RESULTS}/")
+    for one in WATCHED:
+        one.stop()
+    for line in ending.in_short(RESULTS):
+        print(line)
+    print(
+        f"study {STUDY}: start at {RESULTS}/report.html; all of it lies in {RESULTS}/"
+    )
     for line in failures.failed_bounds(RESULTS):
         print(line, file=sys.stderr)
 
 
 onerror:
-    print(
-        f"study {STUDY} is not complete; what is done stays. Logs: {RESULTS}/logs/"
-    )
+    for one in WATCHED:
+        one.stop()
+    if any(one.interrupted for one in WATCHED):
+        print(
+            f"study {STUDY}: stopped; what is done stays, the same command goes on."
+        )
+    else:
+        print(
+            f"study {STUDY} is not complete; what is done stays. Logs: {RESULTS}/logs/"
+        )
     if slurm_nodes():
         print(
             f"A job without a log in {RESULTS}/logs/ never started. Do the nodes see {Path.cwd()}?"

@@ -1,8 +1,8 @@
 """Every speed figure and ratio of the bounds, one part after the other.
 
-LipSDP, GeoLIP, Jacobian norms, searches, convolutions and layer norms: each part's own file says what it
-compares with what. ``--solvers`` adds Clarabel at w = 64 and SCS at w = 512 for LipSDP (up to 20
-minutes each), ``--widest`` LipSDP at w = 65536, ``--quick`` takes fewer widths and repetitions.
+LipSDP, GeoLIP, Jacobian norms, searches, convolutions and layer norms: each part's own file says
+what it compares with what. ``--solvers`` adds Clarabel at w = 64 and SCS at w = 512 for LipSDP (up
+to 20 minutes each), ``--widest`` LipSDP at w = 65536, ``--quick`` takes fewer widths and repetitions.
 
 Run: OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python benchmarks/bounds.py [--only lipsdp,conv]
 """
@@ -49,7 +49,7 @@ def main() -> None:
         if name not in PARTS:
             parser.error(f"--only {name}: allowed are {', '.join(PARTS)}")
     arguments: dict[str, list[str]] = {name: [] for name in PARTS}
-    arguments["lipsdp"] += ["--study"] if not wanted.quick else []
+    arguments["lipsdp"] += ["--study", "--stacks"] if not wanted.quick else []
     arguments["lipsdp"] += ["--widest"] if wanted.widest else []
     arguments["lipsdp"] += ["--clarabel", "--scs"] if wanted.solvers else []
     if wanted.quick:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def means(study: Path) -> dict[str, list[float]]:
     draws, and agree where all their intervals meet.
     """
     group = groups.load_group(study / "table.parquet", dataset="mnist1d", architecture="mlp")
-    found = {"test loss": ladder.metric(group, "test_loss")}
+    found = {"test loss": ladder.metric(group, "test_loss"), "test error": ladder.test_error(group)}
     for norm in ladder.norms(group):
         for side in ("lower", "upper"):
             found[f"best {side}, {norm}"] = ladder.best(group, side, norm)
@@ -78,7 +79,20 @@ def means(study: Path) -> dict[str, list[float]]:
 
 
 def default(study: Path) -> dict[str, object]:
-    """The default study: tightness, label noise, and what sentences quote."""
+    """The default study: its short sentences, its sizes, the CPU time of its jobs."""
+    (facts,) = json.loads((study / "findings.json").read_text())["groups"]
+    sentences = [f"- {item['text']} *{', '.join(item['badges'])}*" for item in facts["in_short"]]
+    logs = "".join(path.read_text() for path in (study / "logs").rglob("*.log"))
+    seconds = sum(float(took) for took in re.findall(r"took ([\d.]+) CPU s", logs))
+    texts = {"in_short": "\n" + "\n".join(sentences) + "\n", "cpu": f"{seconds:.0f} CPU seconds"}
+    group = groups.load_group(study / "table.parquet", dataset="mnist1d", architecture="mlp")
+    ratio = ladder.best(group, "upper", "l2") / ladder.best(group, "lower", "l2")
+    texts["upper_over_lower"] = _span(statistics.geometric_mean(ratio[:, :, -1]), "{:.3g}")
+    return texts | _sizes(facts, study)
+
+
+def one_hidden_layer(study: Path) -> dict[str, object]:
+    """The study with nearly closed brackets: tightness, label noise, what sentences quote."""
     (facts,) = json.loads((study / "findings.json").read_text())["groups"]
     group = groups.load_group(study / "table.parquet", dataset="mnist1d", architecture="mlp")
     told = tightness.rows(study, exact=12)
@@ -102,7 +116,9 @@ def default(study: Path) -> dict[str, object]:
     )
     texts["geolip_over_maximum"] = _span(statistics.geometric_mean(geolip / maximum), "{:.2f}")
     texts["linf_product"] = _span(statistics.geometric_mean(loose / maximum), "{:.0f}")
-    return texts | _label_noise(facts) | _sizes(facts, study)
+    sizes = _sizes(facts, study)
+    kept = {key: sizes[key] for key in ("seeds", "networks", "checkpoints")}
+    return texts | _label_noise(facts) | kept
 
 
 def _label_noise(facts: dict) -> dict[str, object]:
@@ -308,6 +324,7 @@ SOURCES: dict[str, Callable[[Path], dict[str, object]]] = {
     function.__name__: function
     for function in (
         default,
+        one_hidden_layer,
         two_points,
         isometry,
         wasserstein,

@@ -10,7 +10,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import math
 import platform
+import re
 import time
 import traceback
 from collections.abc import Callable
@@ -18,6 +20,7 @@ from functools import partial
 from pathlib import Path
 
 import checkout  # noqa: F401
+import gpu_workflow
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -41,11 +44,13 @@ FORWARD_AND_BACKWARD = 3  # products of a training step over those of a forward 
 class Report:
     """The Markdown file, written line by line."""
 
-    def __init__(self, path: Path, device: torch.device) -> None:
+    def __init__(self, path: Path, device: torch.device, *, minutes: float = math.inf) -> None:
         self.path, self.device = path, device
+        self.end = time.perf_counter() + 60 * minutes
         path.write_text("")
         self.small = device.type == "cpu"
         self.peaks: dict[str, float] = {}
+        self.again: set[str] | None = None  # the checks to run, None for all
 
     def say(self, *lines: str) -> None:
         with self.path.open("a") as file:
@@ -58,6 +63,13 @@ class Report:
 
     def row(self, *cells: object) -> None:
         self.say(f"| {' | '.join(map(str, cells))} |")
+
+    def in_time(self, what: str) -> bool:
+        """Whether there is time left; where there is none, what is left out is said."""
+        if time.perf_counter() < self.end:
+            return True
+        self.say("", f"Left out, as the time was up: {what}.", "")
+        return False
 
 
 def wait(device: torch.device) -> None:
@@ -85,6 +97,10 @@ def checks(report: Report) -> None:
 
     report.table("Checks", "check", "result", "seconds")
     for name, check in CHECKS.items():
+        if report.again is not None and name not in report.again:
+            continue
+        if not report.in_time(f"check {name}"):
+            break
         begin = time.perf_counter()
         try:
             with contextlib.redirect_stdout(io.StringIO()):
@@ -96,6 +112,25 @@ def checks(report: Report) -> None:
             result = f"FAILED: {' '.join(str(error).split())[:200]}"
             traceback.print_exc()
         report.row(name, result, f"{time.perf_counter() - begin:.1f}")
+
+
+def workflow(report: Report) -> None:
+    """The default study from the data to the report, on the device and on the processor."""
+    report.table("The workflow end to end", "what", "found")
+    if absent := gpu_workflow.missing():
+        report.row("not run", f"missing: {', '.join(absent)}; make gpu-wheels brings them")
+        return
+    folder, small = report.path.parent.resolve(), report.small
+    for study, place in (("gpu", str(report.device)), ("processor", "cpu")):
+        if not report.in_time(f"the study on {place}"):
+            return
+        spent = gpu_workflow.run_study(study, place, folder, small=small)
+        report.row(f"default study on {place}, data to report", f"{spent:.0f} s")
+        report.row(f"its bounds, {place} against processor", gpu_workflow.checked(folder, study))
+    for quantity in ("train_loss", "test_loss", "test_accuracy", "upper_layer_product"):
+        report.row(
+            f"largest difference, {quantity}", gpu_workflow.apart("gpu", "processor", quantity)
+        )
 
 
 def peaks(report: Report) -> None:
@@ -191,6 +226,8 @@ def training(report: Report) -> None:
     least = 0.2 if small else 2.0
     for name, shape, samples, batch, models, widths, options in cases:
         for width in widths:
+            if not report.in_time(f"{name} {width}"):
+                return
             build = builder(name, width, shape, **options)
             alone = seconds(
                 plain_epoch(build, shape, batch=batch, samples=samples, device=device),
@@ -275,6 +312,8 @@ def projections(report: Report) -> None:
     widths, models, epochs = ((8, 64), 6, 500) if small else (DEFAULT_WIDTHS, 30, 500)
     total, (x,) = 0.0, ((40,),)
     for width in widths:
+        if not report.in_time(f"the default study from width {width}"):
+            return
         build = builder("mlp", width, x, bias=False)
         epoch = stack_epoch(build, x, models=models, batch=100, samples=1000, device=report.device)
         total += epochs * seconds(epoch, report.device, least=least)
@@ -285,6 +324,8 @@ def projections(report: Report) -> None:
     widths, longest = ((16, 256), 300_000) if small else (FCN_WIDTHS, 300_000)
     total, each = 0.0, []
     for width in widths:
+        if not report.in_time(f"Khromov & Singh from width {width}"):
+            return
         build = builder("mlp", width, x, bias=False)
         epoch = stack_epoch(
             build, x, models=4, batch=512, samples=4000, device=report.device,
@@ -318,6 +359,8 @@ def bounds(report: Report) -> None:
         "bound", "network", "models", "device (s)", "processor (s)", "ratio", "largest difference",
     )  # fmt: skip
     for what, name, width, shape, models, function in cases:
+        if not report.in_time(f"{what} of {name} {width}"):
+            return
         stack = initial_stack(builder(name, width, shape), list(range(models)), shape)
         there = stack.to(device=report.device)
         on_device, on_cpu = function(there), function(stack)
@@ -337,7 +380,14 @@ def _norms(stack, *, n: int) -> Tensor:
     return jacobian_norms(stack, points, norms=["l2"])["l2"]
 
 
-SECTIONS = (checks, peaks, training, resnet64, projections, bounds)
+SECTIONS = (checks, workflow, peaks, training, projections, bounds, resnet64)
+HALVES = {1: ("checks", "workflow", "training"), 2: ("checks", "projections", "bounds", "resnet64")}
+
+
+def failed_checks(page: Path) -> set[str]:
+    """Names of the checks that failed, on the page of another call; none without that page."""
+    text = page.read_text() if page.exists() else ""
+    return set(re.findall(r"^\| ([^|]+) \| FAILED", text, re.MULTILINE))
 
 
 def main() -> None:
@@ -346,10 +396,20 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--out", type=Path, default=Path("results/gpu/gpu.md"))
     parser.add_argument("--only", nargs="+", choices=known, default=list(known))
+    parser.add_argument("--half", type=int, choices=HALVES, help="1 or 2; 2 goes on where 1 ended")
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="what comes later is left out"
+    )
     arguments = parser.parse_args()
     device = devices.choose(arguments.device)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    report = Report(arguments.out, device)
+    out, names = arguments.out, arguments.only
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if arguments.half:
+        first, out = (out.with_stem(f"{out.stem}{half}") for half in (1, arguments.half))
+        names = HALVES[arguments.half]
+    report = Report(out, device, minutes=arguments.minutes)
+    if arguments.half == 2:
+        report.again = failed_checks(first)
     torch.manual_seed(0)
     report.say(
         f"# {devices.describe(device)}",
@@ -357,13 +417,17 @@ def main() -> None:
         f"torch {torch.__version__}, CUDA {torch.version.cuda}, Python {platform.python_version()}"
         + (", a rehearsal in a reduced size: no figure here is a result" if report.small else ""),
     )
-    for name in arguments.only:
+    for name in names:
+        if not report.in_time(f"section {name}"):
+            continue
+        begin = time.perf_counter()
         try:
             known[name](report)
         except Exception:
             report.say("", f"Section {name} failed:", "", "```", traceback.format_exc(), "```")
+        report.say("", f"Section {name}: {time.perf_counter() - begin:.0f} s.")
         release(device)
-    report.say("", f"Written to {arguments.out}.")
+    report.say("", f"Written to {out}.")
 
 
 if __name__ == "__main__":

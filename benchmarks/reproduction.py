@@ -153,10 +153,23 @@ def tables(records: dict[str, Any]) -> dict[str, Any]:
     counts = Counter(verdict(s, recorded(records.get(s.key))) for s in listed.STATEMENTS)
     told = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
     texts["summary"] = f"{len(rows)} statements: {told}"
-    cells = [[name, what, ", ".join(f"`{s}`" for s in studies), lacks]
-             for name, (what, studies, lacks) in listed.COVERAGE.items()]  # fmt: skip
+    run = {record["study"] for record in records.values()}
+    cells = [
+        [name, what, _listed(studies), "; ".join(filter(None, [lacks, _not_run(studies, run)]))]
+        for name, (what, studies, lacks) in listed.COVERAGE.items()
+    ]
     header = ["experiment", "what varies", "study", "what it lacks"]
     return texts | {"coverage": {"header": header, "rows": cells}}
+
+
+def _listed(studies: Sequence[str]) -> str:
+    return ", ".join(f"`{study}`" for study in studies)
+
+
+def _not_run(studies: Sequence[str], run: set[str]) -> str:
+    """Studies that no record is of, so that the table cannot say of one that it was run."""
+    missing = [study for study in studies if study not in run]
+    return f"a run of {_listed(missing)}" if missing else ""
 
 
 def take(results: Path, records: dict[str, Any]) -> dict[str, Any]:

@@ -19,13 +19,16 @@ from lipdescent.analysis import bias_variance, groups, ladder, power_law, statis
 from lipdescent.analysis.groups import Group, Series
 from lipdescent.analysis.statistics import Array
 from lipdescent.storage import checkpoints
+from lipdescent.storage.variants import Value
 
 Take = Callable[[Path], Measured]
 LOWER, MEAN = "largest Jacobian norm on the training data", "mean Jacobian norm there"
 UPPER, TEST_LOSS = "layer product", "test loss"
+PAIRS = "largest quotient of two training points"
 SERIES = {
     LOWER: Series("lower_jacobian", "lower", "l2", "train"),
     UPPER: Series("upper_layer_product", "upper", "l2", ""),
+    PAIRS: Series("lower_pairs", "lower", "l2", "train"),
     MEAN: Series("jacobian_norm_mean", "metric", "l2", "train"),
 }
 NUMBER = r"-?\d*\.?\d+(?:e-?\d+)?"
@@ -99,11 +102,11 @@ def growth(name: str) -> Take:
     return taken
 
 
-def at(name: str, *, epoch: int | None = None, width: int | None = None) -> Take:
-    """One checkpoint, the last and the widest where nothing else is said."""
+def at(name: str, *, epoch: int | None = None, width: int | None = None, **point: Value) -> Take:
+    """One checkpoint, the last and the widest where nothing else is said, at a point of axes."""
 
     def taken(study: Path) -> Measured:
-        (group,) = all_groups(study)
+        (group,) = (g for g in all_groups(study) if g.point == point)
         w = -1 if width is None else _place(group, "width", width)
         e = -1 if epoch is None else _place(group, "epoch", epoch)
         lower, upper = (side[w, 0, e] for side in ladder.bracket(group, "l2"))
@@ -123,7 +126,13 @@ def metric(quantity: str) -> Take:
 
 
 def exponent(
-    name: str, axis: str, *, start: float = 1, end: float = np.inf, epoch: int = -1
+    name: str,
+    axis: str,
+    *,
+    start: float = 1,
+    end: float = np.inf,
+    epoch: int = -1,
+    starts_from: float | None = None,
 ) -> Take:
     """Log-log slope over epochs or a further axis, and between which ones the constant's lies.
 
@@ -131,14 +140,22 @@ def exponent(
     ----------
     start, end : first and last value of the axis that is fitted.
     epoch : place of the checkpoint, where the axis is another.
+    starts_from : the note tells the largest mean slope of all starts from here on.
     """
 
     def taken(study: Path) -> Measured:
         x, sides = _along(all_groups(study), name, axis, epoch)
+        note = ""
+        if starts_from is not None:
+            starts = [s for s in x[: 1 - power_law.MIN_POINTS] if s >= starts_from]
+            each = [
+                (power_law.weights(x[x >= s])["least_squares"] @ np.log(sides[0][x >= s])).mean()
+                for s in starts
+            ]
+            note = f"from any start, epoch {starts_from:g} on, at most {max(each):.3g}"
         kept = (x >= start) & (x <= end)
         x, (curve, lower, upper) = x[kept], [side[kept] for side in sides]
         slope = power_law.weights(x)["least_squares"] @ np.log(curve)
-        note = ""
         if axis == "depth":  # hidden layers here; to count the output layer, too, is as natural
             more = power_law.weights(x + 1)["least_squares"] @ np.log(curve)
             note = f"over all layers, with the output layer, {more.mean():.3g}"
@@ -233,18 +250,79 @@ def ratio(quantity: str, other: str) -> Take:
     return taken
 
 
-def between_points(axis: str, over: str, under: str, *, width: int) -> Take:
-    """The layer product at one named point of an axis over that at another; also the constant's."""
+def between_points(
+    name: str, axis: str, over: Value, under: Value, *, width: int = -1, **rest: Value
+) -> Take:
+    """A curve at one point of an axis over that at another; also the constant's.
+
+    ``rest`` are the points of other further axes, ``width`` -1 the largest.
+    """
 
     def taken(study: Path) -> Measured:
-        found = {g.point[axis]: g for g in all_groups(study)}
-        above, below = (
-            (values(g, UPPER)[w], *(s[w] for s in ladder.bracket(g, "l2")))
-            for g in (found[over], found[under])
-            for w in [_place(g, "width", width)]
+        ends = []
+        for value in (over, under):
+            (group,) = (g for g in all_groups(study) if g.point == {axis: value} | rest)
+            place = width if width < 0 else _place(group, "width", width)
+            sides = (_complete(group, name), *ladder.bracket(group, "l2"))
+            ends.append([side[place, 0, -1] for side in sides])
+        above, below = ends
+        return Measured(
+            (above[0] / below[0]).tolist(), _ends(above[1] / below[2], above[2] / below[1])
         )
-        a, b = ([part[0, -1] for part in side] for side in (above, below))
-        return Measured((a[0] / b[0]).tolist(), _ends(a[1] / b[2], a[2] / b[1]))
+
+    return taken
+
+
+def best_is_inside(axis: str, **rest: Value) -> Take:
+    """Whether some value of an axis but its first has a smaller mean test loss, intervals apart."""
+
+    def taken(study: Path) -> Measured:
+        found = [g for g in all_groups(study) if rest.items() <= g.point.items()]
+        found.sort(key=lambda group: group.point[axis])
+        loss = np.stack([_complete(g, TEST_LOSS)[-1, 0, -1] for g in found])
+        y = statistics.centre_estimate(loss, confidence=0.95)
+        best = int(y.value.argmin())
+        told = ", ".join(
+            f"{group.point[axis]:g}: {value:.3f}"
+            for group, value in zip(found, y.value, strict=True)
+        )
+        return Measured([], None, bool(y.high[best] < y.low[0]), f"test loss at {told}")
+
+    return taken
+
+
+def below_caps(axis: str, **rest: Value) -> Take:
+    """Whether the layer product of two layers is at most the cap's square, but for rounding."""
+
+    def taken(study: Path) -> Measured:
+        found = [g for g in all_groups(study) if rest.items() <= g.point.items()]
+        found.sort(key=lambda group: group.point[axis])
+        shares = [values(g, UPPER)[-1, 0, -1].max() / g.point[axis] ** 2 for g in found]
+        told = ", ".join(
+            f"cap {group.point[axis]:g}: {share:.4g} of it"
+            for group, share in zip(found, shares, strict=True)
+        )
+        return Measured([], None, bool(max(shares) <= 1 + 1e-4), told)
+
+    return taken
+
+
+def softmax(side: str) -> Take:
+    """A bound of the probabilities over that of the logits, widest networks; the constants'."""
+
+    def taken(study: Path) -> Measured:
+        (group,) = all_groups(study)
+        quantity = {"lower": "lower_jacobian", "upper": "upper_layer_product"}[side]
+        both = []
+        for norm in ("l2_softmax", "l2"):
+            rungs = {rung.quantity: v for rung, v in ladder.rungs(group, norm).items()}
+            if quantity not in rungs:
+                raise Missing(f"{group.study}: no {quantity} in {norm}")
+            both.append([rungs[quantity], *ladder.bracket(group, norm)])
+        over, under = ([part[-1, 0, -1] for part in parts] for parts in both)
+        return Measured(
+            (over[0] / under[0]).tolist(), _ends(over[1] / under[2], over[2] / under[1])
+        )
 
     return taken
 
@@ -275,6 +353,27 @@ def variance_bound(study: Path) -> Measured:
     told = f"{bound.min():.3g} to {bound.max():.3g} times the variance"
     told += f", the paper's plug-in {plug_in.min():.3g} to {plug_in.max():.3g} times"
     return Measured([], None, bool((bound >= 1).all()), told)
+
+
+def linearised_share(width: int) -> Take:
+    """Mean Jacobian norm of the linearised network over the network's, on the training points."""
+
+    def taken(study: Path) -> Measured:
+        (group,) = all_groups(study)
+        place = _place(group, "width", width)
+        ours = group.series[Series("linearised_jacobian_norm_mean", "metric", "l2", "train")]
+        return Measured((ours / values(group, MEAN))[place, 0, -1].tolist())
+
+    return taken
+
+
+def nearer_with_width(study: Path) -> Measured:
+    """Whether the relative difference from the linearised network falls from width to width."""
+    (group,) = all_groups(study)
+    found = group.series[Series("linearised_relative_error", "metric", "l2", "train")][:, 0, -1]
+    mean = statistics.geometric_mean(found)
+    told = ", ".join(f"{w}: {v:.3g}" for w, v in zip(group.width, mean, strict=True))
+    return Measured([], None, bool((np.diff(mean) < 0).all()), f"relative difference at {told}")
 
 
 def wrong_over_right(split: str) -> Take:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import reproduction_measures as measures
 from reproduction import Statement
-from reproduction_measures import LOWER, MEAN, TEST_LOSS, UPPER
+from reproduction_measures import LOWER, MEAN, PAIRS, TEST_LOSS, UPPER
 
 CURVES = {"upper": UPPER, "lower": LOWER, "mean": MEAN}
 LATE = 10_000  # the rate is constant from here on; where the paper's fits start is not stated
@@ -31,13 +31,18 @@ def evolution() -> Iterator[Statement]:
     pairs = {0: 0.165, 1000: 0.865, 2000: 2.752, 3000: 4.257, 4000: 5.120, 5000: 5.591,
              10000: 6.361, 50000: 8.840}  # fmt: skip
     for epoch, value in pairs.items():
-        yield Statement(f"e1_pairs_{epoch}", "E1", "width 256: largest quotient of two points, "
-                        f"epoch {epoch:,}", value, "paper", e1,
-                        measures.at("lower_pairs", epoch=epoch))  # fmt: skip
+        yield Statement(f"e1_pairs_{epoch}", "E1", f"width 256: {PAIRS}, epoch {epoch:,}",
+                        value, "paper", e1, measures.at(PAIRS, epoch=epoch))  # fmt: skip
+    for name, values in ((LOWER, lower), (PAIRS, pairs)):
+        for epoch in (1000, 4000, 5000):
+            yield Statement(f"e1_order_{name.split()[1]}_{epoch}", "E1", "points permuted by "
+                            f"NumPy's seed 42: {name}, epoch {epoch:,}", values[epoch], "paper",
+                            ("ks_evolution_order",),
+                            measures.at(name, epoch=epoch, order_seed=42))  # fmt: skip
     slopes = {"upper": (0.59, 0.80), "lower": (0.46, 0.62), "mean": (0.44, 0.52)}
     for study, place, key, what in ((e1, 0, "E1", "cross-entropy"), (e2, 1, "E2", "squared error")):
         for name, each in slopes.items():
-            taken = measures.exponent(CURVES[name], "epoch", start=LATE)
+            taken = measures.exponent(CURVES[name], "epoch", start=LATE, starts_from=500)
             yield Statement(f"{key.lower()}_slope_{name}", key,
                             f"{what}, late epochs: exponent of the {CURVES[name]}", each[place],
                             "paper", study, taken)  # fmt: skip
@@ -64,6 +69,9 @@ def widths() -> Iterator[Statement]:
         yield Statement(f"e9_peak_{name.replace(' ', '_')}", "E9",
                         f"cross-entropy: the {name} peaks at width", 80, "paper", ce,
                         measures.peak(name))  # fmt: skip
+        yield Statement(f"e9_longer_{name.replace(' ', '_')}", "E9",
+                        f"cross-entropy, 600 epochs in place of 400: the {name} peaks at width", 80,
+                        "paper", ("ks_softmax",), measures.peak(name))  # fmt: skip
     yield Statement("e9_peak_constant", "E9",
                     "cross-entropy: the constant itself, its geometric mean over seeds, peaks at "
                     "width", 80, "paper", ce, measures.constant_peak, of_constant=True)  # fmt: skip
@@ -108,14 +116,19 @@ def axes() -> Iterator[Statement]:
     for (name, curve), slope in zip(CURVES.items(), (0.53, 0.37, 0.36), strict=True):
         yield Statement(f"e28_{name}", "E28", f"exponent of the {curve} over training points",
                         slope, "paper", size, measures.exponent(curve, "num_train"))  # fmt: skip
-    yield Statement("e26", "E26", "width 256: the layer product with Adam, over that with SGD",
-                    None, "", ("ks_optimizers", "ks_optimizers_small"),
-                    measures.between_points("optimizer", "adam", "sgd", width=256))  # fmt: skip
+    adam = measures.between_points(UPPER, "optimizer", "adam", "sgd", width=256)
+    yield Statement(
+        "e26",
+        "E26",
+        "width 256: the layer product with Adam, over that with SGD",
+        None,
+        "",
+        ("ks_optimizers", "ks_optimizers_small"),
+        adam,
+    )
     yield Statement("e26_constant", "E26", "width 256: the constant is larger with Adam, the ratio "
                     "of the two is", (1.0, math.inf), "question",
-                    ("ks_optimizers", "ks_optimizers_small"),
-                    measures.between_points("optimizer", "adam", "sgd", width=256),
-                    of_constant=True)  # fmt: skip
+                    ("ks_optimizers", "ks_optimizers_small"), adam, of_constant=True)  # fmt: skip
     for name in ("mlp", "conv1d"):
         for curve in (UPPER, LOWER):
             yield Statement(f"e16_{name}_{curve.split()[0]}", "E16",
@@ -133,8 +146,81 @@ def axes() -> Iterator[Statement]:
                         measures.at(LOWER, width=width))  # fmt: skip
     yield Statement("t3_ratio", "T3", "largest Jacobian norm at PGD points over that at the data "
                     "(the paper: CNNs on CIFAR-10)", (0.941, 1.045), "paper",
-                    ("ks_pgd_cnn_cifar10", "ks_point_sets"),
+                    ("ks_pgd_cnn_cifar10", "ks_point_sets", "ks_point_sets_small"),
                     measures.ratio("lower_jacobian@pgd", "lower_jacobian"), 0.0)  # fmt: skip
+
+
+def regularisers() -> Iterator[Statement]:
+    """Penalty, weight decay, dropout, clipping (E22, E24, E29, E30): questions of ours.
+
+    The notes have no numbers of the paper's for them.
+    """
+    falls = {
+        "E24": ("ks_penalty", "coefficient of the penalty on the largest Jacobian norm, 1 over 0",
+                "penalty", 1.0, 0.0, {}),
+        "E29": ("ks_weight_decay", "fully connected, SGD, weight decay .01 over 0",
+                "weight_decay", 0.01, 0.0, {"optimizer": "sgd"}),
+        "E29, ResNet20": ("ks_weight_decay_resnet_small", "weight decay .01 over 0",
+                          "weight_decay", 0.01, 0.0, {}),
+        "E30": ("ks_dropout", "fully connected, dropout .7 over 0", "dropout", 0.7, 0.0, {}),
+        "E30, ResNet20": ("ks_dropout_resnet_small", "dropout .5 over 0", "dropout", 0.5, 0.0, {}),
+        "E22": ("ks_clipping", "layers clipped at .5 over 16, temperature 1",
+                "layer_clip", 0.5, 16.0, {"temperature": 1.0}),
+    }  # fmt: skip
+    short = {"E22": ("ks_clipping_small",), "E29": ("ks_weight_decay_small",)}
+    for name, (study, what, axis, over, under, rest) in falls.items():
+        studies = (study, *short.get(name, ()))
+        key = name.lower().replace(", ", "_")
+        for curve in (UPPER, LOWER):
+            yield Statement(f"{key}_{curve.split()[0]}", name, f"{what}: the {curve}", None, "",
+                            studies,
+                            measures.between_points(curve, axis, over, under, **rest))  # fmt: skip
+        yield Statement(f"{key}_constant", name, f"{what}: the constant falls, its ratio is",
+                        (0.0, 1.0), "question", studies,
+                        measures.between_points(UPPER, axis, over, under, **rest),
+                        of_constant=True)  # fmt: skip
+        yield Statement(f"{key}_test", name, f"the {axis.replace('_', ' ')} of the least mean test "
+                        "loss is not the smallest: its interval or range over seeds is apart", None,
+                        "question", studies,
+                        measures.best_is_inside(axis, **rest))  # fmt: skip
+    yield Statement("e22_caps", "E22", "the layer product of two clipped layers is at most the "
+                    "cap's square, temperature 1", None, "derived",
+                    ("ks_clipping", "ks_clipping_small"),
+                    measures.below_caps("layer_clip", temperature=1.0))  # fmt: skip
+
+
+def points() -> Iterator[Statement]:
+    """Softmax (E25) and sets of points (E7, E18, E19): questions of ours."""
+    for side, name in (("lower", LOWER), ("upper", UPPER)):
+        yield Statement(f"e25_{side}", "E25", f"width 256: the {name} of the softmax, over "
+                        "that of the logits", None, "", ("ks_softmax",),
+                        measures.softmax(side))  # fmt: skip
+    yield Statement("e25_constant", "E25", "width 256: the constant of the softmax is smaller, its "
+                    "ratio is", (0.0, 1.0), "question", ("ks_softmax",), measures.softmax("upper"),
+                    of_constant=True)  # fmt: skip
+    sets = {
+        "s_star": ("E18", "train, test and convex combinations of both"),
+        "random_100": ("E7", "100 random points of each split"),
+        "noise": ("E19", "points with Gaussian noise"),
+        "gaussian": ("E19", "Gaussian points"),
+    }
+    for entry, (key, what) in sets.items():
+        yield Statement(f"{key.lower()}_{entry}", key, f"largest Jacobian norm at {what}, over "
+                        "that at the data, mean over widths", None, "",
+                        ("ks_point_sets", "ks_point_sets_small"),
+                        measures.ratio(f"lower_jacobian@{entry}", "lower_jacobian"))  # fmt: skip
+
+
+def linearised() -> Iterator[Statement]:
+    """The network against its linearisation at initialisation (E17): questions of ours."""
+    study = ("ks_linearised_small",)
+    for width in (16, 1024):
+        yield Statement(f"e17_jacobian_{width}", "E17", f"width {width}: the mean Jacobian norm of "
+                        "the linearised network, over the network's", None, "", study,
+                        measures.linearised_share(width))  # fmt: skip
+    yield Statement("e17_width", "E17", "the wider, the nearer is the linearised network to the "
+                    "network, on training points, mean over seeds", None, "question", study,
+                    measures.nearer_with_width)  # fmt: skip
 
 
 def quantities() -> Iterator[Statement]:
@@ -228,41 +314,48 @@ PAPERS = {
     "evolution": list(evolution()),
     "widths": list(widths()),
     "toy": list(toy()),
-    "axes": [*axes(), *quantities()],
+    "axes": [*axes(), *quantities(), *linearised()],
+    "regularisers": list(regularisers()),
+    "points": list(points()),
     "others": list(others()),
 }
 STATEMENTS = [statement for each in PAPERS.values() for statement in each]
 
-_FULL = "run it: days to weeks on one H100"
-# Experiment -> what varies, its studies, what it lacks.
+# Experiment -> what varies, its studies, what it lacks beside a run of those that no record is of.
 COVERAGE: dict[str, tuple[str, tuple[str, ...], str]] = {
-    "E1": ("epochs, cross-entropy", ("ks_evolution",), "width 65,536"),
-    "E2": ("epochs, squared error", ("ks_evolution_mse",), "a run in full"),
+    "E1": ("epochs, cross-entropy", ("ks_evolution", "ks_evolution_order"), "width 65,536"),
+    "E2": ("epochs, squared error", ("ks_evolution_mse",), "why it differs"),
     "E3 to E6": ("not named in our list", (), "our list names them by no sentence"),
-    "E7": ("points of the lower bound", ("ks_point_sets",), ""),
+    "E7": ("points of the lower bound", ("ks_point_sets", "ks_point_sets_small"),
+            "the paper's protocol"),
     "E8": ("toy: three Gaussians", ("ks_toy",), ""),
     "E9": ("width, fully connected", ("ks_fcn_ce", "ks_fcn_mse", "ks_width_small"),
-           "widths above 512 run: hours on one H100"),
+           "hours on one H100 for widths above 512"),
     "E10 to E15": ("not named in our list; the other sweeps over width are CNN, ViT and ImageNet",
                    ("ks_cnn_cifar10", "ks_cnn_cifar100", "ks_cnn_mnist", "ks_vit_cifar10"),
-                   f"{_FULL}; for ImageNet: data and pretrained weights"),
+                   "days to weeks on one H100; for ImageNet: data and pretrained weights"),
     "E16": ("label noise 0 to 100 %", ("ks_label_noise", "label_noise_small"),
-            "CIFAR-10: months on one H100"),
-    "E17": ("linearisation", (), "code"),
-    "E18": ("convex combinations of points", ("ks_point_sets",), ""),
-    "E19": ("Gaussian points", ("ks_point_sets",), ""),
-    "E20": ("bound on the evolution", (), "a study"),
+            "months on one H100 for CIFAR-10"),
+    "E17": ("linearisation", ("ks_linearised_small",),
+            "what the paper linearises: our notes do not say it"),
+    "E18": ("convex combinations of points", ("ks_point_sets", "ks_point_sets_small"),
+            "the paper's protocol"),
+    "E19": ("Gaussian points", ("ks_point_sets", "ks_point_sets_small"),
+            "the paper's protocol"),
+    "E20": ("bound on the evolution", (), "the paper's formula, which our notes do not hold"),
     "E21": ("bias and variance over seeds", ("ks_bias_variance_small",), "the paper's protocol"),
-    "E22": ("clipping of each layer's norm", ("ks_clipping",), "a run"),
+    "E22": ("clipping of each layer's norm", ("ks_clipping", "ks_clipping_small"),
+            "the paper's protocol"),
     "E23": ("histograms of Jacobian norms", ("ks_right_wrong_small",), "the paper's networks"),
-    "E24": ("penalty on the lower bound", ("ks_penalty",), "a run"),
-    "E25": ("losses, softmax", ("ks_fcn_ce", "ks_fcn_mse", "ks_softmax"), "a run in full"),
+    "E24": ("penalty on the lower bound", ("ks_penalty",), "the paper's protocol"),
+    "E25": ("losses, softmax", ("ks_fcn_ce", "ks_fcn_mse", "ks_softmax"), "the paper's protocol"),
     "E26": ("optimiser", ("ks_optimizers", "ks_optimizers_small"), ""),
     "E27": ("depth", ("ks_depth", "ks_depth_small"), ""),
     "E28": ("size of the training set", ("ks_train_size", "ks_train_size_small"), ""),
-    "E29": ("weight decay", ("ks_weight_decay", "ks_weight_decay_resnet_small"),
-            "a run; the paper's ResNet20 on CIFAR-10"),
+    "E29": ("weight decay",
+            ("ks_weight_decay", "ks_weight_decay_small", "ks_weight_decay_resnet_small"),
+            "the paper's ResNet20 on CIFAR-10"),
     "E30": ("dropout", ("ks_dropout", "ks_dropout_resnet_small"),
-            "a run; the paper's ResNet20 on CIFAR-10"),
+            "the paper's ResNet20 on CIFAR-10"),
     "E31": ("right against wrong predictions", ("ks_right_wrong_small",), "the paper's networks"),
 }  # fmt: skip

@@ -1,6 +1,6 @@
-"""A study of 100,000 models on paper: job graph, table of 1.2 million checkpoints, a figure.
+"""A study of 100,000 models on paper: job graph, table of 1.2 million checkpoints, its pages.
 
-    python benchmarks/scale.py
+    python benchmarks/scale.py [FIGURE ...]      (all of the default study, or those named)
 
 20 widths x 10 noise levels x 500 seeds x 12 epochs, seeds in blocks of 50. Measurements are drawn
 at random in the files' real format; aggregating and plotting run the workflow's own scripts. Prints
@@ -136,18 +136,30 @@ def main() -> None:
         paths = measurements(folder)
         aggregate = script(
             folder, "aggregate.py", input=paths, log=["log"],
-            output={"parquet": "results/scale/table.parquet", "csv": "results/scale/table.csv"},
+            output={"parquet": "results/scale/table.parquet", "csv": "results/scale/table.csv",
+                    "words": "results/scale/table.json"},
         )  # fmt: skip
         rows = table.pq.read_metadata(folder / "results/scale/table.parquet").num_rows
         say(f"aggregate {len(paths)} files, {rows:,} rows", aggregate, 60, 4096)
-        figure = script(
-            folder, "plot.py", log=["log"],
-            input={"table": "results/scale/table.parquet"},
-            output={"pdf": "f.pdf", "png": "f.png"},
-            wildcards={"dataset": "mnist1d", "architecture": "mlp", "figure": "double_descent"},
-            params={"statistics": config["statistics"], "loss": config["training"]["loss"]},
-        )  # fmt: skip
-        say("figure double_descent", figure, 60, 4096)
+        given = {"input": {"table": "results/scale/table.parquet"}, "log": ["log"]}
+        statistics = {"statistics": config["statistics"]}
+        for name in sys.argv[1:] or config["figures"]:
+            figure = script(
+                folder, "plot.py", **given, output={"pdf": "f.pdf", "png": "f.png"},
+                wildcards={"dataset": "mnist1d", "architecture": "mlp", "figure": name},
+                params={**statistics, "loss": config["training"]["loss"], "module": name,
+                        "options": {}},
+            )  # fmt: skip
+            say(f"figure {name}", figure, 120, 4096)
+        kinds = {"json": "f.json", "markdown": "f.md", "html": "f.html"}
+        for name, output in (("findings", kinds), ("explorer", ["e.html"])):
+            found = script(
+                folder, f"{name}.py", **given, output=output, params=statistics,
+                wildcards={"study": "scale"},
+            )  # fmt: skip
+            say(name, found, 120, 4096)
+        size = (folder / "e.html").stat().st_size / 1e6
+        print(f"\nThe explorer is of {size:.1f} MB: {(folder / 'log').read_text().splitlines()[0]}")
 
 
 def say(name: str, found: tuple[float, float, float], limit: float, most: float) -> None:

@@ -6,7 +6,7 @@ ECLipsE-Fast, and up to ``--exact`` units the largest Jacobian over all patterns
 is the mean of upper_lipsdp / best lower bound per network, the factor left open. Digits are rounded
 outwards: lower bounds down, upper ones up.
 
-Run: python benchmarks/tightness.py [results/default] [--exact 12]
+Run: python benchmarks/tightness.py [results/one_hidden_layer] [--exact 12]
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _upper(values: np.ndarray) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("study", nargs="?", type=Path, default=Path("results/default"))
+    parser.add_argument("study", nargs="?", type=Path, default=Path("results/one_hidden_layer"))
     parser.add_argument("--exact", type=int, default=12, help="largest width to enumerate")
     wanted = parser.parse_args(arguments)
     torch.set_num_threads(1)

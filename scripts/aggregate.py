@@ -10,18 +10,23 @@ from pathlib import Path
 import pyarrow as pa
 
 from lipdescent.jobs.progress import log_to
-from lipdescent.storage import atomic, table
+from lipdescent.storage import atomic, stamps, table, table_words
 from lipdescent.study import bound_checks, job_stamps
 
 job = snakemake  # type: ignore[name-defined]  # noqa: F821  Snakemake puts it there
 log_to(job.log[0])
 
 
+quantities: set[str] = set()
+
+
 def read(path: str) -> pa.Table:
     """One measurement of one stack."""
     with atomic.sound(path):
         found = table.read(path)
-        bound_checks.check_rows(found["quantity"].unique().to_pylist(), path, job.config)
+        names = found["quantity"].unique().to_pylist()
+        bound_checks.check_rows(names, path, job.config)
+        quantities.update(names)
         return found
 
 
@@ -31,7 +36,15 @@ stacks = (
     table.concatenate([read(path) for path in paths])
     for _, paths in groupby(job.input, key=lambda path: Path(path).parent)
 )
+axes = job.params.axes
 count = table.gather(
-    stacks, parquet=job.output.parquet, csv=job.output.csv, axes=job.params.axes, made=made
+    stacks,
+    parquet=job.output.parquet,
+    csv=job.output.csv,
+    axes=axes,
+    made=made,
+    words=table_words.document(axes, [])["columns"],
 )
+with atomic.complete(job.output.words) as partial:
+    partial.write_text(stamps.document(table_words.document(axes, quantities), made))
 print(f"{count} rows from {len(job.input)} files")

@@ -5,8 +5,8 @@ from lipdescent.jobs import fork_server
 fork_server.hand_over()
 
 from lipdescent.analysis.groups import group_names, load_group
-from lipdescent.findings import document, measured, page
-from lipdescent.findings.headlines import headlines
+from lipdescent.findings import document, measured, page, slopes
+from lipdescent.findings.in_short import sentences
 from lipdescent.jobs.progress import log_to
 from lipdescent.storage import atomic, stamps
 from lipdescent.study import job_stamps
@@ -22,29 +22,21 @@ def write(path: str, text: str) -> None:
 
 
 made = job_stamps.of(job)
-
-
-def stamped(text: str) -> str:
-    """With the stamp and a seal in a comment at its end."""
-    if made is None:
-        return text
-    text += f"\n<!-- {stamps.as_text(made)} "
-    return f"{text}{stamps.seal(text.encode())} -->\n"
-
-
 with atomic.sound(job.input.table):
     pairs = group_names(job.input.table)
-groups = [
-    measured.findings(
-        load_group(job.input.table, dataset=dataset, architecture=architecture),
-        job.params.statistics,
-    )
-    for dataset, architecture in pairs
-]
+groups, at_points = [], []
+for dataset, architecture in pairs:
+    group = load_group(job.input.table, dataset=dataset, architecture=architecture)
+    groups.append(measured.findings(group, job.params.statistics))
+    if group.point:  # compared with others; without further axes one group is held at a time
+        at_points.append(group)
+further = slopes.over_points(at_points, job.params.statistics)
 study = job.wildcards.study
-blocks = document.report(study, groups)
-write(job.output.json, stamps.document({"study": study, "groups": groups}, made))
-write(job.output.markdown, stamped(page.markdown(blocks)))
-write(job.output.html, stamped(page.html(blocks, title=f"Findings of study {study}")))
+blocks = document.report(study, groups, further)
+whole = {"study": study, "groups": groups, "slopes": further}
+write(job.output.json, stamps.document(whole, made))
+write(job.output.markdown, stamps.in_comment(page.markdown(blocks), made))
+as_html = page.html(blocks, title=f"Findings of study {study}")
+write(job.output.html, stamps.in_comment(as_html, made))
 for facts in groups:
-    print("\n".join(headlines(facts)))
+    print("\n".join(sentences(facts)))

@@ -30,7 +30,7 @@ with atomic.sound(job.input.checkpoints):
     saved = checkpoints.read(job.input.checkpoints)
 stack = checkpoint_stack(saved, dataset).to(device=place)
 start = None
-if saved.initial and job.wildcards.measure == "metrics":
+if saved.initial and job.wildcards.measure in ("metrics", "linearised"):
     start = checkpoint_stack(saved.at_start(), dataset)
 
 others = []

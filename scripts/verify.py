@@ -29,7 +29,8 @@ sampled = random.integers(len(job.input.checkpoints), size=job.params.samples)
 whole = table.read(job.input.table)
 broken: list[dict] = []
 done: Counter[str] = Counter()
-for place in sampled:
+told = logging.getLogger("lipdescent.verify")
+for number, place in enumerate(sampled, 1):
     path = job.input.checkpoints[place]
     saved = checkpoints.read(path)
     run = saved.origin.run
@@ -71,10 +72,9 @@ for place in sampled:
             broken.append({"cell": cell, "check": check.name, "detail": check.detail})
             print(f"BROKEN {check.name} at {cell}: {check.detail}")
     print(f"{cell}: {len(checks)} checks")
+    told.info("%d of %d checkpoints, width %d", number, len(sampled), run["width"])
 
-logging.getLogger("lipdescent.verify").info(
-    "%d checks on %d checkpoints, %d broken", sum(done.values()), len(sampled), len(broken)
-)
+told.info("%d checks on %d checkpoints, %d broken", sum(done.values()), len(sampled), len(broken))
 if broken:
     sys.exit(1)
 with atomic.complete(job.output[0]) as partial:

@@ -9,9 +9,28 @@ from jaxtyping import install_import_hook
 
 # Every call of these is checked: shapes of tensors (lipdescent.shapes) and types of the rest.
 SHAPES = (
+    "lipdescent.arithmetic.eigenvalues",
+    "lipdescent.bounds.geolip.natural",
+    "lipdescent.bounds.jacobians.norms",
+    "lipdescent.bounds.lower_jacobian",
+    "lipdescent.bounds.lower_pairs",
+    "lipdescent.bounds.upper_combettes_pesquet",
+    "lipdescent.bounds.upper_eclipse_fast",
     "lipdescent.bounds.upper_geolip",
+    "lipdescent.bounds.upper_local",
+    "lipdescent.layers._operators",
+    "lipdescent.layers._torus",
+    "lipdescent.layers.convolution",
     "lipdescent.layers.linear",
+    "lipdescent.layers.normalisation",
+    "lipdescent.layers.table",
+    "lipdescent.stacks.convolution",
+    "lipdescent.stacks.dropout",
+    "lipdescent.stacks.normalisation",
     "lipdescent.stacks.products",
+    "lipdescent.structure.composition",
+    "lipdescent.structure.relu_chain",
+    "lipdescent.structure.scaling",
 )
 with install_import_hook(SHAPES, "checked_shapes.checker"):
     for name in SHAPES:

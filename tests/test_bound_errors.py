@@ -14,7 +14,8 @@ from torch import nn
 from lipdescent.analysis import groups
 from lipdescent.arithmetic.rounding import certified_norm, round_down, round_up
 from lipdescent.bounds._measured import check_measurement, of_the_machine
-from lipdescent.bracketing.bracket import best, bracket
+from lipdescent.bracketing.bracket import bracket
+from lipdescent.bracketing.ends import best
 from lipdescent.bracketing.text import text
 from lipdescent.findings import document
 from lipdescent.measurement import Measurement, NotApplicable
@@ -82,7 +83,7 @@ def with_mine(net, monkeypatch):
         monkeypatch.setattr(
             lookup, "resolve", lambda *what: mine if what[1] == "upper_mine" else known(*what)
         )
-        return bracket(net, (3,), methods=["lower_jacobian", "upper_mine", "upper_lipsdp"])
+        return bracket(net, (3,), methods=["lower_jacobian", "upper_mine", "upper_lipsdp"]).table
 
     return measured
 
@@ -98,7 +99,7 @@ def test_a_failing_bound_is_a_row_and_takes_nothing_from_the_others(with_mine, n
     assert row.reason
     with pytest.raises(AssertionError, match=match):  # re.search with its message
         raise AssertionError(row.reason)
-    others = bracket(net, (3,), methods=["lower_jacobian", "upper_lipsdp"])
+    others = bracket(net, (3,), methods=["lower_jacobian", "upper_lipsdp"]).table
     assert best(frame) == best(others)
     assert frame[frame.quantity != "upper_mine"].value.tolist() == others.value.tolist()
     assert f"\nerror:\n  upper_mine: {row.reason}" in text(frame, "l2")
@@ -106,7 +107,7 @@ def test_a_failing_bound_is_a_row_and_takes_nothing_from_the_others(with_mine, n
 
 def test_a_bound_that_writes_into_its_inputs_changes_no_other(with_mine, net):
     frame = with_mine(in_place())
-    others = bracket(net, (3,), methods=["lower_jacobian", "upper_lipsdp"])
+    others = bracket(net, (3,), methods=["lower_jacobian", "upper_lipsdp"]).table
     assert best(frame) == best(others)
 
 
@@ -250,7 +251,9 @@ class TestSoftplus:
     @pytest.mark.parametrize("threshold", [1.0, 19.0, -5.0, float("nan")])
     def test_a_jump_that_can_be_seen_has_no_upper_bound(self, threshold):
         points = torch.tensor([[1.0], [1.0 + 1e-9], [19.0], [19.0 + 1e-9]], dtype=F64)
-        frame = bracket(self.net(threshold), (1,), data=points, methods=["upper_layer_product"])
+        frame = bracket(
+            self.net(threshold), (1,), data=points, methods=["upper_layer_product"]
+        ).table
         assert list(frame.status) == ["not_applicable"]
         assert "Softplus jumps at threshold" in frame.reason[0]
 
@@ -261,6 +264,6 @@ class TestSoftplus:
         quotient = torch.func.vmap(nn.Softplus(beta, 20.0))(points)[:2].diff(dim=0)
         assert abs(float(quotient / points[:2].diff(dim=0))) > 1.01  # torch's own does jump
         methods = ["lower_pairs", "lower_jacobian", "upper_layer_product"]
-        frame = bracket(self.net(20.0, beta), (1,), data=points, methods=methods)
+        frame = bracket(self.net(20.0, beta), (1,), data=points, methods=methods).table
         lower, upper = best(frame)
         assert 0 < lower <= 1.0 <= upper <= 1.0 + 1e-12

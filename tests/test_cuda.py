@@ -52,6 +52,28 @@ def test_the_gpu_script_needs_nothing_but_torch_and_numpy(tmp_path):
     assert "failed" not in written
 
 
+def test_the_second_half_takes_the_checks_that_failed_in_the_first(tmp_path):
+    import gpu
+
+    page = tmp_path / "gpu1.md"
+    rows = ["| check | result | seconds |", "|---|---|---|", "| a: cnn | passed | 1.0 |"]
+    rows += ["| bound: LipSDP | FAILED: nan | 2.0 |", "| c | not run: x | 0.1 |"]
+    page.write_text("\n".join(["## Checks", "", *rows, ""]))
+    assert gpu.failed_checks(page) == {"bound: LipSDP"}
+    assert gpu.failed_checks(tmp_path / "none.md") == set()
+    known = {section.__name__ for section in gpu.SECTIONS}
+    assert set(gpu.HALVES[1]) | set(gpu.HALVES[2]) | {"peaks"} == known
+
+
+def test_the_gpu_script_leaves_out_what_has_no_time(tmp_path):
+    import gpu
+
+    report = gpu.Report(tmp_path / "a.md", torch.device("cpu"), minutes=0)
+    for section in (gpu.checks, gpu.workflow, gpu.projections, gpu.bounds):
+        section(report)
+    assert (tmp_path / "a.md").read_text().count("Left out") == 4
+
+
 def test_multiplications_by_hand():
     from lipdescent.architectures import cnn
     from lipdescent.stacks.workload import multiplications

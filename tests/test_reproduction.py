@@ -11,6 +11,7 @@ import pytest
 import reproduction
 import reproduction_measures as measures
 import reproduction_statements as listed
+import synthetic_study
 from reproduction import Measured, Statement
 
 from lipdescent.storage import table
@@ -231,7 +232,8 @@ def test_ratios_between_networks_take_opposite_ends_of_their_brackets(monkeypatc
     def group(name, *lower):
         lower = np.array(lower)[None, :, None]
         sides = lower, 2 * lower
-        return SimpleNamespace(point={"optimizer": name}, width=np.array([256]), sides=sides)
+        point = {"optimizer": name}
+        return SimpleNamespace(point=point, width=np.array([256]), sides=sides, study="")
 
     monkeypatch.setattr(measures.ladder, "bracket", lambda group, norm: group.sides)
     monkeypatch.setattr(measures, "values", lambda group, name: group.sides[0])
@@ -239,5 +241,77 @@ def test_ratios_between_networks_take_opposite_ends_of_their_brackets(monkeypatc
     monkeypatch.setattr(measures, "all_groups", lambda *_: [noisy])
     assert measures.noise_effect("", "mlp")("").bracket == pytest.approx((4 / 4, 6 / 1))
     monkeypatch.setattr(measures, "all_groups", lambda *_: [noisy, other])
-    found = measures.between_points("optimizer", "adam", "sgd", width=256)("")
+    found = measures.between_points("", "optimizer", "adam", "sgd", width=256)("")
     assert found.bracket == pytest.approx((10 / 4, 12 / 1))
+
+
+def at_points(monkeypatch, shown):
+    """Groups at ``axis`` values with an array of every curve by its name, (W, N, E, S)."""
+    found = [
+        SimpleNamespace(point={"cap": cap, "other": 1}, width=np.array([256]), study="", shown=own)
+        for cap, own in shown.items()
+    ]
+    found.append(SimpleNamespace(point={"cap": 1.0, "other": 2}, width=np.array([256]), study=""))
+    monkeypatch.setattr(measures, "all_groups", lambda *_: found[::-1])
+    monkeypatch.setattr(
+        measures, "values", lambda group, _: np.array(group.shown)[None, None, None]
+    )
+
+
+def test_the_least_loss_is_inside_where_intervals_are_apart(monkeypatch):
+    taken = measures.best_is_inside("cap", other=1)
+    at_points(monkeypatch, {0.0: [2.0, 2.1, 1.9], 1.0: [1.0, 1.1, 1.2], 2.0: [3.0, 3.1, 3.2]})
+    assert taken("").holds is True
+    assert taken("").note.startswith("test loss at 0: 1.99")
+    at_points(monkeypatch, {0.0: [2.0, 2.1, 1.9], 1.0: [1.0, 1.1, 3.2], 2.0: [3.0, 3.1, 3.2]})
+    assert taken("").holds is False
+    at_points(monkeypatch, {0.0: [0.2, 0.21, 0.19], 1.0: [1.0, 1.1, 1.2]})
+    assert taken("").holds is False
+
+
+def test_a_product_above_the_caps_square_is_told(monkeypatch):
+    taken = measures.below_caps("cap", other=1)
+    at_points(monkeypatch, {2.0: [3.0, 4.0], 0.5: [0.25, 0.2]})
+    assert taken("") == Measured([], None, True, "cap 0.5: 1 of it, cap 2: 1 of it")
+    at_points(monkeypatch, {2.0: [3.0, 4.0], 0.5: [0.251, 0.2]})
+    assert taken("").holds is False
+
+
+def test_one_point_of_an_axis_and_softmax_over_logits(tmp_path):
+    bounds = (
+        ("lower_jacobian", "lower", "l2", "train", 0.8),
+        ("lower_jacobian", "lower", "l2_softmax", "train", 0.2),
+        ("upper_layer_product", "upper", "l2", "", 2.0),
+        ("upper_layer_product", "upper", "l2_softmax", "", 1.0),
+    )
+    rows = synthetic_study.make(bounds=bounds, seeds=SEEDS, scatter=0, point={"kind": "b"})
+    table.write(tmp_path / "table.parquet", rows)
+    found = measures.at(measures.LOWER, kind="b")(tmp_path)
+    assert found.values == pytest.approx([0.8 * 40 * synthetic_study.hump(128, 16)] * 2)
+    with pytest.raises(ValueError, match="values to unpack"):
+        measures.at(measures.LOWER, kind="a")(tmp_path)
+    for side, value in (("lower", 0.25), ("upper", 0.5)):
+        found = measures.softmax(side)(tmp_path)
+        assert found.values == pytest.approx([value] * 2)
+        assert found.bracket == pytest.approx((0.2 / 2.0, 1.0 / 0.8))
+
+
+def test_the_table_of_experiments_says_which_studies_no_record_is_of():
+    records = {"k": {"study": "ks_toy"}}
+    rows = {cells[0]: cells for cells in reproduction.tables(records)["coverage"]["rows"]}
+    assert rows["E8"][3] == ""
+    assert rows["E26"][3] == "a run of `ks_optimizers`, `ks_optimizers_small`"
+    assert rows["E30"][3].endswith("; a run of `ks_dropout`, `ks_dropout_resnet_small`")
+
+
+def test_the_note_tells_the_largest_slope_of_all_starts(tmp_path):
+    """A curve that is 1, 2, 2, 4, 16 at 0, 1, 10, 100, 1000: steeper the later the start."""
+    rows = synthetic_study.make(epochs=EPOCHS, seeds=SEEDS, scatter=0).to_pandas()
+    rows["value"] = (
+        rows["epoch"].map(dict(zip(EPOCHS, (1, 2, 2, 4, 16), strict=True))).astype(float)
+    )
+    columns = {name: rows[name].to_numpy() for name in rows}
+    table.write(tmp_path / "table.parquet", table.from_columns(len(rows), **columns))
+    found = measures.exponent(measures.UPPER, "epoch", start=1, starts_from=1)(tmp_path)
+    steepest = np.polyfit(np.log10([10, 100, 1000]), np.log10([2, 4, 16]), 1)[0]
+    assert found.note == f"from any start, epoch 1 on, at most {steepest:.3g}"

@@ -14,9 +14,13 @@ os.environ.setdefault("MKL_CBWR", "AUTO")
 # What is offered to users, and where it lies. Nothing of it is imported before it is asked for.
 OFFERED = {
     "bracket": "lipdescent.bracketing.bracket",
+    "layer": "lipdescent.networks.declared",
+    "load_onnx": "lipdescent.bracketing.onnx_network",
+    "load": "lipdescent.analysis.loading",
     "add": "lipdescent.networks.expressions",
     "chain": "lipdescent.networks.expressions",
     "concat": "lipdescent.networks.expressions",
+    "plain_network": "lipdescent.structure.exported",
     "residual": "lipdescent.networks.expressions",
 }
 

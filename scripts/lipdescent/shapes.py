@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or find_spec("jaxtyping"):
-    from jaxtyping import Float, Float64
+    from jaxtyping import Bool, Complex128, Float, Float64, Int64, Shaped
 else:
 
     class Float:
@@ -20,6 +20,6 @@ else:
         def __class_getitem__(cls, item: tuple[Any, str]) -> Any:
             return item[0]
 
-    Float64 = Float
+    Bool = Complex128 = Float64 = Int64 = Shaped = Float
 
-__all__ = ["Float", "Float64"]
+__all__ = ["Bool", "Complex128", "Float", "Float64", "Int64", "Shaped"]

@@ -1,25 +1,27 @@
 """Panels of a made-up study whose bounds are exact power laws."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import synthetic_study
 
-from lipdescent.analysis import groups, power_law, slopes
-from lipdescent.storage import table
+from lipdescent.analysis import groups, point_slopes, power_law, slopes
+from lipdescent.storage import table, variants
 
 OPTIONS = {"confidence": 0.9, "interpolation_accuracy": 0.995}
 EPOCHS = (0, 1, 2, 4, 8, 16, 32)
 
 
-def group_of(change, **study):
+def group_of(change, name="mlp", **study):
     """A study whose values are those of ``change(row)``."""
     frame = synthetic_study.make(epochs=EPOCHS, scatter=0, **study).to_pandas()
     frame["value"] = [change(row) for row in frame.itertuples()]
-    columns = {name: frame[name].to_numpy() for name in frame}
-    rows = table.from_columns(len(frame), **columns)
-    return groups.group_of(rows, dataset="mnist1d", architecture="mlp")
+    point = study.get("point") or {}
+    columns = {name: frame[name].to_numpy() for name in frame if name not in point}
+    rows = table.from_columns(len(frame), point=point or None, **columns)
+    return groups.group_of(rows, dataset="mnist1d", architecture=variants.name(name, point))
 
 
 def law(row):
@@ -117,3 +119,39 @@ def test_one_of_the_two_exponents_outside_excludes_a_curve():
     panel = slopes.Panel("epoch", {}, np.ones(3), {}, np.arange(1), 0, "", fits, inside)
     assert panel.excluded == ["0.0 -1.0", "2.0 1.0", "2.0 -1.0"]
     assert panel._replace(constant=None).excluded == []
+
+
+def at_points(values, change, **study):
+    """A group at each point of a further axis; every bound is multiplied by ``change(point)``."""
+    found = []
+    for point in values:
+        group = group_of(law, point=point, name="mlp", **study)
+        series = {key: array * change(point) for key, array in group.series.items()}
+        found.append(dataclasses.replace(group, series=series))
+    return found
+
+
+def test_over_a_further_axis_of_numbers_whatever_the_order_of_its_values():
+    points = [{"depth": d, "kind": kind} for d in (4, 1, 2) for kind in ("a", "b")]
+    groups_at = at_points(points, lambda point: 3.0 * point["depth"] ** 1.5)
+    panels = point_slopes.panels(groups_at, norm="l2", options=OPTIONS)
+    assert [(panel.axis, panel.at["kind"], panel.at["label_noise"]) for panel in panels] == [
+        ("depth", kind, noise) for kind in "ab" for noise in (0.0, 0.4)
+    ]
+    for panel in panels:
+        assert panel.x.tolist() == [1, 2, 4]
+        assert (panel.at["width"], panel.at["epoch"]) == (128, 32)
+        assert [fit.exponent.value for fit in panel.fits.values()] == pytest.approx([1.5] * 3)
+        assert panel.constant["average"].low == pytest.approx(1.5 - np.log(1.3) / np.log(4))
+
+
+def test_a_further_axis_starts_where_the_user_says_and_zero_has_no_logarithm():
+    points = [{"decay": d} for d in (0.0, 0.1, 0.2, 0.4, 0.8)]
+    groups_at = at_points(points, lambda point: 5.0 if point["decay"] < 0.2 else point["decay"])
+    options = OPTIONS | {"fit_from": {"decay": 0.2}}
+    panel = point_slopes.panels(groups_at, norm="l2", options=options)[0]
+    assert panel.x.tolist() == [0.1, 0.2, 0.4, 0.8]
+    assert panel.start == 1
+    assert [fit.exponent.value for fit in panel.fits.values()] == pytest.approx([1.0] * 3)
+    words = at_points([{"kind": "a"}, {"kind": "b"}], lambda point: 1.0)
+    assert point_slopes.panels(words, norm="l2", options=OPTIONS) == []

@@ -172,3 +172,15 @@ def test_other_mistakes() -> None:
         certified_max_eigenvalue(torch.ones(2, 3))
     with pytest.raises(ValueError, match="error"):
         certified_spectral_norm(torch.ones(2, 3), error=-1.0)
+
+
+def test_a_guess_of_the_largest_eigenvalue_changes_time_not_validity() -> None:
+    matrix = torch.randn(6, 9, 9, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    gram = matrix @ matrix.mT
+    negative = gram - torch.linalg.eigvalsh(gram)[:, -1, None, None] * torch.eye(9)
+    exact = torch.linalg.eigvalsh(negative)[:, -1]
+    plain = certified_max_eigenvalue(negative)
+    for guess, excess in ((0.0, 1e-11), (-5.0, 1e-11), (3.0, 3.0 + 1e-11)):
+        bound = certified_max_eigenvalue(negative, guess=guess)
+        assert bool((bound >= exact).all())
+        assert bool((bound <= plain + excess).all())

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lipdescent.bracketing.bracket import bracket, check_order
+from lipdescent.bracketing.bracket import bracket
+from lipdescent.bracketing.ends import check_order
 
 ACTIVATIONS = {
     "relu": nn.ReLU,
@@ -52,7 +53,7 @@ def awkward(sizes: list[int], faults: list[str], activation: str, scale: int, se
 def test_no_lower_bound_exceeds_an_upper_one(sizes, faults, activation, scale, norm, seed):
     module = awkward(sizes, faults, activation, scale, seed)
     points = torch.randn(4, sizes[0], generator=torch.Generator().manual_seed(seed)).double()
-    frame = bracket(module, (sizes[0],), norm=norm, data=points, budget=0.01)
+    frame = bracket(module, (sizes[0],), norm=norm, data=points, budget=0.01).table
     check_order(frame)
     found = frame[frame.status == "ok"]
     assert found.value.notna().all()

@@ -205,7 +205,7 @@ def test_a_network_that_is_off_at_every_point_is_climbed_out_of(kind, norm):
     """0 was printed, "no change exceeds the proven rounding error": there was no change at all."""
     module, shape = dead(kind)
     methods = ["lower_jacobian", "lower_ascent", "upper_layer_product"]
-    frame = bracket(module, shape, norm=norm, methods=methods).set_index("quantity")
+    frame = bracket(module, shape, norm=norm, methods=methods).table.set_index("quantity")
     assert frame.value["lower_jacobian"] == 0
     assert "the Jacobian is 0 at all" in frame.reason["lower_jacobian"]
     assert 0.05 * frame.value["upper_layer_product"] < frame.value["lower_ascent"]
@@ -217,7 +217,9 @@ def test_a_network_that_is_off_everywhere_says_so():
     module, shape = dead("output")
     with torch.no_grad():
         module[2].weight.copy_(-module[2].weight.abs())
-    frame = bracket(module, shape, methods=["lower_ascent", "lower_pairs"]).set_index("quantity")
+    frame = bracket(module, shape, methods=["lower_ascent", "lower_pairs"]).table.set_index(
+        "quantity"
+    )
     assert frame.value["lower_ascent"] == frame.value["lower_pairs"] == 0
     assert "search reached" in frame.reason["lower_ascent"]
     assert "no two of them" in frame.reason["lower_pairs"]

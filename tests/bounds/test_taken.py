@@ -17,7 +17,8 @@ from lipdescent.bounds import (
     lower_pairs,
     upper_layer_product,
 )
-from lipdescent.bracketing.bracket import best, bracket
+from lipdescent.bracketing.bracket import bracket
+from lipdescent.bracketing.ends import best
 from lipdescent.points import grid, pgd
 from lipdescent.stacks.model_stack import ModelStack
 
@@ -188,7 +189,7 @@ def test_a_bracket_takes_what_a_configuration_says():
             "points_options": {"num_per_axis": 60, "low": -4.0, "high": 4.0},
         },
     }
-    frame = bracket(model, (2,), data=inputs, methods=methods).set_index("quantity")
+    frame = bracket(model, (2,), data=inputs, methods=methods).table.set_index("quantity")
     assert frame.value["lower_jacobian"] <= frame.value["lower_jacobian@everywhere"]
     low, high = best(frame.reset_index())
     assert low == frame.value["lower_jacobian@everywhere"]

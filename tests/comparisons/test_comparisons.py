@@ -1,5 +1,7 @@
 """Figures with several architectures, of whole and of degenerate studies."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -63,7 +65,8 @@ def test_nothing_is_clipped_or_covered(comparison, study, tmp_path, monkeypatch)
     for legend in drawn.legends:
         box = legend.get_window_extent(renderer)
         assert not any(box.overlaps(axes.get_window_extent(renderer)) for axes in drawn.axes)
-    assert "one lipschitz" in [text.get_text() for text in drawn.legends[0].get_texts()]
+    if comparison not in ("slopes", "effective_complexity"):  # lines are no architectures
+        assert "one lipschitz" in [text.get_text() for text in drawn.legends[0].get_texts()]
     if study == "all_diverged":
         assert "2 diverged models left out" in drawn.get_suptitle()
 
@@ -81,7 +84,7 @@ def test_what_was_not_measured_has_no_row(tmp_path, monkeypatch):
         study: len(draw("over_width", study, tmp_path, monkeypatch).axes) // 3
         for study in ("whole", "no_certificates")
     }
-    assert rows == {"whole": 4, "no_certificates": 3}
+    assert rows == {"whole": 5, "no_certificates": 4}
 
 
 POINTS = [
@@ -137,7 +140,8 @@ def test_over_axis_shows_the_tables_values_where_they_belong(at_points):
     lower = next(one for one in bracket[1].lines[2:] if one.get_linestyle() == "--")
     best = stats.geometric_mean(ladder.bracket(group, "l2")[0][1, 1, -1])
     assert lower.get_ydata()[-1] == pytest.approx(best)
-    np.testing.assert_allclose(error[0].lines[0].get_ydata(), 0.5)
+    wrong = stats.mean(ladder.test_error(group)[1, 1, -1])
+    assert error[1].lines[1].get_ydata()[-1] == pytest.approx(wrong)
     assert "width 16" in drawn._suptitle.get_text()
     assert "48 models" in drawn._suptitle.get_text()  # 3 depths, 2 rates, 2 noises, 4 seeds
 
@@ -166,6 +170,36 @@ def test_over_axis_clips_nothing_and_keeps_losses_apart(at_points, options):
     assert set(labels) == kinds - ({"test mean squared error"} if "ce" in str(options) else set())
 
 
+def test_over_axis_joins_points_in_the_order_of_x_whatever_the_configurations(at_points):
+    backwards = {name: at_points[0][name] for name in reversed(at_points[0])}
+    drawn = over_axis((backwards, at_points[1]), at={"loss": "ce", "rate": 0.1})
+    lines = [line for place in drawn.axes for line in place.lines]
+    assert len(lines) > 6
+    for line in lines:
+        np.testing.assert_array_equal(line.get_xdata(), [1, 2, 3])
+
+
+@pytest.mark.parametrize("negative", [False, True])
+def test_over_axis_draws_constants_and_losses_over_logarithms_where_they_have_one(
+    at_points, negative
+):
+    found = {
+        name: replace(
+            group,
+            series={
+                key: values * (2 - group.point["depth"])
+                if negative and key.quantity == "test_loss"
+                else values
+                for key, values in group.series.items()
+            },
+        )
+        for name, group in at_points[0].items()
+    }
+    drawn = over_axis((found, at_points[1]), panel="rate", at={"loss": "ce"})
+    scales = [axes.get_yscale() for axes in drawn.axes]
+    assert scales == ["log"] * 2 + ["linear" if negative else "log"] * 2 + ["linear"] * 2
+
+
 @pytest.mark.parametrize("comparison", ["over_width", "over_epochs"])
 def test_losses_of_different_kinds_have_axes_of_their_own(comparison, at_points):
     drawn = lookup.resolve("comparisons", comparison).draw(
@@ -180,3 +214,53 @@ def test_losses_of_different_kinds_have_axes_of_their_own(comparison, at_points)
     whole = drawn.get_tightbbox(drawn.canvas.get_renderer())
     assert whole.x0 >= -0.01
     assert whole.x1 <= style.TWO_COLUMNS + 0.01
+
+
+def test_slopes_have_a_row_for_each_axis_of_numbers_at_each_value_of_the_others(at_points):
+    drawn = lookup.resolve("comparisons", "slopes").draw(
+        at_points[0],
+        statistics={"confidence": 0.9, "interpolation_accuracy": 0.995},
+        losses=at_points[1],
+    )
+    drawn.canvas.draw()
+    titles = [axes.get_title() for axes in drawn.axes[::3]]
+    assert titles[:2] == ["ce, rate 0.1, label noise 0 %", "mse, rate 0.1, label noise 0 %"]
+    assert len(titles) == 5  # of 4 over depth and 6 over the rate
+    line = drawn.axes[0].lines[0]
+    np.testing.assert_array_equal(line.get_xdata(), [1, 2, 3])
+    # Every value is multiplied by its depth, so all exponents are 1 where nothing scatters.
+    marker = drawn.axes[2].lines[0]
+    assert marker.get_xdata()[0] == pytest.approx(1, abs=0.1)
+    said = {text.get_text().replace("\n", " ") for axes in drawn.axes for text in axes.texts}
+    assert "no fit: 2 points, a fit needs 3" in said
+
+
+def test_effective_complexity_is_the_largest_number_that_is_fitted():
+    """Width w fits up to 8 w points without noise, half as many with it."""
+    found = {}
+    for size in (500, 64, 128, 256):
+        rows = synthetic_study.make(
+            widths=(4, 16, 64), noises=(0.0, 0.2), epochs=(0, 100), point={"num_train": size}
+        )
+        group = groups.group_of(
+            rows, dataset="mnist1d", architecture=groups.group_names(rows)[0][1]
+        )
+        key = next(k for k in group.series if k.quantity == "train_accuracy")
+        fitted = size <= 8 * np.outer(group.width, [1.0, 0.5])
+        group.series[key][:] = np.where(fitted, 0.95, 0.5)[:, :, None, None]
+        found[group.variant] = group
+    drawn = lookup.resolve("comparisons", "effective_complexity").draw(
+        found,
+        statistics={"confidence": 0.9, "interpolation_accuracy": 0.995},
+        losses=dict.fromkeys(found, "cross_entropy"),
+    )
+    drawn.canvas.draw()
+    left, right = drawn.axes
+    clean, noisy = left.lines[0], left.lines[3]
+    np.testing.assert_array_equal(clean.get_ydata(), [np.nan, 128, 500])
+    np.testing.assert_array_equal(noisy.get_ydata(), [np.nan, 64, 256])
+    assert left.lines[2].get_ydata().tolist() == [500]  # the largest of all: a triangle
+    assert left.collections[0].get_segments()[0][:, 1].tolist() == [128, 256]
+    np.testing.assert_array_equal(right.lines[0].get_xdata(), [64, 128, 256, 500])
+    rings = [line.get_xdata() for line in right.lines if len(np.atleast_1d(line.get_xdata())) == 1]
+    np.testing.assert_array_equal(np.ravel(rings), [64, 256])

@@ -151,7 +151,9 @@ def test_axes_are_named_and_diverged_models_counted(figure, drawn_study):
 
 def test_double_descent_draws_the_means_and_marks_the_threshold(draw):
     drawn = draw("double_descent", synthetic_study.make(scatter=0))
-    test_loss = drawn.axes[0]
+    error, test_loss = drawn.axes[:2]
+    expected = [0.5 * synthetic_study.hump(w, 16) for w in synthetic_study.WIDTHS]
+    np.testing.assert_allclose(error.lines[0].get_ydata(), expected, rtol=1e-12)
     clean = test_loss.lines[0]
     expected = [5 * synthetic_study.hump(w, 16) for w in synthetic_study.WIDTHS]
     np.testing.assert_allclose(clean.get_ydata(), expected, rtol=1e-12)
@@ -159,6 +161,17 @@ def test_double_descent_draws_the_means_and_marks_the_threshold(draw):
     assert [ring.get_xdata()[0] for ring in rings] == [16, 32, 32]
     lower, upper = (drawn.axes[place].lines[0].get_ydata() for place in (3, 4))
     np.testing.assert_allclose(upper / lower, 1.25 / 0.8)
+    for axes in drawn.axes:  # 50 parameters a unit, 1600 training points
+        (equal,) = [line for line in axes.lines if line.get_gid() == "p=n"]
+        np.testing.assert_allclose(equal.get_xdata(), 32)
+    (chance,) = [line for line in test_loss.lines if line.get_gid() == "chance"]
+    np.testing.assert_allclose(chance.get_ydata(), np.log(10))
+    stopped = next(line for line in error.lines if line.get_linestyle() == "--")
+    np.testing.assert_allclose(stopped.get_ydata(), 0.1 * np.array(error.lines[0].get_ydata()))
+    below = drawn.axes[3].child_axes[0]
+    assert below.get_xlabel() == "parameters per training sample"
+    share = below.transData.inverted().transform(drawn.axes[3].transData.transform((64, 20)))[0]
+    assert share == pytest.approx(2)
 
 
 @pytest.mark.parametrize("study", ["no_upper", "no_lower", "no_bound"])
@@ -198,13 +211,16 @@ def test_where_nothing_is_proved_the_estimate_is_shown_by_that_name(drawn_study,
 def test_epoch_curves_are_of_the_smallest_critical_and_largest_width(draw):
     drawn = draw("epoch_curves", synthetic_study.make(scatter=0, epochs=(0, 10, 100)))
     titles = [axes.get_title() for axes in drawn.axes[:3]]
-    assert titles == ["width 4 (smallest)", "width 32 (critical)", "width 128 (largest)"]
+    assert titles == ["width 4 (smallest)", "width 16 (critical)", "width 128 (largest)"]
     time = np.array([0.1, 0.19, 1.0])
-    noisiest = drawn.axes[1].lines[-1]
-    np.testing.assert_allclose(noisiest.get_ydata(), 5 * time, rtol=1e-12)
-    lower, upper = drawn.axes[7].lines[-2:]
+    for place, factor in ((1, 0.5), (4, 5.0)):
+        clean = drawn.axes[place].lines[0]
+        np.testing.assert_allclose(clean.get_ydata(), factor * time, rtol=1e-12)
+    lower, upper = drawn.axes[10].lines[:2]
     np.testing.assert_allclose(lower.get_ydata(), 40 * 0.8 * time, rtol=1e-12)
     np.testing.assert_allclose(upper.get_ydata(), 40 * 1.25 * time, rtol=1e-12)
+    best = [line.get_xdata()[0] for line in drawn.axes[4].lines if line.get_gid() == "best"]
+    assert best == [0, 0]
     rows = synthetic_study.make(scatter=0, epochs=(0, 10, 100)).to_pandas()
     at_ten = (rows["epoch"] == 10) & (rows["quantity"] == "test_loss")
     rows.loc[at_ten, "value"] *= 20  # now every curve has its peak at epoch 10
@@ -214,7 +230,7 @@ def test_epoch_curves_are_of_the_smallest_critical_and_largest_width(draw):
 
 
 def rings_over_epochs(drawn):
-    lines = [line for axes in drawn.axes[:3] for line in axes.lines]
+    lines = [line for axes in drawn.axes[3:6] for line in axes.lines]
     return [line.get_xdata()[0] for line in lines if line.get_markerfacecolor() == "none"]
 
 
@@ -226,7 +242,8 @@ def test_epoch_curves_ring_peaks_that_the_seeds_show_and_no_noise(draw):
     rows.loc[loss, "value"] = noise
     columns["value"] = rows["value"].to_numpy()
     drawn = draw("epoch_curves", table.from_columns(len(rows), **columns))
-    highest = [line.get_ydata().argmax() for axes in drawn.axes[:3] for line in axes.lines]
+    curves = [line for axes in drawn.axes[3:6] for line in axes.lines[:3]]
+    highest = [line.get_ydata().argmax() for line in curves]
     assert any(place in (1, 2) for place in highest)  # this had a ring before
     assert rings_over_epochs(drawn) == []
     rows.loc[loss & (rows["epoch"] == 10), "value"] *= 20

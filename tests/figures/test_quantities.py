@@ -105,3 +105,36 @@ def test_early_stopping_takes_the_least_loss_of_every_network():
 )
 def test_where_bias_and_variance_cannot_be_told_it_is_said_why(loss, said):
     assert set(texts(drawn("bias_variance", loss=loss))) == {said}
+
+
+def test_ensembles_stand_beside_the_plain_mean_of_their_members():
+    expected = {"loss": {"softmax": 1.5, "logits": 1.25}, "error": {"softmax": 0.3, "logits": 0.2}}
+    more = {
+        (f"ensemble_{what}_of_mean_{of}", "metric", "", "test"): value
+        for what, values in expected.items()
+        for of, value in values.items()
+    }
+    figure = drawn("ensemble", more=more, scatter=0.3)
+    assert len(figure.axes) == 4
+    loss, _, error, _ = figure.axes
+    frame = synthetic_study.make(scatter=0.3).to_pandas()
+    last = frame[(frame.quantity == "test_loss") & (frame.label_noise == 0) & (frame.epoch == 100)]
+    means = last.groupby("width").value.mean()
+    assert loss.lines[0].get_ydata() == pytest.approx(means.to_numpy())
+    for axes, values in ((loss, expected["loss"]), (error, expected["error"])):
+        assert [line.get_ydata()[0] for line in axes.lines[1:]] == list(values.values())
+    assert "not measured: quantities has no ensemble" in texts(drawn("ensemble"))
+
+
+def test_the_linearisation_stands_beside_the_network_without_the_start():
+    more = {("jacobian_norm_mean", "metric", "l2", "train"): 6.0}
+    more |= {(f"linearised_jacobian_norm_{what}", "metric", "l2", "train"): value
+             for what, value in (("max", 5.0), ("mean", 4.0))}  # fmt: skip
+    more |= {("linearised_relative_error", "metric", "l2", split): value
+             for split, value in (("train", 0.5), ("test", 0.0))}  # fmt: skip
+    figure = drawn("linearised", more=more)
+    norms, _, error, _ = figure.axes
+    assert [set(line.get_ydata().round(9)) for line in norms.lines[1:]] == [{6.0}, {5.0}, {4.0}]
+    assert [line.get_linestyle() for line in norms.lines] == ["-", "-", "--", "--"]
+    assert [set(line.get_ydata()) for line in error.lines] == [{0.5}]  # 0 has no logarithm
+    assert "not measured: quantities has no linearised" in texts(drawn("linearised"))

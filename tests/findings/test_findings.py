@@ -3,6 +3,7 @@
 import json
 import runpy
 import sys
+from html import escape
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -234,6 +235,8 @@ def test_losses_that_can_be_negative_have_plain_means_and_no_ratios():
     rise = 5 * (synthetic_study.hump(16, 16) - synthetic_study.hump(4, 16))
     assert facts["test_loss"]["shape"][0]["rise"] == pytest.approx(rise, rel=0.05)
     assert "nan" not in page.markdown(document.report("x", [facts])).split()
+    assert "<polyline" in page.html(document.report("x", [facts]), title="x")
+    assert "-fold" not in facts["in_short"][0]["also"]
 
 
 def test_the_script_writes_three_files_of_every_group(tmp_path):
@@ -262,10 +265,7 @@ def test_the_script_writes_three_files_of_every_group(tmp_path):
     assert html.startswith("<!DOCTYPE html>")
     assert "cnn&lt;b&gt;" in html
     assert "http" not in html  # self-contained
-    assert (
-        "a peak of the test loss over width cannot be told from noise"
-        in (tmp_path / "log").read_text()
-    )
+    assert "3 seeds cannot tell a peak over width from noise" in (tmp_path / "log").read_text()
 
 
 def test_architectures_are_told_side_by_side():
@@ -300,7 +300,10 @@ def test_unknown_group_and_metric_are_named():
     with pytest.raises(ValueError, match=r"no rows of mnist1d/vit .* has: mnist1d/mlp"):
         group_of(rows, dataset="mnist1d", architecture="vit")
     group = group_of(rows, dataset="mnist1d", architecture="mlp")
-    with pytest.raises(KeyError, match="no metric 'tast_loss' in the table; it has: test_accuracy"):
+    with pytest.raises(
+        KeyError,
+        match="no metric 'tast_loss' in the table; it has: num_classes, num_train, test_accuracy",
+    ):
         ladder.metric(group, "tast_loss")
 
 
@@ -346,14 +349,31 @@ def test_words():
     assert words.interval({"value": 32, "low": 16, "high": 64}, "{:g}") == "32 [16, 64]"
     assert words.interval({"value": None, "low": None, "high": None}) == "-"
     names = ["best lower", "best upper", "a (lower)", "b (upper)", "c (upper)"]
-    assert words.distinct(names) == ["best lower", "best upper", "b (upper)", "c (upper)"]
+    same = {"a (lower)": "best lower"}
+    kept = ["best lower", "best upper", "b (upper)", "c (upper)"]
+    assert words.distinct(names, same) == kept
+    assert words.distinct(["a (lower)"], same) == ["a (lower)"]
+    assert words.named("best lower", same) == "best lower (a)"
+    assert words.named("best upper", same) == "best upper"
+    every = [8, 16, 24, 32, 40]
+    assert words.widths([16, 24, 32], every) == "16 to 32"
+    assert words.widths([16, 24], every) == "16 or 24"
+    assert words.widths([8, 16, 40], every) == "8, 16 or 40"
+    assert words.widths([40], every) == "40"
 
 
 def test_markdown_and_html_say_the_same():
     blocks = document.report("made-up", [facts_of()])
     markdown, html = page.markdown(blocks), page.html(blocks, title="t")
-    for block in blocks:
-        if isinstance(block, page.Table):
-            assert all(f"| {' | '.join(row)} |" in markdown for row in block.rows)
-            assert all(f"<td>{row[0]}</td>" in html for row in block.rows)
-            assert {len(row) for row in block.rows} == {len(block.header)}
+    inside = [one for block in blocks if isinstance(block, page.Fold) for one in block.blocks]
+    tables = [one for one in (*blocks, *inside) if isinstance(one, page.Table)]
+    assert len(tables) >= 6
+    for block in tables:
+        assert all(f"| {' | '.join(row)} |" in markdown for row in block.rows)
+        assert all(f'<th scope="row">{row[0]}</th>' in html for row in block.rows)
+        assert {len(row) for row in block.rows} == {len(block.header)}
+        assert f"<caption>{block.caption}</caption>" in html
+        assert block.caption in markdown
+    for sentence in facts_of()["in_short"]:
+        assert sentence["text"] in markdown
+        assert escape(sentence["text"]) in html

@@ -15,6 +15,9 @@ METRICS = {
     "train_loss": "train",
     "test_accuracy": "test",
     "train_accuracy": "train",
+    "test_loss_calibrated": "test",
+    "num_train": "",
+    "num_classes": "",
 }
 BOUNDS = (
     ("lower_jacobian", "lower", "l2", "train", 0.8),
@@ -46,7 +49,9 @@ def make(
     architecture="mlp",
     point=None,
 ) -> pa.Table:
-    """Test loss and constant peak at width 16 without noise, at 32 with 20 % and more.
+    """Test error, test loss and constant peak at width 16 without noise, at 32 with 20 % and more.
+
+    There are as many parameters as training points at width 32.
 
     The true constant is 40 x hump x growth at the last noise level; every bound is its factor
     times that. ``diverged`` lists (width, noise, seed) whose last epoch is NaN, ``not_applicable``
@@ -64,8 +69,11 @@ def make(
         values = {
             "test_loss": 5 * hump(width, peak) * time * factor,
             "train_loss": 0.01 if interpolates else 1.0,
-            "test_accuracy": 0.5,
+            "test_accuracy": 1 - 0.5 * hump(width, peak) * time * factor,
             "train_accuracy": 1.0 if interpolates else 0.7,
+            "test_loss_calibrated": 1 + 0.2 * hump(width, peak) * time * factor,
+            "num_train": 1600,
+            "num_classes": 10,
         }
         measured = [(name, "metric", "", METRICS[name], value) for name, value in values.items()]
         measured += [

@@ -16,11 +16,9 @@ TINY = {
     "device": "cpu",
     "grid": {"width": [2, 5], "label_noise": [0, 0.2], "seed": [0, 1], "epoch": [0, 1, 3]},
     "datasets": {"mnist1d": {"num_train": 60, "num_test": 30}},
-    "bounds": {
-        name: None
-        for name in yaml.safe_load((ROOT / "config/config.yaml").read_text())["bounds"]
-        if name not in ("lower_jacobian", "upper_layer_product")
-    },
+    "architectures": {"mlp": {"module": "mlp", "depth": 1, "bias": False}},
+    "bounds": dict.fromkeys(yaml.safe_load((ROOT / "config/config.yaml").read_text())["bounds"])
+    | {name: {"norms": ["l2", "linf"]} for name in ("lower_jacobian", "upper_layer_product")},
 }
 
 

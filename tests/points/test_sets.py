@@ -233,3 +233,18 @@ def test_attacks_are_the_same_in_parts(make_stack, monkeypatch):
     for split in INPUTS:
         assert len(list(apart[split].parts())) == 3
         torch.testing.assert_close(apart[split].whole(), whole[split], rtol=1e-9, atol=0)
+
+
+def test_an_attack_on_some_of_the_points_goes_against_their_own_labels():
+    """Linear networks: each point moves against its label's margin, to where the ball ends."""
+    net = ModelStack.from_modules([nn.Linear(2, 2, bias=False)], (2,))
+    net.state["weight"] = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]], dtype=F64)
+    inputs = {"train": points(40, 2)}
+    labels = torch.arange(40) % 2
+    for own in (labels, labels[None]):
+        found = pgd.draw(net, inputs, labels={"train": own}, num_points=9, seed=3, radius=0.5)
+        index = _parts.chosen(inputs["train"], 9, 3)
+        moved = found["train"].whole()[0] - inputs["train"][index]
+        assert 0 < labels[index].sum() < 9
+        against = torch.where(labels[index] == 0, -1, 1)
+        assert (against * moved[:, 0] > 0.4).all()

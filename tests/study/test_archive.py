@@ -32,9 +32,10 @@ CONFIG = {
 SOURCES = {"table.parquet": {"content": "1"}, "experiments/isometry.parquet": {"content": "1"}}
 MADE = {"rule": "some", "recipe": "r", "asked": {}, "inputs": SOURCES, "content": "2"}
 FILES = [
-    "table.parquet", "table.csv", "findings.json", "findings.md", "findings.html",
-    "figures/a/m/b.pdf", "figures/a/m/b.png",
+    "table.parquet", "table.csv", "table.json", "findings.json", "findings.md", "findings.html",
+    "explorer.html", "report.html", "figures/a/m/b.pdf", "figures/a/m/b.png",
 ]  # fmt: skip
+COUNT = len(FILES) + 2  # the plan and the provenance
 
 
 @pytest.fixture
@@ -94,8 +95,8 @@ def rewritten(archive, change):
 
 def test_pack_and_check(study):
     archive, count = archiving.pack(study)
-    assert (archive.name, count) == ("some.tar.gz", 9)
-    assert archiving.check(archive) == 9
+    assert (archive.name, count) == ("some.tar.gz", COUNT)
+    assert archiving.check(archive) == COUNT
     with tarfile.open(archive) as tar:
         names = tar.getnames()
     assert "some/figures/a/m/b.pdf" in names
@@ -111,24 +112,24 @@ def test_the_checksums_are_those_of_sha256sum(study, tmp_path):
         text=True,
     )
     assert checked.returncode == 0
-    assert checked.stdout.count(": OK") == 9
+    assert checked.stdout.count(": OK") == COUNT
 
 
 def test_a_report_is_packed_if_it_is_of_these_results(study):
     shown = [study / "findings.html", study / "figures/a/m/b.png"]
-    report = study / "report.html"
+    report = study / "workflow.html"
     report.write_bytes(b"<html>" + b"".join(base64.b64encode(p.read_bytes()) for p in shown))
     os.utime(report, (0, 0))
-    assert archiving.pack(study)[1] == 10
+    assert archiving.pack(study)[1] == COUNT + 1
     report.write_bytes(report.read_bytes()[:-20])
-    assert archiving.pack(study)[1] == 9
+    assert archiving.pack(study)[1] == COUNT
 
 
 def test_a_verification_is_packed_if_it_is_of_these_results(study):
     document(study / "verification.json")
-    assert archiving.pack(study)[1] == 10
+    assert archiving.pack(study)[1] == COUNT + 1
     document(study / "verification.json", MADE | {"inputs": {"table.parquet": {"content": "3"}}})
-    assert archiving.pack(study)[1] == 9
+    assert archiving.pack(study)[1] == COUNT
 
 
 @pytest.mark.parametrize("name", [*FILES, "provenance.json"])
@@ -149,7 +150,7 @@ def test_a_study_of_experiments(study):
     result(study / "experiments/isometry.parquet")
     for name in ("figures/isometry.pdf", "figures/isometry.png"):
         document(study / name)
-    assert archiving.pack(study)[1] == 6
+    assert archiving.pack(study)[1] == 7
 
 
 def test_what_never_ran_is_no_other_configuration(study):
@@ -234,11 +235,11 @@ def test_a_study_of_an_earlier_version_is_not_packed(study):
 def test_how_jobs_run_is_no_other_configuration(study):
     config = CONFIG | {"execution": {"threads": 2}}
     (study / "plan.json").write_text(json.dumps({"config": config}))
-    assert archiving.pack(study)[1] == 9
+    assert archiving.pack(study)[1] == COUNT
 
 
 def test_a_renamed_study_is_not_packed(study):
     other = study.rename(study.with_name("other"))
     with pytest.raises(archiving.ArchiveError, match=r"holds the study 'some', and was renamed"):
         archiving.pack(other)
-    assert archiving.pack(other.rename(study))[1] == 9
+    assert archiving.pack(other.rename(study))[1] == COUNT

@@ -30,12 +30,15 @@ def check(change=None, **entries):
     return checked(config)
 
 
-def test_the_default_study_is_valid_and_has_360_models():
+def test_the_default_study_is_valid_and_has_108_models_on_both_sides_of_the_threshold():
     config = check()
-    assert len(config["grid"]["width"]) >= 12
-    assert len(config["grid"]["epoch"]) == 12
+    assert len(config["grid"]["epoch"]) == 8
     models = sum(len(run.seeds) for run in runs_of(config)) * len(config["grid"]["label_noise"])
-    assert models == 360
+    assert models == 108
+    samples = config["datasets"]["mnist1d"]["num_train"]
+    parameters = [40 * w + w + w * w + w + 10 * w + 10 for w in config["grid"]["width"]]
+    assert sum(number < samples / 2 for number in parameters) >= 3
+    assert sum(number > 2 * samples for number in parameters) >= 2
 
 
 def test_the_given_configuration_is_not_changed():
@@ -75,7 +78,7 @@ def test_the_given_configuration_is_not_changed():
         ),
         (
             {"statistics.fit_from": {"epohc": 3}},
-            r"'statistics.fit_from.epohc' \(did you mean 'statistics.fit_from.epoch'\?\)",
+            r"numbers in statistics.fit_from 'epohc' \(did you mean 'epoch'\?\); .* epoch, width$",
         ),
         ({"statistics.fit_from": {"epoch": 0}}, "fit_from.epoch = 0: allowed is at least 1"),
         ({"grid.widht": [4]}, r"'grid.widht' \(did you mean 'grid.width'\?\)"),

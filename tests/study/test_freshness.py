@@ -248,16 +248,16 @@ PUBLISHED = {"figure", "comparison", "findings"}
     ("change", "again", "said"),
     [
         ({"training/learning_rate": 0.5}, TRAINED,
-         "train: made with training.learning_rate = 0.05, wanted is 0.5"),
+         "train: made with training.learning_rate = 0.02, wanted is 0.5"),
         ({"training/loss": "hinge"}, TRAINED, "losses/hinge.py used now and not then"),
         ({"training/schedule": "constant"}, TRAINED, "training.schedule = cosine, wanted is const"),
         ({"noise_maker": "pair_swap"}, TRAINED, "noise_maker = uniform_wrong, wanted is pair_swap"),
         ({"noise_seed": 3}, TRAINED, "noise_seed = None, wanted is 3"),
         ({"grid/epoch": [0, 1, 3, 9]}, TRAINED, "epochs = [0, 1, 3], wanted is [0, 1, 3, 9]"),
         ({"grid/label_noise": [0, 0.3]}, TRAINED, "label_noise = [0, 0.2], wanted is [0, 0.3]"),
-        ({"architectures/mlp/depth": 2}, TRAINED, "build_options.depth = 1, wanted is 2"),
+        ({"architectures/mlp/depth": 3}, TRAINED, "build_options.depth = 2, wanted is 3"),
         ({"datasets/mnist1d/num_train": 500}, TRAINED | {"dataset"},
-         "dataset: made with options.num_train = 1000, wanted is 500"),
+         "dataset: made with options.num_train = 4000, wanted is 500"),
         ({"bounds/lower_ascent/norms": ["linf"]}, TRAINED - {"train"},
          "measure: made with options.norms = ['l2'], wanted is ['linf']"),
         ({"statistics/confidence": 0.9}, PUBLISHED | {"provenance"},
@@ -410,7 +410,7 @@ def test_a_job_refuses_inputs_of_another_configuration_and_names_both_values(fin
     data = Recipes(prepared(**{"datasets/mnist1d/num_train": 7})).dataset(dataset="mnist1d")
     write(data.path, made_by(data))
     recipe = Recipes(finished).train(dataset="mnist1d", architecture="mlp", width="5", seeds="0-1")
-    with pytest.raises(stamps.OtherRecipe, match=r"mnist1d\.npz: .*num_train = 7, wanted is 1000"):
+    with pytest.raises(stamps.OtherRecipe, match=r"mnist1d\.npz: .*num_train = 7, wanted is 4000"):
         job_stamps.of(job(recipe))
     Path(data.path).write_bytes(b"cut")
     with pytest.raises(stamps.OtherRecipe, match=r"mnist1d\.npz carries no sound record"):

@@ -6,6 +6,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
 from lipdescent.jobs import (
+    console,
     fork_server,
     gpus,
     job_environment,
@@ -14,7 +15,7 @@ from lipdescent.jobs import (
     terminal,
 )
 from lipdescent.study.config import as_in_a_file, prepare
-from lipdescent.study import failures, published
+from lipdescent.study import ending, failures, published
 from lipdescent.study import network_checks
 from lipdescent.study.runs import (
     check_folder,
@@ -190,6 +191,29 @@ def other_seeds(wildcards):
         if one.rule == "train"
     ]
     return rest
+
+
+def watched():
+    """What stands between Snakemake's log and the terminal."""
+    settings, handlers = (
+        workflow.logger_manager.settings,
+        workflow.logger_manager.logger.handlers,
+    )
+    found = console.Console(
+        STUDY,
+        console.plan(job.rule.name for job in workflow.dag.needrun_jobs()),
+        sys.stderr,
+        at_once=workflow.cores if jobs_run_here() and workflow.cores else 1,
+        live=sys.stderr.isatty()
+        and not settings.quiet
+        and os.environ.get("TERM") != "dumb",
+    )
+    if not (settings.verbose or settings.quiet):
+        for handler in handlers:
+            if handler.name == "DefaultStreamHandler":
+                handler.addFilter(found)
+        found.start()
+    return found
 
 
 def what_runs():

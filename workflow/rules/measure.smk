@@ -34,6 +34,7 @@ rule table:
     output:
         parquet="results/{study}/table.parquet",
         csv="results/{study}/table.csv",
+        words="results/{study}/table.json",
     log:
         "results/{study}/logs/table.log",
     benchmark:

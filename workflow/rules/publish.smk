@@ -107,6 +107,31 @@ rule findings:
         "../../scripts/findings.py"
 
 
+rule explorer:
+    input:
+        table="results/{study}/table.parquet",
+        checked=checked("explorer"),
+    output:
+        "results/{study}/explorer.html",
+    log:
+        "results/{study}/logs/explorer.log",
+    benchmark:
+        "results/{study}/benchmarks/explorer.tsv"
+    conda:
+        "../../envs/lipdescent.yaml"
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=needs("publish", "mem_mb"),
+        runtime=needs("publish", "runtime"),
+    params:
+        statistics=asked("explorer", "statistics"),
+        code=code("explorer"),
+        recipe=recipe("explorer"),
+    script:
+        "../../scripts/explorer.py"
+
+
 rule provenance:
     input:
         [f"{RESULTS}/{file}" for file in published.results(config)],
@@ -131,3 +156,29 @@ rule provenance:
         recipe=recipe("provenance"),
     script:
         "../../scripts/record_provenance.py"
+
+
+rule start_page:
+    input:
+        lambda w: [one.path for one in recipe_of("start_page", w).inputs],
+        checked=checked("start_page"),
+    output:
+        "results/{study}/report.html",
+    log:
+        "results/{study}/logs/start_page.log",
+    benchmark:
+        "results/{study}/benchmarks/start_page.tsv"
+    conda:
+        "../../envs/lipdescent.yaml"
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=needs("publish", "mem_mb"),
+        runtime=needs("publish", "runtime"),
+    params:
+        figures=asked("start_page", "figures"),
+        links=asked("start_page", "links"),
+        code=code("start_page"),
+        recipe=recipe("start_page"),
+    script:
+        "../../scripts/start_page.py"

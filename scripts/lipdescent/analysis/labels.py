@@ -6,6 +6,9 @@ from lipdescent.analysis.groups import Rung
 from lipdescent.storage.variants import Value
 
 WIDTH = "width (units or channels)"
+PER_SAMPLE = "parameters per training sample"
+ERROR = "test error"
+CALIBRATED = "test loss at a fitted scale"
 NORMS = {"l1": r"$\ell_1$", "l2": r"$\ell_2$", "linf": r"$\ell_\infty$"}
 NORMS |= {f"{norm}_softmax": f"softmax, {name}" for norm, name in NORMS.items()}
 SPELLING = {

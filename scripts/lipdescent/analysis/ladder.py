@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lipdescent.analysis import statistics
-from lipdescent.analysis.groups import DIRECTIONS, Group, Rung
+from lipdescent.analysis.groups import DIRECTIONS, Group, Rung, Series
 from lipdescent.analysis.statistics import Array
 
 
@@ -24,14 +24,60 @@ def metric(group: Group, quantity: str) -> Array:
     raise KeyError(f"no metric {quantity!r} in the table; it has: {', '.join(known)}")
 
 
-def interpolating_width(group: Group, level: float) -> int:
-    """Place of the first width that interpolates with the least noise at the last epoch.
+def test_error(group: Group) -> Array:
+    """Share of the test points that are classified wrongly, (W, N, E, S)."""
+    return 1 - metric(group, "test_accuracy")
 
-    The largest where none does. ``level`` is the mean train accuracy that counts as interpolating.
+
+def calibrated_loss(group: Group) -> Array:
+    """Test cross-entropy at a fitted scale of the logits, (W, N, E, S); all NaN if not measured."""
+    found = group.series.get(Series("test_loss_calibrated", "metric", "", "test"))
+    return np.full(group.diverged.shape, np.nan) if found is None else found
+
+
+def constant(group: Group, quantity: str) -> float | None:
+    """``num_train`` or ``num_classes``: what all networks of a group share; None if not stored."""
+    found = group.series.get(Series(quantity, "metric", "", ""))
+    if found is None or not np.isfinite(found).any():
+        return None
+    return float(np.nanmax(found))
+
+
+def chance(group: Group, loss: str) -> dict[str, float]:
+    """``error`` and ``loss`` of a guess that takes all classes alike, where they are known.
+
+    The loss is told of the plain cross-entropy only.
+    """
+    classes = constant(group, "num_classes")
+    if classes is None or classes < 2:
+        return {}
+    found = {"error": 1 - 1 / classes}
+    return found | ({"loss": float(np.log(classes))} if loss == "cross_entropy" else {})
+
+
+def critical_width(group: Group, level: float) -> int:
+    """Place of the critical width: the first that interpolates with the least noise, in the end.
+
+    The largest where none does. The one width that figures and findings call critical. ``level`` is
+    the mean train accuracy that counts as interpolating.
     """
     accuracy = statistics.mean(metric(group, "train_accuracy")[:, 0, -1])
     found = statistics.first_reaching(accuracy, np.arange(len(accuracy)), level=level)
     return int(found) if np.isfinite(found) else len(accuracy) - 1
+
+
+def width_of_equality(group: Group) -> float:
+    """Where there would be as many parameters as training points, p = n, between the widths.
+
+    Straight in the logarithms of width and p; NaN outside of the grid or where n is not stored.
+    """
+    samples, sizes = constant(group, "num_train"), group.num_parameters
+    if samples is None or len(sizes) < 2 or not sizes[0] <= samples <= sizes[-1]:
+        return float("nan")
+    x, xs, ys = (
+        np.log(np.asarray(side, dtype=np.float64)) for side in (samples, sizes, group.width)
+    )
+    return float(np.exp(np.interp(x, xs, ys)))
 
 
 def norms(group: Group) -> list[str]:

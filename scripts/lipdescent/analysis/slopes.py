@@ -1,4 +1,6 @@
-"""Exponents of a group's bounds and mean Jacobian norm over width or epochs, and the constant's.
+"""Exponents of bounds and the mean Jacobian norm over epochs, width or a further axis of numbers.
+
+And what the bracket proves of the constant's.
 
 All curves of a panel are fitted over the same points, so that their exponents, and what the bracket
 proves, are of one range. It starts where the user says, or at the first point from which every
@@ -17,8 +19,9 @@ from lipdescent.analysis import labels, ladder, power_law
 from lipdescent.analysis.groups import AXES, Group, Rung, Series
 from lipdescent.analysis.power_law import Fit, Range
 from lipdescent.analysis.statistics import Array
+from lipdescent.storage.variants import Value
 
-OVER = ("epoch", "width")  # axes whose values are compared by ratios
+OVER = ("epoch", "width")  # axes of every group
 JACOBIAN = "mean Jacobian norm"
 
 # Exponents of the constant, and of a curve's fit: like is compared with like.
@@ -30,7 +33,7 @@ class Panel(NamedTuple):
 
     Attributes
     ----------
-    at : the other axes' values, those that vary in the study.
+    at : values of the other axes.
     x, curves : all points where the axis is positive, (P,) and name -> (P, S).
     seeds : places of those that have a value of every curve at every point that is fitted.
     start : place of the first point that is fitted; None where nothing is, ``reason`` says why.
@@ -39,7 +42,7 @@ class Panel(NamedTuple):
     """
 
     axis: str
-    at: dict[str, float]
+    at: dict[str, Value]
     x: Array
     curves: dict[str, Array]
     seeds: NDArray[np.intp]
@@ -80,7 +83,7 @@ def panels(group: Group, axis: str, *, norm: str, options: Mapping[str, Any]) ->
     last = {name: len(getattr(group, name)) - 1 for name in AXES}
     places = [last | {"label_noise": noise} for noise in noises]
     if axis == "epoch":
-        first = ladder.interpolating_width(group, options["interpolation_accuracy"])
+        first = ladder.critical_width(group, options["interpolation_accuracy"])
         widths = sorted({first, last["width"]})
         places = [place | {"width": width} for width in widths for place in places]
     return [_panel(group, axis, place, norm, options) for place in places]
@@ -106,34 +109,48 @@ def mean_jacobian(group: Group, norm: str) -> Array | None:
 def _panel(
     group: Group, axis: str, place: dict[str, int], norm: str, options: Mapping[str, Any]
 ) -> Panel:
-    x = np.asarray(getattr(group, axis), dtype=np.float64)
-    positive = np.flatnonzero(x > 0)
-    index = tuple(
-        positive if name == axis else slice(None) if name == "seed" else place[name]
-        for name in AXES
-    )
-    series = {name: ladder.rungs(group, norm)[r] for name, r in names(group, norm).items() if r}
-    if (jacobian := mean_jacobian(group, norm)) is not None:
-        series[JACOBIAN] = jacobian
-    series = {name: values[index] for name, values in series.items()}
-    bracket = tuple(side[index] for side in ladder.bracket(group, norm))
-    at = {
+    index = tuple(slice(None) if name in (axis, "seed") else place[name] for name in AXES)
+    at: dict[str, Value] = {
         name: getattr(group, name)[place[name]].item()
         for name in AXES
         if name not in (axis, "seed")
     }
-    asked = options.get("fit_from", {}).get(axis)
-    start, seeds, kept, reason = _range(x[positive], series, asked)
-    panel = Panel(axis, at, x[positive], series, seeds, start, reason, {}, None)
+    x = np.asarray(getattr(group, axis), dtype=np.float64)
+    series = {name: values[index] for name, values in curves_of(group, norm).items()}
+    lower, upper = (side[index] for side in ladder.bracket(group, norm))
+    return fitted(axis, at, x, series, (lower, upper), options)
+
+
+def curves_of(group: Group, norm: str) -> dict[str, Array]:
+    """Every curve of :func:`names`, (W, N, E, S)."""
+    series = {name: ladder.rungs(group, norm)[r] for name, r in names(group, norm).items() if r}
+    if (jacobian := mean_jacobian(group, norm)) is not None:
+        series[JACOBIAN] = jacobian
+    return series
+
+
+def fitted(
+    axis: str,
+    at: dict[str, Value],
+    x: Array,
+    series: dict[str, Array],
+    bracket: tuple[Array, Array],
+    options: Mapping[str, Any],
+) -> Panel:
+    """The panel of an axis ``x`` (P,) and curves and both sides of the bracket along it, (P, S)."""
+    positive = x > 0
+    x, series = x[positive], {name: values[positive] for name, values in series.items()}
+    start, seeds, kept, reason = _range(x, series, options.get("fit_from", {}).get(axis))
+    panel = Panel(axis, at, x, series, seeds, start, reason, {}, None)
     if start is None:
         return panel
-    part, confidence = np.ix_(np.arange(start, len(positive)), seeds), options["confidence"]
-    x = x[positive][start:]
-    fits = {n: power_law.fit(x, series[n][part], confidence=confidence) for n in kept}
-    sides = [side[part] for side in bracket]
+    part, confidence = np.ix_(np.arange(start, len(x)), seeds), options["confidence"]
+    kept_x = x[start:]
+    fits = {n: power_law.fit(kept_x, series[n][part], confidence=confidence) for n in kept}
+    sides = [side[positive][part] for side in bracket]
     proved = None
     if np.isfinite(sides).all():
-        proved = power_law.bracketed(x, *sides, confidence=confidence)
+        proved = power_law.bracketed(kept_x, *sides, confidence=confidence)
     return panel._replace(fits=fits, constant=proved)
 
 

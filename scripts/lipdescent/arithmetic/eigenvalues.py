@@ -13,6 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lipdescent.shapes import Float64
+
 _LARGEST = 16  # measured: above, LAPACK is faster
 _CHUNK = 2**11  # matrices reduced at a time, to stay in the cache
 _LANES = 64  # a multiple of what a vector instruction or its unrolled loop takes
@@ -20,7 +22,7 @@ _FEWEST_STEPS = 4  # by then most have arrived
 _MAX_STEPS = 60
 
 
-def largest_eigenvalue(matrices: Tensor) -> Tensor:
+def largest_eigenvalue(matrices: Float64[Tensor, "n p p"]) -> Float64[Tensor, " n"]:
     """Largest eigenvalue of every positive semidefinite matrix.
 
     Parameters

@@ -21,6 +21,7 @@ attention, the direction is "estimate" (``_certified.py``).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,6 +32,7 @@ from lipdescent.bounds.jacobians.awake import awake
 from lipdescent.bounds.jacobians.search import FEW_PLACES, mixed_starts, search
 from lipdescent.bounds.lower_jacobian import largest_certified
 from lipdescent.bounds.proofs.prover import Prover
+from lipdescent.domains.domain import regions_of
 from lipdescent.measurement import Measurement
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.relu_chain import Chain, chain, deep_jacobians, soft_product
@@ -55,6 +57,7 @@ def measure(
     num_candidates: int | None = 256,
     populations: int = 16,
     rounds: int = 60,
+    domain: Mapping[str, Any] | None = None,
 ) -> Iterator[Measurement]:
     """Yield ``lower_ascent`` once per norm, with no split: it bounds the global constant.
 
@@ -67,6 +70,7 @@ def measure(
         In chains with two hidden layers and more, and with one of at most 24 units, the bound is
         never below the largest norm at all of the data.
     populations, rounds : of the search in chains with two hidden layers and more.
+    domain : where the constant is taken, everywhere unless given; points are moved into it.
 
     Raises
     ------
@@ -78,7 +82,7 @@ def measure(
         if value is not None and (not isinstance(value, int) or value < 1):
             raise ValueError(f"{name} = {value!r}: allowed are integers >= 1")
     jac.check_inputs(stack, inputs, norms)
-    prover = Prover(stack)
+    prover = Prover(stack, regions_of(domain, stack.input_shape, inputs))
     everything = torch.cat([p.to(stack.device, torch.float64) for p in inputs.values()])
     index = _candidates(everything, num_candidates, seed)
     points = everything[index]

@@ -8,13 +8,14 @@ gradient descent on the margin. Any two points prove a lower bound; rounding is 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from lipdescent.bounds.jacobians import norms as jac
 from lipdescent.bounds.proofs.prover import Prover
+from lipdescent.domains.domain import regions_of
 from lipdescent.measurement import Measurement
 from lipdescent.points import pgd
 from lipdescent.points._parts import some
@@ -35,6 +36,7 @@ def measure(
     radius: float = 0.5,
     steps: int = 10,
     num_points: int | None = None,
+    domain: Mapping[str, Any] | None = None,
 ) -> Iterator[Measurement]:
     """Yield ``lower_attack`` for each split and norm; the attack is in the norm of the bound.
 
@@ -46,6 +48,7 @@ def measure(
     radius : of the attack, in units of the inputs, > 0.
     steps : of the attack, >= 1.
     num_points : points of each split, drawn by ``seed``; None: all.
+    domain : where the constant is taken, everywhere unless given; points are moved into it.
 
     Raises
     ------
@@ -53,7 +56,7 @@ def measure(
         As for ``lower_jacobian``, or if an option is not as above.
     """
     jac.check_inputs(stack, inputs, norms)
-    prover = Prover(stack)
+    prover = Prover(stack, regions_of(domain, stack.input_shape, inputs))
     for norm in norms:
         ends = pgd.draw(
             stack,

@@ -8,12 +8,14 @@ of test points; its S* is the larger of the two).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
 from lipdescent.bounds.jacobians import norms as jac
 from lipdescent.bounds.lower_jacobian import largest_jacobian
 from lipdescent.bounds.proofs.prover import Prover
+from lipdescent.domains.domain import regions_of
 from lipdescent.measurement import Measurement
 from lipdescent.points import convex_combinations
 from lipdescent.stacks.model_stack import ModelStack
@@ -30,6 +32,7 @@ def measure(
     seed: int = 0,
     num_pairs: int = 1000,
     lambdas: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5),
+    domain: Mapping[str, Any] | None = None,
 ) -> Iterator[Measurement]:
     """Yield ``lower_convex_combinations`` for each split and norm.
 
@@ -39,6 +42,7 @@ def measure(
     seed : of the pairs; the same for all models, each split starts anew.
     num_pairs : random pairs for each of ``lambdas``.
     lambdas : weights of the first point, in [0, 1].
+    domain : where the constant is taken, everywhere unless given; points are moved into it.
 
     Raises
     ------
@@ -46,7 +50,7 @@ def measure(
         As for ``lower_jacobian``, or if an option is not as above.
     """
     jac.check_inputs(stack, inputs, norms)
-    prover = Prover(stack)
+    prover = Prover(stack, regions_of(domain, stack.input_shape, inputs))
     sets = convex_combinations.draw(stack, inputs, seed=seed, num_pairs=num_pairs, lambdas=lambdas)
     for split, drawn in sets.items():
         found = largest_jacobian(prover, drawn.parts(), norms=norms)

@@ -10,13 +10,16 @@ model classifies rightly and wrongly, with autograd's convention at kinks.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lipdescent.bounds.jacobians import norms as jac
 from lipdescent.bounds.proofs.prover import Prover
+from lipdescent.domains.domain import regions_of
 from lipdescent.measurement import Measurement
+from lipdescent.shapes import Float, Float64, Shaped
 from lipdescent.stacks.evaluation import outputs_of
 from lipdescent.stacks.model_stack import ModelStack
 
@@ -33,6 +36,7 @@ def measure(
     quantiles: Sequence[float] = (),
     labels: Mapping[str, Tensor] | None = None,
     num_points: int | None = None,
+    domain: Mapping[str, Any] | None = None,
 ) -> Iterator[Measurement]:
     """Yield ``lower_jacobian``, ``jacobian_norm_mean``, ``_rms`` and quantiles for each split.
 
@@ -47,6 +51,7 @@ def measure(
     quantiles : in [0, 1]; .5 gives ``jacobian_norm_q50``, by linear interpolation.
     labels : split -> int64 (n,) or (num_models, n).
     num_points : of each split only this many points, the first; a smaller but still a lower bound.
+    domain : where the constant is taken, everywhere unless given; points are moved into it.
 
     Raises
     ------
@@ -60,7 +65,7 @@ def measure(
     together = jac.jacobian_norms(stack, torch.cat(list(inputs.values())), norms=norms)
     sizes = [len(points) for points in inputs.values()]
     by_split = {norm: values.split(sizes, dim=1) for norm, values in together.items()}
-    prover = Prover(stack)
+    prover = Prover(stack, regions_of(domain, stack.input_shape, inputs))
     for position, (split, points) in enumerate(inputs.items()):
         right = None if labels is None else _right(stack, points, labels[split])
         for norm in norms:
@@ -98,7 +103,9 @@ def _averages(
         yield f"q{100 * q:g}", values.quantile(q, dim=1), None
 
 
-def combined(quantity: str, values: Tensor, counts: Tensor) -> Tensor:
+def combined(
+    quantity: str, values: Float64[Tensor, "parts models"], counts: Shaped[Tensor, " parts"]
+) -> Float64[Tensor, " models"]:
     """Of a set of points, (num_models,), by its parts: values (parts, num_models) and their sizes.
 
     Raises
@@ -132,7 +139,9 @@ def _mean_where(values: Tensor, chosen: Tensor) -> Tensor:
     return total / chosen.sum(1) * largest[:, 0]
 
 
-def jacobian_norms(stack: ModelStack, inputs: Tensor, *, norm: str = "l2") -> Tensor:
+def jacobian_norms(
+    stack: ModelStack, inputs: Tensor, *, norm: str = "l2"
+) -> Float64[Tensor, "models points"]:
     """Jacobian norm of every model at every point: float64 (num_models, num_points).
 
     For splits by a property of the points, such as right against wrong predictions. A number at
@@ -142,8 +151,13 @@ def jacobian_norms(stack: ModelStack, inputs: Tensor, *, norm: str = "l2") -> Te
 
 
 def largest_certified(
-    prover: Prover, points: Tensor, values: Tensor, *, norm: str, first: int = 1
-) -> Tensor:
+    prover: Prover,
+    points: Float[Tensor, "points ..."],
+    values: Float64[Tensor, "models points"],
+    *,
+    norm: str,
+    first: int = 1,
+) -> Float64[Tensor, " models"]:
     """Certified norm at the point with the largest value that proves one: (num_models,).
 
     Parameters

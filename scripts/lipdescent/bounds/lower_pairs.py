@@ -9,14 +9,17 @@ chains of Linear and ReLU-like layers by a running error bound on f, for other k
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lipdescent.bounds.jacobians import norms as jac
 from lipdescent.bounds.proofs.prover import Prover
+from lipdescent.domains.domain import regions_of
 from lipdescent.measurement import Measurement, NotApplicable
 from lipdescent.points._parts import check_count
+from lipdescent.shapes import Float, Float64
 from lipdescent.stacks.model_stack import ModelStack
 
 DIRECTION = "lower"
@@ -34,6 +37,7 @@ def measure(
     seed: int = 0,
     num_candidates: int = 16,
     num_pairs: int | None = None,
+    domain: Mapping[str, Any] | None = None,
 ) -> Iterator[Measurement]:
     """Yield ``lower_pairs`` for each split and norm.
 
@@ -43,6 +47,7 @@ def measure(
     seed : of the pairs; the same for all models, each split starts anew.
     num_candidates : best pairs of every block whose quotients are bounded with rounding.
     num_pairs : random pairs of each split, drawn with replacement; None: all pairs.
+    domain : where the constant is taken, everywhere unless given; points are moved into it.
 
     Raises
     ------
@@ -56,7 +61,7 @@ def measure(
     for split, points in inputs.items():
         if len(points) < 2:
             raise NotApplicable(f"{split or 'data'}: 1 point; a pair needs at least 2")
-    prover = Prover(stack)
+    prover = Prover(stack, regions_of(domain, stack.input_shape, inputs))
     for split, points in inputs.items():
         for norm in norms:
             if num_pairs is None:
@@ -75,8 +80,12 @@ def measure(
 
 @torch.no_grad()
 def largest_quotient(
-    prover: Prover, points: Tensor, *, norm: str = "l2", num_candidates: int = 16
-) -> Tensor:
+    prover: Prover,
+    points: Float[Tensor, "points ..."],
+    *,
+    norm: str = "l2",
+    num_candidates: int = 16,
+) -> Float64[Tensor, " models"]:
     """Largest quotient (num_models,) over all pairs of points (n, *input_shape), rounded down."""
     models = range(prover.stack.num_models)
     points = points.to(prover.stack.device, torch.float64)
@@ -100,13 +109,13 @@ def largest_quotient(
 @torch.no_grad()
 def largest_of_pairs(
     prover: Prover,
-    points: Tensor,
+    points: Float[Tensor, "points ..."],
     *,
     count: int,
     seed: int,
     norm: str = "l2",
     num_candidates: int = 16,
-) -> Tensor:
+) -> Float64[Tensor, " models"]:
     """Largest quotient (num_models,) over ``count`` random pairs of points, rounded down."""
     models = range(prover.stack.num_models)
     points = points.to(prover.stack.device, torch.float64)

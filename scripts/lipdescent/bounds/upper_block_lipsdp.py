@@ -78,7 +78,7 @@ def _pair_bound(
         return None
     if type(parts[1].module) not in activation.SLOPES:
         return None
-    first, second = _linear_map(parts[0], stack), _linear_map(parts[2], stack)
+    first, second = linear_map(parts[0], stack), linear_map(parts[2], stack)
     if first is None or second is None or len(first.axes) != len(second.axes):
         return None
     if isinstance(skip, LinearMap) and len(skip.axes) != len(first.axes):
@@ -97,7 +97,7 @@ def _residual_bound(node: Sum, stack: ModelStack) -> Tensor | None:
         return None
     for branch, other in (node.parts, node.parts[::-1]):
         if isinstance(branch, Chain) and len(branch.parts) == 3:
-            skip = "identity" if _is_identity(other) else _linear_map(other, stack)
+            skip = "identity" if _is_identity(other) else linear_map(other, stack)
             if skip is not None:
                 return _pair_bound(branch.parts, stack, skip)
     return None
@@ -109,8 +109,8 @@ def _is_identity(node: Node) -> bool:
     return isinstance(node, Layer) and type(node.module) is nn.Identity
 
 
-def _linear_map(node: Node, stack: ModelStack) -> LinearMap | None:
-    """A zero-padded convolution, or a linear layer as one of a single pixel."""
+def linear_map(node: Node, stack: ModelStack) -> LinearMap | None:
+    """A zero-padded convolution, or a linear layer as one of a single pixel; None for others."""
     if not isinstance(node, Layer):
         return None
     module: Any = node.module

@@ -22,6 +22,7 @@ from torch import Tensor
 from lipdescent.arithmetic.certified_norms import certified_spectral_norm, norm_frobenius
 from lipdescent.arithmetic.ulps import TINY, gamma, product_up, round_up, unscaled_up
 from lipdescent.measurement import Measurement
+from lipdescent.shapes import Float64
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.affine_chain import AffineChain, affine_chain, refuse_other_norms
 from lipdescent.structure.scaling import scaled_chain, with_lost
@@ -52,7 +53,7 @@ def measure(
     yield Measurement("upper_combettes_pesquet", DIRECTION, "l2", values)
 
 
-def combettes_pesquet(chain: AffineChain) -> Tensor:
+def combettes_pesquet(chain: AffineChain) -> Float64[Tensor, " models"]:
     """Certified Combettes-Pesquet bound of every model: float64 (S,)."""
     # Layers scaled to entries of order one, so that products of many do not overflow.
     weights, slopes, exponent, lost = scaled_chain(chain.weights, chain.slopes)

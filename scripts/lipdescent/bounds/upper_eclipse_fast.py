@@ -18,14 +18,21 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from lipdescent.arithmetic.ulps import round_up, scaled_to_one, unscaled_up
+from lipdescent.arithmetic.ulps import round_up, scaled_to_one, times_power, unscaled_up
 from lipdescent.bounds.lipsdp.certificate import certify_chain, normalised
 from lipdescent.bounds.lipsdp.multipliers import layer_multipliers
 from lipdescent.bounds.lipsdp.shallow import certify
 from lipdescent.measurement import Measurement, NotApplicable
+from lipdescent.shapes import Float64
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.affine_chain import AffineChain, affine_chain, refuse_other_norms
-from lipdescent.structure.scaling import balanced, scaled_slopes, with_lost, without_dead
+from lipdescent.structure.scaling import (
+    balanced,
+    scaled_chain,
+    scaled_slopes,
+    with_lost,
+    without_dead,
+)
 from lipdescent.structure.slope_intervals import Interval, recentred
 
 DIRECTION = "upper"
@@ -55,7 +62,7 @@ def measure(
     yield Measurement("upper_eclipse_fast", DIRECTION, "l2", eclipse_fast(affine_chain(stack)))
 
 
-def eclipse_fast(chain: AffineChain) -> Tensor:
+def eclipse_fast(chain: AffineChain) -> Float64[Tensor, " models"]:
     """Certified ECLipsE-Fast bound of every model: float64 (S,), at most the layer product."""
     product = chain.product()
     if chain.depth == 0:
@@ -69,6 +76,14 @@ def eclipse_fast(chain: AffineChain) -> Tensor:
     bound = torch.cat(bounds) if bounds else product
     excess = chain.excess()
     return torch.minimum(torch.where(excess > 0, round_up(bound + excess), bound), product)
+
+
+def roughly(chain: AffineChain) -> Tensor:
+    """The formula's value in plain float64, nothing certified or added for merged layers: (S,)."""
+    weights, slopes, exponent, _ = scaled_chain(chain.weights, chain.slopes)
+    squares = [layer_multipliers(part, slopes)[1] for part in chunks(weights)]
+    square = torch.cat(squares) if squares else chain.errors[0]
+    return times_power(square.sqrt(), exponent)
 
 
 def refuse_large(chain: AffineChain) -> None:

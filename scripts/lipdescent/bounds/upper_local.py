@@ -32,6 +32,7 @@ from lipdescent.bounds.lipsdp.per_unit import lipsdp_per_unit
 from lipdescent.bounds.upper_combettes_pesquet import combettes_pesquet
 from lipdescent.bounds.upper_geolip import one_hidden_layer
 from lipdescent.measurement import Measurement, NotApplicable
+from lipdescent.shapes import Float64
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.affine_chain import AffineChain, affine_chain, refuse_other_norms
 from lipdescent.structure.relu_chain import chain as linear_pieces
@@ -89,7 +90,7 @@ def measure(
 @torch.no_grad()
 def local_bounds(
     stack: ModelStack, points: Tensor, *, radius: float, norm: str = "l2", tolerance: float = 1e-3
-) -> Tensor:
+) -> Float64[Tensor, "models points"]:
     """Certified bound on the ball of ``radius`` around every point: float64 (num_models, n).
 
     ``points`` (n, *input_shape). The ball is one of ``norm``. Errors as in :func:`measure`.

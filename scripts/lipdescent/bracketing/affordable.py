@@ -22,6 +22,7 @@ from lipdescent.bounds.jacobians.norms import jacobian_norms
 from lipdescent.bounds.proofs.prover import Prover
 from lipdescent.measurement import NotApplicable
 from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.structure.relu_chain import chain
 
 NORMAL, NUM_NORMAL = "normal", 256  # the split that is drawn where no data are given, its points
 _UNLIMITED = 2**31
@@ -29,6 +30,7 @@ _NEVER_STOPPED = ("upper_layer_product",)
 _STOPPED = 1.8  # times the budget: an operation of torch ends before it is stopped
 _SOONEST = 8.0  # seconds; what a bound needs anyway is not stopped, however small the budget
 _AGAIN = 0.5  # seconds, should a bound have caught the first
+_CUBIC, _CUBIC_FLOPS = ("upper_eclipse_fast", "upper_lipsdp", "upper_local"), 2e10
 _SEARCHED, _POPULATION = 2**16, 1200  # points of lower_search, and of each of its populations
 _FLOPS = 2**30  # a second, on any machine: what takes less time by this is not measured
 # What a bound costs grows with these: for networks of which n points are affordable.
@@ -58,6 +60,15 @@ def _search(count: int) -> dict[str, int]:
 
 class _Stopped(NotApplicable):
     """A bound was stopped."""
+
+
+def refuse(name: str, stack: ModelStack, *, budget: float) -> None:
+    """Raise NotApplicable where one operation alone takes twice the budget: nothing stops it."""
+    links = chain(stack) if name in _CUBIC else None
+    if links is not None:
+        largest = max(max(weight.shape[1:]) for weight in links.weights)
+        if 2 * largest**3 > 2 * max(budget, _SOONEST / 2) * _CUBIC_FLOPS:
+            raise NotApplicable(f"a layer has {largest} units; the budget is {budget:g} s")
 
 
 @contextlib.contextmanager
@@ -128,7 +139,7 @@ def num_points(
         except Exception:  # each bound that meets it says so in its row
             return _UNLIMITED
         seconds = min(seconds, one)
-        if seconds > budget / 20:
+        if seconds > budget / 2:
             break
     # Of a chain a point costs little more than its Jacobian: a search takes several for each.
     share = 1 if prover.links is None else 3

@@ -9,22 +9,24 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from lipdescent.bounds.proofs.prover import Prover
-from lipdescent.bracketing import affordable, checks
+from lipdescent.bracketing import affordable, checks, domains
+from lipdescent.bracketing.ends import check_order
+from lipdescent.bracketing.readable import readable
+from lipdescent.bracketing.result import Bracket
 from lipdescent.bracketing.rows import COLUMNS, rows_of
+from lipdescent.domains.domain import Domain, regions_of
+from lipdescent.networks.wrappers import unwrapped
 from lipdescent.plugins import bound_entries, lookup
 from lipdescent.points._parts import some
 from lipdescent.stacks import own_call
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.trace import check_state
-from lipdescent.structure.unchanged import check_module
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
 NORMS = ("l2", "linf", "l1")
-# Not bounds of the global Lipschitz constant: around a point, or over all activation patterns.
-LOCAL, PATTERNS = "upper_local", "fgl"
 
 
 def bracket(
@@ -36,13 +38,14 @@ def bracket(
     methods: Sequence[str] | Mapping[str, Mapping[str, Any]] | None = None,
     seed: int = 0,
     budget: float = 20.0,
+    domain: Domain | Mapping[str, Any] | str | None = None,
     report: Callable[[str], None] | None = None,
-) -> pd.DataFrame:
-    """Upper and lower bounds of one network's Lipschitz constant.
+) -> Bracket:
+    """Upper and lower bounds of one network's Lipschitz constant, everywhere or on a domain.
 
     Parameters
     ----------
-    model : in eval mode, made of known layers (:mod:`lipdescent.layers`).
+    model : in eval mode; upper bounds are of known layers (:mod:`lipdescent.layers`).
     input_shape : of one input, without the batch axis.
     norm : "l2", "linf" or "l1", on inputs and outputs.
     data : floating-point inputs (n, *input_shape), or several by the name of their split. Lower
@@ -54,19 +57,25 @@ def bracket(
     seed : of the bounds that draw, and of the points used where there are too many.
     budget : seconds, about, for each bound: of those at points so many points are used as fit,
         and what takes no points is stopped near twice the budget, but for upper_layer_product.
-    report : called with a line of text when a method has ended.
+    domain : where the constant is taken: everywhere unless given, ``Box(0, 1)``, ``Ball(0.1)``
+        around data or its ``centers`` (the largest constant of the balls, at most 16 points of the
+        data), or as a configuration writes it. Data outside are left out, lower bounds stay
+        inside; without data in a box they start from 256 uniform points, the split "uniform".
+    report : called with a line of text when a method has ended, and for data that are left out.
 
     Returns
     -------
-    One row per quantity and split: quantity, direction ("upper", "lower", "estimate" for a lower
-    bound whose rounding is not proved, "metric"), norm, value, status ("ok",
+    The bracket: ``.lower``, ``.upper``, ``.ratio`` and ``.table``; printed, all of them as text.
+    The table has one row per quantity and split: quantity, direction ("upper", "lower", "estimate"
+    for a lower bound whose rounding is not proved, "metric"), norm, value, status ("ok",
     "not_applicable", or "error" where the method raised or gave no number), seconds (of its
-    method), split, reason (why it is not applicable, not proved, or what went wrong).
+    method), split, reason (why it is not applicable, not proved, or what went wrong). A network
+    that cannot be read still has its lower bounds.
 
     Raises
     ------
     TypeError
-        For a module that is neither known nor says what it computes, with its path.
+        For what is no network, or none of real numbers.
     ValueError
         For a network whose call gives something else than what is read of it, train mode, hooks,
         parametrised, lazy or shared modules, NaN or infinite weights or data,
@@ -82,16 +91,27 @@ def bracket(
     }
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: {type(model).__name__}, allowed is a torch.nn.Module")
-    check_module(model)
+    model, notes = unwrapped(model)
+    say = report or (lambda line: None)
+    for note in notes:
+        say(note)
+    model, input_shape = readable(model, input_shape)
     stack = checks.stack_of_one(model, input_shape)
     check_state(stack)
-    inputs = checks.checked_data(data, stack) or affordable.normal(stack, seed)
+    given = checks.checked_data(data, stack)
+    where = domains.settled(domain, given, seed, say)
+    regions = regions_of(where, stack.input_shape)
+    if regions is None:
+        inputs = given or affordable.normal(stack, seed)
+    else:
+        inputs = domains.inside(given, regions, seed, say)
     with own_call.preserved(model):
         prover = _checked_prover(model, stack, bounds, inputs)  # held, so that the bounds share it
         count = affordable.num_points(bounds, prover, inputs, norm=norm, budget=budget)
-        frame = _frame(stack, entries, inputs, norm, seed, (count, budget), report)
+        entries = {n: domains.options(n, e, where, budget) | e for n, e in entries.items()}
+        frame = _frame(stack, entries, inputs, norm, seed, (count, budget), where, say)
     check_order(frame)
-    return frame
+    return Bracket(frame, norm)
 
 
 def _entries(
@@ -123,28 +143,12 @@ def _entries(
     return {name: dict(entry) for name, entry in given.items()}
 
 
-def best(frame: pd.DataFrame) -> tuple[float, float]:
-    """Largest lower and smallest upper bound of the global constant, NaN where there is none."""
-    sound = frame[(frame.status == "ok") & ~frame.quantity.str.startswith(LOCAL)]
-    lower = sound[(sound.direction == "lower") & ~sound.quantity.str.contains(PATTERNS)]
-    return float(lower.value.max()), float(sound[sound.direction == "upper"].value.min())
-
-
-def check_order(frame: pd.DataFrame) -> None:
-    """Raise RuntimeError where the largest lower bound exceeds the smallest upper one."""
-    lower, upper = best(frame)
-    if lower > upper:
-        sound = frame[frame.status == "ok"]
-        pair = [sound[sound.value == value].quantity.iloc[0] for value in (lower, upper)]
-        raise RuntimeError(f"{pair[0]} = {lower!r} exceeds {pair[1]} = {upper!r}")
-
-
 def _checked_prover(
     model: nn.Module, stack: ModelStack, bounds: Mapping[str, ModuleType], inputs: dict[str, Tensor]
 ) -> Prover:
     """The network's prover, once its call and its precisions are what the bounds rely on."""
     directions = {bound.DIRECTION for bound in bounds.values()}
-    checks.check_reading(model, stack, inputs, known_layers="upper" in directions)
+    checks.check_reading(model, stack, inputs)
     prover = Prover(stack)
     if "lower" in directions:
         checks.check_precisions(prover)
@@ -158,7 +162,8 @@ def _frame(
     norm: str,
     seed: int,
     affords: tuple[int, float],
-    report: Callable[[str], None] | None,
+    domain: Domain,
+    report: Callable[[str], None],
 ) -> pd.DataFrame:
     """The table of all ``entries``, where so many points and seconds are affordable."""
     import pandas as pd  # not at the top: takes half a second, `lipdescent --help` need not wait
@@ -169,7 +174,7 @@ def _frame(
     for name, entry in entries.items():
         options = affordable.options(bound_entries.bound_of(name, entry), count)
         entry = options | dict(entry)
-        rows += rows_of(name, stack, inputs, norm=norm, seed=seed, entry=entry, budget=budget)
-        if report is not None:
-            report(f"{name}: {rows[-1]['status'].replace('_', ' ')}, {rows[-1]['seconds']:.1f} s")
+        found = rows_of(name, stack, inputs, norm=norm, seed=seed, entry=entry, budget=budget)
+        rows += [domains.of_domain(row, entry, domain) for row in found]
+        report(f"{name}: {rows[-1]['status'].replace('_', ' ')}, {rows[-1]['seconds']:.1f} s")
     return pd.DataFrame(rows, columns=list(COLUMNS))

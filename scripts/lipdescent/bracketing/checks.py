@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch.func import functional_call
 from lipdescent.bounds.jacobians.norms import one_model
 from lipdescent.bounds.proofs.prover import Prover
 from lipdescent.measurement import NotApplicable
+from lipdescent.networks.reading import Unreadable
 from lipdescent.stacks import own_call
 from lipdescent.stacks.model_stack import ModelStack, tensors
 from lipdescent.structure.trace import first_state, outputs, trace
@@ -102,22 +104,14 @@ def checked_data(
     return inputs
 
 
-def check_reading(
-    model: nn.Module, stack: ModelStack, inputs: Mapping[str, Tensor], *, known_layers: bool
-) -> None:
+def check_reading(model: nn.Module, stack: ModelStack, inputs: Mapping[str, Tensor]) -> None:
     """Compare calling the user's own module with what is read of it, at random inputs and data.
 
-    Without known layers what is read is the module itself on the tensors of the stack; where they
-    are needed (``known_layers``), unknown ones are a TypeError.
+    Of a network that cannot be read that is the module itself on the tensors of the stack.
     """
     structure = None
-    try:
+    with contextlib.suppress(NotApplicable, Unreadable):  # each upper bound says so in its row
         structure = trace(stack)
-    except NotApplicable:
-        pass  # each upper bound says so in its row
-    except TypeError:
-        if known_layers:
-            raise
 
     def read(points: Tensor, dtype: torch.dtype) -> Tensor:
         if structure is not None:

@@ -7,16 +7,17 @@ import importlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
+
+from lipdescent.storage.weights import fitted, read_weights
 
 MODULE = "_lipdescent_model_file"  # a name of its own: a file random.py must not be random
 
@@ -32,37 +33,53 @@ def load_shape(text: str) -> tuple[int, ...]:
     return shape
 
 
-def load_model(where: str, weights: str | None = None) -> nn.Module:
+def load_model(
+    where: str,
+    weights: str | None = None,
+    *,
+    prefix: str | None = None,
+    report: Callable[[str], None] | None = None,
+) -> nn.Module:
     """The network that ``FILE.py:FUNCTION`` or ``MODULE:FUNCTION`` returns, in eval mode.
 
     Parameters
     ----------
-    weights : safetensors file; without, the network keeps the weights it was built with.
+    weights : a file that :func:`lipdescent.storage.weights.read_weights` reads; without, the
+        network keeps the weights it was built with.
+    prefix : of the names in it that are the network's; :func:`lipdescent.storage.weights.fitted`.
+    report : called with a line of text for each change of names.
 
     Raises
     ------
     ValueError
         For a file, module or function that is not there, code that raises (with its line), a
-        result that is no module, weights that are no safetensors or do not fit.
+        result that is no module, weights that cannot be read or do not fit.
     """
+    build = load_function(where)
+    with _neighbours(_file(where)), _named(where):
+        model = build()
+    if not isinstance(model, nn.Module):
+        kind = type(model).__name__
+        raise ValueError(f"{where}: returns a {kind}, allowed is a torch.nn.Module")
+    if weights is not None:
+        _load_weights(model, weights, prefix, report)
+    return model.eval()
+
+
+def load_function(where: str) -> Callable[..., Any]:
+    """The function or class that ``FILE.py:NAME`` or ``MODULE:NAME`` is; ValueError without it."""
     source, _, function = where.rpartition(":")
     if not source or not function:
-        raise ValueError(f"--model {where}: expected FILE.py:FUNCTION or MODULE:FUNCTION")
-    path = Path(source).resolve() if source.endswith(".py") else None
+        raise ValueError(f"{where}: expected FILE.py:FUNCTION or MODULE:FUNCTION")
+    path = _file(where)
     if path is not None and not path.is_file():
-        raise ValueError(f"--model: there is no file {source}")
+        raise ValueError(f"there is no file {source}")
     with _neighbours(path), _named(where):
         module = importlib.import_module(source) if path is None else _executed(path)
         build = getattr(module, function, None)
-        model = build() if callable(build) else None
     if not callable(build):
-        raise ValueError(f"--model: {source} has no function {function}")
-    if not isinstance(model, nn.Module):
-        kind = type(model).__name__
-        raise ValueError(f"--model {where}: returns a {kind}, allowed is a torch.nn.Module")
-    if weights is not None:
-        _load_weights(model, weights)
-    return model.eval()
+        raise ValueError(f"{source} has no function {function}")
+    return build
 
 
 def load_data(path: str, input_shape: Sequence[int]) -> dict[str, torch.Tensor]:
@@ -90,6 +107,12 @@ def load_data(path: str, input_shape: Sequence[int]) -> dict[str, torch.Tensor]:
         shape = ", ".join(map(str, input_shape))
         raise ValueError(f"--data {path}: no floating-point array (n, {shape}) in it, only {found}")
     return fitting
+
+
+def _file(where: str) -> Path | None:
+    """The file of ``FILE.py:NAME``, None for a module."""
+    source = where.rpartition(":")[0]
+    return Path(source).resolve() if source.endswith(".py") else None
 
 
 def _executed(path: Path) -> ModuleType:
@@ -126,19 +149,21 @@ def _named(where: str) -> Iterator[None]:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         ours = frame.filename in (__file__, importlib.__file__) or "<frozen" in frame.filename
         line = "" if ours else f" ({Path(frame.filename).name}, line {frame.lineno})"
-        raise ValueError(f"--model {where}: {type(error).__name__}: {error}{line}") from error
+        raise ValueError(f"{where}: {type(error).__name__}: {error}{line}") from error
 
 
-def _load_weights(model: nn.Module, path: str) -> None:
+def _load_weights(
+    model: nn.Module, path: str, prefix: str | None, report: Callable[[str], None] | None
+) -> None:
     try:
-        model.load_state_dict(load_file(path))
-    except SafetensorError as error:
-        raise ValueError(
-            f"--weights {path}: not a safetensors file ({error}); a state_dict of torch.save is "
-            "converted by safetensors.torch.save_file(torch.load(FILE, weights_only=True), NEW)"
-        ) from error
-    except (OSError, RuntimeError) as error:
-        raise ValueError(f"--weights {path}: {error}{_extra_state(model)}") from error
+        state, notes = fitted(read_weights(path), model.state_dict(), prefix=prefix)
+        model.load_state_dict(state)
+    except (ValueError, RuntimeError) as error:
+        said = str(error).removeprefix(f"{path}: ")
+        raise ValueError(f"--weights {path}: {said}{_extra_state(model)}") from error
+    for note in notes:
+        if report is not None:
+            report(f"--weights {path}: {note}")
 
 
 def _extra_state(model: nn.Module) -> str:
@@ -147,7 +172,7 @@ def _extra_state(model: nn.Module) -> str:
     if not names:
         return ""
     return (
-        f"; {', '.join(names)}: what get_extra_state keeps no safetensors file holds, load it in "
+        f"; {', '.join(names)}: what get_extra_state keeps no file of tensors holds, load it in "
         "FUNCTION, without --weights"
     )
 

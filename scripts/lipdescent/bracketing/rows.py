@@ -15,6 +15,8 @@ from lipdescent.bounds.jacobians.awake import why_zero
 from lipdescent.bounds.proofs.prover import Prover
 from lipdescent.bracketing import affordable
 from lipdescent.measurement import NotApplicable
+from lipdescent.networks.declared import said
+from lipdescent.networks.reading import Unreadable
 from lipdescent.plugins import bound_entries, lookup
 from lipdescent.stacks.model_stack import ModelStack
 
@@ -41,9 +43,10 @@ def rows_of(
     try:
         if norm not in bound.NORMS:
             raise NotApplicable(f"exists in {', '.join(bound.NORMS)}")
+        affordable.refuse(file, stack, budget=budget)
         with affordable.stopped(file, budget=budget):
             rows = list(_measured(name, bound, stack, inputs, norm=norm, seed=seed, entry=entry))
-    except NotApplicable as error:
+    except (NotApplicable, Unreadable) as error:
         rows = [_nothing(quantity, bound, norm, str(error))]
     except Exception as error:  # one method's fault takes nothing from the others
         rows = [_nothing(quantity, bound, norm, described(error, file), status="error")]
@@ -87,6 +90,8 @@ def _measured(
         value, reason = float(m.values[0]), ""
         if m.direction == "estimate":
             reason = Prover(stack).reason
+        elif m.direction == "upper" and (declared := said(stack.module)):
+            reason = f"declared, not proved here: {declared}"
         elif m.direction == "lower" and value == 0:
             file = bound_entries.bound_of(name, entry)
             reason = why_zero(stack, inputs, norm=m.norm, quantity=file)

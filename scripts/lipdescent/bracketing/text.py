@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from lipdescent.arithmetic import decimals
-from lipdescent.bracketing.bracket import LOCAL, best
+from lipdescent.bracketing.ends import LOCAL, best
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,8 +59,11 @@ def _bracket(frame: pd.DataFrame) -> str:
 
 
 def _why(frame: pd.DataFrame, side: str) -> str:
-    """Why a side's methods gave nothing; for upper bounds that of the one for all layer types."""
+    """Why a side's methods gave nothing; for upper bounds that of the one for most networks."""
     own = frame[frame.quantity.str.startswith(f"{side}_") & ~frame.quantity.str.startswith(LOCAL)]
-    general = own[own.quantity == "upper_layer_product"]
-    reasons = dict.fromkeys((general if len(general) else own).reason)
+    for general in ("upper_graph", "upper_layer_product"):
+        if (own.quantity == general).any():
+            own = own[own.quantity == general]
+            break
+    reasons = dict.fromkeys(own.reason)
     return "; ".join(filter(None, reasons)) or "none was asked for"

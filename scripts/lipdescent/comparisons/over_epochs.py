@@ -1,14 +1,15 @@
 """All architectures over the training epoch, at the largest width and the least label noise.
 
-Train accuracy, test loss (each architecture's own training loss: with a temperature tau, the cross-
-entropy of tau times the logits; losses of different kinds have panels of their own) and the
-certified bracket on the Lipschitz constant in l2 (dashed: best lower, solid: best upper bound; the
-true constants, in geometric mean over seeds, lie between). Lines are means over seeds, geometric
-ones but of accuracies and of losses that can be negative; bands of train accuracy and test loss are
-Student's t intervals of these means (95 % unless configured otherwise), with fewer than four seeds
-the range over them: the heading says which. A ring marks the first epoch whose mean train accuracy
-reaches the dashed line (99.5 % unless configured otherwise). Diverged models are left out and
-counted in the heading.
+Train accuracy, test error (the share of test points that are classified wrongly), test loss (each
+architecture's own training loss: with a temperature tau, the cross-entropy of tau times the
+logits; losses of different kinds have panels of their own) and the certified bracket on the
+Lipschitz constant in l2 (dashed: best lower, solid: best upper bound; the true constants, in
+geometric mean over seeds, lie between). Lines are means over seeds, geometric ones but of
+accuracies, errors and of losses that can be negative; bands, of all but the bracket, are Student's
+t intervals of these means (95 % unless configured otherwise), with fewer than four seeds the range
+over them: the heading says which. A ring marks the first epoch whose mean train accuracy reaches
+the dashed line (99.5 % unless configured otherwise). Diverged models are left out and counted in
+the heading.
 """
 
 from __future__ import annotations
@@ -34,27 +35,31 @@ def draw(
     """See the module: its docstring is the caption."""
     looks = side_by_side.styles(groups)
     apart = side_by_side.losses_apart(losses)
-    figure, ((fit, *tests, bracket),) = style.new_figure(
-        1, 2 + len(apart), width=style.TWO_COLUMNS, height=2.5
+    count = 3 + len(apart)
+    columns = 2 if count == 4 else 3
+    figure, grid = style.new_figure(
+        -(-count // columns), columns, width=style.TWO_COLUMNS, height=4.4
     )
+    for unused in grid.flat[count:]:
+        unused.remove()
+    fit, wrong, *tests, bracket = grid.flat[:count]
     test_of = {
         name: place for place, names in zip(tests, apart.values(), strict=True) for name in names
     }
     for name, group in groups.items():
         look, epochs = looks[name], group.epoch
         found = {
-            quantity: estimated(
-                ladder.metric(group, quantity)[-1, 0], confidence=statistics["confidence"]
-            )
-            for quantity, estimated in (
-                ("train_accuracy", stats.mean_estimate),
-                ("test_loss", stats.centre_estimate),
+            quantity: estimated(values[-1, 0], confidence=statistics["confidence"])
+            for quantity, values, estimated in (
+                ("accuracy", ladder.metric(group, "train_accuracy"), stats.mean_estimate),
+                ("error", ladder.test_error(group), stats.mean_estimate),
+                ("loss", ladder.metric(group, "test_loss"), stats.centre_estimate),
             )
         }
         fitted = stats.first_reaching(
-            found["train_accuracy"].value, epochs, level=statistics["interpolation_accuracy"]
+            found["accuracy"].value, epochs, level=statistics["interpolation_accuracy"]
         )
-        for place, y in zip((fit, test_of[name]), found.values(), strict=True):
+        for place, y in zip((fit, wrong, test_of[name]), found.values(), strict=True):
             drawing.curve(place, epochs, y, **look)
             drawing.ring(place, epochs, y.value, fitted, look["color"])
         lower, upper = (stats.geometric_mean(side[-1, 0]) for side in ladder.bracket(group, "l2"))
@@ -63,11 +68,12 @@ def draw(
             drawing.ring(bracket, epochs, upper, fitted, look["color"])
     fit.axhline(statistics["interpolation_accuracy"], color=style.GREY, linestyle="--", lw=0.7)
     fit.set_ylabel("train accuracy")
+    wrong.set_ylabel(labels.ERROR)
     for test, title in zip(tests, apart, strict=True):
         test.set_ylabel(title)
         _axes.log_values(test)
     bracket.set_ylabel(f"certified bracket ({labels.NORMS['l2']})")
-    for place in (fit, *tests, bracket):
+    for place in (fit, wrong, *tests, bracket):
         _axes.epoch_axis(place, group.epoch)
         place.set_xlabel("epoch")
     if bracket.lines:

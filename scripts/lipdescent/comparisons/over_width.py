@@ -1,15 +1,16 @@
 """All architectures over width, at the last epoch; columns from the least to the most label noise.
 
-Train accuracy on the labels trained on, noisy ones included; test loss (each architecture's own
-training loss: with a temperature tau, the cross-entropy of tau times the logits), losses of
-different kinds in rows of their own; the certified bracket on the Lipschitz constant in l2 (dashed:
-best lower, solid: best upper bound; the true constants, in geometric mean over seeds, lie between);
-and, where certificates were measured, the mean l2 radius within which the labels trained on are
-certain, wrong ones counted as 0: the margin relative to the constant. Lines are means over seeds,
-geometric ones but of accuracies and of losses that can be negative; bands are Student's t intervals
-of these means (95 % unless configured otherwise), with fewer than four seeds the range over them:
-the heading says which. A ring marks the first width whose mean train accuracy reaches the dashed
-line (99.5 % unless configured otherwise). Diverged models are left out and counted in the heading.
+Train accuracy on the labels trained on, noisy ones included; test error, the share of test points
+that are classified wrongly; test loss (each architecture's own training loss: with a temperature
+tau, the cross-entropy of tau times the logits), losses of different kinds in rows of their own; the
+certified bracket on the Lipschitz constant in l2 (dashed: best lower, solid: best upper bound; the
+true constants, in geometric mean over seeds, lie between); and, where certificates were measured,
+the mean l2 radius within which the labels trained on are certain, wrong ones counted as 0: the
+margin relative to the constant. Lines are means over seeds, geometric ones but of accuracies,
+errors and of losses that can be negative; bands are Student's t intervals of these means (95 %
+unless configured otherwise), with fewer than four seeds the range over them: the heading says
+which. A ring marks the first width whose mean train accuracy reaches the dashed line (99.5 % unless
+configured otherwise). Diverged models are left out and counted in the heading.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ def draw(
     apart = side_by_side.losses_apart(losses)
     panels = {
         "train accuracy": Series("train_accuracy", "metric", "", "train"),
+        labels.ERROR: Series("test_accuracy", "metric", "", "test"),
         **dict.fromkeys(apart, Series("test_loss", "metric", "", "test")),
         BRACKET: None,
         "mean certified\nradius (train)": Series("mean_certified_radius", "metric", "l2", "train"),
@@ -69,7 +71,7 @@ def draw(
         if not any(place.lines for place in row):
             for place in row:
                 _axes.say_nothing_here(place, _axes.NO_BRACKET)
-        elif title != "train accuracy":
+        elif title not in ("train accuracy", labels.ERROR):
             _axes.log_values(*row)
     level = statistics["interpolation_accuracy"]
     for column, noise in zip(axes.T, noises, strict=True):
@@ -105,9 +107,10 @@ def _draw_group(
                 drawing.bracket(place, group.width, lower, upper, colour=look["color"])
                 drawing.ring(place, group.width, upper, fitted, look["color"])
         elif series in group.series:
-            plain = series.quantity == "train_accuracy"
+            plain = series.quantity in ("train_accuracy", "test_accuracy")
             estimated = stats.mean_estimate if plain else stats.centre_estimate
             values = group.series[series][:, noise, -1]
+            values = 1 - values if series.quantity == "test_accuracy" else values
             y = estimated(values, confidence=statistics["confidence"])
             drawing.curve(place, group.width, y, **look)
             drawing.ring(place, group.width, y.value, fitted, look["color"])

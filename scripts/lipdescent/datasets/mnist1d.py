@@ -20,13 +20,26 @@ NUM_TEST = 1000
 NUM_CLASSES = 10
 
 
-def load(*, num_train: int | None = None, num_test: int | None = None, seed: int = 0) -> Dataset:
-    """``num_train`` of the 4000 and ``num_test`` of the 1000 points, subsets drawn by ``seed``."""
+def load(
+    *,
+    num_train: int | None = None,
+    num_test: int | None = None,
+    seed: int = 0,
+    order_seed: int | None = None,
+) -> Dataset:
+    """``num_train`` of the 4000 and ``num_test`` of the 1000 points, subsets drawn by ``seed``.
+
+    ``order_seed`` permutes the training points by NumPy's older generator, as the code of Khromov &
+    Singh (2024) does with seed 42: batches in a fixed order then hold other points.
+    """
     from mnist1d.data import get_dataset_args, make_dataset
 
     with contextlib.redirect_stdout(io.StringIO()), _generators_kept():
         data = make_dataset(get_dataset_args())
     train = take(data["x"], data["y"], num_train, seed=seed, what="num_train")
+    if order_seed is not None:
+        order = np.random.RandomState(order_seed).permutation(len(train[1]))
+        train = train[0][order], train[1][order]
     test = take(data["x_test"], data["y_test"], num_test, seed=seed, what="num_test")
     return Dataset(
         train_inputs=train[0].astype(np.float32),

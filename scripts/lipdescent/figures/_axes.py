@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis as Ruler
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from lipdescent.analysis import labels, ladder
+from lipdescent.analysis.groups import Group
 from lipdescent.analysis.statistics import Axis
 from lipdescent.figures._style import GREY
 
@@ -27,10 +30,52 @@ def width_axis(axes: Axes, widths: Axis) -> None:
     axes.set_xlim(widths[0] / margin, widths[-1] * margin)
 
 
+def parameters_below(axes: Axes, group: Group) -> None:
+    """A second x axis under the width's: parameters per training sample, where n is stored."""
+    samples, widths = ladder.constant(group, "num_train"), group.width
+    if samples is None or len(widths) < 2 or not (np.diff(group.num_parameters) > 0).all():
+        return
+    x, y = np.log(widths.astype(float)), np.log(group.num_parameters / samples)
+
+    def share(width: np.ndarray) -> np.ndarray:
+        return np.exp(_straight(np.log(np.maximum(width, 1e-9)), x, y))
+
+    def width(share: np.ndarray) -> np.ndarray:
+        return np.exp(_straight(np.log(np.maximum(share, 1e-9)), y, x))
+
+    functions: Any = (share, width)
+    below = axes.secondary_xaxis(0, functions=functions)
+    below.spines["bottom"].set_position(("outward", 28))
+    below.spines["bottom"].set_linewidth(0.4)
+    below.xaxis.set_minor_locator(NullLocator())
+    ends = share(np.array(axes.get_xlim()))
+    ticks = [t for t in 10.0 ** np.arange(-9, 10) if ends[0] <= t <= ends[1]]
+    if len(ticks) < 2:
+        ticks = log_ticks(*ends)
+    below.set_xticks(ticks, labels=[short(tick) for tick in ticks])
+    below.tick_params(colors=GREY, length=2)
+    below.set_xlabel(labels.PER_SAMPLE, color=GREY)
+
+
+def _straight(at: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Straight between the points, and on beyond them as between the last two."""
+    inside = np.interp(at, x, y)
+    first, last = np.diff(y)[[0, -1]] / np.diff(x)[[0, -1]]
+    low, high = y[0] + first * (at - x[0]), y[-1] + last * (at - x[-1])
+    return np.where(at < x[0], low, np.where(at > x[-1], high, inside))
+
+
 def number_axis(axes: Axes, values: Axis) -> None:
-    """x axis over increasing numbers: logarithmic where they are positive and far apart."""
+    """x axis over increasing numbers: logarithmic where they are far apart, with room for a 0."""
     if values[0] > 0 and values[-1] >= FAR * values[0]:
         width_axis(axes, values)
+        return
+    if len(values) > 2 and values[0] == 0 and values[-1] >= FAR * values[1]:
+        axes.set_xscale("symlog", linthresh=values[1], linscale=0.6)
+        axes.xaxis.set_minor_locator(NullLocator())
+        shown = [0.0, *_spread(values[1:])]
+        axes.set_xticks(shown, labels=[f"{value:g}" for value in shown])
+        axes.set_xlim(-0.2 * values[1], values[-1] * max((values[-1] / values[1]) ** 0.05, 1.2))
         return
     gap, shown = (values[-1] - values[0]) / 8, [float(values[0])]
     for value in values[1:].tolist():

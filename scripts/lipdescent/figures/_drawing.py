@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
 from lipdescent.analysis import labels, ladder
+from lipdescent.analysis import statistics as stats
 from lipdescent.analysis.groups import Group
 from lipdescent.analysis.statistics import Array, Axis, Estimate
 from lipdescent.figures import _style as style
@@ -29,6 +30,10 @@ RING: dict[str, Any] = {
     "markerfacecolor": "none",
     "markeredgewidth": 1.1,
 }
+EQUALITY: dict[str, Any] = {"color": style.GREY, "linestyle": ":", "linewidth": 0.9, "gid": "p=n"}
+CHANCE: dict[str, Any] = {"color": style.GREY, "linestyle": "-.", "linewidth": 0.7, "gid": "chance"}
+BEST: dict[str, Any] = {"linestyle": (0, (2, 1.2)), "linewidth": 0.8, "marker": ""}
+LEAST: dict[str, Any] = {"color": "#D55E00", "linestyle": "-", "linewidth": 1.3}
 PEAK: dict[str, Any] = {
     "marker": "o",
     "markersize": 3.4,
@@ -108,14 +113,99 @@ def shifts(count: int, *, step: float = 0.12) -> Array:
     return step * places * min(1.0, 6 / max(count, 1))
 
 
-def loss_and_bounds(group: Group, loss: str) -> tuple[dict[str, Array], dict[str, str]]:
-    """Test loss and the best bounds on both sides in l2, by title, and why a bound is absent.
+def mean_of(name: str) -> tuple[Callable, Callable]:
+    """Mean over seeds of what a panel shows, without and with its interval: plain of shares."""
+    plain = name in (labels.ERROR, "train accuracy")
+    return (stats.mean, stats.mean_estimate) if plain else (stats.centre, stats.centre_estimate)
+
+
+def short_title(name: str) -> str:
+    """For the four narrow panels of a row: of bounds without whose they are."""
+    return name.replace(" Lipschitz bound", " bound")
+
+
+def equality_line(axes: Axes, group: Group) -> None:
+    """Dotted: as many parameters as training points."""
+    at = ladder.width_of_equality(group)
+    if np.isfinite(at):
+        axes.axvline(at, **EQUALITY)
+
+
+def equality_row(axes: Axes, group: Group) -> None:
+    """The same in a heat map whose rows are widths."""
+    at = ladder.width_of_equality(group)
+    if np.isfinite(at):
+        place = np.interp(np.log(at), np.log(group.width), np.arange(len(group.width)))
+        axes.axhline(place, **EQUALITY | {"color": "white"})
+
+
+def chance_line(axes: Axes, level: float | None) -> None:
+    """Dash-dotted: what a guess gives; no line where it lies outside of the panel."""
+    low, high = axes.get_ylim()
+    if level is not None and low <= level <= high:
+        axes.axhline(level, **CHANCE)
+
+
+def best_epochs(
+    column: Iterable[Axes], group: Group, losses: Array, colours: Sequence[Colour]
+) -> None:
+    """Lines at the epoch of the least loss (N, E), for the least and the most label noise."""
+    if len(group.epoch) < 2:
+        return
+    for noise in group.noise_ends:
+        if np.isfinite(losses[noise]).any():
+            at = group.epoch[np.nanargmin(losses[noise])]
+            for axes in column:
+                axes.axvline(at, color=colours[noise], gid="best", **BEST)
+
+
+def equality_legend(
+    figure: Figure,
+    group: Group,
+    panels: Iterable[Axes],
+    handles: Sequence[Line2D],
+    names: Sequence[str],
+    *,
+    columns: int,
+) -> None:
+    """p = n in every panel over width, and a legend that says so; after the data."""
+    marked = list(panels)
+    for axes in marked:
+        equality_line(axes, group)
+    keys = mark_keys(marked)
+    style.legend(figure, [*handles, *keys.values()], [*names, *keys], columns=columns)
+
+
+def mark_keys(axes: Iterable[Axes]) -> dict[str, Line2D]:
+    """Entries of a legend for the lines above, where one of ``axes`` has them."""
+    looks = {"p = n": EQUALITY, "chance": CHANCE}
+    there = [line.get_gid() for place in axes for line in place.lines]
+    return {name: key(**look) for name, look in looks.items() if look["gid"] in there}
+
+
+def outcomes(group: Group, loss: str) -> dict[str, Array]:
+    """Test error and test loss by title."""
+    return {
+        labels.ERROR: ladder.test_error(group),
+        labels.loss_name("test", loss): ladder.metric(group, "test_loss"),
+    }
+
+
+def chances(group: Group, loss: str) -> dict[str, float]:
+    """Title of a panel -> what a guess gives there."""
+    titles = {"error": labels.ERROR, "loss": labels.loss_name("test", loss)}
+    return {titles[name]: level for name, level in ladder.chance(group, loss).items()}
+
+
+def outcomes_and_bounds(group: Group, loss: str) -> tuple[dict[str, Array], dict[str, str]]:
+    """Test error, test loss, the best bounds on both sides in l2, and why a bound is absent.
 
     Shapes (width, label noise, epoch, seed).
     """
     sides = ladder.sides(group, "l2")
-    panels = {labels.loss_name("test", loss): ladder.metric(group, "test_loss")}
-    panels |= {labels.bound_name(side, "l2"): values for side, values in sides.items()}
+    panels = outcomes(group, loss) | {
+        labels.bound_name(side, "l2"): values for side, values in sides.items()
+    }
     return panels, {labels.bound_name(side, "l2"): ladder.absence(group, side) for side in sides}
 
 
@@ -164,10 +254,18 @@ def heat_map(
         axis.set_ticks(ticks, labels=[f"{names[place]:g}" for place in ticks])
 
 
+def least_line(axes: Axes, values: Array) -> None:
+    """A line through the place of the least value of each row, over the row's height."""
+    for row in np.flatnonzero(np.isfinite(values).any(axis=1)):
+        axes.vlines(np.nanargmin(values[row]), row - 0.5, row + 0.5, **LEAST)
+
+
 def peak_marks(axes: Axes, values: Array) -> None:
-    """White dots: the largest value of each column."""
+    """White dots: the largest value of each column, where it is no end of the column."""
     for column in np.flatnonzero(np.isfinite(values).any(axis=0)):
         row = np.nanargmax(values[:, column])
+        if not 0 < row < len(values) - 1:
+            continue
         axes.plot(column, row, linestyle="", **PEAK)
 
 

@@ -1,9 +1,12 @@
-"""How closely each Lipschitz bound follows the test loss over width, at the last epoch.
+"""How closely each Lipschitz bound follows the test error and the test loss over width, in the end.
 
-Spearman's and Kendall's (tau-b) rank correlation, over all widths, between the bound and the test
-loss of the networks of one seed; 1: both rise and fall together. One marker per bound: the median
-over seeds, with the range over seeds as a bar. Bounds are in l2. Diverged models are left out and
-counted in the heading.
+Spearman's rank correlation, over all widths at the last epoch, between a bound and what the panel
+names, of the networks of one seed; 1: both rise and fall together. One marker per bound: the median
+over seeds, with the range over seeds as a bar. Bounds are in l2. The logits' scale moves a bound
+and the test loss alike, and no prediction: the last panel is the test cross-entropy at a fitted
+scale, of each network's logits times the number that is best on one half of the test points, judged
+on the other half, both ways. What the bounds follow there and in the test error is not scale.
+Diverged models are left out and counted in the heading.
 """
 
 from __future__ import annotations
@@ -24,19 +27,15 @@ from lipdescent.figures import _style as style
 
 def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     """See the module: its docstring is the caption."""
-    test_loss = ladder.metric(group, "test_loss")[:, :, -1]
+    followed = drawing.outcomes(group, loss) | {labels.CALIBRATED: ladder.calibrated_loss(group)}
     rungs, styles = ladder.rungs(group, "l2"), style.rung_styles(ladder.all_rungs(group))
     positions, diverged = np.arange(len(group.label_noise)), group.diverged[:, :, -1]
-    figure, axes = style.new_figure(1, 2, width=style.TWO_COLUMNS, height=2.6, sharey=True)
-    measures = {
-        "Spearman's rank correlation": stats.spearman,
-        "Kendall's rank correlation": stats.kendall,
-    }
-    for place, (name, correlation) in zip(axes[0], measures.items(), strict=True):
-        for shift, (rung, values) in zip(drawing.shifts(len(rungs)), rungs.items(), strict=True):
-            y = stats.correlation_over_width(correlation, values[:, :, -1], test_loss)
+    figure, axes = style.new_figure(1, 3, width=style.TWO_COLUMNS, height=2.6, sharey=True)
+    for place, (name, values) in zip(axes[0], followed.items(), strict=True):
+        for shift, (rung, bound) in zip(drawing.shifts(len(rungs)), rungs.items(), strict=True):
+            y = stats.correlation_over_width(stats.spearman, bound[:, :, -1], values[:, :, -1])
             drawing.points(place, positions + shift, y, **styles[rung])
-        place.set_title(name)
+        place.set_title(f"with the {name}")
         place.set_xlabel("label noise (%)")
         place.set_xticks(positions, [f"{100 * level:g}" for level in group.label_noise])
         place.set_xlim(-0.6, len(positions) - 0.4)
@@ -45,9 +44,11 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
             _axes.say_nothing_here(place, _axes.why_empty(diverged, "no bound in this study"))
         elif len(group.width) < stats.MIN_POINTS:
             _axes.say_nothing_here(place, f"needs {stats.MIN_POINTS} widths")
+        elif not np.isfinite(values).any():
+            _axes.say_nothing_here(place, "not measured", ticks=True)
     lowest = min(place.dataLim.y0 for place in axes[0])
     axes[0, 0].set_ylim(min(lowest, 0.0) - 0.08, 1.08)
-    axes[0, 0].set_ylabel("with the test loss, over width")
+    axes[0, 0].set_ylabel("Spearman's rank correlation\nover width")
     handles = [drawing.key(**styles[rung] | {"linestyle": ""}) for rung in rungs]
     style.legend(figure, handles, [labels.rung_name(rung) for rung in rungs], columns=5)
     style.heading(figure, group, style.count(len(group.width), "width"), f"epoch {group.epoch[-1]}")

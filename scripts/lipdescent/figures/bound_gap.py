@@ -2,11 +2,11 @@
 
 Upper bound over best lower bound; 1 would be the exact constant. Left: against width at the last
 epoch. Middle and right: against the training epoch, at the width where interpolation starts with
-the least label noise (the middle width if none does) and at the largest width. One row per norm.
-Lines are geometric means over seeds of the ratio, solid for the least and dashed for the most label
-noise; bands are Student's t intervals of these means (95 % unless configured otherwise), with fewer
-than four seeds the range over them: the heading says which. Diverged models are left out and
-counted in the heading.
+the least label noise (the critical width, the largest if none does) and at the largest width. One
+row per norm. Lines are geometric means over seeds of the ratio, solid for the least and dashed for
+the most label noise; bands are Student's t intervals of these means (95 % unless configured
+otherwise), with fewer than four seeds the range over them: the heading says which. Dotted: as many
+parameters as training samples, p = n. Diverged models are left out and counted in the heading.
 """
 
 from __future__ import annotations
@@ -27,11 +27,7 @@ from lipdescent.figures import _style as style
 
 def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     """See the module: its docstring is the caption."""
-    accuracy = stats.mean(ladder.metric(group, "train_accuracy")[:, 0, -1])
-    threshold = stats.first_reaching(
-        accuracy, np.arange(len(accuracy)), level=statistics["interpolation_accuracy"]
-    )
-    middle = int(threshold) if np.isfinite(threshold) else len(accuracy) // 2
+    middle = ladder.critical_width(group, statistics["interpolation_accuracy"])
     gaps = {norm: ladder.gaps(group, norm) for norm in ladder.norms(group)}
     gaps = {norm: found for norm, found in gaps.items() if found} or {"l2": {}}
     styles = style.rung_styles(ladder.all_rungs(group))
@@ -70,8 +66,10 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
         axes[-1, column].set_xlabel("epoch")
         axes[0, column].set_title(f"width {width}")
     shown = list(dict.fromkeys(rung for ratios in gaps.values() for rung in ratios))
-    style.legend(
+    drawing.equality_legend(
         figure,
+        group,
+        axes[:, 0],
         [drawing.key(**styles[rung]) for rung in shown]
         + [drawing.key(color="black", linestyle=dash) for dash in noises.values()],
         [labels.rung_name(rung) for rung in shown]

@@ -5,7 +5,8 @@ they were taken on; dotted: estimates, whose rounding is not proved. The true co
 over seeds, lie in the grey region between the best of each. One row per norm, columns from the
 least to the most label noise. Lines are geometric means over seeds; bands are Student's t intervals
 of these means (95 % unless configured otherwise), with fewer than four seeds the range over them:
-the heading says which. Diverged models are left out and counted in the heading.
+the heading says which. Dotted: as many parameters as training samples, p = n. Diverged models are
+left out and counted in the heading.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     for place in axes.flat:
         _axes.width_axis(place, group.width)
     handles = [drawing.key(**styles[rung]) for rung in rungs]
-    style.legend(figure, handles, [labels.rung_name(rung) for rung in rungs], columns=5)
+    names = [labels.rung_name(rung) for rung in rungs]
+    drawing.equality_legend(figure, group, axes.flat, handles, names, columns=5)
     band = stats.band_name(len(group.seed), statistics["confidence"])
     style.heading(figure, group, f"epoch {group.epoch[-1]}", band)
     return figure

@@ -6,8 +6,8 @@ test loss. Right: the epoch of that checkpoint. The best checkpoint is chosen on
 points it is judged by, so the dashed lines are what perfect early stopping could reach, not what a
 validation set would. Lines are means over seeds (geometric ones of losses, and of epochs + 1),
 bands Student's t intervals of these means (95 % unless configured otherwise), with fewer than four
-seeds the range over them: the heading says which. Diverged models are left out and counted in the
-heading.
+seeds the range over them: the heading says which. Dotted: as many parameters as training samples, p
+= n. Diverged models are left out and counted in the heading.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     names = [f"label noise {labels.noise_name(level)}" for level in group.label_noise]
     dashes = {"last epoch": ("-", "o"), "best checkpoint": ("--", "s")}
     handles += [drawing.key(color="black", linestyle=d, marker=m) for d, m in dashes.values()]
-    style.legend(figure, handles, [*names, *dashes], columns=4)
+    panels = (left, middle, right)
+    drawing.equality_legend(figure, group, panels, handles, [*names, *dashes], columns=5)
     style.heading(figure, group, stats.band_name(len(group.seed), confidence))
     return figure

@@ -1,15 +1,16 @@
-"""Losses and Lipschitz bounds over training, for three widths.
+"""Errors, losses and Lipschitz bounds over training, for three widths.
 
 Columns: the smallest width, the critical one and the largest. Critical is the first width whose
-mean train accuracy, at the last epoch, on the labels trained on and with the most label noise,
+mean train accuracy, at the last epoch, on the labels trained on and with the least label noise,
 reaches the interpolation accuracy (99.5 % unless configured otherwise); where none does, it is the
-one with the largest test loss. Rows: test loss; train loss on the labels trained on; and the
-certified bracket of the Lipschitz constant in l2 (logits per unit of input) between the best lower
-bound (dashed) and the best upper bound (solid), for the least and the most label noise; where there
-is no bracket but an estimate from below, as for attention, the estimate alone. Lines are geometric
-means over seeds (plain ones of losses that can be negative); bands in the upper rows are Student's
-t intervals of these means (95 % unless configured otherwise), with fewer than four seeds the range
-over them: the heading says which. A ring marks a peak of the test loss over epochs: the seeds show,
+largest. Rows: test error; test loss; train loss on the labels trained on; and the certified bracket
+of the Lipschitz constant in l2 (logits per unit of input) between the best lower bound (dashed) and
+the best upper bound (solid), for the least and the most label noise; where there is no bracket but
+an estimate from below, as for attention, the estimate alone. Lines are geometric means over seeds
+(plain ones of losses that can be negative); bands in the upper rows are Student's t intervals of
+these means (95 % unless configured otherwise), with fewer than four seeds the range over them: the
+heading says which. Vertical lines, one per label noise: the best epoch, of the least mean test
+loss; chance: a guess that takes all classes alike. A ring marks a peak over epochs: the seeds show,
 with the same confidence for each curve, a rise to it and a fall from it to the last epoch; fewer
 than four seeds show none. Diverged models are left out and counted in the heading.
 """
@@ -34,46 +35,50 @@ from lipdescent.figures import _style as style
 
 def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     """See the module: its docstring is the caption."""
-    losses = {name: ladder.metric(group, f"{name}_loss") for name in ("test", "train")}
-    columns = _columns(group, losses["test"], statistics["interpolation_accuracy"])
+    outcomes, chances = drawing.outcomes(group, loss), drawing.chances(group, loss)
+    train = {labels.loss_name("train", loss): ladder.metric(group, "train_loss")}
+    columns = _columns(group, statistics["interpolation_accuracy"])
+    best = stats.centre(ladder.metric(group, "test_loss"))
     confidence, colours = statistics["confidence"], style.noise_colours(group.label_noise)
     figure, axes = style.new_figure(
-        3, len(columns), width=style.TWO_COLUMNS, height=5.2, sharex=True, sharey="row"
+        4, len(columns), width=style.TWO_COLUMNS, height=7.2, sharex=True, sharey="row"
     )
     ringed = False
-    for row, (name, values) in zip(axes, losses.items(), strict=False):
-        row[0].set_ylabel(labels.loss_name(name, loss))
+    for row, (name, values) in zip(axes, (outcomes | train).items(), strict=False):
+        row[0].set_ylabel(name)
         for place, width in zip(row, columns, strict=True):
-            whole = stats.centre_estimate(values[width], confidence=confidence)
+            whole = drawing.mean_of(name)[1](values[width], confidence=confidence)
             for noise, level in enumerate(group.label_noise):
                 y = stats.pick(whole, noise)
                 drawing.curve(place, group.epoch, y, color=colours[level])
-                peak = _peak(values[width, noise], confidence) if name == "test" else -1
+                peak = _peak(values[width, noise], confidence) if name in outcomes else -1
                 if peak >= 0:
                     ringed = True
                     drawing.ring(place, group.epoch, y.value, group.epoch[peak], colours[level])
-        _axes.log_values(*row)
-    _draw_brackets(axes[2], group, list(columns), colours)
+        if name != labels.ERROR:
+            _axes.log_values(*row)
+        for place in row:
+            drawing.chance_line(place, chances.get(name))
+    _draw_brackets(axes[3], group, list(columns), colours)
     for place, (width, role) in zip(axes[0], columns.items(), strict=True):
         place.set_title(f"width {group.width[width]} ({role})")
     for place in axes.flat:
         _axes.epoch_axis(place, group.epoch)
-    for place in axes[2]:
+    for column, width in zip(axes.T, columns, strict=True):
+        drawing.best_epochs(column, group, best[width], list(colours.values()))
+    for place in axes[3]:
         place.set_xlabel("epoch")
-    extra = {"peak of the test loss": drawing.ring_key()} if ringed else {}
-    drawing.noise_legend(figure, colours, extra)
+    extra = {"peak": drawing.ring_key()} if ringed else {}
+    extra["best epoch"] = drawing.key(color="black", **drawing.BEST)
+    drawing.noise_legend(figure, colours, extra | drawing.mark_keys(axes.flat))
     style.heading(figure, group, stats.band_name(len(group.seed), confidence))
     return figure
 
 
-def _columns(group: Group, test_loss: Array, level: float) -> dict[int, str]:
+def _columns(group: Group, level: float) -> dict[int, str]:
     """Place of a width -> what it is called, in the order of the widths."""
-    last = len(group.width) - 1
-    accuracy = stats.mean(ladder.metric(group, "train_accuracy")[:, -1, -1])
-    critical = stats.first_reaching(accuracy, np.arange(last + 1), level=level)
-    if np.isnan(critical):
-        critical = stats.peak_index(stats.centre(test_loss[:, -1, -1])).clip(0)
-    return dict(sorted({0: "smallest", last: "largest", int(critical): "critical"}.items()))
+    places = {0: "smallest", len(group.width) - 1: "largest"}
+    return dict(sorted((places | {ladder.critical_width(group, level): "critical"}).items()))
 
 
 def _peak(curves: Array, confidence: float) -> int:

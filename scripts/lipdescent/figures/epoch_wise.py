@@ -1,13 +1,15 @@
-"""Test loss and both Lipschitz bounds over width and training epoch.
+"""Test error, test loss and both Lipschitz bounds over width and training epoch.
 
-Heat maps of the geometric mean over seeds, colours on a log scale that a column shares; rows are
-the least and the most label noise. Bounds are the best certified ones in l2, or the
-largest estimate where nothing is proved from below. White dots: the width with the
-largest value at that epoch. Black line: the first width whose mean train accuracy, on the labels
-trained on, reaches the interpolation accuracy (99.5 % unless configured otherwise) by that epoch;
-where there is none, no width does. Along a row time passes, along a column networks grow; which
-peaks are more than noise is in the findings (over width) and in epoch_curves (over epochs).
-Diverged models are left out and counted in the heading.
+Heat maps of the mean over seeds, a geometric one but of errors, colours on a log scale that a
+column shares; rows are the least and the most label noise. Bounds are the best certified ones in
+l2, or the largest estimate where nothing is proved from below. White dots: the width with the
+largest value at that epoch, where it is inside of the grid. Black line: the first width whose mean
+train accuracy, on the labels trained on, reaches the interpolation accuracy (99.5 % unless
+configured otherwise) by that epoch; where there is none, no width does. Orange line: the epoch with
+the least mean test loss of that width. Dotted: as many parameters as training samples, p = n. Along
+a row time passes, along a column networks grow; which peaks are more than noise is in the findings
+(over width) and in epoch_curves (over epochs). Diverged models are left out and counted in the
+heading.
 """
 
 from __future__ import annotations
@@ -27,19 +29,20 @@ from lipdescent.figures import _style as style
 
 def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     """See the module: its docstring is the caption."""
-    panels, absent = drawing.loss_and_bounds(group, loss)
+    panels, absent = drawing.outcomes_and_bounds(group, loss)
+    best = stats.centre(ladder.metric(group, "test_loss"))
     accuracy = stats.mean(ladder.metric(group, "train_accuracy"))
     rows = group.noise_ends
     figure, axes = style.new_figure(
         len(rows),
-        3,
+        4,
         width=style.TWO_COLUMNS,
         height=0.6 + 1.9 * len(rows),
         sharex=True,
         sharey=True,
     )
     for column, (name, values) in enumerate(panels.items()):
-        means = stats.centre(values)
+        means = drawing.mean_of(name)[0](values)
         norm = drawing.common_log_norm(means[:, rows])
         for place, noise in zip(axes[:, column], rows, strict=True):
             empty = _axes.why_empty(group.diverged[:, noise], absent.get(name, ""))
@@ -48,7 +51,9 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
             )
             drawing.peak_marks(place, means[:, noise])
             drawing.boundary(place, accuracy[:, noise] >= statistics["interpolation_accuracy"])
-        axes[0, column].set_title(name)
+            drawing.least_line(place, best[:, noise])
+            drawing.equality_row(place, group)
+        axes[0, column].set_title(drawing.short_title(name))
         axes[-1, column].set_xlabel("epoch")
         drawing.colour_bar(figure, axes[:, column], norm)
     for place, noise in zip(axes[:, 0], rows, strict=True):
@@ -56,9 +61,14 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
         place.set_ylabel(f"label noise {level}\n{labels.WIDTH}")
     style.legend(
         figure,
-        [drawing.peak_key(), drawing.key(color="black")],
-        ["largest value of the epoch", "interpolation threshold"],
-        columns=2,
+        [
+            drawing.peak_key(),
+            drawing.key(color="black"),
+            drawing.key(**drawing.LEAST),
+            drawing.key(**drawing.EQUALITY),
+        ],
+        ["largest value of the epoch", "interpolation threshold", "best epoch", "p = n"],
+        columns=4,
     )
     style.heading(figure, group)
     return figure

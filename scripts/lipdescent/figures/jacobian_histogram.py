@@ -34,7 +34,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     """See the module: its docstring is the caption."""
     del loss
     noises = group.noise_ends
-    fitting = ladder.interpolating_width(group, statistics["interpolation_accuracy"])
+    fitting = ladder.critical_width(group, statistics["interpolation_accuracy"])
     widths = sorted({0, fitting, len(group.width) - 1})
     figure, axes = style.new_figure(
         len(noises), len(widths), width=style.TWO_COLUMNS, height=0.9 + 1.7 * len(noises),

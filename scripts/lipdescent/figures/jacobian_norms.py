@@ -41,7 +41,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     """See the module: its docstring is the caption."""
     del loss
     noises = group.noise_ends
-    middle = ladder.interpolating_width(group, statistics["interpolation_accuracy"])
+    middle = ladder.critical_width(group, statistics["interpolation_accuracy"])
     columns = {
         f"epoch {group.epoch[-1]}": (slice(None), -1, group.width),
         f"width {group.width[middle]}": (middle, slice(None), group.epoch),

@@ -6,8 +6,8 @@ the mean training loss, and the largest eigenvalue of its Hessian (an estimate f
 Lanczos), both with the labels trained on. Columns: over width at the last epoch; over the epoch at
 the largest width. Lines are geometric means over seeds (plain ones where a value is negative),
 bands Student's t intervals of these means (95 % unless configured otherwise), with fewer than four
-seeds the range over them: the heading says which. Diverged models are left out and counted in the
-heading.
+seeds the range over them: the heading says which. Dotted: as many parameters as training samples, p
+= n. Diverged models are left out and counted in the heading.
 """
 
 from __future__ import annotations
@@ -68,6 +68,6 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     axes[-1, 1].set_xlabel("epoch")
     handles = [drawing.key(color=colour, marker="o") for colour in colours.values()]
     names = [f"label noise {labels.noise_name(level)}" for level in colours]
-    style.legend(figure, handles, names, columns=5)
+    drawing.equality_legend(figure, group, axes[:, 0], handles, names, columns=5)
     style.heading(figure, group, stats.band_name(len(group.seed), statistics["confidence"]))
     return figure

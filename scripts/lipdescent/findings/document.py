@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lipdescent.analysis import statistics
 from lipdescent.analysis.labels import noise_name, variant_name
 from lipdescent.analysis.statistics import MIN_SEEDS
-from lipdescent.findings import words
+from lipdescent.findings import slopes, words
 from lipdescent.findings.headlines import headlines
-from lipdescent.findings.page import Block, Heading, Points, Text
+from lipdescent.findings.page import Block, Fold, Heading, Points, Short, Text
 from lipdescent.findings.side_by_side import side_by_side
-from lipdescent.findings.tables import bound_blocks, test_loss_table
+from lipdescent.findings.tables import bound_blocks, outcome_table
 from lipdescent.findings.words import NORMS, SIDES, Facts
 
 
-def report(study: str, groups: Sequence[Facts]) -> list[Block]:
-    """The whole document: architectures side by side, then answers and tables of every group."""
+def report(
+    study: str, groups: Sequence[Facts], further: Mapping[str, list[Facts]] | None = None
+) -> list[Block]:
+    """The whole document: architectures side by side, then answers and tables of every group.
+
+    ``further`` are fits over further axes, by norm.
+    """
     blocks: list[Block] = [Heading(1, f"Findings of study {study}"), *side_by_side(groups)]
+    blocks += slopes.point_blocks(further or {})
     for facts in groups:
         name = variant_name(facts["architecture"])
         blocks += [Heading(2, f"{facts['dataset']}, {name}"), Text(about(facts))]
-        blocks.append(Points(headlines(facts)))
-        blocks += [Heading(3, "Test loss over width"), test_loss_table(facts)]
+        if facts["in_short"]:
+            blocks += [Heading(3, "In short"), Short(facts["in_short"])]
+        blocks.append(Fold("In full sentences", [Heading(3, "In full"), Points(headlines(facts))]))
+        over_width: list[Block] = [Heading(3, "Test error and test loss over width")]
+        over_width += [outcome_table(facts, what) for what in ("test error", "test loss")]
+        blocks.append(Fold("Test error and test loss over width", over_width))
         for norm in facts["bounds"]:
-            blocks += bound_blocks(facts, norm)
+            name = f"Lipschitz bounds in {NORMS[norm]}"
+            blocks.append(Fold(name, bound_blocks(facts, norm)))
         missing = cannot_be_estimated(facts)
         if missing:
             blocks += [Heading(3, "What cannot be estimated"), Points(missing)]
-    blocks.append(Text(how_to_read(groups)))
+    blocks.append(Fold("How to read this", [Text(how_to_read(groups))]))
     return blocks
 
 
@@ -96,7 +107,13 @@ def how_to_read(groups: Sequence[Facts]) -> str:
     facts = groups[0]
     confidence, level = (noise_name(facts[key]) for key in ("confidence", "interpolation_accuracy"))
     return (
-        f"Means over seeds are geometric ones of losses and bounds, plain ones of accuracies. "
+        f"Proved: by certified brackets, rounding included, for the networks trained here. Seen: "
+        f"in means over seeds, steps and intervals at {confidence}. A fitted scale: the test "
+        f"cross-entropy of each network's logits times the number that is best on one half of the "
+        f"test points, judged on the other, both ways; it does not change with the logits' scale, "
+        f"as bounds and test loss do. "
+        f"Means over seeds are geometric ones of losses and bounds, plain ones of accuracies and "
+        f"errors, whose steps are differences. "
         f"{_brackets(len(facts['seed']), confidence)} The interpolation threshold is the first "
         f"width whose mean train accuracy, on the labels trained on, reaches {level} (no upper end "
         f"where a seed never does). * marks a "

@@ -11,10 +11,10 @@ from lipdescent.findings import slopes, words
 from lipdescent.findings.words import NORMS, SIDES, Facts
 
 SHAPES = {
-    curve_shape.DOUBLE_DESCENT: "Double descent of the test loss over width at ",
-    curve_shape.ONE_PEAK: "One peak of the test loss, no first descent in this grid of widths, at ",
-    curve_shape.NO_PEAK: "No peak of the test loss over width is shown at ",
-    curve_shape.UNKNOWN: "Nothing can be said of the test loss over width at ",
+    curve_shape.DOUBLE_DESCENT: "Double descent of the {} over width at ",
+    curve_shape.ONE_PEAK: "One peak of the {}, no first descent in this grid of widths, at ",
+    curve_shape.NO_PEAK: "No peak of the {} over width is shown at ",
+    curve_shape.UNKNOWN: "Nothing can be said of the {} over width at ",
 }
 
 ANSWERS = {
@@ -28,7 +28,8 @@ ANSWERS = {
 
 def headlines(facts: Facts) -> list[str]:
     """The answers in a sentence or two each."""
-    lines = [_test_loss_headline(facts), _shift_headline(facts)]
+    lines = [_shape_headline(facts, what) for what in ("test error", "test loss")]
+    lines.append(_shift_headline(facts))
     for norm in facts["bounds"]:
         lines += [_peak_headline(facts, norm), _constant_headline(facts, norm)]
         lines.append(_noise_headline(facts, norm))
@@ -38,20 +39,21 @@ def headlines(facts: Facts) -> list[str]:
     return [line for line in lines if line]
 
 
-def _test_loss_headline(facts: Facts) -> str:
-    """What the seeds show of the test loss over width, each word only where it is shown."""
-    shapes = list(zip(facts["label_noise"], facts["test_loss"]["shape"], strict=True))
+def _shape_headline(facts: Facts, what: str) -> str:
+    """What the seeds show of it over width, each word only where it is shown."""
+    found = facts[what.replace(" ", "_")]
+    shapes = list(zip(facts["label_noise"], found["shape"], strict=True))
     if len(facts["width"]) < 3:
-        return "Fewer than three widths: whether the test loss peaks cannot be estimated."
+        return f"Fewer than three widths: whether the {what} peaks cannot be estimated."
     if len(facts["seed"]) < MIN_SEEDS:
         where = "; ".join(
             f"at width {words.value(peak, '{:g}')} with {noise_name(noise)} label noise"
             for noise, peak in _ends(
-                list(zip(facts["label_noise"], facts["test_loss"]["peak_width"], strict=True))
+                list(zip(facts["label_noise"], found["peak_width"], strict=True))
             )
         )
         return (
-            f"{words.count(facts['seed'], 'seed')}: a peak of the test loss over width cannot be "
+            f"{words.count(facts['seed'], 'seed')}: a peak of the {what} over width cannot be "
             f"told from noise ({MIN_SEEDS} are needed). Its mean is largest {where}."
         )
     told = {
@@ -59,14 +61,16 @@ def _test_loss_headline(facts: Facts) -> str:
         for verdict in SHAPES
     }
     return " ".join(
-        f"{SHAPES[verdict]}{words.share(len(found), len(shapes))} of label noise{_steps(found)}."
-        for verdict, found in told.items()
-        if found
+        f"{SHAPES[verdict].format(what)}{words.share(len(own), len(shapes))} of label noise"
+        f"{_steps(own, what)}."
+        for verdict, own in told.items()
+        if own
     )
 
 
-def _steps(found: list[tuple[float, Facts]]) -> str:
-    """Where a shape's peak is and how large its steps at least are."""
+def _steps(found: list[tuple[float, Facts]], what: str) -> str:
+    """Where a shape's peak is and its least steps: ratios, of errors differences."""
+    form = ".3f" if what == "test error" else ".2f"
     parts = []
     for noise, shape in _ends(found):
         if shape["peak"] is None:
@@ -74,7 +78,7 @@ def _steps(found: list[tuple[float, Facts]]) -> str:
         steps = [("rise", shape["rise"]), ("fall", shape["fall"])]
         if shape["descent"] is not None:
             steps.insert(0, (f"descent to width {shape['minimum']}", shape["descent"]))
-        told = ", ".join(f"{name} {words.at_least(size)}" for name, size in steps)
+        told = ", ".join(f"{name} {words.at_least(size, form)}" for name, size in steps)
         parts.append(f"peak at width {shape['peak']} with {noise_name(noise)}, at least: {told}")
     return f" ({'; '.join(parts)})"
 
@@ -124,7 +128,7 @@ def _constant_headline(facts: Facts, norm: str) -> str:
             f"up to {most} of {len(facts['width'])} widths possible."
         )
     where = "; ".join(
-        f"{' or '.join(map(str, c['can_peak_at']))} with {noise_name(noise)} label noise"
+        f"{words.widths(c['can_peak_at'], facts['width'])} with {noise_name(noise)} label noise"
         for noise, c in _ends(known)
     )
     peaks = [p["value"] for p in facts["test_loss"]["peak_width"]]
@@ -145,7 +149,7 @@ def _constant_headline(facts: Facts, norm: str) -> str:
 
 
 def _noise_headline(facts: Facts, norm: str) -> str:
-    found = facts["label_noise_effect"][norm]
+    found, same = facts["label_noise_effect"][norm], facts["same_as_best"][norm]
     start = f"Beyond the threshold, does the {NORMS[norm]} constant grow with label noise?"
     if not found["widths"]:
         return f"{start} Cannot be said: {found['reason']}."
@@ -156,7 +160,7 @@ def _noise_headline(facts: Facts, norm: str) -> str:
         for v, n in Counter(row["verdict"] for row in rows).most_common()
     )
     if all(row["verdict"] == "unknown" for row in rows):
-        told = _trends(rows[-1], len(facts["seed"]))
+        told = _trends(rows[-1], len(facts["seed"]), same)
         return f"{start} Cannot be said: there is no certified bracket. {told}"
     text = f"{start} From {least} to {most}, by the brackets: {verdicts}"
     decided = [row for row in rows if row["verdict"] in ("grows", "falls", "flat")]
@@ -170,15 +174,15 @@ def _noise_headline(facts: Facts, norm: str) -> str:
             f"{words.at_least(widest['ratio_at_least'])} and "
             f"{words.at_most(widest['ratio_at_most'])}"
         )
-    return f"{text}.{_excluded(rows)} {_trends(widest, len(facts['seed']))}"
+    return f"{text}.{_excluded(rows, same)} {_trends(widest, len(facts['seed']), same)}"
 
 
-def _excluded(rows: list[Facts]) -> str:
+def _excluded(rows: list[Facts], same: Facts) -> str:
     """Bounds whose own change with label noise the constant provably does not share."""
     counts = Counter(
         name
         for row in rows
-        for name in words.distinct(list(row["trend"]))
+        for name in words.distinct(list(row["trend"]), same)
         if words.outside(row["trend"][name]["value"], row["ratio_at_least"], row["ratio_at_most"])
     )
     if not counts:
@@ -189,17 +193,17 @@ def _excluded(rows: list[Facts]) -> str:
     return f" Excluded by the brackets, a change of the constant like that of: {told}."
 
 
-def _trends(row: Facts, seeds: int) -> str:
+def _trends(row: Facts, seeds: int, same: Facts) -> str:
     """What each bound, read alone, would say; by its interval or range where there is one."""
     sides: dict[str, list[str]] = {"growth": [], "decline": [], "no clear change": []}
-    for name in words.distinct(list(row["trend"])):
+    for name in words.distinct(list(row["trend"]), same):
         ratio = row["trend"][name]
         if not words.known(ratio):
             continue
         low = ratio["value"] if ratio["low"] is None else ratio["low"]
         high = ratio["value"] if ratio["high"] is None else ratio["high"]
         side = "growth" if low > 1 else "decline" if high < 1 else "no clear change"
-        sides[side].append(f"{name} {words.interval(ratio)}")
+        sides[side].append(f"{words.named(name, same)} {words.interval(ratio)}")
     told = "; ".join(f"{side}: {', '.join(names)}" for side, names in sides.items() if names)
     every = f", at every one of the {seeds} seeds" if 1 < seeds < MIN_SEEDS else ""
     return f"The bounds, each read alone, say at width {row['width']}{every}: {told}."

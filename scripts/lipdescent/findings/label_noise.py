@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lipdescent.analysis import labels, ladder, statistics
 from lipdescent.analysis.groups import Group
@@ -31,6 +32,28 @@ def effect(group: Group, norm: str, threshold: Array, confidence: float) -> dict
         return {"between": None, "widths": [], "reason": _reason(len(group.label_noise))}
     ends = levels[[0, -1]]
     widths = np.flatnonzero(group.width > threshold[ends].max())
+    reason = None if len(widths) else "no width of the grid lies beyond the interpolation threshold"
+    return _compared(group, norm, ends, widths, confidence) | {"reason": reason}
+
+
+def below(group: Group, norm: str, threshold: Array, confidence: float) -> dict[str, Any]:
+    """The same of the least and the most label noise of all, below both their thresholds.
+
+    Where a level has none, every width is below it.
+    """
+    if len(group.label_noise) < 2:
+        return {"between": None, "widths": [], "reason": _reason(1)}
+    ends = np.array([0, len(group.label_noise) - 1])
+    limit = np.where(np.isfinite(threshold[ends]), threshold[ends], np.inf).min()
+    widths = np.flatnonzero(group.width < limit)
+    reason = None if len(widths) else "no width of the grid lies below the interpolation threshold"
+    return _compared(group, norm, ends, widths, confidence) | {"reason": reason}
+
+
+def _compared(
+    group: Group, norm: str, ends: NDArray[np.intp], widths: NDArray[np.intp], confidence: float
+) -> dict[str, Any]:
+    """Two levels of label noise at some widths: what the brackets prove, and the bounds' trends."""
     lower, upper = (side[:, ends, -1] for side in ladder.bracket(group, norm))
     trends = {
         f"best {side}": ladder.best(group, side, norm)[:, ends, -1] for side in ("lower", "upper")
@@ -43,9 +66,7 @@ def effect(group: Group, norm: str, threshold: Array, confidence: float) -> dict
         | {"trend": {n: trend(v[place], confidence) for n, v in trends.items()}}
         for place in widths
     ]
-    reason = None if len(widths) else "no width of the grid lies beyond the interpolation threshold"
-    between = group.label_noise[ends].tolist()
-    return {"between": between, "widths": rows, "reason": reason}
+    return {"between": group.label_noise[ends].tolist(), "widths": rows}
 
 
 def _range(lower: Array, upper: Array, confidence: float) -> dict[str, Any]:

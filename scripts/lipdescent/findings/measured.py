@@ -10,7 +10,7 @@ import numpy as np
 from lipdescent.analysis import curve_shape, labels, ladder, statistics
 from lipdescent.analysis.groups import Group
 from lipdescent.analysis.statistics import Array, Axis, Estimate
-from lipdescent.findings import label_noise, slopes
+from lipdescent.findings import curves, in_short, label_noise, slopes
 from lipdescent.findings.side_by_side import widest
 from lipdescent.findings.words import number
 
@@ -24,16 +24,22 @@ def findings(group: Group, options: Mapping[str, Any]) -> dict[str, Any]:
     """
     confidence, level = options["confidence"], options["interpolation_accuracy"]
     test_loss = ladder.metric(group, "test_loss")[:, :, -1]
+    test_error = ladder.test_error(group)[:, :, -1]
+    followed = {"error": test_error, "calibrated": ladder.calibrated_loss(group)[:, :, -1]}
     accuracy = ladder.metric(group, "train_accuracy")[:, :, -1]
     threshold = interpolation_threshold(accuracy, group.width, level)
     bounds = {
         norm: {
             name: follows(values[:, :, -1], test_loss, group.width, confidence)
+            | {
+                f"spearman_{what}": correlation(values[:, :, -1], of)
+                for what, of in followed.items()
+            }
             for name, values in named_bounds(group, norm).items()
         }
         for norm in ladder.norms(group)
     }
-    return {
+    facts = {
         "dataset": group.dataset,
         "architecture": group.variant,
         "width": group.width.tolist(),
@@ -51,13 +57,22 @@ def findings(group: Group, options: Mapping[str, Any]) -> dict[str, Any]:
         "widest": widest(group),
         "test_loss": peaks(test_loss, group.width, confidence)
         | {"peak_shift": peak_shift(test_loss, group.label_noise, confidence)},
+        "test_error": peaks(test_error, group.width, confidence, plain_mean=True)
+        | {"peak_shift": peak_shift(test_error, group.label_noise, confidence)},
         "bounds": bounds,
+        "same_as_best": {norm: same_as_best(group, norm) for norm in bounds},
         "constant": {norm: constant_over_width(group, norm) for norm in bounds},
         "label_noise_effect": {
             norm: label_noise.effect(group, norm, threshold.value, confidence) for norm in bounds
         },
+        "label_noise_below": {
+            norm: label_noise.below(group, norm, threshold.value, confidence) for norm in bounds
+        },
+        "over_epochs": {norm: curves.over_epochs(group, norm, options) for norm in bounds},
+        "curves": curves.over_width(group, list(bounds)),
         "slopes": {norm: slopes.exponents(group, norm, options) for norm in bounds},
     }
+    return facts | {"in_short": in_short.in_short(facts)}
 
 
 def interpolation_threshold(accuracy: Array, width: Axis, level: float) -> Estimate:
@@ -78,6 +93,21 @@ def named_bounds(group: Group, norm: str) -> dict[str, Array]:
             found[f"best {side}"] = values
     rungs = ladder.rungs(group, norm).items()
     return found | {labels.rung_name(rung): values for rung, values in rungs}
+
+
+def same_as_best(group: Group, norm: str) -> dict[str, str]:
+    """Bounds that are the best of their side at every checkpoint: name -> ``best lower``, ..."""
+    found = {}
+    for rung, values in ladder.rungs(group, norm).items():
+        best = ladder.best(group, rung.direction, norm)
+        if rung.direction != "estimate" and np.array_equal(values, best, equal_nan=True):
+            found[labels.rung_name(rung)] = f"best {rung.direction}"
+    return found
+
+
+def correlation(bound: Array, other: Array) -> list[dict[str, float | None]]:
+    """Spearman's rank correlation over width, (W, N, S) twice, per label noise."""
+    return plain(statistics.correlation_over_width(statistics.spearman, bound, other))
 
 
 def follows(bound: Array, test_loss: Array, width: Axis, confidence: float) -> dict[str, Any]:
@@ -131,13 +161,16 @@ def constant_over_width(group: Group, norm: str) -> list[dict[str, Any]]:
     return facts
 
 
-def peaks(values: Array, width: Axis, confidence: float) -> dict[str, Any]:
+def peaks(
+    values: Array, width: Axis, confidence: float, *, plain_mean: bool = False
+) -> dict[str, Any]:
     """Where the mean over seeds is largest, over the widest network's, and the curve's shape.
 
     ``values`` is (W, N, S). The interval of the ratio holds for every width at once, as the largest
-    is chosen by the same data.
+    is chosen by the same data. Shares have a ``plain_mean``, and steps that are differences.
     """
-    geometric, curve = statistics.has_logarithm(values), statistics.centre(values)
+    geometric = statistics.has_logarithm(values) and not plain_mean
+    curve = (statistics.geometric_mean if geometric else statistics.mean)(values)
     place = statistics.peak_index(curve.T)
     position = statistics.over_seeds(
         statistics.peak_position(curve.T, width), _own_peaks(values, width)

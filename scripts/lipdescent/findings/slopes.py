@@ -1,13 +1,13 @@
-"""How fast the bounds, and provably the constant, grow with training and fall with width."""
+"""How fast the bounds, and provably the constant, grow over epochs, width and further axes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lipdescent.analysis import slopes
+from lipdescent.analysis import ladder, point_slopes, slopes
 from lipdescent.analysis.groups import Group
-from lipdescent.analysis.labels import noise_name
+from lipdescent.analysis.labels import noise_name, place_name
 from lipdescent.analysis.power_law import Range
 from lipdescent.analysis.slopes import Panel
 from lipdescent.analysis.statistics import Estimate
@@ -33,6 +33,21 @@ def exponents(group: Group, norm: str, options: Mapping[str, Any]) -> list[Facts
         for axis in slopes.OVER
         for panel in slopes.panels(group, axis, norm=norm, options=options)
     ]
+
+
+def over_points(groups: Sequence[Group], options: Mapping[str, Any]) -> dict[str, list[Facts]]:
+    """Norm -> every fit over further axes, ready for JSON, with its data set."""
+    norms = dict.fromkeys(norm for group in groups for norm in ladder.norms(group))
+    return {
+        norm: [
+            {"dataset": dataset} | _facts(panel)
+            for dataset in dict.fromkeys(group.dataset for group in groups)
+            for panel in point_slopes.panels(
+                [group for group in groups if group.dataset == dataset], norm=norm, options=options
+            )
+        ]
+        for norm in norms
+    }
 
 
 def _facts(panel: Panel) -> Facts:
@@ -103,18 +118,30 @@ def _exclusion(facts: Facts, name: str) -> str:
     raise ValueError(f"{name} is not excluded")
 
 
-def blocks(found: list[Facts], norm: str) -> list[Block]:
+def point_blocks(found: Mapping[str, list[Facts]]) -> list[Block]:
+    """All fits over further axes, a table for each norm; empty without any."""
+    return [
+        block
+        for norm, listed in found.items()
+        for block in blocks(listed, norm, level=2, what="Power laws over further axes")
+    ]
+
+
+def blocks(
+    found: list[Facts], norm: str, *, level: int = 3, what: str = "Power laws"
+) -> list[Block]:
     """All fits as a table; empty without any."""
     rows = [row for facts in found for row in _rows(facts)]
     if not rows:
         return []
-    title = Heading(3, f"Power laws in {NORMS[norm]}")
-    return [title, Table(HEADER, rows), Text(READ)]
+    title = Heading(level, f"{what} in {NORMS[norm]}")
+    return [title, Table(HEADER, rows, f"{what} in {NORMS[norm]}."), Text(READ)]
 
 
 def _rows(facts: Facts) -> list[list[str]]:
-    other = "width" if facts["over"] == "epoch" else "epoch"
-    start = [facts["over"], f"{other} {facts['at'][other]}", noise_name(facts["at"]["label_noise"])]
+    rest = [place_name(n, value) for n, value in facts["at"].items() if n != "label_noise"]
+    where = ", ".join([*([facts["dataset"]] if "dataset" in facts else []), *rest])
+    start = [facts["over"], where, noise_name(facts["at"]["label_noise"])]
     if not facts["fits"]:
         return [[*start, "-", "-", "-", f"no fit: {facts['reason']}", "-", "-", "-"]]
     start += [f"{facts['from']:g}", f"{facts['to']:g}", str(facts["points"])]

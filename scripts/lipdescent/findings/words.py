@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -81,11 +81,25 @@ def share(part: int, whole: int, noun: str = "level") -> str:
     return f"all {whole} {noun}s" if part == whole else f"{part} of {whole} {noun}s"
 
 
-def distinct(names: Sequence[str]) -> list[str]:
-    """Names of bounds, less those that say again what the best of their side says."""
-    kept = list(names)
-    for side in ("lower", "upper"):
-        own = [name for name in names if name.endswith(f"({side})")]
-        if len(own) == 1 and f"best {side}" in kept:
-            kept.remove(own[0])
-    return kept
+def widths(possible: Sequence[int], every: Sequence[int]) -> str:
+    """``16 to 40`` where they follow each other in the grid, else ``16, 40 or 64``."""
+    if len(possible) == 1:
+        return str(possible[0])
+    places = [list(every).index(width) for width in possible]
+    if places == list(range(places[0], places[-1] + 1)):
+        return f"{possible[0]} {'or' if len(possible) == 2 else 'to'} {possible[-1]}"
+    return f"{', '.join(map(str, possible[:-1]))} or {possible[-1]}"
+
+
+def named(name: str, same: Mapping[str, str]) -> str:
+    """``best upper (LipSDP)``: with the bound that is the best of its side everywhere."""
+    own = [bound.partition(" (")[0] for bound, best in same.items() if best == name]
+    return f"{name} ({own[0]})" if own else name
+
+
+def distinct(names: Sequence[str], same: Mapping[str, str]) -> list[str]:
+    """Names of bounds, less those that say again what the best of their side says.
+
+    ``same`` are those that do so everywhere: name -> the best's.
+    """
+    return [name for name in names if same.get(name) not in names]

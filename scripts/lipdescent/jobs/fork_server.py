@@ -28,6 +28,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from types import TracebackType
 
 from lipdescent.jobs import forking, lifeline
 from lipdescent.jobs.forking import ADDRESS, REQUEST_SECONDS, STATUS
@@ -103,6 +104,7 @@ def hand_over(*, patience: float = 60.0) -> None:
 
     In whatever process the script runs, it ends when its Snakemake has gone (lifeline.py).
     """
+    sys.excepthook = _calmly
     _open_standard_streams()
     lifeline.hold()
     address = os.environ.pop(ADDRESS, None)
@@ -120,6 +122,15 @@ def hand_over(*, patience: float = 60.0) -> None:
             signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     sys.exit(status)
+
+
+def _calmly(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Ctrl-C is no error of a job: no traceback of it, neither in its log nor on the terminal."""
+    if issubclass(kind, KeyboardInterrupt):
+        if sys.stderr is not sys.__stderr__:
+            print("stopped by Ctrl-C", file=sys.stderr)
+        return
+    sys.__excepthook__(kind, error, trace)
 
 
 def _open_standard_streams() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-from lipdescent.jobs.terminal import Terminal
+from lipdescent.jobs.terminal import LIVE, Terminal
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +27,8 @@ def log_to(path: str | Path, *, label: str = "") -> None:
     ----------
     label : what is running, such as ``mnist1d/mlp/width=64/seeds=0-5``; begins logged lines.
     """
-    terminal = Terminal(sys.stderr)
+    shown = None if os.environ.get(LIVE) else sys.stderr  # a view is being redrawn there
+    terminal = Terminal(shown)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     sys.stdout = sys.stderr = open(path, "w", buffering=1, encoding="utf-8")  # noqa: SIM115
     atexit.register(_say_usage, sys.stdout)

@@ -16,6 +16,8 @@ from typing import Any, TextIO, cast
 
 # A pipe that is ready takes so many bytes without waiting (POSIX's least PIPE_BUF).
 AT_ONCE = 512
+# Where it is set, the terminal has a view that is redrawn (console.py), and jobs leave it alone.
+LIVE = "LIPDESCENT_LIVE"
 
 
 class Terminal:

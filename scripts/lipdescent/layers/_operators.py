@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lipdescent.arithmetic import ulps
+from lipdescent.shapes import Float64
 from lipdescent.stacks import products
 
 
@@ -90,7 +91,9 @@ def overlaps(axis: Axis) -> bool:
     return bool(((source[:, 1:] == source[:, :-1]) & (source[:, 1:] >= 0)).any())
 
 
-def largest_row_sum(kernel: Tensor, axes: list[Axis]) -> Tensor:
+def largest_row_sum(
+    kernel: Float64[Tensor, "models groups out in *taps"], axes: list[Axis]
+) -> Float64[Tensor, " models"]:
     """Largest absolute row sum of the operator, the norm from l_inf to l_inf.
 
     Parameters
@@ -105,7 +108,9 @@ def largest_row_sum(kernel: Tensor, axes: list[Axis]) -> Tensor:
     return _largest_sum(kernel.abs().sum(3), masks, kernel.shape[3])
 
 
-def largest_column_sum(kernel: Tensor, axes: list[Axis]) -> Tensor:
+def largest_column_sum(
+    kernel: Float64[Tensor, "models groups out in *taps"], axes: list[Axis]
+) -> Float64[Tensor, " models"]:
     """Largest absolute column sum, the norm from l1 to l1; as :func:`largest_row_sum`."""
     counts = [torch.unique(axis.one_hot().sum(0).T, dim=0) for axis in axes]
     return _largest_sum(kernel.abs().sum(2), counts, kernel.shape[2])
@@ -127,7 +132,9 @@ def _largest_sum(kernel: Tensor, weights: list[Tensor], terms: int) -> Tensor:
     return ulps.round_up(kernel.flatten(1).amax(1), terms + 2)
 
 
-def dense(kernel: Tensor, axes: list[Axis]) -> Tensor:
+def dense(
+    kernel: Float64[Tensor, "models groups out in *taps"], axes: list[Axis]
+) -> Float64[Tensor, "models groups rows columns"]:
     """The operator as a matrix (models, groups, out * outputs, in * size)."""
     outputs = kernel.shape[2] * math.prod(axis.outputs for axis in axes)
     for axis in axes:  # taps in front become (outputs, size) at the end

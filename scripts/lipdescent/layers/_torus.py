@@ -22,6 +22,7 @@ from torch import Tensor
 
 from lipdescent.arithmetic import certified_norms, ulps
 from lipdescent.layers._operators import Axis
+from lipdescent.shapes import Complex128, Float64, Int64
 from lipdescent.stacks import products
 
 _CHUNK = 2**18  # complex entries in each temporary, 4 MiB: what a cache holds
@@ -39,14 +40,14 @@ def frequencies(sizes: list[int], shifts: tuple[int, ...]) -> Tensor:
 
 
 def symbol(
-    kernel: Tensor,
+    kernel: Float64[Tensor, "models out in *taps"],
     offsets: list[Tensor],
     strides: list[int],
     sizes: list[int],
-    grid: Tensor,
+    grid: Int64[Tensor, "frequencies axes"],
     *,
     drop_empty: bool = False,
-) -> Tensor:
+) -> Complex128[Tensor, "models frequencies out columns"]:
     """Symbol of a strided convolution.
 
     Parameters
@@ -89,7 +90,7 @@ def symbol(
     return torch.cat(blocks, -1)
 
 
-def symbol_error(kernel: Tensor) -> Tensor:
+def symbol_error(kernel: Float64[Tensor, "models out in *taps"]) -> Float64[Tensor, " models"]:
     """(B,): bound on the l2 norm of the rounding error in :func:`symbol`.
 
     A tap's phase has an absolute error below 16 u per axis (angle below 2 pi per axis, its
@@ -103,7 +104,9 @@ def symbol_error(kernel: Tensor) -> Tensor:
     return 2 * (ulps.gamma(taps + 2) + 64 * ulps.UNIT_ROUNDOFF) * size
 
 
-def torus_norm(kernel: Tensor, axes: list[Axis]) -> Tensor:
+def torus_norm(
+    kernel: Float64[Tensor, "models out in *taps"], axes: list[Axis]
+) -> Float64[Tensor, " models"]:
     """Certified upper bound on the l2 norm of zero-padded convolutions.
 
     Parameters
@@ -149,7 +152,9 @@ def _one_chunk(
     return best
 
 
-def largest_norm(chunks: Iterable[Tensor], *, enough: Tensor) -> Tensor:
+def largest_norm(
+    chunks: Iterable[Tensor], *, enough: Float64[Tensor, " models"]
+) -> Float64[Tensor, " models"]:
     """Certified upper bound on max_f |H_f|_2 for complex (B, F, m, n) in chunks of F: (B,).
 
     Infinite where it exceeds ``enough`` (B,), which ends the work. Complex inner products of

@@ -23,6 +23,7 @@ from torch.nn.modules.conv import _ConvNd
 from lipdescent.arithmetic import certified_norms, ulps
 from lipdescent.layers import _operators, _torus
 from lipdescent.layers._operators import Axis
+from lipdescent.shapes import Float64
 
 # Multiplications, of one model, for which the exact dense norm is taken, without and with a tight
 # torus bound. How many models there are must not decide: a model's bound is its own.
@@ -75,7 +76,7 @@ def operator(
     return Convolution(kernel, axes, transposed)
 
 
-def norm_of(convolution: Convolution, norm: str) -> Tensor:
+def norm_of(convolution: Convolution, norm: str) -> Float64[Tensor, " models"]:
     """Certified upper bound on the operator norm: float64 (models,)."""
     kernel, axes = convolution.kernel, convolution.axes
     if norm == "l2":
@@ -98,7 +99,7 @@ def convolution(
     input_shape: tuple[int, ...],
     output_shape: tuple[int, ...],
     norm: str,
-) -> Tensor:
+) -> Float64[Tensor, " models"]:
     """Constant of a convolution: float64 (models,)."""
     return norm_of(operator(module, state, input_shape, output_shape), norm)
 

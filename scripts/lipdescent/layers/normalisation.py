@@ -12,12 +12,13 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from lipdescent.arithmetic import ulps
 from lipdescent.measurement import NotApplicable
+from lipdescent.shapes import Float64
 
 State = dict[str, Tensor]
 InputNorm = nn.LayerNorm | nn.GroupNorm | nn.RMSNorm | _NormBase
 
 
-def batch_scale(module: _NormBase, state: State) -> Tensor:
+def batch_scale(module: _NormBase, state: State) -> Float64[Tensor, "models channels"]:
     """Slope gamma / sqrt(running variance + eps) of each channel: float64 (models, channels).
 
     It carries at most four roundings.
@@ -38,12 +39,14 @@ def batch_scale(module: _NormBase, state: State) -> Tensor:
     return weight / variance.sqrt()
 
 
-def batch_norm(module: _NormBase, state: State, **_: Any) -> Tensor:
+def batch_norm(module: _NormBase, state: State, **_: Any) -> Float64[Tensor, " models"]:
     """max |gamma| / sqrt(running variance + eps), in every norm: float64 (models,)."""
     return ulps.round_up(batch_scale(module, state).abs().amax(1), 6)
 
 
-def input_norm(module: InputNorm, state: State, *, norm: str, **_: Any) -> Tensor | float:
+def input_norm(
+    module: InputNorm, state: State, *, norm: str, **_: Any
+) -> Float64[Tensor, " models"] | float:
     """Layer, group, RMS and instance norm, l2: max |gamma| / sqrt(eps).
 
     With sigma^2 = var + eps and z = (x - mean) / sigma, J = diag(gamma) (I - 1 1^T / n

@@ -17,7 +17,10 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from lipdescent.layers import activation, convolution, linear, normalisation, pooling
+from lipdescent.layers import activation, convolution, linear, normalisation, operations, pooling
+from lipdescent.measurement import NotApplicable
+from lipdescent.networks.declared import declaration_of
+from lipdescent.shapes import Float64
 
 NORMS = ("l1", "l2", "linf")
 
@@ -27,6 +30,7 @@ TABLE: dict[type[nn.Module], Callable[..., Tensor | float]] = {
     **normalisation.TABLE,
     **activation.TABLE,
     **pooling.TABLE,
+    **operations.TABLE,
 }
 
 
@@ -37,7 +41,7 @@ def constant(
     input_shape: tuple[int, ...],
     output_shape: tuple[int, ...],
     norm: str,
-) -> Tensor | float:
+) -> Float64[Tensor, " models"] | float:
     """Certified upper bound on one layer's Lipschitz constant.
 
     Parameters
@@ -64,12 +68,23 @@ def constant(
         raise ValueError(f"norm {norm!r}: allowed are {', '.join(NORMS)}")
     if module.training:
         raise ValueError(f"{type(module).__name__} is in train mode; call eval() first")
+    if (declared := declaration_of(module)) is not None:
+        found = declared.constants(module)
+        if norm not in found:
+            raise NotApplicable(f"no constant is declared in {norm}, only in {', '.join(found)}")
+        return found[norm]
     if declares_constant(module):
         return float(cast(Any, module).lipschitz_constant(norm))
     if type(module) not in TABLE:
         raise TypeError(f"{type(module).__name__}: unknown layer type")
     function = TABLE[type(module)]
     return function(module, state, input_shape=input_shape, output_shape=output_shape, norm=norm)
+
+
+def is_known(module: nn.Module) -> bool:
+    """Whether there is a constant of ``module``: its class's, its own or a declared one."""
+    kind = type(module)
+    return kind in TABLE or declares_constant(module) or declaration_of(module) is not None
 
 
 def declares_constant(module: nn.Module) -> bool:

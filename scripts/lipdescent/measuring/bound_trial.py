@@ -5,6 +5,7 @@ Nothing of it is kept: what counts is that a study does not stop after hours of 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -21,8 +22,11 @@ from lipdescent.datasets import Dataset
 from lipdescent.measurement import NotApplicable
 from lipdescent.measuring.measure import checkpoint_stack
 from lipdescent.measuring.subject import Subject
+from lipdescent.networks.reading import Unreadable
 from lipdescent.plugins import bound_entries, lookup
+from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.storage.checkpoints import Checkpoints, Origin, empty_epochs
+from lipdescent.structure.exported import plain_stack
 from lipdescent.training.block import TrainingData
 from lipdescent.training.draws import initial_stack
 from lipdescent.training.options import TrainingOptions
@@ -51,13 +55,16 @@ def mistakes(task: dict[str, Any], loaded: Dataset | None = None) -> list[str]:
         f"architectures.{task['architecture']} ({network['module']}) of width {network['width']} "
         f"on data set {task['dataset']} with inputs {shape}"
     )
-    # Built here, where what it imports stays; called where it can be stopped.
+    # Built here, where what it imports stays; called where it can be stopped. Exported here, too:
+    # what PyTorch needs for that takes longer to import than a trial may.
     if wrong := _raised(build) or _wrong(lambda: initial_stack(build, SEEDS, shape)):
         return [f"config: {what}: cannot be built: {wrong}"]
     for name, entry in task["bounds"].items():
         lookup.resolve("bounds", bound_entries.bound_of(name, entry))
         if "points" in entry:
             lookup.resolve("points", entry["points"])
+    if wrong := _raised(lambda: _exported(initial_stack(build, SEEDS, shape))):
+        return [f"config: {what}: what its call computes is not what is read of it: {wrong}"]
     data = random_data(shape, classes, task["points"])
     found = []
     if wrong := _wrong(lambda: _train(build, data, task["training"])):
@@ -71,6 +78,12 @@ def mistakes(task: dict[str, Any], loaded: Dataset | None = None) -> list[str]:
                 f"(write {name}: null to take it out)"
             )
     return found
+
+
+def _exported(stack: ModelStack) -> None:
+    """Raise where the call is not what is read; each bound says itself what it cannot read."""
+    with contextlib.suppress(Unreadable):
+        plain_stack(stack)
 
 
 def random_data(shape: tuple[int, ...], classes: int, count: int) -> Dataset:

@@ -47,3 +47,25 @@ class Subject:
     def sound(self) -> ModelStack:
         """The checkpoints that are measured."""
         return self.stack[self.finite]
+
+    @property
+    def initial(self) -> dict[str, Tensor]:
+        """State before the first step of every checkpoint's network: name -> (num_models, *shape).
+
+        Raises
+        ------
+        ValueError
+            If neither epoch 0 nor ``start`` is there.
+        """
+        epochs, count = self.saved.epoch.tolist(), self.saved.num_replicas
+        if self.start is not None:
+            state = self.start.state
+        elif 0 in epochs:
+            first = epochs.index(0) * count
+            state = {name: t[first : first + count] for name, t in self.stack.state.items()}
+        else:
+            raise ValueError(
+                f"epochs {epochs}: {self.name} needs the weights before the first step"
+            )
+        device = self.stack.device
+        return {n: t.to(device).repeat(len(epochs), *[1] * (t.dim() - 1)) for n, t in state.items()}

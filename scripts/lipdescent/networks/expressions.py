@@ -24,6 +24,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from lipdescent.networks.declared import declaration_of
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -50,6 +52,9 @@ class Layer:
     def state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """The layer's tensors under their names in it, from those of the network."""
         own = [*self.module._parameters, *self.module._buffers]
+        if declaration_of(self.module) is not None:  # of its inner modules, too
+            parts = [*self.module.named_parameters(), *self.module.named_buffers()]
+            own = [name for name, _ in parts]
         return {name: state[self.named(name)] for name in own if self.named(name) in state}
 
 

@@ -7,8 +7,13 @@ from typing import Any
 
 from torch import nn
 
+from lipdescent.networks.declared import declaration_of
 from lipdescent.networks.expressions import Chain, Concat, Layer, Node, Sum, chain, steps
 from lipdescent.networks.known_classes import CONTAINERS, is_sequential, qualified_name
+
+
+class Unreadable(TypeError):
+    """A network, or a part of it, of which nothing says what it computes."""
 
 
 def read(module: nn.Module, *, declared: bool = True) -> Node:
@@ -39,9 +44,9 @@ def declares(module: nn.Module) -> bool:
     return any(hasattr(part, "lipschitz_structure") for part in module.modules())
 
 
-def unknown(layer: Layer) -> TypeError:
+def unknown(layer: Layer) -> Unreadable:
     """What a view raises at a layer that it does not know and cannot do without."""
-    return TypeError(
+    return Unreadable(
         f"{layer.path or 'the network'}: unknown module {qualified_name(layer.module)}; allowed "
         "are the layers in lipdescent.layers.table; a class with a forward of its own says what "
         "that computes in a method lipschitz_structure(self), with `from lipdescent import chain, "
@@ -75,6 +80,8 @@ def _read(part: nn.Module | Node, names: dict[int, str], owner: str, declared: b
 
 def _inside(module: Any, declared: bool) -> Node | None:
     """The expression of a container, None for a layer."""
+    if declaration_of(module) is not None:
+        return None
     if hasattr(module, "lipschitz_structure"):
         return module.lipschitz_structure() if declared else None
     if known := CONTAINERS.get(qualified_name(module)):

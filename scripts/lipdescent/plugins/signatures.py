@@ -26,7 +26,7 @@ FUNCTIONS = {
     "losses": ("loss", set()),
     "measurements": (
         "measure",
-        {"inputs", "labels", "loss", "num_classes", "ensembles_of", "own", "seed"},
+        {"inputs", "labels", "loss", "num_classes", "ensembles_of", "own", "seed", "initial"},
     ),
     "points": ("draw", {"labels", "seed"}),
     "schedules": ("factors", {"updates_per_epoch", "total_updates"}),

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from lipdescent.shapes import Float
+
 
 class Geometry(NamedTuple):
     """Kernel, stride and zero padding along height and width."""
@@ -156,8 +158,11 @@ def _input_gradient(
 
 
 def convolve(
-    module: nn.Conv1d | nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None
-) -> Tensor:
+    module: nn.Conv1d | nn.Conv2d,
+    x: Float[Tensor, "models batch channels *space"],
+    weight: Float[Tensor, "models out in *kernel"],
+    bias: Float[Tensor, "models out"] | None,
+) -> Float[Tensor, "models batch out *places"]:
     """Every model's convolution of its own batch.
 
     Parameters
@@ -211,17 +216,23 @@ def _grouped(
     return channel_axis(out, models)
 
 
-def one_channel_axis(x: Tensor) -> Tensor:
+def one_channel_axis(
+    x: Float[Tensor, "models batch channels *space"],
+) -> Float[Tensor, "batch models*channels *space"]:
     """(models, batch, channels, *space) -> (batch, models * channels, *space)."""
     return x.transpose(0, 1).flatten(1, 2)
 
 
-def channel_axis(x: Tensor, models: int) -> Tensor:
+def channel_axis(
+    x: Float[Tensor, "batch together *space"], models: int
+) -> Float[Tensor, "{models} batch channels *space"]:
     """The way back from :func:`one_channel_axis`; a view."""
     return x.unflatten(1, (models, -1)).transpose(0, 1)
 
 
-def channels_innermost(x: Tensor) -> Tensor:
+def channels_innermost(
+    x: Float[Tensor, "models batch channels *space"],
+) -> Float[Tensor, "models batch channels *space"]:
     """The same (models, batch, channels, height, width), all channels of a pixel side by side.
 
     Grouped convolutions, normalisations and pools keep this order ("channels last").
@@ -270,7 +281,9 @@ def windows(x: Tensor, dim: int, size: int) -> tuple[Tensor, ...]:
     return x.narrow(dim, 0, count * size).unflatten(dim, (count, size)).unbind(dim + 1)
 
 
-def max_pool(x: Tensor, size: tuple[int, ...]) -> Tensor:
+def max_pool(
+    x: Float[Tensor, "models batch channels *space"], size: tuple[int, ...]
+) -> Float[Tensor, "models batch channels *pooled"]:
     """Max pool of (models, batch, channels, *space) over windows that do not overlap.
 
     Columns first, then rows: among equal pixels the first in reading order gets the slope, as in

@@ -12,6 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from lipdescent.shapes import Bool, Int64
+
 # What is done at a dropout layer with probability p: (p, x) -> x, x (models, batch, ...).
 Dropout = Callable[[float, Tensor], Tensor]
 
@@ -20,7 +22,9 @@ GAMMA = 0x9E3779B97F4A7C15 - 2**64
 _FACTORS = ((30, 0xBF58476D1CE4E5B9 - 2**64), (27, 0x94D049BB133111EB - 2**64))
 
 
-def numbers(keys: Tensor, count: int, *, first: int = 0) -> Tensor:
+def numbers(
+    keys: Int64[Tensor, " keys"], count: int, *, first: int = 0
+) -> Int64[Tensor, "keys {count}"]:
     """Numbers ``first`` to ``first + count - 1`` of every key's generator, int64 (keys, count)."""
     place = torch.arange(first + 1, first + count + 1, device=keys.device)
     z = keys.unsqueeze(1) + place * GAMMA
@@ -29,7 +33,7 @@ def numbers(keys: Tensor, count: int, *, first: int = 0) -> Tensor:
     return _xor_shifted(z, 31)
 
 
-def kept(keys: Tensor, count: int, *, p: float) -> Tensor:
+def kept(keys: Int64[Tensor, " keys"], count: int, *, p: float) -> Bool[Tensor, "keys {count}"]:
     """Which of ``count`` entries stay, each dropped with probability p to 2^-32: (keys, count)."""
     halves = numbers(keys, -(-count // 2)).view(torch.int32)
     return halves[:, :count] >= round(p * 2**32) - 2**31

@@ -11,12 +11,19 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from lipdescent.shapes import Float
 from lipdescent.stacks.convolution import channel_axis, one_channel_axis
 
 
 def normalise(
-    x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, *, eps: float
-) -> Tensor:
+    x: Float[Tensor, "models batch channels *space"],
+    mean: Float[Tensor, "models channels"],
+    var: Float[Tensor, "models channels"],
+    weight: Float[Tensor, "models channels"] | None,
+    bias: Float[Tensor, "models channels"] | None,
+    *,
+    eps: float,
+) -> Float[Tensor, "models batch channels *space"]:
     """(x - mean) / sqrt(var + eps) * weight + bias, channel by channel."""
     scale = torch.rsqrt(var + eps)
     if weight is not None:
@@ -26,8 +33,16 @@ def normalise(
 
 
 def normalise_batch(
-    x: Tensor, weight: Tensor | None, bias: Tensor | None, *, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
+    x: Float[Tensor, "models batch channels *space"],
+    weight: Float[Tensor, "models channels"] | None,
+    bias: Float[Tensor, "models channels"] | None,
+    *,
+    eps: float,
+) -> tuple[
+    Float[Tensor, "models batch channels *space"],
+    Float[Tensor, "models channels"],
+    Float[Tensor, "models channels"],
+]:
     """The same with the statistics of each model's own batch.
 
     Returns

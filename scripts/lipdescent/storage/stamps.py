@@ -194,6 +194,14 @@ def seal(before: bytes) -> str:
     return f"lipdescent-seal:{digest(before)}:"
 
 
+def in_comment(text: str, stamp: Stamp | None) -> str:
+    """HTML or Markdown with its stamp and a seal in a comment at its end."""
+    if stamp is None:
+        return text
+    text += f"\n<!-- {as_text(stamp)} "
+    return f"{text}{seal(text.encode())} -->\n"
+
+
 def document(found: Mapping[str, Any], stamp: Stamp | None) -> str:
     """A JSON file with its stamp, and in that a digest of all else."""
     if stamp is not None:

@@ -70,6 +70,7 @@ def gather(
     csv: str | Path,
     axes: Mapping[str, str] | None = None,
     made: stamps.Stamp | None = None,
+    words: Mapping[str, Mapping[str, str]] | None = None,
 ) -> int:
     """Check and write the whole table, holding the rows of one stack at a time; number of rows.
 
@@ -79,13 +80,16 @@ def gather(
     ----------
     stacks : all rows of one stack each: a cell's bounds are compared within their stack.
     axes : further axes of the study -> their kinds; null for stacks that have none of that name.
+    words : column -> what is said of it in the metadata of its field.
 
     Raises
     ------
     BoundViolation
         See :func:`check_order`.
     """
-    columns = schema(axes)
+    columns = pa.schema(
+        [field.with_metadata((words or {}).get(field.name)) for field in schema(axes)]
+    )
     plain = pa.schema([(f.name, pa.string() if f.type == TEXT else f.type) for f in columns])
     count = 0
     with (

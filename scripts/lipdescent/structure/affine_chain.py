@@ -21,9 +21,13 @@ from lipdescent.arithmetic.ulps import TINY, gamma, product_up, round_up
 from lipdescent.measurement import NotApplicable
 from lipdescent.networks.expressions import Layer
 from lipdescent.networks.known_classes import flattens
+from lipdescent.networks.operations import Divide, Scale, Shift
+from lipdescent.shapes import Float64
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.plain_chain import plain_chain
 from lipdescent.structure.slope_intervals import Interval, compose, slope_interval
+
+ELEMENTWISE = (Scale, Divide, Shift)
 
 
 @dataclass
@@ -47,6 +51,15 @@ class AffineChain:
     @property
     def depth(self) -> int:
         return len(self.slopes)
+
+    def select(self, models: Tensor) -> AffineChain:
+        """The chain of some of the models; ``models`` indexes the first axis."""
+        return AffineChain(
+            [weight[models] for weight in self.weights],
+            [bias[models] for bias in self.biases],
+            self.slopes,
+            [error[models] for error in self.errors],
+        )
 
     def norms(self) -> list[Tensor]:
         """Certified spectral norms (S,) of the stored weights."""
@@ -86,7 +99,8 @@ def refuse_other_norms(norms: Sequence[str], known: Sequence[str]) -> None:
 def affine_chain(stack: ModelStack) -> AffineChain:
     """The chain of a fully connected network.
 
-    Understood are plain chains of Linear, Flatten, BatchNorm1d in eval mode and the activations of
+    Understood are plain chains of Linear, Flatten, BatchNorm1d in eval mode, factors, divisors and
+    shifts of single numbers, and the activations of
     :mod:`lipdescent.structure.slope_intervals`.
 
     Raises
@@ -106,9 +120,25 @@ def affine_chain(stack: ModelStack) -> AffineChain:
     return builder.finish()
 
 
+def elementwise_numbers(
+    layer: Layer, stack: ModelStack, shape: tuple[int, ...]
+) -> Float64[Tensor, "models inputs"]:
+    """The numbers of an elementwise layer, one for each of its inputs of ``shape``."""
+    module: Any = layer.module
+    if module.shape is None:
+        number = torch.full((), module.number, dtype=torch.float64, device=stack.device)
+        return number.expand(stack.num_models, math.prod(shape))
+    weight = stack.state[layer.named("weight")].to(torch.float64)
+    missing = len(shape) + 1 - weight.ndim
+    if missing < 0:
+        raise NotApplicable(f"{layer.place}: it makes {tuple(module.shape)} of shape {shape}")
+    weight = weight.reshape(len(weight), *[1] * missing, *weight.shape[1:])
+    return weight.expand(len(weight), *shape).flatten(1)
+
+
 def _known(module: nn.Module) -> bool:
     batch_norm = type(module) is nn.BatchNorm1d and module.track_running_stats
-    affine = type(module) is nn.Linear or batch_norm or flattens(module)
+    affine = type(module) in (nn.Linear, *ELEMENTWISE) or batch_norm or flattens(module)
     return affine or slope_interval(module) is not None
 
 
@@ -135,6 +165,8 @@ class _Builder:
         interval = slope_interval(layer.module)
         if flattens(layer.module):
             self.shape = (math.prod(self.shape),)
+        elif type(layer.module) in ELEMENTWISE:
+            self.elementwise(layer)
         elif interval is not None:
             if interval != (1.0, 1.0):
                 self.activation(interval)
@@ -183,6 +215,22 @@ class _Builder:
         bias = scale * bias + (self.get(layer, "bias") if module.affine else 0)
         if not bool(scale.isfinite().all()):
             raise ValueError(f"{layer.place}: running_var + eps must be positive, finite numbers")
+        self.rescale(layer, scale, bias)
+
+    def elementwise(self, layer: Layer) -> None:
+        """A factor, divisor or shift of each number, whatever the shape they have."""
+        number = elementwise_numbers(layer, self.stack, self.shape)
+        if isinstance(layer.module, Shift):
+            self.bias = self.bias + number
+            return
+        if isinstance(layer.module, Divide):
+            number = 1 / number
+        if not bool(number.isfinite().all()):
+            raise ValueError(f"{layer.place}: a divisor is 0, or too small; allowed are others")
+        self.rescale(layer, number, number * self.bias)
+
+    def rescale(self, layer: Layer, scale: Tensor, bias: Tensor) -> None:
+        """The pending map times slopes (S, width) that carry up to 6 roundings."""
         largest = round_up(scale.abs().amax(1), 8)
         # A slope that underflows is off by TINY times what it multiplies, and so is the product.
         before = 1.0 if self.weight is None else self.weight.abs().sum((1, 2))

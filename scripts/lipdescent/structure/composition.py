@@ -15,6 +15,7 @@ from lipdescent.layers import normalisation
 from lipdescent.layers.table import constant
 from lipdescent.measurement import NotApplicable
 from lipdescent.networks.expressions import Chain, Concat, Layer, Node, Sum
+from lipdescent.shapes import Float64
 from lipdescent.stacks.model_stack import ModelStack
 
 # Bound of several parts at once, or None where there is none better than their own:
@@ -24,7 +25,9 @@ Shortcut = Callable[[tuple[Node, ...] | Sum], Tensor | None]
 FOLDING_ERROR = 8 * ulps.UNIT_ROUNDOFF
 
 
-def bound(node: Node, stack: ModelStack, *, norm: str, shortcut: Shortcut | None = None) -> Tensor:
+def bound(
+    node: Node, stack: ModelStack, *, norm: str, shortcut: Shortcut | None = None
+) -> Float64[Tensor, " models"]:
     """Upper bound on the Lipschitz constant of ``node`` for every model: float64 (num_models,).
 
     Chain: product. Sum: sum. Concatenation: l2 the root of the sum of squares, l1 the sum, l_inf
@@ -67,13 +70,15 @@ def _product(
     return best[-1]
 
 
-def times(a: Tensor, b: Tensor) -> Tensor:
+def times(
+    a: Float64[Tensor, "*models"], b: Float64[Tensor, "*models"]
+) -> Float64[Tensor, "*models"]:
     """Product rounded up, exact for a factor of 1 or 0."""
     product = torch.where((a == 1) | (b == 1), a * b, ulps.round_up(a * b))
     return torch.where((a == 0) | (b == 0), 0.0, product)  # whatever overflows beside it
 
 
-def layer_bound(layer: Layer, stack: ModelStack, *, norm: str) -> Tensor:
+def layer_bound(layer: Layer, stack: ModelStack, *, norm: str) -> Float64[Tensor, " models"]:
     """Constant of one layer, with the batch normalisation that is its ``scale``: (num_models,).
 
     Kept as long as the stack and as its tensors are unchanged: several bounds start from it.
@@ -131,7 +136,7 @@ def folded_state(layer: Layer, state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def folding_error(
     layer: Layer, state: dict[str, Tensor], norm: str, stack_state: dict[str, Tensor]
-) -> Tensor:
+) -> Float64[Tensor, " models"]:
     """What the roundings in a folded weight can add: FOLDING_ERROR times the norm of |W|.
 
     And what underflows. An entry of the weights stands at most once in a row of the operator and
@@ -150,7 +155,7 @@ def folding_error(
     return FOLDING_ERROR * size + lost
 
 
-def folding_loss(layer: Layer, stack_state: dict[str, Tensor]) -> Tensor:
+def folding_loss(layer: Layer, stack_state: dict[str, Tensor]) -> Float64[Tensor, " models"]:
     """The sum of what underflows in the entries of a folded weight: float64 (models,).
 
     A slope by 2^-1074 times the weights it multiplies, a product by that.

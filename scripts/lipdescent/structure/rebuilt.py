@@ -7,11 +7,14 @@ a copy of it. Built anew, it does what the table of layers takes it for.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from lipdescent.networks.declared import declaration_of
 
 
 def rebuilt(module: nn.Module, state: dict[str, Tensor]) -> nn.Module:
@@ -24,6 +27,8 @@ def rebuilt(module: nn.Module, state: dict[str, Tensor]) -> nn.Module:
     TypeError
         If the constructor needs what is no attribute.
     """
+    if declaration_of(module) is not None:
+        return _copied(module, state)
     wanted = inspect.signature(type(module).__init__).parameters
     given: dict[str, Any] = {}
     for name, parameter in list(wanted.items())[1:]:
@@ -41,6 +46,17 @@ def rebuilt(module: nn.Module, state: dict[str, Tensor]) -> nn.Module:
     for own in (layer._parameters, layer._buffers):
         vars(layer).update({name: state.get(name) for name in own})
         own.clear()
+    return layer
+
+
+def _copied(module: nn.Module, state: dict[str, Tensor]) -> nn.Module:
+    """A copy of a user's layer, whatever is inside of it, on the tensors of ``state``."""
+    layer = copy.deepcopy(module).eval()
+    for name, tensor in state.items():
+        path, _, own = name.rpartition(".")
+        owner = layer.get_submodule(path)
+        owner._parameters.pop(own, None)
+        owner._buffers[own] = tensor
     return layer
 
 

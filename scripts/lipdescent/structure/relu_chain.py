@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +21,16 @@ from lipdescent.arithmetic.ulps import times_power
 from lipdescent.measurement import NotApplicable
 from lipdescent.networks.expressions import Layer
 from lipdescent.networks.known_classes import flattens
+from lipdescent.networks.operations import Divide, Shift
+from lipdescent.shapes import Float64
 from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.structure.affine_chain import ELEMENTWISE, elementwise_numbers
 from lipdescent.structure.plain_chain import plain_chain
 
 _CHUNK = {"cpu": 2**18, "cuda": 2**24}  # numbers in the largest array; measured at n_out n_in = 400
 _TABLE = 2**24  # numbers in the largest table
 _FEW_UNITS = 24  # up to this width equal masks are common enough to look for
+_ORDINARY = 300  # exponents of numbers whose products do not underflow
 _RANGE = 900  # of the exponents by which biases are scaled
 
 
@@ -40,50 +45,120 @@ class Chain:
     slopes : (negative side, positive side) of every activation, one less than weights; at most 4
         in size, steeper ones scaled as the weights are.
     exponents : int64 (num_models,), J of the network = 2^exponents J of the scaled chain.
+    roundings : that have gone into an entry of some weight or bias, relative, over all layers.
     """
 
     weights: list[Tensor]
     biases: list[Tensor | None]
     slopes: list[tuple[float, float]]
     exponents: Tensor
+    roundings: int = 0
 
     def __getitem__(self, index: slice | Tensor) -> Chain:
         weights = [weight[index] for weight in self.weights]
         biases = [None if bias is None else bias[index] for bias in self.biases]
-        return Chain(weights, biases, self.slopes, self.exponents[index])
+        return Chain(weights, biases, self.slopes, self.exponents[index], self.roundings)
 
 
 def chain(stack: ModelStack) -> Chain | None:
     """The chain that ``stack`` is, or None if it is anything else.
 
-    Understood are plain chains of Linear, ReLU, LeakyReLU and Flatten of everything.
+    Understood are plain chains of Linear, ReLU, LeakyReLU and Flatten of everything, and factors,
+    divisors and shifts of single numbers, which are diagonal layers.
     """
     try:
         layers = plain_chain(stack, _known)
     except NotApplicable:
         return None
-    linears: list[Layer] = []
-    slopes: list[tuple[float, float]] = []
-    vectors = len(stack.input_shape) == 1
+    links = _Links(stack)
     for layer in layers:
-        if flattens(layer.module):
-            vectors = True
-        elif type(layer.module) is nn.Linear and vectors:
-            slopes += [(1.0, 1.0)] * (len(linears) - len(slopes))
-            linears.append(layer)
-        elif len(linears) == len(slopes) + 1:  # an activation behind a linear layer
-            slopes.append((float(getattr(layer.module, "negative_slope", 0.0)), 1.0))
-        else:
+        if not links.add(layer):
             return None
-    return _scaled_chain(stack, linears, slopes) if linears else None
+    return links.finish()
+
+
+class _Links:
+    """The layers so far; a diagonal and a shift since the last of them are pending."""
+
+    def __init__(self, stack: ModelStack) -> None:
+        self.stack, self.shape = stack, tuple(stack.input_shape)
+        self.maps: list[tuple[Tensor, Tensor | None]] = []
+        self.slopes: list[tuple[float, float]] = []
+        self.scale: Tensor | None = None
+        self.shift: Tensor | None = None
+        self.roundings = 0
+
+    def add(self, layer: Layer) -> bool:
+        """False where the network is no such chain."""
+        module: Any = layer.module
+        if flattens(module):
+            self.shape = (math.prod(self.shape),)
+        elif type(module) in ELEMENTWISE:
+            return self.elementwise(layer)
+        elif type(module) is nn.Linear and len(self.shape) == 1:
+            self.settle()
+            bias = self.stack.state.get(layer.named("bias"))
+            self.map(self.stack.state[layer.named("weight")], bias)
+            self.shape = (module.out_features,)
+        else:  # an activation behind a linear layer
+            self.settle()
+            if type(module) is nn.Linear or len(self.maps) != len(self.slopes) + 1:
+                return False
+            self.slopes.append((float(getattr(module, "negative_slope", 0.0)), 1.0))
+        return True
+
+    def elementwise(self, layer: Layer) -> bool:
+        try:
+            numbers = elementwise_numbers(layer, self.stack, self.shape)
+        except NotApplicable:
+            return False
+        if isinstance(layer.module, Shift):
+            if self.shift is not None:
+                self.settle()
+            self.shift = numbers
+            return _in_range(numbers)
+        numbers = 1 / numbers if isinstance(layer.module, Divide) else numbers
+        self.roundings += 2
+        self.scale = numbers if self.scale is None else self.scale * numbers
+        self.shift = None if self.shift is None else self.shift * numbers
+        # Within it products and quotients are off by roundings alone, not by underflow.
+        return all(n is None or _in_range(n) for n in (numbers, self.scale, self.shift))
+
+    def settle(self) -> None:
+        """Make what is pending a layer."""
+        if self.scale is None and self.shift is None:
+            return
+        size, count = math.prod(self.shape), self.stack.num_models
+        ones = torch.ones(count, size, dtype=torch.float64, device=self.stack.device)
+        scale = ones if self.scale is None else self.scale
+        self.map(torch.diag_embed(scale), self.shift)
+        self.scale = self.shift = None
+
+    def map(self, weight: Tensor, bias: Tensor | None) -> None:
+        self.slopes += [(1.0, 1.0)] * (len(self.maps) - len(self.slopes))
+        self.maps.append((weight.to(torch.float64), bias))
+
+    def finish(self) -> Chain | None:
+        self.settle()
+        if not self.maps:
+            return None
+        return _scaled_chain(self.stack, self.maps, self.slopes, self.roundings)
+
+
+def _in_range(numbers: Tensor) -> bool:
+    sizes = numbers[numbers != 0].abs()
+    return bool(((sizes > 2.0**-_ORDINARY) & (sizes < 2.0**_ORDINARY)).all())
 
 
 def _known(module: nn.Module) -> bool:
-    return type(module) in (nn.Linear, nn.ReLU, nn.LeakyReLU) or flattens(module)
+    return type(module) in (nn.Linear, nn.ReLU, nn.LeakyReLU, *ELEMENTWISE) or flattens(module)
 
 
 def _scaled_chain(
-    stack: ModelStack, linears: Sequence[Layer], slopes: list[tuple[float, float]]
+    stack: ModelStack,
+    maps: Sequence[tuple[Tensor, Tensor | None]],
+    slopes: list[tuple[float, float]],
+    roundings: int,
 ) -> Chain:
     """Scale by powers of two, which these activations commute with, against over- and underflow.
 
@@ -96,13 +171,11 @@ def _scaled_chain(
         powers.append(power)
     total = torch.zeros(stack.num_models, dtype=torch.int64, device=stack.device)
     weights, biases = [], []
-    for layer, power in zip(linears, [0, *powers], strict=False):
+    for (weight, bias), power in zip(maps, [0, *powers], strict=False):
         total = total + power
-        weight = stack.state[layer.named("weight")].to(torch.float64)
         exponent = torch.frexp(weight.abs().amax((-1, -2)))[1].to(torch.int64)
         total = total + exponent
         weights.append(times_power(weight, -exponent[:, None, None]))
-        bias = stack.state.get(layer.named("bias"))
         if bias is not None:
             bias = bias.to(torch.float64)
             scaled = times_power(bias, -total.clamp(-_RANGE, _RANGE)[:, None])
@@ -110,13 +183,13 @@ def _scaled_chain(
             known = (total.abs() <= _RANGE)[:, None] | (bias == 0)
             bias = torch.where(known, scaled, torch.inf)
         biases.append(bias)
-    if len(slopes) == len(linears):  # an activation comes last
+    if len(slopes) == len(maps):  # an activation comes last
         size = weights[-1].shape[1]
         eye = torch.eye(size, dtype=torch.float64, device=stack.device)
         weights.append(eye.expand(stack.num_models, -1, -1))
         biases.append(None)
         total = total + powers[-1]
-    return Chain(weights, biases, scaled_slopes, total)
+    return Chain(weights, biases, scaled_slopes, total, roundings)
 
 
 def _scaled_pair(pair: tuple[float, float]) -> tuple[tuple[float, float], int]:
@@ -220,8 +293,13 @@ def slopes_at(before: Tensor, negative: float, positive: float) -> Tensor:
 
 
 def soft_product(
-    links: Chain, points: Tensor, left: Tensor, right: Tensor, *, sharpness: float
-) -> Tensor:
+    links: Chain,
+    points: Float64[Tensor, "n inputs"],
+    left: Float64[Tensor, "n outputs"],
+    right: Float64[Tensor, "n inputs"],
+    *,
+    sharpness: float,
+) -> Float64[Tensor, " n"]:
     """u^T J(x) v (n,) with sigmoids in place of the steps of the slopes, one model.
 
     The sigmoids' argument is ``sharpness`` pre-activation / its mean absolute value at a point;
@@ -240,12 +318,12 @@ def soft_product(
     return ((tangent @ links.weights[-1][0].T) * left).sum(-1)
 
 
-def gram(matrices: Tensor) -> Tensor:
+def gram(matrices: Float64[Tensor, "n outputs inputs"]) -> Float64[Tensor, "n p p"]:
     """J J^T or J^T J of every matrix (n, n_out, n_in), whichever is smaller."""
     short = matrices if matrices.shape[-1] >= matrices.shape[-2] else matrices.mT
     return short @ short.mT
 
 
-def sum_norm(absolute: Tensor, norm: str) -> Tensor:
+def sum_norm(absolute: Float64[Tensor, "n outputs inputs"], norm: str) -> Float64[Tensor, " n"]:
     """The "linf" or "l1" operator norm (n,) from the absolute values (n, n_out, n_in)."""
     return absolute.sum(-1 if norm == "linf" else -2).amax(-1)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from lipdescent.arithmetic.ulps import TINY, product_up, round_up, scaled_to_one, times_power
+from lipdescent.shapes import Float64, Int64
 from lipdescent.structure.slope_intervals import Interval
 
 _ORDINARY = 4.0  # slopes between a quarter and this stay as they are
@@ -108,7 +109,9 @@ def scaled_chain(
     return Scaled(small, slopes, total + power, lost_paths(small, changed, slopes))
 
 
-def times_power_counted(x: Tensor, exponent: Tensor) -> tuple[Tensor, Tensor]:
+def times_power_counted(
+    x: Float64[Tensor, "*models m n"], exponent: Int64[Tensor, " ..."]
+) -> tuple[Float64[Tensor, "*models m n"], Float64[Tensor, "*models"]]:
     """x 2^exponent for matrices (..., m, n), and how many of their entries changed: (...).
 
     Changed entries are off by at most 2^-1074 unless they overflow, which they must not.
@@ -141,7 +144,9 @@ def lost_paths(
     return torch.where(total > 0, round_up(total, len(weights)), total)
 
 
-def balanced(first: Tensor, second: Tensor) -> Units:
+def balanced(
+    first: Float64[Tensor, "models units inputs"], second: Float64[Tensor, "models outputs units"]
+) -> Units:
     """The units of second . phi . first, float64 (S, w, n_in) and (S, n_out, w)."""
     first, second = without_dead([first, second])
     rows, columns = first, second.mT
@@ -171,7 +176,9 @@ def balanced(first: Tensor, second: Tensor) -> Units:
     return Units(rows, columns, shift, e_row + e_column - 2 * common, lost)
 
 
-def with_lost(bound: Tensor, lost: Tensor) -> Tensor:
+def with_lost(
+    bound: Float64[Tensor, "*models"], lost: Float64[Tensor, "*lost"]
+) -> Float64[Tensor, "*models"]:
     """bound + lost, rounded up; the bound itself where nothing was lost."""
     return torch.where(lost > 0, round_up(bound + lost), bound)
 

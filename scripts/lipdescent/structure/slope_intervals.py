@@ -11,7 +11,10 @@ from fractions import Fraction
 from torch import nn
 
 from lipdescent.layers import activation
+from lipdescent.layers.operations import function_slopes
 from lipdescent.measurement import NotApplicable
+from lipdescent.networks.declared import declaration_of
+from lipdescent.networks.operations import Function
 
 Interval = tuple[float, float]
 
@@ -20,9 +23,13 @@ def slope_interval(module: nn.Module) -> Interval | None:
     """[a, b] of an activation, a <= b, or None where there is none that holds for all models."""
     if type(module) is nn.Identity:
         return 1.0, 1.0
-    if type(module) not in activation.SLOPES or next(module.parameters(), None) is not None:
+    if (declared := declaration_of(module)) is not None:
+        return declared.slopes
+    if type(module) not in (*activation.SLOPES, Function) or any(True for _ in module.parameters()):
         return None
     try:
+        if isinstance(module, Function):
+            return function_slopes(module, {})
         low, high = activation.slopes(module, {})
     except NotApplicable:
         return None

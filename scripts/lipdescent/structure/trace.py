@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,13 +12,15 @@ from torch.func import functional_call
 
 from lipdescent.arithmetic.ulps import TINY
 from lipdescent.layers import activation, convolution, pooling
-from lipdescent.layers.table import TABLE, declares_constant
+from lipdescent.layers.table import TABLE, is_known
 from lipdescent.measurement import NotApplicable
+from lipdescent.networks.declared import declaration_of, undeclared
 from lipdescent.networks.expressions import Chain, Concat, Layer, Node, layers, place, steps
 from lipdescent.networks.known_classes import BATCH_NORMS, NO_OPERATION, is_attention
 from lipdescent.networks.reading import declares, read, unknown
 from lipdescent.stacks import own_call
 from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.structure.declared import check_declared
 from lipdescent.structure.rebuilt import evaluate
 from lipdescent.structure.unchanged import check_module
 
@@ -42,17 +46,22 @@ def trace(stack: ModelStack) -> Node:
         fit, examples that influence each other, and a call that gives something else than the
         layers do.
     """
+    if hasattr(stack.module, "lipschitz_structure"):
+        cast(Any, stack.module).lipschitz_structure()  # or it says why there is none
     check_module(stack.module)
     check_state(stack)
     _refuse_attention(stack.module)
     node = read(stack.module)
     for layer in layers(node):
-        if type(layer.module) not in TABLE and not declares_constant(layer.module):
+        if not is_known(layer.module):
             raise unknown(layer)
     state = first_state(stack, torch.float64)
     x, places = own_call.random_inputs(stack.input_shape, stack.device)
     with torch.no_grad():
         y, node = _run(node, x, state)
+        for layer in layers(node):
+            if declaration_of(layer.module) is not None:
+                check_declared(layer.module, layer.state(state), layer.input_shape, layer.place)
         if not bool(y.isfinite().flatten(1).all(1).any()):
             raise ValueError("the outputs overflow float64 at inputs of size 1e-3 to 1e4")
         own_call.check_evaluation(
@@ -95,11 +104,7 @@ def check_state(stack: ModelStack) -> None:
     _check_subnormals()
     if not stack.num_models:
         raise ValueError("the network has no parameters or buffers: there is nothing to measure")
-    for name, tensor in stack.state.items():
-        bad = ~tensor.isfinite().reshape(len(tensor), -1).all(1)
-        if bool(bad.any()):
-            index = int(bad.nonzero()[0, 0])
-            raise ValueError(f"{name} of model {index}: contains NaN or inf; allowed are finite")
+    check_finite(stack.state)
     for path, part in stack.module.named_modules():
         variance = stack.state.get(Layer(part, path).named("running_var"))
         if variance is None or not hasattr(part, "eps"):
@@ -113,6 +118,15 @@ def check_state(stack: ModelStack) -> None:
             )
 
 
+def check_finite(state: Mapping[str, Tensor]) -> None:
+    """Raise ValueError for NaN or inf in tensors (models, ...), naming tensor and model."""
+    for name, tensor in state.items():
+        bad = ~tensor.isfinite().reshape(len(tensor), -1).all(1)
+        if bool(bad.any()):
+            index = int(bad.nonzero()[0, 0])
+            raise ValueError(f"{name} of model {index}: contains NaN or inf; allowed are finite")
+
+
 def _check_subnormals() -> None:
     """Raise ValueError where one of the threads flushes; each has a flag of its own."""
     smallest = torch.full((_GRAIN * torch.get_num_threads(),), TINY, dtype=torch.float64)
@@ -124,7 +138,7 @@ def _check_subnormals() -> None:
 
 
 def _refuse_attention(module: nn.Module) -> None:
-    for path, m in module.named_modules():
+    for path, m in undeclared(module):
         if TABLE.get(type(m)) is activation.attention or is_attention(m):
             try:
                 activation.attention(m, {})

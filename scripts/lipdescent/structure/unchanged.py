@@ -30,12 +30,9 @@ def check_module(module: nn.Module) -> None:
         For weights without a shape, train mode, parametrisations, hooks, replaced methods and
         functions of torch, hidden tensors, shared weights.
     """
-    _check_functions()
+    check_measurable(module)
     for path, m in module.named_modules(remove_duplicate=False):
         where = place(m, path)
-        _check_tensors(m, where)
-        if m.training:
-            raise ValueError(f"{where} is in train mode; call eval() first")
         if parametrize.is_parametrized(m):
             raise ValueError(f"{where} is parametrised; call remove_parametrizations() first")
         if m._forward_hooks or m._forward_pre_hooks or m._backward_hooks:
@@ -52,6 +49,23 @@ def check_module(module: nn.Module) -> None:
                 f"delete it, or assign to the {type(m).__name__} itself"
             )
     refuse_shared(module)
+
+
+def check_measurable(module: nn.Module) -> None:
+    """Refuse what no reading can help: it has no weights of real numbers, or draws random ones.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For quantised, scripted and compiled modules, tensors of other classes than torch's own,
+        weights without a shape, train mode, and replaced functions of torch.
+    """
+    _check_functions()
+    for path, m in module.named_modules(remove_duplicate=False):
+        where = place(m, path)
+        _check_tensors(m, where)
+        if m.training:
+            raise ValueError(f"{where} is in train mode; call eval() first")
 
 
 def _check_functions() -> None:

@@ -20,7 +20,7 @@ from lipdescent.study import published
 SUMS = "SHA256SUMS"
 PLAN, PROVENANCE = "plan.json", "provenance.json"
 # Packed where they are there and tell of these very results.
-REPORT, VERIFICATION = "report.html", "verification.json"
+REPORT, VERIFICATION = "workflow.html", "verification.json"
 # Keys of the configuration that change no result.
 IRRELEVANT = ("device", "execution")
 
@@ -95,7 +95,7 @@ def _shows_all(study: Path, config: dict[str, Any]) -> bool:
         report = (study / REPORT).read_bytes()
     except OSError:
         return False
-    shown = [name for name in published.files(config) if Path(name).suffix in (".png", ".html")]
+    shown = [name for name in published.files(config) if name.endswith((".png", "findings.html"))]
     return all(base64.b64encode((study / name).read_bytes()) in report for name in shown)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from lipdescent.domains import written
 from lipdescent.plugins import bound_entries, lookup, signatures
 from lipdescent.study.schema import ConfigError
 
@@ -22,6 +23,7 @@ def check(config: dict[str, Any]) -> None:
         _check_norms(name, bound, entry)
         _check_direction(name, bound, entry)
         _check_files(name, entry)
+        _check_domain(name, entry)
         label = bound, bound_entries.label(name, entry)
         if label in called:
             raise ConfigError(
@@ -47,6 +49,16 @@ def _check_files(name: str, entry: dict[str, Any]) -> None:
                 f"config: bounds.{name}.points_options.{key} = {value!r}: the study takes it of "
                 "the file itself; allowed is to leave it out"
             )
+
+
+def _check_domain(name: str, entry: dict[str, Any]) -> None:
+    """A domain that there is; certificates hold only where a bound is one of the whole space."""
+    if "domain" not in entry:
+        return
+    try:
+        written.checked(entry["domain"])
+    except ValueError as error:
+        raise ConfigError(f"config: bounds.{name}: {error}") from None
 
 
 def _check_name(name: str, bound: str) -> None:
@@ -96,6 +108,11 @@ def _check_certificates(config: dict[str, Any]) -> None:
         for name, entry in config["bounds"].items()
     }
     for name in (config["certificates"] or {"upper": []})["upper"]:
+        if config["bounds"].get(name, {}).get("domain", written.EVERYWHERE) != written.EVERYWHERE:
+            raise ConfigError(
+                f"config: certificates.upper contains {name!r}, a bound on a domain: allowed are "
+                "bounds on the whole space"
+            )
         if directions[name] not in ("upper", None):
             uppers = [n for n, direction in directions.items() if direction == "upper"]
             raise ConfigError(

@@ -187,6 +187,7 @@ def _check_drawn(config: dict[str, Any]) -> None:
                 raise ConfigError(f"config: {kind} has {name!r} twice: allowed is each name once")
     if axes.DATA_NAMES not in config:  # at a point there are no axes
         _check_axes(config)
+        _check_fits(config)
 
 
 def _check_axes(config: dict[str, Any]) -> None:
@@ -201,6 +202,18 @@ def _check_axes(config: dict[str, Any]) -> None:
                 axis_choice.choose(axis_choice.axes_of(of, grid), **options)
             except ValueError as error:
                 raise ConfigError(f"config: comparisons.{name} ({dataset}): {error}") from None
+
+
+def _check_fits(config: dict[str, Any]) -> None:
+    """Power laws start at values of axes that they are over."""
+    numbers = [axis.name for axis in axes.axes(config) if axis.kind != "text"]
+    for name in config["statistics"]["fit_from"]:
+        try:
+            lookup.check(
+                "axis of numbers in statistics.fit_from", name, ["epoch", "width", *numbers]
+            )
+        except ValueError as error:
+            raise ConfigError(f"config: {error}") from None
 
 
 def _check_quantities(config: dict[str, Any]) -> None:

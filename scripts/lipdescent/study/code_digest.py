@@ -19,6 +19,8 @@ NOT_COVERED = (
 )
 # Statements at a module's top level, those in parentheses over several lines.
 IMPORT = re.compile(r"^(?:from|import)\b(?:[^\n(]*\([^)]*\)|[^\n]*)", re.MULTILINE)
+# In the file of an architecture whose networks may have to be exported.
+OWN_FORWARD = re.compile(r"\bdef forward\b|\btorchvision\b|_norm\b|\bparametri|\bhook")
 LOOKED_UP = re.compile(r"\bresolve\(\s*[\"']")
 
 
@@ -74,6 +76,8 @@ def measurement_files(
         files.append(f"lipdescent/points/{points}.py")
     if any(path.parent.name == "constrained" for path in code_files(network)):
         files.append("lipdescent/structure/materialise.py")
+    if kind == "bound" and OWN_FORWARD.search((SCRIPTS / network).read_text(encoding="utf-8")):
+        files.append("lipdescent/structure/exported.py")
     imported = code_files(*files)
     if SCRIPTS / "lipdescent/training/options.py" in imported:
         files.append(f"lipdescent/training/losses/{loss}.py")

@@ -30,6 +30,8 @@ REPLACED = {
     "experiments.distance_preservation_images.band": "the band is that of the caption",
 }
 # Overlays are merged into the default study: in these, `name: null` takes an entry out again.
+# What the default study had once: null takes it out of an overlay of that time, and does no harm.
+FORMER = {"bounds": ("upper_geolip",)}
 SECTIONS = ("bounds", "quantities", "datasets", "architectures", "experiments")
 
 
@@ -153,7 +155,7 @@ def _take_out(config: dict[str, Any], default: dict[str, Any]) -> set[tuple[str,
         entries, known = config[section], default.get(section) or {}
         empty = [name for name, entry in entries.items() if entry is None]
         for name in empty:
-            if known.get(name) is None:
+            if known.get(name) is None and name not in FORMER.get(section, ()):
                 raise ConfigError(
                     f"config: {section}.{name} has no value: write {name}: {{}} to have it with "
                     f"its defaults (null takes out what the default study has: "

@@ -10,6 +10,23 @@ from typing import Any
 from lipdescent.study import runs, sections
 
 KINDS = ("pdf", "png")
+# Beside the start page; the last is Snakemake's own report, which `make` writes.
+PAGES = {
+    "explorer.html": "Explore: any quantity over any axis",
+    "findings.html": "Findings: answers and tables",
+}
+ALWAYS = {
+    "provenance.json": "Provenance",
+    "workflow.html": "Report of the jobs (Snakemake's, written by make)",
+}
+
+
+def links(config: dict[str, Any]) -> dict[str, str]:
+    """File beside the start page -> what it is, for its reader."""
+    if config["experiments"]:
+        tables = {f"experiments/{name}.csv": f"Table of {name}" for name in config["experiments"]}
+        return tables | ALWAYS
+    return PAGES | {"table.csv": "Table (CSV; the same as table.parquet)"} | ALWAYS
 
 
 def ran(config: dict[str, Any]) -> dict[str, Any]:
@@ -61,7 +78,8 @@ def figures(config: dict[str, Any]) -> list[str]:
 
 def files(config: dict[str, Any]) -> list[str]:
     """Everything that ``rule all`` asks for; a study with experiments publishes these alone."""
-    found = [*results(config), "provenance.json", *figures(config)]
+    found = [*results(config), "provenance.json", "report.html", *figures(config)]
     if not config["experiments"]:
-        found += ["table.csv", *(f"findings.{kind}" for kind in ("json", "md", "html"))]
+        found += ["table.csv", "table.json", "explorer.html"]
+        found += [f"findings.{kind}" for kind in ("json", "md", "html")]
     return found

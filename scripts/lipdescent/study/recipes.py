@@ -219,7 +219,7 @@ class Recipes:
             for place in map(_wildcards, self.runs)
             for measure in self.measures
         ]
-        outputs = (f"{self.base}/table.parquet", f"{self.base}/table.csv")
+        outputs = tuple(f"{self.base}/table.{kind}" for kind in ("parquet", "csv", "json"))
         asked = {"axes": self.axes}
         return Recipe("table", "table", outputs, asked, self.code("aggregate.py"), tuple(inputs))
 
@@ -268,6 +268,18 @@ class Recipes:
         )
 
     @_once
+    def explorer(self) -> Recipe:
+        own = (f"lipdescent/explorer/explorer.{kind}" for kind in ("css", "html", "js"))
+        return Recipe(
+            "explorer",
+            "explorer",
+            (f"{self.base}/explorer.html",),
+            {"statistics": self.config["statistics"]},
+            self.code("explorer.py", *own),
+            (self.table(),),
+        )
+
+    @_once
     def provenance(self) -> Recipe:
         if self.config["experiments"]:
             inputs = tuple(self.experiment(experiment=name) for name in self.config["experiments"])
@@ -284,6 +296,43 @@ class Recipes:
             self.code("record_provenance.py"),
             inputs,
         )
+
+    @_once
+    def start_page(self) -> Recipe:
+        """Of everything that is shown, figures in the order of the configuration."""
+        shown = self._shown()
+        figures = [
+            [path.removeprefix(f"{self.base}/"), title, recipe.asked["caption"]]
+            for recipe, title in shown
+            for path in recipe.outputs
+            if path.endswith(".png")
+        ]
+        provenance = self.provenance()
+        words = () if self.config["experiments"] else (self.findings(),)
+        return Recipe(
+            "start_page",
+            "start_page",
+            (f"{self.base}/report.html",),
+            {"figures": figures, "links": published.links(self.config)},
+            self.code("start_page.py"),
+            (*words, provenance, *provenance.inputs, *(recipe for recipe, _ in shown)),
+        )
+
+    def _shown(self) -> list[tuple[Recipe, str]]:
+        """Every figure with its title."""
+        if self.config["experiments"]:
+            names = self.config["experiments"]
+            return [(self.experiment_figure(experiment=n), n.replace("_", " ")) for n in names]
+        found = []
+        for dataset in self.config["grid"]["dataset"]:
+            for variant in self.variants(dataset):
+                for name in sections.drawn(self.config, "figures"):
+                    one = self.figure(dataset=dataset, architecture=variant, figure=name)
+                    found.append((one, f"{name} of {variant} on {dataset}".replace("_", " ")))
+            for name in sections.drawn(self.config, "comparisons"):
+                one = self.comparison(dataset=dataset, comparison=name)
+                found.append((one, f"{name} on {dataset}".replace("_", " ")))
+        return found
 
     @_once
     def verify(self) -> Recipe:

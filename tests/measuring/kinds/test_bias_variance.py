@@ -189,6 +189,31 @@ def test_what_the_bounds_are_made_of_is_rounded_up(make_stack, generator):
             assert truth <= Fraction(value) <= truth * (1 + Fraction(1, 10**13))
 
 
+def test_what_networks_whose_terms_cancel_round_off_is_in_the_variance_at_a_point(generator):
+    """Outputs are differences of sums a million times as large: the networks' own error counts."""
+    first = torch.randn(6, 8, 3, dtype=torch.float64, generator=generator)
+    second = 1e6 * torch.randn(6, 2, 8, dtype=torch.float64, generator=generator)
+    state = {
+        "1.weight": torch.cat([first, first * (1 + 1e-9)], 1),
+        "3.weight": torch.cat([second, -second], 2),
+        "1.bias": torch.zeros(6, 16, dtype=torch.float64),
+        "3.bias": torch.zeros(6, 2, dtype=torch.float64),
+    }
+    module = nn.Sequential(nn.Flatten(), nn.Linear(3, 16), nn.ReLU(), nn.Linear(16, 2))
+    test = torch.randn(7, 3, dtype=torch.float64, generator=generator)
+    found = found_of(
+        ModelStack(module, state, (3,)), [0] * 6, inputs={"train": test, "test": test},
+        labels=torch.zeros(7, dtype=torch.int64), num_classes=2,
+    )  # fmt: skip
+    x = to_fractions(test.mean(0))
+    outputs = [
+        output_of({name: to_fractions(t[i]) for name, t in state.items()}, x) for i in range(6)
+    ]
+    mean = [sum(column) / 6 for column in zip(*outputs, strict=True)]
+    for value, own in zip(found["seed_variance_at_mean"].tolist(), outputs, strict=True):
+        assert Fraction(value) >= sum((a - b) ** 2 for a, b in zip(own, mean, strict=True))
+
+
 def to_fractions(tensor):
     if tensor.ndim:
         return [to_fractions(row) for row in tensor]

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from lipdescent.architectures import mlp
+from lipdescent.measuring import fitted_scale
 from lipdescent.measuring.kinds import metrics
 from lipdescent.stacks import evaluation
 from lipdescent.stacks.model_stack import ModelStack
@@ -44,6 +45,10 @@ def test_metrics_equal_plain_pytorch(make_stack, generator, monkeypatch):
             )
             accuracy = (logits.argmax(1) == y).double().mean()
             torch.testing.assert_close(found[name.format("accuracy")][i], accuracy)
+        alone, beta = fitted_scale.calibrated(logits[None], clean["test"])
+        torch.testing.assert_close(found["test_loss_calibrated"][i], alone[0])
+        torch.testing.assert_close(found["inverse_temperature"][i], beta[0])
+        assert (found["num_train"][i], found["num_classes"][i]) == (20, 3)
         distance = torch.cat([(state[n] - initial[n][i]).flatten() for n in state]).norm()
         torch.testing.assert_close(found["distance_from_init"][i], distance)
 

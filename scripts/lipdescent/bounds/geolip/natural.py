@@ -31,18 +31,19 @@ from torch import Tensor
 from lipdescent.arithmetic.certified_norms import certified_spectral_norm
 from lipdescent.arithmetic.ulps import TINY, gamma, round_up, times_power, unscaled_up
 from lipdescent.bounds.geolip.momentum import CHECKS, momentum
+from lipdescent.shapes import Float64
 
 _NEGLIGIBLE = 1e-100  # of the largest entry: such entries leave the matrix and are added back
 
 
 def natural_sdp(
-    matrix: Tensor,
+    matrix: Float64[Tensor, "groups problems n units"],
     *,
     norm: str,
     tolerance: float = 1e-4,
     max_iterations: int = 1024,
     only_largest: bool = False,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Float64[Tensor, "groups problems"], Float64[Tensor, "groups problems"]]:
     """Certified upper bound on sdp(B), and the value reached by the ascent.
 
     Parameters
@@ -84,7 +85,13 @@ def natural_sdp(
     return upper, times_power(search.lower.reshape(groups, problems), exponent)
 
 
-def certificate(matrix: Tensor, p: Tensor, q: Tensor, *, norm: str) -> Tensor:
+def certificate(
+    matrix: Float64[Tensor, "*problems n units"],
+    p: Float64[Tensor, "*problems n"],
+    q: Float64[Tensor, "*problems units"],
+    *,
+    norm: str,
+) -> Float64[Tensor, "*problems"]:
     """The dual bound at any p >= 0 (..., n), q >= 0 (..., h), rounding included: (...).
 
     A zero in p or q is allowed where its row or column of ``matrix`` (..., n, h) is zero.

@@ -21,6 +21,7 @@ from torch.func import functional_call, vjp, vmap
 from lipdescent.arithmetic.eigenvalues import largest_eigenvalue
 from lipdescent.arithmetic.ulps import times_power
 from lipdescent.measurement import NotApplicable
+from lipdescent.shapes import Float
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.relu_chain import chain, chain_norms, gram
 
@@ -155,8 +156,12 @@ def one_model(stack: ModelStack, dtype: torch.dtype = torch.float64) -> Function
 
 
 def rows(
-    function: Function, points: Tensor, outputs: int, start: int = 0, stop: int | None = None
-) -> Tensor:
+    function: Function,
+    points: Float[Tensor, "n ..."],
+    outputs: int,
+    start: int = 0,
+    stop: int | None = None,
+) -> Float[Tensor, "n rows inputs"]:
     """Rows ``start`` to ``stop`` of the Jacobians: (n, stop - start, n_in)."""
     with torch.enable_grad():
         pull = vjp(function, points)[1]
@@ -167,7 +172,9 @@ def rows(
         return vmap(lambda u: pull(u)[0])(basis).flatten(2).transpose(0, 1)
 
 
-def steepest(stack: ModelStack, points: Tensor, norm: str) -> Tensor:
+def steepest(
+    stack: ModelStack, points: Float[Tensor, "n ..."], norm: str
+) -> Float[Tensor, "n inputs"]:
     """Directions (n, n_in) of norm about 1 with |J v| close to the norm of J at each point.
 
     Of the first model of the stack; no more rows of a Jacobian than a chunk are held.

@@ -116,6 +116,6 @@ def certify_chain(
     # Each entry is a sum of at most width terms, each rounded a handful of times.
     error = round_up(gamma(max(w.shape[1] for w in weights) + 24) * size, 64)
     error = error + 2.0**-900 + 2.0**-1000 / value  # what underflows, in the last term before 1 / F
-    slack = certified_max_eigenvalue(-matrix, error=round_up(error)).clamp_min(0.0)
+    slack = certified_max_eigenvalue(-matrix, error=round_up(error), guess=0.0).clamp_min(0.0)
     square = value * round_up(1 + round_up(slack * reaches, 4 * len(weights) + 8), 2)
     return round_up(round_up(square, 2).sqrt(), 2)

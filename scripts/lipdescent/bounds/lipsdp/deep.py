@@ -1,54 +1,28 @@
 """LipSDP-Neuron of a deep chain by Newton's method on a log-barrier, started from ECLipsE-Fast.
 
-In rho = 1 / L^2 and the multipliers T the constraint H(T, rho) >= 0 of ``_chain_certificate`` is
-linear. For growing s the function
-
-    -s log rho - log det(D^-1/2 H D^-1/2), D the identity on the inputs and T on the units,
-
-is minimised over log T and log rho (Boyd & Vandenberghe, Convex Optimization, ch. 11, with the
-barrier made scale-free: -log det H alone has its centre at enormous multipliers). At its minimum L
-is within a factor of about 1 + N / (2 s) of the optimum, N the inputs and hidden units. Unit k
-enters H by T_k (a_k a_k^T - b_k b_k^T) with a_k = e_k - m w_k, b_k = r w_k (w_k its incoming
-weights), so the Hessian is made of the squared entries of A H^-1 A^T, A H^-1 B^T and B H^-1 B^T.
+The barrier of :mod:`lipdescent.bounds.lipsdp.barrier` is minimised over log T for growing
+sharpness (Boyd & Vandenberghe, Convex Optimization, ch. 11). At its minimum L is within a factor of
+about 1 + N / (2 s) of the optimum, N the inputs and hidden units and s the sharpness.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
 
 import torch
 from torch import Tensor
 
 from lipdescent.arithmetic.ulps import unscaled_up
+from lipdescent.bounds.lipsdp.barrier import Barrier, Point, barrier, derivatives, evaluate
 from lipdescent.bounds.lipsdp.certificate import certify_chain, normalised
 from lipdescent.bounds.lipsdp.multipliers import layer_multipliers
 from lipdescent.structure.scaling import with_lost
-from lipdescent.structure.slope_intervals import Interval, recentred
+from lipdescent.structure.slope_intervals import Interval
 
-_GROWTH, _LONGEST = 8.0, 3.0  # of s; of a step in log T
-
-
-class _Problem(NamedTuple):
-    """(S, W, N) rows a_k and b_k, (S, c, N) last weights, which units are alive (S, W)."""
-
-    above: Tensor
-    below: Tensor
-    last: Tensor
-    live: Tensor
-    inputs: int
-
-    def value(self, x: Tensor, sharpness: Tensor) -> tuple[Tensor, Tensor]:
-        """Barrier at x = (log T, log rho), infinite where H is not positive; Cholesky's factor."""
-        t, rho = x[:, :-1, None].exp(), x[:, -1, None, None].exp()
-        h = self.above.mT @ (t * self.above) - self.below.mT @ (t * self.below)
-        h.diagonal(dim1=1, dim2=2)[:, : self.inputs] += 1.0
-        factor, info = torch.linalg.cholesky_ex(h - rho * (self.last.mT @ self.last))
-        logs = 2 * factor.diagonal(dim1=1, dim2=2).clamp_min(1e-300).log().sum(1)
-        value = x[:, :-1].sum(1) - sharpness * x[:, -1] - logs
-        sound = (info == 0) & value.isfinite()
-        eye = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)
-        factor = torch.where(sound[:, None, None], factor, eye)  # such a model takes no step
-        return torch.where(sound, value, torch.inf), factor
+_FIRST, _GROWTH = 0.1, 8.0  # sharpness per input and unit; by what it grows at most
+_LONGEST, _DAMPED = 3.0, 2.0  # a step in log T; a step in units of 1 / (1 + Newton's decrement)
+_ROUGH = 10.0  # squared decrement at which a sharpness that is not the last one is left
+_HALVINGS = 25
 
 
 def deep_lipsdp(
@@ -56,91 +30,82 @@ def deep_lipsdp(
 ) -> Tensor:
     """Certified bound (S,) of a chain with two or more hidden layers, at any ``max_steps``."""
     small, slopes, exponent, lost = normalised(weights, slopes, balance=True)
-    scalars, square = layer_multipliers(small, slopes)
+    scalars, _ = layer_multipliers(small, slopes)
     start = [s[:, None].expand(-1, w.shape[1]) for s, w in zip(scalars, small[:-1], strict=True)]
-    problem = _problem(small, slopes)
-    t = torch.where(problem.live, torch.cat(start, 1), 1.0)
-    x = torch.cat([t, 0.5 / square.clamp_min(1e-200)[:, None]], 1).log()
-    x = minimise(problem, x, tolerance=tolerance, max_steps=max_steps)
-    multipliers = list(x[:, :-1].exp().split([w.shape[1] for w in small[:-1]], 1))
+    problem = barrier(small, slopes)
+    log_t = torch.where(problem.live, torch.cat(start, 1), 1.0).log()
+    log_t = minimise(problem, log_t, tolerance=tolerance, max_steps=max_steps)
+    multipliers = [log_t[:, block].exp() for block in problem.blocks]
     return unscaled_up(with_lost(certify_chain(small, multipliers, slopes), lost), exponent)
 
 
-def _problem(weights: list[Tensor], slopes: list[Interval]) -> _Problem:
-    inputs, count = weights[0].shape[2], len(weights[0])
-    units = sum(w.shape[1] for w in weights[:-1])
-    above, below = weights[0].new_zeros(2, count, units, inputs + units)
-    above.diagonal(inputs, 1, 2).fill_(1.0)
-    row, column = 0, 0
-    for weight, interval in zip(weights[:-1], slopes, strict=True):
-        middle, radius = recentred(interval)
-        block = slice(row, row + weight.shape[1]), slice(column, column + weight.shape[2])
-        above[:, block[0], block[1]] -= middle * weight
-        below[:, block[0], block[1]] = radius * weight
-        row, column = block[0].stop, block[1].stop
-    last = torch.nn.functional.pad(weights[-1], (column, 0))
-    live = torch.cat([(w != 0).any(2) for w in weights[:-1]], 1)
-    return _Problem(above, below, last, live, inputs)
+def minimise(problem: Barrier, log_t: Tensor, *, tolerance: float, max_steps: int) -> Tensor:
+    """log T (S, W) near the optimum, from a feasible one. Models that are done leave the batch."""
+    found, left = log_t.clone(), torch.arange(len(log_t), device=log_t.device)
+    # Measured, the value is then about a tenth of the tolerance above the optimum.
+    stages = math.ceil(math.log(0.05 / tolerance / _FIRST) / math.log(_GROWTH))
+    growth = (0.05 / tolerance / _FIRST) ** (1 / max(stages, 1))
+    sharpness = torch.full_like(log_t[:, 0], _FIRST * problem.size)
+    last = 0.05 / tolerance * problem.size
+    point = evaluate(problem, log_t, sharpness)
+    for _ in range(max_steps):
+        step, decrement = _newton(problem, point, sharpness)
+        log_t, point, moved = _moved(problem, log_t, point, step, decrement, sharpness)
+        found[left] = log_t
+        centred = (decrement < torch.where(sharpness < 0.99 * last, _ROUGH, 1.0)) | ~moved
+        stays = ~(centred & (sharpness >= 0.99 * last))
+        if not bool(stays.any()):
+            break
+        sharper = centred & stays
+        if bool(sharper.any()) or not bool(stays.all()):
+            sharpness = torch.where(sharper, growth * sharpness, sharpness)
+            left, problem = left[stays], problem.take(stays)
+            log_t, sharpness = log_t[stays], sharpness[stays]
+            point = evaluate(problem, log_t, sharpness)
+    return found
 
 
-def _newton(
-    problem: _Problem, x: Tensor, factor: Tensor, sharpness: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Newton step (S, W + 1) and squared decrement (S,)."""
-    root = (x / 2).exp()
-    above, below = root[:, :-1, None] * problem.above, root[:, :-1, None] * problem.below
-    last = root[:, -1, None, None] * problem.last
-    inverse = torch.cholesky_inverse(factor)
-    aa, bb = above @ inverse @ above.mT, below @ inverse @ below.mT
-    ab = (above @ inverse @ below.mT).square()
-    outer = last @ inverse
-    cross = (outer @ below.mT).square().sum(1) - (outer @ above.mT).square().sum(1)
-    linear = (bb - aa).diagonal(dim1=1, dim2=2)  # second derivative of exp: its first again
-    trace = (outer * last).sum((1, 2))
-    live = torch.nn.functional.pad(problem.live, (0, 1), value=True)
-    gradient = torch.cat([1 + linear, (trace - sharpness)[:, None]], 1)
-    gradient = torch.where(live, gradient, 0.0)
-    hessian = torch.nn.functional.pad(aa.square() + bb.square() - ab - ab.mT, (0, 1, 0, 1))
-    hessian[:, -1, :-1], hessian[:, :-1, -1] = cross, cross
-    hessian[:, -1, -1] = (outer @ last.mT).square().sum((1, 2)) + trace
-    hessian = torch.where(live[:, None] & live[..., None], hessian, 0.0)
-    linear = torch.nn.functional.pad(linear, (0, 1))
-    exact = hessian + torch.diag_embed(torch.where(live, linear, 1.0))
-    lower, info = torch.linalg.cholesky_ex(exact)
+def _newton(problem: Barrier, point: Point, sharpness: Tensor) -> tuple[Tensor, Tensor]:
+    """Newton step in log T (S, W) and squared decrement (S,)."""
+    gradient, hessian, linear = derivatives(problem, point, sharpness)
+    if not bool(problem.live.all()):
+        live = torch.nn.functional.pad(problem.live, (0, 1), value=True)
+        gradient = torch.where(live, gradient, 0.0)
+        hessian = torch.where(live[:, None] & live[..., None], hessian, 0.0)
+        linear = torch.where(problem.live, linear, 1.0)
+    diagonal = hessian.diagonal(dim1=1, dim2=2)[:, :-1]
+    diagonal += linear
+    lower, info = torch.linalg.cholesky_ex(hessian)
     if bool((info > 0).any()):  # not convex here: leave out the negative part
-        safe = hessian + torch.diag_embed(torch.where(live, (1 + linear).clamp_min(1e-9), 1.0))
-        lower = torch.where((info > 0)[:, None, None], torch.linalg.cholesky_ex(safe)[0], lower)
+        diagonal += (1 + linear).clamp_min(1e-9) - linear
+        lower = torch.where((info > 0)[:, None, None], torch.linalg.cholesky_ex(hessian)[0], lower)
     step = -torch.cholesky_solve(gradient[..., None], lower)[..., 0]
     step = step.nan_to_num(0.0, 0.0, 0.0)
-    return step, -(gradient * step).sum(1)
+    return step[:, :-1], -(gradient * step).sum(1)
 
 
-def minimise(problem: _Problem, x: Tensor, *, tolerance: float, max_steps: int) -> Tensor:
-    """log T and log rho (S, W + 1) near the optimum, from a feasible ``x``."""
-    size = problem.above.shape[2]
-    sharpness = torch.full_like(x[:, 0], size)
-    value, factor = problem.value(x, sharpness)
-    done = torch.zeros_like(value, dtype=torch.bool)  # stays where it is while others go on
-    for _ in range(max_steps):
-        step, decrement = _newton(problem, x, factor, sharpness)
-        usable = (decrement > 0) & value.isfinite() & ~done
-        longest = step[:, :-1].abs().amax(1).clamp_min(_LONGEST)
-        length = torch.where(usable, _LONGEST / longest, 0.0)
-        for _ in range(25):
-            new = x + length[:, None] * step
-            value_new, _ = problem.value(new, sharpness)
-            poor = (length > 0) & ~(value_new <= value - 0.05 * length * decrement)
-            if not bool(poor.any()):
-                break
-            length = torch.where(poor, 0.5 * length, length)
-        moved = (length > 0) & ~poor
-        x = torch.where(moved[:, None], new, x)
-        # Measured, the value is then about tolerance / 10 above the optimum.
-        final = sharpness >= 0.05 * size / tolerance
-        centred = (decrement < 1.0) | ~moved
-        done = done | (centred & final)
-        if bool(done.all()):
-            break
-        sharpness = torch.where(centred & ~final, _GROWTH * sharpness, sharpness)
-        value, factor = problem.value(x, sharpness)
-    return x
+def _moved(
+    problem: Barrier,
+    log_t: Tensor,
+    point: Point,
+    step: Tensor,
+    decrement: Tensor,
+    sharpness: Tensor,
+) -> tuple[Tensor, Point, Tensor]:
+    """log T and its point after a step shortened until it pays, and which models have moved."""
+    usable = (decrement > 0) & point.value.isfinite()
+    # Damped as for a self-concordant function: longer steps end close to the boundary, and stay
+    # there (Boyd & Vandenberghe, sec. 9.6.4).
+    damped = (_DAMPED / (1 + decrement.clamp_min(0.0).sqrt())).clamp_max(1.0)
+    length = torch.minimum(damped, _LONGEST / step.abs().amax(1).clamp_min(_LONGEST))
+    length = torch.where(usable, length, 0.0)
+    for _ in range(_HALVINGS):
+        new = log_t + length[:, None] * step
+        there = evaluate(problem, new, sharpness)
+        poor = (length > 0) & ~(there.value <= point.value - 0.25 * length * decrement)
+        if not bool(poor.any()):
+            return new, there, length > 0
+        length = torch.where(poor, 0.5 * length, length)
+    length = torch.where(poor, 0.0, length)
+    new = log_t + length[:, None] * step
+    return new, evaluate(problem, new, sharpness), length > 0

@@ -29,6 +29,7 @@ from lipdescent.layers.roundings import interpolation, terms
 from lipdescent.measurement import NotApplicable
 from lipdescent.networks.expressions import Chain, Concat, Layer, Node, Sum, layers
 from lipdescent.networks.known_classes import BATCH_NORMS
+from lipdescent.networks.operations import Divide, Function, Gather, Reduce, Scale, Shift
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure import composition
 from lipdescent.structure.rebuilt import evaluate
@@ -186,6 +187,39 @@ def _log_softmax(module: nn.LogSoftmax, state: State, x: Tensor, y: Tensor) -> T
     return _softmax(module, state, x, y) + round_up(gamma(64) * size, 4)
 
 
+def _shift(module: nn.Module, state: State, x: Tensor, y: Tensor) -> Tensor:
+    return gamma(2) * _length(y)
+
+
+def _reduce(module: Reduce, state: State, x: Tensor, y: Tensor) -> Tensor:
+    """Sums of k terms: gamma(k + 2) of the sum of sizes; the others a few roundings more."""
+    if module.kind in ("max", "min"):
+        return _exact(module, state, x, y)
+    k = module.count(tuple(x.shape[1:]))
+    if module.kind in ("sum", "mean"):
+        return gamma(2 * k + 8) * _length(module(x.abs()))
+    if module.kind == "length":  # |x| as torch takes it, squares not scaled: they must not vanish
+        tiny = 2.0**-500 * math.sqrt(x[0].numel())
+        return gamma(2 * k + 16) * _length(y) + tiny
+    # exp(x - max) is off by |x - max| roundings of itself and its own error, as in the softmax.
+    largest = x.flatten(1).abs().amax(1)
+    return gamma(4 * k + 128) * math.sqrt(2 * y[0].numel()) * (2 + 4 * largest)
+
+
+_RELATIVE_FUNCTIONS = ("exp", "expm1", "square", "sqrt", "rsqrt", "reciprocal", "log")
+
+
+def _scalar(module: Function, state: State, x: Tensor, y: Tensor) -> Tensor:
+    """64 roundings of |x|, |y| and 1 where slopes are at most 2; else of the result alone."""
+    if module.name in ("abs", "at_most"):
+        return _exact(module, state, x, y)
+    if module.name in _RELATIVE_FUNCTIONS:
+        return 64 * UNIT_ROUNDOFF * _length(y)
+    if module.name not in ("sin", "cos", "atan", "asinh", "erf"):
+        return torch.full_like(x.flatten(1)[:, 0], torch.inf)
+    return 64 * UNIT_ROUNDOFF * _length(x.abs() + y.abs() + 1.0)
+
+
 _EXACT = (nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.Threshold, GroupSort, InvertibleDownsampling)
 _RELATIVE = (nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.Softshrink, nn.Softsign, nn.Hardswish)
 _SMOOTH = (nn.GELU, nn.SiLU, nn.Mish, nn.SELU, nn.ELU, nn.CELU, nn.Tanh, nn.Sigmoid, nn.LogSigmoid)
@@ -208,4 +242,9 @@ ROUNDING: dict[type[nn.Module], Rule] = {
     nn.Softplus: _softplus,
     **dict.fromkeys((nn.Softmax, nn.Softmin, nn.Softmax2d), _softmax),
     nn.LogSoftmax: _log_softmax,
+    **dict.fromkeys((Scale, Divide), _relative),
+    Shift: _shift,
+    Gather: _exact,
+    Reduce: _reduce,
+    Function: _scalar,
 }

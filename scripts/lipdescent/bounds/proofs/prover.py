@@ -34,7 +34,10 @@ from lipdescent.arithmetic.ulps import (
 )
 from lipdescent.bounds.jacobians.norms import one_model, steepest
 from lipdescent.bounds.proofs.forward_error import ProvenForward
+from lipdescent.bounds.proofs.graph_forward import ProvenGraph
+from lipdescent.domains.domain import Regions
 from lipdescent.measurement import NotApplicable
+from lipdescent.networks.graph import GraphNetwork
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.relu_chain import Chain, chain, slopes_at
 
@@ -51,15 +54,17 @@ class Prover:
     forward : evaluation with proven errors of another network, or None.
     direction : "lower" with one of them, else "estimate".
     reason : why it is an estimate, or "".
+    regions : where the constant is taken, None for everywhere. Points outside are moved into the
+        region whose centre is nearest, both points of a pair into that of the first.
     """
 
-    def __init__(self, stack: ModelStack) -> None:
-        self.stack, self.links = stack, chain(stack)
-        self.forward: ProvenForward | None = None
+    def __init__(self, stack: ModelStack, regions: Regions | None = None) -> None:
+        self.stack, self.links, self.regions = stack, chain(stack), regions
+        self.forward: ProvenForward | ProvenGraph | None = None
         self.reason = ""
         if self.links is None:
             try:
-                self.forward = ProvenForward(stack)
+                self.forward = _proven_forward(stack)
             except (NotApplicable, TypeError, ValueError) as error:
                 self.reason = f"rounding is not proved: {error}"
 
@@ -82,6 +87,9 @@ class Prover:
         float64 (num_models, k), 0 where a point proves nothing.
         """
         points = points.to(self.stack.device, torch.float64)
+        if self.regions is not None:
+            flat = points.flatten(0, 1)
+            points = self.regions.project(flat, self.regions.nearest(flat)).view_as(points)
         if models is None:
             models = torch.arange(self.stack.num_models, device=points.device)
         if self.links is None:
@@ -95,6 +103,9 @@ class Prover:
 
     def quotients(self, model: int, a: Tensor, b: Tensor, *, norm: str) -> Tensor:
         """|f(a) - f(b)| / |a - b| less the rounding errors, rounded down; a, b (n, ...)."""
+        if self.regions is not None:
+            at = self.regions.nearest(a.to(torch.float64))
+            a, b = (self.regions.project(x.to(torch.float64), at) for x in (a, b))
         (above, error), (below, other) = self.evaluate(model, a), self.evaluate(model, b)
         slack = round_up(_lengths(round_up(error + other), norm)[1])
         top = round_down(_lengths(above - below, norm)[0], 3) - slack
@@ -142,6 +153,18 @@ class Prover:
         return best
 
 
+def _proven_forward(stack: ModelStack) -> ProvenForward | ProvenGraph:
+    if isinstance(stack.module, GraphNetwork) and isinstance(stack.module.structure, str):
+        return ProvenGraph(stack)
+    try:
+        return ProvenForward(stack)
+    except NotApplicable as why:
+        try:
+            return ProvenGraph(stack)  # which knows normalisations
+        except NotApplicable:
+            raise why from None
+
+
 def certify(stack: ModelStack, points: Tensor, *, norm: str) -> Tensor:
     """:meth:`Prover.certify` for all models of a stack."""
     return Prover(stack).certify(points, norm=norm)
@@ -158,7 +181,7 @@ def certify_chain(links: Chain, points: Tensor, *, norm: str) -> Tensor:
         product = (product * slope[:, :, None, :]) @ weight[:, None]
         absolute = (absolute * slope.abs()[:, :, None, :]) @ weight.abs()[:, None]
     widths = [weight.shape[2] for weight in links.weights[1:]]
-    relative = gamma(sum(widths) + 2 * len(widths) + 2)
+    relative = gamma(sum(widths) + 2 * len(widths) + 2 + 2 * links.roundings)
     # Entries are at most 1: what underflows in a sum, or has in the weights when they were scaled,
     # is below 2^-1074 times the number of paths and the slopes along them.
     paths = sum(map(math.log2, widths)) + 2 * math.log2(steep)
@@ -227,7 +250,7 @@ def pre_activations(links: Chain, points: Tensor) -> Iterator[tuple[Tensor, Tens
         tiny = hidden.abs().sum(-1, keepdim=True) * TINY + n * 2.0**-1000
         if bias is not None:
             before, size = before + bias[:, None], size + bias.abs()[:, None]
-        error = error @ transposed.abs() + gamma(n + 3) * size
+        error = error @ transposed.abs() + gamma(n + 3 + 2 * links.roundings) * size
         error = round_up(error + tiny, n + 4)
         yield before, error
         hidden = before * slopes_at(before, negative, positive)

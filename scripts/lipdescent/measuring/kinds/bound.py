@@ -11,7 +11,9 @@ from lipdescent.bounds import _taken
 from lipdescent.measurement import Measurement, NotApplicable
 from lipdescent.measuring.point_labels import labels_of
 from lipdescent.measuring.subject import Subject
+from lipdescent.networks.reading import Unreadable
 from lipdescent.plugins import bound_entries, lookup
+from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.stacks.seeding import seed_of
 from lipdescent.structure.trace import trace
 
@@ -30,7 +32,7 @@ def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
     if not norms:
         raise NotApplicable(f"norms {wanted}: this bound exists in {', '.join(bound.NORMS)}")
     seed = seed_of("bound", subject.name, *subject.saved.origin.run.values())
-    stack = subject.sound
+    stack = _plain(subject.sound)
     # Calling the network is compared with what is read of it, whatever the bound reads.
     with contextlib.suppress(NotApplicable, TypeError):
         trace(stack)
@@ -44,3 +46,17 @@ def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
         norms=norms,
         seed=seed,
     )
+
+
+def _plain(stack: ModelStack) -> ModelStack:
+    """The stack, as plain networks if its own are written in Python and can be exported.
+
+    Imported here, so that a change there reruns no measurement of networks of layers alone:
+    :func:`lipdescent.study.code_digest.measurement_files` names it for the others.
+    """
+    from lipdescent.structure.exported import plain_stack
+
+    try:
+        return plain_stack(stack)
+    except Unreadable:
+        return stack  # which has its lower bounds; upper ones say why there are none

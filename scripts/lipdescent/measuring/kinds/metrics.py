@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lipdescent.measurement import Measurement
+from lipdescent.measuring import fitted_scale
 from lipdescent.measuring.point_labels import labels_of
 from lipdescent.measuring.subject import Subject
 from lipdescent.stacks.evaluation import outputs_of
@@ -22,8 +23,7 @@ def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
     saved, dataset, finite = subject.saved, subject.dataset, subject.finite
     labels = labels_of(subject)
     device = subject.stack.device
-    initial = {n: t.to(device) for n, t in _initial(subject).items()}
-    first = {n: t.repeat(len(saved.epoch), *[1] * (t.dim() - 1)) for n, t in initial.items()}
+    first = subject.initial
     yield from measure(
         subject.sound,
         inputs=subject.inputs,
@@ -36,19 +36,9 @@ def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
         loss=TrainingOptions(**saved.origin.training).make_loss(),
         num_classes=dataset.num_classes,
     )
+    initial = {name: tensor[: saved.num_replicas] for name, tensor in first.items()}
     travelled = path_length(subject.stack, initial, epochs=len(saved.epoch))
     yield Measurement("path_length", "metric", "l2", travelled[finite])
-
-
-def _initial(subject: Subject) -> dict[str, Tensor]:
-    """State before the first step: name -> (num_replicas, *shape)."""
-    if subject.start is not None:
-        return subject.start.state
-    epochs, count = subject.saved.epoch.tolist(), subject.saved.num_replicas
-    if 0 not in epochs:
-        raise ValueError(f"epochs {epochs}: the metrics need the weights before the first step")
-    first = epochs.index(0) * count
-    return {name: tensor[first : first + count] for name, tensor in subject.stack.state.items()}
 
 
 def measure(
@@ -70,39 +60,67 @@ def measure(
     clean_labels : "train" and "test" -> int64 (n,).
     initial : state at epoch 0 for every model, name -> (num_models, *shape).
     loss : (logits, one-hot) -> loss per sample; its mean over samples is reported.
+
+    ``test_loss_calibrated`` is the cross-entropy at a fitted scale of the logits, ``inverse_
+    temperature`` that scale (:mod:`measuring.fitted_scale`). ``num_train`` and ``num_classes`` are
+    what figures need of the data: the threshold p = n and what chance would give.
     """
     count = stack.num_models
-    train = (clean_labels["train"].expand(count, -1), "_clean")
-    test = (clean_labels["test"].expand(count, -1), "")
-    for split, labellings in (("train", [(noisy_labels, ""), train]), ("test", [test])):
-        results = _losses(
-            stack, inputs[split], [labels for labels, _ in labellings], loss, num_classes
-        )
-        for (_, suffix), (losses, accuracies) in zip(labellings, results, strict=True):
-            yield Measurement(f"{split}_loss{suffix}", "metric", "", losses, split)
-            yield Measurement(f"{split}_accuracy{suffix}", "metric", "", accuracies, split)
+    scores = _scores(loss, num_classes)
+    test_scores = dict(scores)
+    if num_classes > 1 and len(inputs["test"]) > 1:
+        test_scores["calibrated"] = fitted_scale.calibrated
+    train = [(noisy_labels, ""), (clean_labels["train"].expand(count, -1), "_clean")]
+    for split, labellings, taken in (
+        ("train", train, scores),
+        ("test", [(clean_labels["test"].expand(count, -1), "")], test_scores),
+    ):
+        results = _taken(stack, inputs[split], [labels for labels, _ in labellings], taken)
+        for (_, suffix), found in zip(labellings, results, strict=True):
+            for name in ("loss", "accuracy"):
+                (values,) = found[name]
+                yield Measurement(f"{split}_{name}{suffix}", "metric", "", values, split)
+            if "calibrated" in found:
+                least, beta = found["calibrated"]
+                yield Measurement("test_loss_calibrated", "metric", "", least, split)
+                yield Measurement("inverse_temperature", "metric", "", beta, split)
+    for name, number in (("num_train", len(inputs["train"])), ("num_classes", num_classes)):
+        constant = torch.full((count,), number, dtype=torch.float64)
+        yield Measurement(name, "metric", "", constant)
     yield Measurement("distance_from_init", "metric", "l2", _distance(stack, initial))
 
 
-def _losses(
-    stack: ModelStack,
-    inputs: Tensor,
-    labellings: list[Tensor],
-    loss: Callable[[Tensor, Tensor], Tensor],
-    num_classes: int,
-) -> list[tuple[Tensor, Tensor]]:
-    """Mean loss and accuracy, each (num_models,) float64, for each labelling (num_models, n)."""
-    parts: list[list[tuple[Tensor, Tensor]]] = []
+# (logits (models, n, num_classes), labels (models, n)) -> one or more (models,) float64
+Score = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
+
+
+def _scores(loss: Callable[[Tensor, Tensor], Tensor], num_classes: int) -> dict[str, Score]:
+    """Mean loss and accuracy."""
+
+    def mean_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor]:
+        targets = torch.nn.functional.one_hot(labels, num_classes).to(logits.dtype)
+        return (loss(logits, targets).mean(1, dtype=torch.float64),)
+
+    def accuracy(logits: Tensor, labels: Tensor) -> tuple[Tensor]:
+        return ((logits.argmax(-1) == labels).double().mean(1),)
+
+    return {"loss": mean_loss, "accuracy": accuracy}
+
+
+def _taken(
+    stack: ModelStack, inputs: Tensor, labellings: list[Tensor], scores: dict[str, Score]
+) -> list[dict[str, tuple[Tensor, ...]]]:
+    """Every score of each labelling (num_models, n), from one pass over the points."""
+    parts: list[list[dict[str, tuple[Tensor, ...]]]] = [[] for _ in labellings]
     for rows, logits in outputs_of(stack, inputs):
-        predicted = logits.argmax(-1)
-        parts.append([])
-        for labels in labellings:
-            targets = torch.nn.functional.one_hot(labels[rows], num_classes).to(logits.dtype)
-            losses = loss(logits, targets).mean(1, dtype=torch.float64)
-            parts[-1].append((losses, (predicted == labels[rows]).double().mean(1)))
+        for part, labels in zip(parts, labellings, strict=True):
+            part.append({name: score(logits, labels[rows]) for name, score in scores.items()})
     return [
-        (torch.cat([p[i][0] for p in parts]), torch.cat([p[i][1] for p in parts]))
-        for i in range(len(labellings))
+        {
+            name: tuple(map(torch.cat, zip(*(chunk[name] for chunk in part), strict=True)))
+            for name in scores
+        }
+        for part in parts
     ]
 
 

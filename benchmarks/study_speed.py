@@ -1,8 +1,8 @@
-"""Time and memory of the default study, from nothing to its figures, in clones of this checkout.
+"""Time and memory of a study, from nothing to its figures, in clones of this checkout.
 
-    python benchmarks/default_speed.py [--runs N]
+    python benchmarks/study_speed.py [default | one_hidden_layer] [--runs N]
 
-Writes docs/numbers/default_speed.json; docs_numbers.py brings it into the pages. CPU seconds are
+Writes docs/numbers/STUDY_speed.json; docs_numbers.py brings it into the pages. CPU seconds are
 those that every job writes into the last line of its log; memory is sampled over all processes.
 """
 
@@ -40,13 +40,14 @@ ROWS = {
 SAMPLED_EVERY = 2.0  # seconds
 
 
-def run(folder: Path) -> dict:
+def run(folder: Path, name: str) -> dict:
     """Seconds, CPU seconds by kind of job, and the largest sum of all processes' PSS in bytes."""
     clone = folder / "clone"
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
     start, peak = time.perf_counter(), 0
     with (folder / "log").open("w") as log:
-        command = [sys.executable, "-m", "snakemake", "--cores", "all"]
+        overlay = [] if name == "default" else ["--configfile", f"config/studies/{name}.yaml"]
+        command = [sys.executable, "-m", "snakemake", "--cores", "all", *overlay]
         study = subprocess.Popen(command, cwd=clone, stdout=log, stderr=log)
         while study.poll() is None:
             peak = max(peak, _memory(psutil.Process(study.pid)))
@@ -57,7 +58,7 @@ def run(folder: Path) -> dict:
     seconds = time.perf_counter() - start
     if study.returncode:
         raise SystemExit(f"the study failed:\n{(folder / 'log').read_text()[-2000:]}")
-    logs, cpu = clone / "results/default/logs", Counter()
+    logs, cpu = clone / "results" / name / "logs", Counter()
     for path in logs.rglob("*.log"):
         kind = path.relative_to(logs).with_suffix("").parts
         if took := TOOK.search(path.read_text()):
@@ -79,25 +80,25 @@ def _memory(root: psutil.Process) -> int:
 def texts(runs: list[dict]) -> dict[str, object]:
     """What the pages say; medians of all runs but for the times of each."""
     cpu = {kind: median(one["cpu"][kind] for one in runs) for kind in runs[0]["cpu"]}
-    told = [kind for kinds in ROWS.values() for kind in kinds]
-    if set(cpu) != set(told):
-        raise SystemExit(f"jobs that no row has, or rows without: {sorted(set(cpu) ^ set(told))}")
+    if other := set(cpu) - {kind for kinds in ROWS.values() for kind in kinds}:
+        raise SystemExit(f"jobs that no row has: {sorted(other)}")
     seconds, memory = sorted(one["seconds"] for one in runs), max(one["peak"] for one in runs)
     span = " to ".join(dict.fromkeys(_minutes(one) for one in (seconds[0], seconds[-1])))
     rows = [["wall clock", span], ["CPU, all jobs", f"{sum(cpu.values()):.0f} s"]]
-    rows += [
-        [f"- {name}", ", ".join(f"{cpu[kind]:.0f} s" for kind in kinds)]
-        if name.startswith("`")
-        else [f"- {name}", f"{sum(cpu[kind] for kind in kinds):.0f} s"]
-        for name, kinds in ROWS.items()
-    ]
+    for name, kinds in ROWS.items():
+        there = [kind for kind in kinds if kind in cpu]
+        if name.startswith("`"):
+            named = ", ".join(f"`{kind}`" for kind in there)
+            rows.append([f"- {named}", ", ".join(f"{cpu[kind]:.0f} s" for kind in there)])
+        else:
+            rows.append([f"- {name}", f"{sum(cpu[kind] for kind in there):.0f} s"])
     rows.append(["memory at the peak, all processes (PSS)", f"{memory / 2**30:.1f} GiB"])
     short = (
         f"{span} ({len(runs)} runs, {sum(cpu.values()):.0f} CPU seconds of jobs) and "
         f"{memory / 2**30:.1f} GiB"
     )
     about = f"{len(runs)} runs on {machine()}"
-    return {"default": {"header": ["", ""], "rows": rows}, "readme": short, "repetitions": about}
+    return {"table": {"header": ["", ""], "rows": rows}, "readme": short, "repetitions": about}
 
 
 def _minutes(seconds: float) -> str:
@@ -107,20 +108,22 @@ def _minutes(seconds: float) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("study", nargs="?", default="default")
     parser.add_argument("--runs", type=int, default=2)
+    asked = parser.parse_args()
     runs = []
-    for _ in range(parser.parse_args().runs):
+    for _ in range(asked.runs):
         with tempfile.TemporaryDirectory() as folder:
-            runs.append(run(Path(folder)))
+            runs.append(run(Path(folder), asked.study))
             print(f"{runs[-1]['seconds']:.0f} s, {dict(runs[-1]['cpu'])}", flush=True)
     about = {
-        "command": "python benchmarks/default_speed.py",
+        "command": f"python benchmarks/study_speed.py {asked.study}",
         "date": str(datetime.date.today()),
         "machine": machine(),
         "repetitions": f"{len(runs)} runs",
         "texts": texts(runs),
     }
-    path = ROOT / "docs/numbers/default_speed.json"
+    path = ROOT / f"docs/numbers/{asked.study}_speed.json"
     path.write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n")
     print("now: python benchmarks/docs_numbers.py --write")
 

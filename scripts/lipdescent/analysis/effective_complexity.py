@@ -1,0 +1,30 @@
+"""Effective model complexity: the largest number of training points that a training fits.
+
+Nakkiran et al. (2020, arXiv 1912.02292, definition 1): the largest n at which the mean error on n
+training points, by the labels trained on, is at most epsilon; they take .1.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lipdescent.analysis import statistics
+from lipdescent.analysis.statistics import Array
+
+EPSILON = 0.1
+
+
+def complexity(sizes: Array, errors: Array, *, epsilon: float = EPSILON) -> Array:
+    """The largest of ``sizes`` (P,), increasing, at which errors (P, ...) are at most ``epsilon``.
+
+    The true one is at least that, and below the next size, if none between was fitted. NaN where no
+    size is fitted.
+    """
+    fitted = errors <= epsilon
+    last = len(sizes) - 1 - fitted[::-1].argmax(0)
+    return np.where(fitted.any(0), np.asarray(sizes, dtype=np.float64)[last], np.nan)
+
+
+def of_mean(sizes: Array, errors: Array, *, epsilon: float = EPSILON) -> Array:
+    """:func:`complexity` of the mean over seeds of errors (P, ..., S), NaN where one diverged."""
+    return complexity(sizes, statistics.mean(errors), epsilon=epsilon)

@@ -1,0 +1,313 @@
+"""A bound of a graph's Lipschitz constant on regions, vertex by vertex.
+
+For every vertex, from the input on, what :class:`Known` holds: values (interval arithmetic, affine
+forms, and the value at the centre plus or minus the constant times the distance, whichever is
+tighter), and a constant, the smallest of
+
+- the rule of its operation: :mod:`elementwise`, :mod:`tokens`, or the constant of the layer;
+- the matrices of a run of linear operations (:mod:`runs`) times the constants of what they rest
+  on, columns times the largest slopes on the values where that is an activation: |M f(z)| <=
+  |M diag(sup |f'|)| L_z;
+- two such matrices and the activation between them, by LipSDP with an interval of slopes per unit;
+- the norm of an interval that holds every Jacobian, where inputs are few enough.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lipdescent.arithmetic.certified_norms import norm_frobenius
+from lipdescent.arithmetic.ulps import round_up
+from lipdescent.bounds.graph import elementwise, tokens
+from lipdescent.bounds.graph.known import (
+    Domain,
+    Known,
+    Symbols,
+    input_known,
+    linear_known,
+    matrix_norm,
+    slope_norm,
+    tightened,
+    times,
+)
+from lipdescent.bounds.graph.linear_maps import Linear, linear_of
+from lipdescent.bounds.graph.ranges import Range, around
+from lipdescent.bounds.graph.runs import Matrix, Run, linear_runs
+from lipdescent.bounds.graph.scalars import within
+from lipdescent.bounds.lipsdp.per_unit import lipsdp_per_unit
+from lipdescent.domains.domain import Regions
+from lipdescent.layers.table import TABLE, constant
+from lipdescent.measurement import NotApplicable
+from lipdescent.networks import graph as joins
+from lipdescent.networks.declared import declaration_of
+from lipdescent.networks.graph import Graph
+from lipdescent.networks.operations import Reduce
+
+_DENSE = 2**21  # entries of all Jacobians of one vertex on one region
+_SCALED = 2**23  # entries of a matrix with columns scaled, on all regions
+_PAIR = 640  # inputs and outputs of a pair of matrices for LipSDP
+_MONOTONE = tuple(kind for kind in TABLE if "MaxPool" in kind.__name__)
+
+
+@dataclass
+class Analysis:
+    """A graph's bounds; what does not depend on the regions is made once.
+
+    Attributes
+    ----------
+    influence : float64 (B, n), of the last call: by which inputs a region is best halved.
+    thorough : take every bound of the constants; else only the interval of Jacobians, for many
+        small regions.
+    """
+
+    graph: Graph
+    norm: str = "l2"
+    thorough: bool = True
+
+    def __post_init__(self) -> None:
+        vertices = self.graph.vertices
+        self.maps: list[Linear | None] = [
+            linear_of(v.operation, vertices[v.inputs[0]].shape)
+            if isinstance(v.operation, nn.Module)
+            else None
+            for v in vertices
+        ]
+        self.runs: list[Run | None] = linear_runs(self.graph, self.maps) if self.thorough else []
+        self.norms: dict[tuple[int, int], Tensor] = {}
+        self.influence = torch.zeros(0)  # (B, n), of the inputs in the last call
+        self.last = {j: i for i, v in enumerate(vertices) for j in v.inputs}
+        self.used = {
+            j for v in vertices if not isinstance(v.operation, nn.Module) for j in v.inputs
+        } | {self.graph.output}
+        for i, v in enumerate(vertices):
+            if self.maps[i] is None:
+                self.used |= set(v.inputs)
+
+    @property
+    def dense(self) -> bool:
+        """Whether the Jacobian of every vertex is held."""
+        largest = max(math.prod(v.shape) for v in self.graph.vertices)
+        return math.prod(self.graph.input_shape) * largest <= _DENSE
+
+    @torch.no_grad()
+    def __call__(self, regions: Regions) -> list[Known | None]:
+        """What is known of every vertex, what takes room left out; constants (B,).
+
+        Raises
+        ------
+        NotApplicable
+            If the constant of the result is infinite: the reason and what would help.
+        """
+        domain = Domain(regions, self.norm)
+        self.influence = domain.half * 0
+        known: list[Any] = [input_known(domain, dense=self.dense)]
+        reason, symbols = "", Symbols(math.prod(self.graph.input_shape))
+        for i in range(1, self.graph.output + 1):
+            vertex = self.graph.vertices[i]
+            inputs = [known[j] for j in vertex.inputs]
+            own = self._rule(i, inputs, domain, symbols)
+            if self.thorough or i == self.graph.output:
+                own = self._best(i, own, known)
+            own = tightened(own, domain)
+            if not reason and not bool(own.constant.isfinite().all()):
+                reason = _why(vertex, inputs, regions)
+            known.append(own)
+            for j in vertex.inputs:
+                if self.last[j] == i:
+                    known[j] = replace(known[j], form=None, slope=None)
+        if reason and not bool(known[self.graph.output].constant.isfinite().any()):
+            raise NotApplicable(reason)
+        return known
+
+    def constants(self, regions: Regions) -> Tensor:
+        """The bound itself on every region: float64 (B,)."""
+        found = self(regions)[self.graph.output]
+        assert found is not None
+        return found.constant
+
+    def _rule(self, i: int, inputs: list[Known], domain: Domain, symbols: Symbols) -> Known:
+        vertex = self.graph.vertices[i]
+        operation, x = vertex.operation, inputs[0]
+        linear = self.maps[i]
+        if linear is not None:
+            value = torch.full_like(x.constant, math.inf)
+            if self.thorough:
+                value = times(self._constant(i), x.constant)
+            own = linear_known(linear, x, value, torch.Size(vertex.shape))
+            return _with_lengths(operation, x, own)
+        if isinstance(operation, joins.Join):
+            return _joined(operation, inputs, self.norm)
+        assert isinstance(operation, nn.Module)
+        declared = declaration_of(operation)
+        if declared is not None and declared.slopes is None:
+            return self._layer(i, x)
+        own_or_none = elementwise.elementwise(operation, x, symbols)
+        if own_or_none is not None and x.form is not None:
+            self._add_influence(x, own_or_none)
+        if own_or_none is not None:
+            return own_or_none
+        if isinstance(operation, tokens.NORMALISATIONS):
+            return tokens.normalised(operation, x, domain)
+        if isinstance(operation, (nn.Softmax, nn.Softmin, nn.Softmax2d)):
+            axis = 1 if isinstance(operation, nn.Softmax2d) else int(operation.dim or -1)
+            axis = axis if axis > 0 else x.span.low.ndim + axis
+            return tokens.softmax(operation, x, self.norm, x.span.low.shape[axis])
+        return self._layer(i, x)
+
+    def _add_influence(self, x: Known, own: Known) -> None:
+        """How much of the values of units without a single slope comes from each input: (B, n)."""
+        assert x.form is not None
+        assert own.slopes is not None
+        open_ = (own.slopes.high > own.slopes.low).flatten(1)
+        n = self.influence.shape[1]
+        linear = x.form.linear[:, :n].abs().flatten(2)
+        half = (x.span.high - x.span.low).flatten(1).clamp_min(1e-300) / 2
+        self.influence = self.influence + (linear * (open_ / half)[:, None]).sum(2)
+
+    def _layer(self, i: int, x: Known) -> Known:
+        """A layer of which only the constant is known, and whether it is monotone."""
+        operation: Any = self.graph.vertices[i].operation
+        value = times(self._constant(i), x.constant)
+        reduced = isinstance(operation, Reduce) and operation.kind in ("max", "min")
+        if type(operation) in _MONOTONE or reduced:
+            return Known(x.span.each(operation), x.point.each(operation), value)
+        center, doubt = x.point.middle()
+        result = operation(center)
+        steep = self._constant(i)
+        distance = doubt.flatten(1).sum(1) if self.norm != "linf" else doubt.flatten(1).amax(1)
+        size = center.abs().flatten(1).sum(1) * steep + result.abs().flatten(1).amax(1)
+        error = round_up(distance * steep + 2.0**-44 * size, x.span.low[0].numel())
+        error = error.reshape(-1, *[1] * (result.ndim - 1)).expand_as(result)
+        infinite = torch.full_like(result, math.inf)
+        span = within(operation, Range(-infinite, infinite))
+        return Known(span, around(result, error), value)
+
+    def _constant(self, i: int) -> Tensor:
+        """Constant of the operation of one vertex on the whole space: (1,)."""
+        if (i, -1) not in self.norms:
+            vertex = self.graph.vertices[i]
+            operation: Any = vertex.operation
+            own = [*operation.named_parameters(), *operation.named_buffers()]
+            state = {name: t.detach()[None] for name, t in own}
+            try:
+                value = constant(
+                    operation,
+                    state,
+                    input_shape=self.graph.vertices[vertex.inputs[0]].shape,
+                    output_shape=vertex.shape,
+                    norm=self.norm,
+                )
+            except NotApplicable as error:
+                raise NotApplicable(f"{vertex.place}: {error}") from error
+            self.norms[i, -1] = torch.as_tensor(value, dtype=torch.float64).reshape(-1)[:1]
+        return self.norms[i, -1]
+
+    def _best(self, i: int, own: Known, known: list[Any]) -> Known:
+        value = own.constant
+        if own.slope is not None and (i in self.used or not self.thorough):
+            value = torch.minimum(value, slope_norm(own.slope, self.norm))
+        if self.thorough and i in self.used and self.runs[i]:
+            run = self.runs[i]
+            assert run is not None
+            parts = [self._through(i, b, m, known, single=len(run) == 1) for b, m in run.items()]
+            total = parts[0] if len(parts) == 1 else round_up(torch.stack(parts).sum(0), len(parts))
+            value = torch.minimum(value, total)
+        return replace(own, constant=value)
+
+    def _through(self, i: int, base: int, m: Matrix, known: list[Any], *, single: bool) -> Tensor:
+        """Bound of what comes through a matrix from the vertex ``base``."""
+        if (i, base) not in self.norms:
+            self.norms[i, base] = matrix_norm(m.center.flatten(1), m.radius.flatten(1), self.norm)
+        best = times(self.norms[i, base], known[base].constant)
+        slopes = known[base].slopes
+        if slopes is None:
+            return best
+        before = self.graph.vertices[base].inputs[0]
+        steep = slopes.size().flatten(1)
+        if len(steep) * m.center.numel() > _SCALED or not bool(steep.isfinite().all()):
+            return best
+        center, radius = m.center.flatten(1), m.radius.flatten(1)
+        scaled = steep[..., None] * center
+        error = round_up(steep[..., None] * radius + 2.0**-52 * scaled.abs(), 2)
+        best = torch.minimum(
+            best, times(matrix_norm(scaled, error, self.norm), known[before].constant)
+        )
+        run = self.runs[before]
+        if self.norm == "l2" and single and run is not None and len(run) == 1:
+            ((start, first),) = run.items()
+            if first.center.shape[0] + center.shape[1] <= _PAIR and center.shape[0] <= 4 * _PAIR:
+                best = torch.minimum(best, self._pair(start, first, m, slopes, known))
+        return best
+
+    def _pair(
+        self, start: int, first: Matrix, last: Matrix, slopes: Range, known: list[Any]
+    ) -> Tensor:
+        """last diag(s) first, s within the slopes, by LipSDP; times the constant before.
+
+        Rounding in the matrices E, F adds at most sup |s| (|E| |last| + |F| |first| + |E| |F|).
+        """
+        one, two = first.center.flatten(1).mT, last.center.flatten(1).mT
+        before, steep = known[start].constant, slopes.size().flatten(1).amax(1)
+        begin = known[start].slopes
+        count = len(steep)
+        wide = one.expand(count, -1, -1)
+        error = norm_frobenius(first.radius.flatten(1)).expand(count)
+        if begin is not None and bool(begin.size().isfinite().all()):
+            scale = begin.size().flatten(1)[:, None, :]
+            error = round_up(
+                error * scale.amax((1, 2)) + 2.0**-52 * norm_frobenius(wide * scale), 4
+            )
+            wide = wide * scale
+            before = known[self.graph.vertices[start].inputs[0]].constant
+        low, high = slopes.low.flatten(1), slopes.high.flatten(1)
+        value = lipsdp_per_unit(wide, two.expand(count, -1, -1), low, high, tolerance=1e-3)[0]
+        other = norm_frobenius(last.radius.flatten(1))
+        extra = error * (norm_frobenius(two) + other) + other * norm_frobenius(wide)
+        return times(round_up(value + round_up(steep * extra, 6)), before)
+
+
+def _joined(operation: joins.Join, inputs: list[Known], norm: str) -> Known:
+    rules: dict[type, Callable[[Any], Known]] = {
+        joins.Combination: lambda o: elementwise.combination(o.factors, inputs, norm),
+        joins.Concatenation: lambda o: elementwise.concatenation(o.axis, inputs, norm),
+        joins.Product: lambda o: elementwise.product(inputs[0], inputs[1], norm),
+        joins.Quotient: lambda o: elementwise.quotient(inputs[0], inputs[1], norm),
+        joins.MatrixProduct: lambda o: tokens.matrix_product(inputs[0], inputs[1], norm),
+        joins.Extremum: lambda o: elementwise.extremum(o.largest, inputs[0], inputs[1], norm),
+        joins.Attention: lambda o: tokens.attention(o.scale, inputs[0], inputs[1], inputs[2], norm),
+    }
+    if type(operation) not in rules:
+        raise NotApplicable(f"{type(operation).__name__}: no rule for this operation is known")
+    return rules[type(operation)](operation)
+
+
+def _with_lengths(operation: Any, x: Known, own: Known) -> Known:
+    """Rows of bounded length through ``nn.Linear``: |w_i x| <= |w_i| |x|."""
+    if type(operation) is not nn.Linear or x.length is None:
+        return own
+    weight = operation.weight.detach().double()
+    rows = round_up(weight.square().sum(1).sqrt(), weight.shape[1] + 4)
+    reach = times(x.length[..., None], rows.expand(own.span.low.shape))
+    bias = torch.zeros(()) if operation.bias is None else operation.bias.detach().double()
+    return replace(own, span=own.span.meet(around(bias.expand_as(reach), reach)))
+
+
+def _why(vertex: Any, inputs: list[Known], regions: Regions) -> str:
+    """Why a vertex has no constant, and the domain that would help."""
+    what = type(vertex.operation).__name__
+    place = f"{vertex.place} ({what})" if vertex.place else what
+    if not all(bool(x.constant.isfinite().all()) for x in inputs):
+        return f"{place}: its input has no constant"
+    unbounded = any(not bool(x.span.size().isfinite().all()) for x in inputs)
+    if not regions.bounded and unbounded:
+        return (
+            f"{place} has no constant as its inputs are not bounded on the whole space; give a "
+            "domain: a box, or a ball around data"
+        )
+    return f"{place} has no constant on this domain; a smaller one may have, such as a ball"

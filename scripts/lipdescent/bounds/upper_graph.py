@@ -1,0 +1,122 @@
+"""Any network as a graph of operations, on the whole space, on a box or on balls around data.
+
+Vertex by vertex a bound of its values and of its constant from the input on; the rules and their
+proofs are in :mod:`lipdescent.bounds.graph`, all rounding is included. Products of branches,
+squeeze-and-excitation, normalisation and attention have constants where the values that they
+multiply are bounded: behind a normalisation, a sigmoid or a softmax everywhere, else on a domain.
+
+On a box of few inputs the box is halved again and again where the bound is largest, until it is
+within ``gap`` of the largest norm found or ``budget`` seconds have passed.
+
+A value on a domain is no bound of the global constant: its direction is "metric".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lipdescent.bounds.graph.analysis import Analysis
+from lipdescent.bounds.graph.branching import branch
+from lipdescent.bounds.graph.conversion import graph_of
+from lipdescent.bounds.graph.known import Symbols
+from lipdescent.domains.domain import Ball, Everywhere, Regions, domain_of
+from lipdescent.measurement import Measurement, NotApplicable
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.structure.affine_chain import refuse_other_norms
+
+DIRECTION = "upper"
+NORMS = ("l1", "l2", "linf")
+BRANCHED = 6  # inputs at most of a box that is halved
+_ENTRIES = 2**24  # numbers that one vertex's bounds hold: 128 MiB
+_QUANTILES = (0.05, 0.5, 0.95)
+
+
+def measure(
+    stack: ModelStack,
+    *,
+    inputs: Mapping[str, Tensor] | None = None,
+    norms: Sequence[str] = ("l2",),
+    seed: int = 0,
+    domain: Mapping[str, Any] | None = None,
+    num_points: int = 16,
+    gap: float = 0.05,
+    budget: float = 10.0,
+) -> Iterator[Measurement]:
+    """Yield ``upper_graph`` for each norm; for balls around data the largest of each split, and
+    ``upper_graph_mean`` and ``upper_graph_q5``, ``_q50``, ``_q95`` over its points.
+
+    Parameters
+    ----------
+    inputs : split -> (n, *input_shape); balls lie around them.
+    seed : of the choice of points where there are more than ``num_points``.
+    domain : everywhere unless given; as :mod:`lipdescent.domains.written`.
+    num_points : balls of each split.
+    gap, budget : of the search on a box of up to ``BRANCHED`` inputs, relative and in seconds for
+        each model.
+
+    Raises
+    ------
+    NotApplicable
+        Where an operation has no constant on the domain: which one, and what would help.
+    TypeError, ValueError
+        For an unknown layer, weights that are not finite, or an option out of its range.
+    """
+    refuse_other_norms(norms, NORMS)
+    if not gap >= 0 or not budget > 0 or num_points < 1:
+        raise ValueError(
+            f"gap = {gap}, budget = {budget}, num_points = {num_points}: allowed are gap >= 0, "
+            "budget > 0, num_points >= 1"
+        )
+    where = domain_of(domain)
+    around_data = isinstance(where, Ball) and where.centers is None
+    if around_data and not inputs:
+        raise NotApplicable("balls need points as their centres, and no data were given")
+    sets = dict(inputs or {}) if around_data else {"": None}
+    direction = DIRECTION if isinstance(where, Everywhere) else "metric"
+    own = stack.to(device="cpu")  # all is computed there, in float64
+    graphs = [graph_of(own, model) for model in range(stack.num_models)]
+    for split, points in sets.items():
+        regions = where.regions(stack.input_shape, _some(points, num_points, seed))
+        for norm in norms:
+            values = torch.stack(
+                [graph_bounds(g, regions, norm=norm, gap=gap, budget=budget) for g in graphs]
+            )
+            values = values.to(stack.device)
+            yield Measurement("upper_graph", direction, norm, values.amax(1), split)
+            if around_data:
+                yield Measurement("upper_graph_mean", direction, norm, values.mean(1), split)
+                for q in _QUANTILES:
+                    name = f"upper_graph_q{100 * q:g}"
+                    yield Measurement(name, direction, norm, values.quantile(q, dim=1), split)
+
+
+def graph_bounds(
+    graph: Any, regions: Regions, *, norm: str = "l2", gap: float = 0.05, budget: float = 10.0
+) -> Tensor:
+    """Certified constants of a graph in float64 on every region: (B,). Errors as above."""
+    analysis = Analysis(graph, norm)
+    inputs = math.prod(graph.input_shape)
+    largest = max(math.prod(v.shape) for v in graph.vertices)
+    each = largest * (3 * inputs + 4) + 2 * Symbols.limit if analysis.dense else 4 * largest
+    found = []
+    for part in torch.arange(len(regions)).split(max(1, _ENTRIES // each)):
+        found.append(analysis.constants(regions[part]))
+    values = torch.cat(found)
+    if regions.radius is None and regions.bounded and len(regions) == 1 and inputs <= BRANCHED:
+        ends = branch(graph, regions, norm=norm, start=float(values[0]), gap=gap, budget=budget)
+        values = values.new_tensor([ends.upper])
+    return values
+
+
+def _some(points: Tensor | None, count: int, seed: int) -> Tensor | None:
+    """``count`` of the points, on the CPU in float64."""
+    if points is None:
+        return None
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(len(points), generator=generator)[:count].sort().values
+    return points[chosen.to(points.device)].cpu().double()

@@ -1,0 +1,99 @@
+"""Parts of figures of power laws: curves with their lines, exponents with what is proved."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lipdescent.analysis import ladder, slopes
+from lipdescent.analysis import statistics as stats
+from lipdescent.analysis.groups import Group
+from lipdescent.analysis.slopes import Panel
+from lipdescent.figures import _axes
+from lipdescent.figures import _drawing as drawing
+from lipdescent.figures import _style as style
+
+JACOBIAN = {"color": "#777777", "marker": "*", "linestyle": "-."}
+CONSTANT = "true constant (proved)"
+
+
+def looks(groups: Iterable[Group]) -> dict[str, dict]:
+    """Name of every curve in l2 -> its colour, marker and dash."""
+    listed = list(groups)
+    rungs = style.rung_styles(rung for group in listed for rung in ladder.all_rungs(group))
+    named = {name: rung for group in listed for name, rung in slopes.names(group, "l2").items()}
+    return {name: JACOBIAN if rung is None else rungs[rung] for name, rung in named.items()}
+
+
+def legend(figure: Figure, looks: Mapping[str, dict]) -> None:
+    """Curves, then what is proved of the constant."""
+    handles = [drawing.key(**look) for look in looks.values()]
+    proved = drawing.key(color="black", linewidth=3, alpha=0.6)
+    style.legend(figure, [*handles, proved], [*looks, CONSTANT], columns=4)
+
+
+def curves(place: Axes, panel: Panel, looks: Mapping[str, dict], empty: str) -> None:
+    """Means over seeds and their lines."""
+    seen = False
+    for name, values in panel.curves.items():
+        mean = stats.geometric_mean(np.where(values > 0, values, np.nan))
+        if np.isfinite(mean).any():
+            seen = True
+            style_of_points = looks[name] | {"linestyle": "", "markersize": 3.5, "alpha": 0.8}
+            place.plot(panel.x, mean, **style_of_points)
+    if len(panel.x):
+        _axes.width_axis(place, panel.x)
+    if panel.start is None:
+        if seen:
+            said = textwrap.fill(f"no fit: {empty}", 34)
+            behind = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1}
+            place.text(0.02, 0.98, said, fontsize=6, color=style.GREY, va="top", bbox=behind,
+                       transform=place.transAxes)  # fmt: skip
+        else:
+            _axes.say_nothing_here(place, empty)
+        return
+    x = panel.x[panel.start :]
+    for name, fit in panel.fits.items():
+        logs = np.log(panel.curves[name][panel.start :, panel.seeds]).mean(-1)
+        line = logs.mean() + fit.exponent.value * (np.log(x) - np.log(x).mean())
+        look = {key: looks[name][key] for key in ("color", "linestyle")}
+        place.plot(x, np.exp(line), **look)
+
+
+def exponents(place: Axes, panels: Sequence[Panel], looks: Mapping[str, dict]) -> None:
+    """Exponents with their intervals, and what is proved of the constant's."""
+    names, fills = list(looks), ("full", "none")
+    shown = [panel for panel in panels if panel.fits]
+    if not shown:
+        _axes.say_nothing_here(place, "no fit")
+        place.set_xticks([])
+    for shift, fill, panel in zip((0.16, -0.16), fills, panels, strict=False):
+        for name, fit in panel.fits.items():
+            y = len(names) - names.index(name) + shift
+            look = {"color": looks[name]["color"], "marker": looks[name]["marker"]}
+            place.plot(fit.exponent.value, y, fillstyle=fill, markersize=4.5, **look)
+            place.hlines(y, fit.exponent.low, fit.exponent.high, color=look["color"], lw=1)
+        for which, width in (("least_squares", 3.5), ("average", 1.2)):
+            proved = panel.constant and panel.constant[which]
+            if proved and np.isfinite(proved.low):
+                alpha = 0.6 if fill == "full" else 0.35
+                place.hlines(shift * 1.3, proved.low, proved.high, color="black", lw=width,
+                             alpha=alpha)  # fmt: skip
+    if shown:
+        place.set_ylim(-0.7, len(names) + 0.7)
+        place.axvline(0, color=style.GREY, lw=0.6)
+        place.margins(x=0.12)
+        place.locator_params(axis="x", nbins=5)
+    place.set_yticks([])
+    place.set_xlabel("exponent")
+    place.set_title(f"over {panels[0].axis}{_range(panels)}")
+
+
+def _range(panels: Sequence[Panel]) -> str:
+    """From where to where, if that is the same with both levels of noise."""
+    ends = {(panel.x[panel.start], panel.x[-1]) for panel in panels if panel.start is not None}
+    return " {:g} to {:g}".format(*ends.pop()) if len(ends) == 1 else ""

@@ -1,0 +1,91 @@
+"""The network and its linearisation at initialisation, over the epoch, at the largest width.
+
+Columns: the least and the most label noise. Top: largest and mean l2 operator norm of the Jacobian
+over the training points, of the network (solid) and of its linearisation in the parameters at their
+initial values (dashed), which moves in the features of the initialisation alone; estimates, not
+bounds of any constant. Bottom: root mean square of the difference of their outputs, over that of
+the network's outputs, at training and test points: at 1 the linearisation says nothing of the
+network. Lines are geometric means over seeds, bands Student's t intervals of these means (95 %
+unless configured otherwise), with fewer than four seeds the range over them: the heading says
+which. Diverged models are left out and counted in the heading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lipdescent.analysis import labels
+from lipdescent.analysis import statistics as stats
+from lipdescent.analysis.groups import Group, Series
+from lipdescent.figures import _axes
+from lipdescent.figures import _drawing as drawing
+from lipdescent.figures import _style as style
+
+LARGEST, MEAN = ({"color": style.OKABE_ITO[k], "marker": m} for k, m in ((0, "o"), (1, "s")))
+DASHED = {"linestyle": "--"}
+# Row -> name of the line -> what it shows.
+ROWS: dict[str, dict[str, tuple[Series, dict[str, Any]]]] = {
+    "Jacobian norm": {
+        "largest": (Series("lower_jacobian", "lower", "l2", "train"), LARGEST),
+        "mean": (Series("jacobian_norm_mean", "metric", "l2", "train"), MEAN),
+        "largest, linearised": (
+            Series("linearised_jacobian_norm_max", "metric", "l2", "train"), LARGEST | DASHED),
+        "mean, linearised": (
+            Series("linearised_jacobian_norm_mean", "metric", "l2", "train"), MEAN | DASHED),
+    },
+    "relative difference": {
+        f"difference, {split} points": (
+            Series("linearised_relative_error", "metric", "l2", split),
+            {"color": style.OKABE_ITO[place], "marker": marker},
+        )
+        for split, place, marker in (("train", 2, "^"), ("test", 3, "D"))
+    },
+}  # fmt: skip
+
+
+def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
+    """See the module: its docstring is the caption."""
+    del loss
+    noises = group.noise_ends
+    figure, axes = style.new_figure(
+        2, len(noises), width=style.TWO_COLUMNS, height=4.4, sharex=True, sharey="row"
+    )
+    for column, noise in zip(axes.T, noises, strict=True):
+        column[0].set_title(f"label noise {labels.noise_name(group.label_noise[noise])}")
+        column[1].set_xlabel("epoch")
+        for place, lines in zip(column, ROWS.values(), strict=True):
+            _lines(place, group, noise, lines, statistics["confidence"])
+            _axes.epoch_axis(place, group.epoch)
+    for row, name in zip(axes, ROWS, strict=True):
+        row[0].set_ylabel(f"{name} ({labels.NORMS['l2']})")
+        _axes.log_values(*(place for place in row if place.lines))
+    looks = {name: look for lines in ROWS.values() for name, (_, look) in lines.items()}
+    style.legend(figure, [drawing.key(**look) for look in looks.values()], list(looks), columns=4)
+    band = stats.band_name(len(group.seed), statistics["confidence"])
+    style.heading(figure, group, f"width {group.width[-1]}", band)
+    return figure
+
+
+def _lines(
+    place: Axes,
+    group: Group,
+    noise: int,
+    lines: Mapping[str, tuple[Series, dict[str, Any]]],
+    confidence: float,
+) -> None:
+    """Every line that the study has, where it is positive: at the start nothing has moved."""
+    for key, look in lines.values():
+        found = group.series.get(key, np.full(group.diverged.shape, np.nan))[-1, noise]
+        found = np.where(found > 0, found, np.nan)
+        if np.isfinite(found).any():
+            drawing.curve(
+                place, group.epoch, stats.centre_estimate(found, confidence=confidence), **look
+            )
+    if not place.lines:
+        absent = "not measured: quantities\nhas no linearised"
+        _axes.say_nothing_here(place, _axes.why_empty(group.diverged[-1, noise], absent))

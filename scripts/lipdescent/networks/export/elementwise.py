@@ -1,0 +1,275 @@
+"""Functions of single numbers, and sums, products and quotients of values and constants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from lipdescent.networks.export.builder import Builder, Constant, Value, refused, shape_of
+from lipdescent.networks.graph import Combination, Extremum, Product, Quotient
+from lipdescent.networks.operations import SCALARS, Divide, Function, Scale, Shift
+
+Arguments = dict[str, Any]
+
+
+def _layer(kind: type[nn.Module], *names: str) -> Callable[[Builder, fx.Node, Arguments], Value]:
+    """An activation, whose options are the operation's arguments of these names."""
+
+    def rule(b: Builder, node: fx.Node, a: Arguments) -> Value:
+        options = [a[name] for name in names]
+        return b.entrywise(b.module(kind, *options), a["self"], node)
+
+    return rule
+
+
+def _function(name: str) -> Callable[[Builder, fx.Node, Arguments], Value]:
+    def rule(b: Builder, node: fx.Node, a: Arguments) -> Value:
+        return b.entrywise(b.module(Function, name), a["self"], node)
+
+    return rule
+
+
+def _elu(b: Builder, node: fx.Node, a: Arguments) -> Value:
+    if (a["scale"], a["input_scale"]) != (1, 1):
+        raise refused(node, f"elu with scale {a['scale']}, input_scale {a['input_scale']}")
+    return b.entrywise(b.module(nn.ELU, a["alpha"]), a["self"], node)
+
+
+def _gelu(b: Builder, node: fx.Node, a: Arguments) -> Value:
+    return b.entrywise(b.module(nn.GELU, approximate=a["approximate"]), a["self"], node)
+
+
+def _rrelu(b: Builder, node: fx.Node, a: Arguments) -> Value:
+    return b.entrywise(b.module(nn.RReLU, a["lower"], a["upper"]), a["self"], node)
+
+
+def _prelu(b: Builder, node: fx.Node, a: Arguments) -> Value:
+    value, weight = a["self"], a["weight"]
+    if not isinstance(value, Value) or not isinstance(weight, Constant):
+        raise refused(node, "prelu with a slope that depends on the input")
+    weight = weight.map(torch.flatten, "flat")
+    layer = b.module(nn.PReLU, weight.value.numel(), tensors={"weight": weight})
+    return b.apply(layer, value, value.size, node)
+
+
+def _clamp(b: Builder, node: fx.Node, a: Arguments) -> Value:
+    low, high, value = _number(a.get("min")), _number(a.get("max")), a["self"]
+    if any(isinstance(bound, (Constant, Value)) for bound in (low, high)):
+        raise refused(node, "clamp between tensors")
+    if low is not None and high is not None:
+        if low >= high:
+            raise refused(node, f"clamp between {low} and {high}")
+        return b.entrywise(b.module(nn.Hardtanh, low, high), value, node)
+    if low is not None:
+        layer = b.module(nn.ReLU) if low == 0 else b.module(nn.Threshold, low, low)
+        return b.entrywise(layer, value, node)
+    return value if high is None else b.entrywise(b.module(Function, "at_most", high), value, node)
+
+
+def _power(b: Builder, node: fx.Node, a: Arguments) -> Value:
+    value, exponent = a["self"], _number(a["exponent"])
+    if not isinstance(value, Value) or isinstance(exponent, (Value, Constant)):
+        raise refused(node, "a power whose exponent is not a number")
+    if exponent == 1:
+        return value
+    names = {2: "square", 0.5: "sqrt", -0.5: "rsqrt", -1: "reciprocal"}
+    if exponent in names:
+        return b.entrywise(b.module(Function, names[exponent]), value, node)
+    return b.entrywise(b.module(Function, "power", float(exponent)), value, node)
+
+
+def _number(x: Any) -> Any:
+    """A Python number where a constant is one that no state of the network holds."""
+    if isinstance(x, bool):
+        return float(x)
+    return float(x) if isinstance(x, int) else x
+
+
+def _size(node: fx.Node) -> tuple[int, ...]:
+    return tuple(node.meta["val"].shape)
+
+
+def _add(b: Builder, node: fx.Node, a: Arguments, sign: float = 1.0) -> Value:
+    x, y = a["self"], a["other"]
+    factor = sign * a.get("alpha", 1)
+    if not isinstance(x, Value):  # constant + factor y
+        return shifted(b, node, scaled(b, node, y, factor), x)
+    if not isinstance(y, Value):
+        if isinstance(y, Constant):
+            return shifted(b, node, x, y if factor == 1 else y.map(lambda t: factor * t, factor))
+        return shifted(b, node, x, factor * _number(y))
+    size, pair = _size(node), (b.expanded(x, _size(node), node), b.expanded(y, _size(node), node))
+    inputs = [b.in_shape(value, shape_of(size), node) for value in pair]
+    if inputs[0] == inputs[1]:
+        return scaled(b, node, Value(inputs[0], size), 1 + factor)
+    return Value(b.vertex(Combination((1.0, float(factor))), inputs, shape_of(size), node), size)
+
+
+def _subtract(b: Builder, node: fx.Node, a: Arguments) -> Value:
+    return _add(b, node, a, -1.0)
+
+
+def _subtract_reversed(b: Builder, node: fx.Node, a: Arguments) -> Value:
+    return _add(b, node, {"self": a["other"], "other": a["self"]} | _alpha(node, a), -1.0)
+
+
+def _alpha(node: fx.Node, a: Arguments) -> Arguments:
+    if a.get("alpha", 1) != 1:
+        raise refused(node, f"rsub with alpha = {a['alpha']}")
+    return {}
+
+
+def shifted(b: Builder, node: fx.Node, value: Value, by: Any) -> Value:
+    """A value plus a constant or a number."""
+    return _with_constant(b, node, Shift, value, by, 0.0)
+
+
+def scaled(b: Builder, node: fx.Node, value: Value, by: Any) -> Value:
+    """A value times a constant or a number."""
+    return _with_constant(b, node, Scale, value, by, 1.0)
+
+
+def _with_constant(
+    b: Builder, node: fx.Node, kind: type[nn.Module], value: Value, by: Any, nothing: float
+) -> Value:
+    if not isinstance(by, Constant):
+        by = _number(by)
+        if by == nothing:
+            return value
+        return b.entrywise(b.module(kind, None, by), value, node)
+    size = tuple(torch.broadcast_shapes(value.size, by.value.shape))
+    value = b.expanded(value, size, node)
+    if not by.value.is_floating_point():
+        by = by.map(lambda t: t.to(torch.get_default_dtype()), "real")
+    missing = len(size) - by.value.ndim
+    if shape_of(size) != size and by.value.ndim == len(size):
+        by = by.map(lambda t: t[0], "first")
+    elif size and not missing and not by.value.ndim:
+        by = by.map(lambda t: t.reshape(1), "vector")
+    layer = b.module(kind, tuple(by.value.shape), tensors={"weight": by})
+    return b.apply(layer, value, size, node)
+
+
+def _multiply(b: Builder, node: fx.Node, a: Arguments) -> Value:
+    x, y = a["self"], a["other"]
+    if not isinstance(x, Value):
+        return scaled(b, node, y, x)
+    if not isinstance(y, Value):
+        return scaled(b, node, x, y)
+    if x.vertex == y.vertex and x.size == y.size:
+        return b.entrywise(b.module(Function, "square"), x, node)
+    for one, other in ((x, y), (y, x)):
+        gate = b.vertices[other.vertex]
+        if isinstance(gate.operation, nn.Sigmoid) and gate.inputs == (one.vertex,):
+            return b.entrywise(b.module(nn.SiLU), one, node)
+    return _two(b, node, Product(), x, y)
+
+
+def _divide(b: Builder, node: fx.Node, a: Arguments) -> Value:
+    x, y = a["self"], a["other"]
+    if a.get("rounding_mode") is not None:
+        raise refused(node, f"division with rounding_mode {a['rounding_mode']}, which jumps")
+    if not isinstance(y, Value):
+        return _with_constant(b, node, Divide, x, y, 1.0)
+    if not isinstance(x, Value):
+        inverse = b.entrywise(b.module(Function, "reciprocal"), y, node)
+        return scaled(b, node, inverse, x)
+    if _is_one_plus_size(b, y.vertex, of=x.vertex):
+        return b.entrywise(b.module(nn.Softsign), x, node)
+    return _two(b, node, Quotient(), x, y)
+
+
+def _is_one_plus_size(b: Builder, index: int, *, of: int) -> bool:
+    """Whether a vertex is 1 + |x|."""
+    shift = b.vertices[index]
+    if not isinstance(shift.operation, Shift) or shift.operation.number != 1:
+        return False
+    size = b.vertices[shift.inputs[0]]
+    known = isinstance(size.operation, Function) and size.operation.name == "abs"
+    return known and shift.operation.shape is None and size.inputs == (of,)
+
+
+def _largest(b: Builder, node: fx.Node, a: Arguments, largest: bool = True) -> Value:
+    x, y = a["self"], a["other"]
+    if not isinstance(x, Value) or not isinstance(y, Value):
+        value, other = (x, y) if isinstance(x, Value) else (y, x)
+        if not isinstance(other, Constant):
+            return _clamp(b, node, {"self": value, ("min" if largest else "max"): other})
+        # max(x, c) = relu(x - c) + c, min(x, c) = c - relu(c - x)
+        minus = other.map(torch.neg, "minus")
+        if largest:
+            inner = shifted(b, node, value, minus)
+            return shifted(b, node, b.entrywise(b.module(nn.ReLU), inner, node), other)
+        inner = shifted(b, node, scaled(b, node, value, -1.0), other)
+        inner = b.entrywise(b.module(nn.ReLU), inner, node)
+        return shifted(b, node, scaled(b, node, inner, -1.0), other)
+    return _two(b, node, Extremum(largest), x, y)
+
+
+def _smallest(b: Builder, node: fx.Node, a: Arguments) -> Value:
+    return _largest(b, node, a, largest=False)
+
+
+def _two(b: Builder, node: fx.Node, join: Any, x: Value, y: Value) -> Value:
+    size = _size(node)
+    inputs = [b.in_shape(value, shape_of(value.size), node) for value in (x, y)]
+    shape = tuple(torch.broadcast_shapes(*(b.vertices[i].shape for i in inputs)))
+    return Value(b.vertex(join, inputs, shape, node), size)
+
+
+def _negate(b: Builder, node: fx.Node, a: Arguments) -> Value:
+    return scaled(b, node, a["self"], -1.0)
+
+
+def _add_product(b: Builder, node: fx.Node, a: Arguments) -> Value:
+    """x + value t1 t2, or x + value t1 / t2."""
+    pair = {"self": a["tensor1"], "other": a["tensor2"]}
+    rule = _multiply if "addcmul" in str(node.target) else _divide
+    return _add(b, node, {"self": a["self"], "other": rule(b, node, pair), "alpha": a["value"]})
+
+
+RULES: dict[str, Callable[[Builder, fx.Node, Arguments], Any]] = {
+    "relu": _layer(nn.ReLU),
+    "relu6": _layer(nn.ReLU6),
+    "sigmoid": _layer(nn.Sigmoid),
+    "tanh": _layer(nn.Tanh),
+    "silu": _layer(nn.SiLU),
+    "mish": _layer(nn.Mish),
+    "selu": _layer(nn.SELU),
+    "hardswish": _layer(nn.Hardswish),
+    "hardsigmoid": _layer(nn.Hardsigmoid),
+    "log_sigmoid": _layer(nn.LogSigmoid),
+    "softplus": _layer(nn.Softplus, "beta", "threshold"),
+    "leaky_relu": _layer(nn.LeakyReLU, "negative_slope"),
+    "hardtanh": _layer(nn.Hardtanh, "min_val", "max_val"),
+    "threshold": _layer(nn.Threshold, "threshold", "value"),
+    "softshrink": _layer(nn.Softshrink, "lambd"),
+    "hardshrink": _layer(nn.Hardshrink, "lambd"),
+    "celu": _layer(nn.CELU, "alpha"),
+    "elu": _elu,
+    "gelu": _gelu,
+    "rrelu": _rrelu,
+    "prelu": _prelu,
+    "_prelu_kernel": _prelu,
+    **dict.fromkeys(("clamp", "clip", "clamp_min", "clamp_max"), _clamp),
+    "pow": _power,
+    **{name: _function(name) for name in SCALARS if name not in ("at_most", "power")},
+    "arctan": _function("atan"),
+    "neg": _negate,
+    "add": _add,
+    "sub": _subtract,
+    "subtract": _subtract,
+    "rsub": _subtract_reversed,
+    "mul": _multiply,
+    "multiply": _multiply,
+    "div": _divide,
+    "divide": _divide,
+    "true_divide": _divide,
+    "addcmul": _add_product,
+    "addcdiv": _add_product,
+    "maximum": _largest,
+    "minimum": _smallest,
+}

@@ -1,0 +1,233 @@
+"""Products with constants, convolutions, products of matrices, attention."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from lipdescent.networks.export.builder import Builder, Constant, Value, refused, shape_of
+from lipdescent.networks.export.elementwise import scaled, shifted
+from lipdescent.networks.graph import Attention, MatrixProduct
+from lipdescent.networks.operations import Scale
+
+Arguments = dict[str, Any]
+
+
+def _linear(b: Builder, node: fx.Node, a: Arguments) -> Value:
+    value, weight, bias = a["input"], a["weight"], a["bias"]
+    if isinstance(weight, Value) or isinstance(bias, Value) or not isinstance(value, Value):
+        if isinstance(weight, Value):
+            weight = _swapped(b, node, weight)
+        else:
+            weight = weight.map(lambda t: t.mT, "mT")
+        product = _product(b, node, value, weight, _size(node))
+        return product if bias is None else _sum(b, node, product, bias)
+    return linear(b, node, value, weight, bias)
+
+
+def linear(
+    b: Builder, node: fx.Node, value: Value, weight: Constant, bias: Constant | None
+) -> Value:
+    """``nn.Linear`` over the last axis."""
+    if weight.value.ndim == 1:
+        weight = weight.map(lambda t: t[None], "row")
+    if bias is not None and bias.value.ndim == 0:
+        bias = bias.map(lambda t: t.reshape(1), "vector")
+    outputs, features = weight.value.shape
+    if bias is not None and bias.value.shape != (outputs,):
+        bias = bias.map(lambda t: t.flatten().expand(outputs), ("expand", outputs))
+    layer = b.module(
+        nn.Linear, features, outputs, bias is not None, tensors={"weight": weight, "bias": bias}
+    )
+    shape = shape_of(value.size)
+    size = (*value.size[:-1], outputs)
+    if len(value.size) == 1:  # no axis for the example: shape_of keeps the last one
+        return Value(b.apply(layer, value, size, node).vertex, _size(node))
+    index = b.in_shape(value, shape, node)
+    return Value(b.vertex(layer, (index,), (*shape[:-1], outputs), node), _size(node))
+
+
+def _sum(b: Builder, node: fx.Node, value: Value, other: Any) -> Value:
+    from lipdescent.networks.export.elementwise import RULES
+
+    return RULES["add"](b, node, {"self": value, "other": other})
+
+
+def _add_matrix_product(b: Builder, node: fx.Node, a: Arguments) -> Value:
+    """beta x + alpha m1 m2, as ``addmm`` and ``baddbmm`` say it."""
+    first, second = (a[n] for n in (("mat1", "mat2") if "mat1" in a else ("batch1", "batch2")))
+    shift = a["self"]
+    plain = (a.get("alpha", 1), a.get("beta", 1)) == (1, 1)
+    if plain and _are_matrix_and_bias(second, shift):
+        return linear(b, node, first, second.map(lambda t: t.T, "T"), shift.map(_flat, "flat"))
+    product = scaled(b, node, _product(b, node, first, second, _size(node)), a.get("alpha", 1))
+    beta = a.get("beta", 1)
+    if beta != 1:
+        shift = (
+            scaled(b, node, shift, beta)
+            if isinstance(shift, Value)
+            else shift.map(lambda t: beta * t, ("times", beta))
+        )
+    return _sum(b, node, product, shift)
+
+
+def _are_matrix_and_bias(weight: Any, bias: Any) -> bool:
+    if not isinstance(weight, Constant) or not isinstance(bias, Constant):
+        return False
+    return weight.value.ndim == 2 and bias.value.numel() in (1, weight.value.shape[1])
+
+
+def _flat(t: Tensor) -> Tensor:
+    return t.flatten()
+
+
+def _matmul(b: Builder, node: fx.Node, a: Arguments) -> Value:
+    first = a["self"]
+    second = next(a[n] for n in ("other", "mat2", "vec", "tensor") if n in a)
+    return _product(b, node, first, second, _size(node))
+
+
+def _product(b: Builder, node: fx.Node, x: Any, y: Any, size: tuple[int, ...]) -> Value:
+    """x @ y."""
+    if isinstance(x, Value) and isinstance(y, Constant):
+        y = _matrix(b, node, y)
+        return linear(b, node, x, y if y.value.ndim == 1 else y.map(lambda t: t.T, "T"), None)
+    if isinstance(x, Constant):
+        x = _matrix(b, node, x)
+        if len(y.size) == 1:
+            return Value(linear(b, node, y, x, None).vertex, size)
+        turned = _swapped(b, node, y)
+        linear_turned = _linear_sized(b, node, turned, x)
+        return Value(_swapped(b, node, linear_turned).vertex, size)
+    x, y = _at_least_two(x, last=True), _at_least_two(y, last=False)
+    shapes = [v.size[1:] if len(v.size) > 2 and v.size[0] == 1 else v.size for v in (x, y)]
+    inputs = [b.in_shape(v, shape, node) for v, shape in zip((x, y), shapes, strict=True)]
+    if (found := _attention(b, node, inputs, size)) is not None:
+        return found
+    rows = torch.broadcast_shapes(shapes[0][:-2], shapes[1][:-2])
+    shape = (*rows, shapes[0][-2], shapes[1][-1])
+    return Value(b.vertex(MatrixProduct(), inputs, shape, node), size)
+
+
+def _linear_sized(b: Builder, node: fx.Node, value: Value, weight: Constant) -> Value:
+    """``linear`` inside of what an operation does: with a size of its own."""
+    if weight.value.ndim == 1:
+        weight = weight.map(lambda t: t[None], "row")
+    found = linear(b, node, value, weight, None)
+    return Value(found.vertex, (*value.size[:-1], weight.value.shape[0]))
+
+
+def _matrix(b: Builder, node: fx.Node, constant: Constant) -> Constant:
+    """Without leading axes of length 1."""
+    while constant.value.ndim > 2 and constant.value.shape[0] == 1:
+        constant = constant.map(lambda t: t[0], "first")
+    if constant.value.ndim > 2:
+        raise refused(node, f"a product with {constant.value.shape[0]} constant matrices at once")
+    return constant
+
+
+def _at_least_two(value: Value, *, last: bool) -> Value:
+    if len(value.size) > 1:
+        return value
+    return Value(value.vertex, (1, *value.size) if last else (*value.size, 1))
+
+
+def _swapped(b: Builder, node: fx.Node, value: Value) -> Value:
+    """The last two axes exchanged."""
+    places = torch.arange(math.prod(value.size)).reshape(value.size)
+    return b.gathered(value, places.mT.contiguous(), node)
+
+
+def _attention(b: Builder, node: fx.Node, inputs: list[int], size: tuple[int, ...]) -> Value | None:
+    """softmax(scale q k') v, if that is what the product of two vertices is."""
+    softmax, scale = b.vertices[inputs[0]], 1.0
+    shape = softmax.shape
+    if type(softmax.operation) is not nn.Softmax or len(shape) < 2:
+        return None
+    if softmax.operation.dim not in (-1, len(shape)):
+        return None
+    scores = b.vertices[softmax.inputs[0]]
+    while isinstance(scores.operation, Scale) and scores.operation.shape is None:
+        scale *= scores.operation.number
+        scores = b.vertices[scores.inputs[0]]
+    if scores.operation != MatrixProduct() or scores.shape != shape:
+        return None
+    q, turned = scores.inputs
+    k = _swapped(b, node, Value(turned, b.vertices[turned].shape))
+    k_shape = (*b.vertices[turned].shape[:-2], *reversed(b.vertices[turned].shape[-2:]))
+    key = b.in_shape(k, k_shape, node)
+    shapes = [b.vertices[i].shape for i in (q, key, inputs[1])]
+    if len({s[:-2] for s in shapes}) > 1:
+        return None
+    out = (*shapes[0][:-1], shapes[2][-1])
+    return Value(b.vertex(Attention(scale), (q, key, inputs[1]), out, node), size)
+
+
+def _scaled_attention(b: Builder, node: fx.Node, a: Arguments) -> Value:
+    q, k, v = a["query"], a["key"], a["value"]
+    mask, scale = a.get("attn_mask"), a.get("scale")
+    if not all(isinstance(x, Value) for x in (q, k, v)) or a.get("dropout_p"):
+        raise refused(node, "attention with dropout, or between constants")
+    scale = 1 / math.sqrt(q.size[-1]) if scale is None else float(scale)
+    plain = mask is None and not a.get("is_causal")
+    if plain and len({value.size[:-2] for value in (q, k, v)}) == 1:
+        inputs = [b.in_shape(value, shape_of(value.size), node) for value in (q, k, v)]
+        size = _size(node)
+        return Value(b.vertex(Attention(scale), inputs, shape_of(size), node), size)
+    if a.get("is_causal") or (isinstance(mask, Constant) and not bool(mask.value.isfinite().all())):
+        raise refused(node, "attention with a mask that leaves out keys")
+    if isinstance(mask, Constant) and mask.value.dtype == torch.bool:
+        raise refused(node, "attention with a mask that leaves out keys")
+    between = (*q.size[:-1], k.size[-2])
+    scores = _product(b, node, q, _swapped(b, node, k), between)
+    scores = scaled(b, node, scores, scale)
+    if mask is not None:
+        if isinstance(mask, Value):
+            raise refused(node, "attention with a mask that depends on the input")
+        scores = shifted(b, node, scores, mask)
+    weights = b.apply(b.module(nn.Softmax, -1), scores, between, node)
+    return _product(b, node, weights, v, _size(node))
+
+
+def _convolution(b: Builder, node: fx.Node, a: Arguments) -> Value:
+    value, weight, bias = a["input"], a["weight"], a["bias"]
+    if not isinstance(value, Value) or not isinstance(weight, Constant) or isinstance(bias, Value):
+        raise refused(node, "a convolution whose kernel depends on the input")
+    dims = weight.value.ndim - 2
+    if len(value.size) == dims + 2 and value.size[0] != 1:
+        raise refused(node, f"a convolution of {value.size[0]} inputs made of one example")
+    transposed = bool(a.get("transposed", "transpose" in str(node.target)))
+    groups, (first, second) = a["groups"], weight.value.shape[:2]
+    channels = (first, second * groups) if transposed else (second * groups, first)
+    options: Arguments = {"groups": groups, "bias": bias is not None}
+    for name in ("stride", "dilation", "padding", "output_padding"):
+        given = a.get(name)
+        if given is None or (name == "output_padding" and not transposed):
+            continue
+        options[name] = given if isinstance(given, str) else tuple(given) * (dims // len(given))
+    kind = getattr(nn, f"Conv{'Transpose' if transposed else ''}{dims}d")
+    kernel = tuple(weight.value.shape[2:])
+    layer = b.module(kind, *channels, kernel, tensors={"weight": weight, "bias": bias}, **options)
+    shape = value.size if len(value.size) == dims + 1 else value.size[1:]
+    size = _size(node)
+    index = b.in_shape(value, shape, node)
+    out = size if len(size) == dims + 1 else size[1:]
+    return Value(b.vertex(layer, (index,), out, node), size)
+
+
+def _size(node: fx.Node) -> tuple[int, ...]:
+    return tuple(node.meta["val"].shape)
+
+
+RULES = {
+    "linear": _linear,
+    "addmm": _add_matrix_product,
+    "baddbmm": _add_matrix_product,
+    **dict.fromkeys(("matmul", "mm", "bmm", "mv", "dot"), _matmul),
+    "scaled_dot_product_attention": _scaled_attention,
+    **dict.fromkeys(("convolution", "conv1d", "conv2d", "conv3d"), _convolution),
+    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _convolution),
+}

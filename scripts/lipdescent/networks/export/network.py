@@ -1,0 +1,209 @@
+"""The plain network that a user's network is, with its tensors from those of the user's."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx, nn
+
+from lipdescent.networks.export import elementwise, linear, rearranging, reducing, sorting
+from lipdescent.networks.export.builder import Builder, Constant, Value, refused, shape_of
+from lipdescent.networks.export.program import Program, called, program, writes
+from lipdescent.networks.export.program import name as name_of
+from lipdescent.networks.graph import Concatenation, Graph
+from lipdescent.networks.reading import Unreadable
+from lipdescent.networks.reduction import expression, plain, used
+
+RULES = rearranging.RULES | elementwise.RULES | linear.RULES | reducing.RULES | sorting.RULES
+# What only checks, or is for another machine.
+_NOTHING = ("_assert_tensor_metadata", "_assert_async", "_assert_scalar", "sym_constrain_range")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was read of a user's network.
+
+    Attributes
+    ----------
+    network : layers, or a :class:`GraphNetwork`, in eval mode; one tensor in, one out.
+    graph : the same as a graph.
+    program : as PyTorch traced it.
+    input_shape : of the network's one input, without the batch axis.
+    output : which one of several outputs; None if they are side by side, or only one.
+    notes : what a user should know.
+    """
+
+    network: nn.Module
+    graph: Graph
+    program: Program
+    tensors: Mapping[str, Constant]
+    input_shape: tuple[int, ...]
+    output: int | None
+    notes: tuple[str, ...]
+
+    def state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors of the plain network, from those of another network of the user's class."""
+        constants = self.program.constants(state)
+        return {name: constant.make(constants).detach() for name, constant in self.tensors.items()}
+
+    def evaluate(self, x: Tensor, state: Mapping[str, Tensor]) -> Tensor:
+        """What the operations that PyTorch traced make of x (n, *input_shape), in its type."""
+        constants = {
+            node: v.to(x.dtype) if isinstance(v, Tensor) and v.is_floating_point() else v
+            for node, v in self.program.constants(state).items()
+        }
+        return torch.cat([self._one(example[None], constants) for example in x])
+
+    def _one(self, x: Tensor, constants: Mapping[fx.Node, Any]) -> Tensor:
+        values, run = dict(constants), self.program
+        sizes = [torch.Size(shape).numel() for shape in run.shapes]
+        parts = x.flatten(1).split(sizes, 1)
+        for node, part, shape in zip(run.inputs, parts, run.shapes, strict=True):
+            values[node] = part.reshape(1, *shape).clone()
+        for node in run.nodes:
+            if node in values or name_of(node) in _NOTHING:
+                continue
+            if _is_cast(node):
+                values[node] = values[next(iter(node.all_input_nodes))]
+            else:
+                values[node] = called(node, values)
+        outputs = [values[node] for node in run.outputs]
+        chosen = outputs if self.output is None else [outputs[self.output]]
+        flat = [y.reshape(1, -1) for y in chosen]
+        return torch.cat(flat, 1) if len(flat) > 1 else flat[0]
+
+
+def export(
+    module: nn.Module,
+    input_shapes: Sequence[Sequence[int]],
+    *,
+    output: int | None = None,
+    state: Mapping[str, Tensor] | None = None,
+) -> Exported:
+    """The plain network of ``module``: what its ``forward`` computes of one example.
+
+    Parameters
+    ----------
+    module : in eval mode.
+    input_shapes : of the arguments of ``forward``, without the batch axis. The plain network
+        takes several as one vector, flat and side by side, in which one norm is taken.
+    output : which one, where ``forward`` returns several; all side by side unless given.
+
+    Raises
+    ------
+    Unreadable
+        For operations that are not known, with the user's file and line.
+    """
+    own: dict[str, Tensor] = dict(module.named_parameters(remove_duplicate=False))
+    own |= dict(module.named_buffers(remove_duplicate=False))
+    floating = [t for t in own.values() if t.is_floating_point()]
+    dtype = floating[0].dtype if floating else torch.get_default_dtype()
+    device = floating[0].device if floating else torch.device("cpu")
+    traced = program(module, input_shapes, dtype, device)
+    builder = Builder(traced, {name: t.detach() for name, t in own.items()})
+    for node in traced.nodes:
+        if node not in builder.constants and name_of(node) not in _NOTHING:
+            builder.values[node] = _value(builder, node)
+    result = _output(builder, traced, output)
+    graph = _own_modules(used(Graph(tuple(builder.vertices), result)))
+    network = plain(graph, expression(graph))
+    places = {id(m): name for name, m in network.named_modules()}
+    tensors = {
+        f"{places[id(m)]}.{name}": constant
+        for (m, name), constant in builder.tensors.items()
+        if id(m) in places
+    }
+    shape = graph.input_shape
+    return Exported(network, graph, traced, tensors, shape, output, tuple(builder.notes))
+
+
+def _own_modules(graph: Graph) -> Graph:
+    """A module of its own for each vertex, but for those with weights."""
+    seen: set[int] = set()
+    vertices = []
+    for vertex in graph.vertices:
+        module = vertex.operation
+        if isinstance(module, nn.Module) and not module._parameters and not module._buffers:
+            if id(module) in seen:
+                vertex = replace(vertex, operation=copy.deepcopy(module))
+            seen.add(id(module))
+        vertices.append(vertex)
+    return Graph(tuple(vertices), graph.output)
+
+
+def _value(builder: Builder, node: fx.Node) -> Any:
+    """What an operation becomes."""
+    if node.target.__name__ == "getitem" and not hasattr(node.target, "_schema"):  # type: ignore[union-attr]
+        found, index = cast(
+            tuple[Any, int],
+            tuple(builder.resolve(arg) if isinstance(arg, fx.Node) else arg for arg in node.args),
+        )
+        if found[index] is None and node.users:
+            raise refused(node, f"output {index} of {node.args[0]}")
+        return found[index]
+    name = name_of(node)
+    rule = RULES.get(name) or RULES.get(name.removesuffix("_"))
+    if rule is None:
+        raise refused(node, f"the operation {node.target} is not known")
+    given: Any = node.args
+    schema = node.target._schema.arguments  # type: ignore[union-attr]
+    a = {arg.name: arg.default_value for arg in schema if arg.has_default_value()}
+    a |= dict(zip((arg.name for arg in schema), given, strict=False)) | dict(node.kwargs)
+    a = {key: _resolved(builder, arg) for key, arg in a.items()}
+    try:
+        result = rule(builder, node, a)
+    except Unreadable:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
+        kind = type(error).__name__
+        raise refused(
+            node, f"{node.target} in a form that is not known ({kind}: {error})"
+        ) from error
+    target = writes(node)
+    if target is not None:  # in place: from here on that is what the other name means
+        builder.values[target] = result
+    return result
+
+
+def _resolved(builder: Builder, arg: Any) -> Any:
+    if isinstance(arg, fx.Node):
+        return builder.resolve(arg)
+    if isinstance(arg, (list, tuple)):
+        return [_resolved(builder, part) for part in arg]
+    return arg
+
+
+def _output(builder: Builder, traced: Program, output: int | None) -> int:
+    nodes = traced.outputs
+    if output is not None:
+        if not 0 <= output < len(nodes):
+            raise ValueError(f"output = {output}: the network has {len(nodes)}")
+        nodes = (nodes[output],)
+    found = [builder.resolve(node) for node in nodes]
+    values = [
+        (value, node) for value, node in zip(found, nodes, strict=True) if isinstance(value, Value)
+    ]
+    if not values:
+        raise Unreadable("the network's output does not depend on its input")
+    if len(values) == 1 and len(found) == 1:
+        (value, node) = values[0]
+        return builder.in_shape(value, shape_of(value.size), node)
+    if len(values) < len(found):
+        raise Unreadable(
+            "one of the network's outputs does not depend on its input; choose another"
+        )
+    builder.notes[f"its {len(values)} outputs side by side, in one norm"] = None
+    flat = []
+    for value, node in values:
+        size = torch.Size(value.size).numel()
+        flat.append((builder.in_shape(value, (size,), node), size))
+    total = sum(size for _, size in flat)
+    return builder.vertex(Concatenation(0), [i for i, _ in flat], (total,), nodes[-1])
+
+
+def _is_cast(node: fx.Node) -> bool:
+    return name_of(node) in ("to", "_to_copy", "type_as")

@@ -1,0 +1,241 @@
+"""PyTorch's trace of a network in eval mode, and the values of whatever depends on no input.
+
+One example is traced. Whether examples influence each other is for those to ask who call both.
+"""
+
+from __future__ import annotations
+
+import logging
+import operator
+import traceback
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx, nn
+
+from lipdescent.networks.reading import Unreadable
+
+_OURS = (Path(torch.__file__).parent, Path(__file__).parents[2])
+# Taken apart by PyTorch itself into simpler operations.
+_TAKEN_APART = (
+    "einsum",
+    "lstm",
+    "gru",
+    "rnn_tanh",
+    "rnn_relu",
+    "lp_pool1d",
+    "lp_pool2d",
+    "_weight_norm",
+)
+
+
+# Of another tensor these take the shape and type, not the values.
+_OF_THE_SHAPE = ("new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like")
+
+
+@dataclass(frozen=True)
+class Program:
+    """The operations of one example, in their order.
+
+    Attributes
+    ----------
+    nodes : calls of ATen operations and ``getitem``.
+    inputs : the nodes of the examples' tensors.
+    sources : nodes of parameters and buffers -> their names in the network.
+    fixed : nodes of other tensors that the network holds -> their values.
+    outputs : one or several nodes.
+    shapes : of the inputs, without the batch axis.
+    """
+
+    nodes: tuple[fx.Node, ...]
+    inputs: tuple[fx.Node, ...]
+    sources: Mapping[fx.Node, str]
+    fixed: Mapping[fx.Node, Tensor]
+    outputs: tuple[fx.Node, ...]
+    shapes: tuple[tuple[int, ...], ...]
+
+    def dependent(self) -> set[fx.Node]:
+        """Nodes whose values depend on an input."""
+        return _dependent(self.inputs, self.nodes)
+
+    def constants(self, state: Mapping[str, Tensor]) -> dict[fx.Node, Any]:
+        """Values of all nodes that depend on no input, from a network's tensors."""
+        values: dict[fx.Node, Any] = {
+            node: state[name].clone() for node, name in self.sources.items()
+        }
+        values |= {node: tensor.clone() for node, tensor in self.fixed.items()}
+        dependent = self.dependent()
+        with torch.no_grad():
+            for node in self.nodes:
+                if node not in dependent:
+                    values[node] = called(node, _with_shapes(node, values))
+        return values
+
+
+def _with_shapes(node: fx.Node, values: dict[fx.Node, Any]) -> Mapping[fx.Node, Any]:
+    """The values, and for what only asks for the shape of another one, some of that shape."""
+    others = [arg for arg in node.all_input_nodes if arg not in values]
+    if not others:
+        return values
+    device = next((v.device for v in values.values() if isinstance(v, Tensor)), None)
+    shown = {
+        arg: torch.zeros(arg.meta["val"].shape, dtype=arg.meta["val"].dtype, device=device)
+        for arg in others
+    }
+    return {**values, **shown}
+
+
+def _dependent(inputs: Sequence[fx.Node], nodes: Sequence[fx.Node]) -> set[fx.Node]:
+    found = set(inputs)
+    for node in nodes:
+        if name(node) not in _OF_THE_SHAPE and any(arg in found for arg in node.all_input_nodes):
+            found.add(node)
+    return found
+
+
+def called(node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
+    """What the operation of a node makes of the values of others."""
+    args = fx.node.map_arg(node.args, values.__getitem__)
+    kwargs = fx.node.map_arg(node.kwargs, values.__getitem__)
+    assert callable(node.target)
+    return node.target(*args, **kwargs)
+
+
+def program(
+    module: nn.Module, shapes: Sequence[Sequence[int]], dtype: torch.dtype, device: torch.device
+) -> Program:
+    """The program of ``module`` in eval mode on one example of the ``shapes``.
+
+    Raises
+    ------
+    Unreadable
+        For control flow that depends on data, shapes that do, and whatever else PyTorch cannot
+        trace, with the user's file and line.
+    """
+    inputs = tuple(torch.zeros(1, *shape, dtype=dtype, device=device) for shape in shapes)
+    level = logging.getLogger("torch").level
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            logging.getLogger("torch").setLevel(logging.CRITICAL)
+            exported = torch.export.export(module, inputs, strict=False)
+            exported = _simplified(exported)
+    except Exception as error:  # whatever the user's code or PyTorch raises
+        raise Unreadable(_why(error)) from error
+    finally:
+        logging.getLogger("torch").setLevel(level)
+    return _program(exported, shapes)
+
+
+def _simplified(exported: Any) -> Any:
+    """Without operations in place on views, and with what PyTorch takes apart itself."""
+    calls = [node for node in exported.graph.nodes if node.op == "call_function"]
+    given = exported.graph_signature.user_inputs
+    inputs = [node for node in exported.graph.nodes if node.name in given]
+    dependent = _dependent(inputs, calls)
+    wanted = {node.target for node in calls if name(node) in _TAKEN_APART}
+    if not wanted and not any(_writes_into_a_view(node) for node in calls if node in dependent):
+        return exported
+    table = torch.export.default_decompositions() if wanted else {}
+    return exported.run_decompositions({op: table[op] for op in wanted if op in table})
+
+
+def name(node: fx.Node) -> str:
+    """Of a node's operation, without its overload."""
+    packet = getattr(node.target, "_overloadpacket", node.target)
+    return getattr(packet, "__name__", str(packet))
+
+
+def writes(node: fx.Node) -> fx.Node | None:
+    """The node in whose tensor an operation in place writes."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None or not schema.is_mutable or not node.args:
+        return None
+    first = node.args[0]
+    return first if isinstance(first, fx.Node) else None
+
+
+def _writes_into_a_view(node: fx.Node) -> bool:
+    """Whether what an operation in place writes is seen under other names, too."""
+    target = writes(node)
+    if target is None:
+        return False
+    views = [user for user in target.users if user is not node and _is_view(user)]
+    return bool(views) or _is_view(target)
+
+
+def _is_view(node: fx.Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    if schema is None:
+        return node.target is operator.getitem
+    read = [a for a in schema.arguments if a.alias_info is not None and not a.alias_info.is_write]
+    return bool(read)
+
+
+def _program(exported: Any, shapes: Sequence[Sequence[int]]) -> Program:
+    signature = exported.graph_signature
+    changed = [*signature.buffers_to_mutate.values()]
+    if changed:
+        raise Unreadable(
+            f"the network changes its buffer {changed[0]} in eval mode: what it computes depends "
+            "on what it computed before; allowed are networks that do not"
+        )
+    named = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    lifted = signature.inputs_to_lifted_tensor_constants
+    wanted = [spec.arg.name for spec in signature.output_specs if spec.kind.name == "USER_OUTPUT"]
+    places = {node.name: node for node in exported.graph.nodes}
+    holders = [node for node in exported.graph.nodes if node.op == "placeholder"]
+    return Program(
+        nodes=tuple(node for node in exported.graph.nodes if node.op == "call_function"),
+        inputs=tuple(n for n in holders if n.name in signature.user_inputs),
+        sources={node: named[node.name] for node in holders if node.name in named},
+        fixed={
+            node: exported.constants[lifted[node.name]] for node in holders if node.name in lifted
+        },
+        outputs=tuple(places[name] for name in wanted),
+        shapes=tuple(tuple(shape) for shape in shapes),
+    )
+
+
+def place(node: fx.Node) -> str:
+    """Module, and the user's file and line, of a node: as errors name it."""
+    stack = node.meta.get("nn_module_stack") or {}
+    owner = next(reversed(stack.values()))[0] if stack else ""
+    owner = owner.removeprefix("L['self'].").removeprefix("L__self__.")
+    line = _line(node.meta.get("stack_trace") or "")
+    return f"{owner or 'the network'} ({line})" if line else owner or "the network"
+
+
+def _line(trace: str) -> str:
+    """The innermost line of the user's own code in a printed stack."""
+    found = [line.strip() for line in trace.splitlines() if line.strip().startswith('File "')]
+    for line in reversed(found):
+        path, _, rest = line.removeprefix('File "').partition('", line ')
+        if not any(folder in Path(path).parents for folder in _OURS):
+            return f"{Path(path).name}, line {rest.partition(',')[0]}"
+    return ""
+
+
+def _why(error: BaseException) -> str:
+    """What PyTorch could not trace, and where in the user's code."""
+    where, one = "", cast(BaseException | None, error)
+    while one is not None and not where:
+        for frame in reversed(traceback.extract_tb(one.__traceback__)):
+            path = Path(frame.filename)
+            if path.is_file() and not any(folder in path.parents for folder in _OURS):
+                where = f" ({path.name}, line {frame.lineno})"
+                break
+        one = one.__cause__ or one.__context__
+    said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    kind = type(error).__name__
+    if "DataDependent" in kind or "data-dependent" in str(error).lower():
+        said = "what is computed depends on the values of the inputs, as an if or a shape does"
+    return (
+        f"the network{where} cannot be exported: {kind}: {said[:300]}; allowed is a forward that "
+        "does the same operations at all inputs, or a method lipschitz_structure(self) that says "
+        "what it computes"
+    )

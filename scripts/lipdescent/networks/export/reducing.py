@@ -1,0 +1,291 @@
+"""Normalisation, pools, resampling, softmax, sums and means."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from lipdescent.networks.export.builder import (
+    Builder,
+    Constant,
+    Value,
+    axis_of,
+    refused,
+    shape_of,
+)
+from lipdescent.networks.export.elementwise import RULES as ELEMENTWISE
+from lipdescent.networks.export.elementwise import scaled
+from lipdescent.networks.graph import Combination
+from lipdescent.networks.operations import Function, Reduce
+
+Arguments = dict[str, Any]
+Rule = Callable[[Builder, fx.Node, Arguments], Any]
+
+
+def _size(node: fx.Node, index: int | None = None) -> tuple[int, ...]:
+    value = node.meta["val"]
+    return tuple((value if index is None else value[index]).shape)
+
+
+def _example(node: fx.Node, value: Value, what: str) -> tuple[int, ...]:
+    """Shape of the one example that an operation takes as a batch."""
+    if len(value.size) < 2 or value.size[0] != 1:
+        raise refused(node, f"{what} of inputs {value.size}, whose first axis is not the example's")
+    return value.size[1:]
+
+
+def _batch_norm(b: Builder, node: fx.Node, a: Arguments) -> Any:
+    value, mean, variance = a["input"], a["running_mean"], a["running_var"]
+    if a.get("training") or mean is None:
+        raise refused(node, "batch normalisation with the statistics of the batch")
+    shape = _example(node, value, "batch normalisation")
+    weight, bias, channels = a["weight"], a["bias"], shape[0]
+    kind = (nn.BatchNorm1d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[len(shape) - 1]
+    tensors = {"running_mean": mean, "running_var": variance, **_affine(weight, bias, mean)}
+    counted = Constant(torch.zeros((), dtype=torch.int64), lambda c: torch.tensor(0), "counted")
+    layer = b.module(
+        kind,
+        channels,
+        eps=a["eps"],
+        affine="weight" in tensors,
+        tensors=tensors | {"num_batches_tracked": counted},
+    )
+    found = b.apply(layer, value, value.size, node)
+    return [found, None, None] if isinstance(node.meta["val"], (tuple, list)) else found
+
+
+def _affine(weight: Any, bias: Any, like: Constant) -> dict[str, Constant]:
+    """Weight and bias, each filled up where there is only the other."""
+    if weight is None and bias is None:
+        return {}
+    one, zero = like.map(torch.ones_like, "ones"), like.map(torch.zeros_like, "zeros")
+    return {"weight": one if weight is None else weight, "bias": zero if bias is None else bias}
+
+
+def _layer_norm(b: Builder, node: fx.Node, a: Arguments) -> Any:
+    value, weight, bias = a["input"], a["weight"], a["bias"]
+    layer = b.module(
+        nn.LayerNorm,
+        tuple(a["normalized_shape"]),
+        a["eps"],
+        weight is not None,
+        bias is not None,
+        tensors={"weight": weight, "bias": bias},
+    )
+    found = b.apply(layer, value, value.size, node)
+    return [found, None, None] if isinstance(node.meta["val"], (tuple, list)) else found
+
+
+def _rms_norm(b: Builder, node: fx.Node, a: Arguments) -> Value:
+    weight = a["weight"]
+    layer = b.module(
+        nn.RMSNorm,
+        tuple(a["normalized_shape"]),
+        a["eps"],
+        weight is not None,
+        tensors={"weight": weight},
+    )
+    return b.apply(layer, a["input"], a["input"].size, node)
+
+
+def _group_norm(b: Builder, node: fx.Node, a: Arguments) -> Value:
+    value, weight = a["input"], a["weight"]
+    channels = _example(node, value, "group normalisation")[0]
+    tensors = {} if weight is None else _affine(weight, a["bias"], weight)
+    layer = b.module(
+        nn.GroupNorm, a["num_groups"], channels, a["eps"], bool(tensors), tensors=tensors
+    )
+    return b.apply(layer, value, value.size, node)
+
+
+def _instance_norm(b: Builder, node: fx.Node, a: Arguments) -> Value:
+    value, weight = a["input"], a["weight"]
+    if not a["use_input_stats"]:
+        return _batch_norm(b, node, {**a, "training": False})
+    shape = _example(node, value, "instance normalisation")
+    kind = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)[len(shape) - 2]
+    tensors = {} if weight is None else _affine(weight, a["bias"], weight)
+    layer = b.module(kind, shape[0], a["eps"], affine=bool(tensors), tensors=tensors)
+    return b.apply(layer, value, value.size, node)
+
+
+def _pool(kind: str, dims: int, *names: str) -> Rule:
+    """A layer of ``torch.nn`` of this name, with the arguments of these names."""
+
+    def rule(b: Builder, node: fx.Node, a: Arguments) -> Any:
+        options = {n: _each(a[n], dims) for n in names if n in a and a[n] not in ([], None)}
+        layer = b.module(getattr(nn, f"{kind}{dims}d"), **options)
+        several = isinstance(node.meta["val"], (tuple, list))
+        value, size = a["self"], _size(node, 0 if several else None)
+        if len(value.size) == dims + 2:
+            _example(node, value, "a pool")
+        shapes = [s if len(s) == dims + 1 else s[1:] for s in (value.size, size)]
+        index = b.in_shape(value, shapes[0], node)
+        found = Value(b.vertex(layer, (index,), shapes[1], node), size)
+        return [found, None] if several else found
+
+    return rule
+
+
+def _each(given: Any, dims: int) -> Any:
+    """One number per axis."""
+    return tuple(given) * (dims // len(given)) if isinstance(given, (list, tuple)) else given
+
+
+def _upsample(mode: str) -> Rule:
+    def rule(b: Builder, node: fx.Node, a: Arguments) -> Value:
+        value, size = a[next(n for n in ("input", "self") if n in a)], _size(node)
+        shape = _example(node, value, "resampling")
+        scales = a.get("scale_factors") or [
+            a[n] for n in ("scales_d", "scales_h", "scales_w", "scales") if a.get(n)
+        ]
+        exact = [s * n == m for s, n, m in zip(scales, shape[1:], size[2:], strict=False)]
+        options: Arguments = {"mode": mode, "align_corners": a.get("align_corners")}
+        if scales and not all(exact):
+            options["scale_factor"] = tuple(scales)
+        else:
+            options["size"] = tuple(size[2:])
+        return b.apply(b.module(nn.Upsample, **options), value, size, node)
+
+    return rule
+
+
+def _softmax(kind: type[nn.Module]) -> Rule:
+    def rule(b: Builder, node: fx.Node, a: Arguments) -> Value:
+        value = a["self"]
+        axis = axis_of(value.size, a["dim"])
+        if axis < 0:
+            raise refused(node, "softmax over the examples")
+        return b.apply(b.module(kind, axis + 1), value, value.size, node)
+
+    return rule
+
+
+def _axes(node: fx.Node, value: Value, a: Arguments) -> list[int]:
+    """Axes of the vertex's shape that an operation reduces; the example's own is left out."""
+    dims = a.get("dim", a.get("dims"))
+    if dims is None or dims == []:
+        dims = range(len(value.size))
+    dims = [dims] if isinstance(dims, int) else dims
+    return sorted({axis for axis in (axis_of(value.size, d) for d in dims) if axis >= 0})
+
+
+def reduced(b: Builder, node: fx.Node, kind: str, value: Value, axes: Sequence[int]) -> int:
+    """The vertex without these axes of a value's shape."""
+    shape = shape_of(value.size)
+    axes = [axis for axis in axes if shape[axis] > 1]
+    index = b.in_shape(value, shape, node)
+    if not axes:
+        if kind == "length":
+            return b.entrywise(b.module(Function, "abs"), Value(index, shape), node).vertex
+        return index
+    if kind == "mean" and len(shape) in (3, 4) and tuple(axes) == tuple(range(1, len(shape))):
+        pool = nn.AdaptiveAvgPool2d if len(shape) == 3 else nn.AdaptiveAvgPool3d
+        out = (shape[0], *[1] * len(axes))
+        return b.vertex(b.module(pool, 1), (index,), out, node)
+    left = tuple(n for i, n in enumerate(shape) if i not in axes)
+    return b.vertex(b.module(Reduce, kind, tuple(axes)), (index,), left or (1,), node)
+
+
+def _reduction(kind: str) -> Rule:
+    def rule(b: Builder, node: fx.Node, a: Arguments) -> Any:
+        several = isinstance(node.meta["val"], (tuple, list))
+        value = a["self"]
+        index = reduced(b, node, kind, value, _axes(node, value, a))
+        found = Value(index, _size(node, 0 if several else None))
+        return [found, None] if several else found
+
+    return rule
+
+
+def _length(b: Builder, node: fx.Node, a: Arguments) -> Value:
+    order = a.get("ord", a.get("p"))
+    order = 2 if order is None else float(order)
+    value, axes = a["self"], _axes(node, a["self"], a)
+    if order == 2:
+        return Value(reduced(b, node, "length", value, axes), _size(node))
+    if order not in (1, math.inf):
+        raise refused(node, f"a norm of order {order}; known are 1, 2 and inf")
+    sizes = b.entrywise(b.module(Function, "abs"), value, node)
+    return Value(reduced(b, node, "sum" if order == 1 else "max", sizes, axes), _size(node))
+
+
+def _variance(root: bool) -> Rule:
+    """Mean of the squares of what is left when the mean is taken off."""
+
+    def rule(b: Builder, node: fx.Node, a: Arguments) -> Value:
+        value, axes = a["self"], _axes(node, a["self"], a)
+        count = math.prod(shape_of(value.size)[axis] for axis in axes)
+        correction = a.get("correction", 1 if a.get("unbiased", True) else 0)
+        correction = 1 if correction is None else correction
+        kept = list(shape_of(value.size))
+        for axis in axes:
+            kept[axis] = 1
+        strip = len(value.size) - len(kept)
+        size = (*value.size[:strip], *kept)
+        mean = Value(reduced(b, node, "mean", value, axes), size)
+        full = b.expanded(mean, value.size, node)
+        inputs = [b.in_shape(v, shape_of(value.size), node) for v in (value, full)]
+        shape = shape_of(value.size)
+        centred = Value(b.vertex(Combination((1.0, -1.0)), inputs, shape, node), value.size)
+        squares = b.entrywise(b.module(Function, "square"), centred, node)
+        found = Value(reduced(b, node, "mean", squares, axes), _size(node))
+        if correction:
+            found = scaled(b, node, found, count / (count - correction))
+        return b.entrywise(b.module(Function, "sqrt"), found, node) if root else found
+
+    return rule
+
+
+def _gated(b: Builder, node: fx.Node, a: Arguments) -> Value:
+    """a sigmoid(b), of two halves."""
+    value = a["self"]
+    dim = a["dim"] % len(value.size)
+    places = torch.arange(math.prod(value.size)).reshape(value.size)
+    one, other = (b.gathered(value, part, node) for part in places.chunk(2, dim))
+    gate = b.entrywise(b.module(nn.Sigmoid), other, node)
+    return ELEMENTWISE["mul"](b, node, {"self": one, "other": gate})
+
+
+_MAX = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
+_AVERAGE = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(
+        ("batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"), _batch_norm
+    ),
+    "layer_norm": _layer_norm,
+    "native_layer_norm": _layer_norm,
+    "group_norm": _group_norm,
+    "instance_norm": _instance_norm,
+    "rms_norm": _rms_norm,
+    **{f"max_pool{d}d": _pool("MaxPool", d, *_MAX) for d in (1, 2, 3)},
+    **{f"max_pool{d}d_with_indices": _pool("MaxPool", d, *_MAX) for d in (1, 2, 3)},
+    "avg_pool1d": _pool("AvgPool", 1, *_AVERAGE),
+    **{f"avg_pool{d}d": _pool("AvgPool", d, *_AVERAGE, "divisor_override") for d in (2, 3)},
+    **{f"adaptive_avg_pool{d}d": _pool("AdaptiveAvgPool", d, "output_size") for d in (1, 2, 3)},
+    **{f"adaptive_max_pool{d}d": _pool("AdaptiveMaxPool", d, "output_size") for d in (1, 2, 3)},
+    **{f"upsample_nearest{d}d": _upsample("nearest") for d in (1, 2, 3)},
+    **{f"_upsample_nearest_exact{d}d": _upsample("nearest-exact") for d in (1, 2, 3)},
+    "upsample_linear1d": _upsample("linear"),
+    "upsample_bilinear2d": _upsample("bilinear"),
+    "upsample_bicubic2d": _upsample("bicubic"),
+    "upsample_trilinear3d": _upsample("trilinear"),
+    **dict.fromkeys(("softmax", "_softmax"), _softmax(nn.Softmax)),
+    **dict.fromkeys(("log_softmax", "_log_softmax"), _softmax(nn.LogSoftmax)),
+    "mean": _reduction("mean"),
+    "sum": _reduction("sum"),
+    "amax": _reduction("max"),
+    "amin": _reduction("min"),
+    "max": _reduction("max"),
+    "min": _reduction("min"),
+    "logsumexp": _reduction("logsumexp"),
+    **dict.fromkeys(("linalg_vector_norm", "norm"), _length),
+    "var": _variance(root=False),
+    "std": _variance(root=True),
+    "glu": _gated,
+}

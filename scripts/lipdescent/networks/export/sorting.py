@@ -1,0 +1,53 @@
+"""Sorting along an axis, also of two by their smaller and their larger one, as ``GroupSort``."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import fx
+
+from lipdescent.constrained.layers import GroupSort
+from lipdescent.networks.export.builder import Builder, Value, axis_of, refused, shape_of
+from lipdescent.networks.operations import Reduce
+
+
+def _sort(b: Builder, node: fx.Node, a: dict[str, Any]) -> Any:
+    value, dim = a["self"], a.get("dim", -1)
+    axis = axis_of(value.size, dim)
+    if a.get("descending") or axis < 0:
+        raise refused(node, "sorting downwards, or of the examples")
+    shape = shape_of(value.size)
+    return [Value(sorted_axis(b, node, value, shape, axis), value.size), None]
+
+
+def sorted_axis(b: Builder, node: fx.Node, value: Value, shape: tuple[int, ...], axis: int) -> int:
+    """The vertex of a value in ``shape``, sorted along an axis, whatever its own shape."""
+    features = math.prod(shape[: axis + 1])
+    index = b.in_shape(value, (features, *shape[axis + 1 :]), node)
+    out = b.vertices[index].shape
+    return b.vertex(b.module(GroupSort, shape[axis]), (index,), out, node)
+
+
+def pair(b: Builder, node: fx.Node, inputs: list[int], axis: int) -> int | None:
+    """Smaller and larger of the two along an axis, side by side along it: both sorted."""
+    if len(inputs) != 2:
+        return None
+    low, high = (_reduced(b, index) for index in inputs)
+    if low is None or high is None or low[1:] != high[1:] or (low[0], high[0]) != ("min", "max"):
+        return None
+    shape = b.vertices[low[1]].shape
+    if low[2] != (axis,) or shape[axis] != 2:
+        return None
+    return sorted_axis(b, node, Value(low[1], (1, *shape)), shape, axis)
+
+
+def _reduced(b: Builder, index: int) -> tuple[str, int, tuple[int, ...]] | None:
+    """Kind, input and axes of a reduction, seen through views."""
+    vertex = b.vertices[b.unviewed(index)]
+    if not isinstance(vertex.operation, Reduce):
+        return None
+    return vertex.operation.kind, vertex.inputs[0], vertex.operation.axes
+
+
+RULES = {"sort": _sort}

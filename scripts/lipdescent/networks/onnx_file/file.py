@@ -1,0 +1,198 @@
+"""A file in the ONNX format becomes a network, or an error that names what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from lipdescent.networks.graph import Graph
+from lipdescent.networks.onnx_file import elementwise, reducing, weighted
+from lipdescent.networks.onnx_file.builder import Builder, Call, Rule, Size, Value, shape_of
+from lipdescent.networks.reading import Unreadable
+from lipdescent.networks.reduction import expression, plain, used
+
+RULES: dict[str, Rule] = elementwise.RULES | weighted.RULES | reducing.RULES
+_FLOATS = ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16")
+# What ONNX's own check says of custom operators, and of outputs without a stated shape.
+_NO_FAULT = ("No Op registered", "No opset import", "Field 'shape'")
+# A custom operator: its attributes by name -> a layer that is known, or declared.
+Operators = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class OnnxNetwork:
+    """What was read of a file.
+
+    Attributes
+    ----------
+    network : layers, or a graph of them, in eval mode; one tensor in, one out.
+    graph : the same as a graph.
+    input_name, input_size : of the file's input, with the batch of one example.
+    input_shape : of the network's input, without the batch axis.
+    output_name : of the output that was read.
+    """
+
+    network: nn.Module
+    graph: Graph
+    input_name: str
+    input_size: Size
+    input_shape: Size
+    output_name: str
+
+
+def read_onnx(
+    path: str | Path,
+    input_shape: Sequence[int] | None = None,
+    *,
+    output: str | None = None,
+    operators: Operators | None = None,
+) -> OnnxNetwork:
+    """The network in a file, for one example at a time.
+
+    Parameters
+    ----------
+    input_shape : without the batch axis; the file's own unless given. Needed where it is dynamic.
+    output : which one, where the file has several.
+    operators : ``"domain::Name"`` (or ``"Name"``) of an operator that is not ONNX's own -> a class
+        (or function) that is called with the node's attributes and gives an ``nn.Module``.
+
+    Raises
+    ------
+    ImportError
+        Without the package onnx.
+    ValueError
+        For a file that is not there, cut short, no ONNX model, of an opset that is not known or
+        with its weights in other files; an input shape that does not fit; several inputs.
+    Unreadable
+        For operators that are not known, by name.
+    """
+    onnx = _package()
+    model = _loaded(onnx, Path(path))
+    opsets = _opsets(onnx, model, path)
+    graph = model.graph
+    name, size = _input(onnx, graph, input_shape, path)
+    own = {name: _custom(kind) for name, kind in (operators or {}).items()}
+    builder = Builder(graph, {name: size}, opsets)
+    chosen = _output(graph, output, path)
+    for node in graph.node:
+        try:
+            builder.add(node, RULES | own)
+        except Unreadable as error:
+            raise Unreadable(f"{path}: {error}") from error
+        except (KeyError, TypeError, ValueError, AssertionError, IndexError) as error:
+            what = f"{node.op_type} {node.name or node.output[0]!r}"
+            kind = type(error).__name__
+            raise Unreadable(
+                f"{path}: {what} in a form that is not known ({kind}: {error})"
+            ) from error
+    result = builder.values[chosen]
+    if not isinstance(result, Value):
+        raise ValueError(f"{path}: its output {chosen!r} does not depend on its input {name!r}")
+    read = used(Graph(tuple(builder.vertices), result.vertex))
+    network = plain(read, expression(read)).eval()
+    return OnnxNetwork(network, read, name, size, shape_of(size), chosen)
+
+
+def _package() -> ModuleType:
+    try:
+        import onnx
+    except ImportError as error:
+        raise ImportError(
+            "reading ONNX files needs the packages onnx and onnxruntime: pip install "
+            "'lipdescent[onnx]'"
+        ) from error
+    return onnx
+
+
+def _loaded(onnx: Any, path: Path) -> Any:
+    """The model in the file, checked by ONNX itself."""
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:  # of the protobuf package: DecodeError, and what it is made from
+        raise ValueError(f"{path}: cut short, or no ONNX file ({type(error).__name__})") from error
+    if not model.opset_import or not model.graph.output:
+        raise ValueError(f"{path}: cut short, or no ONNX file (it holds no network)")
+    held = [t for t in model.graph.initializer if onnx.external_data_helper.uses_external_data(t)]
+    if held:
+        raise ValueError(
+            f"{path}: keeps {held[0].name} and {len(held) - 1} more in other files; allowed is one "
+            "file: onnx.save(onnx.load(PATH), NEW)"
+        )
+    return model
+
+
+def _opsets(onnx: Any, model: Any, path: str | Path) -> dict[str, int]:
+    opsets = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in model.opset_import}
+    newest = onnx.defs.onnx_opset_version()
+    if not 7 <= opsets.get("", 7) <= newest:
+        raise ValueError(f"{path}: opset {opsets['']}; allowed are 7 to {newest}")
+    try:
+        onnx.checker.check_model(model)
+    except (onnx.checker.ValidationError, ValueError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        if not any(known in line for line in lines for known in _NO_FAULT):
+            raise ValueError(f"{path}: {lines[0] if lines else error}") from error
+    return opsets
+
+
+def _input(
+    onnx: Any, graph: Any, input_shape: Sequence[int] | None, path: str | Path
+) -> tuple[str, Size]:
+    """Name of the one input, and its size for a batch of one."""
+    weights = {t.name for t in graph.initializer}
+    inputs = [i for i in graph.input if i.name not in weights]
+    if len(inputs) != 1:
+        found = ", ".join(i.name for i in inputs) or "none"
+        raise ValueError(f"{path}: inputs {found}; allowed is one")
+    tensor = inputs[0].type.tensor_type
+    kind = onnx.TensorProto.DataType.Name(tensor.elem_type)
+    if kind not in _FLOATS:
+        raise ValueError(f"{path}: its input is {kind}; allowed are floating-point numbers")
+    stated = [d.dim_value if d.HasField("dim_value") else 0 for d in tensor.shape.dim]
+    names = [str(d.dim_value or d.dim_param or "?") for d in tensor.shape.dim]
+    batched = len(stated) > 1 and stated[0] in (0, 1)
+    if input_shape is None:
+        size = [1, *stated[1:]] if batched else stated
+        if not size or not all(n > 0 for n in size):
+            raise ValueError(
+                f"{path}: its input has the shape ({', '.join(names)}), in which only the batch "
+                "may be open; give its input_shape, without the batch axis"
+            )
+        return inputs[0].name, tuple(size)
+    own = tuple(input_shape)
+    size = [1, *own] if len(own) < len(stated) or not stated else list(own)
+    if stated and (
+        len(size) != len(stated) or any(a and a != b for a, b in zip(stated, size, strict=True))
+    ):
+        raise ValueError(f"{path}: input_shape {own}; its input is ({', '.join(names)})")
+    return inputs[0].name, tuple(size)
+
+
+def _output(graph: Any, output: str | None, path: str | Path) -> str:
+    names = [o.name for o in graph.output]
+    if output is None and len(names) == 1:
+        return names[0]
+    if output is None or output not in names:
+        said = "several outputs" if output is None else f"no output {output!r}"
+        raise ValueError(f"{path}: {said}; allowed are {', '.join(names)}")
+    return output
+
+
+def _custom(kind: Any) -> Rule:
+    def rule(builder: Builder, call: Call) -> Value:
+        try:
+            module = kind(**call.attributes)
+        except Exception as error:  # it is not our code: anything can be raised
+            raise call.refusal(f"{type(error).__name__}: {error}") from error
+        if not isinstance(module, nn.Module):
+            raise call.refusal(f"{kind} gives a {type(module).__name__}; allowed is an nn.Module")
+        return builder.apply(module.eval(), call.value(), call)
+
+    return rule

@@ -1,0 +1,30 @@
+"""What is said at the end of a run: the answers in short, and what diverged. No torch here."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from pathlib import Path
+
+WIDTH = 100
+
+
+def in_short(results: str | Path) -> list[str]:
+    """Lines of a study's short sentences, with their badges, and of its diverged networks."""
+    try:
+        groups = json.loads(Path(results, "findings.json").read_text(encoding="utf-8"))["groups"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []  # a study of experiments has none
+    lines = []
+    for group in groups:
+        name = f"{group['dataset']}, {group['architecture']}"
+        if group.get("in_short"):
+            lines.append(f"{name}, in short:")
+        for sentence in group.get("in_short", []):
+            text = f"{sentence['text']} ({', '.join(sentence['badges'])})"
+            lines += textwrap.wrap(text, WIDTH, initial_indent="  - ", subsequent_indent="    ")
+        if group["num_diverged"]:
+            lines.append(
+                f"{name}: {group['num_diverged']} of {group['num_models']} networks diverged"
+            )
+    return lines

@@ -1,0 +1,142 @@
+"""Jointly scaled blocks: sound against Jacobians, scaling is exact, and undoes a bad scaling."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from lipdescent.bounds import upper_scaled_blocks
+from lipdescent.bounds.lipsdp import channel_scales
+from lipdescent.bounds.upper_block_lipsdp import block_lipsdp
+from lipdescent.bounds.upper_layer_product import layer_product
+from lipdescent.bounds.upper_scaled_blocks import _factors, measure, scaled_blocks
+from lipdescent.measurement import NotApplicable
+from lipdescent.stacks.model_stack import ModelStack
+
+
+def stack_of(build, shape, *, count=2, seed=0, dtype=torch.float32):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        modules = [build().to(dtype) for _ in range(count)]
+        for module in modules:
+            for name, t in module.named_buffers():
+                if "running" in name:
+                    t.copy_(torch.rand_like(t) + 0.5)
+    return ModelStack.from_modules([m.eval() for m in modules], shape)
+
+
+def jacobian_norm(stack, index, *, points=12):
+    """Largest Jacobian norm of autograd, in float64."""
+    net = stack.module.double()
+    net.load_state_dict({name: t[index].double() for name, t in stack.state.items()})
+    norms = []
+    for seed in range(points):
+        x = torch.randn(1, *stack.input_shape, generator=torch.Generator().manual_seed(seed))
+        j = torch.autograd.functional.jacobian(net, 3 * x.double())
+        norms.append(torch.linalg.matrix_norm(j.reshape(-1, x.numel()), 2))
+    return float(max(norms))
+
+
+def conv(a, b, **options):
+    return nn.Conv2d(a, b, 3, padding=1, **options)
+
+
+def end(channels, pixels):
+    return nn.Flatten(), nn.Linear(channels * pixels, 3)
+
+
+NETWORKS = {
+    "pools": (
+        lambda: nn.Sequential(
+            conv(2, 3), nn.ReLU(), conv(3, 4), nn.ReLU(), nn.MaxPool2d(2), *end(4, 4)
+        ),
+        (2, 4, 4),
+    ),
+    "batch norm, stride": (
+        lambda: nn.Sequential(
+            conv(2, 3, stride=2), nn.BatchNorm2d(3), nn.ReLU(), nn.AvgPool2d(2), *end(3, 4)
+        ),
+        (2, 8, 8),
+    ),
+    "groups": (
+        lambda: nn.Sequential(
+            conv(2, 4), nn.MaxPool2d(2), nn.GELU(), conv(4, 4, groups=2), nn.Tanh(), *end(4, 9)
+        ),
+        (2, 6, 6),
+    ),
+    "leaky": (
+        lambda: nn.Sequential(
+            nn.Conv1d(1, 3, 3), nn.LeakyReLU(0.2), nn.MaxPool1d(2), nn.Conv1d(3, 2, 3), *end(2, 1)
+        ),
+        (1, 8),
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_never_below_a_jacobian_nor_above_the_blocks(name, dtype, monkeypatch) -> None:
+    monkeypatch.setattr(channel_scales, "STEPS", 40)
+    build, shape = NETWORKS[name]
+    stack = stack_of(build, shape, dtype=dtype)
+    value = scaled_blocks(stack)
+    assert value.dtype == torch.float64
+    for index in range(stack.num_models):
+        assert float(value[index]) >= jacobian_norm(stack, index)
+    assert bool((value <= layer_product(stack)).all())
+    if name == "pools":
+        assert bool((value <= block_lipsdp(stack)).all())
+
+
+def test_a_model_alone_is_a_model_in_a_batch(monkeypatch) -> None:
+    monkeypatch.setattr(channel_scales, "STEPS", 25)
+    build, shape = NETWORKS["pools"]
+    stack = stack_of(build, shape, count=5)
+    together = scaled_blocks(stack)
+    alone = torch.cat([scaled_blocks(stack[i : i + 1]) for i in range(5)])
+    assert torch.allclose(together, alone, rtol=1e-9, atol=0)
+
+
+def test_finds_the_scaling_that_has_been_taken_away(monkeypatch) -> None:
+    build, shape = NETWORKS["pools"]
+    stack = stack_of(build, shape, count=1)
+    good = float(scaled_blocks(stack))
+    powers = torch.tensor([1.0, 32.0, 0.25, 4.0])
+    state = dict(stack.state)
+    state["2.weight"] = state["2.weight"] * powers[:, None, None, None]
+    state["2.bias"] = state["2.bias"] * powers
+    state["6.weight"] = state["6.weight"] / powers.repeat_interleave(4)
+    same = ModelStack(stack.module, state, shape)
+    assert float(block_lipsdp(same)) > 2 * good
+    assert float(scaled_blocks(same)) == pytest.approx(good, rel=0.03)
+    monkeypatch.setattr(channel_scales, "STEPS", 0)
+    assert float(scaled_blocks(same)) == float(block_lipsdp(same))
+
+
+def test_factors_round_in_no_product_and_their_product_is_at_least_one() -> None:
+    log_d = torch.linspace(-12, 12, 501, dtype=torch.float64)[None]
+    a, b = _factors(log_d, fine=True)
+    assert bool((a * b >= 1).all())
+    assert float((a * b).max()) <= 1 + 2.0**-11
+    assert float((a.log() - log_d).abs().max()) <= 2.0**-12
+    full = 1 + torch.rand(501, generator=torch.Generator().manual_seed(1))  # 24 bits, float32
+    product = full.double() * a * b.flip(1)
+    assert torch.equal(product / b.flip(1) / a, full.double()[None])
+    powers, inverse = _factors(log_d, fine=False)
+    assert bool((powers * inverse == 1).all())
+    assert bool((torch.frexp(powers)[0] == 0.5).all())
+    assert float((powers.log() - log_d).abs().max()) <= math.log(2) / 2 + 1e-12
+
+
+def test_refusals(monkeypatch) -> None:
+    dense = stack_of(lambda: nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2)), (4,))
+    with pytest.raises(NotApplicable, match="no convolution"):
+        scaled_blocks(dense)
+    build, shape = NETWORKS["pools"]
+    stack = stack_of(build, shape)
+    with pytest.raises(NotApplicable, match="linf"):
+        list(measure(stack, norms=["linf"]))
+    monkeypatch.setattr(upper_scaled_blocks, "_LARGEST", 100)
+    with pytest.raises(NotApplicable, match="symbol entries; allowed are 100"):
+        scaled_blocks(stack)

@@ -1,0 +1,247 @@
+"""The explorer in a real browser: what is drawn, hovered over, clicked and saved."""
+
+import json
+import shutil
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
+
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic_study
+
+from lipdescent.analysis import statistics
+from lipdescent.analysis.groups import group_names, group_of
+from lipdescent.explorer.contents import contents
+from lipdescent.explorer.page import html
+from lipdescent.storage import table as tables
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium (apt-get install chromium)"),
+]
+
+
+def until(page, condition):
+    """Wait for a condition. Playwright's own wait evaluates strings, which the page forbids."""
+    for _ in range(600):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"never became true: {condition}")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def table():
+    return synthetic_study.make(seeds=range(5), scatter=0.2)
+
+
+def written(table, path, **options):
+    groups = [group_of(table, dataset=d, architecture=a) for d, a in group_names(table)]
+    path.write_text(html(contents(groups, confidence=0.95, **options)), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def place(table, tmp_path_factory):
+    return written(table, tmp_path_factory.mktemp("explorer") / "explorer.html")
+
+
+@pytest.fixture(scope="module")
+def heard():
+    """What pages said and asked for."""
+    return {"wrong": [], "asked": [], "opened": []}
+
+
+@pytest.fixture(scope="module")
+def open_page(browser, heard):
+    def open_(path, address, **options):
+        page = browser.new_page(**options)
+        page.on("console", lambda message: heard["wrong"].append(message.text))
+        page.on("pageerror", lambda error: heard["wrong"].append(str(error)))
+        page.on("request", lambda request: heard["asked"].append(request.url))
+        heard["opened"].append(f"file://{path}")
+        page.goto(f"file://{path}{address}")
+        until(page, "!!window.Plotly && !!$('plot').data")
+        return page
+
+    return open_
+
+
+@pytest.fixture(scope="module")
+def first(open_page, place):
+    return open_page(place, "")
+
+
+@pytest.fixture
+def shown(first, open_page, heard):
+    """Shows the page at an address; nothing is asked of the network, nothing goes wrong."""
+
+    def show(address, path=None, **options):
+        if path or options:
+            return open_page(path, address, **options)
+        first.evaluate("address => { location.hash = '#'; location.hash = address; }", address)
+        until(first, f"location.hash.length > {len(address)}")
+        return first
+
+    yield show
+    assert not heard["wrong"]
+    asked = [url.split("#")[0] for url in heard["asked"]]
+    assert [url for url in asked if not url.startswith(("data:", "blob:"))] == heard["opened"]
+
+
+def drawn(page):
+    """Every trace: name, y values, hover texts."""
+    return json.loads(
+        page.evaluate(
+            "JSON.stringify($('plot').data.map(({name, x, y, text}) => ({name, x, y, text})))"
+        )
+    )
+
+
+def spot(page, x, y):
+    """Where on the screen values lie."""
+    return page.evaluate(
+        """values => { const plot = $('plot'), l = plot._fullLayout;
+        const box = plot.getBoundingClientRect();
+        return ['x', 'y'].map((axis, i) => box[axis] + l[axis + 'axis']._offset
+          + l[axis + 'axis'].d2p(values[i])); }""",
+        [x, y],
+    )
+
+
+def column(table, quantity, **at):
+    frame = table.to_pandas()
+    frame = frame[frame["quantity"] == quantity]
+    for name, value in at.items():
+        frame = frame[frame[name] == value]
+    return frame
+
+
+def outwards(value, side):
+    """Four digits, away from what is bounded."""
+    context = Context(prec=4, rounding=ROUND_CEILING if side > 0 else ROUND_FLOOR)
+    return context.create_decimal(Decimal(value))
+
+
+@pytest.mark.parametrize(
+    ("quantity", "side"), [("upper_lipsdp.l2", 1), ("lower_jacobian.l2.test", -1)]
+)
+def test_hover_shows_the_tables_values_of_single_seeds(shown, table, quantity, side):
+    page = shown(f"#y={quantity}&below=&seeds=single")
+    name, norm, split = [*quantity.split("."), ""][:3]
+    rows = column(table, name, norm=norm, split=split, epoch=100)
+    told = [text for trace in drawn(page) for text in trace["text"]]
+    assert len(told) == len(rows) == 6 * 3 * 5
+    for row in rows.itertuples():
+        where = (
+            f"seed {row.seed}<br>width {row.width}, label noise {100 * row.label_noise:g} %, epoch"
+        )
+        (text,) = [one for one in told if where in one]
+        assert Decimal(text.split("<br>")[1].split(",")[0]) == outwards(row.value, side)
+
+
+def test_the_mouse_over_a_point_shows_its_mean_interval_and_count(shown, table):
+    page = shown("#y=test_loss&below=")
+    trace = drawn(page)[1]
+    page.mouse.move(*spot(page, trace["x"][2], trace["y"][2]))
+    page.wait_for_selector(".hovertext")
+    told = page.text_content(".hovertext")
+    values = column(table, "test_loss", width=16, label_noise=0.2, epoch=100)["value"].to_numpy()
+    mean = statistics.centre_estimate(values, confidence=0.95)
+    shown_as = f"{mean.value:.4g} [{mean.low:.4g}, {mean.high:.4g}], n = 5"
+    assert shown_as in told
+    assert "width 16, label noise 20 %, epoch 100" in told
+
+
+@pytest.mark.parametrize("largest", [10**7, 1])
+def test_means_are_those_of_the_statistics(shown, table, tmp_path, largest):
+    path = written(table, tmp_path / "e.html", largest=largest)
+    page = shown("#y=upper_lipsdp.l2&below=&lines=none&at.label_noise=0.4", path=path)
+    (trace,) = drawn(page)
+    rows = column(table, "upper_lipsdp", label_noise=0.4, epoch=100).sort_values(["width", "seed"])
+    mean = statistics.geometric_mean(rows["value"].to_numpy().reshape(6, 5))
+    assert (np.array(trace["y"]) > mean).all()
+    np.testing.assert_allclose(trace["y"], mean, rtol=1e-11)
+
+
+def test_slider_and_chips_change_what_is_drawn(shown):
+    page = shown("#y=test_loss&below=")
+    before = drawn(page)
+    page.locator('input[data-axis="epoch"]').focus()
+    page.keyboard.press("ArrowLeft")
+    earlier = drawn(page)
+    assert [t["y"] for t in earlier] != [t["y"] for t in before]
+    assert all("epoch 10<br>" in f"{text}<br>" for t in earlier for text in t["text"])
+    page.locator('button[data-axis="label_noise"]', has_text="20 %").click()
+    assert [t["name"] for t in drawn(page)] == ["0 %", "40 %"]
+    page.locator('button[data-axis="seed"]').nth(0).click()
+    assert all("n = 4" in text for t in drawn(page) for text in t["text"])
+    page.select_option("#seeds", "single")
+    assert len(drawn(page)) == 2 * 4
+
+
+def test_the_address_holds_the_view(shown, place):
+    page = shown("#y=test_loss")
+    page.select_option("#x", "epoch")
+    page.select_option("#y", "bracket.l2")
+    page.select_option("#below", "test_loss")
+    page.locator('button[data-axis="label_noise"]', has_text="20 %").click()
+    address, before = page.evaluate("location.hash"), drawn(page)
+    again = shown(address, path=place)
+    assert drawn(again) == before
+    assert again.evaluate("location.hash") == address
+
+
+def test_a_click_on_a_cell_opens_its_curves(shown):
+    page = shown("#view=map&y=upper_lipsdp.l2&below=&rows=epoch&at.label_noise=0.4")
+    assert "width 32, label noise 40 %, epoch 10" in drawn(page)[0]["text"][1][3]
+    page.mouse.click(*spot(page, 3, 1))
+    until(page, "$('plot').data[0].type === 'scatter'")
+    (trace,) = drawn(page)
+    assert trace["name"] == "40 %"
+    assert "epoch 10" in trace["text"][3]
+    line = page.evaluate("$('plot').layout.shapes[0].x0")
+    assert np.isclose(10**line if line < 3 else line, 32)
+
+
+def test_files_of_the_view(shown, table, tmp_path):
+    page = shown("#y=upper_lipsdp.l2&below=&seeds=single&at.epoch=10")
+    for button, suffix in (("csv", "csv"), ("svg", "svg"), ("png", "png")):
+        with page.expect_download() as waiting:
+            page.click(f"#{button}")
+        waiting.value.save_as(tmp_path / f"view.{suffix}")
+    found = pd.read_csv(tmp_path / "view.csv")
+    rows = column(table, "upper_lipsdp", epoch=10)
+    key = ["width", "label_noise", "seed"]
+    both = found.merge(rows, on=key, suffixes=("", "_table"))
+    assert len(both) == len(found) == len(rows)
+    assert (both["value"] == both["value_table"]).all()
+    assert (tmp_path / "view.svg").read_text().startswith("<svg")
+    assert (tmp_path / "view.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_an_axis_of_the_study_is_an_axis_here(shown, tmp_path):
+    options = {"widths": (4, 8), "noises": (0.0,)}
+    made = [synthetic_study.make(**options, point={"depth": depth}) for depth in (1, 2)]
+    path = written(tables.concatenate(made), tmp_path / "e.html")
+    page = shown("#x=depth&y=test_loss&below=&lines=width", path=path)
+    assert page.evaluate("$('plot').layout.xaxis.ticktext") == ["1", "2"]
+    assert [trace["name"] for trace in drawn(page)] == ["4", "8"]
+    assert "depth 2" in drawn(page)[1]["text"][1]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_reflows_on_a_phone(shown, place, scheme):
+    page = shown("", place, viewport={"width": 400, "height": 800}, color_scheme=scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400

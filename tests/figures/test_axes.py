@@ -1,0 +1,32 @@
+"""Axes over numbers: where they are logarithmic, and that no value is hidden."""
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from lipdescent.figures import _axes
+
+
+@pytest.mark.parametrize(
+    ("values", "scale"),
+    [
+        ([0, 0.0001, 0.001, 0.01], "symlog"),
+        ([0.001, 0.1], "log"),
+        ([0, 1], "linear"),
+        ([0, 1, 2, 4], "linear"),
+        ([0.1, 0.2, 0.3], "linear"),
+        ([-1, 0, 100], "linear"),
+    ],
+)
+def test_numbers_far_apart_are_apart_on_their_axis(values, scale):
+    axes = Figure().subplots()
+    values = np.array(values, dtype=float)
+    _axes.number_axis(axes, values)
+    assert axes.get_xscale() == scale
+    left, right = axes.get_xlim()
+    assert left < values[0]
+    assert values[-1] < right
+    if scale == "symlog":
+        places = axes.transData.transform([(value, 0) for value in values])[:, 0]
+        assert np.diff(places).min() > 0.1 * (places[-1] - places[0])
+        assert {values[0], values[1], values[-1]} <= set(axes.get_xticks())

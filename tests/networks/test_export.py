@@ -1,0 +1,289 @@
+"""Networks with a forward of their own, against calling them."""
+
+import copy
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrizations
+
+from lipdescent.constrained.layers import GroupSort
+from lipdescent.networks.export.network import export
+from lipdescent.networks.graph import Attention, GraphNetwork
+from lipdescent.networks.reading import Unreadable
+from lipdescent.stacks.model_stack import tensors
+
+
+class Own(nn.Module):
+    """A forward that is a function of the module and its inputs."""
+
+    def __init__(self, function, **parts):
+        super().__init__()
+        torch.manual_seed(0)
+        self.function = function
+        for name, part in parts.items():
+            setattr(self, name, part() if callable(part) else part)
+
+    def forward(self, *x):
+        return self.function(self, *x)
+
+
+def linear(features, outputs):
+    return lambda: nn.Linear(features, outputs)
+
+
+def normed(s, x):
+    y = torch.cat([s.layer(x), s.group(x), s.instance(x), F.normalize(x, dim=1)], 2)
+    return torch.cat([y, x.var(2, keepdim=True).expand_as(x), x.amax(2, keepdim=True)], 2)
+
+
+def attention(s, x):
+    scores = s.q(x) @ s.k(x).transpose(-1, -2) * 0.3
+    return (F.softmax(scores, -1) @ s.v(x)).flatten(1)
+
+
+def resampled(s, x):
+    y = F.interpolate(torch.sin(x) * 2 + torch.exp(-x * x), scale_factor=2, mode="bilinear")
+    return F.pad(y, (1, 2, 0, 1), value=0.3).flip(2).roll(1, 3)
+
+
+def pooled(s, x):
+    y = F.avg_pool2d(F.max_pool2d(F.hardtanh(x, -1, 2), 2), 2, stride=1)
+    return F.pixel_unshuffle(y, 1).flatten(1).clamp(min=0.1).clamp_max(0.7)
+
+
+def several(s, x):
+    y = torch.maximum(x, s.a(x)) + torch.minimum(x, torch.ones(3)) + F.softsign(x)
+    return y + F.glu(s.c(x), -1) + x**3 + x.abs() / (2 + torch.cos(x))
+
+
+def in_place(s, x):
+    y = s.a(x)
+    view = y.view(-1, 2, 2)
+    view.relu_()
+    view += 1
+    return s.b(y)
+
+
+CASES = {
+    "normalised": (
+        Own(
+            lambda s, x: s.b(F.relu(s.a((x - s.mean) / s.std))),
+            a=linear(5, 7), b=linear(7, 2), mean=torch.arange(5.0), std=torch.arange(1.0, 6),
+        ),
+        (5,),
+    ),
+    "unsqueeze": (
+        Own(
+            lambda s, x: F.relu(s.c(F.relu(s.a(x)).unsqueeze(1))).squeeze(2),
+            a=linear(6, 5), c=lambda: nn.Conv1d(1, 4, 5),
+        ),
+        (6,),
+    ),
+    "indices": (
+        Own(
+            lambda s, x: torch.hstack([x[:, :1] + 0.1 * x[:, 1:2], x[:, 1:2] + 0.1 * s.a(x)]),
+            a=lambda: nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 1)),
+        ),
+        (2,),
+    ),
+    "minus": (Own(lambda s, x: x - s.a(x), a=lambda: nn.Conv2d(1, 1, 3, padding=1)), (1, 6, 6)),
+    "twice": (Own(lambda s, x: s.a(torch.tanh(s.a(x))), a=linear(4, 4)), (4,)),
+    "gate": (
+        Own(lambda s, x: x * torch.sigmoid(s.a(x.mean((2, 3))))[:, :, None, None], a=linear(3, 3)),
+        (3, 4, 4),
+    ),
+    "encoder": (nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), (5, 8)),
+    "attention": (Own(attention, q=linear(4, 4), k=linear(4, 4), v=linear(4, 4)), (5, 4)),
+    "in place": (Own(in_place, a=linear(4, 4), b=linear(4, 4)), (4,)),
+    "lstm": (
+        Own(
+            lambda s, x: s.o(s.r(x)[0][:, -1]),
+            r=lambda: nn.LSTM(3, 4, batch_first=True), o=linear(4, 1),
+        ),
+        (3, 3),
+    ),
+    "spectral": (
+        nn.Sequential(
+            parametrizations.spectral_norm(nn.Conv2d(3, 4, 3)), nn.LeakyReLU(0.1), nn.Flatten(),
+            parametrizations.weight_norm(nn.Linear(64, 2)),
+        ),
+        (3, 6, 6),
+    ),
+    "norms": (
+        Own(
+            normed, layer=lambda: nn.LayerNorm(5), group=lambda: nn.GroupNorm(2, 4),
+            instance=lambda: nn.InstanceNorm1d(4, affine=True),
+        ),
+        (4, 5),
+    ),
+    "resampled": (Own(resampled), (2, 4, 4)),
+    "pooled": (Own(pooled), (2, 8, 8)),
+    "einsum": (
+        Own(
+            lambda s, x: torch.einsum("bij,kj->bik", x, s.w) + (s.u @ x)[:, :, :6],
+            w=nn.Parameter(torch.randn(6, 7)), u=nn.Parameter(torch.randn(5, 5)),
+        ),
+        (5, 7),
+    ),
+    "functions": (Own(several, a=linear(3, 3), c=linear(3, 6)), (3,)),
+    "stack": (Own(lambda s, x: torch.stack([x, s.a(x), 2 * x], 2).mean(2), a=linear(3, 3)), (3,)),
+    "sorted": (
+        Own(lambda s, x: s.a(x).view(-1, 2, 2).sort(2)[0].flatten(1), a=linear(3, 4)),
+        (3,),
+    ),
+    "batch norm": (
+        nn.Sequential(nn.BatchNorm1d(4), nn.PReLU(4), nn.ConstantPad1d(1, 2.0)),
+        (4,),
+    ),
+}  # fmt: skip
+
+
+def compared(module, shape, *, inputs=None):
+    """What was exported, its outputs in float64 at some points compared with the module's own."""
+    module.eval()
+    found = export(module, inputs or [shape])
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(3, *found.input_shape, generator=generator, dtype=torch.float64)
+    plain = copy.deepcopy(found.network).double()
+    parts = x.float().split([math.prod(s) for s in inputs], 1) if inputs else [x.float()]
+    with torch.no_grad():
+        called = module(*parts).reshape(3, -1).double()
+        value = plain(x).flatten(1)
+        traced = found.evaluate(x, tensors(module))
+    assert value.shape == called.shape
+    assert (value - traced).abs().max() <= 1e-12 * (1 + traced.abs().max())
+    assert (value - called).abs().max() <= 1e-4 * (1 + called.abs().max())
+    return found
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_plain_network_is_what_the_call_computes(name):
+    module, shape = CASES[name]
+    found = compared(module, shape)
+    for vertex, value in zip(
+        found.graph.vertices, found.graph.values(torch.zeros(2, *shape)), strict=True
+    ):
+        assert tuple(value.shape[1:]) == vertex.shape, vertex
+    own = found.state(tensors(module))
+    assert own.keys() == tensors(found.network).keys()
+    assert all(torch.equal(tensors(found.network)[key], own[key]) for key in own)
+
+
+def test_a_chain_is_the_sequential_that_it_could_have_been():
+    net = Own(lambda s, x: s.b(F.relu(s.a(x)).view(len(x), -1)), a=linear(3, 4), b=linear(4, 2))
+    found = export(net.eval(), [(3,)]).network
+    assert [type(part) for part in found] == [nn.Linear, nn.ReLU, nn.Linear]
+    assert torch.equal(found[0].weight, net.a.weight)
+    assert type(found) is nn.Sequential
+
+
+def test_attention_is_one_operation_however_it_is_written():
+    for name in ("attention", "encoder"):
+        module, shape = CASES[name]
+        operations = [v.operation for v in export(module.eval(), [shape]).graph.vertices]
+        joins = [type(op) for op in operations if not isinstance(op, nn.Module | None)]
+        assert joins.count(Attention) == 1
+        assert not any(join.__name__ in ("MatrixProduct", "Product") for join in joins)
+        (scale,) = [op.scale for op in operations if isinstance(op, Attention)]
+        assert scale == pytest.approx(0.3 if name == "attention" else 0.5)
+
+
+def test_minimum_and_maximum_side_by_side_are_a_sort():
+    def ordered(s, x):
+        pairs = s.a(x).view(-1, 3, 2)
+        return torch.cat([pairs.min(2, keepdim=True)[0], pairs.max(2, keepdim=True)[0]], 2).flatten(
+            1
+        )
+
+    found = compared(Own(ordered, a=linear(3, 6)), (3,))
+    assert [type(part) for part in found.network] == [nn.Linear, GroupSort]
+
+
+def test_several_inputs_are_one_vector():
+    net = Own(lambda s, a, b: s.a(torch.cat([a, b.flatten(1)], 1)), a=linear(7, 2))
+    found = compared(net, None, inputs=[(3,), (2, 2)])
+    assert found.input_shape == (7,)
+
+
+def test_one_of_several_outputs():
+    net = Own(lambda s, x: (s.a(x), s.b(x).mean(1)), a=linear(3, 2), b=linear(3, 4)).eval()
+    x = torch.randn(2, 3)
+    first, second = net(x)
+    both = export(net, [(3,)])
+    assert torch.allclose(both.network(x), torch.cat([first, second[:, None]], 1))
+    assert "2 outputs side by side" in both.notes[0]
+    assert torch.equal(export(net, [(3,)], output=0).network(x), first)
+    with pytest.raises(ValueError, match="output = 2: the network has 2"):
+        export(net, [(3,)], output=2)
+
+
+def control_flow(s, x):
+    return s.a(x) if x.sum() > 0 else x
+
+
+def no_table_has_it(s, x):
+    return torch.fft.rfft(s.a(x)).real
+
+
+def rounds(s, x):
+    return s.a(x.int().float())
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (control_flow, r"test_export.py, line \d+\) cannot be exported: .* an if or a shape does"),
+        (
+            no_table_has_it,
+            r"test_export.py, line \d+\): the operation aten.fft_\w+.default is not known",
+        ),
+        (rounds, r"line \d+\): a cast to torch.int32 rounds to whole numbers"),
+        (lambda s, x: s.a(x).floor(), r"line \d+\): the operation aten.floor.* is not known"),
+        (lambda s, x: s.a.weight, "output does not depend on its input"),
+    ],
+)
+def test_what_cannot_be_read_is_named_with_its_place(function, message):
+    with pytest.raises(Unreadable, match=message):
+        export(Own(function, a=linear(3, 3)).eval(), [(3,)])
+
+
+def test_a_cast_is_noted():
+    found = export(Own(lambda s, x: s.a(x.double().float()), a=linear(3, 3)).eval(), [(3,)])
+    assert any("torch.float64 is left out" in note for note in found.notes)
+
+
+STEPS = {
+    "linear": lambda s, x, y: s.a(x),
+    "relu": lambda s, x, y: F.relu(x),
+    "tanh": lambda s, x, y: torch.tanh(x) * 1.5,
+    "sum": lambda s, x, y: x + y,
+    "difference": lambda s, x, y: x - 0.5 * y,
+    "product": lambda s, x, y: torch.sigmoid(x) * y,
+    "roll": lambda s, x, y: x.roll(1, 1).flip(1),
+    "norm": lambda s, x, y: s.n(x),
+    "halves": lambda s, x, y: torch.cat([x[:, :2], y[:, 2:]], 1),
+    "matrix": lambda s, x, y: (x.view(-1, 2, 2) @ y.view(-1, 2, 2)).flatten(1),
+    "quotient": lambda s, x, y: x / (1 + y * y),
+    "larger": lambda s, x, y: torch.maximum(x, y),
+    "softmax": lambda s, x, y: F.softmax(x, 1) + (y - s.c) / 3,
+}
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.sampled_from(sorted(STEPS)), st.integers(0, 9)), max_size=8))
+def test_random_programs(steps):
+    def forward(s, x):
+        values = [x]
+        for name, back in steps:
+            values.append(STEPS[name](s, values[-1], values[-1 - back % len(values)]))
+        return torch.cat([s.a(values[-1]), values[len(values) // 2]], 1)
+
+    parts = {"a": linear(4, 4), "n": lambda: nn.LayerNorm(4), "c": torch.arange(4.0)}
+    found = compared(Own(forward, **parts), (4,))
+    if isinstance(found.network, GraphNetwork) and isinstance(found.network.structure, str):
+        assert "graph of operations" in found.network.structure

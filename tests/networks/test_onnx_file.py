@@ -1,0 +1,379 @@
+"""ONNX files, made operator by operator, against onnxruntime."""
+
+import itertools
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+onnx = pytest.importorskip("onnx", reason="the package onnx is not installed: make env")
+onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: make env")
+
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+
+import lipdescent  # noqa: E402
+from lipdescent.bracketing.bracket import bracket  # noqa: E402
+from lipdescent.bracketing.onnx_network import load_onnx  # noqa: E402
+from lipdescent.networks import declared  # noqa: E402
+from lipdescent.networks.graph import Attention, GraphNetwork  # noqa: E402
+from lipdescent.networks.onnx_file.builder import MOVING  # noqa: E402
+from lipdescent.networks.onnx_file.file import RULES, read_onnx  # noqa: E402
+from lipdescent.networks.reading import Unreadable  # noqa: E402
+
+RNG = np.random.default_rng(0)
+
+
+def array(*shape):
+    return RNG.normal(size=shape).astype(np.float32)
+
+
+def whole(*numbers):
+    return np.array(numbers, np.int64)
+
+
+def saved(path, nodes, size, weights=None, *, opset=17, outputs=("y",), domains=()):
+    """A file of ``nodes`` with the input x of ``size``."""
+    tensors = [numpy_helper.from_array(a, n) for n, a in (weights or {}).items()]
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, size)],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs], tensors,
+    )  # fmt: skip
+    opsets = [helper.make_opsetid("", opset), *(helper.make_opsetid(d, 1) for d in domains)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    onnx.save(onnx.shape_inference.infer_shapes(model), path)
+    return path
+
+
+def one(kind, size, *weights, opset=17, **attributes):
+    """A file of one node: its operator, the size of x, its other inputs, its opset."""
+    return kind, size, weights, opset, attributes
+
+
+IMAGE, TOKENS, ROW = (1, 4, 6, 6), (1, 3, 8), (1, 5)
+CASES = [
+    *(one(name, ROW) for name in (
+        "Relu", "LeakyRelu", "Elu", "Celu", "Selu", "Sigmoid", "Tanh", "Log", "Sqrt", "Reciprocal",
+        "Sinh", "Softplus", "Softsign", "HardSigmoid", "HardSwish", "Neg", "Sin", "Cos", "Cosh",
+        "Tan", "Abs", "Atan", "Asinh", "Erf", "Exp",
+        "Softmax", "LogSoftmax", "Identity", "Dropout",
+    )),
+    one("HardSigmoid", ROW, alpha=1 / 6, beta=0.5), one("LeakyRelu", ROW, alpha=0.3),
+    one("Mish", ROW, opset=18), one("Gelu", ROW, opset=20),
+    one("Gelu", ROW, opset=20, approximate="tanh"),
+    one("Clip", ROW, np.float32(-0.5), np.float32(0.25)), one("Clip", ROW, np.float32(0)),
+    one("Clip", ROW, opset=7, min=-0.5, max=1.0), one("Cast", ROW, to=TensorProto.FLOAT),
+    one("PRelu", IMAGE, array(4, 1, 1)), one("PRelu", ROW, array(1)),
+    one("Pow", ROW, np.float32(2)), one("Max", ROW, np.float32(0.1)), one("Min", ROW, array(5)),
+    one("Max", ROW, np.float32(0)), one("Softmax", TOKENS, opset=11, axis=1),
+    one("Softmax", TOKENS, axis=1), one("Softmax", TOKENS, axis=-1),
+    *(one(name, IMAGE, array(4, 1, 1)) for name in ("Add", "Sub", "Mul", "Div")),
+    *(one(name, IMAGE, np.float32(3)) for name in ("Add", "Sub", "Mul", "Div")),
+    one("Add", (1, 5), array(3, 5)), one("Mul", (1, 1, 5), array(1, 3, 1)),
+    one("Sum", ROW, array(5)),
+    one("Mean", ROW, array(5), array(1)),
+    one("MatMul", ROW, array(5, 3)), one("MatMul", TOKENS, array(8, 2)),
+    one("MatMul", ROW, array(5)),
+    one("MatMul", (5,), array(5, 3)), one("MatMul", TOKENS, array(1, 8, 2)),
+    one("Gemm", ROW, array(5, 3), array(3)), one("Gemm", ROW, array(3, 5), transB=1, alpha=0.5),
+    one("Gemm", ROW, array(5, 3), array(1), beta=2.0), one("Gemm", (5, 1), array(5, 3), transA=1),
+    one("Conv", IMAGE, array(6, 2, 3, 3), array(6), group=2, strides=[2, 1], pads=[1, 0, 1, 0]),
+    one("Conv", IMAGE, array(3, 4, 3, 3), pads=[0, 1, 2, 1], dilations=[2, 1]),
+    one("Conv", IMAGE, array(3, 4, 2, 2), auto_pad="SAME_UPPER", strides=[2, 2]),
+    one("Conv", IMAGE, array(3, 4, 3, 3), auto_pad="SAME_LOWER"),
+    one("Conv", TOKENS, array(2, 3, 3)),
+    one("Conv", (1, 2, 4, 4, 4), array(3, 2, 2, 2, 2)),
+    one("ConvTranspose", IMAGE, array(4, 2, 3, 3), array(2), strides=[2, 2], pads=[1, 1, 1, 1],
+        output_padding=[1, 1]),
+    *(one("BatchNormalization", size, array(size[1]), array(size[1]), array(size[1]),
+          np.exp(array(size[1])), epsilon=1e-3) for size in (ROW, TOKENS, IMAGE)),
+    one("InstanceNormalization", IMAGE, array(4), array(4)),
+    one("GroupNormalization", IMAGE, array(2), array(2), opset=18, num_groups=2),
+    one("LayerNormalization", TOKENS, array(8), array(8)),
+    one("LayerNormalization", TOKENS, array(8)),
+    one("LayerNormalization", TOKENS, array(3, 8), array(3, 8), axis=1),
+    one("MaxPool", IMAGE, kernel_shape=[2, 2]),
+    one("MaxPool", IMAGE, kernel_shape=[3, 3], strides=[2, 2],
+        pads=[1, 1, 1, 1]), one("MaxPool", TOKENS, kernel_shape=[2], strides=[2], ceil_mode=1),
+    one("AveragePool", IMAGE, kernel_shape=[2, 2], strides=[2, 2]),
+    one("AveragePool", IMAGE, kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+    one("AveragePool", IMAGE, kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1),
+    one("AveragePool", IMAGE, kernel_shape=[3, 3], pads=[0, 0, 1, 1], count_include_pad=1),
+    one("GlobalAveragePool", IMAGE), one("GlobalMaxPool", IMAGE),
+    *(one(f"Reduce{name}", IMAGE, opset=13, axes=[2, 3]) for name in
+      ("Mean", "Max", "Min", "L2", "L1", "SumSquare", "LogSumExp")),
+    one("ReduceSum", IMAGE, whole(1), keepdims=0), one("ReduceMean", IMAGE, whole(-1), opset=18),
+    one("ReduceMean", TOKENS, keepdims=0, axes=[1]), one("ReduceSum", ROW),
+    one("Reshape", IMAGE, whole(1, 8, -1)), one("Reshape", TOKENS, whole(-1, 8)),
+    one("Flatten", IMAGE), one("Flatten", TOKENS, axis=2), one("Transpose", TOKENS, perm=[0, 2, 1]),
+    one("Squeeze", (1, 1, 5), whole(1)), one("Squeeze", (1, 1, 5), opset=11, axes=[1]),
+    one("Unsqueeze", ROW, whole(1)), one("Unsqueeze", ROW, opset=11, axes=[1]),
+    one("Slice", IMAGE, whole(1, -1), whole(3, -9), whole(2, 3), whole(1, -2)),
+    one("Slice", IMAGE, opset=9, axes=[3], starts=[1], ends=[4]),
+    one("Gather", TOKENS, whole(2, 0, 0), axis=1), one("Expand", (1, 1, 5), whole(1, 3, 5)),
+    one("Tile", TOKENS, whole(1, 2, 1)), one("Pad", IMAGE, whole(0, 0, 1, 0, 0, 0, 0, 2)),
+    one("Pad", IMAGE, whole(0, 0, 1, 0, 0, 0, 0, 2), np.float32(1.5)),
+    one("Pad", IMAGE, whole(0, 0, 1, 0, 0, 0, 0, 2), mode="reflect"),
+    one("Pad", IMAGE, whole(0, 0, 1, 0, 0, 0, 0, 2), mode="edge"),
+    one("Pad", IMAGE, opset=9, pads=[0, 0, 1, 0, 0, 0, 0, 2], value=1.5),
+    one("DepthToSpace", IMAGE, blocksize=2), one("SpaceToDepth", IMAGE, blocksize=2),
+    one("Concat", TOKENS, array(1, 2, 8), axis=1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", range(len(CASES)), ids=lambda i: f"{CASES[i][0]}-{i}")
+def test_every_operator_is_what_onnxruntime_computes(case, tmp_path):
+    kind, size, weights, opset, attributes = CASES[case]
+    names = [f"w{i}" for i in range(len(weights))]
+    node = helper.make_node(kind, ["x", *names], ["y"], **attributes)
+    path = saved(
+        tmp_path / "n.onnx", [node], size, dict(zip(names, weights, strict=True)), opset=opset
+    )
+    read = load_onnx(path)  # raises where they differ
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    x = array(*size)
+    truths = [session.run(None, {"x": sign * x})[0].reshape(-1) for sign in (1, -1)]
+    points = torch.from_numpy(np.stack([x, -x])).reshape(2, *read.input_shape)
+    with torch.no_grad():
+        found = read.network(points)
+    np.testing.assert_allclose(found.flatten(1), np.stack(truths), rtol=1e-4, atol=1e-5)
+
+
+def test_every_operator_has_a_case():
+    tried = {case[0] for case in CASES}
+    assert {*RULES, *MOVING} - tried <= {"RMSNormalization", "Split", "GatherElements", "GatherND"}
+
+
+def dense(path, weights, size, *, opset=13, mean=None):
+    """MatMul, Add and Relu in turn, behind a Sub and a Flatten, as ACAS-Xu's files have them."""
+    nodes = [helper.make_node("Flatten", ["x"], ["h0"])]
+    held = {}
+    if mean is not None:
+        nodes.insert(0, helper.make_node("Sub", ["x", "mean"], ["c"]))
+        nodes[1], held["mean"] = helper.make_node("Flatten", ["c"], ["h0"]), mean
+    for i, (weight, bias) in enumerate(weights):
+        held |= {f"W{i}": weight.T.copy(), f"b{i}": bias}
+        last = i == len(weights) - 1
+        nodes.append(helper.make_node("MatMul", [f"h{i}", f"W{i}"], [f"m{i}"]))
+        # The constant first or second, as exporters have it.
+        pair = [f"m{i}", f"b{i}"][:: 1 if i % 2 else -1]
+        nodes.append(helper.make_node("Add", pair, ["y" if last else f"a{i}"]))
+        if not last:
+            nodes.append(helper.make_node("Relu", [f"a{i}"], [f"h{i + 1}"]))
+    return saved(path, nodes, size, held, opset=opset)
+
+
+def test_a_chain_has_every_bound_that_the_same_sequential_has(tmp_path):
+    sizes = [5, 7, 6, 3]
+    weights = [(array(b, a), array(b)) for a, b in itertools.pairwise(sizes)]
+    path = dense(
+        tmp_path / "n.onnx", weights, (1, 1, 1, 5), mean=np.zeros((1, 1, 1, 5), np.float32)
+    )
+    read = load_onnx(path)
+    assert read.input_shape == (1, 1, 5)
+    layers = []
+    for weight, bias in weights:
+        layer = nn.Linear(*weight.shape[::-1])
+        layer.weight.data, layer.bias.data = torch.from_numpy(weight), torch.from_numpy(bias)
+        layers += [layer, nn.ReLU()]
+    same = nn.Sequential(nn.Flatten(), *layers[:-1]).eval()
+    tables = [bracket(net, (1, 1, 5), budget=1.0).table for net in (read.network, same)]
+    assert [type(m) for m in read.network] == [type(m) for m in same]
+    assert tables[0].drop(columns="seconds").equals(tables[1].drop(columns="seconds"))
+    assert (tables[0].set_index("quantity").status[["upper_lipsdp", "lower_ascent"]] == "ok").all()
+
+
+def test_a_mean_that_is_taken_off_first(tmp_path):
+    weights = [(array(4, 5), array(4)), (array(2, 4), array(2))]
+    path = dense(tmp_path / "n.onnx", weights, (1, 1, 1, 5), mean=array(1, 1, 1, 5))
+    read = load_onnx(path)
+    found = bracket(
+        read.network, read.input_shape, methods=["upper_layer_product", "lower_jacobian"]
+    )
+    product = math.prod(np.linalg.svd(w.astype(np.float64))[1][0] for w, _ in weights)
+    assert 0 < found.lower <= product <= found.upper <= product * (1 + 1e-12)
+
+
+def test_branches_and_attention_stay_what_they_are(tmp_path):
+    weights = {"W": array(4, 4), "Q": array(4, 4), "K": array(4, 4), "b": array(4)}
+    make = helper.make_node
+    nodes = [
+        make("MatMul", ["x", "W"], ["h"]), make("Relu", ["h"], ["r"]),
+        make("Add", ["r", "x"], ["s"]),
+        make("Split", ["s"], ["s0", "s1"], axis=2), make("Concat", ["s1", "s0"], ["t"], axis=-1),
+    ]  # fmt: skip
+    ends = [make("Identity", ["t"], ["y"])]
+    read = load_onnx(saved(tmp_path / "r.onnx", nodes + ends, (1, 3, 4), weights))
+    assert bracket(read.network, (3, 4), methods=["upper_layer_product"]).upper > 0
+    attention = [
+        make("MatMul", ["t", "Q"], ["q0"]), make("Add", ["q0", "b"], ["q"]),
+        make("MatMul", ["t", "K"], ["k"]), make("Transpose", ["k"], ["kt"], perm=[0, 2, 1]),
+        make("MatMul", ["q", "kt"], ["z"]), make("Div", ["z", "c"], ["sc"]),
+        make("Softmax", ["sc"], ["p"], axis=-1), make("MatMul", ["p", "t"], ["y"]),
+    ]  # fmt: skip
+    weights["c"] = np.float32(2.0)
+    read = load_onnx(saved(tmp_path / "a.onnx", nodes + attention, (1, 3, 4), weights))
+    assert isinstance(read.network, GraphNetwork)
+    joins = [v.operation for v in read.graph.vertices if isinstance(v.operation, Attention)]
+    assert joins == [Attention(0.5)]
+    found = bracket(read.network, (3, 4), methods=["lower_jacobian"]).table
+    assert found.value[0] > 0
+
+
+def test_shapes_that_are_computed_and_tokens_of_their_own(tmp_path):
+    """A class token that is expanded to the batch, as exporters of transformers write it."""
+    make = helper.make_node
+    nodes = [
+        make("Shape", ["x"], ["s"]), make("Gather", ["s", "zero"], ["n"], axis=0),
+        make("Concat", ["n", "rest"], ["target"], axis=0),
+        make("Expand", ["token", "target"], ["t"]),
+        make("Concat", ["t", "x"], ["c"], axis=1), make("Reshape", ["c", "flat"], ["f"]),
+        make("MatMul", ["f", "W"], ["m"]), make("Reshape", ["m", "back"], ["y"]),
+    ]  # fmt: skip
+    weights = {"zero": whole(0), "rest": whole(1, 4), "token": array(1, 1, 4), "W": array(4, 2)}
+    weights |= {"flat": whole(-1, 4), "back": whole(1, 4, 2)}
+    path = saved(tmp_path / "n.onnx", nodes, ("batch", 3, 4), weights)
+    read = load_onnx(path)
+    x = array(2, 3, 4)
+    with torch.no_grad():
+        found = read.network(torch.from_numpy(x)).numpy()
+    token = np.broadcast_to(weights["token"], (2, 1, 4))
+    truth = np.concatenate([token, x], 1) @ weights["W"]
+    np.testing.assert_allclose(found, truth, rtol=1e-5, atol=1e-6)
+
+
+def good(tmp_path):
+    return dense(tmp_path / "n.onnx", [(array(2, 3), array(2))], ("batch", 3))
+
+
+def cut(tmp_path):
+    path = good(tmp_path)
+    path.write_bytes(path.read_bytes()[:-40])
+    return path
+
+
+def no_file(tmp_path):
+    path = tmp_path / "n.onnx"
+    path.write_bytes(b"\x08" * 30)
+    return path
+
+
+def elsewhere(tmp_path):
+    model = onnx.load(good(tmp_path))
+    onnx.save(
+        model, tmp_path / "e.onnx", save_as_external_data=True, location="w.bin", size_threshold=0
+    )
+    return tmp_path / "e.onnx"
+
+
+def of_opset(version):
+    def make(tmp_path):
+        model = onnx.load(good(tmp_path))
+        model.opset_import[0].version = version
+        onnx.save(model, tmp_path / "o.onnx")
+        return tmp_path / "o.onnx"
+
+    return make
+
+
+def of_nodes(*nodes, size=(1, 3), weights=None, **options):
+    return lambda tmp_path: saved(
+        tmp_path / "n.onnx", [helper.make_node(*a, **k) for a, k in nodes], size, weights, **options
+    )
+
+
+def two_inputs(tmp_path):
+    model = onnx.load(good(tmp_path))
+    model.graph.input.append(helper.make_tensor_value_info("other", TensorProto.FLOAT, [1]))
+    onnx.save(model, tmp_path / "t.onnx")
+    return tmp_path / "t.onnx"
+
+
+BAD = {
+    "gone": (lambda p: p / "gone.onnx", ValueError, "there is no file .*gone.onnx"),
+    "cut": (cut, ValueError, "n.onnx: (cut short, or no ONNX file|.*)"),
+    "another": (no_file, ValueError, "cut short, or no ONNX file"),
+    "empty": (lambda p: (p / "n.onnx").touch() or p / "n.onnx", ValueError, "cut short"),
+    "elsewhere": (elsewhere, ValueError, r"keeps \w+ and \d more in other files; allowed is one"),
+    "new": (of_opset(999), ValueError, "opset 999; allowed are 7 to"),
+    "old": (of_opset(3), ValueError, "opset 3; allowed are 7 to"),
+    "inputs": (two_inputs, ValueError, "inputs x, other; allowed is one"),
+    "operator": (of_nodes((("Sign", ["x"], ["y"]), {})), Unreadable,
+                 "Sign 'y': operator Sign is unknown; allowed are Abs, Add, "),
+    "custom": (of_nodes((("Snake", ["x"], ["y"]), {"domain": "me"}), domains=["me"]), Unreadable,
+               "operator me::Snake is unknown"),
+    "jump": (of_nodes((("Cast", ["x"], ["c"]), {"to": 7}), (("Cast", ["c"], ["y"]), {"to": 1})),
+             Unreadable, "Cast 'c': makes integers of numbers: it jumps"),
+    "batch": (of_nodes((("Softmax", ["x"], ["y"]), {"axis": 0})), Unreadable, "axis 0, the batch"),
+    "open": (of_nodes((("Relu", ["x"], ["y"]), {}), size=("n", "m")), ValueError,
+             r"shape \(n, m\), in which only the batch may be open; give its input_shape"),
+    "constant": (of_nodes((("Identity", ["w"], ["y"]), {}), weights={"w": array(1, 2)}), ValueError,
+                 "'y' does not depend on its input 'x'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_cannot_be_read_is_named(name, tmp_path):
+    make, error, match = BAD[name]
+    path = make(tmp_path)
+    with pytest.raises(error, match=match):
+        read_onnx(path)
+
+
+def test_every_length_of_a_file_cut_short_is_an_error(tmp_path):
+    path = good(tmp_path)
+    whole_file, cuts = path.read_bytes(), 0
+    for length in range(0, len(whole_file), 7):
+        path.write_bytes(whole_file[:length])
+        with pytest.raises((ValueError, Unreadable), match=re.escape(str(path))):
+            read_onnx(path)
+        cuts += 1
+    assert cuts > 20
+
+
+def test_an_open_shape_is_given(tmp_path):
+    path = saved(tmp_path / "n.onnx", [helper.make_node("Relu", ["x"], ["y"])], ("n", "m", 3))
+    assert load_onnx(path, (2, 3)).input_shape == (2, 3)
+    with pytest.raises(ValueError, match=r"input_shape \(2, 4\); its input is \(n, m, 3\)"):
+        read_onnx(path, (2, 4))
+
+
+def test_one_of_several_outputs(tmp_path):
+    nodes = [helper.make_node("Relu", ["x"], ["y"]), helper.make_node("Neg", ["x"], ["z"])]
+    path = saved(tmp_path / "n.onnx", nodes, (1, 3), outputs=("y", "z"))
+    with pytest.raises(ValueError, match="several outputs; allowed are y, z"):
+        read_onnx(path)
+    x = torch.from_numpy(array(2, 3))
+    assert torch.equal(load_onnx(path, output="z").network(x), -x)
+
+
+def test_an_operator_of_ones_own(tmp_path):
+    node = helper.make_node("Slope", ["x"], ["y"], domain="me", negative_slope=0.5)
+    path = saved(tmp_path / "n.onnx", [node], (1, 3), domains=["me"])
+    read = load_onnx(path, operators={"me::Slope": nn.LeakyReLU})
+    x = torch.tensor([[-2.0, 0, 3]])
+    assert torch.equal(read.network(x), torch.tensor([[-1.0, 0, 3]]))
+    with pytest.raises(Unreadable, match=r"Slope 'y': TypeError: .*negative_slope"):
+        read_onnx(path, operators={"me::Slope": nn.ReLU})
+
+
+class Snake(nn.Module):
+    def forward(self, x):
+        return x + torch.sin(x) ** 2
+
+
+def test_an_operator_that_is_declared(tmp_path, monkeypatch):
+    monkeypatch.setattr(declared, "_DECLARED", {})
+    lipdescent.layer(slopes=(0, 2))(Snake)
+    weights = {"W": np.eye(3, dtype=np.float32) * 3}
+    nodes = [
+        helper.make_node("MatMul", ["x", "W"], ["h"]),
+        helper.make_node("Snake", ["h"], ["y"], domain="me"),
+    ]
+    path = saved(tmp_path / "n.onnx", nodes, (1, 3), weights, domains=["me"])
+    read = load_onnx(path, operators={"me::Snake": Snake})
+    found = bracket(read.network, (3,), methods=["upper_layer_product", "lower_jacobian"])
+    assert 6 <= found.upper <= 6 * (1 + 1e-9)
+    assert "declared, not proved here: 1 (Snake): slopes (0.0, 2.0)" in repr(found)
