@@ -2,7 +2,8 @@
 
 LipSDP, GeoLIP, Jacobian norms, searches, convolutions and layer norms: each part's own file says
 what it compares with what. ``--solvers`` adds Clarabel at w = 64 and SCS at w = 512 for LipSDP (up
-to 20 minutes each), ``--widest`` LipSDP at w = 65536, ``--quick`` takes fewer widths and repetitions.
+to 20 minutes each), ``--widest`` LipSDP at w = 65536, ``--quick`` takes fewer widths and
+repetitions.
 
 Run: OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python benchmarks/bounds.py [--only lipsdp,conv]
 """

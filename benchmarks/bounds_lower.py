@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> None:
         compare("-".join(map(str, sizes)), random_network(sizes), wanted.seeds)
     if wanted.budget:
         network = random_network((64, 128, 10_000))
-        frame = bracket(network, (64,), budget=5.0)
+        frame = bracket(network, (64,), budget=5.0).table
         print(frame[["quantity", "value", "status", "seconds", "reason"]].to_string(index=False))
 
 
