@@ -175,7 +175,15 @@ def _searched(
         best = best[: every_second * starts.shape[1]].view(-1, every_second).T
         starts[::2] = points[best]
         links = prover.links[model : model + 1]
-        ends = search(links, starts, norm=norm, rounds=rounds, seed=seed, brood=FEW_PLACES)
+        ends = search(
+            links,
+            starts,
+            norm=norm,
+            rounds=rounds,
+            seed=seed,
+            brood=FEW_PLACES,
+            project=prover.inside,
+        )
         models = torch.tensor([model], device=points.device)
         shaped = ends.view(1, len(ends), *prover.stack.input_shape)
         found.append(prover.certify(shaped, norm=norm, models=models).amax())

@@ -65,7 +65,7 @@ def measure(
         found = []
         for model in range(stack.num_models):
             own = prover.links[model : model + 1]
-            ends = search(own, starts, norm=norm, rounds=rounds, seed=seed)
+            ends = search(own, starts, norm=norm, rounds=rounds, seed=seed, project=prover.inside)
             ends = ends.view(1, -1, *stack.input_shape)
             models = torch.tensor([model], device=ends.device)
             found.append(prover.certify(ends, norm=norm, models=models).amax())
