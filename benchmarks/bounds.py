@@ -1,8 +1,9 @@
 """Every speed figure and ratio of the bounds, one part after the other.
 
-LipSDP, GeoLIP, Jacobian norms, convolutions and layer norms: each part's own file says what it
-compares with what. ``--solvers`` adds Clarabel at w = 64 and SCS at w = 512 for LipSDP (up to 20
-minutes each), ``--widest`` LipSDP at w = 65536, ``--quick`` takes fewer widths and repetitions.
+LipSDP, GeoLIP, Jacobian norms, searches, convolutions and layer norms: each part's own file says
+what it compares with what. ``--solvers`` adds Clarabel at w = 64 and SCS at w = 512 for LipSDP (up
+to 20 minutes each), ``--widest`` LipSDP at w = 65536, ``--quick`` takes fewer widths and
+repetitions.
 
 Run: OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python benchmarks/bounds.py [--only lipsdp,conv]
 """
@@ -17,12 +18,14 @@ import bounds_conv
 import bounds_geolip
 import bounds_jacobian
 import bounds_lipsdp
+import bounds_lower
 import torch
 
 PARTS = {
     "lipsdp": bounds_lipsdp,
     "geolip": bounds_geolip,
     "jacobian": bounds_jacobian,
+    "lower": bounds_lower,
     "conv": bounds_conv,
 }
 
@@ -53,7 +56,10 @@ def main() -> None:
     if wanted.quick:
         arguments["geolip"] += ["--quick"]
         arguments["jacobian"] += ["--repeats", "1"]
+        arguments["lower"] += ["--seeds", "1"]
         arguments["conv"] += ["--channels", "16"]
+    else:
+        arguments["lower"] += ["--budget"]
     print(machine())
     for name in chosen:
         print(f"\n# {name}", flush=True)

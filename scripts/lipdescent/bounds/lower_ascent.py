@@ -29,7 +29,7 @@ from torch import Tensor
 from lipdescent.bounds.jacobians import norms as jac
 from lipdescent.bounds.jacobians.ascent import ascend, dual_vectors
 from lipdescent.bounds.jacobians.awake import awake
-from lipdescent.bounds.jacobians.search import mixed_starts, search
+from lipdescent.bounds.jacobians.search import FEW_PLACES, mixed_starts, search
 from lipdescent.bounds.lower_jacobian import largest_certified
 from lipdescent.bounds.proofs.prover import Prover
 from lipdescent.domains.domain import regions_of
@@ -41,6 +41,7 @@ DIRECTION = "lower"
 NORMS = jac.NORMS
 _FEW_UNITS = 24  # in one hidden layer
 _GROUP = 8  # models of one hidden layer taken together
+_SMALL = 2**18  # weights of such a model
 _STEP_SIZES = (0.01, 0.04, 0.15)  # relative to the size of a point
 _SHARPNESS = 4.0  # of the sigmoids
 
@@ -66,8 +67,8 @@ def measure(
     restarts : ascents per model, from the data points with the largest norms.
     steps : of each ascent, at most.
     num_candidates : data points, drawn by ``seed``, among which the starts are chosen; None: all.
-        Always all for chains with two hidden layers and more, and with one of few units: there the
-        bound is never below the largest norm on the data.
+        In chains with two hidden layers and more, and with one of at most 24 units, the bound is
+        never below the largest norm at all of the data.
     populations, rounds : of the search in chains with two hidden layers and more.
     domain : where the constant is taken, everywhere unless given; points are moved into it.
 
@@ -82,21 +83,23 @@ def measure(
             raise ValueError(f"{name} = {value!r}: allowed are integers >= 1")
     jac.check_inputs(stack, inputs, norms)
     prover = Prover(stack, regions_of(domain, stack.input_shape, inputs))
+    everything = torch.cat([p.to(stack.device, torch.float64) for p in inputs.values()])
+    index = _candidates(everything, num_candidates, seed)
+    points = everything[index]
     on_all = prover.links is not None and _cheap(prover.links)
-    points = _candidates(stack, inputs, None if on_all else num_candidates, seed)
-    values = jac.jacobian_norms(stack, points, norms=norms)
+    reached = everything if on_all else points
+    values = jac.jacobian_norms(stack, reached, norms=norms)
     for norm in norms:
-        best = values[norm].topk(min(restarts, len(points)), dim=1).indices
+        own = values[norm][:, index] if on_all else values[norm]
+        best = own.topk(min(restarts, len(points)), dim=1).indices
         ends = ascent(stack, points[best], norm=norm, steps=steps, seed=seed)
         bound = torch.maximum(
             prover.certify(ends, norm=norm).amax(1),
-            largest_certified(prover, points, values[norm], norm=norm),
+            largest_certified(prover, reached, values[norm], norm=norm),
         )
         if prover.links is not None and len(prover.links.weights) > 2:
-            flat = points.flatten(1)
-            found = _searched(
-                prover, flat, values[norm], populations, norm=norm, rounds=rounds, seed=seed
-            )
+            starts = (reached.flatten(1), values[norm], populations)
+            found = _searched(prover, *starts, norm=norm, rounds=rounds, seed=seed)
             bound = torch.maximum(bound, found)
         for model in (bound == 0).nonzero().flatten().tolist():
             one = stack[model : model + 1]
@@ -135,9 +138,10 @@ def _shallow_ascent(links: Chain, points: Tensor, norm: str, steps: int, seed: i
     Always groups of the same size, the last one filled up with copies: how a batched product
     rounds may depend on the size of the batch.
     """
-    found = []
-    for models in torch.arange(len(points), device=points.device).split(_GROUP):
-        filled = torch.cat([models, models[-1:].expand(_GROUP - len(models))])
+    found, entries = [], sum(weight[0].numel() for weight in links.weights)
+    size = _GROUP if entries <= _SMALL else 1
+    for models in torch.arange(len(points), device=points.device).split(size):
+        filled = torch.cat([models, models[-1:].expand(size - len(models))])
         group = links[filled]
         layers = (group.weights[0], group.biases[0], group.weights[1], group.slopes[0])
         ends = ascend(*layers, points[filled], norm=norm, steps=steps, seed=seed)
@@ -171,22 +175,27 @@ def _searched(
         best = best[: every_second * starts.shape[1]].view(-1, every_second).T
         starts[::2] = points[best]
         links = prover.links[model : model + 1]
-        ends = search(links, starts, norm=norm, rounds=rounds, seed=seed)
+        ends = search(
+            links,
+            starts,
+            norm=norm,
+            rounds=rounds,
+            seed=seed,
+            brood=FEW_PLACES,
+            project=prover.inside,
+        )
         models = torch.tensor([model], device=points.device)
         shaped = ends.view(1, len(ends), *prover.stack.input_shape)
         found.append(prover.certify(shaped, norm=norm, models=models).amax())
     return torch.stack(found)
 
 
-def _candidates(
-    stack: ModelStack, inputs: Mapping[str, Tensor], count: int | None, seed: int
-) -> Tensor:
-    points = torch.cat([p.to(stack.device, torch.float64) for p in inputs.values()])
-    if count is None or count >= len(points):
-        return points
+def _candidates(points: Tensor, count: int | None, seed: int) -> Tensor:
+    """Indices of the points among which the starts of the ascent are chosen."""
     generator = torch.Generator().manual_seed(seed)
-    index = torch.randperm(len(points), generator=generator)[:count]
-    return points[index.to(points.device)]
+    if count is None or count >= len(points):
+        return torch.arange(len(points), device=points.device)
+    return torch.randperm(len(points), generator=generator)[:count].to(points.device)
 
 
 def _surrogate_ascent(links: Chain, points: Tensor, norm: str, steps: int) -> Tensor:

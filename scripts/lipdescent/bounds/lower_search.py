@@ -9,6 +9,7 @@ in is certified (``proofs/prover.py``). With one hidden layer ``lower_ascent`` i
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from torch import Tensor
 from lipdescent.bounds.jacobians import norms as jac
 from lipdescent.bounds.jacobians.search import mixed_starts, search
 from lipdescent.bounds.proofs.prover import Prover
+from lipdescent.domains.domain import regions_of
 from lipdescent.measurement import Measurement, NotApplicable
 from lipdescent.points._parts import check_count
 from lipdescent.stacks.model_stack import ModelStack
@@ -32,6 +34,7 @@ def measure(
     seed: int = 0,
     populations: int = 80,
     rounds: int = 30,
+    domain: Mapping[str, Any] | None = None,
 ) -> Iterator[Measurement]:
     """Yield ``lower_search`` once per norm, with no split: it bounds the global constant.
 
@@ -40,6 +43,7 @@ def measure(
     inputs : split -> (n, *input_shape); every second population starts from them.
     populations : of 10 points and 60 new ones in each round.
     rounds : that they have on their own, and once more as one population.
+    domain : where the constant is taken, everywhere unless given; points are moved into it.
 
     Raises
     ------
@@ -52,7 +56,7 @@ def measure(
     check_count("populations", populations)
     check_count("rounds", rounds)
     jac.check_inputs(stack, inputs, norms)
-    prover = Prover(stack)
+    prover = Prover(stack, regions_of(domain, stack.input_shape, inputs))
     if prover.links is None or len(prover.links.weights) < 2:
         raise NotApplicable("pieces are searched in chains of Linear and ReLU")
     points = torch.cat([p.to(stack.device, torch.float64).flatten(1) for p in inputs.values()])
@@ -61,7 +65,7 @@ def measure(
         found = []
         for model in range(stack.num_models):
             own = prover.links[model : model + 1]
-            ends = search(own, starts, norm=norm, rounds=rounds, seed=seed)
+            ends = search(own, starts, norm=norm, rounds=rounds, seed=seed, project=prover.inside)
             ends = ends.view(1, -1, *stack.input_shape)
             models = torch.tensor([model], device=ends.device)
             found.append(prover.certify(ends, norm=norm, models=models).amax())

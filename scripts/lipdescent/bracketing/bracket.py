@@ -55,8 +55,8 @@ def bracket(
         configuration's ``bounds``, with their options: ``{"upper_lipsdp": {}, "near": {"bound":
         "lower_jacobian", "points": "gaussian_noise", "points_options": {"radius": 0.1}}}``.
     seed : of the bounds that draw, and of the points used where there are too many.
-    budget : seconds, about, for each bound at data points of networks other than chains of Linear
-        and ReLU: so many points are used as fit.
+    budget : seconds, about, for each bound: of those at points so many points are used as fit,
+        and what takes no points is stopped near twice the budget, but for upper_layer_product.
     domain : where the constant is taken: everywhere unless given, ``Box(0, 1)``, ``Ball(0.1)``
         around data or its ``centers`` (the largest constant of the balls, at most 16 points of the
         data), or as a configuration writes it. Data outside are left out, lower bounds stay
@@ -109,7 +109,7 @@ def bracket(
         prover = _checked_prover(model, stack, bounds, inputs)  # held, so that the bounds share it
         count = affordable.num_points(bounds, prover, inputs, norm=norm, budget=budget)
         entries = {n: domains.options(n, e, where, budget) | e for n, e in entries.items()}
-        frame = _frame(stack, entries, inputs, norm, seed, count, where, say)
+        frame = _frame(stack, entries, inputs, norm, seed, (count, budget), where, say)
     check_order(frame)
     return Bracket(frame, norm)
 
@@ -161,19 +161,20 @@ def _frame(
     inputs: dict[str, Tensor],
     norm: str,
     seed: int,
-    count: int,
+    affords: tuple[int, float],
     domain: Domain,
     report: Callable[[str], None],
 ) -> pd.DataFrame:
-    """The table of all ``entries``, where ``count`` points are affordable."""
+    """The table of all ``entries``, where so many points and seconds are affordable."""
     import pandas as pd  # not at the top: takes half a second, `lipdescent --help` need not wait
 
+    count, budget = affords
     inputs = {split: some(points, max(2, count), seed) for split, points in inputs.items()}
     rows: list[dict] = []
     for name, entry in entries.items():
         options = affordable.options(bound_entries.bound_of(name, entry), count)
         entry = options | dict(entry)
-        found = rows_of(name, stack, inputs, norm=norm, seed=seed, entry=entry)
+        found = rows_of(name, stack, inputs, norm=norm, seed=seed, entry=entry, budget=budget)
         rows += [domains.of_domain(row, entry, domain) for row in found]
         report(f"{name}: {rows[-1]['status'].replace('_', ' ')}, {rows[-1]['seconds']:.1f} s")
     return pd.DataFrame(rows, columns=list(COLUMNS))

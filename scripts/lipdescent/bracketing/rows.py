@@ -13,6 +13,7 @@ from lipdescent.bounds import _taken
 from lipdescent.bounds._measured import BOUNDS, described, no_bound
 from lipdescent.bounds.jacobians.awake import why_zero
 from lipdescent.bounds.proofs.prover import Prover
+from lipdescent.bracketing import affordable
 from lipdescent.measurement import NotApplicable
 from lipdescent.networks.declared import said
 from lipdescent.networks.reading import Unreadable
@@ -30,15 +31,21 @@ def rows_of(
     norm: str,
     seed: int,
     entry: Mapping[str, Any],
+    budget: float,
 ) -> list[dict]:
-    """Rows of what ``name: entry`` of ``methods`` gives, at least one; each with its time."""
+    """Rows of what ``name: entry`` of ``methods`` gives, at least one; each with its time.
+
+    Stopped near twice ``budget`` seconds.
+    """
     start = time.perf_counter()
     file = bound_entries.bound_of(name, entry)
     bound, quantity = lookup.resolve("bounds", file), bound_entries.called(file, name, entry)
     try:
         if norm not in bound.NORMS:
             raise NotApplicable(f"exists in {', '.join(bound.NORMS)}")
-        rows = list(_measured(name, bound, stack, inputs, norm=norm, seed=seed, entry=entry))
+        affordable.refuse(file, stack, budget=budget)
+        with affordable.stopped(file, budget=budget):
+            rows = list(_measured(name, bound, stack, inputs, norm=norm, seed=seed, entry=entry))
     except (NotApplicable, Unreadable) as error:
         rows = [_nothing(quantity, bound, norm, str(error))]
     except Exception as error:  # one method's fault takes nothing from the others

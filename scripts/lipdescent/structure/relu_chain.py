@@ -28,6 +28,7 @@ from lipdescent.structure.affine_chain import ELEMENTWISE, elementwise_numbers
 from lipdescent.structure.plain_chain import plain_chain
 
 _CHUNK = {"cpu": 2**18, "cuda": 2**24}  # numbers in the largest array; measured at n_out n_in = 400
+_TABLE = 2**24  # numbers in the largest table
 _FEW_UNITS = 24  # up to this width equal masks are common enough to look for
 _ORDINARY = 300  # exponents of numbers whose products do not underflow
 _RANGE = 900  # of the exponents by which biases are scaled
@@ -204,7 +205,8 @@ def chain_norms(
     """For each of ``models``: norm -> (n,), without 2^exponents."""
     outputs, features = links.weights[-1].shape[1], points.shape[1]
     widest = max(weight.shape[1] for weight in links.weights)
-    shallow = len(links.weights) == 2
+    hidden = links.weights[0].shape[1]
+    shallow = len(links.weights) == 2 and hidden * outputs * features <= _TABLE
     largest = max(outputs * features, widest if shallow else outputs * widest)
     chunks = points.split(max(1, _CHUNK.get(points.device.type, 2**18) // largest))
     jacobians = _table_jacobians if shallow else deep_jacobians

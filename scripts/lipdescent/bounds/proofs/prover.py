@@ -72,6 +72,12 @@ class Prover:
     def direction(self) -> str:
         return "estimate" if self.links is None and self.forward is None else "lower"
 
+    def inside(self, flat: Tensor) -> Tensor:
+        """Points (n, n_in) moved into the regions."""
+        if self.regions is None:
+            return flat
+        return self.regions.project(flat, self.regions.nearest(flat))
+
     @torch.no_grad()
     def certify(self, points: Tensor, *, norm: str, models: Tensor | None = None) -> Tensor:
         """Lower bound (or estimate) of the Lipschitz constant that every point proves.
