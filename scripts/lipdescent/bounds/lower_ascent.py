@@ -98,8 +98,10 @@ def measure(
             largest_certified(prover, reached, values[norm], norm=norm),
         )
         if prover.links is not None and len(prover.links.weights) > 2:
-            starts = (reached.flatten(1), values[norm], populations)
-            found = _searched(prover, *starts, norm=norm, rounds=rounds, seed=seed)
+            flat = reached.flatten(1)
+            found = _searched(
+                prover, flat, values[norm], populations, norm=norm, rounds=rounds, seed=seed
+            )
             bound = torch.maximum(bound, found)
         for model in (bound == 0).nonzero().flatten().tolist():
             one = stack[model : model + 1]
