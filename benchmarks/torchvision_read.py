@@ -1,4 +1,4 @@
-"""Which of torchvision's classifiers `bracket` reads, as a table: into docs/networks.md.
+"""Which of torchvision's classifiers `bracket` reads, as a table of docs/networks.md.
 
     python benchmarks/torchvision_read.py            # all of them, some minutes
     python benchmarks/torchvision_read.py resnet18   # these only, printed
@@ -10,12 +10,15 @@ values, such as attention and gates, or branches that cross.
 
 from __future__ import annotations
 
+import datetime
+import json
 import sys
 import time
-from pathlib import Path
 
+import docs_numbers
 import torch
 import torchvision
+from bounds import machine
 from torch import nn
 from torchvision.models import regnet
 
@@ -23,8 +26,7 @@ from lipdescent.networks.export.network import export
 from lipdescent.networks.graph import GraphNetwork
 from lipdescent.structure.exported import needs_export
 
-PAGE = Path(__file__).parents[1] / "docs" / "networks.md"
-BEGIN, END = "<!-- torchvision_read -->\n", "<!-- end -->\n"
+KINDS = ("known layers", "an expression", "a graph")
 _WIDTHS = regnet.BlockParams.from_init_params.__func__
 
 
@@ -68,23 +70,25 @@ def main(names: list[str]) -> None:
 
 
 def write(rows: list[tuple[str, str, str]]) -> None:
-    """The table, into its page."""
-    read = [row for row in rows if row[1] != "not read"]
-    lines = [
-        f"{len(read)} of torchvision {torchvision.__version__.split('+')[0]}'s {len(rows)} "
-        "classifiers are read.\n",
-        "| read as | classifiers |",
-        "|---|---|",
-    ]
-    for kind in ("known layers", "an expression", "a graph"):
-        cells = ", ".join(name for name, how, _ in rows if how == kind)
-        lines.append(f"| {kind} | {cells} |")
-    for name, how, why in rows:
-        if how == "not read":
-            lines.append(f"| not read | {name}: {why} |")
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    after = rest.partition(END)[2]
-    PAGE.write_text(before + BEGIN + "\n" + "\n".join(lines) + "\n\n" + END + after)
+    """The table, where docs_numbers.py takes it from, and into its page."""
+    cells = {how: ", ".join(n for n, h, _ in rows if h == how) for how in KINDS}
+    table = [[how, names] for how, names in cells.items() if names]
+    table += [["not read", f"{name}: {why}"] for name, how, why in rows if how == "not read"]
+    count = sum(how != "not read" for _, how, _ in rows)
+    version = torchvision.__version__.split("+")[0]
+    stored = {
+        "command": "python benchmarks/torchvision_read.py",
+        "date": datetime.date.today().isoformat(),
+        "machine": machine(),
+        "repetitions": "one: nothing is timed",
+        "texts": {
+            "count": f"{count} of torchvision {version}'s {len(rows)} classifiers",
+            "table": {"header": ["read as", "classifiers"], "rows": table},
+        },
+    }
+    path = docs_numbers.NUMBERS / "torchvision_read.json"
+    path.write_text(json.dumps(stored, indent=1) + "\n")
+    docs_numbers.write()
 
 
 if __name__ == "__main__":

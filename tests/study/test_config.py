@@ -215,7 +215,10 @@ def test_the_given_configuration_is_not_changed():
             {"bounds.lower_jacobian": {"quantiles": [7]}},
             r"quantiles contains 7: allowed is at most 1",
         ),
-        ({"bounds.lower_jacobian": {"labels": {}}}, r"'labels'.*known: num_points, quantiles"),
+        (
+            {"bounds.lower_jacobian": {"labels": {}}},
+            r"'labels'.*known: domain, num_points, quantiles",
+        ),
         (
             {"experiments": {"two_points": {"seeds": -1}}},
             r"two_points.seeds = -1: allowed is a list",

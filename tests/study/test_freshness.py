@@ -401,6 +401,8 @@ def test_a_rule_gives_its_jobs_all_that_their_recipes_ask_for(tmp_path):
     name = next(iter(known.config["experiments"]))
     asked += [known.experiment(experiment=name), known.experiment_part(experiment=name, part="0")]
     asked += [known.experiment_figure(experiment=name)]
+    pages = Recipes(prepared())
+    asked += [pages.explorer(), pages.start_page()]
     assert {one.rule for one in asked} >= given.keys()
     for one in asked:
         assert set(one.asked) == given.get(one.rule, set()), one.path
