@@ -87,5 +87,5 @@ def test_a_continued_training_has_them_too(tmp_path):
 def test_metrics_without_the_initial_weights_are_refused():
     _, saved = trained("mlp", [2])
     stack = checkpoint_stack(saved, DATASET)
-    with pytest.raises(ValueError, match=r"epochs \[2\]: the metrics need the weights before"):
+    with pytest.raises(ValueError, match=r"epochs \[2\]: metrics needs the weights before"):
         measure("metrics", stack, saved, DATASET, options={})

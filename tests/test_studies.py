@@ -51,7 +51,7 @@ def configured(path):
 
 
 def test_all_of_them_are_here():
-    assert len(PAPERS) == 36
+    assert len(PAPERS) == 41
     assert protocols.papers() == PAPERS
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lipdescent.datasets import Dataset
 from lipdescent.measurement import NotApplicable
@@ -26,7 +26,7 @@ from lipdescent.networks.reading import Unreadable
 from lipdescent.plugins import bound_entries, lookup
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.storage.checkpoints import Checkpoints, Origin, empty_epochs
-from lipdescent.structure.exported import plain_stack
+from lipdescent.structure.exported import needs_export, plain_stack
 from lipdescent.training.block import TrainingData
 from lipdescent.training.draws import initial_stack
 from lipdescent.training.options import TrainingOptions
@@ -55,15 +55,17 @@ def mistakes(task: dict[str, Any], loaded: Dataset | None = None) -> list[str]:
         f"architectures.{task['architecture']} ({network['module']}) of width {network['width']} "
         f"on data set {task['dataset']} with inputs {shape}"
     )
-    # Built here, where what it imports stays; called where it can be stopped. Exported here, too:
-    # what PyTorch needs for that takes longer to import than a trial may.
+    # Built here, where what it imports stays; called where it can be stopped. Another network is
+    # exported here first: what PyTorch needs for that takes longer to import than a trial may.
     if wrong := _raised(build) or _wrong(lambda: initial_stack(build, SEEDS, shape)):
         return [f"config: {what}: cannot be built: {wrong}"]
     for name, entry in task["bounds"].items():
         lookup.resolve("bounds", bound_entries.bound_of(name, entry))
         if "points" in entry:
             lookup.resolve("points", entry["points"])
-    if wrong := _raised(lambda: _exported(initial_stack(build, SEEDS, shape))):
+    if needs_export(build()):
+        _exported(ModelStack.from_modules([_Doubled().eval()], (1,)))
+    if wrong := _wrong(lambda: _exported(initial_stack(build, SEEDS, shape))):
         return [f"config: {what}: what its call computes is not what is read of it: {wrong}"]
     data = random_data(shape, classes, task["points"])
     found = []
@@ -78,6 +80,17 @@ def mistakes(task: dict[str, Any], loaded: Dataset | None = None) -> list[str]:
                 f"(write {name}: null to take it out)"
             )
     return found
+
+
+class _Doubled(nn.Module):
+    """A network that has to be exported to be read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * self.inner(x)
 
 
 def _exported(stack: ModelStack) -> None:
