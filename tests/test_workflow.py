@@ -163,7 +163,7 @@ def test_a_finished_study_writes_a_plan_anew_that_is_lost_or_broken(study, lost)
 def test_no_report_is_written_of_what_another_configuration_made(study):
     config = TINY | {"training": {"learning_rate": 0.5}}
     output = run(study, "--report", "r.html", config=config, ok=False)
-    assert "made with training.learning_rate = 0.05, wanted is 0.5" in output
+    assert "made with training.learning_rate = 0.02, wanted is 0.5" in output
     assert "no report: it would show results/tiny/" in output
     assert not (study / "r.html").exists()
 
@@ -190,7 +190,7 @@ def test_a_changed_learning_rate_retrains_but_keeps_the_data(study):
         jobs = planned(output)
         assert jobs["train"] == 2
         assert "dataset" not in jobs
-        assert "train: made with training.learning_rate = 0.05, wanted is 0.01" in output
+        assert "train: made with training.learning_rate = 0.02, wanted is 0.01" in output
 
 
 def test_how_jobs_run_changes_nothing(study):

@@ -6,6 +6,7 @@ Nothing of it is kept: what counts is that a study does not stop after hours of 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lipdescent.datasets import Dataset
 from lipdescent.measurement import NotApplicable
@@ -55,16 +56,17 @@ def mistakes(task: dict[str, Any], loaded: Dataset | None = None) -> list[str]:
         f"architectures.{task['architecture']} ({network['module']}) of width {network['width']} "
         f"on data set {task['dataset']} with inputs {shape}"
     )
-    # Built here, where what it imports stays; called where it can be stopped. Another network is
-    # exported here first: what PyTorch needs for that takes longer to import than a trial may.
+    # Built here, where what it imports stays; called where it can be stopped. What PyTorch needs for
+    # an export is imported here, too: it takes longer than a trial may. Nothing is exported here: a
+    # process that has used autograd cannot use it in its forks.
     if wrong := _raised(build) or _wrong(lambda: initial_stack(build, SEEDS, shape)):
         return [f"config: {what}: cannot be built: {wrong}"]
     for name, entry in task["bounds"].items():
         lookup.resolve("bounds", bound_entries.bound_of(name, entry))
         if "points" in entry:
             lookup.resolve("points", entry["points"])
-    if needs_export(build()):
-        _exported(ModelStack.from_modules([_Doubled().eval()], (1,)))
+    if needs_export(build().eval()):
+        importlib.import_module("torch.export._trace")
     if wrong := _wrong(lambda: _exported(initial_stack(build, SEEDS, shape))):
         return [f"config: {what}: what its call computes is not what is read of it: {wrong}"]
     data = random_data(shape, classes, task["points"])
@@ -80,17 +82,6 @@ def mistakes(task: dict[str, Any], loaded: Dataset | None = None) -> list[str]:
                 f"(write {name}: null to take it out)"
             )
     return found
-
-
-class _Doubled(nn.Module):
-    """A network that has to be exported to be read."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = nn.Linear(1, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return 2 * self.inner(x)
 
 
 def _exported(stack: ModelStack) -> None:
