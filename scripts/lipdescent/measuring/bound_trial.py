@@ -5,8 +5,6 @@ Nothing of it is kept: what counts is that a study does not stop after hours of 
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import json
 import os
 import signal
@@ -23,11 +21,8 @@ from lipdescent.datasets import Dataset
 from lipdescent.measurement import NotApplicable
 from lipdescent.measuring.measure import checkpoint_stack
 from lipdescent.measuring.subject import Subject
-from lipdescent.networks.reading import Unreadable
 from lipdescent.plugins import bound_entries, lookup
-from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.storage.checkpoints import Checkpoints, Origin, empty_epochs
-from lipdescent.structure.exported import needs_export, plain_stack
 from lipdescent.training.block import TrainingData
 from lipdescent.training.draws import initial_stack
 from lipdescent.training.options import TrainingOptions
@@ -56,19 +51,13 @@ def mistakes(task: dict[str, Any], loaded: Dataset | None = None) -> list[str]:
         f"architectures.{task['architecture']} ({network['module']}) of width {network['width']} "
         f"on data set {task['dataset']} with inputs {shape}"
     )
-    # Built here, where what it imports stays; called where it can be stopped. What PyTorch needs for
-    # an export is imported here, too: it takes longer than a trial may. Nothing is exported here: a
-    # process that has used autograd cannot use it in its forks.
+    # Built here, where what it imports stays; called where it can be stopped.
     if wrong := _raised(build) or _wrong(lambda: initial_stack(build, SEEDS, shape)):
         return [f"config: {what}: cannot be built: {wrong}"]
     for name, entry in task["bounds"].items():
         lookup.resolve("bounds", bound_entries.bound_of(name, entry))
         if "points" in entry:
             lookup.resolve("points", entry["points"])
-    if needs_export(build().eval()):
-        importlib.import_module("torch.export._trace")
-    if wrong := _wrong(lambda: _exported(initial_stack(build, SEEDS, shape))):
-        return [f"config: {what}: what its call computes is not what is read of it: {wrong}"]
     data = random_data(shape, classes, task["points"])
     found = []
     if wrong := _wrong(lambda: _train(build, data, task["training"])):
@@ -82,12 +71,6 @@ def mistakes(task: dict[str, Any], loaded: Dataset | None = None) -> list[str]:
                 f"(write {name}: null to take it out)"
             )
     return found
-
-
-def _exported(stack: ModelStack) -> None:
-    """Raise where the call is not what is read; each bound says itself what it cannot read."""
-    with contextlib.suppress(Unreadable):
-        plain_stack(stack)
 
 
 def random_data(shape: tuple[int, ...], classes: int, count: int) -> Dataset:
