@@ -42,7 +42,7 @@ def test_the_table_has_a_column_per_axis_and_every_point(finished):
     counts = frame[frame["quantity"] == "test_loss"].groupby(["depth", "num_train"]).size()
     assert counts.to_dict() == {(d, n): 4 for d in (1, 2) for n in (40, 60)}
     sizes = frame.groupby("depth")["num_parameters"].unique()
-    assert sizes.map(list).to_dict() == {1: [3 * 50], 2: [3 * 50 + 9]}
+    assert sizes.map(list).to_dict() == {1: [3 * 50 + 13], 2: [3 * 50 + 9 + 16]}  # biases, too
     assert set(frame["status"]) == {"ok"}
 
 

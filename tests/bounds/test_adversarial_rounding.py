@@ -156,7 +156,7 @@ def test_a_transposed_convolution_of_many_channels():
     points = torch.full((2, 64, 1), 0.52, dtype=torch.float64)
     points[1] = 0.48
     points[:, 0] = 2.0**52
-    frame = bracket(layer, (64, 1), data=points, methods=["lower_pairs"])
+    frame = bracket(layer, (64, 1), data=points, methods=["lower_pairs"]).table
     assert (frame[frame.direction == "lower"].value <= 8).all()
 
 

@@ -163,7 +163,7 @@ EXTREME = {
 def test_units_that_underflow_when_scaled_are_not_dead(case):
     module = EXTREME[case]
     assert check(module) >= 5
-    frame = bracket(module, (1,), methods=["exact_enumeration", "upper_lipsdp"])
+    frame = bracket(module, (1,), methods=["exact_enumeration", "upper_lipsdp"]).table
     uppers = frame[(frame.direction == "upper") & (frame.status == "ok")].value
     assert len(uppers) > 0
     assert (uppers > 0).all()
