@@ -8,6 +8,7 @@ several values come together by a :class:`Join`.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -109,11 +110,12 @@ class GraphNetwork(nn.Module):
         return self.structure
 
 
-class Join:
+class Join(ABC):
     """How several values become one. Shapes and axes are without the batch axis."""
 
+    @abstractmethod
     def __call__(self, *values: Tensor) -> Tensor:
-        raise NotImplementedError
+        """The one value (n, ...) of values (n, ...)."""
 
 
 @dataclass(frozen=True)
