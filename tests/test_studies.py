@@ -165,7 +165,7 @@ def test_first_epoch(path, folder):
         assert set(upper["status"]) == {"not_applicable"}
     else:
         assert set(upper["status"]) == {"ok"}
-    # No error analysis of attention: what its Jacobians show is called an estimate.
+    # Of the rounding of many attentions nothing is proved: what Jacobians show is an estimate.
     lower = frame[frame["direction"] == ("estimate" if architecture == "vit" else "lower")]
     assert set(lower["status"]) == {"ok"}
     assert (lower["value"] > 0).all()

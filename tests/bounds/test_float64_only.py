@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 from lipdescent.constrained.layers import GroupSort, InvertibleDownsampling
 from lipdescent.layers.table import NORMS, TABLE
 from lipdescent.measurement import NotApplicable
+from lipdescent.networks import operations
 from lipdescent.networks.expressions import Layer
 from lipdescent.plugins import lookup
 from lipdescent.robustness import certificates
@@ -170,6 +171,12 @@ SHAPES: dict[type, tuple[tuple, dict, tuple[int, ...]]] = {
     nn.Upsample: ((), {"scale_factor": 1.5, "mode": "linear"}, (2, 5)),
     nn.UpsamplingNearest2d: ((3,), {}, (2, 2, 2)),
     nn.UpsamplingBilinear2d: ((3,), {}, (2, 2, 2)),
+    operations.Scale: (((2, 5),), {}, (2, 5)),
+    operations.Divide: (((5,),), {}, (2, 5)),
+    operations.Shift: (((5,),), {}, (2, 5)),
+    operations.Gather: ((torch.tensor([[3, -1], [3, 0]]), 0.5), {}, (4,)),
+    operations.Reduce: (("sum", [1]), {}, (2, 5)),
+    operations.Function: (("sin",), {}, (4,)),
 }
 NEVER = {kind for kind, rule in TABLE.items() if rule.__name__ in ("attention", "unbounded")}
 

@@ -155,10 +155,10 @@ def test_the_bound_holds_at_any_multiplier():
     stack = stack_of(*BLOCKS["downsampling"])
     truth = jacobian_norm(stack, points=10)
     node = trace(stack)
-    from lipdescent.bounds.upper_block_lipsdp import _linear_map
+    from lipdescent.bounds.upper_block_lipsdp import linear_map
 
     branch, skip = node.parts
-    first, second, skip = (_linear_map(n, stack) for n in (branch.parts[0], branch.parts[2], skip))
+    first, second, skip = (linear_map(n, stack) for n in (branch.parts[0], branch.parts[2], skip))
     sizes = lipsdp_symbols.torus_sizes(first, second, skip)
     symbols = lipsdp_symbols.block_symbols(
         first, second, skip, sizes=sizes, exponent=torch.zeros(1, dtype=torch.int64)

@@ -229,7 +229,7 @@ CLOSED_FORMS = (
 def every_measurement_equals_the_cpu(place: str, name: str) -> None:
     """A bound of the folder on an MLP, all its norms and quantities, as a study measures it."""
     bound, network = lookup.resolve("bounds", name), models("mlp")
-    if name == "upper_block_lipsdp":
+    if name in ("upper_block_lipsdp", "upper_scaled_blocks"):
         network = models("cnn")
     draws = torch.Generator().manual_seed(2)
     points = {

@@ -249,8 +249,11 @@ def _factors(log_d: Tensor, *, fine: bool) -> tuple[Tensor, Tensor]:
 def _is_fine(link: Link, stack: ModelStack) -> bool:
     """Whether products with two factors are exact, and slopes may shrink by 1 / (a b)."""
     for layer in (link.before, link.after):
-        weight = stack.state[layer.named("weight")]
-        if not torch.equal(weight.to(torch.float32).to(weight.dtype), weight):
+        mantissa, exponent = torch.frexp(stack.state[layer.named("weight")].to(torch.float64))
+        few_bits = (mantissa * 2**24).frac() == 0
+        if not bool(
+            (few_bits & (exponent >= -125) & (exponent <= 128)).logical_or(mantissa == 0).all()
+        ):
             return False
     for layer in link.between:
         if type(layer.module) in activation.SLOPES:

@@ -84,7 +84,9 @@ class Analysis:
         if self.thorough and not self.extreme:
             self.runs = linear_runs(self.graph, self.maps)
         self.norms: dict[tuple[int, int], Tensor] = {}
-        self.influence = torch.zeros(0)  # (B, n), of the inputs in the last call
+        self.influence = torch.zeros(
+            0, dtype=torch.float64
+        )  # (B, n), of the inputs in the last call
         self.last = {j: i for i, v in enumerate(vertices) for j in v.inputs}
         self.used = {
             j for v in vertices if not isinstance(v.operation, nn.Module) for j in v.inputs
@@ -282,7 +284,9 @@ def _extreme(graph: Graph) -> bool:
     for vertex in graph.vertices:
         if not isinstance(vertex.operation, nn.Module):
             continue
-        slope = torch.tensor([float(getattr(vertex.operation, "negative_slope", 1.0))]).double()
+        slope = torch.tensor(
+            [float(getattr(vertex.operation, "negative_slope", 1.0))], dtype=torch.float64
+        )
         for tensor in (slope, *vertex.operation.parameters(), *vertex.operation.buffers()):
             size = tensor.detach().double().abs()
             if bool(((size > _LARGEST) | ((size > 0) & (size < 1 / _LARGEST))).any()):

@@ -52,8 +52,9 @@ def minimise(problem: Barrier, log_t: Tensor, *, tolerance: float, max_steps: in
         step, decrement = _newton(problem, point, sharpness)
         log_t, point, moved = _moved(problem, log_t, point, step, decrement, sharpness)
         found[left] = log_t
-        centred = (decrement < torch.where(sharpness < 0.99 * last, _ROUGH, 1.0)) | ~moved
-        stays = ~(centred & (sharpness >= 0.99 * last))
+        ends = sharpness >= 0.99 * last
+        centred = (decrement < torch.where(ends, torch.ones_like(decrement), _ROUGH)) | ~moved
+        stays = ~(centred & ends)
         if not bool(stays.any()):
             break
         sharper = centred & stays

@@ -13,6 +13,7 @@ normalisations, and finite for functions whose slopes are not bounded. What join
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -49,6 +50,7 @@ _NORMS = (
     *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
 )
 _NEARBY = (*_NORMS, Function)
+MOST_ATTENTIONS = 2  # of which randomly drawn transformers still had a proved bound that is not 0
 # |slope| of functions at sizes: (smallest |x| or x, largest x, largest |x|) -> at most.
 _SLOPES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "exp": lambda low, high, size: high.exp(),
@@ -79,6 +81,13 @@ class ProvenGraph:
             self.output = self._add_graph(stack.module)
         else:
             self.output = self._add(trace(stack), 0)
+        kinds = Counter(type(operation) for operation, _ in self.operations)
+        attentions = kinds[Attention] + kinds[MatrixProduct] // 2  # written out it has two products
+        if attentions > MOST_ATTENTIONS:
+            raise NotApplicable(
+                f"{attentions} attentions: the proved error grows a thousandfold from one to the "
+                f"next, and nothing is left to prove of more than {MOST_ATTENTIONS}"
+            )
         self.constants: dict[int, Tensor] = {}
         for i, (layer, _) in enumerate(self.operations):
             if not isinstance(layer, Layer):
