@@ -14,6 +14,7 @@ import itertools
 import time
 from statistics import median
 
+import checkout  # noqa: F401
 import numpy as np
 import torch
 from torch import nn

@@ -15,6 +15,7 @@ import json
 import sys
 import time
 
+import checkout  # noqa: F401
 import docs_numbers
 import torch
 import torchvision

@@ -59,3 +59,14 @@ def test_an_import_upwards_is_seen(line, message, tmp_path, monkeypatch):
     monkeypatch.setattr(rooms, "modules", lambda: known)
     with pytest.raises(AssertionError, match=message):
         test_nothing_imports_from_a_room_further_up()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda p: p.stem)
+def test_a_benchmark_takes_the_library_of_its_checkout(path):
+    """Run by its path, it finds `lipdescent` only where `checkout` was imported before."""
+    lines = [
+        line for line in path.read_text().splitlines() if line.startswith(("import ", "from "))
+    ]
+    own = [i for i, line in enumerate(lines) if line.split()[1].split(".")[0] == "lipdescent"]
+    found = [i for i, line in enumerate(lines) if line.split()[1] == "checkout"]
+    assert not own or (found and found[0] < own[0])
