@@ -19,6 +19,7 @@ from lipdescent.training.cuda_graph import UpdateGraph
 from lipdescent.training.engines.choice import make_engine
 from lipdescent.training.layer_clip import LayerClip
 from lipdescent.training.options import TrainingOptions
+from lipdescent.training.parseval import ParsevalStep
 
 # Updates of one CUDA graph: enough that launching it costs nothing, few enough to capture quickly.
 UPDATES_PER_GRAPH = 32
@@ -63,6 +64,8 @@ class Block:
         self.optimizer.prepare(self.engine.parameters)
         limit = options.layer_clip
         self.layer_clip = None if limit is None else LayerClip.of(stack, limit)
+        beta = options.parseval
+        self.parseval = None if beta is None else ParsevalStep.of(stack, beta)
         self.inputs, self.batch_size = data.inputs, options.batch_size
         self.labels = data.labels[part].to(device)
         self.classes = torch.arange(data.num_classes, device=device).unsqueeze(1)
@@ -191,6 +194,8 @@ class Block:
                     keys=None if keys is None else keys[update],
                 )
                 self.optimizer.step(self.engine.parameters, rates[update], first_update + update)
+                if self.parseval is not None:
+                    self.parseval.apply_(self.engine.live_weight, going=rates[update] != 0)
                 if self.layer_clip is not None:
                     self.layer_clip.apply_(self.engine.live_weight, going=rates[update] != 0)
                 update += 1
