@@ -79,6 +79,28 @@ def test_certified_accuracy_is_drawn_over_its_radii(tmp_path, monkeypatch):
     assert lines[1].get_linestyle() == "--"
 
 
+def test_certified_accuracy_has_a_column_for_each_value_of_a_further_axis():
+    """Of one width; the values of a third of three are those of its own networks."""
+    found = {}
+    for place, word in enumerate(("ReLU", "MaxMin", "FullSort")):
+        rows = synthetic_study.make(
+            **WHOLE, widths=(16,), noises=(0.0,), point={"activation": word}, architecture="net"
+        )
+        (name,) = [architecture for _, architecture in groups.group_names(rows)]
+        group = groups.group_of(rows, dataset="mnist1d", architecture=name)
+        for key, values in group.series.items():
+            group.series[key] = values * (1 + place)
+        found[group.variant] = group
+    drawn = lookup.resolve("comparisons", "certified_accuracy").draw(
+        found, statistics={"confidence": 0.9}, losses=dict.fromkeys(found, "hinge")
+    )
+    assert [axes.get_title() for axes in drawn.axes[:3]] == ["ReLU", "MaxMin", "FullSort"]
+    assert drawn.legends[0].get_texts()[0].get_text() == "net"
+    for axes, group in zip(drawn.axes[:3], found.values(), strict=True):
+        series = next(v for k, v in group.series.items() if k[:3] == (*CERTIFICATES[0][:3],))
+        assert axes.lines[0].get_ydata()[0] == pytest.approx(series[0, 0, -1].mean())
+
+
 def test_what_was_not_measured_has_no_row(tmp_path, monkeypatch):
     rows = {
         study: len(draw("over_width", study, tmp_path, monkeypatch).axes) // 3

@@ -242,6 +242,38 @@ def test_the_given_configuration_is_not_changed():
         ({"architectures.mlp": {"dropout": 1.0}}, r"mlp.dropout = 1.0: allowed is less than 1"),
         ({"architectures.mlp": {"dropout": -0.1}}, r"mlp.dropout = -0.1: allowed is at least 0"),
         ({"training.layer_clip": 0}, r"training.layer_clip = 0: allowed is more than 0"),
+        ({"training.parseval": 0}, r"training.parseval = 0: allowed is more than 0"),
+        (
+            {"training.adversary": {"norm": "l1", "radius": 0.1}},
+            r"training.adversary.norm = 'l1': allowed is one of l2, linf",
+        ),
+        (
+            {"training.adversary": {"norm": "l2", "radius": 0}},
+            r"training.adversary.radius = 0: allowed is more than 0",
+        ),
+        (
+            {
+                "training.adversary": {"norm": "l2", "radius": 1},
+                "architectures.mlp": {
+                    "training": {"penalty": {"kind": "largest_jacobian", "coefficient": 1}}
+                },
+            },
+            r"architectures.mlp is trained with training.penalty and training.adversary",
+        ),
+        (
+            {
+                "certificates": {
+                    "upper": ["upper_lipsdp"],
+                    "radii": {"l2": [1], "linf": [1]},
+                },
+            },
+            r"certificates.radii.linf: there is no upper bound in linf, as norms of the bounds in "
+            r"certificates.upper are l2",
+        ),
+        (
+            {"training.loss": "hinge", "training.loss_options": {"margin": 0}},
+            r"training.loss_options.margin = 0: allowed is more than 0",
+        ),
         (
             {"datasets.fashion_mnist": {"normalise": "chanel"}},
             r"datasets.fashion_mnist.normalise = 'chanel': allowed is one of channel, none$",
