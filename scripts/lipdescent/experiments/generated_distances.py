@@ -188,7 +188,11 @@ def run(
                 for i, seed in enumerate(seeds):
                     found = dual_estimate(stack[i : i + 1], real, made[i]).item()
                     _check(found, exact[i], f"{name}, {activation}, seed {seed}, step {step}")
-                    row = {"task": "estimate", "images": name, "activation": activation}
+                    row: dict[str, Any] = {
+                        "task": "estimate",
+                        "images": name,
+                        "activation": activation,
+                    }
                     row |= {"seed": seed, "step": step, "estimate": found, "exact": exact[i]}
                     rows.append(row | {"among_images": among, "constant": constants[i].item()})
         rows += _pixels(name, real, made[0])
