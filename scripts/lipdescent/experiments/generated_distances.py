@@ -223,13 +223,13 @@ def draw(frame: pd.DataFrame) -> Figure:
         width=TWO_COLUMNS,
         height=3.4,
         gridspec_kw={"height_ratios": (1, 3)},
-        sharey="row",
     )
     for (strip, axis), name in zip(grid.T, names, strict=True):
         of = frame[frame["images"] == name]
         part = of[of["task"] == "estimate"]
         _draw_images(strip, of[of["task"] == "pixels"])
         _draw_estimates(axis, part)
+        axis.set_ylim(-0.08, 1.05)
         exact = part["exact"].median()
         strip.set_title(f"{name.replace('_', '-')}: exact distance {exact:.2f}")
     grid[1, 0].set_ylabel("estimate / exact distance")
