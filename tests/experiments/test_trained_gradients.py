@@ -1,10 +1,13 @@
 """Units that never switch by hand, gradients by differences, isometry after training."""
 
+import pandas as pd
 import pytest
 import torch
+from image_files import write_mnist
 from torch import nn
 
 from lipdescent.constrained.layers import GroupSort
+from lipdescent.datasets import fashion_mnist
 from lipdescent.experiments import trained_gradients
 from lipdescent.stacks.model_stack import ModelStack
 
@@ -65,3 +68,17 @@ def test_sorting_keeps_every_singular_value_while_it_learns():
         trained_gradients.run(constraints=["cayley"])
     with pytest.raises(ValueError, match="group_size = 2 does not divide width = 15"):
         trained_gradients.train(inputs, labels, "bjorck", "MaxMin", **options | {"width": 15})
+
+
+def test_parts_are_drawn_as_the_whole(tmp_path, monkeypatch):
+    """A study that is split has the images in every part."""
+    write_mnist(tmp_path, monkeypatch, counts=(30, 10), modules=(fashion_mnist,))
+    monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    options = {"seeds": [0], "width": 8, "num_train": 30, "num_points": 10, "looks": [0, 1]}
+    parts = [trained_gradients.run(constraints=[name], **options) for name in ("none", "spectral")]
+    drawn = trained_gradients.draw(pd.concat(parts, ignore_index=True))
+    pictures = [axes.images[0].get_array() for axes in drawn.axes if axes.images]
+    assert {picture.shape for picture in pictures} == {(3 * 28, 5 * 28)}
+    assert (pictures[0][:28] == pictures[1][:28]).all()
+    assert not (pictures[0][28:] == pictures[1][28:]).all()

@@ -247,6 +247,8 @@ def _draw_units(axis: Axes, part: pd.DataFrame) -> None:
 def _draw_pictures(axis: Axes, frame: pd.DataFrame, constraint: str) -> None:
     """Images, then the gradients of the networks with ReLU and with MaxMin."""
     pixels = frame[frame["task"] == "pixels"].sort_values(["image", "pixel"])
+    # Every part of a study that is split has the images.
+    pixels = pixels.drop_duplicates(["constraint", "activation", "image", "pixel"])
     strips = {
         "image": ("image", ""),
         "ReLU": (constraint, "ReLU"),
