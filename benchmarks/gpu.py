@@ -479,7 +479,7 @@ def _norms(stack, *, n: int) -> Tensor:
 
 
 SECTIONS = (checks, workflow, peaks, training, projections, bounds, resnet64)
-HALVES = {1: ("checks", "workflow", "training"), 2: ("checks", "projections", "bounds", "resnet64")}
+HALVES = {1: ("checks", "training", "workflow"), 2: ("checks", "projections", "bounds", "resnet64")}
 
 
 def failed_checks(page: Path) -> set[str]:
