@@ -24,6 +24,7 @@ import expected_cost
 import gpu_workflow
 import numpy as np
 import torch
+from cuda_checks import CHECKS
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -32,10 +33,12 @@ from lipdescent.bounds.jacobians.norms import jacobian_norms
 from lipdescent.jobs import device as devices
 from lipdescent.jobs import resources
 from lipdescent.plugins import lookup
+from lipdescent.stacks import convolution
 from lipdescent.stacks.workload import multiplications
 from lipdescent.study import sections
 from lipdescent.training.block import TrainingData
 from lipdescent.training.draws import initial_stack
+from lipdescent.training.engines import fused_cnn
 from lipdescent.training.options import TrainingOptions
 from lipdescent.training.stack_training import StackTraining
 
@@ -95,8 +98,6 @@ def seconds(run: Callable[[], object], device: torch.device, *, least: float) ->
 
 
 def checks(report: Report) -> None:
-    from cuda_checks import CHECKS
-
     report.table("Checks", "check", "result", "seconds")
     for name, check in CHECKS.items():
         if report.again is not None and name not in report.again:
@@ -318,6 +319,51 @@ def profiled(
         return None
 
 
+def convolutions(report: Report) -> None:
+    """Ways to convolve a stack in IEEE float32: cuDNN's groups, products by rows, the fused pass."""
+    cases = [
+        ("cnn", CIFAR, 2048, 128, 16, 12), ("cnn", CIFAR, 2048, 128, 16, 20),
+        ("cnn", CIFAR, 2048, 128, 4, 64), ("resnet18", CIFAR, 1024, 128, 8, 16),
+        ("resnet18", CIFAR, 1024, 128, 8, 4), ("resnet18", CIFAR, 512, 128, 2, 64),
+    ]  # fmt: skip
+    if report.small:
+        cases = [("cnn", (3, 8, 8), 64, 32, 2, 4), ("resnet18", (3, 8, 8), 64, 32, 2, 2)]
+    ways = {"groups": (False, False), "rows": (True, False), "fused": (False, True)}
+    report.table("Convolutions of a stack, float32", "stack", "models", *ways, "profile of rows")
+    for name, shape, samples, batch, models, width in cases:
+        cells, profile = [], None
+        for way, (rows, fused) in ways.items():
+            if way == "fused" and name != "cnn":
+                cells.append("")
+                continue
+            convolution.ROWS_ON_CUDA, fused_cnn.ON_CUDA = rows, fused
+            try:
+                epoch = stack_epoch(
+                    builder(name, width, shape), shape, models=models, batch=batch,
+                    samples=samples, device=report.device,
+                )  # fmt: skip
+                spent = seconds(epoch, report.device, least=0.3)
+                cells.append(f"{models * samples / spent:.3g}")
+                if way == "rows":
+                    profile = profiled(epoch, report.device)
+                del epoch
+            except RuntimeError as error:
+                cells.append(" ".join(str(error).split())[:100])
+            finally:
+                convolution.ROWS_ON_CUDA = fused_cnn.ON_CUDA = False
+            release(report.device)
+        report.row(f"{name} {width}", models, *cells, profile[-1] if profile else "")
+    convolution.ROWS_ON_CUDA = True
+    try:
+        for check in ("cnn", "resnet18", "cnn_batchnorm"):
+            CHECKS[f"follows the CPU: {check}"](str(report.device))
+            report.say(f"By rows: follows the CPU: {check}: passed.")
+    except Exception as error:
+        report.say(f"By rows: follows the CPU: {check}: FAILED: {error}"[:300])
+    finally:
+        convolution.ROWS_ON_CUDA = False
+
+
 def release(device: torch.device) -> None:
     import gc
 
@@ -478,8 +524,11 @@ def _norms(stack, *, n: int) -> Tensor:
     return jacobian_norms(stack, points, norms=["l2"])["l2"]
 
 
-SECTIONS = (checks, workflow, peaks, training, projections, bounds, resnet64)
-HALVES = {1: ("checks", "training", "workflow"), 2: ("checks", "projections", "bounds", "resnet64")}
+SECTIONS = (checks, workflow, peaks, training, convolutions, projections, bounds, resnet64)
+HALVES = {
+    1: ("checks", "training", "workflow"),
+    2: ("checks", "convolutions", "projections", "bounds", "resnet64"),
+}
 
 
 def failed_checks(page: Path) -> set[str]:
