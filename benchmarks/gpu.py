@@ -118,30 +118,36 @@ def checks(report: Report) -> None:
 
 
 def workflow(report: Report) -> None:
-    """The default study from the data to the report, on the device and on the processor."""
-    report.table("The workflow end to end", "what", "found")
+    """The default study from the data to the report, on the device."""
+    place = str(report.device)
+    if study_run(report, "gpu", place):
+        for name, (apart, count) in gpu_workflow.bounds_apart("gpu", place).items():
+            what = f"largest relative difference to the processor, {name}"
+            report.row(what, f"{apart:.1e} of {count} checkpoints")
+
+
+def processor(report: Report) -> None:
+    """The same on the processor, and the device's table against its."""
+    if not study_run(report, "processor", "cpu") or not Path("results/gpu/table.parquet").exists():
+        return
+    for quantity in ("train_loss", "test_loss", "test_accuracy", "upper_layer_product"):
+        report.row(
+            f"largest difference, {quantity}", gpu_workflow.apart("gpu", "processor", quantity)
+        )
+
+
+def study_run(report: Report, study: str, device: str) -> bool:
+    """Whether the default study ran; its seconds and those of its stages are written."""
+    report.table(f"The workflow end to end on {device}", "what", "found")
     if absent := gpu_workflow.missing():
         report.row("not run", f"missing: {', '.join(absent)}; make gpu-wheels brings them")
-        return
-    folder, small, place = report.path.parent.resolve(), report.small, str(report.device)
-    several = 2 if small else 8
-    runs = [("gpu", place, several), ("processor", "cpu", 1), ("gpu_alone", place, 1)]
-    for study, device, jobs in runs:
-        if not report.in_time(f"the study {study}"):
-            break
-        spent = gpu_workflow.run_study(study, device, folder, small=small, jobs=jobs)
-        what = f", {jobs} jobs at a time on it" if device == place else ""
-        report.row(f"default study on {device}{what}, data to report", f"{spent:.0f} s")
-        for stage, (count, total, longest) in gpu_workflow.stages(study).items():
-            report.row(f"{study}: {stage}", f"{count} jobs, {total:.1f} s, longest {longest:.1f} s")
-        if study == "gpu":
-            gpu_workflow.verify(study, device, folder, small=small)
-            report.row("its bounds checked afresh", gpu_workflow.checked(folder, study))
-        if study == "processor":
-            quantities = ("train_loss", "test_loss", "test_accuracy", "upper_layer_product")
-            for quantity in quantities:
-                apart = gpu_workflow.apart("gpu", "processor", quantity)
-                report.row(f"largest difference, {quantity}", apart)
+        return False
+    folder = report.path.parent.resolve()
+    spent = gpu_workflow.run_study(study, device, folder, small=report.small)
+    report.row("default study, data to report", f"{spent:.0f} s")
+    for stage, (count, total, longest) in gpu_workflow.stages(study).items():
+        report.row(stage, f"{count} jobs, {total:.1f} s, longest {longest:.1f} s")
+    return True
 
 
 def peaks(report: Report) -> None:
@@ -320,7 +326,7 @@ def profiled(
 
 
 def convolutions(report: Report) -> None:
-    """Ways to convolve a stack in IEEE float32: cuDNN's groups, products by rows, the fused pass."""
+    """Ways to convolve a stack in float32: cuDNN's groups, products by rows, the fused pass."""
     cases = [
         ("cnn", CIFAR, 2048, 128, 16, 12), ("cnn", CIFAR, 2048, 128, 16, 20),
         ("cnn", CIFAR, 2048, 128, 4, 64), ("resnet18", CIFAR, 1024, 128, 8, 16),
@@ -524,10 +530,12 @@ def _norms(stack, *, n: int) -> Tensor:
     return jacobian_norms(stack, points, norms=["l2"])["l2"]
 
 
-SECTIONS = (checks, workflow, peaks, training, convolutions, projections, bounds, resnet64)
+SECTIONS = (
+    checks, workflow, peaks, training, convolutions, projections, bounds, resnet64, processor
+)  # fmt: skip
 HALVES = {
     1: ("checks", "training", "workflow"),
-    2: ("checks", "convolutions", "projections", "bounds", "resnet64"),
+    2: ("checks", "convolutions", "projections", "resnet64", "bounds", "processor"),
 }
 
 
