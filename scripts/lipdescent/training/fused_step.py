@@ -26,6 +26,7 @@ from lipdescent.training.options import TrainingOptions
 # tensor cores.
 FLOAT32_PRODUCTS = "tf32x3"
 MOST_FEATURES, MOST_CLASSES = 128, 32
+MOST_PARTS = 64  # of the hidden units in the forward pass
 # Factor of outputs - targets in the gradient, by the number of classes; 0 for the cross-entropy.
 LOSSES: dict[str, Callable[[int], float]] = {
     "cross_entropy": lambda classes: 0.0,
@@ -35,26 +36,42 @@ LOSSES: dict[str, Callable[[int], float]] = {
 
 
 @dataclass(frozen=True)
-class Tiles:
-    """Sizes of the kernels' tiles, powers of two.
+class Tile:
+    """Samples and hidden units of a tile, powers of two; warps of 32 threads that work on it."""
+
+    rows: int
+    units: int
+    warps: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the work on one model is cut.
 
     Attributes
     ----------
-    rows, units : samples and hidden units of a tile.
-    warps, stages : of a program: 32 threads each; loads that are ahead of their use.
-    part : hidden units of which one program of the forward pass sums the logits.
+    part : hidden units over which one program of the forward pass sums the logits.
+    span : samples over which one program of the backward pass sums gradients.
+    stages : of loops: loads that are ahead of their use, and one.
     """
 
-    rows: int = 64
-    units: int = 64
-    warps: int = 4
+    forward: Tile
+    backward: Tile
+    part: int
+    span: int
     stages: int = 2
-    part: int = 512
 
     @classmethod
-    def of(cls, width: int) -> Tiles:
-        """By the width alone: a choice by the clock would not give the same bits again."""
-        return cls(part=512 if width <= 16384 else 4096)
+    def of(cls, width: int, batch: int) -> Plan:
+        """By one model's sizes: by the clock, or by the number of models, bits would change.
+
+        Narrow networks are cut in many pieces, for one program alone would take too long.
+        """
+        forward, backward = Tile(64, 64, 4), Tile(32, 64, 4)
+        part = max(128, _up(-(-width // MOST_PARTS), forward.units))
+        pieces = max(1, 32 // -(-width // backward.units))
+        span = max(64, _up(-(-batch // pieces), backward.rows))
+        return cls(forward, backward, part, span)
 
 
 def fused_step_available(engine: Engine, optimizer: SGD | Adam, options: TrainingOptions) -> bool:
@@ -119,7 +136,7 @@ class OneHiddenLayer:
         optimizer: SGD,
         options: TrainingOptions,
         *,
-        tiles: Tiles | None = None,
+        plan: Plan | None = None,
         products: str | None = None,
     ) -> None:
         self._kernels: Any = lookup.resolve("fused_steps", "one_hidden_layer")
@@ -129,9 +146,10 @@ class OneHiddenLayer:
         first, last, *biases = self._weights
         self._models, features, self._width = first.shape
         classes = last.shape[1]
-        self._tiles = tiles or Tiles.of(self._width)
-        self._parts = -(-self._width // self._tiles.part)
-        self._num_tiles = -(-self._width // self._tiles.units)
+        self._plan = plan or Plan.of(self._width, options.batch_size)
+        self._parts = -(-self._width // self._plan.part)
+        self._spans = -(-options.batch_size // self._plan.span)
+        self._num_tiles = -(-self._width // self._plan.backward.units)
         padded = _padded(classes)
         self._classes = {"C": classes, "CP": padded, "BIAS": bool(biases)}
         self._loss = {"LOSS": LOSSES[options.loss](classes), "SLOPE": engine.output_slope}
@@ -144,6 +162,10 @@ class OneHiddenLayer:
         # Of the logits, where their sum over the hidden units is in several parts.
         self._sums = first.new_empty(self._parts * len(self._slopes) if self._parts > 1 else 1)
         self._squares = first.new_empty(self._models * self._num_tiles)
+        # Of the gradients, where their sum over the batch is in several spans.
+        self._by_span = [b.new_empty(self._spans, *b.shape) for b in self._buffers]
+        if self._spans == 1:
+            self._by_span = self._buffers
 
     def __call__(self, inputs: Tensor, targets: Tensor, rate: Tensor) -> None:
         """One update; shapes as in ``Engine.accumulate`` and ``SGD.step``."""
@@ -152,6 +174,8 @@ class OneHiddenLayer:
             x = x.contiguous()
         self.forward(x, targets)
         self.backward(x, rate)
+        if self._spans > 1:
+            self.add_spans(rate)
         if self._clip is not None:
             self.clipped_step(rate)
 
@@ -177,30 +201,45 @@ class OneHiddenLayer:
 
     def forward(self, x: Tensor, targets: Tensor) -> None:
         """Slopes of the mean loss at the logits."""
-        tiles, whole, batch = self._tiles, self._parts == 1, x.shape[1]
+        tile, whole, batch = self._plan.forward, self._parts == 1, x.shape[1]
         w1, w2, b1, b2 = _four(self._weights)
-        self._kernels.forward[(self._models, -(-batch // tiles.rows), self._parts)](
+        units = min(self._plan.part, _up(self._width, tile.units))
+        self._kernels.forward[(self._models, -(-batch // tile.rows), self._parts)](
             x, w1, b1, w2, b2, self._slopes if whole else self._sums, targets, batch, self._width,
-            min(tiles.part, self._num_tiles * tiles.units), x.stride(0), *targets.stride(),
-            **self._features, **self._classes, **self._loss, ROWS=tiles.rows, UNITS=tiles.units,
-            PRODUCTS=self._products, WHOLE=whole, num_warps=tiles.warps, num_stages=tiles.stages,
+            units, x.stride(0), *targets.stride(), **self._features, **self._classes, **self._loss,
+            ROWS=tile.rows, UNITS=tile.units, PRODUCTS=self._products, WHOLE=whole,
+            num_warps=tile.warps, num_stages=self._plan.stages,
         )  # fmt: skip
         if not whole:
-            self._kernels.add_parts[(self._models, -(-batch // 16))](
+            self._kernels.add_parts[(self._models, -(-batch // 4))](
                 self._sums, self._slopes, b2, targets, batch, self._parts, *targets.stride(),
-                **self._classes, **self._loss, ROWS=16, num_warps=1,
+                **self._classes, **self._loss, ROWS=4, PARTS=MOST_PARTS, num_warps=4,
             )  # fmt: skip
 
     def backward(self, x: Tensor, rate: Tensor) -> None:
-        """Gradients into the buffers; without clipping the step at once."""
-        tiles = self._tiles
+        """Gradients, by span if there are several; else into the buffers, or the step at once."""
+        tile = self._plan.backward
         w1, w2, b1, b2 = _four(self._weights)
-        g1, g2, gb1, gb2 = _four(self._buffers)
-        self._kernels.backward[(self._models, self._num_tiles)](
+        g1, g2, gb1, gb2 = _four(self._by_span)
+        self._kernels.backward[(self._models, self._num_tiles, self._spans)](
             x, w1, b1, w2, b2, self._slopes, g1, gb1, g2, gb2, self._squares, rate,
-            x.shape[1], self._width, x.stride(0), **self._features, **self._classes, **self._rule,
-            ROWS=tiles.rows, UNITS=tiles.units, PRODUCTS=self._products,
-            CLIP=self._clip is not None, num_warps=tiles.warps, num_stages=tiles.stages,
+            x.shape[1], self._plan.span, self._width, x.stride(0),
+            **self._features, **self._classes, **self._rule, ROWS=tile.rows, UNITS=tile.units,
+            PRODUCTS=self._products, KEEP=self._spans > 1 or self._clip is not None,
+            num_warps=tile.warps, num_stages=self._plan.stages,
+        )  # fmt: skip
+
+    def add_spans(self, rate: Tensor) -> None:
+        """Gradients of the whole batch into the buffers, or the step at once."""
+        w1, w2, b1, b2 = _four(self._weights)
+        s1, s2, sb1, sb2 = _four(self._by_span)
+        g1, g2, gb1, gb2 = _four(self._buffers)
+        features = self._features["FEATURES"]
+        self._kernels.add_spans[(self._models, self._num_tiles)](
+            w1, b1, w2, b2, s1, sb1, s2, sb2, g1, gb1, g2, gb2, self._squares, rate, self._width,
+            FEATURES=features, FP=_padded(features), **self._classes, **self._rule,
+            UNITS=self._plan.backward.units, SPANS=self._spans, KEEP=self._clip is not None,
+            num_warps=4,
         )  # fmt: skip
 
     def clipped_step(self, rate: Tensor) -> None:
@@ -220,6 +259,11 @@ def _four(tensors: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Of the weights and the biases; any where there are no biases, for they are not read then."""
     weights, biases = tensors[:2], tensors[2:] or tensors[:2]
     return weights[0], weights[1], biases[0], biases[1]
+
+
+def _up(count: int, step: int) -> int:
+    """The least multiple of ``step`` from ``count`` on."""
+    return -(-count // step) * step
 
 
 def _padded(count: int) -> int:

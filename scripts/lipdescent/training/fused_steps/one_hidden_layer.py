@@ -114,16 +114,17 @@ def forward(
 @triton.jit(do_not_specialize=[*PLAIN, "num_parts"])
 def add_parts(
     parts, slopes, b2, targets, batch, num_parts, target_model, target_row, target_class,
-    C: constexpr, CP: constexpr, LOSS: constexpr, SLOPE: constexpr, BIAS: constexpr, ROWS: constexpr,
+    C: constexpr, CP: constexpr, LOSS: constexpr, SLOPE: constexpr, BIAS: constexpr,
+    ROWS: constexpr, PARTS: constexpr,
 ):  # fmt: skip
-    """Programs (model, tile of samples): slopes of the sum of the parts of the logits."""
+    """Programs (model, tile of samples): slopes of the sum of at most PARTS parts of the logits."""
     model = tl.program_id(0).to(tl.int64)
     rows = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
-    classes = tl.arange(0, CP)
-    z = tl.zeros((ROWS, CP), dtype=tl.float32)
-    for part in range(0, num_parts):
-        own = parts + (part * tl.num_programs(0) + model) * batch * CP
-        z += read(own, rows, CP, batch, classes, 1, CP)
+    part = tl.arange(0, PARTS)[:, None, None]
+    at = (part * tl.num_programs(0) + model) * batch + rows[None, :, None]
+    at = at * CP + tl.arange(0, CP)[None, None, :]
+    inside = (part < num_parts) & (rows[None, :, None] < batch)
+    z = tl.sum(tl.load(parts + at, mask=inside, other=0.0), 0)
     write_slope(
         z, slopes, b2, targets, model, rows, batch, target_model, target_row, target_class,
         C, CP, LOSS, SLOPE, BIAS,
@@ -144,30 +145,31 @@ def move(p, v, at, inside, g, rate, MOMENTUM: constexpr, DECAY: constexpr):
 
 
 @triton.jit
-def put(g, at, inside, buffer, p, rate, CLIP: constexpr, MOMENTUM: constexpr, DECAY: constexpr):
+def put(g, at, inside, buffer, p, rate, KEEP: constexpr, MOMENTUM: constexpr, DECAY: constexpr):
     """Keep a gradient in its buffer, or make the step at once; its sum of squares."""
-    if CLIP:
+    if KEEP:
         tl.store(buffer + at, g, mask=inside)
     else:
         move(p, buffer, at, inside, g, rate, MOMENTUM, DECAY)
     return tl.sum(tl.where(inside, g * g, 0.0))
 
 
-@triton.jit(do_not_specialize=PLAIN)
+@triton.jit(do_not_specialize=[*PLAIN, "span"])
 def backward(
-    x, w1, b1, w2, b2, slopes, g1, gb1, g2, gb2, squares, rates, batch, width, x_model,
+    x, w1, b1, w2, b2, slopes, g1, gb1, g2, gb2, squares, rates, batch, span, width, x_model,
     FEATURES: constexpr, FA: constexpr, FB: constexpr, C: constexpr, CP: constexpr,
     BIAS: constexpr, ROWS: constexpr, UNITS: constexpr, PRODUCTS: constexpr,
-    CLIP: constexpr, MOMENTUM: constexpr, DECAY: constexpr,
+    KEEP: constexpr, MOMENTUM: constexpr, DECAY: constexpr,
 ):  # fmt: skip
-    """Programs (model, tile of hidden units): gradients of the weights of these units.
+    """Programs (model, tile of hidden units, ``span`` samples): gradients of these units' weights.
 
-    Hidden units are the rows of every product: (UNITS, ROWS) of activations, (UNITS, features)
+    They are kept (KEEP) by span, (spans, models, ...), or the step is made at once. Hidden units are the rows of every product: (UNITS, ROWS) of activations, (UNITS, features)
     and (UNITS, classes) of gradients. A program reads no weights but those that it changes.
     """
     model = tl.program_id(0).to(tl.int64)
     tile = tl.program_id(1)
     own = tile * UNITS + tl.arange(0, UNITS)
+    part = tl.program_id(2)
     classes = tl.arange(0, CP)
     fa = tl.arange(0, FA)
     x += model * x_model
@@ -185,7 +187,7 @@ def backward(
         bias = tl.load(b1 + model * width + own, mask=own < width, other=0.0)
         g_bias = tl.zeros((UNITS,), dtype=tl.float32)
         g_out = tl.zeros((CP,), dtype=tl.float32)
-    for first in range(0, batch, ROWS):
+    for first in range(part * span, min(batch, (part + 1) * span), ROWS):
         rows = first + tl.arange(0, ROWS)
         xa = read(x, rows, FEATURES, batch, fa, 1, FEATURES)
         h = tl.dot(wa, tl.trans(xa), input_precision=PRODUCTS)
@@ -206,21 +208,68 @@ def backward(
             g_bias += tl.sum(dh, 1)
             g_out += tl.sum(d, 0)
     rate = tl.load(rates + model)
+    others = (part * tl.num_programs(0)).to(tl.int64)  # models of the spans before this one
+    g1 += others * FEATURES * width
+    gb1 += others * width
+    g2 += others * C * width
+    gb2 += others * C
     inside = own[:, None] < width
     at = at1 + fa[None, :] * width + own[:, None]
-    square = put(ga, at, inside & (fa[None, :] < FEATURES), g1, w1, rate, CLIP, MOMENTUM, DECAY)
+    square = put(ga, at, inside & (fa[None, :] < FEATURES), g1, w1, rate, KEEP, MOMENTUM, DECAY)
     if FB > 0:
         at = at1 + fb[None, :] * width + own[:, None]
         inside_b = inside & (fb[None, :] < FEATURES)
-        square += put(gb, at, inside_b, g1, w1, rate, CLIP, MOMENTUM, DECAY)
+        square += put(gb, at, inside_b, g1, w1, rate, KEEP, MOMENTUM, DECAY)
     at = at2 + classes[None, :] * width + own[:, None]
-    square += put(gc, at, inside & (classes[None, :] < C), g2, w2, rate, CLIP, MOMENTUM, DECAY)
+    square += put(gc, at, inside & (classes[None, :] < C), g2, w2, rate, KEEP, MOMENTUM, DECAY)
     if BIAS:
         at = model * width + own
-        square += put(g_bias, at, own < width, gb1, b1, rate, CLIP, MOMENTUM, DECAY)
+        square += put(g_bias, at, own < width, gb1, b1, rate, KEEP, MOMENTUM, DECAY)
         last = classes < tl.where(tile == 0, C, 0)
-        square += put(g_out, model * C + classes, last, gb2, b2, rate, CLIP, MOMENTUM, DECAY)
-    if CLIP:
+        square += put(g_out, model * C + classes, last, gb2, b2, rate, KEEP, MOMENTUM, DECAY)
+    if KEEP:
+        tl.store(squares + model * tl.num_programs(1) + tile, square)  # of use if span >= batch
+
+
+@triton.jit
+def sum_spans(g, at, inside, stride, SPANS: constexpr):
+    total = tl.load(g + at, mask=inside, other=0.0)
+    for i in tl.static_range(1, SPANS):
+        total += tl.load(g + i * stride + at, mask=inside, other=0.0)
+    return total
+
+
+@triton.jit(do_not_specialize=PLAIN)
+def add_spans(
+    w1, b1, w2, b2, s1, sb1, s2, sb2, g1, gb1, g2, gb2, squares, rates, width,
+    FEATURES: constexpr, FP: constexpr, C: constexpr, CP: constexpr, BIAS: constexpr,
+    UNITS: constexpr, SPANS: constexpr, KEEP: constexpr, MOMENTUM: constexpr, DECAY: constexpr,
+):  # fmt: skip
+    """Programs (model, tile of hidden units): sums of the gradients that were taken by span."""
+    model = tl.program_id(0).to(tl.int64)
+    models = tl.num_programs(0).to(tl.int64)
+    tile = tl.program_id(1)
+    rate = tl.load(rates + model)
+    own = tile * UNITS + tl.arange(0, UNITS)
+    features = tl.arange(0, FP)
+    classes = tl.arange(0, CP)
+    at = (model * FEATURES + features[:, None]) * width + own[None, :]
+    inside = (features[:, None] < FEATURES) & (own[None, :] < width)
+    g = sum_spans(s1, at, inside, models * FEATURES * width, SPANS)
+    square = put(g, at, inside, g1, w1, rate, KEEP, MOMENTUM, DECAY)
+    at = (model * C + classes[:, None]) * width + own[None, :]
+    inside = (classes[:, None] < C) & (own[None, :] < width)
+    g = sum_spans(s2, at, inside, models * C * width, SPANS)
+    square += put(g, at, inside, g2, w2, rate, KEEP, MOMENTUM, DECAY)
+    if BIAS:
+        at = model * width + own
+        g = sum_spans(sb1, at, own < width, models * width, SPANS)
+        square += put(g, at, own < width, gb1, b1, rate, KEEP, MOMENTUM, DECAY)
+        at = model * C + classes
+        last = classes < tl.where(tile == 0, C, 0)
+        g = sum_spans(sb2, at, last, models * C, SPANS)
+        square += put(g, at, last, gb2, b2, rate, KEEP, MOMENTUM, DECAY)
+    if KEEP:
         tl.store(squares + model * tl.num_programs(1) + tile, square)
 
 
