@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 
 import checkout  # noqa: F401
+import gpu_fused
 import gpu_workflow
 import torch
 from torch import Tensor
@@ -380,8 +381,14 @@ def _norms(stack, *, n: int) -> Tensor:
     return jacobian_norms(stack, points, norms=["l2"])["l2"]
 
 
-SECTIONS = (checks, workflow, peaks, training, projections, bounds, resnet64)
-HALVES = {1: ("checks", "workflow", "training"), 2: ("checks", "projections", "bounds", "resnet64")}
+SECTIONS = (
+    checks, workflow, peaks, training, gpu_fused.fused, gpu_fused.fused_tiles, projections, bounds,
+    resnet64,
+)  # fmt: skip
+HALVES = {
+    1: ("checks", "workflow", "training"),
+    2: ("checks", "fused", "projections", "bounds", "resnet64"),
+}
 
 
 def failed_checks(page: Path) -> set[str]:

@@ -247,11 +247,13 @@ class OneHiddenLayer:
         w1, w2, b1, b2 = _four(self._weights)
         g1, g2, gb1, gb2 = _four(self._buffers)
         v1, v2, vb1, vb2 = _four(self._memory)
+        assert self._clip is not None
         features, units = self._features["FEATURES"], 64
         self._kernels.clipped_step[(self._models, -(-self._width // units))](
             w1, b1, w2, b2, g1, gb1, g2, gb2, v1, vb1, v2, vb2, self._squares, rate,
-            self._num_tiles, self._width, self._clip, FEATURES=features, FP=_padded(features),
-            **self._classes, **self._rule, UNITS=units, TILES=512, num_warps=4,
+            self._num_tiles, self._width, float(self._clip),
+            FEATURES=features, FP=_padded(features), **self._classes, **self._rule,
+            UNITS=units, TILES=512, num_warps=4,
         )  # fmt: skip
 
 

@@ -163,8 +163,9 @@ def backward(
 ):  # fmt: skip
     """Programs (model, tile of hidden units, ``span`` samples): gradients of these units' weights.
 
-    They are kept (KEEP) by span, (spans, models, ...), or the step is made at once. Hidden units are the rows of every product: (UNITS, ROWS) of activations, (UNITS, features)
-    and (UNITS, classes) of gradients. A program reads no weights but those that it changes.
+    They are kept (KEEP) by span, (spans, models, ...), or the step is made at once. Hidden units
+    are the rows of every product: (UNITS, ROWS) of activations, (UNITS, features) and (UNITS,
+    classes) of gradients. A program reads no weights but those that it changes.
     """
     model = tl.program_id(0).to(tl.int64)
     tile = tl.program_id(1)
