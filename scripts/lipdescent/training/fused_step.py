@@ -163,9 +163,9 @@ class OneHiddenLayer:
         self._sums = first.new_empty(self._parts * len(self._slopes) if self._parts > 1 else 1)
         self._squares = first.new_empty(self._models * self._num_tiles)
         # Of the gradients, where their sum over the batch is in several spans.
-        self._by_span = [b.new_empty(self._spans, *b.shape) for b in self._buffers]
-        if self._spans == 1:
-            self._by_span = self._buffers
+        self._by_span = self._buffers
+        if self._spans > 1:
+            self._by_span = [b.new_empty(self._spans, *b.shape) for b in self._buffers]
 
     def __call__(self, inputs: Tensor, targets: Tensor, rate: Tensor) -> None:
         """One update; shapes as in ``Engine.accumulate`` and ``SGD.step``."""
