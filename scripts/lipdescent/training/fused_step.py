@@ -221,12 +221,13 @@ class OneHiddenLayer:
         tile = self._plan.backward
         w1, w2, b1, b2 = _four(self._weights)
         g1, g2, gb1, gb2 = _four(self._by_span)
+        keep = self._spans > 1 or self._clip is not None
+        rule = dict.fromkeys(self._rule, 0.0) if keep else self._rule  # less to compile
         self._kernels.backward[(self._models, self._num_tiles, self._spans)](
             x, w1, b1, w2, b2, self._slopes, g1, gb1, g2, gb2, self._squares, rate,
             x.shape[1], self._plan.span, self._width, x.stride(0),
-            **self._features, **self._classes, **self._rule, ROWS=tile.rows, UNITS=tile.units,
-            PRODUCTS=self._products, KEEP=self._spans > 1 or self._clip is not None,
-            num_warps=tile.warps, num_stages=self._plan.stages,
+            **self._features, **self._classes, **rule, ROWS=tile.rows, UNITS=tile.units,
+            PRODUCTS=self._products, KEEP=keep, num_warps=tile.warps, num_stages=self._plan.stages,
         )  # fmt: skip
 
     def add_spans(self, rate: Tensor) -> None:
