@@ -21,6 +21,7 @@ from pathlib import Path
 
 import checkout  # noqa: F401
 import expected_cost
+import gpu_fused
 import gpu_workflow
 import numpy as np
 import torch
@@ -426,8 +427,8 @@ def tuned_epoch(build, shape, samples, batch, device, report) -> Callable[[], No
 
 # Study -> how many of its widths are measured, None for all; the others are interpolated.
 PROJECTED: dict[str, int | None] = {
-    "ks_fcn_ce": None, "ks_fcn_mse": 4, "gamba_resnet18_cifar10": 4, "ks_cnn_cifar10": 4,
-    "nakkiran_resnet18": 4, "gamba_vit_cifar10": 3,
+    "ks_fcn_ce, fused": None, "ks_fcn_ce": None, "gamba_resnet18_cifar10": 3, "ks_cnn_cifar10": 3,
+    "nakkiran_resnet18": 3,
 }  # fmt: skip
 SLICE = 16  # updates of an epoch that stand for all
 
@@ -452,7 +453,8 @@ def projections(report: Report) -> None:
 
 def projected(report: Report, study: str, count: int | None) -> tuple[str, str, str]:
     """What of a study was measured, hours in all, minutes by width."""
-    config = expected_cost.study(study)
+    name, _, fused = study.partition(", ")
+    config = expected_cost.study(name)
     grid, (architecture,) = config["grid"], config["grid"]["architecture"]
     options = sections.training_options(config, architecture)
     shape = expected_cost.SHAPES.get(grid["dataset"][0], CIFAR)
@@ -465,7 +467,7 @@ def projected(report: Report, study: str, count: int | None) -> tuple[str, str, 
     if count is not None:
         places = np.linspace(0, len(widths) - 1, min(count, len(widths)))
         chosen = [widths[round(i)] for i in places]
-    least = 0.1 if report.small else 0.7
+    least = 0.1 if report.small else 0.4
     part = min(samples, SLICE * batch)
     found = []
     for width in chosen:
@@ -476,6 +478,7 @@ def projected(report: Report, study: str, count: int | None) -> tuple[str, str, 
             **sections.build_options(config, architecture),
         )  # fmt: skip
         settings = {k: v for k, v in options.items() if k not in ("batch_size", "stopping")}
+        settings["fused_step"] = bool(fused)
         epoch = stack_epoch(
             build, shape, models=models, batch=batch, samples=part, device=report.device, **settings
         )
@@ -531,11 +534,12 @@ def _norms(stack, *, n: int) -> Tensor:
 
 
 SECTIONS = (
-    checks, workflow, peaks, training, convolutions, projections, bounds, resnet64, processor
+    checks, workflow, peaks, training, convolutions, gpu_fused.fused, gpu_fused.fused_tiles,
+    projections, bounds, resnet64, processor,
 )  # fmt: skip
 HALVES = {
     1: ("checks", "training", "workflow"),
-    2: ("checks", "convolutions", "projections", "resnet64", "bounds", "processor"),
+    2: ("checks", "fused", "convolutions", "projections", "resnet64", "bounds", "processor"),
 }
 
 

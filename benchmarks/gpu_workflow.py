@@ -88,7 +88,8 @@ def stages(study: str) -> dict[str, tuple[int, float, float]]:
 
 
 def snakemake(arguments: Sequence[str], log: Path) -> None:
-    command = [sys.executable, "-m", "snakemake", "--cores", str(os.cpu_count()), *arguments]
+    cores = str(len(os.sched_getaffinity(0)))
+    command = [sys.executable, "-m", "snakemake", "--cores", cores, *arguments]
     with log.open("w") as file:
         code = subprocess.call(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
     if code:
