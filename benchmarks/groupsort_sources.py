@@ -158,7 +158,7 @@ def generated_distances(study: Path) -> dict[str, object]:
     return {
         "found": {"header": header, "rows": rows},
         "statements": {"header": STATEMENT, "rows": statements},
-        "largest": f"{(last['estimate'] / last['exact']).max():.3f}",
+        "largest": f"{(frame['estimate'] / frame['exact']).max():.3f}",
         "count": f"{len(frame)}",
     }
 
