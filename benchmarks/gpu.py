@@ -34,12 +34,11 @@ from lipdescent.bounds.jacobians.norms import jacobian_norms
 from lipdescent.jobs import device as devices
 from lipdescent.jobs import resources
 from lipdescent.plugins import lookup
-from lipdescent.stacks import convolution
 from lipdescent.stacks.workload import multiplications
 from lipdescent.study import sections
 from lipdescent.training.block import TrainingData
 from lipdescent.training.draws import initial_stack
-from lipdescent.training.engines import fused_cnn
+from lipdescent.training.engines import fused_cnn, stacked_autograd
 from lipdescent.training.options import TrainingOptions
 from lipdescent.training.stack_training import StackTraining
 
@@ -336,6 +335,7 @@ def convolutions(report: Report) -> None:
     if report.small:
         cases = [("cnn", (3, 8, 8), 64, 32, 2, 4), ("resnet18", (3, 8, 8), 64, 32, 2, 2)]
     ways = {"groups": (False, False), "rows": (True, False), "fused": (False, True)}
+    usual = stacked_autograd.pays_by_rows
     report.table("Convolutions of a stack, float32", "stack", "models", *ways, "profile of rows")
     for name, shape, samples, batch, models, width in cases:
         cells, profile = [], None
@@ -343,7 +343,8 @@ def convolutions(report: Report) -> None:
             if way == "fused" and name != "cnn":
                 cells.append("")
                 continue
-            convolution.ROWS_ON_CUDA, fused_cnn.ON_CUDA = rows, fused
+            stacked_autograd.pays_by_rows = lambda module, rows=rows: rows
+            fused_cnn.ON_CUDA = fused
             try:
                 epoch = stack_epoch(
                     builder(name, width, shape), shape, models=models, batch=batch,
@@ -357,18 +358,9 @@ def convolutions(report: Report) -> None:
             except RuntimeError as error:
                 cells.append(" ".join(str(error).split())[:100])
             finally:
-                convolution.ROWS_ON_CUDA = fused_cnn.ON_CUDA = False
+                stacked_autograd.pays_by_rows, fused_cnn.ON_CUDA = usual, False
             release(report.device)
         report.row(f"{name} {width}", models, *cells, profile[-1] if profile else "")
-    convolution.ROWS_ON_CUDA = True
-    try:
-        for check in ("cnn", "resnet18", "cnn_batchnorm"):
-            CHECKS[f"follows the CPU: {check}"](str(report.device))
-            report.say(f"By rows: follows the CPU: {check}: passed.")
-    except Exception as error:
-        report.say(f"By rows: follows the CPU: {check}: FAILED: {error}"[:300])
-    finally:
-        convolution.ROWS_ON_CUDA = False
 
 
 def release(device: torch.device) -> None:
