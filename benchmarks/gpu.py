@@ -20,7 +20,6 @@ from functools import partial
 from pathlib import Path
 
 import checkout  # noqa: F401
-import expected_cost
 import gpu_fused
 import gpu_workflow
 import numpy as np
@@ -32,7 +31,6 @@ from torch.nn.functional import cross_entropy
 from lipdescent.bounds import upper_block_lipsdp, upper_layer_product
 from lipdescent.bounds.jacobians.norms import jacobian_norms
 from lipdescent.jobs import device as devices
-from lipdescent.jobs import resources
 from lipdescent.plugins import lookup
 from lipdescent.stacks.workload import multiplications
 from lipdescent.study import sections
@@ -445,6 +443,11 @@ def projections(report: Report) -> None:
 
 def projected(report: Report, study: str, count: int | None) -> tuple[str, str, str]:
     """What of a study was measured, hours in all, minutes by width."""
+    # Here, as they need YAML: everything else of this file does without.
+    import expected_cost
+
+    from lipdescent.jobs import resources
+
     name, _, fused = study.partition(", ")
     config = expected_cost.study(name)
     grid, (architecture,) = config["grid"], config["grid"]["architecture"]

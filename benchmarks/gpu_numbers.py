@@ -2,7 +2,8 @@
 
     python benchmarks/gpu_numbers.py benchmarks/measured/h100.md
 
-The page that gpu.py wrote is kept as it is; ``docs_numbers.py --write`` puts its tables into docs/.
+The page that gpu.py wrote is kept as it is; of its tables those that docs/ names are taken, and
+``docs_numbers.py --write`` puts them there.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import json
 import re
 import sys
 from pathlib import Path
+
+import docs_numbers
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -62,10 +65,16 @@ def texts(page: str) -> dict:
 
 def main() -> None:
     page = Path(sys.argv[1])
+    found = texts(page.read_text())
+    marked = [m for p in docs_numbers.pages() for m in docs_numbers.MARKED.findall(p.read_text())]
+    used = {key for _, source, key, *_ in marked if source == "gpu"}
+    date = re.search(r"20\d\d-\d\d-\d\d", page.read_text())
     record = {
-        "command": "benchmarks/gpu.sh; python benchmarks/gpu_numbers.py " + sys.argv[1],
-        "machine": page.read_text().splitlines()[0].removeprefix("# "),
-        "texts": texts(page.read_text()),
+        "command": f"benchmarks/gpu.sh; python benchmarks/gpu_numbers.py {sys.argv[1]}",
+        "date": date[0] if date else "",
+        "machine": found["device"],
+        "repetitions": "one run, each time the mean of as many calls as take a second or so",
+        "texts": {key: text for key, text in found.items() if key in used},
     }
     target = ROOT / "docs/numbers/gpu.json"
     target.write_text(json.dumps(record, indent=1) + "\n")

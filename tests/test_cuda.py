@@ -91,8 +91,9 @@ def test_numbers_of_a_gpu_are_those_of_its_page(tmp_path):
 
     stored = json.loads((ROOT / "docs/numbers/gpu.json").read_text())["texts"]
     page = (ROOT / "benchmarks/measured/h100.md").read_text()
-    assert json.loads(json.dumps(gpu_numbers.texts(page))) == stored
-    rows = stored["checks"]["rows"]
+    found = gpu_numbers.texts(page)
+    assert {key: found[key] for key in stored} == stored
+    rows = found["checks"]["rows"]
     assert len(rows) > 50
     assert stored["checks_passed"] == f"{len(rows)} of {len(rows)}"
 
