@@ -43,12 +43,14 @@ EXACT = {
 
 def density(x: Array) -> Array:
     """Of P; Q's is ``density(-x)``."""
-    return sum(w * stats.norm.pdf(x, mean, deviation) for w, mean, deviation in PARTS)
+    parts = [w * stats.norm.pdf(x, mean, deviation) for w, mean, deviation in PARTS]
+    return np.sum(parts, axis=0)
 
 
 def below(x: Array) -> Array:
     """Mass of P below x; that of Q is ``1 - below(-x)``."""
-    return sum(w * stats.norm.cdf(x, mean, deviation) for w, mean, deviation in PARTS)
+    parts = [w * stats.norm.cdf(x, mean, deviation) for w, mean, deviation in PARTS]
+    return np.sum(parts, axis=0)
 
 
 def distance() -> float:
@@ -66,7 +68,7 @@ def exact_errors() -> dict[str, float]:
     return {
         "critic": float(at[middle]),
         "critic_best_threshold": float(at.min()),
-        "bayes": _integral(np.minimum(density(LINE), density(-LINE))) / 2,
+        "bayes": float(_integral(np.minimum(density(LINE), density(-LINE)))) / 2,
     }
 
 
@@ -76,7 +78,7 @@ def error(values: Array) -> Array:
 
 
 def _integral(values: Array) -> Array:
-    return np.trapezoid(values, LINE, axis=-1)
+    return np.asarray(np.trapezoid(values, LINE, axis=-1))
 
 
 def fit_critics(*, seeds: Sequence[int], steps: int, count: int = 100) -> ModelStack:
