@@ -84,7 +84,7 @@ def run(
         If margin or learning rate are not positive, or a count is below 1.
     """
     positive(margin=margin, learning_rate=learning_rate)
-    for name, count in {"num_rows": num_rows, "steps": steps, "batch_size": batch_size}.items():
+    for name, count in {"num_rows": num_rows, "batch_size": batch_size}.items():
         if count < 1:
             raise ValueError(f"{name} = {count}: allowed are integers >= 1")
     how = Fitting(width, depth, steps, batch_size, num_train, learning_rate, alpha, margin)

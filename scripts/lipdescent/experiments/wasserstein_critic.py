@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy import stats
+from scipy import integrate, stats
 from torch import Tensor
 
 from lipdescent.analysis.statistics import Array
@@ -78,7 +78,7 @@ def error(values: Array) -> Array:
 
 
 def _integral(values: Array) -> Array:
-    return np.asarray(np.trapezoid(values, LINE, axis=-1))
+    return np.asarray(integrate.trapezoid(values, LINE, axis=-1))
 
 
 def fit_critics(*, seeds: Sequence[int], steps: int, count: int = 100) -> ModelStack:
