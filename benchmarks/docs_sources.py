@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import checkout  # noqa: F401
+import lipschitz_sources
 import numpy as np
 import pandas as pd
 import tightness
@@ -331,5 +332,6 @@ SOURCES: dict[str, Callable[[Path], dict[str, object]]] = {
         temperature,
         random_labels,
         geolip,
+        *lipschitz_sources.ALL,
     )
 }

@@ -29,7 +29,7 @@ SMALL = {
         "seeds": [0], "order": 1, "width": 8, "depth": 1, "steps": 2, "num_train": 50,
         "num_rows": 7,
     },
-    "margin_class": {"seeds": [0], "num_points": [2], "steps": 2},
+    "margin_class": {"seeds": [0], "counts": [2], "steps": 2},
     "temperature": {"tasks": ["mixture"], "taus": [1, 4], "seeds": [0], "steps": 2},
     "two_points": {"seeds": [0], "taus": [1], "times": [1, 2]},
     "wasserstein_critic": {"seeds": [0], "taus": [8], "steps": 2},

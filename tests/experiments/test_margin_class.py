@@ -73,7 +73,7 @@ def test_networks_fit_no_more_than_the_best_margin():
     [
         ({"margins": [0.0]}, "margin = 0.0: allowed are positive numbers"),
         ({"length": -1.0}, "length = -1.0: allowed are positive numbers"),
-        ({"num_points": [1], "margins": []}, "num_points = 1: allowed are integers >= 2"),
+        ({"counts": [1], "margins": []}, "counts contains 1: allowed are integers >= 2"),
     ],
 )
 def test_bad_options_are_named(options, message):

@@ -91,7 +91,7 @@ def trained_margins(
 def run(
     *,
     seeds: Sequence[int] = (0, 1, 2),
-    num_points: Sequence[int] = (2, 3, 4, 5, 6),
+    counts: Sequence[int] = (2, 3, 4, 5, 6),
     margins: Sequence[float] = (0.25, 0.125, 0.1),
     length: float = 1.0,
     steps: int = 600,
@@ -113,9 +113,9 @@ def run(
         # Of one point more two lie at most L / most apart, which is nearer than 2m.
         told["one_more_fits"] = whole / most >= 2 * exact
         rows.append(told)
-    for count in num_points:
+    for count in counts:
         if count < 2:
-            raise ValueError(f"num_points = {count}: allowed are integers >= 2")
+            raise ValueError(f"counts contains {count}: allowed are integers >= 2")
         points, best = evenly(count, whole), whole / (2 * (count - 1))
         every = itertools.product((-1, 1), repeat=count)
         least = min(constructed(points, labels, best) for labels in every)
