@@ -150,7 +150,7 @@ def consistency(study: Path) -> dict[str, object]:
 def layer_norms(study: Path) -> dict[str, object]:
     """Norms of every layer where the mean test loss is least, and at the last epoch."""
     rows, holds, told = [], True, []
-    for name, group in _groups(study).items():
+    for group in _groups(study).values():
         optimizer = str(group.point["optimizer"])
         loss = np.exp(np.log(ladder.metric(group, "test_loss")[-1, 0]).mean(-1))
         best = int(loss.argmin())
@@ -166,12 +166,12 @@ def layer_norms(study: Path) -> dict[str, object]:
                     change = f"{_range(here, '{:.2f}')} to {_range(last, '{:.2f}')}"
                     rows.append(["", "", f"{what} norm, layer {layer}", change])
                     holds &= bool((last > here).all())
-        told.append(f"{optimizer}: test loss turns at epoch {group.epoch[best]} ({losses})")
-        assert name
+        holds &= loss[-1] > loss[best]
+        told.append(f"{optimizer}: from epoch {group.epoch[best]} on the test loss rises, {losses}")
     found = "; ".join(told)
     found += ", both norms of every layer grow on" if holds else ", not all norms grow on"
     header = ["optimiser", "epochs", "what", "from the turn to the last epoch"]
-    texts: dict[str, object] = {"found": found, "verdict": _verdict(holds)}
+    texts: dict[str, object] = {"found": found, "verdict": _verdict(bool(holds))}
     return texts | {"norms": {"header": header, "rows": rows}}
 
 
