@@ -19,6 +19,7 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MultipleLocator
 from torch import Tensor
 
 from lipdescent.architectures import lipschitz_mlp
@@ -68,13 +69,13 @@ def run(
     order: int = 4,
     width: int = 64,
     depth: int = 4,
-    steps: int = 2500,
+    steps: int = 4000,
     batch_size: int = 256,
     num_train: int = 20000,
     learning_rate: float = 5e-3,
     alpha: float = 50.0,
     margin: float = 0.01,
-    num_rows: int = 61,
+    num_rows: int = 81,
 ) -> pd.DataFrame:
     """Values on a grid (``what`` = field), and what they say of every network (``what`` = network).
 
@@ -214,6 +215,8 @@ def _field(
     )  # fmt: skip
     axis.set_aspect("equal")
     axis.grid(False)
+    axis.xaxis.set_major_locator(MultipleLocator(0.5))
+    axis.yaxis.set_major_locator(MultipleLocator(0.5))
     axis.set_xlim(-WINDOW[0], WINDOW[0])
     axis.set_ylim(-WINDOW[1], WINDOW[1])
     return image

@@ -145,8 +145,9 @@ def draw(frame: pd.DataFrame) -> Figure:
     for _, row in asked.iterrows():
         axis.axhline(row["margin"], color=GREY, linestyle=":", linewidth=0.8)
         text = f"m = {row['margin']:g}: {row['num_points']:.0f} points"
-        axis.annotate(text, (counts[-1], row["margin"]), (0, 1), textcoords="offset points",
-                      ha="right", va="bottom", fontsize=6)  # fmt: skip
+        axis.annotate(text, (counts[0], row["margin"]), (-14, 1), textcoords="offset points",
+                      ha="left", va="bottom", fontsize=6)  # fmt: skip
+    axis.set_xticks(made["num_points"])
     axis.set_ylim(bottom=0)
     axis.set_xlabel("number of points n")
     axis.set_ylabel("margin fitted with all labels")
