@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from lipdescent.analysis import labels
 from lipdescent.analysis import statistics as stats
@@ -107,4 +108,5 @@ def _name_ends(place: Axes, line: list[Group], x: np.ndarray, y: np.ndarray, col
             ha="center",
             fontsize=6,
             color=colour,
+            path_effects=[withStroke(linewidth=1.5, foreground="white")],
         )
