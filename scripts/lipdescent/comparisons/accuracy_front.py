@@ -98,14 +98,16 @@ def _name_ends(place: Axes, line: list[Group], x: np.ndarray, y: np.ndarray, col
     axis = first_axis(line[0])
     if axis is None:
         return
-    for end, side in ((0, -1), (-1, 1)):
+    shift = (1, -1, 0)[style.OKABE_ITO.index(colour) % 3]  # lower ends lie close together
+    for end, other in ((0, -1), (-1, 0)):
+        side = 1 if y[end] > y[other] else -1
         place.annotate(
             labels.place_name(axis, line[end].point[axis]),
             (x[end], y[end]),
-            (0, 5 * side),
+            (0 if side > 0 else 4 * shift, 5 * side),
             textcoords="offset points",
             va="bottom" if side > 0 else "top",
-            ha="center",
+            ha="center" if side > 0 else ("right", "center", "left")[1 + shift],
             fontsize=6,
             color=colour,
             path_effects=[withStroke(linewidth=1.5, foreground="white")],

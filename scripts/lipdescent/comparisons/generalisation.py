@@ -46,7 +46,7 @@ def draw(
         if None in at:  # an axis that is not the architecture's
             continue
         shown += _draw_line(left, right, np.array(at, float), line, looks[name], statistics)
-    left.set_ylabel(", ".join(side_by_side.losses_apart(losses)).replace("test ", "", 1))
+    left.set_ylabel("\n".join(side_by_side.losses_apart(losses)).replace("test ", ""))
     right.set_ylabel("test loss - train loss")
     values = np.unique([float(g.point.get(axis, 0)) if axis else 0.0 for g in groups.values()])
     for place in (left, right):

@@ -5,7 +5,7 @@ colour: norm of the gradient, 1 almost everywhere for a distance. First panel: t
 The others, the first seed's: MaxMin networks fitted to the true distance, MaxMin networks that saw
 only on which side points lie (hKR), and ReLU networks of the same orthonormal weights fitted to the
 distance (Béthune et al. 2022, arXiv 2104.05097). Errors in the titles are means of |f - distance|
-over the whole window, medians over seeds.
+over the whole window, means over seeds.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ def draw(frame: pd.DataFrame) -> Figure:
     first = fields[fields["network"] == networks[0]]
     image = _field(axes.flat[0], first, first["distance"].to_numpy(), None, outlines)
     axes.flat[0].set_title(TRUTH)
-    told = frame[frame["what"] == "network"].groupby("network")["mean_error"].median()
+    told = frame[frame["what"] == "network"].groupby("network")["mean_error"].mean()
     for axis, name in zip(axes.flat[1:], networks, strict=False):
         part = fields[fields["network"] == name]
         image = _field(axis, part, part["value"].to_numpy(), "gradient_norm", outlines)
