@@ -13,6 +13,7 @@ from pathlib import Path
 
 import checkout  # noqa: F401
 import groupsort_sources
+import lipschitz_sources
 import numpy as np
 import pandas as pd
 import tightness
@@ -333,5 +334,6 @@ SOURCES: dict[str, Callable[[Path], dict[str, object]]] = {
         random_labels,
         geolip,
         *groupsort_sources.SOURCES,
+        *lipschitz_sources.ALL,
     )
 }

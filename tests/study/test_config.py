@@ -299,6 +299,22 @@ def test_the_given_configuration_is_not_changed():
             {"experiments": {"geolip": {"networks": ["64 pgd"]}}},
             r"geolip.networks contains '64 pgd': allowed is the pattern .*plain\|PGD",
         ),
+        (
+            {"experiments": {"margin_class": {"margins": [0.1, 0]}}},
+            r"margin_class.margins contains 0: allowed is more than 0",
+        ),
+        (
+            {"experiments": {"margin_class": {"counts": [1]}}},
+            r"margin_class.counts contains 1: allowed is at least 2",
+        ),
+        (
+            {"experiments": {"koch_snowflakes": {"margin": -0.1}}},
+            r"koch_snowflakes.margin = -0.1: allowed is more than 0",
+        ),
+        (
+            {"experiments": {"wasserstein_critic": {"taus": [0]}}},
+            r"wasserstein_critic.taus contains 0: allowed is more than 0",
+        ),
         ({"training.stopping": {"gradient_norm": 0}}, r"gradient_norm = 0: allowed is more than 0"),
     ],
 )
@@ -534,4 +550,5 @@ def test_make_lists_the_studies(target):
         ["make", "-n", target, "STUDY=nope"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode != 0
-    assert "unknown STUDY nope; known: default conv1d_small" in done.stderr
+    first = min(path.stem for path in (ROOT / "config/studies").glob("*.yaml"))
+    assert f"unknown STUDY nope; known: default {first} " in done.stderr
