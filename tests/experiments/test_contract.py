@@ -20,8 +20,11 @@ SMALL = {
         "num_points": 3, "num_searches": 1,
     },
     "distance_preservation_images": {
-        "widths": [2], "constants": [0.5], "seeds": [0], "steps": 2, "num_points": 5,
-        "num_searches": 1,
+        "datasets": ["digits"], "widths": [2], "coefficients": [0.5], "seeds": [0], "steps": 2,
+        "num_points": 3, "num_searches": 1,
+    },
+    "distance_uncertainty": {
+        "datasets": ["digits"], "coefficients": [0.5], "seeds": [0], "width": 2, "steps": 2,
     },
     "geolip": {"networks": ["4 plain"], "steps": 2, "num_train": 60, "num_points": 20},
     "isometry": {"seeds": [0], "depths": [2], "width": 8, "num_points": 5},

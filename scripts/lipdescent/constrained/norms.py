@@ -85,41 +85,51 @@ def simple_bound(matrix: Tensor, gram: Tensor) -> Tensor:
 
 
 def convolution_bound(
-    kernel: Tensor, *, sizes: Sequence[int], padding: Sequence[int], circular: bool
+    kernel: Tensor,
+    *,
+    sizes: Sequence[int],
+    padding: Sequence[int],
+    circular: bool,
+    stride: int = 1,
 ) -> Tensor:
-    """Upper bound (...) on the norm of a convolution with stride 1, on its real input size.
+    """Upper bound (...) on the norm of a convolution on its real input size.
 
     Circular padding: exact block diagonalisation by the DFT (Sedghi et al. 2019). Where it makes
     the output larger than the input, outputs repeat, each up to m times in all: sqrt(m) times as
-    much is an upper bound. Zero padding: the same on a torus on which the padded input never meets
-    its own copy, a superset of the layer, hence an upper bound.
+    much is an upper bound. A stride s lands the s^dims frequencies that agree modulo n / s on one:
+    their symbols side by side, over s^(dims / 2), are a block. Zero padding: the same on a torus on
+    which the padded input never meets its own copy, a superset of the layer, hence an upper bound.
 
     Parameters
     ----------
     kernel : (..., out, in, *kernel sizes).
-    sizes : spatial input size, one per axis.
+    sizes : spatial input size, one per axis; ``stride`` divides them where padding is circular.
     padding : zeros (or wrapped elements) on each side, one per axis.
     """
     dims = len(sizes)
     taps = kernel.shape[-dims:]
     torus = [
-        n if circular else n + max(p, 2 * p - k + 1)
+        n if circular else -(-(n + max(p, 2 * p - k + 1)) // stride) * stride
         for n, p, k in zip(sizes, padding, taps, strict=True)
     ]
-    waves = _waves(torus, taps, kernel)
+    waves = _waves(torus, taps, kernel, stride)
     flat = kernel.flatten(-dims)  # (..., out, in, taps)
     symbol = torch.complex(flat @ waves[0], flat @ waves[1])
-    bound = spectral_bound(symbol.movedim(-1, -3)).amax(-1)
-    outputs = [n + 2 * p - k + 1 for n, p, k in zip(sizes, padding, taps, strict=True)]
-    repeats = math.prod(-(-out // n) for out, n in zip(outputs, sizes, strict=True))
+    # (..., out, in, aliases * frequencies) -> (..., frequencies, out, in * aliases)
+    blocks = symbol.unflatten(-1, (stride**dims, -1)).movedim(-1, -4).flatten(-2)
+    bound = spectral_bound(blocks).amax(-1) / stride ** (dims / 2)
+    outputs = [(n + 2 * p - k) // stride + 1 for n, p, k in zip(sizes, padding, taps, strict=True)]
+    repeats = math.prod(-(-out * stride // n) for out, n in zip(outputs, sizes, strict=True))
     return bound * math.sqrt(repeats) if circular and repeats > 1 else bound
 
 
-def _waves(torus: Sequence[int], taps: Sequence[int], like: Tensor) -> Tensor:
-    """cos and sin (2, taps, frequencies), one of each pair of conjugate frequencies."""
-    frequencies = [range(n) for n in torus]
-    frequencies[-1] = range(torus[-1] // 2 + 1)
+def _waves(torus: Sequence[int], taps: Sequence[int], like: Tensor, stride: int) -> Tensor:
+    """cos and sin (2, taps, aliases * frequencies), one of each pair of conjugate frequencies."""
+    frequencies = [range(n // stride) for n in torus]
+    frequencies[-1] = range(torus[-1] // stride // 2 + 1)
+    shifts = itertools.product(*(range(0, n, n // stride) for n in torus))
     grid = torch.tensor(list(itertools.product(*frequencies)), dtype=torch.float64)
+    grid = (torch.tensor(list(shifts), dtype=torch.float64)[:, None] + grid).flatten(0, 1)
     place = torch.tensor(list(itertools.product(*map(range, taps))), dtype=torch.float64)
     steps = 2 * math.pi / torch.tensor(torus, dtype=torch.float64)
     angle = (place * steps) @ grid.T

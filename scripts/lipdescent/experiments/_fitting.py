@@ -46,6 +46,8 @@ def minimise(
 ) -> ModelStack:
     """Adam on every model's own loss; Björck layers by :mod:`lipdescent.constrained.retraction`.
 
+    BatchNorm takes the statistics of each batch and keeps the running ones.
+
     Parameters
     ----------
     loss : (forward, step) -> (num_models,), where forward maps inputs (num_models, batch,
@@ -64,9 +66,11 @@ def minimise(
         leaves = state | {n: state[n].detach().requires_grad_() for n in trained}
 
         def forward(inputs: Tensor, leaves: dict[str, Tensor] = leaves) -> Tensor:
-            return stacked_forward(stack.module, leaves, inputs, train=False, retracted=retracted)[
-                0
-            ]
+            outputs, statistics = stacked_forward(
+                stack.module, leaves, inputs, train=True, retracted=retracted
+            )
+            state.update({name: tensor.detach() for name, tensor in statistics.items()})
+            return outputs
 
         with torch.enable_grad():
             total = loss(forward, step).sum()
