@@ -20,7 +20,9 @@ from functools import partial
 from pathlib import Path
 
 import checkout  # noqa: F401
+import expected_cost
 import gpu_workflow
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -28,16 +30,16 @@ from torch.nn.functional import cross_entropy
 from lipdescent.bounds import upper_block_lipsdp, upper_layer_product
 from lipdescent.bounds.jacobians.norms import jacobian_norms
 from lipdescent.jobs import device as devices
+from lipdescent.jobs import resources
 from lipdescent.plugins import lookup
 from lipdescent.stacks.workload import multiplications
+from lipdescent.study import sections
 from lipdescent.training.block import TrainingData
 from lipdescent.training.draws import initial_stack
 from lipdescent.training.options import TrainingOptions
 from lipdescent.training.stack_training import StackTraining
 
 CIFAR = (3, 32, 32)
-DEFAULT_WIDTHS = (4, 8, 16, 24, 32, 40, 48, 64, 96, 128, 256, 512)  # config/config.yaml
-FCN_WIDTHS = (16, 32, 64, 80, 96, *(2**k for k in range(7, 18)))  # config/studies/ks_fcn_ce.yaml
 FORWARD_AND_BACKWARD = 3  # products of a training step over those of a forward pass
 
 
@@ -120,17 +122,25 @@ def workflow(report: Report) -> None:
     if absent := gpu_workflow.missing():
         report.row("not run", f"missing: {', '.join(absent)}; make gpu-wheels brings them")
         return
-    folder, small = report.path.parent.resolve(), report.small
-    for study, place in (("gpu", str(report.device)), ("processor", "cpu")):
-        if not report.in_time(f"the study on {place}"):
-            return
-        spent = gpu_workflow.run_study(study, place, folder, small=small)
-        report.row(f"default study on {place}, data to report", f"{spent:.0f} s")
-        report.row(f"its bounds, {place} against processor", gpu_workflow.checked(folder, study))
-    for quantity in ("train_loss", "test_loss", "test_accuracy", "upper_layer_product"):
-        report.row(
-            f"largest difference, {quantity}", gpu_workflow.apart("gpu", "processor", quantity)
-        )
+    folder, small, place = report.path.parent.resolve(), report.small, str(report.device)
+    several = 2 if small else 8
+    runs = [("gpu", place, several), ("processor", "cpu", 1), ("gpu_alone", place, 1)]
+    for study, device, jobs in runs:
+        if not report.in_time(f"the study {study}"):
+            break
+        spent = gpu_workflow.run_study(study, device, folder, small=small, jobs=jobs)
+        what = f", {jobs} jobs at a time on it" if device == place else ""
+        report.row(f"default study on {device}{what}, data to report", f"{spent:.0f} s")
+        for stage, (count, total, longest) in gpu_workflow.stages(study).items():
+            report.row(f"{study}: {stage}", f"{count} jobs, {total:.1f} s, longest {longest:.1f} s")
+        if study == "gpu":
+            gpu_workflow.verify(study, device, folder, small=small)
+            report.row("its bounds checked afresh", gpu_workflow.checked(folder, study))
+        if study == "processor":
+            quantities = ("train_loss", "test_loss", "test_accuracy", "upper_layer_product")
+            for quantity in quantities:
+                apart = gpu_workflow.apart("gpu", "processor", quantity)
+                report.row(f"largest difference, {quantity}", apart)
 
 
 def peaks(report: Report) -> None:
@@ -179,21 +189,31 @@ def stack_epoch(build, shape, *, models, batch, samples, device, precision="floa
     return training.one_epoch
 
 
-def plain_epoch(build, shape, *, batch, samples, device):
-    """One epoch of one network in plain PyTorch with a DataLoader, as a call."""
+def plain_epoch(build, shape, *, batch, samples, device, resident=False):
+    """One epoch of one network in plain PyTorch, as a call.
+
+    Batches come from a DataLoader, or, ``resident``, from tensors that lie on the device.
+    """
     devices.set_precision("float32")
     model = build().to(device)
-    data = torch.utils.data.TensorDataset(
-        torch.randn(samples, *shape), torch.randint(10, (samples,))
-    )
+    inputs, labels = torch.randn(samples, *shape), torch.randint(10, (samples,))
     loader = torch.utils.data.DataLoader(
-        data, batch_size=batch, shuffle=True, pin_memory=device.type == "cuda"
-    )
+        torch.utils.data.TensorDataset(inputs, labels),
+        batch_size=batch, shuffle=True, pin_memory=device.type == "cuda",
+    )  # fmt: skip
+    here, marks = inputs.to(device), labels.to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.001, momentum=0.9)
 
+    def batches():
+        if not resident:
+            for pair in loader:
+                yield (t.to(device, non_blocking=True) for t in pair)
+            return
+        for rows in torch.randperm(samples, device=device).split(batch):
+            yield here[rows], marks[rows]
+
     def epoch() -> None:
-        for inputs, labels in loader:
-            x, y = (t.to(device, non_blocking=True) for t in (inputs, labels))
+        for x, y in batches():
             optimizer.zero_grad()
             cross_entropy(model(x), y).backward()
             optimizer.step()
@@ -205,8 +225,10 @@ def training(report: Report) -> None:
     small, device = report.small, report.device
     cases = [
         ("mlp", (40,), 4000, 100, 30, (64,), {}),
-        ("cnn", CIFAR, 8192, 128, 16, (8, 12, 20), {}),
-        ("resnet18", CIFAR, 4096, 128, 8, (4, 16), {}),
+        ("cnn", CIFAR, 8192, 128, 16, (12,), {}),
+        ("resnet18", CIFAR, 4096, 128, 8, (16,), {}),
+        ("vit", CIFAR, 2048, 128, 8, (64,), {}),
+        ("cnn", CIFAR, 8192, 128, 16, (8, 20), {}),
     ]
     if small:
         cases = [
@@ -221,18 +243,18 @@ def training(report: Report) -> None:
     report.table(
         "A stack against one model at a time in plain PyTorch (float32)",
         "network", "models", "batch", "precision", "models x samples/s", "plain", "ratio",
-        "of the measured peak",
+        "ratio, data on the device", "of the measured peak",
     )  # fmt: skip
-    least = 0.2 if small else 2.0
+    least, profiles = 0.2 if small else 1.2, []
     for name, shape, samples, batch, models, widths, options in cases:
         for width in widths:
             if not report.in_time(f"{name} {width}"):
-                return
+                break
             build = builder(name, width, shape, **options)
-            alone = seconds(
-                plain_epoch(build, shape, batch=batch, samples=samples, device=device),
-                device,
-                least=least,
+            sizes = {"batch": batch, "samples": samples, "device": device}
+            alone, resident = (
+                seconds(plain_epoch(build, shape, **sizes, resident=r), device, least=least)
+                for r in (False, True)
             )
             products = multiplications(build(), shape)
             for precision, layout in modes:
@@ -246,10 +268,54 @@ def training(report: Report) -> None:
                 report.row(
                     f"{name} {width}", models, batch, " ".join([precision, *layout]),
                     f"{rate:.3g}", f"{samples / alone:.3g}", f"{models * alone / spent:.1f}",
+                    f"{models * resident / spent:.1f}",
                     f"{100 * flops / report.peaks[precision]:.1f} %",
                 )  # fmt: skip
+                label = f"{name} {width}, {models} models, {precision}"
+                profiles.append((label, -(-samples // batch), profiled(epoch, device)))
+                del epoch
                 release(device)
     devices.set_precision("float32")
+    report.table(
+        "Where an epoch's time goes",
+        "stack", "host and device (ms)", "device busy (ms)", "kernels per update", "longest (ms)",
+    )  # fmt: skip
+    for label, updates, found in profiles:
+        if found is not None:
+            wall, busy, count, longest = found
+            report.row(label, f"{wall:.2f}", f"{busy:.2f}", f"{count / updates:.1f}", longest)
+
+
+def profiled(
+    epoch: Callable[[], None], device: torch.device
+) -> tuple[float, float, int, str] | None:
+    """Milliseconds and kernels of one epoch: all, device, number, the kinds that take longest.
+
+    None where there is no device or its profiler does not work.
+    """
+    if device.type != "cuda":
+        return None
+    try:
+        wait(device)
+        begin = time.perf_counter()
+        epoch()
+        wait(device)
+        wall = time.perf_counter() - begin
+        activities = [torch.profiler.ProfilerActivity.CUDA]
+        with torch.profiler.profile(activities=activities) as profile:
+            epoch()
+            wait(device)
+        kinds = [k for k in profile.key_averages() if k.self_device_time_total > 0]
+        kinds.sort(key=lambda k: -k.self_device_time_total)
+        longest = "; ".join(
+            f"{k.self_device_time_total / 1e3:.2f} {k.key[:60].replace('|', ' ')} ({k.count})"
+            for k in kinds[:6]
+        )
+        busy = sum(k.self_device_time_total for k in kinds) / 1e3
+        return 1e3 * wall, busy, sum(k.count for k in kinds), longest
+    except RuntimeError as error:
+        print(f"no profile: {error}")
+        return None
 
 
 def release(device: torch.device) -> None:
@@ -306,39 +372,71 @@ def tuned_epoch(build, shape, samples, batch, device, report) -> Callable[[], No
     return epoch
 
 
+# Study -> how many of its widths are measured, None for all; the others are interpolated.
+PROJECTED: dict[str, int | None] = {
+    "ks_fcn_ce": None, "ks_fcn_mse": 4, "gamba_resnet18_cifar10": 4, "ks_cnn_cifar10": 4,
+    "nakkiran_resnet18": 4, "gamba_vit_cifar10": 3,
+}  # fmt: skip
+SLICE = 16  # updates of an epoch that stand for all
+
+
 def projections(report: Report) -> None:
-    """Whole studies on this device from a slice of their epochs; training only."""
-    small, least = report.small, 0.1 if report.small else 1.0
-    widths, models, epochs = ((8, 64), 6, 500) if small else (DEFAULT_WIDTHS, 30, 500)
-    total, (x,) = 0.0, ((40,),)
-    for width in widths:
-        if not report.in_time(f"the default study from width {width}"):
-            return
-        build = builder("mlp", width, x, bias=False)
-        epoch = stack_epoch(build, x, models=models, batch=100, samples=1000, device=report.device)
-        total += epochs * seconds(epoch, report.device, least=least)
-    report.table("Projections (training only)", "study", "what", "projected")
-    report.row(
-        "default", f"{len(widths)} widths, {models} models each, {epochs} epochs", f"{total:.0f} s"
-    )
-    widths, longest = ((16, 256), 300_000) if small else (FCN_WIDTHS, 300_000)
-    total, each = 0.0, []
-    for width in widths:
-        if not report.in_time(f"Khromov & Singh from width {width}"):
-            return
-        build = builder("mlp", width, x, bias=False)
-        epoch = stack_epoch(
-            build, x, models=4, batch=512, samples=4000, device=report.device,
-            momentum=0.0, gradient_clip=50.0,
-        )  # fmt: skip
-        spent = longest * seconds(epoch, report.device, least=least)
-        each.append(f"{width}: {spent / 60:.1f}")
-        total += spent
+    """Whole studies on this device from a slice of an epoch of their stacks; training only.
+
+    At the largest number of epochs: studies that stop where the gradient is small take less.
+    """
+    report.table("Projections (training only)", "study", "of it", "projected", "minutes by width")
+    for study, count in PROJECTED.items():
+        if not report.in_time(f"the projection of {study}"):
+            break
+        try:
+            report.row(study, *projected(report, study, count))
+        except (RuntimeError, ValueError) as error:
+            report.row(study, "failed", " ".join(str(error).split())[:200], "")
+            traceback.print_exc()
         release(report.device)
-    report.row(
-        "Khromov & Singh, FCN CE", f"{len(widths)} widths, 4 seeds, {longest} epochs of 4000",
-        f"{total / 3600:.2f} h (minutes by width: {', '.join(each)})",
-    )  # fmt: skip
+    devices.set_precision("float32")
+
+
+def projected(report: Report, study: str, count: int | None) -> tuple[str, str, str]:
+    """What of a study was measured, hours in all, minutes by width."""
+    config = expected_cost.study(study)
+    grid, (architecture,) = config["grid"], config["grid"]["architecture"]
+    options = sections.training_options(config, architecture)
+    shape = expected_cost.SHAPES.get(grid["dataset"][0], CIFAR)
+    samples, batch = resources.num_train(config, grid["dataset"][0]), options["batch_size"]
+    models = len(grid["seed"]) * len(grid["label_noise"])
+    widths, epochs = grid["width"], grid["epoch"][-1]
+    if report.small:
+        widths, models, count, samples = [w for w in widths if w <= 16][:2], 2, 2, 2 * batch
+    chosen = widths
+    if count is not None:
+        places = np.linspace(0, len(widths) - 1, min(count, len(widths)))
+        chosen = [widths[round(i)] for i in places]
+    least = 0.1 if report.small else 0.7
+    part = min(samples, SLICE * batch)
+    found = []
+    for width in chosen:
+        if not report.in_time(f"{study} from width {width}"):
+            break
+        build = builder(
+            sections.module(config, architecture), width, shape,
+            **sections.build_options(config, architecture),
+        )  # fmt: skip
+        settings = {k: v for k, v in options.items() if k not in ("batch_size", "stopping")}
+        epoch = stack_epoch(
+            build, shape, models=models, batch=batch, samples=part, device=report.device, **settings
+        )
+        of_epoch = math.ceil(samples / batch) / math.ceil(part / batch)
+        found.append(epochs * of_epoch * seconds(epoch, report.device, least=least))
+        del epoch
+        release(report.device)
+    measured = chosen[: len(found)]
+    total = np.exp(np.interp(np.log(widths), np.log(measured), np.log(found)))
+    each = ", ".join(f"{w}: {s / 60:.1f}" for w, s in zip(measured, found, strict=True))
+    what = f"{models} models at each of {len(widths)} widths, {epochs} epochs of {samples}"
+    missing = "" if len(found) == len(chosen) else f", {len(found)} of {len(chosen)} measured"
+    return what, f"{total.sum() / 3600:.3g} h{missing}", each
 
 
 def bounds(report: Report) -> None:
@@ -381,7 +479,7 @@ def _norms(stack, *, n: int) -> Tensor:
 
 
 SECTIONS = (checks, workflow, peaks, training, projections, bounds, resnet64)
-HALVES = {1: ("checks", "workflow", "training"), 2: ("checks", "projections", "bounds", "resnet64")}
+HALVES = {1: ("checks", "training", "workflow"), 2: ("checks", "projections", "bounds", "resnet64")}
 
 
 def failed_checks(page: Path) -> set[str]:

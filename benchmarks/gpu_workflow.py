@@ -15,7 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-NEEDED = ("snakemake", "pyarrow", "pandas", "matplotlib", "jsonschema", "mnist1d", "yaml")
+NEEDED = (
+    "snakemake", "pyarrow", "pandas", "matplotlib", "jsonschema", "mnist1d", "yaml", "plotly"
+)  # fmt: skip
 # Of the default study, for a rehearsal.
 SMALL = """\
 grid: {width: [4, 16], label_noise: [0, 0.2], seed: [0, 1, 2, 3], epoch: [0, 2, 5]}
@@ -28,27 +30,44 @@ def missing() -> list[str]:
     return [name for name in NEEDED if importlib.util.find_spec(name) is None]
 
 
-def run_study(study: str, device: str, folder: Path, *, small: bool) -> float:
+def run_study(study: str, device: str, folder: Path, *, small: bool, jobs: int = 1) -> float:
     """Seconds from the data to the report of the default study, trained and measured on a device.
+
+    ``jobs`` may use the device at the same time.
 
     Raises
     ------
     RuntimeError
         If the run fails, with the end of what it said; all of it is in ``folder``/``study``.log.
     """
-    arguments = ["--config", f"study={study}", f"device={device}"]
+    arguments = ["--resources", f"gpu={jobs}", "--config", f"study={study}", f"device={device}"]
     if small:
         overlay = folder / "small.yaml"
         overlay.write_text(SMALL)
         arguments += ["--configfile", str(overlay)]
     begin = time.perf_counter()
     snakemake(arguments, folder / f"{study}.log")
-    spent = time.perf_counter() - begin
-    snakemake(
-        [*arguments, "--forcerun", "verify", "--", f"results/{study}/verification.json"],
-        folder / f"{study}_verify.log",
-    )
-    return spent
+    return time.perf_counter() - begin
+
+
+def verify(study: str, device: str, folder: Path, *, small: bool) -> None:
+    """Compare stored bounds of sampled checkpoints with fresh ones, as ``make verify`` does."""
+    arguments = ["--config", f"study={study}", f"device={device}"]
+    if small:
+        arguments += ["--configfile", str(folder / "small.yaml")]
+    arguments += ["--forcerun", "verify", "--", f"results/{study}/verification.json"]
+    snakemake(arguments, folder / f"{study}_verify.log")
+
+
+def stages(study: str) -> dict[str, tuple[int, float, float]]:
+    """Stage -> number of jobs, seconds of all, seconds of the longest; as Snakemake measured it."""
+    found: dict[str, list[float]] = {}
+    folder = ROOT / "results" / study / "benchmarks"
+    for path in folder.rglob("*.tsv"):
+        kind = path.relative_to(folder).parts[0].removesuffix(".tsv")
+        name = f"measure: {path.stem}" if kind == "measure" else kind
+        found.setdefault(name, []).append(float(path.read_text().splitlines()[1].split("\t")[0]))
+    return {name: (len(s), sum(s), max(s)) for name, s in sorted(found.items())}
 
 
 def snakemake(arguments: Sequence[str], log: Path) -> None:

@@ -136,16 +136,3 @@ def test_counter_examples_among_images():
     assert 0 < one["textbook_allowed"] <= one["textbook_certified"] <= one["full_smallest"]
     assert 0 < one["low_band_allowed"] <= one["low_band_certified"] <= one["dft_smallest"]
     assert isinstance(distance_preservation_images.draw(frame), Figure)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"datasets": ["mnist1d"]}, "dataset 'mnist1d': allowed are digits, fashion_mnist"),
-        ({"downsampling": ["max"]}, "downsampling 'max': allowed are none, average, strided"),
-        ({"coefficients": [0.9, -1.0]}, "coefficient = -1.0: allowed are positive"),
-    ],
-)
-def test_what_images_are_not_run_with_is_named(options, message):
-    with pytest.raises(ValueError, match=message):
-        distance_preservation_images.run(**options)

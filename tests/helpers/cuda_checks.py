@@ -258,6 +258,101 @@ def every_measurement_equals_the_cpu(place: str, name: str) -> None:
         )
 
 
+class Branches(torch.nn.Module):
+    """As users write networks: a functional forward with branches, a gate and a normalisation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = torch.nn.Linear(5, 8), torch.nn.Linear(8, 8)
+        self.norm, self.last = torch.nn.LayerNorm(8, eps=0.1), torch.nn.Linear(8, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = torch.nn.functional.gelu(self.first(x))
+        h = h + torch.tanh(self.second(h)) * 0.5
+        h = self.norm(h) * torch.sigmoid(self.second(torch.tanh(h)))
+        return self.last(torch.cat([h[..., :4], h[..., 4:].abs()], -1))
+
+
+DOMAINS = {
+    "everywhere": None,
+    "box": {"box": [-1.0, 1.0]},
+    "ball": {"ball": {"radius": 0.1, "norm": "l2"}},
+}
+ANY_NETWORK = ("upper_graph", "upper_layer_product", "lower_jacobian")
+
+
+def brackets_equal_the_cpu(place: str, domain: str, *, exported: bool) -> None:
+    """Of a chain or an exported graph: what methods say, upper bounds to 1e-9, and their order."""
+    import lipdescent
+
+    points = torch.rand(6, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64) - 0.5
+
+    def on(device: str):
+        network = Branches() if exported else builder("mlp")[0]()
+        return lipdescent.bracket(
+            network.double().eval().to(device),
+            (5,),
+            data=points,
+            methods=ANY_NETWORK,
+            domain=DOMAINS[domain],
+            budget=2.0,
+        )
+
+    torch.manual_seed(0)
+
+    found = on(place)
+    torch.manual_seed(0)
+    expected = on("cpu")
+    columns = ["quantity", "direction", "norm", "status", "split"]
+    assert found.table[columns].equals(expected.table[columns]), found.table
+    upper = found.table.quantity.str.startswith("upper").to_numpy()
+    values = (torch.tensor(b.table.value.to_numpy(float)[upper]) for b in (found, expected))
+    torch.testing.assert_close(*values, rtol=1e-9, atol=0, equal_nan=True)
+    assert 0 < found.lower <= found.upper < float("inf"), found
+
+
+# Axes of the papers' studies: the network, and the options beside those of `training`.
+AXES: dict[str, tuple[tuple, dict]] = {
+    "dropout": (("mlp", 6, (5,), {"dropout": 0.3}), {}),
+    "layer clip": (("mlp", 6, (5,), {}), {"layer_clip": 0.5}),
+    "penalty": (
+        ("mlp", 6, (5,), {}),
+        {"penalty": {"kind": "mean_squared_jacobian", "coefficient": 0.1}},
+    ),
+    "squared loss, AdamW": (
+        ("cnn", 2, (3, 8, 8), {}),
+        {"loss": "mean_squared_error", "optimizer": "adamw", "weight_decay": 0.1},
+    ),
+    "two hidden layers": (("mlp", 6, (5,), {"depth": 2, "bias": True}), {}),
+    "1-Lipschitz layers": (
+        ("lipschitz_mlp", 4, (5,), {"depth": 2, "constraint": "bjorck", "iterations": 5}),
+        {},
+    ),
+    "bi-Lipschitz ResNet": (
+        (
+            "bilipschitz_resnet", 2, (1, 6, 6),
+            {"coefficient": 0.9, "batchnorm": True, "stages": 1, "blocks": 1},
+        ),
+        {},
+    ),
+}  # fmt: skip
+
+
+def axes_follow_the_cpu(place: str, axis: str) -> None:
+    """Three epochs in float64: 1e-8. None launches its kernels one by one for want of a graph."""
+    network, options = AXES[axis]
+    NETWORKS[axis] = network
+    try:
+        (found, said), (expected, _) = (
+            trained(training(axis, p, samples=25, **options)) for p in (place, "cpu")
+        )
+    finally:
+        del NETWORKS[axis]
+    close(found, expected, 1e-8)
+    assert "no CUDA graph" not in said, said
+
+
 BOUNDS = (
     "layer product", "layer product of 1-D convolutions", "block LipSDP", "LipSDP", "GeoLIP",
     "Jacobian, chain", "Jacobian, CNN", "Jacobian, ResNet", "Jacobian, ViT",
@@ -273,6 +368,7 @@ IMAGES = ("cnn", "cnn_batchnorm", "resnet18")
 CHECKS = {
     **{f"follows the CPU: {n}": partial(follows_the_cpu, network=n) for n in NETWORKS},
     "follows the CPU: Adam, clipping, crops": follows_the_cpu_with_adam_clipping_and_augmentation,
+    **{f"follows the CPU: {a}": partial(axes_follow_the_cpu, axis=a) for a in AXES},
     "graphs equal plain steps": graphs_equal_steps,
     **{f"no waiting: {n}": partial(nothing_waits_in_an_epoch, network=n) for n in NETWORKS},
     **{f"precision {p}": partial(precision_keys, precision=p) for p in ("tf32", "bfloat16")},
@@ -280,6 +376,11 @@ CHECKS = {
     "resumed bit-identically": resumes_bit_identically,
     "out of memory": too_little_memory_halves_blocks,
     **{f"bound: {b}": partial(bounds_equal_the_cpu, bound=b) for b in BOUNDS},
+    **{
+        f"{what}: {domain}": partial(brackets_equal_the_cpu, domain=domain, exported=exported)
+        for what, exported in (("bracket", False), ("exported graph", True))
+        for domain in DOMAINS
+    },
     **{
         f"measurement: {n}": partial(every_measurement_equals_the_cpu, name=n)
         for n in lookup.known("bounds")

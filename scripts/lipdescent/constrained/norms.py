@@ -5,6 +5,7 @@ They hold in exact arithmetic; :mod:`lipdescent.structure.materialise` covers ro
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -112,7 +113,7 @@ def convolution_bound(
         n if circular else -(-(n + max(p, 2 * p - k + 1)) // stride) * stride
         for n, p, k in zip(sizes, padding, taps, strict=True)
     ]
-    waves = _waves(torus, taps, kernel, stride)
+    waves = _waves(tuple(torus), tuple(taps), stride, kernel.dtype, kernel.device)
     flat = kernel.flatten(-dims)  # (..., out, in, taps)
     symbol = torch.complex(flat @ waves[0], flat @ waves[1])
     # (..., out, in, aliases * frequencies) -> (..., frequencies, out, in * aliases)
@@ -123,8 +124,19 @@ def convolution_bound(
     return bound * math.sqrt(repeats) if circular and repeats > 1 else bound
 
 
-def _waves(torus: Sequence[int], taps: Sequence[int], like: Tensor, stride: int) -> Tensor:
-    """cos and sin (2, taps, aliases * frequencies), one of each pair of conjugate frequencies."""
+@functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _waves(
+    torus: tuple[int, ...],
+    taps: tuple[int, ...],
+    stride: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    """cos and sin (2, taps, aliases * frequencies), one of each pair of conjugate frequencies.
+
+    Kept: to copy them to a device in every update would wait for it, and cannot be captured.
+    """
     frequencies = [range(n // stride) for n in torus]
     frequencies[-1] = range(torus[-1] // stride // 2 + 1)
     shifts = itertools.product(*(range(0, n, n // stride) for n in torus))
@@ -133,7 +145,7 @@ def _waves(torus: Sequence[int], taps: Sequence[int], like: Tensor, stride: int)
     place = torch.tensor(list(itertools.product(*map(range, taps))), dtype=torch.float64)
     steps = 2 * math.pi / torch.tensor(torus, dtype=torch.float64)
     angle = (place * steps) @ grid.T
-    return torch.stack([angle.cos(), angle.sin()]).to(like)
+    return torch.stack([angle.cos(), angle.sin()]).to(device, dtype)
 
 
 def _frobenius(matrix: Tensor) -> Tensor:

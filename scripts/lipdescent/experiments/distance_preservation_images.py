@@ -15,17 +15,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import nn
 
-from lipdescent.architectures._sizes import check_coefficient
 from lipdescent.datasets import Dataset
 from lipdescent.experiments import _colipschitz as colipschitz
+from lipdescent.experiments import _options
 from lipdescent.experiments._distance import columns, feature_map, fit, measure_stack
 from lipdescent.experiments._drawing import key_of, log_values, look
 from lipdescent.experiments._fitting import Fit
@@ -33,26 +34,12 @@ from lipdescent.figures._style import GREY, TWO_COLUMNS, new_figure
 from lipdescent.plugins import lookup
 from lipdescent.stacks.model_stack import ModelStack
 
+CHECK = _options.residual_images
 BAND = range(2)  # DFT frequencies on both axes
 TITLES = {"digits": "digits", "fashion_mnist": "Fashion-MNIST"}
 # Resolutions: stages and blocks of each, four blocks in all.
 DOWNSAMPLING = {"none": (1, 4), "average": (2, 2), "strided": (2, 2)}
 NAMES = {"none": "one resolution", "average": "average pools", "strided": "strided"}
-
-
-def check(datasets: Sequence[str], coefficients: Sequence[float | None]) -> None:
-    """Before anything is trained.
-
-    Raises
-    ------
-    ValueError
-        For another data set than ours, or a coefficient that is neither positive nor None.
-    """
-    for dataset in datasets:
-        if dataset not in TITLES:
-            raise ValueError(f"dataset {dataset!r}: allowed are {', '.join(TITLES)}")
-    for coefficient in coefficients:
-        check_coefficient(coefficient)
 
 
 def load(dataset: str, *, num_train: int = 1000, num_test: int = 397) -> Dataset:
@@ -64,15 +51,7 @@ def load(dataset: str, *, num_train: int = 1000, num_test: int = 397) -> Dataset
 
 
 def network(downsampling: str, coefficient: float | None) -> dict[str, Any]:
-    """Options of ``bilipschitz_resnet``.
-
-    Raises
-    ------
-    ValueError
-        For another kind of downsampling.
-    """
-    if downsampling not in DOWNSAMPLING:
-        raise ValueError(f"downsampling {downsampling!r}: allowed are {', '.join(DOWNSAMPLING)}")
+    """Options of ``bilipschitz_resnet``."""
     stages, blocks = DOWNSAMPLING[downsampling]
     kind = "average" if downsampling == "none" else downsampling
     return {
@@ -94,7 +73,8 @@ def bounds(features: ModelStack, *, coefficient: float | None) -> dict[str, Any]
     allowed = 0.0 if coefficient is None else coefficient**4
     lift = next(iter(features.state.values())).norm().item() * (1 - 1e-12)
     told: dict[str, Any] = {"k_allowed": allowed, "k": max(constants), "identity": identity}
-    one = identity and len(features.module) == 2 + len(constants)  # lift, blocks, flatten
+    layers = cast(nn.Sequential, features.module)
+    one = identity and len(layers) == 2 + len(constants)  # lift, blocks, flatten
     for name, each in (("allowed", [allowed] * len(constants)), ("certified", constants)):
         known = one and not (name == "allowed" and coefficient is None)
         textbook, low = colipschitz.textbook_bound, colipschitz.low_band_bound
@@ -137,8 +117,21 @@ def run(
     num_points: int = 10,
     num_searches: int = 2,
 ) -> pd.DataFrame:
-    """One row per data set, kind of network, width (channels), c (0 for none) and seed."""
-    check(datasets, coefficients)
+    """One row per data set, kind of network, width (channels), c (0 for none) and seed.
+
+    Raises
+    ------
+    ValueError
+        As :func:`lipdescent.experiments._options.residual_images`.
+    """
+    CHECK(
+        datasets=datasets,
+        downsampling=downsampling,
+        widths=widths,
+        coefficients=coefficients,
+        seeds=seeds,
+        steps=steps,
+    )
     kinds = [(d, c) for d in downsampling for c in coefficients]
     options = {kind: network(*kind) for kind in kinds}
     how = Fit(steps, batch_size=batch_size, learning_rate=learning_rate)
@@ -162,10 +155,10 @@ def draw(frame: pd.DataFrame) -> Figure:
     parts = list(wide.groupby("dataset", sort=False))
     for j, (dataset, part) in enumerate(parts):
         _draw_networks(axes[0, 2 * j], part, 1 / part["dft_worst_ratio"])
-        axes[0, 2 * j].set_title(f"{TITLES[dataset]}: smallest /\nlargest on the low band")
+        axes[0, 2 * j].set_title(f"{TITLES[str(dataset)]}: smallest /\nlargest on the low band")
         _draw_networks(axes[0, 2 * j + 1], part, part["k"])
         axes[0, 2 * j + 1].axhline(1, color=GREY)
-        axes[0, 2 * j + 1].set_title(f"{TITLES[dataset]}: largest\nbranch constant")
+        axes[0, 2 * j + 1].set_title(f"{TITLES[str(dataset)]}: largest\nbranch constant")
     for axis in axes[0, 2 * len(parts) :]:
         axis.set_axis_off()
     _draw_pair(axes[1], frame[frame["dataset"] == frame["dataset"].iloc[-1]])
@@ -183,7 +176,7 @@ def _draw_networks(axis: Axes, part: pd.DataFrame, values: pd.Series) -> None:
     for i, (down, own) in enumerate(part.groupby("downsampling", sort=False)):
         place = [coefficients.index(c) + 0.2 * (i - 1) for c in own["c"]]
         style = look(i) | {"linestyle": "", "markersize": 3}
-        axis.plot(place, values[own.index], label=NAMES[down], **style)
+        axis.plot(place, values[own.index], label=NAMES[str(down)], **style)
     axis.set_xticks(range(len(coefficients)), [coefficient_name(c) for c in coefficients])
     axis.set_xlabel("c")
     log_values(axis)

@@ -26,6 +26,7 @@ from torch import Tensor
 from lipdescent.analysis import statistics
 from lipdescent.datasets import Dataset
 from lipdescent.experiments import _colipschitz as colipschitz
+from lipdescent.experiments import _options
 from lipdescent.experiments._distance import feature_map, fit
 from lipdescent.experiments._drawing import key_of, look, panels
 from lipdescent.experiments._fitting import Fit
@@ -33,7 +34,6 @@ from lipdescent.experiments._kernel_head import KernelHead, area_under_curve
 from lipdescent.experiments.distance_preservation_images import (
     BAND,
     TITLES,
-    check,
     coefficient_name,
     load,
     network,
@@ -41,6 +41,7 @@ from lipdescent.experiments.distance_preservation_images import (
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.stacks.seeding import generator
 
+CHECK = _options.residual_images
 LEFT_OUT = 2
 SHIFTS = (1, 2, 4)  # pixels
 MOVES = (0.25, 0.5, 1.0, 2.0)  # of the median length of a test image
@@ -151,8 +152,14 @@ def run(
     batch_size: int = 50,
     learning_rate: float = 2e-2,
 ) -> pd.DataFrame:
-    """Tidy rows per data set, c (0 for none), seed, quantity, score, kind of far input, amount."""
-    check(datasets, coefficients)
+    """Tidy rows per data set, c (0 for none), seed, quantity, score, kind of far input, amount.
+
+    Raises
+    ------
+    ValueError
+        As :func:`lipdescent.experiments._options.residual_images`.
+    """
+    CHECK(datasets=datasets, coefficients=coefficients, seeds=seeds, width=width, steps=steps)
     how = Fit(steps, batch_size=batch_size, learning_rate=learning_rate)
     rows = []
     for dataset in datasets:
@@ -171,7 +178,7 @@ def draw(frame: pd.DataFrame) -> Figure:
     figure, axes = panels(3, height=2.8)
     for axis, (dataset, part) in zip(axes, frame.groupby("dataset", sort=False), strict=False):
         _draw_areas(axis, part[part["quantity"] == "area"])
-        axis.set_title(f"{TITLES[dataset]}: area under\nthe ROC curve")
+        axis.set_title(f"{TITLES[str(dataset)]}: area under\nthe ROC curve")
     last = frame[frame["dataset"] == frame["dataset"].iloc[-1]]
     _draw_moves(axes[2], last[(last["quantity"] == "mean") & (last["score"] == "features")])
     axes[2].set_title(f"{TITLES[last['dataset'].iloc[0]]}: variance\nof moved images")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 from lipdescent.study.schema import ConfigError
+
+WSL = "/usr/lib/wsl/lib"  # where Windows puts its driver's programs
 
 
 def visible_gpus() -> int:
     """NVIDIA devices of this machine, found without importing torch."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
-    there = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    there = _devices()
     if hidden is None:
         return there
     # CUDA shows what is listed up to the first entry that is none of its devices.
@@ -22,6 +27,21 @@ def visible_gpus() -> int:
             break
         count += 1
     return count if there else 0
+
+
+@functools.cache
+def _devices() -> int:
+    """Devices that the kernel shows, else those that the driver lists: WSL shows no files."""
+    if shown := len(list(Path("/dev").glob("nvidia[0-9]*"))):
+        return shown
+    program = shutil.which("nvidia-smi", path=f"{os.environ.get('PATH', '')}:{WSL}")
+    if program is None:
+        return 0
+    try:
+        listed = subprocess.run([program, "-L"], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
 
 
 def gpus_per_job(device: str) -> int:

@@ -6,6 +6,7 @@ stack is one block where the memory holds it, and its epoch is replayed from a g
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ from lipdescent.training.cuda_graph import UpdateGraph
 from lipdescent.training.engines.choice import make_engine
 from lipdescent.training.layer_clip import LayerClip
 from lipdescent.training.options import TrainingOptions
+
+logger = logging.getLogger(__name__)
 
 # Updates of one CUDA graph: enough that launching it costs nothing, few enough to capture quickly.
 UPDATES_PER_GRAPH = 32
@@ -151,7 +154,8 @@ class Block:
         def steps(*own: Tensor) -> None:
             self._steps(*own[:3], **dict(zip(names, own[3:], strict=True)))
 
-        if self.layer_clip is not None:  # eigenvalues wait for the device, which a graph cannot
+        # Eigenvalues wait for the device, which a graph cannot.
+        if self.layer_clip is not None or self.options.penalty is not None:
             return steps
         live = [*self.live_tensors().values(), *self.optimizer.buffers]
         try:
@@ -159,7 +163,7 @@ class Block:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            print(f"no CUDA graph, updates are launched one kernel at a time: {error}")
+            logger.warning("no CUDA graph, updates are launched one kernel at a time: %s", error)
             return steps
 
     def _steps(
