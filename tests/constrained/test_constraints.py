@@ -153,6 +153,20 @@ def dense(convolution, shape):
     return convolution(basis).flatten(1).T
 
 
+@pytest.mark.parametrize("shape", [(2, 5, 3, 4), (2, 5, 4, 3)])
+def test_largest_of_many_and_its_gradient(shape):
+    """As the largest of all of them by autograd, of stacks, complex, and under vmap."""
+    blocks = torch.complex(normal(*shape), normal(*shape, seed=1)).requires_grad_()
+    weights = torch.tensor([2.0, 3.0], dtype=torch.float64)
+    expected = norms.spectral_bound(blocks).amax(-1)
+    (wanted,) = torch.autograd.grad((weights * expected).sum(), blocks)
+    for function in (norms.largest_spectral_bound, vmap(norms.largest_spectral_bound)):
+        found = function(blocks)
+        (gradient,) = torch.autograd.grad((weights * found).sum(), blocks)
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(gradient, wanted)
+
+
 @pytest.mark.parametrize("mode", ["zeros", "circular"])
 @pytest.mark.parametrize("dims", [1, 2])
 @pytest.mark.parametrize("padding", [0, 1, 2])

@@ -20,8 +20,8 @@ SMALL = {
         "num_points": 3, "num_searches": 1,
     },
     "distance_preservation_images": {
-        "datasets": ["digits"], "widths": [2], "coefficients": [0.5], "seeds": [0], "steps": 2,
-        "num_points": 3, "num_searches": 1,
+        "datasets": ["digits"], "downsampling": ["strided"], "coefficients": [0.5], "seeds": [0],
+        "steps": 2, "num_points": 3, "num_searches": 1, "search_steps": 2,
     },
     "distance_uncertainty": {
         "datasets": ["digits"], "coefficients": [0.5], "seeds": [0], "width": 2, "steps": 2,

@@ -123,7 +123,7 @@ def test_narrow_networks_have_counter_examples():
 def test_counter_examples_among_images():
     frame = distance_preservation_images.run(
         datasets=["digits"], widths=[2], coefficients=[0.5], seeds=[0], steps=2, num_points=3,
-        num_searches=1,
+        num_searches=1, search_steps=2,
     )  # fmt: skip
     narrowing = frame[frame["downsampling"] != "none"]
     assert (narrowing["features"] == 32).all()

@@ -29,6 +29,41 @@ def spectral_bound(matrix: Tensor, *, iterations: int = GRAM_ITERATIONS) -> Tens
     return _SpectralBound.apply(matrix, iterations)[0]
 
 
+def _gram_iteration(
+    matrix: Tensor, iterations: int, *, with_below: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """The bound, W, A^p and, if wanted, A^(p - 1), each matrix up to a positive factor."""
+    # Scaled, squares of very large and very small weights stay within the range of float32.
+    scale = _nonzero(matrix.abs().amax((-2, -1), keepdim=True))
+    unit = matrix / scale
+    power = unit.mH @ unit
+    below = None
+    logarithm, exponent = torch.zeros_like(scale[..., 0, 0]), 0.5
+    for _ in range(iterations):
+        size = _frobenius(power)
+        logarithm = logarithm + exponent * size.log()
+        power = power / size[..., None, None]
+        if with_below:
+            below = power if below is None else below @ power
+        power = power @ power
+        exponent /= 2
+    size = _frobenius(power)
+    bound = scale[..., 0, 0] * (logarithm + exponent * size.log()).exp()
+    return bound, unit, power / size[..., None, None], below
+
+
+def largest_spectral_bound(matrices: Tensor) -> Tensor:
+    """The largest :func:`spectral_bound` of matrices (..., blocks, m, n): (...).
+
+    Derivatives are those of one block where it is: half of the products.
+    """
+    if matrices.shape[-2] < matrices.shape[-1]:
+        matrices = matrices.mT
+    bounds = _gram_iteration(matrices.detach(), GRAM_ITERATIONS, with_below=False)[0]
+    place = bounds.argmax(-1)[..., None, None, None]
+    return spectral_bound(torch.take_along_dim(matrices, place, -3))[..., 0]
+
+
 class _SpectralBound(torch.autograd.Function):
     """|W|_2 <= b = tr(A^2p)^(1 / 4p), whose gradient is b W A^(2p - 1) / tr(A^2p).
 
@@ -39,22 +74,7 @@ class _SpectralBound(torch.autograd.Function):
 
     @staticmethod
     def forward(matrix: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
-        # Scaled, squares of very large and very small weights stay within the range of float32.
-        scale = _nonzero(matrix.abs().amax((-2, -1), keepdim=True))
-        unit = matrix / scale
-        power = unit.mH @ unit
-        below = None  # A^(p - 1), up to a factor
-        logarithm, exponent = torch.zeros_like(scale[..., 0, 0]), 0.5
-        for _ in range(iterations):
-            size = _frobenius(power)
-            logarithm = logarithm + exponent * size.log()
-            power = power / size[..., None, None]
-            below = power if below is None else below @ power
-            power = power @ power
-            exponent /= 2
-        size = _frobenius(power)
-        bound = scale[..., 0, 0] * (logarithm + exponent * size.log()).exp()
-        power = power / size[..., None, None]
+        bound, unit, power, below = _gram_iteration(matrix, iterations, with_below=True)
         # Up to a positive factor; homogeneity, <gradient, W> = b, sets it.
         gradient = unit @ (power if below is None else below @ power)
         length = (gradient.conj() * matrix).real if matrix.is_complex() else gradient * matrix
@@ -118,7 +138,7 @@ def convolution_bound(
     symbol = torch.complex(flat @ waves[0], flat @ waves[1])
     # (..., out, in, aliases * frequencies) -> (..., frequencies, out, in * aliases)
     blocks = symbol.unflatten(-1, (stride**dims, -1)).movedim(-1, -4).flatten(-2)
-    bound = spectral_bound(blocks).amax(-1) / stride ** (dims / 2)
+    bound = largest_spectral_bound(blocks) / stride ** (dims / 2)
     outputs = [(n + 2 * p - k) // stride + 1 for n, p, k in zip(sizes, padding, taps, strict=True)]
     repeats = math.prod(-(-out * stride // n) for out, n in zip(outputs, sizes, strict=True))
     return bound * math.sqrt(repeats) if circular and repeats > 1 else bound

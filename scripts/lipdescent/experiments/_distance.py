@@ -52,7 +52,12 @@ def fit(
 
 
 def measure(
-    features: ModelStack, points: Tensor, *, band: Sequence[int], num_searches: int
+    features: ModelStack,
+    points: Tensor,
+    *,
+    band: Sequence[int],
+    num_searches: int,
+    search_steps: int = 200,
 ) -> dict[str, Any]:
     """Quantities of a single model; energies are means over the counter-examples.
 
@@ -76,7 +81,8 @@ def measure(
     found["pair_ratio"] = colipschitz.distance_ratios(features, points).min().item()
     radius = flat.norm(dim=1).median().item() / 10
     searches = [
-        colipschitz.counter_example(features, x, radius=radius) for x in points[:num_searches]
+        colipschitz.counter_example(features, x, radius=radius, steps=search_steps)
+        for x in points[:num_searches]
     ]
     best = min(searches, key=lambda search: search.ratio)
     found["counter_ratio"] = best.ratio

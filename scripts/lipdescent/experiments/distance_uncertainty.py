@@ -147,8 +147,8 @@ def run(
     datasets: Sequence[Literal["digits", "fashion_mnist"]] = ("digits", "fashion_mnist"),
     coefficients: Sequence[float | None] = (None, 0.9, 3.0, 6.0),
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
-    width: int = 6,
-    steps: int = 200,
+    width: int = 4,
+    steps: int = 150,
     batch_size: int = 50,
     learning_rate: float = 2e-2,
 ) -> pd.DataFrame:
@@ -163,7 +163,7 @@ def run(
     how = Fit(steps, batch_size=batch_size, learning_rate=learning_rate)
     rows = []
     for dataset in datasets:
-        data = load(dataset)
+        data = load(dataset, num_test=250)
         for c in coefficients:
             options = network("strided", c) | {"width": width}
             for seed in seeds:
