@@ -21,9 +21,11 @@ from pathlib import Path
 
 import checkout  # noqa: F401
 import expected_cost
+import gpu_fused
 import gpu_workflow
 import numpy as np
 import torch
+from cuda_checks import CHECKS
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -32,10 +34,12 @@ from lipdescent.bounds.jacobians.norms import jacobian_norms
 from lipdescent.jobs import device as devices
 from lipdescent.jobs import resources
 from lipdescent.plugins import lookup
+from lipdescent.stacks import convolution
 from lipdescent.stacks.workload import multiplications
 from lipdescent.study import sections
 from lipdescent.training.block import TrainingData
 from lipdescent.training.draws import initial_stack
+from lipdescent.training.engines import fused_cnn
 from lipdescent.training.options import TrainingOptions
 from lipdescent.training.stack_training import StackTraining
 
@@ -95,8 +99,6 @@ def seconds(run: Callable[[], object], device: torch.device, *, least: float) ->
 
 
 def checks(report: Report) -> None:
-    from cuda_checks import CHECKS
-
     report.table("Checks", "check", "result", "seconds")
     for name, check in CHECKS.items():
         if report.again is not None and name not in report.again:
@@ -117,30 +119,36 @@ def checks(report: Report) -> None:
 
 
 def workflow(report: Report) -> None:
-    """The default study from the data to the report, on the device and on the processor."""
-    report.table("The workflow end to end", "what", "found")
+    """The default study from the data to the report, on the device."""
+    place = str(report.device)
+    if study_run(report, "gpu", place):
+        for name, (apart, count) in gpu_workflow.bounds_apart("gpu", place).items():
+            what = f"largest relative difference to the processor, {name}"
+            report.row(what, f"{apart:.1e} of {count} checkpoints")
+
+
+def processor(report: Report) -> None:
+    """The same on the processor, and the device's table against its."""
+    if not study_run(report, "processor", "cpu") or not Path("results/gpu/table.parquet").exists():
+        return
+    for quantity in ("train_loss", "test_loss", "test_accuracy", "upper_layer_product"):
+        report.row(
+            f"largest difference, {quantity}", gpu_workflow.apart("gpu", "processor", quantity)
+        )
+
+
+def study_run(report: Report, study: str, device: str) -> bool:
+    """Whether the default study ran; its seconds and those of its stages are written."""
+    report.table(f"The workflow end to end on {device}", "what", "found")
     if absent := gpu_workflow.missing():
         report.row("not run", f"missing: {', '.join(absent)}; make gpu-wheels brings them")
-        return
-    folder, small, place = report.path.parent.resolve(), report.small, str(report.device)
-    several = 2 if small else 8
-    runs = [("gpu", place, several), ("processor", "cpu", 1), ("gpu_alone", place, 1)]
-    for study, device, jobs in runs:
-        if not report.in_time(f"the study {study}"):
-            break
-        spent = gpu_workflow.run_study(study, device, folder, small=small, jobs=jobs)
-        what = f", {jobs} jobs at a time on it" if device == place else ""
-        report.row(f"default study on {device}{what}, data to report", f"{spent:.0f} s")
-        for stage, (count, total, longest) in gpu_workflow.stages(study).items():
-            report.row(f"{study}: {stage}", f"{count} jobs, {total:.1f} s, longest {longest:.1f} s")
-        if study == "gpu":
-            gpu_workflow.verify(study, device, folder, small=small)
-            report.row("its bounds checked afresh", gpu_workflow.checked(folder, study))
-        if study == "processor":
-            quantities = ("train_loss", "test_loss", "test_accuracy", "upper_layer_product")
-            for quantity in quantities:
-                apart = gpu_workflow.apart("gpu", "processor", quantity)
-                report.row(f"largest difference, {quantity}", apart)
+        return False
+    folder = report.path.parent.resolve()
+    spent = gpu_workflow.run_study(study, device, folder, small=report.small)
+    report.row("default study, data to report", f"{spent:.0f} s")
+    for stage, (count, total, longest) in gpu_workflow.stages(study).items():
+        report.row(stage, f"{count} jobs, {total:.1f} s, longest {longest:.1f} s")
+    return True
 
 
 def peaks(report: Report) -> None:
@@ -318,6 +326,51 @@ def profiled(
         return None
 
 
+def convolutions(report: Report) -> None:
+    """Ways to convolve a stack in float32: cuDNN's groups, products by rows, the fused pass."""
+    cases = [
+        ("cnn", CIFAR, 2048, 128, 16, 12), ("cnn", CIFAR, 2048, 128, 16, 20),
+        ("cnn", CIFAR, 2048, 128, 4, 64), ("resnet18", CIFAR, 1024, 128, 8, 16),
+        ("resnet18", CIFAR, 1024, 128, 8, 4), ("resnet18", CIFAR, 512, 128, 2, 64),
+    ]  # fmt: skip
+    if report.small:
+        cases = [("cnn", (3, 8, 8), 64, 32, 2, 4), ("resnet18", (3, 8, 8), 64, 32, 2, 2)]
+    ways = {"groups": (False, False), "rows": (True, False), "fused": (False, True)}
+    report.table("Convolutions of a stack, float32", "stack", "models", *ways, "profile of rows")
+    for name, shape, samples, batch, models, width in cases:
+        cells, profile = [], None
+        for way, (rows, fused) in ways.items():
+            if way == "fused" and name != "cnn":
+                cells.append("")
+                continue
+            convolution.ROWS_ON_CUDA, fused_cnn.ON_CUDA = rows, fused
+            try:
+                epoch = stack_epoch(
+                    builder(name, width, shape), shape, models=models, batch=batch,
+                    samples=samples, device=report.device,
+                )  # fmt: skip
+                spent = seconds(epoch, report.device, least=0.3)
+                cells.append(f"{models * samples / spent:.3g}")
+                if way == "rows":
+                    profile = profiled(epoch, report.device)
+                del epoch
+            except RuntimeError as error:
+                cells.append(" ".join(str(error).split())[:100])
+            finally:
+                convolution.ROWS_ON_CUDA = fused_cnn.ON_CUDA = False
+            release(report.device)
+        report.row(f"{name} {width}", models, *cells, profile[-1] if profile else "")
+    convolution.ROWS_ON_CUDA = True
+    try:
+        for check in ("cnn", "resnet18", "cnn_batchnorm"):
+            CHECKS[f"follows the CPU: {check}"](str(report.device))
+            report.say(f"By rows: follows the CPU: {check}: passed.")
+    except Exception as error:
+        report.say(f"By rows: follows the CPU: {check}: FAILED: {error}"[:300])
+    finally:
+        convolution.ROWS_ON_CUDA = False
+
+
 def release(device: torch.device) -> None:
     import gc
 
@@ -374,8 +427,8 @@ def tuned_epoch(build, shape, samples, batch, device, report) -> Callable[[], No
 
 # Study -> how many of its widths are measured, None for all; the others are interpolated.
 PROJECTED: dict[str, int | None] = {
-    "ks_fcn_ce": None, "ks_fcn_mse": 4, "gamba_resnet18_cifar10": 4, "ks_cnn_cifar10": 4,
-    "nakkiran_resnet18": 4, "gamba_vit_cifar10": 3,
+    "ks_fcn_ce, fused": None, "ks_fcn_ce": None, "gamba_resnet18_cifar10": 3, "ks_cnn_cifar10": 3,
+    "nakkiran_resnet18": 3,
 }  # fmt: skip
 SLICE = 16  # updates of an epoch that stand for all
 
@@ -400,7 +453,8 @@ def projections(report: Report) -> None:
 
 def projected(report: Report, study: str, count: int | None) -> tuple[str, str, str]:
     """What of a study was measured, hours in all, minutes by width."""
-    config = expected_cost.study(study)
+    name, _, fused = study.partition(", ")
+    config = expected_cost.study(name)
     grid, (architecture,) = config["grid"], config["grid"]["architecture"]
     options = sections.training_options(config, architecture)
     shape = expected_cost.SHAPES.get(grid["dataset"][0], CIFAR)
@@ -413,7 +467,7 @@ def projected(report: Report, study: str, count: int | None) -> tuple[str, str, 
     if count is not None:
         places = np.linspace(0, len(widths) - 1, min(count, len(widths)))
         chosen = [widths[round(i)] for i in places]
-    least = 0.1 if report.small else 0.7
+    least = 0.1 if report.small else 0.4
     part = min(samples, SLICE * batch)
     found = []
     for width in chosen:
@@ -424,6 +478,7 @@ def projected(report: Report, study: str, count: int | None) -> tuple[str, str, 
             **sections.build_options(config, architecture),
         )  # fmt: skip
         settings = {k: v for k, v in options.items() if k not in ("batch_size", "stopping")}
+        settings["fused_step"] = bool(fused)
         epoch = stack_epoch(
             build, shape, models=models, batch=batch, samples=part, device=report.device, **settings
         )
@@ -478,8 +533,14 @@ def _norms(stack, *, n: int) -> Tensor:
     return jacobian_norms(stack, points, norms=["l2"])["l2"]
 
 
-SECTIONS = (checks, workflow, peaks, training, projections, bounds, resnet64)
-HALVES = {1: ("checks", "training", "workflow"), 2: ("checks", "projections", "bounds", "resnet64")}
+SECTIONS = (
+    checks, workflow, peaks, training, convolutions, gpu_fused.fused, gpu_fused.fused_tiles,
+    projections, bounds, resnet64, processor,
+)  # fmt: skip
+HALVES = {
+    1: ("checks", "training", "workflow"),
+    2: ("checks", "fused", "convolutions", "projections", "resnet64", "bounds", "processor"),
+}
 
 
 def failed_checks(page: Path) -> set[str]:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import re
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+import torch
 
 ROOT = Path(__file__).parents[1]
 NEEDED = (
@@ -30,17 +31,15 @@ def missing() -> list[str]:
     return [name for name in NEEDED if importlib.util.find_spec(name) is None]
 
 
-def run_study(study: str, device: str, folder: Path, *, small: bool, jobs: int = 1) -> float:
+def run_study(study: str, device: str, folder: Path, *, small: bool) -> float:
     """Seconds from the data to the report of the default study, trained and measured on a device.
-
-    ``jobs`` may use the device at the same time.
 
     Raises
     ------
     RuntimeError
         If the run fails, with the end of what it said; all of it is in ``folder``/``study``.log.
     """
-    arguments = ["--resources", f"gpu={jobs}", "--config", f"study={study}", f"device={device}"]
+    arguments = ["--config", f"study={study}", f"device={device}"]
     if small:
         overlay = folder / "small.yaml"
         overlay.write_text(SMALL)
@@ -50,13 +49,31 @@ def run_study(study: str, device: str, folder: Path, *, small: bool, jobs: int =
     return time.perf_counter() - begin
 
 
-def verify(study: str, device: str, folder: Path, *, small: bool) -> None:
-    """Compare stored bounds of sampled checkpoints with fresh ones, as ``make verify`` does."""
-    arguments = ["--config", f"study={study}", f"device={device}"]
-    if small:
-        arguments += ["--configfile", str(folder / "small.yaml")]
-    arguments += ["--forcerun", "verify", "--", f"results/{study}/verification.json"]
-    snakemake(arguments, folder / f"{study}_verify.log")
+def bounds_apart(study: str, device: str) -> dict[str, tuple[float, int]]:
+    """Quantity -> largest relative difference of bounds on a device and on the processor, of how
+    many checkpoints: the first model of each stack at its last epoch.
+    """
+    from lipdescent import datasets
+    from lipdescent.measuring import verifying
+    from lipdescent.measuring.measure import checkpoint_stack
+    from lipdescent.storage import checkpoints
+
+    folder = ROOT / "results" / study
+    dataset = datasets.read(folder / "datasets/mnist1d.npz")
+    inputs = {"train": torch.from_numpy(dataset.train_inputs)}
+    there = {split: x.to(device) for split, x in inputs.items()}
+    found: dict[str, list[float]] = {}
+    for path in sorted((folder / "checkpoints").rglob("*.safetensors")):
+        saved = checkpoints.read(path)
+        last = len(saved.epoch) - 1
+        one = checkpoint_stack(saved, dataset)[last * saved.num_replicas :][:1]
+        ends = [
+            verifying.ladder(stack, points, norm="l2", names=verifying.ON_DEVICES)
+            for stack, points in ((one, inputs), (one.to(device=device), there))
+        ]
+        for key, value in ends[0].items():
+            found.setdefault(key[0], []).append(abs(ends[1][key] - value) / abs(value))
+    return {name: (max(each), len(each)) for name, each in found.items()}
 
 
 def stages(study: str) -> dict[str, tuple[int, float, float]]:
@@ -71,22 +88,12 @@ def stages(study: str) -> dict[str, tuple[int, float, float]]:
 
 
 def snakemake(arguments: Sequence[str], log: Path) -> None:
-    command = [sys.executable, "-m", "snakemake", "--cores", str(os.cpu_count()), *arguments]
+    cores = str(len(os.sched_getaffinity(0)))
+    command = [sys.executable, "-m", "snakemake", "--cores", cores, *arguments]
     with log.open("w") as file:
         code = subprocess.call(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
     if code:
         raise RuntimeError(f"{' '.join(command)} ended with {code}:\n{log.read_text()[-2000:]}")
-
-
-def checked(folder: Path, study: str) -> str:
-    """How many invariants of sampled checkpoints hold, in the words of the rule ``verify``.
-
-    Among them: stored bounds equal fresh ones of the processor, and those of the device.
-    """
-    said = re.findall(
-        r"\d+ checks on \d+ checkpoints, \d+ broken", (folder / f"{study}_verify.log").read_text()
-    )
-    return said[-1] if said else "what verify said was not found"
 
 
 def apart(study: str, other: str, quantity: str) -> str:

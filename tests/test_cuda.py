@@ -64,7 +64,7 @@ def test_the_second_half_takes_the_checks_that_failed_in_the_first(tmp_path):
     assert gpu.failed_checks(page) == {"bound: LipSDP"}
     assert gpu.failed_checks(tmp_path / "none.md") == set()
     known = {section.__name__ for section in gpu.SECTIONS}
-    assert set(gpu.HALVES[1]) | set(gpu.HALVES[2]) | {"peaks"} == known
+    assert set(gpu.HALVES[1]) | set(gpu.HALVES[2]) | {"peaks", "fused_tiles"} == known
 
 
 def test_the_gpu_script_leaves_out_what_has_no_time(tmp_path):

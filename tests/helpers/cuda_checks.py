@@ -10,6 +10,7 @@ import contextlib
 import inspect
 import tempfile
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -153,6 +154,26 @@ def precision_keys(place: str, precision: str) -> None:
 def channels_last_changes_nothing(place: str, network: str) -> None:
     plain, _ = trained(training(network, place))
     close(trained(training(network, place, channels_last=True))[0], plain, 1e-8)
+
+
+def fused_step_follows_the_plain_one(place: str, options: dict) -> None:
+    """15 updates in float32, the last of an epoch on a smaller batch: 1e-5 of what is trained."""
+    plain, _ = trained(training("mlp", place, dtype=torch.float32, **options))
+    subject = training("mlp", place, dtype=torch.float32, fused_step=True, **options)
+    found, said = trained(subject)
+    close(found, plain, 1e-5)
+    if torch.device(place).type == "cuda" and _computes():
+        assert subject.blocks[0].fused_step is not None, said
+        kinds = {type(graph).__name__ for graph in subject.blocks[0]._graphs.values()}
+        assert kinds == {"UpdateGraph"}, f"a graph could not be captured: {kinds}"
+        again, _ = trained(training("mlp", place, dtype=torch.float32, fused_step=True, **options))
+        assert all(torch.equal(tensor, again[name]) for name, tensor in found.items())
+
+
+def _computes() -> bool:
+    """Whether Triton is there, and a device that is not pretended."""
+    there = find_spec("triton") is not None and torch.version.cuda is not None
+    return there and torch._C._cuda_getDeviceCount() > 0
 
 
 def resumes_bit_identically(place: str) -> None:
@@ -364,6 +385,10 @@ def _norms(stack: ModelStack) -> torch.Tensor:
     return torch.stack(list(jacobian_norms(stack, points, norms=["l2", "linf"]).values()))
 
 
+FUSED = {
+    "momentum": {"weight_decay": 1e-3},
+    "clipping": {"gradient_clip": 0.1, "momentum": 0.0},
+}
 IMAGES = ("cnn", "cnn_batchnorm", "resnet18")
 CHECKS = {
     **{f"follows the CPU: {n}": partial(follows_the_cpu, network=n) for n in NETWORKS},
@@ -373,6 +398,12 @@ CHECKS = {
     **{f"no waiting: {n}": partial(nothing_waits_in_an_epoch, network=n) for n in NETWORKS},
     **{f"precision {p}": partial(precision_keys, precision=p) for p in ("tf32", "bfloat16")},
     **{f"channels last: {n}": partial(channels_last_changes_nothing, network=n) for n in IMAGES},
+    **{
+        f"fused step follows the plain one: {n}": partial(
+            fused_step_follows_the_plain_one, options=o
+        )
+        for n, o in FUSED.items()
+    },
     "resumed bit-identically": resumes_bit_identically,
     "out of memory": too_little_memory_halves_blocks,
     **{f"bound: {b}": partial(bounds_equal_the_cpu, bound=b) for b in BOUNDS},

@@ -92,8 +92,10 @@ def test_gpus_that_jobs_may_choose(monkeypatch, hidden, expected):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
     monkeypatch.setattr(gpus, "_devices", lambda: 4)
     assert gpus.visible_gpus() == expected
-    assert gpus.gpus_at_once("auto") == max(1, expected)
-    assert gpus.gpus_at_once("cuda:1") == 1
+    monkeypatch.setattr(gpus, "shares", lambda: 3)
+    assert gpus.shares_of_machine("auto") == 3 * max(1, expected)
+    assert gpus.shares_of_machine("cuda:1") == 3
+    assert [gpus.shares_of_job(mb) for mb in (1, 2500, 2501, 1e6)] == [1, 1, 2, 3]
 
 
 @pytest.mark.parametrize(
