@@ -340,8 +340,10 @@ def distance_preservation_images(study: Path) -> dict[str, object]:
                 _interval(1 / own["dft_worst_ratio"]),
                 *(f"{n} of {len(own)}" for n in told), _interval(own["accuracy"]),
             ])  # fmt: skip
-    header = ["", "network", "c", "k allowed", "largest k certified", "smallest low-band value",
-              "smallest / largest", "k < 1", "a bound says something", "kept", "accuracy"]  # fmt: skip
+    header = [
+        "", "network", "c", "k allowed", "largest k certified", "smallest low-band value",
+        "smallest / largest", "k < 1", "a bound says something", "kept", "accuracy",
+    ]  # fmt: skip
     texts["found"] = {"header": header, "rows": rows}
     kept_silent, large = (np.concatenate([s[i] for s in silent]) for i in (0, 1))
     texts["silent"] = f"{kept_silent.sum()} of {len(frame)}"
@@ -352,6 +354,10 @@ def distance_preservation_images(study: Path) -> dict[str, object]:
     blind = frame[frame["full_smallest"] == 0]
     texts["blind"] = f"{len(blind)} of {(frame['downsampling'] != 'none').sum()}"
     texts["counter"] = f"{blind['counter_ratio'].median():.0e}"
+    texts["band_energy"] = " and ".join(
+        f"{100 * _low_band_share(part):.1f} % ({sets[name]})"
+        for name, part in blind.groupby("dataset", sort=False)
+    )
     one = frame[(frame["textbook_certified"] > 0) | (frame["low_band_certified"] > 0)]
     assert (one["textbook_certified"] <= one["full_smallest"]).all()
     assert (one["low_band_certified"] <= one["dft_smallest"]).all()
@@ -360,6 +366,14 @@ def distance_preservation_images(study: Path) -> dict[str, object]:
         digits = decimals.at_least if "smallest" not in key else decimals.at_most
         texts[key] = " to ".join(digits(v, ".2g") for v in (one[key].min(), one[key].max()))
     return texts
+
+
+def _low_band_share(part: pd.DataFrame) -> float:
+    """Mean share of the energy of counter-examples at the DFT frequencies 0 and 1 of both axes."""
+    names = [name for name in part if re.fullmatch(r"energy_\d+", name)]
+    energies = part[names].dropna(axis="columns").to_numpy()
+    side = round(energies.shape[1] ** 0.5)
+    return float(energies.reshape(-1, side, side)[:, :2, :2].sum((1, 2)).mean())
 
 
 # Distances are called kept where the low band's smallest value is a tenth of its largest or more,
