@@ -185,6 +185,10 @@ def draw(frame: pd.DataFrame) -> Figure:
     return figure
 
 
+def network_name(c: Any) -> str:
+    return f"c = {c:g}" if c else "plain"
+
+
 def _draw_areas(axis: Axes, part: pd.DataFrame) -> None:
     groups = list(part[part["score"] == "features"].groupby("c", sort=False))
     pixels = part[(part["score"] == "pixels") & (part["c"] == part["c"].iloc[0])]
@@ -193,7 +197,7 @@ def _draw_areas(axis: Axes, part: pd.DataFrame) -> None:
         for place, (kind, amount) in enumerate(SHOWN):
             values = own[(own["kind"] == kind) & (own["amount"] == amount)]["value"]
             x = place + 0.16 * (i - len(groups) / 2)
-            name = "pixels" if c is None else f"c = {c:g}" if c else "plain"
+            name = "pixels" if c is None else network_name(c)
             label = None if place else name
             axis.plot([x] * len(values), values, linestyle="", markersize=3, label=label, **style)
             axis.plot([x - 0.07, x + 0.07], [values.mean()] * 2, color=style["color"])
