@@ -322,6 +322,113 @@ def random_labels(study: Path) -> dict[str, object]:
     return {"found": {"header": ["", "paper", "expected", "found"], "rows": rows}}
 
 
+def distance_preservation_images(study: Path) -> dict[str, object]:
+    """Low-band values, certified constants and what bounds say of every kind of network."""
+    frame = pd.read_csv(study / "experiments/distance_preservation_images.csv")
+    kinds = {"none": "one resolution", "average": "average pools", "strided": "strided"}
+    sets = {"digits": "digits", "fashion_mnist": "Fashion-MNIST"}
+    texts: dict[str, object] = {}
+    rows, silent = [], []
+    for (dataset, down), part in frame.groupby(["dataset", "downsampling"], sort=False):
+        for c, own in sorted(part.groupby("c"), key=lambda item: item[0] or np.inf):
+            kept = own["dft_worst_ratio"] <= KEPT
+            says = (own["textbook_certified"] > 0) | (own["low_band_certified"] > 0)
+            allowed = f"{own['k_allowed'].iloc[0]:.4g}" if c else "any"
+            told = [f"{(own['k'] < 1).sum()}", f"{says.sum()}", f"{kept.sum()}"]
+            silent.append((kept & ~says, own["k"] >= 1))
+            rows.append([
+                sets[dataset], kinds[down], f"{c:g}" if c else "plain", allowed,
+                _interval(own["k"], geometric=True), _interval(own["dft_smallest"]),
+                _interval(1 / own["dft_worst_ratio"]),
+                *(f"{n} of {len(own)}" for n in told), _interval(own["accuracy"]),
+            ])  # fmt: skip
+    header = [
+        "", "network", "c", "k allowed", "largest k certified", "smallest low-band value",
+        "smallest / largest", "k < 1", "a bound says something", "kept", "accuracy",
+    ]  # fmt: skip
+    texts["found"] = {"header": header, "rows": rows}
+    kept_silent, large = (np.concatenate([s[i] for s in silent]) for i in (0, 1))
+    texts["silent"] = f"{kept_silent.sum()} of {len(frame)}"
+    texts["large"] = f"{large.sum()} of {len(frame)}"
+    seconds = frame.groupby(["dataset", "downsampling", "width", "c"])["seconds"].first()
+    ratio = seconds.unstack("c").pipe(lambda of: of.div(of[0.0], axis=0)).drop(columns=0.0)
+    texts["slower"] = _span(ratio.to_numpy(), "{:.1f}")
+    blind = frame[frame["full_smallest"] == 0]
+    texts["blind"] = f"{len(blind)} of {(frame['downsampling'] != 'none').sum()}"
+    texts["counter"] = f"{blind['counter_ratio'].median():.0e}"
+    texts["band_energy"] = " and ".join(
+        f"{100 * _low_band_share(part):.1f} % ({sets[name]})"
+        for name, part in blind.groupby("dataset", sort=False)
+    )
+    one = frame[(frame["textbook_certified"] > 0) | (frame["low_band_certified"] > 0)]
+    assert (one["textbook_certified"] <= one["full_smallest"]).all()
+    assert (one["low_band_certified"] <= one["dft_smallest"]).all()
+    texts["low_band"] = f"{(frame['low_band_certified'] > 0).sum()} of {len(frame)}"
+    for key in ("textbook_certified", "textbook_allowed", "full_smallest"):
+        digits = decimals.at_least if "smallest" not in key else decimals.at_most
+        texts[key] = " to ".join(digits(v, ".2g") for v in (one[key].min(), one[key].max()))
+    return texts
+
+
+def _low_band_share(part: pd.DataFrame) -> float:
+    """Mean share of the energy of counter-examples at the DFT frequencies 0 and 1 of both axes."""
+    names = [name for name in part if re.fullmatch(r"energy_\d+", name)]
+    energies = part[names].dropna(axis="columns").to_numpy()
+    side = round(energies.shape[1] ** 0.5)
+    return float(energies.reshape(-1, side, side)[:, :2, :2].sum((1, 2)).mean())
+
+
+# Distances are called kept where the low band's smallest value is a tenth of its largest or more,
+# at every point looked at.
+KEPT = 10
+
+
+def distance_uncertainty(study: Path) -> dict[str, object]:
+    """Areas under the ROC curve: plain, and how much more with layers of at most c."""
+    frame = pd.read_csv(study / "experiments/distance_uncertainty.csv")
+    texts: dict[str, object] = {}
+    for dataset, whole in frame.groupby("dataset", sort=False):
+        rows, areas = [], whole[whole["quantity"] == "area"]
+        for (kind, amount), part in areas.groupby(["kind", "amount"], sort=False):
+            rows.append([f"{kind} {amount:g}" if amount else kind, *_against_plain(part)])
+        for quantity, score, name in (
+            ("correlation", None, "Spearman's correlation with the distance"),
+            ("accuracy", "features", "accuracy of the process"),
+        ):
+            part = whole[whole["quantity"] == quantity]
+            part = part if score is None else part[part["score"] == score]
+            rows.append([name, *_against_plain(part)])
+        limits = [f"c = {c:g}: more by" for c in sorted(set(whole["c"])) if c]
+        header = ["far inputs", "plain", *limits, "pixels", "entropy, plain"]
+        texts[str(dataset)] = {"header": header, "rows": rows}
+        cells = [cell for row in rows[:-2] for cell in row[2:-2]]
+        texts[f"{dataset}_more"] = f"{sum('**+' in cell for cell in cells)} of {len(cells)}"
+        texts[f"{dataset}_less"] = f"{sum('**-' in cell for cell in cells)} of {len(cells)}"
+    return texts
+
+
+def _against_plain(part: pd.DataFrame) -> list[str]:
+    """Plain, differences of the same seeds, the pixels', the softmax's entropy; bold: not 0."""
+    by = part.pivot_table(index="seed", columns=["score", "c"], values="value")
+    features = by["features"]
+    cells = [_interval(features[0.0])]
+    for c in sorted(c for c in features if c):
+        each = (features[c] - features[0.0]).to_numpy()
+        middle, low, high = statistics.mean_estimate(each, confidence=0.95)
+        sure = "**" if low > 0 or high < 0 else ""
+        cells.append(f"{sure}{middle:+.3f}{sure} ({low:+.3f} {high:+.3f})")
+    others = [by[score][0.0] if score in by else None for score in ("pixels", "entropy")]
+    return cells + ["" if own is None else _interval(own) for own in others]
+
+
+def _interval(values: pd.Series, *, geometric: bool = False) -> str:
+    """Mean over seeds, arithmetic or geometric, and its 95 % interval."""
+    middle, low, high = statistics.mean_estimate(
+        values.to_numpy(), confidence=0.95, geometric=geometric
+    )
+    return f"{middle:.3g} ({low:.3g} {high:.3g})"
+
+
 SOURCES: dict[str, Callable[[Path], dict[str, object]]] = {
     function.__name__: function
     for function in (
@@ -335,5 +442,7 @@ SOURCES: dict[str, Callable[[Path], dict[str, object]]] = {
         geolip,
         *groupsort_sources.SOURCES,
         *lipschitz_sources.ALL,
+        distance_preservation_images,
+        distance_uncertainty,
     )
 }

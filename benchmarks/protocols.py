@@ -12,13 +12,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES, PAGE = ROOT / "config/studies", ROOT / "docs/protocols.md"
-PAPERS = ("ks", "gamba", "nakkiran")
+PAPERS = ("ks", "gamba", "nakkiran", "smith")
 BEGIN = "Deviations from the paper:"
 HEAD = """# The papers' protocols, and where the studies deviate from them
 
-The studies of Khromov & Singh (`ks_*`), Gamba et al. (`gamba_*`) and Nakkiran et al.
-(`nakkiran_*`) follow the papers, and their public code where it is at hand, but for what this table
-lists. `make protocols` writes it from the headers of the files in `config/studies`.
+The studies of Khromov & Singh (`ks_*`), Gamba et al. (`gamba_*`), Nakkiran et al. (`nakkiran_*`)
+and Smith et al. (`smith_*`) follow the papers, and their public code where it is at hand, but for
+what this table lists. `make protocols` writes it from the headers of the files in `config/studies`.
 
 | name | deviates from the paper |
 |---|---|

@@ -29,7 +29,9 @@ from lipdescent.training.stack_training import StackTraining
 
 ROOT = Path(__file__).parents[1]
 PAPERS = sorted(
-    path for name in ("ks", "gamba", "nakkiran") for path in ROOT.glob(f"config/studies/{name}_*")
+    path
+    for name in ("ks", "gamba", "nakkiran", "smith")
+    for path in ROOT.glob(f"config/studies/{name}_*")
 )
 SEEDS = [0, 1]
 
@@ -51,7 +53,7 @@ def configured(path):
 
 
 def test_all_of_them_are_here():
-    assert len(PAPERS) == 41
+    assert len(PAPERS) == 42
     assert protocols.papers() == PAPERS
 
 
@@ -114,6 +116,8 @@ def test_first_epoch(path, folder):
     assert input_shape_of(config, name) == dataset.input_shape
     module = config["architectures"][architecture]["module"]
     build_options = sections.build_options(config, architecture)
+    if module == "wide_resnet":  # norms of 28 layers' convolutions take a minute
+        build_options |= {"depth": 10}
     width = min(grid["width"])
     build = partial(
         lookup.resolve("architectures", module).build, width,

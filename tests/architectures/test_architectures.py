@@ -39,6 +39,37 @@ def test_parameter_counts_of_the_papers(name, width, expected):
     assert count(build(name, width)) == expected
 
 
+# Zagoruyko & Komodakis, table 2, in millions.
+@pytest.mark.parametrize(
+    ("depth", "width", "millions"),
+    [
+        (40, 1, 0.6), (40, 2, 2.2), (40, 4, 8.9), (40, 8, 35.7), (28, 10, 36.5), (28, 12, 52.5),
+        (22, 8, 17.2), (22, 10, 26.8), (16, 8, 11.0), (16, 10, 17.1),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("coefficient", [None, 3.0])
+def test_parameter_counts_of_wide_resnets(depth, width, millions, coefficient):
+    with torch.device("meta"):
+        found = count(build("wide_resnet", width, depth=depth, coefficient=coefficient))
+    assert round(found / 1e6, 1) == millions
+    assert found == 36_479_194 or (depth, width) != (28, 10)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"depth": 27}, "depth = 27: allowed are 10, 16, 22"),
+        ({"depth": 4}, "depth = 4: allowed are 10, 16, 22"),
+        ({"coefficient": 0}, "coefficient = 0: allowed are positive numbers, or null"),
+        ({"coefficient": float("nan")}, "coefficient = nan: allowed are positive"),
+        ({"normalisation": "weak"}, "normalisation = 'weak': allowed are soft, hard"),
+    ],
+)
+def test_what_wide_resnets_refuse(options, message):
+    with pytest.raises(ValueError, match=message):
+        build("wide_resnet", 1, **options)
+
+
 def test_conv1d_has_the_size_of_mnist1d_s_authors():
     assert count(build("conv1d", 25, (40,))) == 5_210
 

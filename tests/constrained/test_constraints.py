@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.func import vmap
 
-from lipdescent.architectures import bilipschitz_resnet, lipschitz_cnn, lipschitz_mlp
+from lipdescent.architectures import bilipschitz_resnet, lipschitz_cnn, lipschitz_mlp, wide_resnet
 from lipdescent.bounds.upper_layer_product import layer_product
 from lipdescent.constrained import constraints, norms, retractions
 from lipdescent.constrained.constraints import bjorck, bjorck_by_products, project_l1_rows
@@ -153,6 +153,20 @@ def dense(convolution, shape):
     return convolution(basis).flatten(1).T
 
 
+@pytest.mark.parametrize("shape", [(2, 5, 3, 4), (2, 5, 4, 3)])
+def test_largest_of_many_and_its_gradient(shape):
+    """As the largest of all of them by autograd, of stacks, complex, and under vmap."""
+    blocks = torch.complex(normal(*shape), normal(*shape, seed=1)).requires_grad_()
+    weights = torch.tensor([2.0, 3.0], dtype=torch.float64)
+    expected = norms.spectral_bound(blocks).amax(-1)
+    (wanted,) = torch.autograd.grad((weights * expected).sum(), blocks)
+    for function in (norms.largest_spectral_bound, vmap(norms.largest_spectral_bound)):
+        found = function(blocks)
+        (gradient,) = torch.autograd.grad((weights * found).sum(), blocks)
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(gradient, wanted)
+
+
 @pytest.mark.parametrize("mode", ["zeros", "circular"])
 @pytest.mark.parametrize("dims", [1, 2])
 @pytest.mark.parametrize("padding", [0, 1, 2])
@@ -172,18 +186,41 @@ def test_convolution_bound_against_the_dense_operator(mode, dims, padding):
 
 
 @pytest.mark.parametrize("mode", ["zeros", "circular"])
+@pytest.mark.parametrize("stride", [2, 3])
+@pytest.mark.parametrize("taps", [1, 3, 5])
+def test_strided_convolution_bound_against_the_dense_operator(mode, stride, taps):
+    """Of the layer with its stride: as tight as without, and at most what it is without."""
+    sizes = (6, 12)
+    conv = torch.nn.Conv2d(
+        3, 2, taps, stride, taps // 2, padding_mode=mode, bias=False, dtype=torch.float64
+    )
+    conv.weight.data = normal(*conv.weight.shape)
+    exact = torch.linalg.matrix_norm(dense(conv, (3, *sizes)).detach(), ord=2)
+    own = {"sizes": sizes, "padding": conv.padding, "circular": mode == "circular"}
+    bound = norms.convolution_bound(conv.weight, stride=stride, **own)
+    worst = 3 ** (1 / 128) * (1.0 if mode == "circular" else 1.35)
+    assert exact * (1 - 1e-12) <= bound <= exact * worst
+    assert bound <= norms.convolution_bound(conv.weight, **own) * (1.0 + 1e-12) * worst
+
+
+@pytest.mark.parametrize("mode", ["zeros", "circular"])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_convolution_bound_where_padding_makes_the_output_larger(mode, stride):
     """Circular outputs repeat then: the torus alone bounds nothing."""
     for size, taps, padding in itertools.product((1, 2, 3, 5), (1, 2, 3), (0, 1, 2)):
         if size + 2 * padding < taps or (mode == "circular" and padding > size):
             continue
+        own = stride if mode == "zeros" or size % stride == 0 else 1
         layer = torch.nn.Conv2d(2, 3, taps, stride, padding, padding_mode=mode, bias=False).double()
         with torch.no_grad():
             layer.weight.abs_()
             exact = torch.linalg.matrix_norm(dense(layer, (2, size, size)), 2)
             bound = norms.convolution_bound(
-                layer.weight, sizes=(size, size), padding=layer.padding, circular=mode == "circular"
+                layer.weight,
+                sizes=(size, size),
+                padding=layer.padding,
+                circular=mode == "circular",
+                stride=own,
             )
         assert exact <= bound * (1 + 1e-12), (size, taps, padding)
 
@@ -226,8 +263,13 @@ def test_constants_have_to_be_positive(constant):
 
 
 def test_unsupported_convolutions_are_named():
-    with pytest.raises(ValueError, match="stride"):
-        constraints.SpectralConvolution(torch.nn.Conv1d(1, 1, 3, stride=2), (8,))
+    circular = {"padding": 1, "padding_mode": "circular"}
+    with pytest.raises(ValueError, match=r"stride \(2,\) on \(7,\): .*divisor of the sizes"):
+        constraints.SpectralConvolution(torch.nn.Conv1d(1, 1, 3, stride=2, **circular), (7,))
+    with pytest.raises(ValueError, match=r"stride \(2, 1\)"):
+        constraints.SpectralConvolution(torch.nn.Conv2d(1, 1, 3, stride=(2, 1)), (8, 8))
+    with pytest.raises(ValueError, match="dilation"):
+        constraints.SpectralConvolution(torch.nn.Conv1d(1, 1, 3, dilation=2), (8,))
     with pytest.raises(ValueError, match="sizes"):
         constraints.SpectralConvolution(torch.nn.Conv1d(1, 1, 3), (8, 8))
     with pytest.raises(TypeError, match="Linear"):
@@ -335,7 +377,20 @@ CONVOLUTIONAL = {
         ),
         (1, 8, 4),
     ),
-}
+    "strided": (
+        lambda: bilipschitz_resnet.build(
+            2, input_shape=(1, 8, 4), num_classes=3, stages=2, coefficient=0.5, batchnorm=True,
+            downsampling="strided",
+        ),
+        (1, 8, 4),
+    ),
+    "wide": (
+        lambda: wide_resnet.build(
+            1, input_shape=(1, 8, 8), num_classes=3, depth=10, coefficient=0.5
+        ),
+        (1, 8, 8),
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONAL)

@@ -1,6 +1,7 @@
 """Lower Lipschitz quantities against dense matrices and closed forms."""
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 from lipdescent.architectures import bilipschitz_resnet
 from lipdescent.experiments import _circular_networks as circular_networks
 from lipdescent.experiments import _colipschitz as colipschitz
+from lipdescent.experiments import distance_preservation_images as images
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.materialise import materialise
 
@@ -29,6 +31,16 @@ def test_singular_values_of_a_linear_map():
         colipschitz.jacobians(linear_stack(matrix), normal(3, 4))
     )
     torch.testing.assert_close(values, torch.linalg.svdvals(matrix).expand(3, 4))
+
+
+@pytest.mark.parametrize("outputs", [3, 9])
+def test_jacobians_by_rows_and_by_columns(outputs):
+    """tanh(A x), whose Jacobian is diag(1 - tanh^2) A."""
+    matrix, points = normal(outputs, 5), normal(4, 5, seed=1)
+    stack = linear_stack(matrix)
+    stack = ModelStack(nn.Sequential(stack.module[0], nn.Tanh()), stack.state, (5,))
+    slopes = 1 - (points @ matrix.T).tanh().square()
+    torch.testing.assert_close(colipschitz.jacobians(stack, points), slopes[:, :, None] * matrix)
 
 
 def test_fewer_outputs_than_inputs_have_a_null_space():
@@ -133,11 +145,65 @@ def test_closed_form_needs_a_linear_network():
         circular_networks.frequency_responses(features_of(network, (8,)))
 
 
-def test_low_band_bound():
-    assert colipschitz.low_band_bound([0.1, 0.2]) == pytest.approx(2 - 1.1 * 1.2)
-    assert colipschitz.low_band_bound([0.9, 0.9]) == 0.0
-    with pytest.raises(ValueError, match="branch constant -1"):
-        colipschitz.low_band_bound([-1.0])
+def test_bounds_of_branch_constants_are_rounded_down():
+    constants, lift = [0.1, 0.3], 0.7
+    low, textbook = colipschitz.low_band_bound, colipschitz.textbook_bound
+    exact = [Fraction(k) for k in constants]
+    for found, truth in (
+        (low(constants, lift=lift), 2 - (1 + exact[0]) * (1 + exact[1])),
+        (textbook(constants, lift=lift), (1 - exact[0]) * (1 - exact[1])),
+    ):
+        truth *= Fraction(lift)
+        assert truth * (1 - Fraction(1, 2**50)) <= Fraction(found) <= truth
+    assert low([0.9, 0.9]) == 0.0
+    assert textbook([0.5, 1.0]) == textbook([0.5, 3.0, 3.0]) == 0.0
+    assert textbook([0.5, 0.9]) > 0
+    for function in (low, textbook):
+        for bad in (-1.0, math.inf, math.nan):
+            with pytest.raises(ValueError, match=f"branch constant {bad}"):
+                function([0.1, bad])
+
+
+def test_branch_constants_against_dense_matrices():
+    """Linear branches: the product of the norms of their two convolutions."""
+    torch.manual_seed(0)
+    network = bilipschitz_resnet.build(
+        2, input_shape=(1, 4, 4), num_classes=2, stages=2, blocks=1, activation="none",
+        downsampling="strided",
+    )  # fmt: skip
+    found = colipschitz.branch_constants(features_of(network, (1, 4, 4)))
+    assert [identity for _, identity in found] == [True, False]
+    sizes = iter((4, 4, 4, 2))  # of the inputs of every convolution
+    for (constant, _), block in zip(found, (network[1], network[2]), strict=True):
+        product = 1.0
+        for layer in (block.branch[0].double(), block.branch[2].double()):
+            side = next(sizes)
+            unit = torch.eye(2 * side**2, dtype=torch.float64).view(-1, 2, side, side)
+            with torch.no_grad():
+                dense = (layer(unit) - layer(0 * unit)).flatten(1)
+            product *= torch.linalg.matrix_norm(dense, 2).item()
+        assert product <= constant.item() <= product * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("downsampling", ["none", "average", "strided"])
+def test_what_is_proved_of_images_holds(downsampling):
+    """Between any two inputs, and on the low band; nothing is claimed of two resolutions."""
+    options = images.network(downsampling, 0.55)
+    torch.manual_seed(1)
+    network = bilipschitz_resnet.build(2, input_shape=(1, 4, 4), num_classes=2, **options)
+    features = features_of(network, (1, 4, 4), scale=5)
+    told = images.bounds(features, coefficient=0.55)
+    assert told["k"] <= told["k_allowed"] == 0.55**4
+    if downsampling != "none":
+        assert not any(told[name] for name in told if name.startswith(("textbook", "low_band")))
+        assert told["identity"] == (downsampling == "average")
+        return
+    basis = colipschitz.band_basis((4, 4), [0, 1])
+    x, d = normal(50, 16), normal(50, 16, seed=1)
+    for shift, name in ((d, "textbook"), (d @ basis @ basis.T, "low_band")):
+        moved = [features((x + z).view(-1, 1, 4, 4))[0] for z in (shift, 0 * shift)]
+        ratios = (moved[0] - moved[1]).norm(dim=1) / shift.norm(dim=1)
+        assert 0 < told[f"{name}_allowed"] <= told[f"{name}_certified"] <= ratios.min()
 
 
 def test_bounds_hold_for_a_residual_network():

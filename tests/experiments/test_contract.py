@@ -20,8 +20,11 @@ SMALL = {
         "num_points": 3, "num_searches": 1,
     },
     "distance_preservation_images": {
-        "widths": [2], "constants": [0.5], "seeds": [0], "steps": 2, "num_points": 5,
-        "num_searches": 1,
+        "datasets": ["digits"], "downsampling": ["strided"], "coefficients": [0.5], "seeds": [0],
+        "steps": 2, "num_points": 3, "num_searches": 1, "search_steps": 2,
+    },
+    "distance_uncertainty": {
+        "datasets": ["digits"], "coefficients": [0.5], "seeds": [0], "width": 2, "steps": 2,
     },
     "generated_distances": {
         "images": ["digits"], "seeds": [0], "num_points": 20, "width": 8, "generator_steps": 2,

@@ -122,11 +122,17 @@ def test_narrow_networks_have_counter_examples():
 
 def test_counter_examples_among_images():
     frame = distance_preservation_images.run(
-        widths=[2], constants=[None, 0.5], seeds=[0], steps=2, num_points=5, num_searches=1
-    )
-    assert (frame["features"] == 32).all()
-    assert (frame["full_smallest"] == 0).all()
-    assert (frame["counter_infinitesimal"] <= 1e-5).all()
+        datasets=["digits"], widths=[2], coefficients=[0.5], seeds=[0], steps=2, num_points=3,
+        num_searches=1, search_steps=2,
+    )  # fmt: skip
+    narrowing = frame[frame["downsampling"] != "none"]
+    assert (narrowing["features"] == 32).all()
+    assert (narrowing["full_smallest"] == 0).all()
+    assert (narrowing["counter_infinitesimal"] <= 1e-5).all()
     assert (frame["dft_smallest"] > 0).all()
     assert (frame["dct_smallest"] > 0).all()
+    assert (frame["k"] <= 0.5**4).all()
+    one = frame[frame["downsampling"] == "none"].iloc[0]
+    assert 0 < one["textbook_allowed"] <= one["textbook_certified"] <= one["full_smallest"]
+    assert 0 < one["low_band_allowed"] <= one["low_band_certified"] <= one["dft_smallest"]
     assert isinstance(distance_preservation_images.draw(frame), Figure)

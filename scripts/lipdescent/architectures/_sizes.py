@@ -66,6 +66,36 @@ def multiple_of_4(width: int, *, input_shape: Sequence[int], **_: Any) -> None:
     _multiple_of(4, image_side(input_shape)[1])
 
 
+def check_coefficient(coefficient: float | None) -> None:
+    """The largest constant of a layer.
+
+    Raises
+    ------
+    ValueError
+        If it is neither positive nor None.
+    """
+    if coefficient is not None and not 0 < coefficient < math.inf:
+        raise ValueError(f"coefficient = {coefficient}: allowed are positive numbers, or null")
+
+
+def wide(
+    width: int, *, input_shape: Sequence[int], depth: int, coefficient: float | None, **_: Any
+) -> tuple[int, int, int]:
+    """``(channels, side, blocks of a stage)`` of wide ResNets on images whose side 4 divides.
+
+    Raises
+    ------
+    ValueError
+        If the inputs are of another kind, the depth is not 6n + 4, or the coefficient is unfit.
+    """
+    check_coefficient(coefficient)
+    channels, side = image_side(input_shape)
+    _multiple_of(4, side)
+    if depth < 10 or depth % 6 != 4:
+        raise ValueError(f"depth = {depth}: allowed are 10, 16, 22, 28, ... (6n + 4)")
+    return channels, side, (depth - 4) // 6
+
+
 def _multiple_of(least: int, side: int) -> None:
     if side < least or side % least:
         raise ValueError(
@@ -93,16 +123,23 @@ def halved_image(width: int, *, input_shape: Sequence[int], stages: int, **_: An
 
 
 def lifted(
-    width: int, *, input_shape: Sequence[int], stages: int, activation: str, **_: Any
+    width: int,
+    *,
+    input_shape: Sequence[int],
+    stages: int,
+    activation: str,
+    coefficient: float | None = None,
+    **_: Any,
 ) -> tuple[int, tuple[int, ...]]:
     """Channels and sizes of signals or images that are lifted to ``width`` channels, then halved.
 
     Raises
     ------
     ValueError
-        If the inputs are of another kind, a size is not divisible, or the width is too small, or
-        odd where pairs are sorted.
+        If the inputs are of another kind, a size is not divisible, the coefficient is unfit, or the
+        width is too small, or odd where pairs are sorted.
     """
+    check_coefficient(coefficient)
     shape = (1, *input_shape) if len(input_shape) == 1 else tuple(input_shape)
     if len(shape) not in (2, 3):
         raise ValueError(

@@ -148,7 +148,7 @@ class L1Rows(Constraint):
 
 
 class SpectralConvolution(Constraint):
-    """:class:`Spectral` for a convolution of stride 1, by its norm on the real input size.
+    """:class:`Spectral` for a convolution, by its norm on the real input size.
 
     ``orthonormal``: the kernel as a matrix (out, in * taps) goes through :func:`bjorck` first, and
     the division is hard.
@@ -168,7 +168,7 @@ class SpectralConvolution(Constraint):
         super().__init__("l2", constant)
         _check_convolution(convolution, sizes)
         self.sizes, self.padding = tuple(sizes), tuple(map(int, convolution.padding))
-        self.circular = convolution.padding_mode == "circular"
+        self.circular, self.stride = convolution.padding_mode == "circular", convolution.stride[0]
         self.soft, self.orthonormal = soft and not orthonormal, orthonormal
         self.order, self.iterations = order, iterations
 
@@ -179,7 +179,11 @@ class SpectralConvolution(Constraint):
             flat = bjorck(flat, order=self.order, iterations=self.iterations)
             weight = flat.reshape(weight.shape)
         bound = convolution_bound(
-            weight, sizes=self.sizes, padding=self.padding, circular=self.circular
+            weight,
+            sizes=self.sizes,
+            padding=self.padding,
+            circular=self.circular,
+            stride=self.stride,
         )
         return _normalised(weight, bound, dims + 2, self)
 
@@ -204,17 +208,22 @@ def _check_convolution(convolution: nn.Module, sizes: Sequence[int]) -> None:
         raise TypeError(f"{kind}: allowed are Conv1d and Conv2d")
     if len(sizes) != len(convolution.kernel_size) or min(sizes) < 1:
         raise ValueError(f"sizes = {tuple(sizes)}: allowed is one positive size per axis of {kind}")
-    rest = (set(convolution.stride), set(convolution.dilation), convolution.groups)
-    if rest != ({1}, {1}, 1) or isinstance(convolution.padding, str):
+    if {*convolution.dilation, convolution.groups} != {1} or isinstance(convolution.padding, str):
         raise ValueError(
-            f"{kind} with stride {convolution.stride}, dilation {convolution.dilation}, groups "
-            f"{convolution.groups}, padding {convolution.padding!r}: allowed are 1, 1, 1, "
-            "integers; for a stride put InvertibleDownsampling before it"
+            f"{kind} with dilation {convolution.dilation}, groups {convolution.groups}, padding "
+            f"{convolution.padding!r}: allowed are 1, 1, integers"
         )
     if convolution.padding_mode not in ("zeros", "circular"):
         mode = convolution.padding_mode
         raise ValueError(f"{kind}: padding_mode = {mode!r}: allowed are zeros, circular")
-    if convolution.padding_mode == "circular":
+    stride = convolution.stride[0]
+    circular = convolution.padding_mode == "circular"
+    if set(convolution.stride) != {stride} or (circular and any(n % stride for n in sizes)):
+        raise ValueError(
+            f"{kind} with stride {convolution.stride} on {tuple(sizes)}: allowed is the same on "
+            "every axis, with circular padding a divisor of the sizes"
+        )
+    if circular:
         for n, p, k in zip(sizes, convolution.padding, convolution.kernel_size, strict=True):
             if 2 * p != k - 1:
                 raise ValueError(

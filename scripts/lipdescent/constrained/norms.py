@@ -29,6 +29,41 @@ def spectral_bound(matrix: Tensor, *, iterations: int = GRAM_ITERATIONS) -> Tens
     return _SpectralBound.apply(matrix, iterations)[0]
 
 
+def _gram_iteration(
+    matrix: Tensor, iterations: int, *, with_below: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """The bound, W, A^p and, if wanted, A^(p - 1), each matrix up to a positive factor."""
+    # Scaled, squares of very large and very small weights stay within the range of float32.
+    scale = _nonzero(matrix.abs().amax((-2, -1), keepdim=True))
+    unit = matrix / scale
+    power = unit.mH @ unit
+    below = None
+    logarithm, exponent = torch.zeros_like(scale[..., 0, 0]), 0.5
+    for _ in range(iterations):
+        size = _frobenius(power)
+        logarithm = logarithm + exponent * size.log()
+        power = power / size[..., None, None]
+        if with_below:
+            below = power if below is None else below @ power
+        power = power @ power
+        exponent /= 2
+    size = _frobenius(power)
+    bound = scale[..., 0, 0] * (logarithm + exponent * size.log()).exp()
+    return bound, unit, power / size[..., None, None], below
+
+
+def largest_spectral_bound(matrices: Tensor) -> Tensor:
+    """The largest :func:`spectral_bound` of matrices (..., blocks, m, n): (...).
+
+    Derivatives are those of one block where it is: half of the products.
+    """
+    if matrices.shape[-2] < matrices.shape[-1]:
+        matrices = matrices.mT
+    bounds = _gram_iteration(matrices.detach(), GRAM_ITERATIONS, with_below=False)[0]
+    place = bounds.argmax(-1)[..., None, None, None]
+    return spectral_bound(torch.take_along_dim(matrices, place, -3))[..., 0]
+
+
 class _SpectralBound(torch.autograd.Function):
     """|W|_2 <= b = tr(A^2p)^(1 / 4p), whose gradient is b W A^(2p - 1) / tr(A^2p).
 
@@ -39,22 +74,7 @@ class _SpectralBound(torch.autograd.Function):
 
     @staticmethod
     def forward(matrix: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
-        # Scaled, squares of very large and very small weights stay within the range of float32.
-        scale = _nonzero(matrix.abs().amax((-2, -1), keepdim=True))
-        unit = matrix / scale
-        power = unit.mH @ unit
-        below = None  # A^(p - 1), up to a factor
-        logarithm, exponent = torch.zeros_like(scale[..., 0, 0]), 0.5
-        for _ in range(iterations):
-            size = _frobenius(power)
-            logarithm = logarithm + exponent * size.log()
-            power = power / size[..., None, None]
-            below = power if below is None else below @ power
-            power = power @ power
-            exponent /= 2
-        size = _frobenius(power)
-        bound = scale[..., 0, 0] * (logarithm + exponent * size.log()).exp()
-        power = power / size[..., None, None]
+        bound, unit, power, below = _gram_iteration(matrix, iterations, with_below=True)
         # Up to a positive factor; homogeneity, <gradient, W> = b, sets it.
         gradient = unit @ (power if below is None else below @ power)
         length = (gradient.conj() * matrix).real if matrix.is_complex() else gradient * matrix
@@ -86,48 +106,62 @@ def simple_bound(matrix: Tensor, gram: Tensor) -> Tensor:
 
 
 def convolution_bound(
-    kernel: Tensor, *, sizes: Sequence[int], padding: Sequence[int], circular: bool
+    kernel: Tensor,
+    *,
+    sizes: Sequence[int],
+    padding: Sequence[int],
+    circular: bool,
+    stride: int = 1,
 ) -> Tensor:
-    """Upper bound (...) on the norm of a convolution with stride 1, on its real input size.
+    """Upper bound (...) on the norm of a convolution on its real input size.
 
     Circular padding: exact block diagonalisation by the DFT (Sedghi et al. 2019). Where it makes
     the output larger than the input, outputs repeat, each up to m times in all: sqrt(m) times as
-    much is an upper bound. Zero padding: the same on a torus on which the padded input never meets
-    its own copy, a superset of the layer, hence an upper bound.
+    much is an upper bound. A stride s lands the s^dims frequencies that agree modulo n / s on one:
+    their symbols side by side, over s^(dims / 2), are a block. Zero padding: the same on a torus on
+    which the padded input never meets its own copy, a superset of the layer, hence an upper bound.
 
     Parameters
     ----------
     kernel : (..., out, in, *kernel sizes).
-    sizes : spatial input size, one per axis.
+    sizes : spatial input size, one per axis; ``stride`` divides them where padding is circular.
     padding : zeros (or wrapped elements) on each side, one per axis.
     """
     dims = len(sizes)
     taps = kernel.shape[-dims:]
     torus = [
-        n if circular else n + max(p, 2 * p - k + 1)
+        n if circular else -(-(n + max(p, 2 * p - k + 1)) // stride) * stride
         for n, p, k in zip(sizes, padding, taps, strict=True)
     ]
-    waves = _waves(tuple(torus), tuple(taps), kernel.dtype, kernel.device)
+    waves = _waves(tuple(torus), tuple(taps), stride, kernel.dtype, kernel.device)
     flat = kernel.flatten(-dims)  # (..., out, in, taps)
     symbol = torch.complex(flat @ waves[0], flat @ waves[1])
-    bound = spectral_bound(symbol.movedim(-1, -3)).amax(-1)
-    outputs = [n + 2 * p - k + 1 for n, p, k in zip(sizes, padding, taps, strict=True)]
-    repeats = math.prod(-(-out // n) for out, n in zip(outputs, sizes, strict=True))
+    # (..., out, in, aliases * frequencies) -> (..., frequencies, out, in * aliases)
+    blocks = symbol.unflatten(-1, (stride**dims, -1)).movedim(-1, -4).flatten(-2)
+    bound = largest_spectral_bound(blocks) / stride ** (dims / 2)
+    outputs = [(n + 2 * p - k) // stride + 1 for n, p, k in zip(sizes, padding, taps, strict=True)]
+    repeats = math.prod(-(-out * stride // n) for out, n in zip(outputs, sizes, strict=True))
     return bound * math.sqrt(repeats) if circular and repeats > 1 else bound
 
 
 @functools.lru_cache(maxsize=64)
 @torch.inference_mode(False)
 def _waves(
-    torus: tuple[int, ...], taps: tuple[int, ...], dtype: torch.dtype, device: torch.device
+    torus: tuple[int, ...],
+    taps: tuple[int, ...],
+    stride: int,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> Tensor:
-    """cos and sin (2, taps, frequencies), one of each pair of conjugate frequencies.
+    """cos and sin (2, taps, aliases * frequencies), one of each pair of conjugate frequencies.
 
     Kept: to copy them to a device in every update would wait for it, and cannot be captured.
     """
-    frequencies = [range(n) for n in torus]
-    frequencies[-1] = range(torus[-1] // 2 + 1)
+    frequencies = [range(n // stride) for n in torus]
+    frequencies[-1] = range(torus[-1] // stride // 2 + 1)
+    shifts = itertools.product(*(range(0, n, n // stride) for n in torus))
     grid = torch.tensor(list(itertools.product(*frequencies)), dtype=torch.float64)
+    grid = (torch.tensor(list(shifts), dtype=torch.float64)[:, None] + grid).flatten(0, 1)
     place = torch.tensor(list(itertools.product(*map(range, taps))), dtype=torch.float64)
     steps = 2 * math.pi / torch.tensor(torus, dtype=torch.float64)
     angle = (place * steps) @ grid.T

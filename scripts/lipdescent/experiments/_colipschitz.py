@@ -1,30 +1,46 @@
 """Lower (co-)Lipschitz quantities: how far a feature map can bring two inputs together.
 
 f is (l, L)-bi-Lipschitz if l |x - x'| <= |f(x) - f(x')| <= L |x - x'| (Smith et al. 2021, arXiv
-2106.02469). Everything measured on data is an upper bound on l; only :func:`low_band_bound`
-and, for linear networks, :mod:`lipdescent.experiments._circular_networks` are guarantees.
+2106.02469). Everything measured on data is an upper bound on l; only :func:`low_band_bound`,
+:func:`textbook_bound` and, for linear networks,
+:mod:`lipdescent.experiments._circular_networks` are guarantees.
 """
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import jacfwd
 
+from lipdescent.architectures._blocks import Residual
 from lipdescent.bounds.jacobians.norms import one_model, rows
+from lipdescent.bounds.upper_layer_product import layer_product
+from lipdescent.stacks.forward import stacked_forward
 from lipdescent.stacks.model_stack import ModelStack
 
 TRANSFORMS = ("dft", "dct")
 
 
 def jacobians(stack: ModelStack, points: Tensor) -> Tensor:
-    """Jacobians of the first model at (n, *input_shape): float64 (n, outputs, inputs)."""
+    """Jacobians of the first model at (n, *input_shape): float64 (n, outputs, inputs).
+
+    Row by row, or column by column where there are fewer inputs than outputs.
+    """
     points = points.double()
     function = one_model(stack)
-    return rows(function, points, function(points[:1]).shape[1])
+    outputs = function(points[:1]).shape[1]
+    if outputs <= points[0].numel():
+        return rows(function, points, outputs)
+    with warnings.catch_warnings():  # of torch about torch, the first time
+        warnings.simplefilter("ignore", FutureWarning)
+        columns = jacfwd(lambda point: function(point[None])[0])
+        return torch.stack([columns(point).flatten(1) for point in points])
 
 
 def band_basis(
@@ -102,21 +118,62 @@ def distance_ratios(stack: ModelStack, points: Tensor, *, basis: Tensor | None =
     return (found / inputs)[:, inputs > 0]
 
 
-def low_band_bound(branch_constants: Sequence[float]) -> float:
+def branch_constants(features: ModelStack) -> list[tuple[Tensor, bool]]:
+    """Of every residual block its branch's constant, and whether its skip is the identity.
+
+    Constants are certified upper bounds in l2, float64 (num_models,).
+    """
+    found, shape = [], tuple(features.input_shape)
+    for path, layer in features.module.named_children():
+        part = _part(features, layer, f"{path}.", shape)
+        if isinstance(layer, Residual):
+            branch = _part(features, layer.branch, f"{path}.branch.", shape)
+            found.append((layer_product(branch), isinstance(layer.skip, nn.Identity)))
+        zeros = torch.zeros(features.num_models, 1, *shape, dtype=torch.float64)
+        shape = tuple(stacked_forward(layer, part.state, zeros, train=False)[0].shape[2:])
+    return found
+
+
+def _part(
+    features: ModelStack, layer: nn.Module, prefix: str, shape: tuple[int, ...]
+) -> ModelStack:
+    state = {n.removeprefix(prefix): t for n, t in features.state.items() if n.startswith(prefix)}
+    return ModelStack(layer, state, shape)
+
+
+def low_band_bound(branch_constants: Sequence[float], *, lift: float = 1.0) -> float:
     """l in |P(f(x) - f(x'))| >= l |x - x'| for x - x' in the low band, at least 0.
 
     For a residual network x + g_i(x) of one resolution with branch constants k_i it holds that
     f(x) - f(x') = (x - x') + r with |r| <= prod(1 + k_i) - 1 times |x - x'|, so the low-pass P,
-    an orthogonal projection that leaves x - x' alone, gives l = 2 - prod(1 + k_i).
+    an orthogonal projection that leaves x - x' alone, gives l = 2 - prod(1 + k_i). Rounded down.
+
+    ``lift`` : a pointwise linear layer before, at least that many times as long as its inputs.
     """
-    _check_constants(branch_constants)
-    return max(0.0, 2 - math.prod(1 + k for k in branch_constants))
+    constants = _exact(branch_constants)
+    return _at_most(Fraction(lift) * (2 - math.prod(1 + k for k in constants)))
 
 
-def _check_constants(branch_constants: Sequence[float]) -> None:
-    for k in branch_constants:
-        if not k >= 0:
+def textbook_bound(branch_constants: Sequence[float], *, lift: float = 1.0) -> float:
+    """l in |f(x) - f(x')| >= l |x - x'| for all inputs: prod(1 - k_i), rounded down; at least 0.
+
+    For residual networks whose skip connections are all the identity (Behrmann et al. 2019, arXiv
+    1811.00995, lemma 2); it says nothing where a branch's constant is 1 or more.
+    """
+    constants = _exact(branch_constants)
+    return _at_most(Fraction(lift) * math.prod(max(Fraction(0), 1 - k) for k in constants))
+
+
+def _exact(constants: Sequence[float]) -> list[Fraction]:
+    for k in constants:
+        if not 0 <= k < math.inf:
             raise ValueError(f"branch constant {k}: allowed are numbers >= 0")
+    return [Fraction(k) for k in constants]
+
+
+def _at_most(value: Fraction) -> float:
+    """The next double below, or 0."""
+    return max(0.0, math.nextafter(float(value), -math.inf))
 
 
 @dataclass(frozen=True)

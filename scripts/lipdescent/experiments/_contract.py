@@ -9,7 +9,11 @@ from matplotlib.figure import Figure
 
 
 class ExperimentPlugin(Protocol):
-    """A module ``experiments/NAME.py``. Its docstring is the figure's caption."""
+    """A module ``experiments/NAME.py``. Its docstring is the figure's caption.
+
+    It may have ``CHECK``, a function of :mod:`lipdescent.experiments._options` with the parameters
+    of ``run``: it refuses before any job what ``run`` refuses.
+    """
 
     def run(self) -> pd.DataFrame:
         """A tidy table: a column each for what was varied and measured, a row each time.

@@ -28,25 +28,15 @@ def feature_map(stack: ModelStack) -> ModelStack:
 
 
 def fit(
-    inputs: Tensor,
-    labels: Tensor,
-    *,
-    width: int,
-    k: float | None,
-    seeds: Sequence[int],
-    how: Fit,
-    stages: int = 3,
-    blocks: int = 2,
+    inputs: Tensor, labels: Tensor, *, width: int, seeds: Sequence[int], how: Fit, **options: Any
 ) -> ModelStack:
-    """Networks of ``width`` channels, a branch's constant at most ``k``; Adam, cosine."""
+    """Networks of ``width`` channels, ``options`` of ``bilipschitz_resnet``; Adam, cosine."""
     build = partial(
         bilipschitz_resnet.build,
         width,
         input_shape=tuple(inputs.shape[1:]),
         num_classes=10,
-        stages=stages,
-        blocks=blocks,
-        coefficient=None if k is None else k**0.5,
+        **options,
     )
     return certified(
         classify(
@@ -62,7 +52,12 @@ def fit(
 
 
 def measure(
-    features: ModelStack, points: Tensor, *, band: Sequence[int], num_searches: int
+    features: ModelStack,
+    points: Tensor,
+    *,
+    band: Sequence[int],
+    num_searches: int,
+    search_steps: int = 200,
 ) -> dict[str, Any]:
     """Quantities of a single model; energies are means over the counter-examples.
 
@@ -78,13 +73,16 @@ def measure(
         basis = colipschitz.band_basis(sizes, wanted, transform=transform)
         values = colipschitz.band_singular_values(jacobian, basis)
         found[f"{transform}_smallest"] = values[:, -1].min().item()
-        found[f"{transform}_ratio"] = (values[:, 0] / values[:, -1]).median().item()
+        ratio = values[:, 0] / values[:, -1]
+        found[f"{transform}_ratio"] = ratio.median().item()
+        found[f"{transform}_worst_ratio"] = ratio.max().item()
         ratios = colipschitz.distance_ratios(features, points, basis=basis)
         found[f"{transform}_pair_ratio"] = ratios.min().item()
     found["pair_ratio"] = colipschitz.distance_ratios(features, points).min().item()
     radius = flat.norm(dim=1).median().item() / 10
     searches = [
-        colipschitz.counter_example(features, x, radius=radius) for x in points[:num_searches]
+        colipschitz.counter_example(features, x, radius=radius, steps=search_steps)
+        for x in points[:num_searches]
     ]
     best = min(searches, key=lambda search: search.ratio)
     found["counter_ratio"] = best.ratio

@@ -54,7 +54,9 @@ class Descent:
         leaves = self._state | {n: self._state[n].detach().requires_grad_() for n in self._trained}
 
         def forward(inputs: Tensor) -> Tensor:
-            return self._outputs(leaves, inputs)
+            outputs, statistics = self._outputs(leaves, inputs, train=True)
+            self._state.update({name: t.detach() for name, t in statistics.items()})
+            return outputs
 
         with torch.enable_grad():
             total = loss(forward, self._steps).sum()
@@ -72,7 +74,7 @@ class Descent:
     def forward(self, inputs: Tensor) -> Tensor:
         """Outputs (num_models, batch, ...) of the models as they are now, each its own inputs."""
         self._retract()
-        return self._outputs(self._state, inputs)
+        return self._outputs(self._state, inputs, train=False)[0]
 
     def stack(self) -> ModelStack:
         """The models as they are now."""
@@ -80,9 +82,11 @@ class Descent:
         state = {name: tensor.clone() for name, tensor in self._state.items()}
         return ModelStack(self._stack.module, state, self._stack.input_shape)
 
-    def _outputs(self, state: dict[str, Tensor], inputs: Tensor) -> Tensor:
+    def _outputs(
+        self, state: dict[str, Tensor], inputs: Tensor, *, train: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         module = self._stack.module
-        return stacked_forward(module, state, inputs, train=False, retracted=self._retracted)[0]
+        return stacked_forward(module, state, inputs, train=train, retracted=self._retracted)
 
     def _retract(self) -> None:
         for name, constraint in self._retracted.items():
@@ -98,6 +102,8 @@ def minimise(
     cosine: bool = True,
 ) -> ModelStack:
     """Every model after so many steps of :class:`Descent`.
+
+    BatchNorm takes the statistics of each batch and keeps the running ones.
 
     Parameters
     ----------

@@ -45,6 +45,11 @@ BLOCKS = 2
 BAND = range(4)  # DFT frequencies
 
 
+def _coefficient(k: float | None) -> float | None:
+    """Of the two convolutions of a branch whose constant is at most k."""
+    return None if k is None else k**0.5
+
+
 def linear_networks(
     *, width: int, k: float | None, seeds: Sequence[int], length: int
 ) -> Iterable[dict[str, Any]]:
@@ -56,7 +61,7 @@ def linear_networks(
             input_shape=(length,),
             num_classes=10,
             blocks=BLOCKS,
-            coefficient=None if k is None else k**0.5,
+            coefficient=_coefficient(k),
             activation="none",
         )
 
@@ -120,7 +125,7 @@ def run(
     rows = []
     for width in widths:
         for k in constants:
-            stack = fit(inputs, labels, width=width, k=k, **training)
+            stack = fit(inputs, labels, width=width, coefficient=_coefficient(k), **training)
             measured = measure_stack(
                 stack,
                 data,
@@ -135,7 +140,8 @@ def run(
             rows += [about | {"task": "linear"} | row for row in linear]
             print(f"width {width}, k {k}: done", flush=True)
     for k in bounded:
-        features = feature_map(fit(inputs, labels, width=widths[0], k=k, stages=1, **training))
+        own = training | {"coefficient": _coefficient(k), "stages": 1}
+        features = feature_map(fit(inputs, labels, width=widths[0], **own))
         for i, seed in enumerate(seeds):
             row = {"task": "one_resolution", "width": widths[0], "k": k, "seed": seed}
             row["bound"] = colipschitz.low_band_bound([k] * BLOCKS)

@@ -112,7 +112,8 @@ def _shapes(layer: Any, promise: Constraint) -> dict[str, tuple[int, ...]]:
         return {"input_shape": (layer.in_features,), "output_shape": (layer.out_features,)}
     sizes: Any = promise.sizes
     outputs = [
-        n + 2 * p - k + 1 for n, p, k in zip(sizes, layer.padding, layer.kernel_size, strict=True)
+        (n + 2 * p - k) // s + 1
+        for n, p, k, s in zip(sizes, layer.padding, layer.kernel_size, layer.stride, strict=True)
     ]
     return {
         "input_shape": (layer.in_channels, *sizes),

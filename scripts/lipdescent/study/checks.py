@@ -49,6 +49,7 @@ def check_config(
     _check_removed(config, removed)
     _check_names(config, figures, comparisons)
     _check_options(config)
+    _check_experiments(config)
     _check_optimizers(config, written)
     _check_engines(config)
     bound_checks.check(config)
@@ -164,6 +165,18 @@ def _check_options(config: dict[str, Any]) -> None:
             raise ConfigError(f"config: {key}: {name} needs {', '.join(missing)}")
         kinds = {"type": "object", "properties": signatures.types(package, name)}
         check_schema(options, kinds, place=key)
+
+
+def _check_experiments(config: dict[str, Any]) -> None:
+    """What an experiment's ``CHECK`` refuses, its ``run`` would refuse, too."""
+    for name, options in config["experiments"].items():
+        check = signatures.function("experiments", name, "CHECK")
+        if check is None:
+            continue
+        try:
+            check(**options)
+        except ValueError as error:
+            raise ConfigError(f"config: experiments.{name}: {error}") from None
 
 
 def _check_optimizers(config: dict[str, Any], written: dict[str | None, dict[str, Any]]) -> None:

@@ -28,6 +28,9 @@ REPLACED = {
     "bounds.exact_enumeration.max_enumerated": "all patterns are looked at up to 14 units",
     "experiments.distance_preservation.band": "the band is that of the caption",
     "experiments.distance_preservation_images.band": "the band is that of the caption",
+    "experiments.distance_preservation_images.constants": (
+        "coefficients are those of every layer; with BatchNorm a branch may have their 4th power"
+    ),
 }
 # Overlays are merged into the default study: in these, `name: null` takes an entry out again.
 # What the default study had once: null takes it out of an overlay of that time, and does no harm.
