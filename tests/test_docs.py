@@ -117,15 +117,18 @@ def test_bounds_of_a_table_are_rounded_outwards(tmp_path):
     (tmp_path / "experiments").mkdir()
     rows = [
         {"width": 8, "depth": 1, "training": "plain", "accuracy": 0.5, "norm": norm,
-         "quantity": quantity, "value": value, "seconds": 1.0}
+         "logit": logit, "quantity": quantity, "value": value * share, "seconds": 1.0}
         for norm in ("linf", "l2")
+        for logit, share in (("all", 1.0), ("0", 0.25), ("1", 0.75))
         for quantity, value in (("lower_jacobian", 1.99999), ("upper_geolip", 2.00001),
                                 ("upper_lipsdp", 2.00001), ("upper_layer_product", 30.0))
     ]  # fmt: skip
     pd.DataFrame(rows).to_csv(tmp_path / "experiments/geolip.csv")
     found = docs_sources.geolip(tmp_path)
-    assert found["linf"]["rows"] == [["8", "plain", "0.500", "1.999", "", "2.001", "30"]]
-    assert found["l2"]["rows"] == [["8", "plain", "1.999", "", "2.001", "30"]]
+    assert found["linf"]["rows"] == [["8", "plain", "0.500", "1.999", "", "2.001", "", "30"]]
+    assert found["l2"]["rows"] == [["8", "plain", "1.999", "", "2.001", "", "30"]]
+    assert found["l2_logits"]["rows"] == [["8", "plain", "0.9999", "", "1.001", "", "15"]]
+    assert found["linf_seconds"]["rows"] == [["8", "plain", "1", "", "1", "", "1"]]
 
 
 @pytest.mark.parametrize("page", ALL, ids=lambda page: page.name)

@@ -62,11 +62,18 @@ def clarabel_natural(first, logit, norm: str, low: float, high: float) -> float:
     return float(np.sqrt(problem.solve(solver="CLARABEL")))
 
 
-def clarabel_deep(hidden, logit, low: float, high: float) -> float:
-    """The dual with one multiplier per unit and per input."""
+def clarabel_deep(
+    hidden, logit, low: float, high: float, *, norm: str = "linf", per_layer: bool = False
+) -> float:
+    """The dual with one multiplier per unit and, in l_inf, per input; or one per hidden layer."""
     sizes = [hidden[0].shape[1], *(len(w) for w in hidden)]
     total = sum(sizes)
     s, multiplier, c = cp.Variable(sizes[0]), cp.Variable(total - sizes[0]), cp.Variable()
+    if per_layer:
+        shared = [cp.multiply(cp.Variable(), np.ones(size)) for size in sizes[1:]]
+        multiplier = cp.hstack(shared)
+    if norm == "l2":
+        s = cp.multiply(cp.Variable(), np.ones(sizes[0]))
     pick = np.eye(total)
     matrix = pick[:, : sizes[0]] @ cp.diag(s) @ pick[: sizes[0]]
     row, column = sizes[0], 0
@@ -82,7 +89,8 @@ def clarabel_deep(hidden, logit, low: float, high: float) -> float:
     e[-len(logit) :, 0] = np.asarray(logit)
     block = cp.bmat([[matrix, -e], [-e.T, cp.reshape(c, (1, 1), order="F")]])
     constraints = [(block + block.T) / 2 >> 0, multiplier >= 0]
-    problem = cp.Problem(cp.Minimize((cp.sum(s) + c) / 2), constraints)
+    budget = cp.sum(s) if norm == "linf" else s[0]
+    problem = cp.Problem(cp.Minimize((budget + c) / 2), constraints)
     return float(problem.solve(solver="CLARABEL"))
 
 
@@ -151,6 +159,32 @@ def test_deep_l2_is_lipsdp(slope):
     chains = [*(w.expand(3, -1, -1) for w in hidden), last[:, None]]
     truth = upper_lipsdp.lipsdp(chains, slopes=(slope, 1.0), tolerance=1e-7)
     assert torch.allclose(found, truth, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("sizes", [(3, 4, 5, 1), (5, 4, 1)])
+def test_one_multiplier_per_layer_equals_clarabel(sizes, norm):
+    weights = random_weights(sum(sizes), *sizes)
+    truth = clarabel_deep(weights[:-1], weights[-1][0], *RELU, norm=norm, per_layer=True)
+    options = {"norm": norm, "tolerance": 1e-8, "per_layer": True}
+    upper, _ = deep_sdp([w[None] for w in weights], [RELU] * (len(sizes) - 2), **options)
+    assert float(upper) == pytest.approx(truth, rel=1e-6)
+    per_unit = clarabel_deep(weights[:-1], weights[-1][0], *RELU, norm=norm)
+    assert per_unit < truth * (1 - 1e-3), "then there is nothing to lose"
+
+
+@pytest.mark.parametrize("sizes", [(6, 5, 4), (5, 8, 7, 3), (4, 6, 6, 6, 2)])
+def test_one_multiplier_per_layer_lies_between_one_per_unit_and_the_product(sizes):
+    stack = stack_of(*random_weights(1, *sizes))
+    for bound, norm in ((upper_geolip, "linf"), (upper_lipsdp, "l2")):
+        unit, layer = (
+            float(next(bound.measure(stack, norms=[norm], multipliers=m)).values)
+            for m in ("unit", "layer")
+        )
+        product = float(upper_layer_product.layer_product(stack, norm=norm))
+        assert unit < layer <= product
+        with pytest.raises(ValueError, match="multipliers: 'both'; allowed are 'unit', 'layer'"):
+            next(bound.measure(stack, norms=[norm], multipliers="both"))
 
 
 def test_deep_with_weights_of_very_different_sizes():

@@ -21,6 +21,7 @@ thread to a gap of 1e-4 (benchmarks/bounds_geolip.py).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ from lipdescent.arithmetic.certified_norms import length_up, norm_linf
 from lipdescent.arithmetic.ulps import TINY, gamma, product_up, round_up, unscaled_up
 from lipdescent.bounds.geolip.deep import deep_sdp
 from lipdescent.bounds.geolip.natural import natural_sdp
+from lipdescent.bounds.lipsdp.multipliers import check_multipliers
 from lipdescent.measurement import Measurement, NotApplicable
 from lipdescent.shapes import Float64
 from lipdescent.stacks.model_stack import ModelStack
@@ -54,6 +56,7 @@ def measure(
     tolerance: float = 1e-4,
     max_iterations: int = 1024,
     max_units: int = 2048,
+    multipliers: str = "unit",
 ) -> Iterator[Measurement]:
     """Yield ``upper_geolip`` of the whole map, l_inf to l_inf.
 
@@ -64,6 +67,7 @@ def measure(
     max_iterations : of the low-rank ascent.
     max_units : largest number of hidden units of a deeper network and, if there are fewer inputs
         than units in its first layer, of inputs.
+    multipliers : "unit", or "layer": a single one for all units of a hidden layer, looser.
 
     Raises
     ------
@@ -71,10 +75,11 @@ def measure(
         For another norm, a network that is no chain of linear layers and activations, or a deeper
         one that is too large.
     ValueError
-        For weights that are not finite, or a tolerance that is not positive.
+        For weights that are not finite, a tolerance that is not positive, or other multipliers.
     """
     refuse_other_norms(norms, NORMS)
     options = {"tolerance": tolerance, "max_iterations": max_iterations, "max_units": max_units}
+    options["multipliers"] = multipliers
     value = _bounds(stack, norm="linf", only_largest=True, **options).amax(1)
     yield Measurement("upper_geolip", DIRECTION, "linf", value)
 
@@ -87,6 +92,7 @@ def per_logit(
     tolerance: float = 1e-4,
     max_iterations: int = 1024,
     max_units: int = 2048,
+    multipliers: str = "unit",
 ) -> Tensor:
     """Certified Lipschitz bound of every logit, from ``norm`` to the reals.
 
@@ -100,6 +106,7 @@ def per_logit(
     """
     refuse_other_norms((norm,), ("linf", "l2"))
     options = {"tolerance": tolerance, "max_iterations": max_iterations, "max_units": max_units}
+    options["multipliers"] = multipliers
     return _bounds(stack, norm=norm, only_largest=False, **options)
 
 
@@ -197,11 +204,13 @@ def _bounds(stack: ModelStack, *, norm: str, only_largest: bool, **options: Any)
     """(S, K), the chain's own rounding and scale included."""
     if not options["tolerance"] > 0:
         raise ValueError(f"tolerance: {options['tolerance']}; allowed are numbers > 0")
+    per_layer = check_multipliers(options.pop("multipliers")) == "layer"
     chain = affine_chain(stack)
     scaled, slopes, exponent, lost = scaled_chain(chain.weights, chain.slopes)
     lows, highs = ([scaled[0].new_tensor([s[i]]) for s in slopes] for i in (0, 1))
     steepest = [torch.maximum(a.abs(), b.abs()) for a, b in zip(lows, highs, strict=True)]
-    if chain.depth == 1:
+    shallow = chain.depth == 1 and not per_layer
+    if shallow:
         power, options = scaled_slopes(chain.slopes)[1], {**options, "only_largest": only_largest}
         options.pop("max_units")
         first, last = chain.weights
@@ -211,8 +220,8 @@ def _bounds(stack: ModelStack, *, norm: str, only_largest: bool, **options: Any)
     elif chain.depth == 0:
         value = length_up(scaled[0])
     else:
-        value = _deep(scaled, slopes, norm=norm, **options)
-    if chain.depth != 1:
+        value = _deep(scaled, slopes, norm=norm, per_layer=per_layer, **options)
+    if not shallow:
         value = unscaled_up(with_lost(value, lost[:, None]), exponent[:, None])
     if norm == "linf":
         paths = with_lost(path_norm(scaled, steepest), lost[:, None])
@@ -243,18 +252,25 @@ def _deep(
     tolerance: float,
     max_iterations: int,
     max_units: int,
+    per_layer: bool,
 ) -> Tensor:
     widths = [w.shape[1] for w in weights[:-1]]
     units = min(weights[0].shape[2], widths[0]) + sum(widths)
     if units > max_units:
         raise NotApplicable(f"{units} inputs and hidden units in a deep network, > {max_units}")
-    options = {"norm": norm, "tolerance": tolerance, "max_iterations": max_iterations}
+    solve = partial(
+        deep_sdp,
+        norm=norm,
+        tolerance=tolerance,
+        max_iterations=max_iterations,
+        per_layer=per_layer,
+    )
     at_once = max(1, _LARGEST // (8 * units**2))
     values = []
     for model in range(len(weights[0])):
         own, bounds = [w[model] for w in weights], []
         for part in own[-1].split(at_once):
             hidden = [w.expand(len(part), -1, -1) for w in own[:-1]]
-            bounds.append(deep_sdp([*hidden, part[:, None]], slopes, **options)[0])
+            bounds.append(solve([*hidden, part[:, None]], slopes)[0])
         values.append(torch.cat(bounds))
     return torch.stack(values) if values else weights[-1][:, :, 0]

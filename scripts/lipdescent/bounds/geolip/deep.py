@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -26,8 +27,8 @@ from torch import Tensor
 from lipdescent.arithmetic.certified_norms import certified_spectral_norm, norm_frobenius
 from lipdescent.arithmetic.ulps import TINY, gamma, round_up, times_power, unscaled_up
 from lipdescent.bounds.geolip.ascent import Ascent
-from lipdescent.bounds.geolip.momentum import CHECKS
 from lipdescent.bounds.lipsdp.certificate import certify_chain, chain_matrix, normalised
+from lipdescent.bounds.lipsdp.momentum import CHECKS
 from lipdescent.shapes import Float64
 from lipdescent.structure.scaling import with_lost
 from lipdescent.structure.slope_intervals import Interval
@@ -43,45 +44,56 @@ def deep_sdp(
     norm: str = "linf",
     tolerance: float = 1e-4,
     max_iterations: int = 1024,
+    per_layer: bool = False,
 ) -> tuple[Float64[Tensor, " problems"], Float64[Tensor, " problems"]]:
     """Certified upper bound of every chain, and the value that the ascent reached.
 
     Parameters
     ----------
-    weights : float64 (P, w_i, w_{i-1}), at least one hidden layer, and one output.
+    weights : float64 (P, w_i, w_{i-1}), at least one hidden layer; the outputs' norm is l2.
     slopes : of every hidden layer.
     norm : of the inputs, "linf" or "l2".
     tolerance : relative gap of the two results at which to stop.
     max_iterations : of the ascent; the bound is valid at any number.
+    per_layer : one multiplier for all units of a layer: cheaper to solve, never below.
 
     Returns
     -------
     upper, value : float64 (P,). ``upper`` includes rounding; ``value`` does not.
     """
     small, slopes, exponent, lost = normalised(list(weights), list(slopes))
-    upper, value = _solved(small, slopes, norm, tolerance, max_iterations, rank=_RANK)
+    tuned = partial(
+        _solved,
+        norm=norm,
+        tolerance=tolerance,
+        max_iterations=max_iterations,
+        per_layer=per_layer,
+    )
+    upper, value = tuned(small, slopes, rank=_RANK)
     size = small[0].shape[2] + sum(w.shape[1] for w in small[:-1])
     full = math.ceil(math.sqrt(2 * size)) + 1
     loose = ~(upper <= value * (1 + 4 * tolerance))
-    if full > _RANK and bool(loose.any()):  # few columns may end in a local maximum
-        part = [w[loose] for w in small]
-        again, better = _solved(part, slopes, norm, tolerance, max_iterations, rank=full)
+    if (
+        full > _RANK and not per_layer and bool(loose.any())
+    ):  # few columns may end in a local maximum
+        again, better = tuned([w[loose] for w in small], slopes, rank=full)
         upper[loose] = torch.minimum(upper[loose], again)
         value[loose] = torch.maximum(value[loose], better)
-    upper = torch.where((small[-1] == 0).all(2)[:, 0], 0.0, upper)
+    upper = torch.where((small[-1] == 0).all(2).all(1), 0.0, upper)
     return unscaled_up(with_lost(upper, lost), exponent), times_power(value, exponent)
 
 
 def _solved(
     weights: list[Tensor],
     slopes: list[Interval],
+    *,
     norm: str,
     tolerance: float,
     max_iterations: int,
-    *,
     rank: int,
+    per_layer: bool,
 ) -> tuple[Tensor, Tensor]:
-    ascent = Ascent(weights, slopes, norm=norm, rank=rank)
+    ascent = Ascent(weights, slopes, norm=norm, rank=rank, per_layer=per_layer)
     best = torch.full_like(ascent.value, torch.inf)
     inputs, units = ascent.inputs, ascent.units
     for step in range(2, max_iterations + 1):
@@ -117,11 +129,21 @@ def _shrunk(
         lower, info = torch.linalg.cholesky_ex(matrix)
         end = slice(-last.shape[2], None)
         half = torch.linalg.solve_triangular(lower[:, end, end], last[todo].mT, upper=False)
-        found = torch.where(info == 0, half.norm(dim=1)[:, 0] * length[todo], torch.inf)
+        found = torch.where(info == 0, _largest(half) * length[todo], torch.inf)
         best[todo] = found.nan_to_num(torch.inf)
         units = [torch.where(todo[:, None], a, b) for a, b in zip(smaller, units, strict=True)]
         delta *= _GROWTH
     return best, units
+
+
+def _largest(matrix: Tensor) -> Tensor:
+    """Spectral norms (P,), no proof."""
+    if matrix.shape[2] == 1:
+        return matrix.norm(dim=1)[:, 0]
+    gram = (matrix.mT @ matrix).nan_to_num(torch.inf, torch.inf)
+    finite = gram.isfinite().all(2).all(1)
+    gram = torch.where(finite[:, None, None], gram, 0.0)
+    return torch.where(finite, torch.linalg.eigvalsh(gram)[:, -1].clamp_min(0).sqrt(), torch.inf)
 
 
 class Columns(NamedTuple):
