@@ -20,6 +20,7 @@ from functools import partial
 
 import checkout  # noqa: F401
 import cvxpy as cp
+import docs_numbers
 import numpy as np
 import torch
 from torch import Tensor
@@ -29,6 +30,7 @@ from lipdescent.bounds import exact_enumeration, upper_geolip, upper_local
 from lipdescent.bounds.geolip.natural import natural_sdp
 from lipdescent.stacks.model_stack import ModelStack
 
+HEADER = ["network", "ten logits here, s", "one of them", "Clarabel, one logit, s: value"]
 WIDTHS = (4, 8, 12, 16, 24, 32, 40, 48, 64, 96, 128, 256, 512)  # of the default study
 
 
@@ -135,11 +137,11 @@ def within(call: Callable[[], tuple[float, float]], *, limit: float, gigabytes: 
         process.join()
 
 
-def of_the_table(limit: float, gigabytes: float) -> None:
+def of_the_table(limit: float, gigabytes: float) -> list[list[str]]:
     """The table's networks, ten logits here; Clarabel on one of them."""
     print("\n## Sizes of GeoLIP's table, l_inf, tolerance 1e-4\n")
-    print("| network | ten logits here, s | one of them | Clarabel, one logit, s: value |")
-    print("|---|---|---|---|")
+    print(f"| {' | '.join(HEADER)} |\n{'|---' * len(HEADER)}|")
+    rows = []
     sizes = [(inputs, w, 1) for inputs in (40, 784) for w in (8, 16, 64, 128, 256)]
     sizes += [(10, 12, 3), *((784, 64, depth) for depth in (3, 7, 8))]
     for inputs, width, depth in sizes:
@@ -154,7 +156,9 @@ def of_the_table(limit: float, gigabytes: float) -> None:
             call = partial(dual, weights, limit)
         theirs = within(call, limit=limit, gigabytes=gigabytes)
         name = f"{inputs}-{'-'.join([str(width)] * depth)}-10"
-        print(f"| {name} | {taken:.3f} | {value:.6g} | {theirs} |", flush=True)
+        rows.append([name, f"{taken:.2g}", f"{value:.6g}", theirs])
+        print(f"| {' | '.join(rows[-1])} |", flush=True)
+    return rows
 
 
 def one_network(widths: tuple[int, ...], repetitions: int) -> None:
@@ -221,6 +225,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer widths and repetitions")
     parser.add_argument("--table", action="store_true", help="GeoLIP's table instead")
+    parser.add_argument("--record", action="store_true", help="write the table into docs/")
+    parser.add_argument("--machine", default="not said", help="what to record it is")
     parser.add_argument("--limit", type=float, default=600.0, help="seconds for Clarabel")
     parser.add_argument("--memory", type=float, default=4.0, help="GB for Clarabel")
     wanted = parser.parse_args(arguments)
@@ -228,7 +234,15 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
     if wanted.table:
-        of_the_table(wanted.limit, wanted.memory)
+        rows = of_the_table(wanted.limit, wanted.memory)
+        if wanted.record:
+            docs_numbers.record(
+                "geolip_clarabel",
+                command=f"python benchmarks/bounds_geolip.py --table --limit {wanted.limit:g}",
+                machine=wanted.machine,
+                repetitions="one, CPU seconds",
+                texts={"table": {"header": HEADER, "rows": rows}},
+            )
         return
     cases = [(8, "CLARABEL"), (16, "CLARABEL"), (32, "SCS")]
     cases += [] if quick else [(32, "CLARABEL"), (64, "SCS")]

@@ -78,8 +78,8 @@ def measure(
         For weights that are not finite, a tolerance that is not positive, or other multipliers.
     """
     refuse_other_norms(norms, NORMS)
-    options = {"tolerance": tolerance, "max_iterations": max_iterations, "max_units": max_units}
-    options["multipliers"] = multipliers
+    options: dict[str, Any] = {"tolerance": tolerance, "max_iterations": max_iterations}
+    options |= {"max_units": max_units, "multipliers": multipliers}
     value = _bounds(stack, norm="linf", only_largest=True, **options).amax(1)
     yield Measurement("upper_geolip", DIRECTION, "linf", value)
 
@@ -105,8 +105,8 @@ def per_logit(
     As :func:`measure`.
     """
     refuse_other_norms((norm,), ("linf", "l2"))
-    options = {"tolerance": tolerance, "max_iterations": max_iterations, "max_units": max_units}
-    options["multipliers"] = multipliers
+    options: dict[str, Any] = {"tolerance": tolerance, "max_iterations": max_iterations}
+    options |= {"max_units": max_units, "multipliers": multipliers}
     return _bounds(stack, norm=norm, only_largest=False, **options)
 
 

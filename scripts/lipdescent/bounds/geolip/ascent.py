@@ -75,7 +75,9 @@ class Ascent:
             now + ahead * (now - then) for now, then in zip(self.places, self.before, strict=True)
         )
         self.before, self.steps = self.places, self.steps + 1
-        z, reached, units, places = _unit(start, self.of_inputs), [], [], []
+        z, reached = _unit(start, self.of_inputs), []
+        units: list[Tensor] = []
+        places: list[Tensor] = []
         turns = [_unit(turn, self.of_units) for turn in turns]
         for weight, (middle, radius), turn in zip(self.hidden, self.slopes, turns, strict=True):
             y = weight @ z
