@@ -300,7 +300,29 @@ def geolip(study: Path) -> dict[str, object]:
             accuracy = ["accuracy"] * (norm == "linf" and not kind)
             header = ["network", "training", *accuracy, *wanted]
             texts[norm + kind] = {"header": header, "rows": rows}
+        texts |= {f"{norm}_{key}": text for key, text in _ratios(frame, norm, sdp).items()}
     return texts
+
+
+def _ratios(frame: pd.DataFrame, norm: str, sdp: str) -> dict[str, str]:
+    """Of the whole map's bounds, smallest to largest over networks of one and of more layers."""
+    whole = frame[(frame["norm"] == norm) & (frame["logit"] == "all")]
+    wide = whole.pivot_table("value", ["depth", "width", "training"], "quantity")
+    asked = {
+        "over_enumeration": (sdp, "exact_enumeration"),
+        "over_sampling": (sdp, "lower_jacobian"),
+        "loss": (f"{sdp}_layer", sdp),
+        "product": ("upper_layer_product", sdp),
+    }
+    found = {}
+    for key, (above, below) in asked.items():
+        if {above, below} <= set(wide):
+            ratio = (wide[above] / wide[below]).dropna()
+            deep = ratio.index.get_level_values("depth") > 1
+            for place, part in (("shallow", ratio[~deep]), ("deep", ratio[deep])):
+                if len(part):
+                    found[f"{key}_{place}"] = f"{part.min():.4g} to {part.max():.4g}"
+    return found
 
 
 def _outwards(quantity: str, value: float | None) -> str:
