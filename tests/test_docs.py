@@ -21,7 +21,8 @@ SOURCES = sorted(docs_numbers.NUMBERS.glob("*.json"))
 ALL = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", ROOT / "results/README.md"]
 # Tables that define and explain, by the start of their header; no result is in them.
 EXPLAIN = ("to", "name", "name in `bounds:`", "studies", "bound", "constraint", "layer",
-           "room", "column", "quantity", "What", "What happened")  # fmt: skip
+           "room", "column", "quantity", "What", "What happened",
+           "experiment of the paper")  # fmt: skip
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
