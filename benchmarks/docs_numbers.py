@@ -14,6 +14,7 @@ study's results; where it has no function for a source, the numbers are those re
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import re
 import sys
@@ -71,6 +72,19 @@ def write() -> list[str]:
             path.write_text(after)
             changed.append(path.name)
     return changed
+
+
+def record(source: str, *, command: str, machine: str, repetitions: str, texts: dict) -> None:
+    """Store what a benchmark found, and fill the pages with it."""
+    stored = {
+        "command": command,
+        "date": datetime.date.today().isoformat(),
+        "machine": machine,
+        "repetitions": repetitions,
+        "texts": texts,
+    }
+    (NUMBERS / f"{source}.json").write_text(json.dumps(stored, indent=1) + "\n")
+    write()
 
 
 def disagreements(stored: dict, fresh: dict) -> list[str]:

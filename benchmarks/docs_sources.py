@@ -273,25 +273,58 @@ def temperature(study: Path) -> dict[str, object]:
 
 
 def geolip(study: Path) -> dict[str, object]:
-    """Bounds of every network in both norms, rounded outwards to four digits."""
+    """Bounds of every network in both norms, rounded outwards to four digits; seconds.
+
+    ``NORM_logits`` are means over the logits, each a map to one number.
+    """
     frame = pd.read_csv(study / "experiments/geolip.csv")
-    texts: dict[str, object] = {}
+    frame = frame.astype({"logit": str}).sort_values(["depth", "width"], kind="stable")
     columns = {"sampling": "lower_jacobian", "enumeration": "exact_enumeration"}
+    texts: dict[str, object] = {}
     for norm, name, sdp in (("linf", "GeoLIP", "upper_geolip"), ("l2", "LipSDP", "upper_lipsdp")):
-        wanted = columns | {name: sdp, "product": "upper_layer_product"}
-        rows = []
-        part = frame[frame["norm"] == norm].sort_values(["depth", "width"], kind="stable")
-        for (depth, width, training), found in part.groupby(
+        wanted = columns | {name: sdp, f"{name}, per layer": f"{sdp}_layer"}
+        wanted |= {"product": "upper_layer_product"}
+        tables: dict[str, list[list[str]]] = {"": [], "_logits": [], "_seconds": []}
+        for (depth, width, training), found in frame[frame["norm"] == norm].groupby(
             ["depth", "width", "training"], sort=False
         ):
             cells = [str(width) if depth == 1 else f"{depth} x {width}", training]
-            cells += [f"{found['accuracy'].iloc[0]:.3f}"] * (norm == "linf")
-            values = found.set_index("quantity")["value"]
-            rows.append(cells + [_outwards(q, values.get(q)) for q in wanted.values()])
-        accuracy = ["accuracy"] * (norm == "linf")
-        header = ["network", "training", *accuracy, *wanted]
-        texts[norm] = {"header": header, "rows": rows}
+            whole = found[found["logit"] == "all"].set_index("quantity")
+            mean = found[found["logit"] != "all"].groupby("quantity")["value"].mean()
+            seconds = [whole["seconds"].get(q) for q in wanted.values()]
+            accuracy = [f"{found['accuracy'].iloc[0]:.3f}"] * (norm == "linf")
+            values = whole["value"], mean
+            shown, single = ([_outwards(q, v.get(q)) for q in wanted.values()] for v in values)
+            tables[""].append([*cells, *accuracy, *shown])
+            tables["_logits"].append([*cells, *single])
+            tables["_seconds"].append(cells + ["" if s is None else f"{s:.2g}" for s in seconds])
+        for kind, rows in tables.items():
+            accuracy = ["accuracy"] * (norm == "linf" and not kind)
+            header = ["network", "training", *accuracy, *wanted]
+            texts[norm + kind] = {"header": header, "rows": rows}
+        texts |= {f"{norm}_{key}": text for key, text in _ratios(frame, norm, sdp).items()}
     return texts
+
+
+def _ratios(frame: pd.DataFrame, norm: str, sdp: str) -> dict[str, str]:
+    """Of the whole map's bounds, smallest to largest over networks of one and of more layers."""
+    whole = frame[(frame["norm"] == norm) & (frame["logit"] == "all")]
+    wide = whole.pivot_table("value", ["depth", "width", "training"], "quantity")
+    asked = {
+        "over_enumeration": (sdp, "exact_enumeration"),
+        "over_sampling": (sdp, "lower_jacobian"),
+        "loss": (f"{sdp}_layer", sdp),
+        "product": ("upper_layer_product", sdp),
+    }
+    found = {}
+    for key, (above, below) in asked.items():
+        if {above, below} <= set(wide):
+            ratio = (wide[above] / wide[below]).dropna()
+            deep = ratio.index.get_level_values("depth") > 1
+            for place, part in (("shallow", ratio[~deep]), ("deep", ratio[deep])):
+                if len(part):
+                    found[f"{key}_{place}"] = f"{part.min():.4g} to {part.max():.4g}"
+    return found
 
 
 def _outwards(quantity: str, value: float | None) -> str:

@@ -10,8 +10,6 @@ values, such as attention and gates, or branches that cross.
 
 from __future__ import annotations
 
-import datetime
-import json
 import sys
 import time
 
@@ -77,19 +75,17 @@ def write(rows: list[tuple[str, str, str]]) -> None:
     table += [["not read", f"{name}: {why}"] for name, how, why in rows if how == "not read"]
     count = sum(how != "not read" for _, how, _ in rows)
     version = torchvision.__version__.split("+")[0]
-    stored = {
-        "command": "python benchmarks/torchvision_read.py",
-        "date": datetime.date.today().isoformat(),
-        "machine": machine(),
-        "repetitions": "one: nothing is timed",
-        "texts": {
-            "count": f"{count} of torchvision {version}'s {len(rows)} classifiers",
-            "table": {"header": ["read as", "classifiers"], "rows": table},
-        },
+    texts = {
+        "count": f"{count} of torchvision {version}'s {len(rows)} classifiers",
+        "table": {"header": ["read as", "classifiers"], "rows": table},
     }
-    path = docs_numbers.NUMBERS / "torchvision_read.json"
-    path.write_text(json.dumps(stored, indent=1) + "\n")
-    docs_numbers.write()
+    docs_numbers.record(
+        "torchvision_read",
+        command="python benchmarks/torchvision_read.py",
+        machine=machine(),
+        repetitions="one: nothing is timed",
+        texts=texts,
+    )
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ SOURCES = sorted(docs_numbers.NUMBERS.glob("*.json"))
 ALL = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", ROOT / "results/README.md"]
 # Tables that define and explain, by the start of their header; no result is in them.
 EXPLAIN = ("to", "name", "name in `bounds:`", "studies", "bound", "constraint", "layer",
-           "room", "column", "quantity", "What", "What happened")  # fmt: skip
+           "room", "column", "quantity", "What", "What happened",
+           "experiment of the paper")  # fmt: skip
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -117,15 +118,18 @@ def test_bounds_of_a_table_are_rounded_outwards(tmp_path):
     (tmp_path / "experiments").mkdir()
     rows = [
         {"width": 8, "depth": 1, "training": "plain", "accuracy": 0.5, "norm": norm,
-         "quantity": quantity, "value": value, "seconds": 1.0}
+         "logit": logit, "quantity": quantity, "value": value * share, "seconds": 1.0}
         for norm in ("linf", "l2")
+        for logit, share in (("all", 1.0), ("0", 0.25), ("1", 0.75))
         for quantity, value in (("lower_jacobian", 1.99999), ("upper_geolip", 2.00001),
                                 ("upper_lipsdp", 2.00001), ("upper_layer_product", 30.0))
     ]  # fmt: skip
     pd.DataFrame(rows).to_csv(tmp_path / "experiments/geolip.csv")
     found = docs_sources.geolip(tmp_path)
-    assert found["linf"]["rows"] == [["8", "plain", "0.500", "1.999", "", "2.001", "30"]]
-    assert found["l2"]["rows"] == [["8", "plain", "1.999", "", "2.001", "30"]]
+    assert found["linf"]["rows"] == [["8", "plain", "0.500", "1.999", "", "2.001", "", "30"]]
+    assert found["l2"]["rows"] == [["8", "plain", "1.999", "", "2.001", "", "30"]]
+    assert found["l2_logits"]["rows"] == [["8", "plain", "0.9999", "", "1.001", "", "15"]]
+    assert found["linf_seconds"]["rows"] == [["8", "plain", "1", "", "1", "", "1"]]
 
 
 @pytest.mark.parametrize("page", ALL, ids=lambda page: page.name)

@@ -131,3 +131,18 @@ def test_refusals():
     for name in SMALL:
         with pytest.raises(ValueError, match=f"{name} = 0"):
             found([network((3, 5, 5, 2))], draw(10, 3), **{name: 0})
+
+
+@pytest.mark.parametrize("norm", ["linf", "l1"])
+def test_other_norms_climb_from_where_the_l2_norm_is_large(norm):
+    """At least what the l2 search's own points have in that norm, but for chance: then more."""
+    modules = [network((5, 20, 20, 20, 20, 4), seed) for seed in range(3)]
+    points = draw(40, 5)
+    values = found(modules, points, norm, **SMALL)
+    for module, value in zip(modules, values, strict=True):
+        stack = ModelStack.from_modules([module], (5,))
+        starts = mixed_starts(points, SMALL["populations"], seed=0)
+        ends = search(chain(stack), starts, norm="l2", rounds=SMALL["rounds"], seed=0)
+        there = torch.stack([torch.func.jacrev(module)(x) for x in ends]).detach()
+        largest = float(torch.linalg.matrix_norm(there, ORDERS[norm]).amax())
+        assert value >= largest * (1 - 1e-9)

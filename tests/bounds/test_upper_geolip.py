@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lipdescent.bounds import upper_geolip, upper_layer_product
-from lipdescent.bounds.geolip.deep import Network, Problem, certify, deep_sdp
+from lipdescent.bounds import upper_geolip, upper_layer_product, upper_lipsdp
+from lipdescent.bounds.geolip import deep
+from lipdescent.bounds.geolip.ascent import Ascent
+from lipdescent.bounds.geolip.deep import deep_sdp
 from lipdescent.bounds.geolip.natural import certificate, natural_sdp
 from lipdescent.measurement import NotApplicable
 from lipdescent.stacks.model_stack import ModelStack
@@ -60,11 +62,18 @@ def clarabel_natural(first, logit, norm: str, low: float, high: float) -> float:
     return float(np.sqrt(problem.solve(solver="CLARABEL")))
 
 
-def clarabel_deep(hidden, logit, low: float, high: float) -> float:
-    """The dual with one multiplier per unit and per input."""
+def clarabel_deep(
+    hidden, logit, low: float, high: float, *, norm: str = "linf", per_layer: bool = False
+) -> float:
+    """The dual with one multiplier per unit and, in l_inf, per input; or one per hidden layer."""
     sizes = [hidden[0].shape[1], *(len(w) for w in hidden)]
     total = sum(sizes)
     s, multiplier, c = cp.Variable(sizes[0]), cp.Variable(total - sizes[0]), cp.Variable()
+    if per_layer:
+        shared = [cp.multiply(cp.Variable(), np.ones(size)) for size in sizes[1:]]
+        multiplier = cp.hstack(shared)
+    if norm == "l2":
+        s = cp.multiply(cp.Variable(), np.ones(sizes[0]))
     pick = np.eye(total)
     matrix = pick[:, : sizes[0]] @ cp.diag(s) @ pick[: sizes[0]]
     row, column = sizes[0], 0
@@ -80,7 +89,8 @@ def clarabel_deep(hidden, logit, low: float, high: float) -> float:
     e[-len(logit) :, 0] = np.asarray(logit)
     block = cp.bmat([[matrix, -e], [-e.T, cp.reshape(c, (1, 1), order="F")]])
     constraints = [(block + block.T) / 2 >> 0, multiplier >= 0]
-    problem = cp.Problem(cp.Minimize((cp.sum(s) + c) / 2), constraints)
+    budget = cp.sum(s) if norm == "linf" else s[0]
+    problem = cp.Problem(cp.Minimize((budget + c) / 2), constraints)
     return float(problem.solve(solver="CLARABEL"))
 
 
@@ -124,22 +134,68 @@ def test_one_hidden_layer_equals_clarabel(sizes, low, high, norm):
 @pytest.mark.parametrize(("low", "high"), [RELU, (0.2, 1.0), (-0.129, 1.129)])
 @pytest.mark.parametrize("sizes", [(3, 4, 5, 1), (2, 3, 3, 3, 1), (5, 4, 1)])
 def test_deep_equals_clarabel(sizes, low, high):
-    *hidden, last = random_weights(sum(sizes), *sizes)
-    units = sum(len(w) for w in hidden)
-    low_high = (torch.full((units,), s, dtype=torch.float64) for s in (low, high))
-    upper, value = deep_sdp(Network(hidden, *low_high), last[0], tolerance=1e-8)
-    truth = clarabel_deep(hidden, last[0], low, high)
+    weights = random_weights(sum(sizes), *sizes)
+    slopes = [(low, high)] * (len(weights) - 1)
+    upper, value = deep_sdp([w[None] for w in weights], slopes, tolerance=1e-8)
+    truth = clarabel_deep(weights[:-1], weights[-1][0], low, high)
     assert float(upper) == pytest.approx(truth, rel=1e-6)
     assert float(value) == pytest.approx(float(upper), rel=1e-7)
 
 
-def test_deep_and_shallow_agree_on_one_hidden_layer():
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_deep_and_shallow_agree_on_one_hidden_layer(norm):
     first, last = random_weights(0, 20, 30, 3)
-    shallow = upper_geolip.per_logit(stack_of(first, last), tolerance=1e-7)[0]
-    network = Network([first], first.new_zeros(30), first.new_ones(30))
-    for k in range(3):
-        deep = deep_sdp(network, last[k], tolerance=1e-7)[0]
-        assert float(deep) == pytest.approx(float(shallow[k]), rel=3e-7)
+    shallow = upper_geolip.per_logit(stack_of(first, last), norm=norm, tolerance=1e-7)[0]
+    chains = [first.expand(3, -1, -1), last[:, None]]
+    found, _ = deep_sdp(chains, [RELU], norm=norm, tolerance=1e-7)
+    assert torch.allclose(found, shallow, rtol=3e-7, atol=0)
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.3])
+def test_deep_l2_is_lipsdp(slope):
+    *hidden, last = random_weights(2, 9, 8, 7, 6, 3)
+    stack = stack_of(*hidden, last, activation=lambda: nn.LeakyReLU(slope))
+    found = upper_geolip.per_logit(stack, norm="l2", tolerance=1e-7)[0]
+    chains = [*(w.expand(3, -1, -1) for w in hidden), last[:, None]]
+    truth = upper_lipsdp.lipsdp(chains, slopes=(slope, 1.0), tolerance=1e-7)
+    assert torch.allclose(found, truth, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("sizes", [(3, 4, 5, 1), (5, 4, 1)])
+def test_one_multiplier_per_layer_equals_clarabel(sizes, norm):
+    weights = random_weights(sum(sizes), *sizes)
+    truth = clarabel_deep(weights[:-1], weights[-1][0], *RELU, norm=norm, per_layer=True)
+    options = {"norm": norm, "tolerance": 1e-8, "per_layer": True}
+    upper, _ = deep_sdp([w[None] for w in weights], [RELU] * (len(sizes) - 2), **options)
+    assert float(upper) == pytest.approx(truth, rel=1e-6)
+    per_unit = clarabel_deep(weights[:-1], weights[-1][0], *RELU, norm=norm)
+    assert per_unit < truth * (1 - 1e-3), "then there is nothing to lose"
+
+
+@pytest.mark.parametrize("sizes", [(6, 5, 4), (5, 8, 7, 3), (4, 6, 6, 6, 2)])
+def test_one_multiplier_per_layer_lies_between_one_per_unit_and_the_product(sizes):
+    stack = stack_of(*random_weights(1, *sizes))
+    for bound, norm in ((upper_geolip, "linf"), (upper_lipsdp, "l2")):
+        unit, layer = (
+            float(next(bound.measure(stack, norms=[norm], multipliers=m)).values)
+            for m in ("unit", "layer")
+        )
+        product = float(upper_layer_product.layer_product(stack, norm=norm))
+        assert unit < layer <= product
+        with pytest.raises(ValueError, match="multipliers: 'both'; allowed are 'unit', 'layer'"):
+            next(bound.measure(stack, norms=[norm], multipliers="both"))
+
+
+def test_deep_with_weights_of_very_different_sizes():
+    """Units a thousand times apart, as in ACAS-Xu's networks: no start at one size for all."""
+    weights = random_weights(8, 5, 20, 20, 20, 20, 20, 1)
+    for weight in weights[1:]:
+        weight *= torch.logspace(-2, 1, weight.shape[1], dtype=torch.float64)
+    upper, value = deep_sdp([w[None] for w in weights], [RELU] * 5)
+    assert float(value) <= float(upper) <= float(value) * (1 + 1e-3)
+    product = float(upper_layer_product.layer_product(stack_of(*weights), norm="linf"))
+    assert float(upper) < product / 10
 
 
 @SMALL
@@ -258,19 +314,27 @@ def test_any_iterate_and_any_multipliers_give_a_bound():
         certificate(matrix[0, 0], torch.zeros(8).double(), q, norm="linf")
 
 
-def test_deep_certificate_holds_for_infeasible_multipliers():
-    """S is indefinite: its smallest eigenvalue must be paid for."""
-    *hidden, last = random_weights(5, 4, 5, 5, 1)
-    network = Network(hidden, last.new_zeros(10), last.new_ones(10))
-    problem = Problem.of(network, last[0])
-    truth = clarabel_deep(hidden, last[0], *RELU)
-    theta = problem.dual_start(network)
-    for factor in (1.0, 0.1, 1e-3, 1e-6):
-        smaller = theta.clone()
-        smaller[-1] *= factor
-        bound = float(certify(network, problem, smaller))
-        assert bound >= truth * (1 - 1e-7)
-    assert float(torch.linalg.eigvalsh(problem.matrix(smaller))[0]) < 0
+@pytest.mark.parametrize("sizes", [(4, 5, 5, 1), (7, 5, 4, 1)])
+def test_any_multipliers_of_a_deep_network_give_a_bound(sizes):
+    """Also where the matrix inequality fails: its smallest eigenvalue is paid for."""
+    weights = random_weights(5, *sizes)
+    truth = clarabel_deep(weights[:-1], weights[-1][0], *RELU)
+    small, slopes, exponent, _ = deep.normalised([w[None] for w in weights], [RELU] * 2)
+    ascent = Ascent(small, slopes, norm="linf", rank=3)
+    generator = torch.Generator().manual_seed(0)
+    for factor in (1.0, 10.0, 1e3, 1e-3):
+        noise = [torch.rand(u.shape, generator=generator).double() for u in ascent.units]
+        units = [factor * (u + n) for u, n in zip(ascent.units, noise, strict=True)]
+        bound = deep._certified(small, slopes, ascent.inputs, units, "linf") * 2.0**exponent
+        assert float(bound) >= truth * (1 - 1e-7)
+
+
+def test_an_ascent_stopped_early_gives_a_bound():
+    weights = random_weights(5, 6, 5, 5, 5, 1)
+    truth = clarabel_deep(weights[:-1], weights[-1][0], *RELU)
+    for steps in (2, 3, 8):
+        upper, value = deep_sdp([w[None] for w in weights], [RELU] * 3, max_iterations=steps)
+        assert float(value) <= truth * (1 + 1e-7) <= float(upper) * (1 + 2e-7)
 
 
 def test_certified_where_the_exact_value_is_known_in_rational_numbers():
@@ -326,10 +390,10 @@ def test_merged_layers_are_covered():
 
 
 def test_global_random_state_is_untouched():
-    shallow, deep = stack_of(*random_weights(0, 5, 6, 3)), stack_of(*random_weights(0, 5, 6, 4, 3))
+    stacks = [stack_of(*random_weights(0, *sizes)) for sizes in ((5, 6, 3), (5, 6, 4, 3))]
     before = torch.get_rng_state()
-    upper_geolip.per_logit(shallow)
-    upper_geolip.per_logit(deep)
+    for stack in stacks:
+        upper_geolip.per_logit(stack)
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -342,11 +406,9 @@ def test_what_does_not_fit_is_refused():
     stack.state["0.weight"][0, 0, 0] = torch.nan
     with pytest.raises(ValueError, match="NaN"):
         upper_geolip.per_logit(stack)
-    deep = stack_of(*random_weights(0, 3, 4, 4, 2))
+    larger = stack_of(*random_weights(0, 3, 4, 4, 2))
     with pytest.raises(NotApplicable, match="11 inputs and hidden units"):
-        upper_geolip.per_logit(deep, max_units=10)
-    with pytest.raises(NotApplicable, match="upper_lipsdp"):
-        upper_geolip.per_logit(deep, norm="l2")
+        upper_geolip.per_logit(larger, max_units=10)
     conv = ModelStack.from_modules([nn.Sequential(nn.Conv2d(1, 1, 3))], (1, 5, 5))
     with pytest.raises(NotApplicable, match="Conv2d"):
         upper_geolip.per_logit(conv)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
+from lipdescent.architectures import mlp
 from lipdescent.experiments import (
     distance_preservation,
     distance_preservation_images,
@@ -17,6 +18,7 @@ from lipdescent.experiments import (
     wasserstein,
 )
 from lipdescent.experiments._fitting import certified
+from lipdescent.stacks.model_stack import ModelStack
 
 
 def test_absolute_value_tells_sorting_from_relu():
@@ -79,13 +81,32 @@ def test_networks_are_named():
 def test_bounds_out_of_order_stop_the_run():
     rows = [("lower_jacobian", 2.0), ("upper_geolip", 3.0), ("upper_layer_product", 4.0)]
     frame = pd.DataFrame(
-        [(8, 1, "plain", "linf", name, value) for name, value in rows],
-        columns=["width", "depth", "training", "norm", "quantity", "value"],
+        [
+            (8, 1, "plain", "linf", logit, name, value)
+            for logit in ("all", "0")
+            for name, value in rows
+        ],
+        columns=["width", "depth", "training", "norm", "logit", "quantity", "value"],
     )
     geolip.check_order(frame)
-    frame.loc[1, "value"] = 5.0
-    with pytest.raises(ValueError, match="out of order"):
-        geolip.check_order(frame)
+    for row in (1, 4):  # of the whole map, and of a logit
+        wrong = frame.copy()
+        wrong.loc[row, "value"] = 5.0
+        with pytest.raises(ValueError, match="out of order"):
+            geolip.check_order(wrong)
+    wrong = frame.copy()
+    wrong.loc[4, "value"] = 3.5  # in order, but above the whole map's
+    with pytest.raises(ValueError, match="a logit's bound is above"):
+        geolip.check_order(wrong)
+
+
+def test_logits_are_outputs_of_the_network():
+    with torch.random.fork_rng(devices=[]):
+        module = mlp.build(6, input_shape=(784,), num_classes=10, depth=2, bias=True)
+        stack = ModelStack.from_modules([module], (784,))
+    points = torch.randn(3, 784, generator=torch.Generator().manual_seed(0))
+    found = geolip.per_logit(stack, width=6, depth=2)(points)[..., 0]
+    assert torch.allclose(found, stack(points)[0].mT, atol=1e-6)
 
 
 def test_attack_of_training_stays_in_its_ball():

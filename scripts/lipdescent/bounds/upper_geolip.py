@@ -8,11 +8,11 @@ one hidden layer is A s, A = W1^T diag(u), s in [a, b]^h, so that
 
     max_s |A s|_1 = max over signs x, z of x^T B z <= sdp(B),  B = [r A, m A 1]
 
-(``_natural_sdp``); sdp(B) is at most K_G < 1.783 times the left side (Grothendieck), and at most
-sum_j |u_j| max(|a|, |b|) |w_j|_1, hence at most the layer product. In l2 likewise, |A s|_2, at
-most sqrt(pi / 2) times. Deeper networks: ``_deep_sdp``. Whatever the iterations reach is a valid
-bound, rounding included; the smaller one of it and the path norm |u|^T |W_L| ... |W_1| 1 (with
-the slopes) is returned, so that it is never above the layer product.
+(``geolip/natural.py``); sdp(B) is at most K_G < 1.783 times the left side (Grothendieck), and at
+most sum_j |u_j| max(|a|, |b|) |w_j|_1, hence at most the layer product. In l2 likewise, |A s|_2, at
+most sqrt(pi / 2) times. Deeper networks: ``geolip/deep.py``. Whatever the iterations reach is a
+valid bound, rounding included; the smaller one of it and the path norm |u|^T |W_L| ... |W_1| 1
+(with the slopes) is returned, so that it is never above the layer product.
 
 Cost: all logits of a 40-w-10 network, w = 64 / 512 / 1024: about 20 / 70 / 190 ms on one CPU
 thread to a gap of 1e-4 (benchmarks/bounds_geolip.py).
@@ -21,6 +21,7 @@ thread to a gap of 1e-4 (benchmarks/bounds_geolip.py).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,8 +29,9 @@ from torch import Tensor
 
 from lipdescent.arithmetic.certified_norms import length_up, norm_linf
 from lipdescent.arithmetic.ulps import TINY, gamma, product_up, round_up, unscaled_up
-from lipdescent.bounds.geolip.deep import Network, deep_sdp
+from lipdescent.bounds.geolip.deep import deep_sdp
 from lipdescent.bounds.geolip.natural import natural_sdp
+from lipdescent.bounds.lipsdp.multipliers import check_multipliers
 from lipdescent.measurement import Measurement, NotApplicable
 from lipdescent.shapes import Float64
 from lipdescent.stacks.model_stack import ModelStack
@@ -54,6 +56,7 @@ def measure(
     tolerance: float = 1e-4,
     max_iterations: int = 1024,
     max_units: int = 2048,
+    multipliers: str = "unit",
 ) -> Iterator[Measurement]:
     """Yield ``upper_geolip`` of the whole map, l_inf to l_inf.
 
@@ -61,8 +64,10 @@ def measure(
     ----------
     inputs, seed : not used.
     tolerance : relative gap to the SDP's value at which the search stops.
-    max_iterations : of the low-rank ascent (one hidden layer).
-    max_units : largest number of inputs and hidden units of a deeper network.
+    max_iterations : of the low-rank ascent.
+    max_units : largest number of hidden units of a deeper network and, if there are fewer inputs
+        than units in its first layer, of inputs.
+    multipliers : "unit", or "layer": a single one for all units of a hidden layer, looser.
 
     Raises
     ------
@@ -70,10 +75,11 @@ def measure(
         For another norm, a network that is no chain of linear layers and activations, or a deeper
         one that is too large.
     ValueError
-        For weights that are not finite, or a tolerance that is not positive.
+        For weights that are not finite, a tolerance that is not positive, or other multipliers.
     """
     refuse_other_norms(norms, NORMS)
-    options = {"tolerance": tolerance, "max_iterations": max_iterations, "max_units": max_units}
+    options: dict[str, Any] = {"tolerance": tolerance, "max_iterations": max_iterations}
+    options |= {"max_units": max_units, "multipliers": multipliers}
     value = _bounds(stack, norm="linf", only_largest=True, **options).amax(1)
     yield Measurement("upper_geolip", DIRECTION, "linf", value)
 
@@ -86,6 +92,7 @@ def per_logit(
     tolerance: float = 1e-4,
     max_iterations: int = 1024,
     max_units: int = 2048,
+    multipliers: str = "unit",
 ) -> Tensor:
     """Certified Lipschitz bound of every logit, from ``norm`` to the reals.
 
@@ -95,10 +102,11 @@ def per_logit(
 
     Raises
     ------
-    As :func:`measure`; "l2" exists for at most one hidden layer (LipSDP has the deeper ones).
+    As :func:`measure`.
     """
     refuse_other_norms((norm,), ("linf", "l2"))
-    options = {"tolerance": tolerance, "max_iterations": max_iterations, "max_units": max_units}
+    options: dict[str, Any] = {"tolerance": tolerance, "max_iterations": max_iterations}
+    options |= {"max_units": max_units, "multipliers": multipliers}
     return _bounds(stack, norm=norm, only_largest=False, **options)
 
 
@@ -196,11 +204,13 @@ def _bounds(stack: ModelStack, *, norm: str, only_largest: bool, **options: Any)
     """(S, K), the chain's own rounding and scale included."""
     if not options["tolerance"] > 0:
         raise ValueError(f"tolerance: {options['tolerance']}; allowed are numbers > 0")
+    per_layer = check_multipliers(options.pop("multipliers")) == "layer"
     chain = affine_chain(stack)
     scaled, slopes, exponent, lost = scaled_chain(chain.weights, chain.slopes)
     lows, highs = ([scaled[0].new_tensor([s[i]]) for s in slopes] for i in (0, 1))
     steepest = [torch.maximum(a.abs(), b.abs()) for a, b in zip(lows, highs, strict=True)]
-    if chain.depth == 1:
+    shallow = chain.depth == 1 and not per_layer
+    if shallow:
         power, options = scaled_slopes(chain.slopes)[1], {**options, "only_largest": only_largest}
         options.pop("max_units")
         first, last = chain.weights
@@ -209,11 +219,9 @@ def _bounds(stack: ModelStack, *, norm: str, only_largest: bool, **options: Any)
         value = path_norm(scaled, [])
     elif chain.depth == 0:
         value = length_up(scaled[0])
-    elif norm == "linf":
-        value = _deep(scaled, slopes, only_largest=only_largest, **options)
     else:
-        raise NotApplicable(f"norm {norm!r} with {chain.depth} hidden layers: use upper_lipsdp")
-    if chain.depth != 1:
+        value = _deep(scaled, slopes, norm=norm, per_layer=per_layer, **options)
+    if not shallow:
         value = unscaled_up(with_lost(value, lost[:, None]), exponent[:, None])
     if norm == "linf":
         paths = with_lost(path_norm(scaled, steepest), lost[:, None])
@@ -240,48 +248,29 @@ def _deep(
     weights: Sequence[Tensor],
     slopes: Sequence[Interval],
     *,
+    norm: str,
     tolerance: float,
-    only_largest: bool,
     max_iterations: int,
     max_units: int,
+    per_layer: bool,
 ) -> Tensor:
-    units = sum(w.shape[2] for w in weights)
+    widths = [w.shape[1] for w in weights[:-1]]
+    units = min(weights[0].shape[2], widths[0]) + sum(widths)
     if units > max_units:
         raise NotApplicable(f"{units} inputs and hidden units in a deep network, > {max_units}")
+    solve = partial(
+        deep_sdp,
+        norm=norm,
+        tolerance=tolerance,
+        max_iterations=max_iterations,
+        per_layer=per_layer,
+    )
+    at_once = max(1, _LARGEST // (8 * units**2))
     values = []
     for model in range(len(weights[0])):
-        network, last = _alive([w[model] for w in weights], slopes)
-        if network is None:
-            values.append(last.new_zeros(len(last)))
-            continue
-        # Most promising logit first: the others stop where they cannot exceed it.
-        order = (last.abs() @ network.reach()[-1]).argsort(descending=True, stable=True)
-        bound, enough = last.new_zeros(len(last)), 0.0
-        for k in order.tolist():
-            bound[k] = deep_sdp(network, last[k], tolerance=tolerance, enough=enough)[0]
-            enough = max(enough, float(bound[k])) if only_largest else 0.0
-        values.append(bound)
-    return torch.stack(values)
-
-
-def _alive(weights: list[Tensor], slopes: Sequence[tuple[float, float]]) -> tuple:
-    """The hidden layers without units that no input reaches or no output uses, and the last one.
-
-    None in place of the network if nothing is left of a layer.
-    """
-    reached = [torch.ones_like(weights[0][0], dtype=torch.bool)]
-    for w in weights[:-1]:
-        reached.append((w[:, reached[-1]] != 0).any(1))
-    used = [(weights[-1] != 0).any(0)]
-    for w in weights[-2:0:-1]:
-        used.insert(0, (w[used[0]] != 0).any(0))
-    keep = [reached[0], *(r & u for r, u in zip(reached[1:], used, strict=True))]
-    last = weights[-1][:, keep[-1]]
-    if not all(bool(k.any()) for k in keep):
-        return None, last
-    kept = [w[keep[i + 1]][:, keep[i]] for i, w in enumerate(weights[:-1])]
-    low, high = (
-        torch.cat([w.new_full((len(w),), s[i]) for w, s in zip(kept, slopes, strict=True)])
-        for i in (0, 1)
-    )
-    return Network(kept, low, high), last
+        own, bounds = [w[model] for w in weights], []
+        for part in own[-1].split(at_once):
+            hidden = [w.expand(len(part), -1, -1) for w in own[:-1]]
+            bounds.append(solve([*hidden, part[:, None]], slopes)[0])
+        values.append(torch.cat(bounds))
+    return torch.stack(values) if values else weights[-1][:, :, 0]

@@ -13,6 +13,7 @@ bounds for one hidden layer; stopped early, or for deep chains, Combettes-Pesque
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -20,7 +21,9 @@ import torch
 from torch import Tensor
 
 from lipdescent.arithmetic.ulps import round_up
+from lipdescent.bounds.geolip.deep import deep_sdp
 from lipdescent.bounds.lipsdp.deep import deep_lipsdp
+from lipdescent.bounds.lipsdp.multipliers import check_multipliers
 from lipdescent.bounds.lipsdp.shallow import shallow_lipsdp
 from lipdescent.bounds.upper_combettes_pesquet import combettes_pesquet
 from lipdescent.bounds.upper_eclipse_fast import chunks, eclipse_fast, refuse_large, roughly
@@ -41,6 +44,7 @@ def measure(
     seed: int = 0,
     tolerance: float = 1e-3,
     max_steps: int = 60,
+    multipliers: str = "unit",
 ) -> Iterator[Measurement]:
     """Yield ``upper_lipsdp``, certified. ``inputs`` and ``seed`` are not used, nothing is drawn.
 
@@ -49,6 +53,8 @@ def measure(
     tolerance : relative distance to the SDP's optimum to aim at, 1e-8 to 1e-1. Measured on trained
         40-w-10 networks the value ends at most .4 tolerances above the optimum.
     max_steps : Newton steps at most; the bound is valid at any number, 0 included.
+    multipliers : "unit", or "layer": a single one for all units of a hidden layer (the paper's
+        LipSDP-Layer), looser. Then the value is the smaller one of it and the layer product.
 
     Raises
     ------
@@ -59,7 +65,11 @@ def measure(
         If a weight is NaN or infinite, or an option is outside its range.
     """
     refuse_other_norms(norms, NORMS)
-    values = lipsdp_chain(affine_chain(stack), tolerance=tolerance, max_steps=max_steps)
+    chain = affine_chain(stack)
+    if check_multipliers(multipliers) == "layer":
+        values = lipsdp_layer(chain, tolerance=tolerance)
+    else:
+        values = lipsdp_chain(chain, tolerance=tolerance, max_steps=max_steps)
     yield Measurement("upper_lipsdp", DIRECTION, "l2", values)
 
 
@@ -124,6 +134,19 @@ def lipsdp_chain(chain: AffineChain, *, tolerance: float, max_steps: int) -> Ten
     if bool(close.any()):
         best[close] = torch.minimum(best[close], eclipse_fast(chain.select(close)))
     return torch.minimum(torch.where(excess > 0, round_up(bound + excess), bound), best)
+
+
+@torch.no_grad()
+def lipsdp_layer(chain: AffineChain, *, tolerance: float) -> Tensor:
+    """Certified bound (S,) with one multiplier for each hidden layer, at most the layer product."""
+    product, excess = chain.product(), chain.excess()
+    if chain.depth == 0:
+        return product
+    refuse_large(chain)
+    solve = partial(deep_sdp, norm="l2", tolerance=tolerance, per_layer=True)
+    parts = [solve(part, chain.slopes)[0] for part in chunks(chain.weights)]
+    bound = torch.cat(parts) if parts else product
+    return torch.minimum(torch.where(excess > 0, round_up(bound + excess), bound), product)
 
 
 def _pairs(slopes: Any, count: int) -> list[Interval]:

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from lipdescent.arithmetic.certified_norms import certified_spectral_norm
 from lipdescent.arithmetic.ulps import TINY, gamma, round_up, times_power, unscaled_up
-from lipdescent.bounds.geolip.momentum import CHECKS, momentum
+from lipdescent.bounds.lipsdp.momentum import CHECKS, momentum
 from lipdescent.shapes import Float64
 
 _NEGLIGIBLE = 1e-100  # of the largest entry: such entries leave the matrix and are added back

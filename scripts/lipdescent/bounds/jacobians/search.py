@@ -117,6 +117,13 @@ def mixed_starts(points: Tensor, islands: int, *, seed: int) -> Tensor:
     return torch.where(even, points[index.to(points.device)], gaussian)
 
 
+def drawn_from(points: Tensor, islands: int, *, seed: int) -> Tensor:
+    """(islands, 40, n_in) of points (n, n_in), again and again."""
+    generator = torch.Generator().manual_seed(seed)
+    index = torch.randint(len(points), (islands, _STARTS), generator=generator)
+    return points[index.to(points.device)]
+
+
 def _best(points: Tensor, values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The ``count`` best of each island, of different values as far as there are."""
     values, order = values.nan_to_num(-1.0, -1.0, -1.0).sort(dim=1, descending=True, stable=True)

@@ -32,3 +32,10 @@ def layer_multipliers(weights: list[Tensor], slopes: list[Interval]) -> tuple[li
         gram = inverse[:, None, None] * (weight @ weight.mT) + image @ image.mT
         multipliers.append(1 / inverse)
     return multipliers, torch.linalg.eigvalsh(gram)[:, -1].clamp_min(0.0)
+
+
+def check_multipliers(given: str) -> str:
+    """Whether an SDP bound has a multiplier for every unit, or a single one for every layer."""
+    if given not in ("unit", "layer"):
+        raise ValueError(f"multipliers: {given!r}; allowed are 'unit', 'layer'")
+    return given

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lipdescent.arithmetic.certified_norms import certified_max_eigenvalue, norm_frobenius
 from lipdescent.arithmetic.ulps import gamma, round_up, times_power, unscaled_up
-from lipdescent.bounds.geolip.momentum import CHECKS, momentum
+from lipdescent.bounds.lipsdp.momentum import CHECKS, momentum
 from lipdescent.structure.scaling import balanced, with_lost
 
 _RANK = 12
