@@ -17,7 +17,12 @@ def shuffled_blocks(sizes, generator, zero_rows=0):
 
 @pytest.mark.parametrize(
     "sizes",
-    [[(3, 3)], [(3, 2), (3, 2), (3, 2)], [(1, 4), (4, 1), (2, 2)], [(5, 7), (1, 1), (5, 7), (2, 9)]],
+    [
+        [(3, 3)],
+        [(3, 2), (3, 2), (3, 2)],
+        [(1, 4), (4, 1), (2, 2)],
+        [(5, 7), (1, 1), (5, 7), (2, 9)],
+    ],
 )
 @pytest.mark.parametrize("zero_rows", [0, 2])
 def test_the_largest_of_the_blocks(sizes, zero_rows):
