@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
 
 from lipdescent.networks.reading import Unreadable
 
@@ -48,6 +49,7 @@ class Program:
     sources : nodes of parameters and buffers -> their names in the network.
     fixed : nodes of other tensors that the network holds -> their values.
     outputs : one or several nodes.
+    names : of the outputs, as the network's own result holds them: ``logits``, ``1``, ``boxes.0``.
     shapes : of the inputs, without the batch axis.
     """
 
@@ -57,6 +59,7 @@ class Program:
     fixed: Mapping[fx.Node, Tensor]
     outputs: tuple[fx.Node, ...]
     shapes: tuple[tuple[int, ...], ...]
+    names: tuple[str, ...] = ()
 
     def dependent(self) -> set[fx.Node]:
         """Nodes whose values depend on an input."""
@@ -198,7 +201,22 @@ def _program(exported: Any, shapes: Sequence[Sequence[int]]) -> Program:
         },
         outputs=tuple(places[name] for name in wanted),
         shapes=tuple(tuple(shape) for shape in shapes),
+        names=_names(exported, len(wanted)),
     )
+
+
+def _names(exported: Any, count: int) -> tuple[str, ...]:
+    """Where each of ``count`` outputs stands in what the network returns."""
+    spec = exported.call_spec.out_spec
+    if spec is None or spec.num_leaves != count:
+        return tuple(map(str, range(count)))
+    whole = pytree.tree_unflatten(list(range(count)), spec)
+    paths, _ = pytree.tree_flatten_with_path(whole)
+
+    def part(key: Any) -> str:
+        return str(next(getattr(key, n) for n in ("key", "idx", "name") if hasattr(key, n)))
+
+    return tuple(".".join(map(part, path)) for path, _ in paths)
 
 
 def place(node: fx.Node) -> str:
