@@ -186,7 +186,7 @@ def _place_of(traced: Program, output: int | str) -> int:
     names = list(traced.names)
     if isinstance(output, str) and names.count(output) == 1:
         return names.index(output)
-    if isinstance(output, int) and 0 <= output < len(names):
+    if type(output) is int and 0 <= output < len(names):
         return output
     known = ", ".join(
         str(i) if name in ("", str(i)) else f"{i} or {name!r}" for i, name in enumerate(names)

@@ -10,7 +10,7 @@ import operator
 import traceback
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from lipdescent.networks.export.leaves import Leaf, declared_as_leaves
 from lipdescent.networks.reading import Unreadable
 
 _OURS = (Path(torch.__file__).parent, Path(__file__).parents[2])
@@ -49,6 +50,7 @@ class Program:
     sources : nodes of parameters and buffers -> their names in the network.
     fixed : nodes of other tensors that the network holds -> their values.
     outputs : one or several nodes.
+    leaves : declared layers, by the numbers that their operations have.
     names : of the outputs, as the network's own result holds them: ``logits``, ``1``, ``boxes.0``.
     shapes : of the inputs, without the batch axis.
     """
@@ -60,6 +62,7 @@ class Program:
     outputs: tuple[fx.Node, ...]
     shapes: tuple[tuple[int, ...], ...]
     names: tuple[str, ...] = ()
+    leaves: Mapping[int, Leaf] = field(default_factory=dict)
 
     def dependent(self) -> set[fx.Node]:
         """Nodes whose values depend on an input."""
@@ -125,13 +128,14 @@ def program(
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             logging.getLogger("torch").setLevel(logging.CRITICAL)
-            exported = torch.export.export(module, inputs, strict=False)
+            with declared_as_leaves(module, inputs) as leaves:
+                exported = torch.export.export(module, inputs, strict=False)
             exported = _simplified(exported)
     except Exception as error:  # whatever the user's code or PyTorch raises
         raise Unreadable(_why(error)) from error
     finally:
         logging.getLogger("torch").setLevel(level)
-    return _program(exported, shapes)
+    return _program(exported, shapes, leaves)
 
 
 def _simplified(exported: Any) -> Any:
@@ -179,7 +183,7 @@ def _is_view(node: fx.Node) -> bool:
     return bool(read)
 
 
-def _program(exported: Any, shapes: Sequence[Sequence[int]]) -> Program:
+def _program(exported: Any, shapes: Sequence[Sequence[int]], leaves: tuple[Leaf, ...]) -> Program:
     signature = exported.graph_signature
     changed = [*signature.buffers_to_mutate.values()]
     if changed:
@@ -202,6 +206,7 @@ def _program(exported: Any, shapes: Sequence[Sequence[int]]) -> Program:
         outputs=tuple(places[name] for name in wanted),
         shapes=tuple(tuple(shape) for shape in shapes),
         names=_names(exported, len(wanted)),
+        leaves={leaf.number: leaf for leaf in leaves},
     )
 
 
