@@ -324,6 +324,7 @@ def _why(vertex: Any, inputs: list[Known], regions: Regions) -> str:
     if not regions.bounded and unbounded:
         return (
             f"{place} has no constant as its inputs are not bounded on the whole space; give a "
-            "domain: a box, or a ball around data"
+            "domain: a box, such as {box: [0, 1]} for images, or a ball around data, such as "
+            "{ball: {radius: 0.1}}"
         )
     return f"{place} has no constant on this domain; a smaller one may have, such as a ball"
