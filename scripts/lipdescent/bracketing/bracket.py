@@ -109,7 +109,7 @@ def bracket(
     if regions is None:
         inputs = given or affordable.normal(stack, seed)
     else:
-        inputs = domains.inside(given, regions, seed, say)
+        inputs = domains.inside(given, regions, seed, say, device=stack.device)
     if found is not None:
         check_at(own, found, inputs)
     with own_call.preserved(model):
