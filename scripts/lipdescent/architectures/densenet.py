@@ -39,7 +39,7 @@ class DenseNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.into(x)
         for i, layers in enumerate(self.blocks):
-            for layer in layers:
+            for layer in layers.children():
                 x = torch.cat([x, layer(x)], dim=1)
             if i < len(self.transitions):
                 x = F.avg_pool2d(self.transitions[i](x), 2)

@@ -16,6 +16,9 @@ from torch.nn import functional as F
 class Network(nn.Module):
     """Inputs (n, ...) -> logits (n, classes)."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, features: int, width: int, classes: int) -> None:
         super().__init__()
         self.into, self.branch = nn.Linear(features, width), nn.Linear(width, width)

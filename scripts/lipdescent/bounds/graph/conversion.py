@@ -48,7 +48,8 @@ def graph_of(stack: ModelStack, model: int) -> Settled:
 
 def graph_of_expression(node: Node, shape: tuple[int, ...], state: dict[str, Tensor]) -> Settled:
     """The graph of a traced expression, its layers on the tensors of ``state``."""
-    vertices, layers = [Vertex(None, (), tuple(shape), "input")], {}
+    vertices = [Vertex(None, (), tuple(shape), "input")]
+    layers: dict[int, Layer] = {}
     output = _add(node, 0, vertices, layers, state)
     return Settled(tuple(vertices), output, layers)
 
@@ -89,7 +90,8 @@ def _with_tensors(graph: Graph, module: nn.Module, state: dict[str, Tensor]) -> 
     """Its operations built anew on the tensors of a state, found by the module's names."""
     names = {id(part): path for path, part in module.named_modules()}
     made: dict[int, nn.Module] = {}
-    vertices, layers = [], {}
+    vertices: list[Vertex] = []
+    layers: dict[int, Layer] = {}
     for i, vertex in enumerate(graph.vertices):
         operation: Any = vertex.operation
         if isinstance(operation, nn.Module):
