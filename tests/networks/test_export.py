@@ -298,7 +298,7 @@ def test_one_of_several_outputs():
     assert torch.allclose(both.network(x), torch.cat([first, second[:, None]], 1))
     assert "2 outputs side by side" in both.notes[0]
     assert torch.equal(export(net, [(3,)], output=0).network(x), first)
-    with pytest.raises(ValueError, match="output = 2: the network has 2"):
+    with pytest.raises(ValueError, match="output = 2: allowed are 0, 1"):
         export(net, [(3,)], output=2)
 
 
