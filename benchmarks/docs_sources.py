@@ -462,6 +462,40 @@ def _interval(values: pd.Series, *, geometric: bool = False) -> str:
     return f"{middle:.3g} ({low:.3g} {high:.3g})"
 
 
+def any_forward_small(study: Path) -> dict[str, object]:
+    """Every architecture's bounds at the widest and last, and how many checkpoints have both."""
+    table = pd.read_parquet(study / "table.parquet")
+    table["split"] = table["split"].astype(str)
+    bounds = table[table.direction.isin(["lower", "upper"]) & (table.status == "ok")]
+    cell = ["architecture", "width", "label_noise", "seed", "epoch"]
+    sides = bounds.groupby(cell, observed=True).direction.nunique()
+    last = table[(table.width == table.width.max()) & (table.epoch == table.epoch.max())]
+    rows = []
+    for name in dict.fromkeys(table.architecture):
+        own = last[last.architecture == name]
+
+        def value(quantity: str, own: pd.DataFrame = own) -> float | None:
+            found = own[(own.quantity == quantity) & (own.status == "ok")].value
+            return float(found.max()) if len(found) else None
+
+        rows.append(
+            [
+                f"`{name}`",
+                f"{value('test_accuracy'):.2f}",
+                _outwards("lower_jacobian", value("lower_jacobian")),
+                _outwards("upper_layer_product", value("upper_layer_product")),
+                _outwards("upper_graph", value("upper_graph")),
+            ]
+        )
+    header = ["architecture", "test accuracy", "lower: Jacobian", "layer product", "upper: graph"]
+    return {
+        "bounds": {"header": header, "rows": rows},
+        "both": f"{int((sides == 2).sum())} of {table[cell].drop_duplicates().shape[0]}",
+        "width": f"{table.width.max()}",
+        "epoch": f"{table.epoch.max()}",
+    }
+
+
 SOURCES: dict[str, Callable[[Path], dict[str, object]]] = {
     function.__name__: function
     for function in (
@@ -477,5 +511,6 @@ SOURCES: dict[str, Callable[[Path], dict[str, object]]] = {
         *lipschitz_sources.ALL,
         distance_preservation_images,
         distance_uncertainty,
+        any_forward_small,
     )
 }

@@ -15,6 +15,7 @@ import torch
 from lipdescent import datasets
 from lipdescent.jobs.progress import log_to
 from lipdescent.measuring import verifying
+from lipdescent.measuring.as_read import as_read
 from lipdescent.measuring.measure import checkpoint_stack
 from lipdescent.storage import atomic, checkpoints, stamps, table
 from lipdescent.study import axes, job_stamps
@@ -43,6 +44,7 @@ for number, place in enumerate(sampled, 1):
     if not one.finite().all():
         continue
     inputs = {"train": torch.from_numpy(dataset.train_inputs)}
+    one = as_read(one, inputs)
     cell = {
         **{name: run[name] for name in ("dataset", "architecture", "width")},
         **run.get("point", {}),

@@ -74,7 +74,9 @@ def test_a_number_changed_by_hand_is_noticed(tmp_path, monkeypatch):
 
 
 def test_an_unknown_number_is_named():
-    with pytest.raises(ValueError, match=r"no nothing\.json in docs/numbers; there are: bounds"):
+    with pytest.raises(
+        ValueError, match=r"no nothing\.json in docs/numbers; there are: any_forward_small, bounds"
+    ):
         docs_numbers.text_of("nothing", "x")
     with pytest.raises(ValueError, match=r"stacking has no 'x'; it has: speed, readme"):
         docs_numbers.text_of("stacking", "x")

@@ -19,7 +19,8 @@ class Measurement:
     Attributes
     ----------
     quantity : for a bound, the name of its module.
-    direction : "upper" (certified, rounding included), "lower" (attained), "estimate" or "metric".
+    direction : "upper" (certified, rounding included), "lower" (attained), "estimate", "declared"
+        (from above, resting on what a user declared of a layer) or "metric".
     norm : "l2", "linf", "l1", or "" where no norm is involved. The same norm on inputs and outputs.
     values : float64 (num_models,).
     split : the data it was taken on: "train", "test", or "" where no data are involved.

@@ -11,6 +11,7 @@ from lipdescent.bounds.graph.analysis import Analysis
 from lipdescent.bounds.graph.branching import branch
 from lipdescent.bounds.graph.conversion import double, graph_of
 from lipdescent.bounds.upper_graph import graph_bounds
+from lipdescent.bounds.upper_layer_product import layer_product
 from lipdescent.domains.domain import Ball, Box, Everywhere
 from lipdescent.measurement import NotApplicable
 from lipdescent.networks import graph as joins
@@ -187,3 +188,48 @@ def test_options_out_of_range_are_refused(options):
     stack = ModelStack.from_modules([nn.Linear(2, 2).eval()], (2,))
     with pytest.raises(ValueError, match="allowed"):
         list(upper_graph.measure(stack, **options))
+
+
+def normalised_convolution(side: int) -> nn.Sequential:
+    """The channel that its normalisation multiplies most is the smallest of the convolution."""
+    convolution, norm = nn.Conv2d(1, 2, 3, padding=1), nn.BatchNorm2d(2)
+    with torch.no_grad():
+        convolution.weight[1] = 1e-3 * convolution.weight[0]
+        norm.weight.copy_(torch.tensor([0.7, 300.0]))
+        norm.running_var.copy_(torch.tensor([2.0, 0.3]))
+        norm.running_mean.copy_(torch.tensor([5.0, -1.0]))
+    return nn.Sequential(convolution, norm, nn.ReLU(), nn.Flatten(), nn.Linear(2 * side**2, 3))
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf", "l1"])
+def test_a_batch_normalisation_is_one_with_the_layer_before_it(norm):
+    """However large the image is: as the product of layers, which folds it, and above the truth."""
+    torch.manual_seed(0)
+    side = 40  # 1,600 x 3,200 entries: no matrix of the two is formed, nor their Jacobian
+    network = normalised_convolution(side).double().eval()
+    shape = (1, side, side)
+    stack = ModelStack.from_modules([network], shape)
+    graph = graph_of(stack, 0)
+    found = [bound(graph, domain, norm) for domain in (Everywhere(), Box(0.0, 1.0))]
+    (whole,) = upper_graph.measure(stack, norms=[norm])
+    product = float(layer_product(stack, norm=norm))
+    assert max(found[0], float(whole.values)) <= product * (1 + 1e-9)
+    assert found[1] <= found[0] * (1 + 1e-9)
+    order = {"l2": 2, "linf": math.inf, "l1": 1}[norm]
+    points = torch.rand(3, *shape, dtype=torch.float64)
+    jacobians = [torch.autograd.functional.jacobian(network, x[None])[0, :, 0] for x in points]
+    truth = max(float(torch.linalg.matrix_norm(j.flatten(1), order)) for j in jacobians)
+    assert truth <= found[1]
+
+
+def test_a_layer_that_others_take_beside_its_normalisation_keeps_its_constant():
+    torch.manual_seed(0)
+    first, norm = nn.Linear(2, 2, bias=False), nn.BatchNorm1d(2)
+    with torch.no_grad():
+        norm.weight.copy_(torch.tensor([3.0, 0.1]))
+    add = joins.Combination((1.0, 1.0))
+    both = joined(first, norm.eval(), nn.ReLU(), add, inputs=[(0,), (1,), (2,), (3, 1)])
+    slopes = norm.weight / (1 + norm.eps) ** 0.5
+    matrix = (torch.eye(2) + torch.diag(slopes.detach())) @ first.weight.detach()
+    truth = float(torch.linalg.matrix_norm(matrix.double(), 2))  # where both units are positive
+    assert bound(both, Everywhere()) >= truth * (1 - 1e-9)

@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
 from lipdescent import bounds
@@ -351,6 +352,7 @@ def test_bad_arguments_are_errors():
 MODEL = """
 import torch
 from torch import nn
+from torch.nn import functional as F
 from helper import WIDTH
 
 class Block(nn.Module):
@@ -405,6 +407,7 @@ def test_the_command_in_a_fresh_directory(tmp_path, monkeypatch):
 FOREIGN = """
 import random as itself
 from torch import nn
+from torch.nn import functional as F
 def net(): return nn.Linear(3, 2)
 def key(): return {}["a"]
 def none(): return None
@@ -545,3 +548,61 @@ def test_the_largest_data_still_have_distances():
     frame = bracket(nn.Linear(3, 2).eval(), (3,), data=data, methods=methods).table
     assert set(frame.status) == {"ok"}
     assert np.isfinite(frame.value).all()
+
+
+class Several(nn.Module):
+    """A dictionary of outputs, one of them nested, of which the last is no layer's."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = nn.Linear(3, 2), nn.Linear(3, 4)
+
+    def forward(self, x):
+        return {"logits": self.a(x), "aux": (self.b(x), x)}
+
+
+@pytest.mark.parametrize(("output", "layer"), [(0, "a"), ("logits", "a"), (1, "b"), ("aux.0", "b")])
+def test_one_of_several_outputs(output, layer):
+    net = Several().eval()
+    found = bracket(net, (3,), output=output, methods=["upper_layer_product", "lower_jacobian"])
+    truth = float(torch.linalg.matrix_norm(getattr(net, layer).weight.detach().double(), 2))
+    assert found.lower <= truth <= found.upper <= truth * (1 + 1e-6)
+
+
+def test_an_output_that_there_is_not_names_those_that_there_are():
+    for wrong in ("head", 3, -1, True):
+        with pytest.raises(ValueError, match=r"0 or 'logits', 1 or 'aux.0', 2 or 'aux.1'"):
+            bracket(Several().eval(), (3,), output=wrong)
+    with pytest.raises(ValueError, match=r"output = 1: allowed are 0$"):
+        bracket(nn.Sequential(nn.Linear(3, 2)).eval(), (3,), output=1)
+
+
+class FarAway(nn.Module):
+    """Something else than what PyTorch traces of it, but only where no random input lies."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+    def forward(self, x):
+        y = F.softsign(self.layer(x))
+        return y if torch.compiler.is_compiling() else y + (x[:, :2] > 1e7)
+
+
+def test_a_call_is_compared_with_what_is_read_at_the_users_own_points():
+    points, methods = torch.randn(20, 3), ["upper_layer_product"]
+    assert bracket(FarAway().eval(), (3,), data=points, methods=methods).upper > 0
+    points[10] = 3e7
+    with pytest.raises(ValueError, match="point 0 of the data 'mine'"):
+        bracket(FarAway().eval(), (3,), data={"mine": points[10:]}, methods=methods)
+
+
+def test_a_search_that_proves_nothing_says_where_it_has_looked():
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    nn.init.zeros_(net[4].weight)
+    methods = {"lower_search": {"populations": 1, "rounds": 2}}
+    (row,) = bracket(net.eval(), (3,), data=torch.randn(5, 3), methods=methods).table.itertuples()
+    assert row.value == 0
+    assert "0 at all 5 points" in row.reason
+    assert "pieces that the search reached" in row.reason

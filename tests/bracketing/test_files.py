@@ -49,7 +49,8 @@ def test_a_checkpoint_of_a_training_loop(net, capsys):
     ("arguments", "match"),
     [
         (["--model", "mine.py:net"], "--input-shape is needed with --model"),
-        (["--model", "mine.py:net", "--input-shape", "3", "--output", "y"], "are for --onnx"),
+        (["--model", "mine.py:net", "--input-shape", "3", "--output", "y"], "allowed are 0"),
+        (["--model", "mine.py:net", "--input-shape", "3", "--operator", "a=b"], "is for --onnx"),
         (["--model", "mine.py:net", "--input-shape", "3", "--prefix", "a."], "--prefix is of the"),
         (["--onnx", "n.onnx", "--weights", "w.pt"], "--weights and --prefix are for --model"),
     ],

@@ -1,16 +1,27 @@
 """Layers whose constant, slopes or range a user declares: believed, tried, and said to be so."""
 
+import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import lipdescent
+from lipdescent.analysis import ladder
+from lipdescent.analysis.groups import Group, Series
+from lipdescent.analysis.labels import rung_name
 from lipdescent.bracketing.bracket import bracket
+from lipdescent.findings.document import about
+from lipdescent.measuring.kinds import bound
+from lipdescent.measuring.subject import Subject
 from lipdescent.networks import declared
 from lipdescent.networks.declared import declaration_of
 from lipdescent.networks.operations import Function
+from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.storage.checkpoints import Checkpoints, Origin
+from lipdescent.structure.exported import plain_stack
 
 
 class Snake(nn.Module):
@@ -167,3 +178,118 @@ def test_bad_declarations_are_named(options, match):
 def test_what_cannot_be_declared(kind):
     with pytest.raises(TypeError, match="layer: "):
         lipdescent.layer(constant=1.0)(kind)
+
+
+class Branching(nn.Module):
+    """Cannot be traced: what it does depends on the values."""
+
+    def __init__(self, size=None):
+        super().__init__()
+        self.inner = None if size is None else nn.Linear(size, size, bias=False)
+
+    def forward(self, x):
+        if float(x.detach().abs().max()) > 1e30:
+            return x
+        y = x + torch.sin(x) ** 2
+        return y if self.inner is None else 0.1 * torch.sin(self.inner(y))
+
+
+class Functional(nn.Module):
+    """Declared layers, one of them twice and one with weights, in a forward of its own."""
+
+    def __init__(self, gate=True):
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 2)
+        self.wavy, self.own, self.gate = Branching(), Branching(4), gate
+
+    def forward(self, x):
+        h = self.wavy(self.wavy(self.a(x)).view(len(x), 2, 2)).flatten(1)
+        h = h - self.own(h)
+        return self.b(torch.tanh(h) * torch.sigmoid(h) if self.gate else h)
+
+
+@pytest.mark.parametrize("gate", [True, False])
+def test_a_declared_layer_in_a_forward_is_not_looked_into(gate):
+    lipdescent.layer(constant=2.0)(Branching)
+    net = Functional(gate).eval()
+    with torch.no_grad():
+        net.own.inner.weight.mul_(0.1)
+    found = bracket(net, (3,), methods=["upper_graph", "lower_jacobian"])
+    assert "forward" not in vars(net.wavy)
+    rows = found.table.set_index("quantity")
+    assert rows.status["upper_graph"] == "ok"
+    assert "declared, not proved here" in rows.reason["upper_graph"]
+    x = 3 * torch.randn(200, 3, dtype=torch.float64)
+    jacobian = torch.func.vmap(torch.func.jacrev(_traceable(net)))(x)
+    truth = float(torch.linalg.matrix_norm(jacobian, 2).max())
+    assert truth <= rows.value["upper_graph"]
+    by_hand = 4 * norm(net.a.weight) * 3 * norm(net.b.weight) * (1.25 if gate else 1)
+    assert rows.value["upper_graph"] <= by_hand * (1 + 1e-9)
+
+
+def _traceable(net):
+    """The same function of one point in float64, without the branch on values."""
+
+    def wavy(x):
+        return x + torch.sin(x) ** 2
+
+    a, b, inner = (m.weight.detach().double() for m in (net.a, net.b, net.own.inner))
+    shift = net.a.bias.detach().double()
+
+    def function(x):
+        h = wavy(wavy(a @ x + shift))
+        h = h - 0.1 * torch.sin(inner @ wavy(h))
+        return b @ (torch.tanh(h) * torch.sigmoid(h) if net.gate else h)
+
+    return function
+
+
+def test_weights_of_a_declared_layer_are_each_models_own():
+    lipdescent.layer(constant=2.0)(Branching)
+    nets = [Functional().eval() for _ in range(2)]
+    stack = ModelStack.from_modules([copy.deepcopy(net) for net in nets], (3,))
+    plain = plain_stack(stack)
+    x = torch.randn(5, 3)
+    for model, net in enumerate(nets):
+        state = {name: tensor[model] for name, tensor in plain.state.items()}
+        found = torch.func.functional_call(plain.module, state, (x,))
+        assert torch.allclose(found, net(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_study_marks_what_rests_on_a_declaration():
+    """Neither an upper bound nor one of a bracket: its direction is that it was declared."""
+    lipdescent.layer(slopes=(0, 2))(Snake)
+    never, x = torch.full((1,), -1), {"train": torch.randn(4, 3)}
+    for layer, direction in ((Snake(), "declared"), (nn.Tanh(), "upper")):
+        net = nn.Sequential(nn.Linear(3, 4), layer, nn.Linear(4, 2)).eval()
+        stack = ModelStack.from_modules([net], (3,))
+        saved = Checkpoints(
+            {}, torch.tensor([0]), torch.zeros(1), torch.tensor([0]), never, never,
+            Origin(run={"width": 4}, module="m", build={}, training={}, noise_maker="n"),
+        )  # fmt: skip
+        subject = Subject("upper_layer_product", stack, torch.ones(1).bool(), saved, None, x)
+        (found,) = bound.take(subject, {"norms": ["l2"]})
+        assert (found.quantity, found.direction) == ("upper_layer_product", direction)
+
+
+def test_figures_and_findings_keep_declared_bounds_out_of_brackets():
+    shape = (2, 1, 1, 1)
+    series = {
+        Series("upper_layer_product", "declared", "l2", ""): np.full(shape, 3.0),
+        Series("lower_jacobian", "lower", "l2", "train"): np.full(shape, 1.0),
+    }
+    one = np.zeros(1, dtype=np.int64)
+    group = Group(
+        "s", "d", "a", np.array([1, 2]), np.zeros(1), one, one, series,
+        np.zeros(shape, dtype=bool), (),
+    )  # fmt: skip
+    assert np.isnan(ladder.bracket(group, "l2")[1]).all()
+    assert ladder.absence(group, "upper") == "declared, not proved"
+    assert float(ladder.best(group, "declared", "l2").max()) == 3.0
+    names = [rung_name(rung) for rung in ladder.rungs(group, "l2")]
+    assert names == ["layer product (declared)", "Jacobian (lower)"]
+    facts = {"width": [1, 2], "label_noise": [0.0], "seed": [0], "num_models": 2, "epoch": 0}
+    facts |= {"num_diverged": 0, "not_applicable": [], "declared": ["upper_layer_product"]}
+    told = about(facts)
+    assert "upper_layer_product" in told
+    assert "declared, not proved here" in told

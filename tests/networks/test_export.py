@@ -11,7 +11,10 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
+from lipdescent.bounds.graph.conversion import double
+from lipdescent.bounds.upper_graph import graph_bounds
 from lipdescent.constrained.layers import GroupSort
+from lipdescent.domains.domain import Everywhere
 from lipdescent.networks.export.network import export
 from lipdescent.networks.graph import Attention, GraphNetwork
 from lipdescent.networks.reading import Unreadable
@@ -182,6 +185,83 @@ def test_a_chain_is_the_sequential_that_it_could_have_been():
     assert type(found) is nn.Sequential
 
 
+class Heads(nn.Module):
+    """Self-attention of two heads behind a normalisation, scores written as ``how`` says."""
+
+    def __init__(self, how):
+        super().__init__()
+        torch.manual_seed(0)
+        self.how = how
+        self.norm, self.qkv, self.out = nn.LayerNorm(6), nn.Linear(6, 18), nn.Linear(6, 6)
+        self.learnt = nn.Parameter(torch.tensor(1 / 3**0.5))
+        self.each = nn.Parameter(torch.full((2, 1, 1), 1 / 3**0.5))
+        self.register_buffer("root", torch.tensor(3.0).sqrt())
+
+    def forward(self, x):
+        n, t, _ = x.shape
+        parts = self.qkv(self.norm(x)).reshape(n, t, 3, 2, 3).permute(2, 0, 3, 1, 4)
+        return x + self.out(self.how(self, *parts).transpose(1, 2).reshape(n, t, 6))
+
+
+def flat_heads(s, q, k, v):
+    q, k, v = (part.flatten(0, 1) for part in (q, k, v))
+    scores = torch.baddbmm(torch.empty(len(q), 5, 5), q, k.mT, beta=0, alpha=3**-0.5)
+    return torch.bmm(scores.softmax(-1), v).unflatten(0, (-1, 2))
+
+
+def as_sums(s, q, k, v):
+    weights = torch.einsum("bhid,bhjd->bhij", q, k).div(3**0.5).softmax(-1)
+    return torch.einsum("bhij,bhjd->bhid", weights, v)
+
+
+SCALED = {
+    "fused": lambda s, q, k, v: F.scaled_dot_product_attention(q, k, v),
+    "scores times": lambda s, q, k, v: (q @ k.mT * 3**-0.5).softmax(-1) @ v,
+    "scores by": lambda s, q, k, v: (q @ k.mT / 3**0.5).softmax(-1) @ v,
+    "q times": lambda s, q, k, v: ((q * 3**-0.5) @ k.mT).softmax(-1) @ v,
+    "q by": lambda s, q, k, v: ((q / 3**0.5) @ k.mT).softmax(-1) @ v,
+    "k by": lambda s, q, k, v: (q @ (k / 3**0.5).mT).softmax(-1) @ v,
+    "k turned times": lambda s, q, k, v: (q @ (k.mT * 3**-0.5)).softmax(-1) @ v,
+    "both": lambda s, q, k, v: ((q * 3**-0.25) @ (k * 3**-0.25).mT).softmax(-1) @ v,
+    "twice": lambda s, q, k, v: ((q @ k.mT) * 2 / 12**0.5).softmax(-1) @ v,
+    "a tensor": lambda s, q, k, v: (q @ k.mT / torch.tensor(3.0).sqrt()).softmax(-1) @ v,
+    "a buffer": lambda s, q, k, v: (q @ k.mT / s.root).softmax(-1) @ v,
+    "a parameter": lambda s, q, k, v: (q @ k.mT * s.learnt).softmax(-1) @ v,
+    "one of each head": lambda s, q, k, v: (q @ k.mT * s.each).softmax(-1) @ v,
+    "dropout": lambda s, q, k, v: F.dropout((q @ k.mT / 3**0.5).softmax(-1), 0.5, s.training) @ v,
+    "minus": lambda s, q, k, v: (-(q @ k.mT) / -(3**0.5)).softmax(-1) @ v,
+    "einsum": as_sums,
+    "bmm": flat_heads,
+}
+
+
+@pytest.mark.parametrize("how", SCALED)
+def test_attention_is_one_operation_however_it_is_scaled(how):
+    """All are the same function, so the same bound to rounding; the fused one is the reference."""
+    found = {}
+    for name in ("fused", how):
+        module = Heads(SCALED[name]).eval()
+        exported = export(module, [(5, 6)])
+        joins = [v.operation for v in exported.graph.vertices if isinstance(v.operation, Attention)]
+        assert len(joins) == 1
+        kinds = [type(v.operation) for v in exported.graph.vertices]
+        assert nn.Softmax not in kinds
+        x = torch.randn(4, 5, 6, generator=torch.Generator().manual_seed(1))
+        assert torch.allclose(exported.network(x), module(x), rtol=1e-4, atol=1e-5)
+        found[name] = float(graph_bounds(double(exported.graph), Everywhere().regions((5, 6)))[0])
+    assert found[how] == pytest.approx(found["fused"], rel=1e-6)
+
+
+def test_factors_that_differ_between_the_keys_are_no_scale_of_the_scores():
+    """softmax(c_j q k_j) with a factor for each key stays what it is, and is computed rightly."""
+    factors = torch.tensor([0.1, 1.0, 2.0, 0.5, 3.0])
+    module = Heads(lambda s, q, k, v: (q @ k.mT * factors).softmax(-1) @ v).eval()
+    exported = export(module, [(5, 6)])
+    assert not any(isinstance(v.operation, Attention) for v in exported.graph.vertices)
+    x = torch.randn(4, 5, 6, generator=torch.Generator().manual_seed(1))
+    assert torch.allclose(exported.network(x), module(x), rtol=1e-4, atol=1e-5)
+
+
 def test_attention_is_one_operation_however_it_is_written():
     for name in ("attention", "encoder"):
         module, shape = CASES[name]
@@ -218,7 +298,7 @@ def test_one_of_several_outputs():
     assert torch.allclose(both.network(x), torch.cat([first, second[:, None]], 1))
     assert "2 outputs side by side" in both.notes[0]
     assert torch.equal(export(net, [(3,)], output=0).network(x), first)
-    with pytest.raises(ValueError, match="output = 2: the network has 2"):
+    with pytest.raises(ValueError, match="output = 2: allowed are 0, 1"):
         export(net, [(3,)], output=2)
 
 

@@ -23,8 +23,10 @@ from lipdescent.storage.variants import Value
 # A table, or the file of one: files are never in memory as a whole.
 Source: TypeAlias = pa.Table | str | Path
 AXES = ("width", "label_noise", "epoch", "seed")
-# An estimate is a lower bound whose rounding is not proved: shown, but in no bracket.
-DIRECTIONS = ("lower", "upper", "estimate")
+# An estimate is a lower bound whose rounding is not proved, a declared one is an upper bound that
+# rests on what a user said of a layer: both are shown, but in no bracket.
+DIRECTIONS = ("lower", "upper", "estimate", "declared")
+FROM_ABOVE = ("upper", "declared")
 
 
 class Series(NamedTuple):

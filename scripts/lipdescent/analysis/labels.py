@@ -64,7 +64,8 @@ def loss_name(split: str, loss: str) -> str:
 def bound_name(direction: str, norm: str) -> str:
     """``lower Lipschitz bound ($\\ell_2$)``, the best one; logits per unit of input.
 
-    An ``estimate`` is one from below that is not certified.
+    An ``estimate`` is one from below that is not certified, a ``declared`` one from above rests on
+    what a user declared.
     """
     what = "estimate from below" if direction == "estimate" else f"{direction} Lipschitz bound"
     return f"{what} ({NORMS.get(norm, norm)})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lipdescent.analysis import statistics
-from lipdescent.analysis.groups import DIRECTIONS, Group, Rung, Series
+from lipdescent.analysis.groups import DIRECTIONS, FROM_ABOVE, Group, Rung, Series
 from lipdescent.analysis.statistics import Array
 
 
@@ -95,7 +95,7 @@ def rungs(group: Group, norm: str) -> dict[Rung, Array]:
     for key, values in group.series.items():
         if key.norm == norm and key.direction in DIRECTIONS:
             rung = Rung(key.quantity, key.direction)
-            better = np.fmin if key.direction == "upper" else np.fmax
+            better = np.fmin if key.direction in FROM_ABOVE else np.fmax
             found[rung] = better(found[rung], values) if rung in found else values
     return dict(sorted(found.items(), key=lambda item: (item[0].direction, np.nanmedian(item[1]))))
 
@@ -106,11 +106,11 @@ def all_rungs(group: Group) -> list[Rung]:
 
 
 def best(group: Group, direction: str, norm: str) -> Array:
-    """Largest lower (estimate) or least upper bound of every checkpoint, (W, N, E, S).
+    """Largest lower (estimate) or least upper (declared) bound of every checkpoint, (W, N, E, S).
 
     All NaN if there is none.
     """
-    better = np.fmin if direction == "upper" else np.fmax
+    better = np.fmin if direction in FROM_ABOVE else np.fmax
     found = [v for rung, v in rungs(group, norm).items() if rung.direction == direction]
     return better.reduce(found) if found else np.full(group.diverged.shape, np.nan)
 
@@ -128,6 +128,8 @@ def sides(group: Group, norm: str) -> dict[str, Array]:
 
 def absence(group: Group, direction: str) -> str:
     """Why there is no such bound."""
+    if direction == "upper" and any(key.direction == "declared" for key in group.series):
+        return "declared, not proved"
     absent = any(name.startswith(f"{direction}_") for name in group.not_applicable)
     if any(name.startswith(f"{direction}_") for name in group.failed):
         return "failed with an error"

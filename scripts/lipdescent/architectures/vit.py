@@ -1,7 +1,7 @@
 """Vision transformer (Dosovitskiy et al. 2021, arXiv 2010.11929), the ViT of Khromov & Singh.
 
-Self-attention is not Lipschitz on an unbounded domain (Kim et al. 2021, arXiv 2006.04710), so
-there are lower bounds but no upper ones.
+Self-attention is not Lipschitz on an unbounded domain (Kim et al. 2021, arXiv 2006.04710), but it
+is behind a layer normalisation: ``upper_graph`` has an upper bound, other methods have none.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from lipdescent.bounds.graph.analysis import Analysis
 from lipdescent.bounds.graph.branching import branch
 from lipdescent.bounds.graph.conversion import graph_of
 from lipdescent.bounds.graph.known import Symbols
+from lipdescent.bounds.graph.layer_constants import LayerConstants
 from lipdescent.domains.domain import Ball, Domain, Everywhere, Regions, domain_of
 from lipdescent.measurement import Measurement, NotApplicable
 from lipdescent.stacks.model_stack import ModelStack
@@ -78,13 +79,20 @@ def measure(
         raise NotApplicable("balls need points as their centres, and no data were given")
     sets = dict(inputs or {}) if around_data else {"": None}
     direction = DIRECTION if isinstance(where, Everywhere) else "metric"
-    own = stack.to(device="cpu")  # all is computed there, in float64
-    graphs = [graph_of(own, model) for model in range(stack.num_models)]
+    # All is computed on the CPU, in float64; what the stack knows of its layers is taken over.
+    own = stack if stack.device.type == "cpu" else stack.to(device="cpu")
+    graphs = []
+    for model in range(stack.num_models):
+        graph = graph_of(own, model)
+        graphs.append((graph, LayerConstants(graph, own, model, graph.layers)))
     for split, points in sets.items():
         regions = where.regions(stack.input_shape, _some(points, num_points, seed))
         for norm in norms:
             values = torch.stack(
-                [graph_bounds(g, regions, norm=norm, gap=gap, budget=budget) for g in graphs]
+                [
+                    graph_bounds(g, regions, norm=norm, gap=gap, budget=budget, layers=known)
+                    for g, known in graphs
+                ]
             )
             values = values.to(stack.device)
             yield Measurement("upper_graph", direction, norm, values.amax(1), split)
@@ -96,10 +104,16 @@ def measure(
 
 
 def graph_bounds(
-    graph: Any, regions: Regions, *, norm: str = "l2", gap: float = 0.05, budget: float = 10.0
+    graph: Any,
+    regions: Regions,
+    *,
+    norm: str = "l2",
+    gap: float = 0.05,
+    budget: float = 10.0,
+    layers: LayerConstants | None = None,
 ) -> Tensor:
     """Certified constants of a graph in float64 on every region: (B,). Errors as above."""
-    analysis = Analysis(graph, norm)
+    analysis = Analysis(graph, norm, constants_of_layers=layers)
     inputs = math.prod(graph.input_shape)
     largest = max(math.prod(v.shape) for v in graph.vertices)
     each = largest * (3 * inputs + 4) + 2 * Symbols.limit if analysis.dense else 4 * largest

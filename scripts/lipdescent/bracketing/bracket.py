@@ -20,6 +20,7 @@ from lipdescent.plugins import bound_entries, lookup
 from lipdescent.points._parts import some
 from lipdescent.stacks import own_call
 from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.structure.exported import check_at
 from lipdescent.structure.trace import check_state
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def bracket(
     seed: int = 0,
     budget: float = 20.0,
     domain: Domain | Mapping[str, Any] | str | None = None,
+    output: int | str | None = None,
     report: Callable[[str], None] | None = None,
 ) -> Bracket:
     """Upper and lower bounds of one network's Lipschitz constant, everywhere or on a domain.
@@ -61,6 +63,8 @@ def bracket(
         around data or its ``centers`` (the largest constant of the balls, at most 16 points of the
         data), or as a configuration writes it. Data outside are left out, lower bounds stay
         inside; without data in a box they start from 256 uniform points, the split "uniform".
+    output : which one, where the network returns several, by its place (0, 1, ...) or its name
+        ("logits" of a dictionary); all side by side, in one norm, unless given.
     report : called with a line of text when a method has ended, and for data that are left out.
 
     Returns
@@ -77,10 +81,10 @@ def bracket(
     TypeError
         For what is no network, or none of real numbers.
     ValueError
-        For a network whose call gives something else than what is read of it, train mode, hooks,
-        parametrised, lazy or shared modules, NaN or infinite weights or data,
-        data beyond 1e150, no data points, a shape that does not fit, dtypes that do not, BatchNorm
-        without a positive variance, the meta device, an unknown norm or method.
+        For an output that there is not, a network whose call gives something else than what is
+        read of it, train mode, hooks, parametrised, lazy or shared modules, NaN or infinite weights
+        or data, data beyond 1e150, no data points, a shape that does not fit, dtypes that do not,
+        BatchNorm without a positive variance, the meta device, an unknown norm or method.
     RuntimeError
         If a lower bound exceeds an upper one.
     """
@@ -95,7 +99,8 @@ def bracket(
     say = report or (lambda line: None)
     for note in notes:
         say(note)
-    model, input_shape = readable(model, input_shape)
+    own = model
+    model, input_shape, found = readable(model, input_shape, output=output)
     stack = checks.stack_of_one(model, input_shape)
     check_state(stack)
     given = checks.checked_data(data, stack)
@@ -105,6 +110,8 @@ def bracket(
         inputs = given or affordable.normal(stack, seed)
     else:
         inputs = domains.inside(given, regions, seed, say, device=stack.device)
+    if found is not None:
+        check_at(own, found, inputs)
     with own_call.preserved(model):
         prover = _checked_prover(model, stack, bounds, inputs)  # held, so that the bounds share it
         count = affordable.num_points(bounds, prover, inputs, norm=norm, budget=budget)

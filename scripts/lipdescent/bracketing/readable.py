@@ -7,6 +7,7 @@ from typing import NoReturn
 from torch import Tensor, nn
 
 from lipdescent.measurement import NotApplicable
+from lipdescent.networks.export.network import Exported
 from lipdescent.networks.reading import Unreadable
 from lipdescent.stacks.model_stack import tensors
 from lipdescent.structure.exported import Shapes, needs_export, plain_network, several
@@ -30,8 +31,10 @@ class Opaque(nn.Module):
         raise NotApplicable(self.reason)
 
 
-def readable(model: nn.Module, input_shape: Shapes) -> tuple[nn.Module, tuple[int, ...]]:
-    """The network that is measured in place of ``model``, and the shape of its one input.
+def readable(
+    model: nn.Module, input_shape: Shapes, *, output: int | str | None = None
+) -> tuple[nn.Module, tuple[int, ...], Exported | None]:
+    """The network that is measured in place of ``model``, the shape of its one input, its export.
 
     ``model`` itself where it is made of known layers, or says what it computes. Its plain network
     where its ``forward`` can be exported; several inputs are one vector then. Else ``model`` as a
@@ -44,16 +47,16 @@ def readable(model: nn.Module, input_shape: Shapes) -> tuple[nn.Module, tuple[in
     """
     check_measurable(model)
     shapes = several(input_shape)
-    if len(shapes) == 1 and not needs_export(model):
+    if len(shapes) == 1 and output is None and not needs_export(model):
         check_module(model)
-        return model, shapes[0]
+        return model, shapes[0], None
     check_finite(
         {name: t[None] for name, t in tensors(model).items() if not t.is_meta}
     )  # by the user's own names
     try:
-        found = plain_network(model, input_shape)
+        found = plain_network(model, input_shape, output=output)
     except Unreadable as error:
-        if len(shapes) != 1:
+        if len(shapes) != 1 or output is not None:
             raise
-        return Opaque(model, str(error)), shapes[0]
-    return found.network, found.input_shape
+        return Opaque(model, str(error)), shapes[0], None
+    return found.network, found.input_shape, found

@@ -2,7 +2,7 @@
 
     lipdescent bracket --model FILE.py:FUNCTION --weights W.safetensors \\
         --input-shape 1,28,28 --norm l2 [--data X.npz] [--methods a,b] [--seed 0] [--budget 20] \\
-        [--domain everywhere | box:0,1 | ball:l2:0.1]
+        [--domain everywhere | box:0,1 | ball:l2:0.1] [--output NAME]
     lipdescent bracket --onnx NET.onnx [--input-shape 1,28,28] [--output NAME] \\
         [--operator NAME=FILE.py:CLASS] ...
 
@@ -14,8 +14,9 @@ W is a safetensors file or a state_dict of torch.save (.pt, .pth, .ckpt), which 
 state_dict, model_state_dict or model; the prefixes module., _orig_mod. and model. are taken off,
 --prefix actor. takes the names that begin so. Files of more than plain tensors are refused.
 An ONNX file needs pip install 'lipdescent[onnx]'; --input-shape only where the file leaves it
-open, --output only where it has several, --operator for operators that are not ONNX's own: CLASS is
+open, --operator for operators that are not ONNX's own: CLASS is
 called with the operator's attributes and gives a layer, PyTorch's or declared by lipdescent.layer.
+--output chooses one of several outputs, of a model also by its place (0, 1, ...).
 X.npz holds floating-point inputs (n, *input_shape), one array per split (X.npy: one array);
 without it lower bounds start from standard normal points. --budget is about how many seconds each
 of them may take. --domain: bounds on the box [0, 1]^d, or on balls around the points of --data
@@ -73,6 +74,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
             seed=args.seed,
             budget=args.budget,
             domain=parsed(args.domain),
+            output=None if args.onnx is not None else _place_or_name(args.output),
             report=_said,
         )
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
@@ -86,8 +88,8 @@ def _network(args: argparse.Namespace) -> tuple[nn.Module, tuple[int, ...]]:
     if args.onnx is None:
         if shape is None:
             raise ValueError("--input-shape is needed with --model, such as 1,28,28")
-        if args.output is not None or args.operator:
-            raise ValueError("--output and --operator are for --onnx")
+        if args.operator:
+            raise ValueError("--operator is for --onnx")
         if args.prefix is not None and args.weights is None:
             raise ValueError("--prefix is of the names in the file of --weights")
         return load_model(args.model, args.weights, prefix=args.prefix, report=_said), shape
@@ -97,6 +99,10 @@ def _network(args: argparse.Namespace) -> tuple[nn.Module, tuple[int, ...]]:
     operators = {name: load_function(where) for name, _, where in pairs}
     read = load_onnx(args.onnx, shape, output=args.output, operators=operators)
     return read.network, read.input_shape
+
+
+def _place_or_name(output: str | None) -> int | str | None:
+    return int(output) if output is not None and output.isdecimal() else output
 
 
 def _said(line: str) -> None:

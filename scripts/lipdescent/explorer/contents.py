@@ -30,9 +30,10 @@ KINDS = (
     "lower bounds, proved",
     "upper bounds, proved",
     "estimates",
+    "upper bounds, declared",
     "further quantities",
 )
-OF_DIRECTION = {"lower": KINDS[2], "upper": KINDS[3], "estimate": KINDS[4]}
+OF_DIRECTION = {"lower": KINDS[2], "upper": KINDS[3], "estimate": KINDS[4], "declared": KINDS[5]}
 
 
 class Entry(NamedTuple):
@@ -80,11 +81,11 @@ def _entry(key: Series, values: Array) -> Entry:
         kind, name = OF_DIRECTION[key.direction], rung_name(Rung(key.quantity, key.direction))
     else:
         loss = key.quantity.startswith(("train_", "test_"))
-        kind, where = (KINDS[0], []) if loss else (KINDS[5], where)
+        kind, where = (KINDS[0], []) if loss else (KINDS[-1], where)
     split = "" if kind == KINDS[0] else key.split  # a loss's name says it
     plain = "accuracy" in key.quantity or not statistics.has_logarithm(values)
     address = ".".join(filter(None, [key.quantity, key.norm, split]))
-    side = {"lower": -1, "upper": 1}.get(key.direction, 0)
+    side = {"lower": -1, "upper": 1, "declared": 1}.get(key.direction, 0)
     return Entry(address, ", ".join(filter(None, [name, *where])), kind, side, plain)
 
 

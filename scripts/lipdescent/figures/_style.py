@@ -109,14 +109,16 @@ def noise_colours(levels: Iterable[float]) -> dict[float, tuple]:
 def rung_styles(rungs: Iterable[Rung]) -> dict[Rung, dict]:
     """Colour, marker and dash of every bound, the same in every figure of a study.
 
-    Lower bounds are dashed, estimates dotted.
+    Lower bounds are dashed, estimates dotted, declared bounds dash-dotted.
     """
     styles = {}
     for place, rung in enumerate(sorted(set(rungs), key=lambda r: (r.direction, r.quantity))):
         styles[rung] = {
             "color": OKABE_ITO[place % len(OKABE_ITO)],
             "marker": MARKERS[place % len(MARKERS)],
-            "linestyle": {"lower": "--", "estimate": ":"}.get(rung.direction, "-"),
+            "linestyle": {"lower": "--", "estimate": ":", "declared": "-."}.get(
+                rung.direction, "-"
+            ),
         }
     return styles
 

@@ -57,6 +57,10 @@ def about(facts: Facts) -> str:
         text += f" {facts['num_diverged']} diverged networks are left out."
     if facts["not_applicable"]:
         text += f" Not applicable to these networks: {', '.join(facts['not_applicable'])}."
+    if facts.get("declared"):
+        names = ", ".join(facts["declared"])
+        text += f" Of {names} the upper bounds rest on constants of layers that were declared, not "
+        text += "proved here: they are in no bracket."
     for name, widths in facts.get("failed", {}).items():
         at = words.span(widths) if len(widths) > 1 else widths[0]
         text += f" {name} failed with an error at {words.count(widths, 'width')} ({at}): its values"

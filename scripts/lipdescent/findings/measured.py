@@ -51,6 +51,7 @@ def findings(group: Group, options: Mapping[str, Any]) -> dict[str, Any]:
         "num_diverged": group.num_diverged,
         "not_applicable": list(group.not_applicable),
         "failed": group.failed,
+        "declared": sorted({s.quantity for s in group.series if s.direction == "declared"}),
         "interpolation_accuracy": level,
         "confidence": confidence,
         "interpolation_threshold": plain(threshold),
@@ -100,7 +101,7 @@ def same_as_best(group: Group, norm: str) -> dict[str, str]:
     found = {}
     for rung, values in ladder.rungs(group, norm).items():
         best = ladder.best(group, rung.direction, norm)
-        if rung.direction != "estimate" and np.array_equal(values, best, equal_nan=True):
+        if rung.direction in ("lower", "upper") and np.array_equal(values, best, equal_nan=True):
             found[labels.rung_name(rung)] = f"best {rung.direction}"
     return found
 

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from lipdescent.bounds import lower_jacobian
 from lipdescent.measurement import NotApplicable
+from lipdescent.networks.graph import GraphNetwork
+from lipdescent.networks.reading import Unreadable
 from lipdescent.plugins import lookup
 from lipdescent.stacks.model_stack import ModelStack, tensors
 from lipdescent.structure.relu_chain import chain
@@ -94,7 +96,7 @@ def ladder(
                     value = float(m.values[0])
                     key = (name, m.direction)
                     found[key] = best(found.get(key, value), value)
-        except NotApplicable:
+        except (NotApplicable, Unreadable):
             continue
     return found
 
@@ -124,6 +126,8 @@ def check_rounding(stack: ModelStack, found: dict[tuple[str, str], float]) -> It
     # In the module's order: a state read from a file has its own.
     names_in_order = [name for name in tensors(stack.module) if name.endswith("weight")]
     weights = [stack.state[name][0].double().numpy() for name in names_in_order]
+    if isinstance(stack.module, GraphNetwork):  # its weights stand side by side, not in a row
+        return
     if any(w.ndim != 2 for w in weights) or max(min(w.shape) for w in weights) > 64:
         return
     with mpmath.workdps(50):

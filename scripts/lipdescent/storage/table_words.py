@@ -39,8 +39,9 @@ COLUMNS = {
     "quantity": Word("", "what was measured", "the names below"),
     "direction": Word(
         "",
-        "lower and upper: certified bounds, rounding included; estimate: from below, not certified",
-        "lower, upper, estimate, metric",
+        "lower and upper: certified bounds, rounding included; estimate: from below, not "
+        "certified; declared: from above, resting on what a user declared of a layer",
+        "lower, upper, estimate, declared, metric",
     ),
     "norm": Word(
         "",

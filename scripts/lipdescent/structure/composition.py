@@ -79,6 +79,14 @@ def times(
 
 
 def layer_bound(layer: Layer, stack: ModelStack, *, norm: str) -> Float64[Tensor, " models"]:
+    """:func:`layer_constant`, (num_models,); ValueError where it overflows float64."""
+    value = layer_constant(layer, stack, norm=norm)
+    if not bool(value.isfinite().all()):
+        raise ValueError(f"{layer.place}: its {norm} constant overflows float64")
+    return value
+
+
+def layer_constant(layer: Layer, stack: ModelStack, *, norm: str) -> Float64[Tensor, " models"]:
     """Constant of one layer, with the batch normalisation that is its ``scale``: (num_models,).
 
     Kept as long as the stack and as its tensors are unchanged: several bounds start from it.
@@ -87,19 +95,19 @@ def layer_bound(layer: Layer, stack: ModelStack, *, norm: str) -> Float64[Tensor
     if layer.scale is not None:
         own += layer.scale.state(stack.state).values()
     if any(t.is_inference() for t in own):  # these do not tell whether they change
-        return _layer_bound(layer, stack, norm)
+        return _layer_constant(layer, stack, norm)
     versions = [t._version for t in own]
     key = (layer.path, layer.module, layer.input_shape, layer.scale and layer.scale.path, norm)
     if key in stack.known:
         tensors, then, value = stack.known[key]
         if versions == then and all(map(operator.is_, tensors, own)):
             return value
-    value = _layer_bound(layer, stack, norm)
+    value = _layer_constant(layer, stack, norm)
     stack.known[key] = own, versions, value
     return value
 
 
-def _layer_bound(layer: Layer, stack: ModelStack, norm: str) -> Tensor:
+def _layer_constant(layer: Layer, stack: ModelStack, norm: str) -> Tensor:
     shapes = {"input_shape": layer.input_shape, "output_shape": layer.output_shape}
     try:
         state = folded_state(layer, stack.state)
@@ -111,8 +119,6 @@ def _layer_bound(layer: Layer, stack: ModelStack, norm: str) -> Tensor:
     except (NotApplicable, ValueError) as error:
         raise type(error)(f"{layer.place}: {error}") from error
     value = torch.as_tensor(value, dtype=torch.float64, device=stack.device)
-    if not bool(value.isfinite().all()):
-        raise ValueError(f"{layer.place}: its {norm} constant overflows float64")
     return value.expand(stack.num_models)
 
 

@@ -27,6 +27,7 @@ from lipdescent.stacks.model_stack import ModelStack, tensors
 from lipdescent.structure.unchanged import check_measurable, check_module
 
 Shapes = Sequence[int] | Sequence[Sequence[int]]
+COMPARED = 8  # points of each split of a user's data at which a call is compared, at most
 # Products of inputs, which a graph says more of.
 _PRODUCTS = (activation.attention, activation.unbounded)
 
@@ -49,7 +50,9 @@ def needs_export(module: nn.Module) -> bool:
     return False
 
 
-def plain_network(module: nn.Module, input_shape: Shapes, *, output: int | None = None) -> Exported:
+def plain_network(
+    module: nn.Module, input_shape: Shapes, *, output: int | str | None = None
+) -> Exported:
     """The plain network of any ``module``, compared with calling it.
 
     Parameters
@@ -57,7 +60,8 @@ def plain_network(module: nn.Module, input_shape: Shapes, *, output: int | None 
     module : in eval mode. It is left as it is.
     input_shape : of one input without the batch axis, or of each argument of ``forward``. The
         plain network takes several as one vector, side by side, in which one norm is taken.
-    output : which one, where ``forward`` returns several; all side by side, flat, unless given.
+    output : which one, where ``forward`` returns several, by its place (0, 1, ...) or its name
+        ("logits" of a dictionary); all side by side, flat, unless given.
 
     Raises
     ------
@@ -71,8 +75,31 @@ def plain_network(module: nn.Module, input_shape: Shapes, *, output: int | None 
     shapes = several(input_shape)
     with own_call.preserved(module):
         found = export(module, shapes, output=output)
-        _compare(module, found, shapes)
+        _compare(module, found)
     return found
+
+
+def check_at(module: nn.Module, found: Exported, inputs: Mapping[str, Tensor]) -> None:
+    """Compare calling a module with its plain network at a user's own points, too.
+
+    Parameters
+    ----------
+    found : what :func:`plain_network` gives of it.
+    inputs : split -> (n, *input_shape of the plain network); some of each split are taken.
+
+    Raises
+    ------
+    ValueError
+        Where they differ by more than rounding, with the point.
+    """
+    parts, places = [], []
+    for split, points in inputs.items():
+        step = -(-len(points) // COMPARED)
+        parts.append(points[::step].to(torch.float64))
+        places += [f"point {i} of the data {split!r}" for i in range(0, len(points), step)]
+    if parts:
+        with own_call.preserved(module):
+            _compare(module, found, torch.cat(parts), places)
 
 
 def several(input_shape: Shapes) -> list[tuple[int, ...]]:
@@ -82,10 +109,11 @@ def several(input_shape: Shapes) -> list[tuple[int, ...]]:
     return [tuple(shape) for shape in input_shape if not isinstance(shape, int)]
 
 
-def plain_stack(stack: ModelStack) -> ModelStack:
+def plain_stack(stack: ModelStack, inputs: Mapping[str, Tensor] | None = None) -> ModelStack:
     """The stack itself, or the plain networks of its models where theirs must be exported.
 
     Every model's tensors are computed from its own: taken over, or evaluated as the network does.
+    The first model's call is compared with its plain network, at ``inputs``, too, if given.
 
     Raises
     ------
@@ -96,7 +124,9 @@ def plain_stack(stack: ModelStack) -> ModelStack:
         return stack
     if "plain" not in stack.known:
         one = {name: tensor[0] for name, tensor in stack.state.items()}
-        found = plain_network(_loaded(stack.module, one), stack.input_shape)
+        module = _loaded(stack.module, one)
+        found = plain_network(module, stack.input_shape)
+        check_at(module, found, inputs or {})
         state = _states(found, stack.state)
         stack.known["plain"] = ModelStack(found.network, state, found.input_shape)
     return stack.known["plain"]
@@ -163,14 +193,19 @@ def _tensors_in(result: object) -> list[Tensor]:
     return []
 
 
-def _compare(module: nn.Module, found: Exported, shapes: Sequence[tuple[int, ...]]) -> None:
+def _compare(
+    module: nn.Module, found: Exported, x: Tensor | None = None, places: Sequence[str] = ()
+) -> None:
+    """At ``x``, whose points errors call ``places``; at random inputs unless given."""
     network, own = found.network, tensors(module)
     device = next((t.device for t in own.values()), torch.device("cpu"))
     if any(t.is_meta for t in own.values()):
         return  # no values to compare: who asks for a bound is told so
     if not tensors(network):
         return
-    x, places = own_call.random_inputs(found.input_shape, device)
+    if x is None:
+        x, places = own_call.random_inputs(found.input_shape, device)
+    x = x.to(device)
 
     def plain(points: Tensor, dtype: torch.dtype) -> Tensor:
         state = {
@@ -187,4 +222,5 @@ def _compare(module: nn.Module, found: Exported, shapes: Sequence[tuple[int, ...
             places,
             message="the operations that PyTorch traced and what is read of them",
         )
-    own_call.check_call(_AsOne(module, shapes, found.output).eval(), plain, x, places)
+    called = _AsOne(module, found.program.shapes, found.output).eval()
+    own_call.check_call(called, plain, x, places)

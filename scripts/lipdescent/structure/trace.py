@@ -204,14 +204,15 @@ def _simplify(node: Node) -> Node:
         if isinstance(part, Layer) and type(part.module) in NO_OPERATION:
             continue
         last = parts[-1] if parts else None
-        if isinstance(last, Layer) and isinstance(part, Layer) and _folds(last, part):
+        if isinstance(last, Layer) and isinstance(part, Layer) and folds(last, part):
             parts[-1] = replace(last, scale=part)
         else:
             parts.append(part)
     return parts[0] if len(parts) == 1 else Chain(tuple(parts))
 
 
-def _folds(first: Layer, second: Layer) -> bool:
+def folds(first: Layer, second: Layer) -> bool:
+    """Whether the second layer is a batch normalisation that is multiplied into the first."""
     if first.scale is not None or type(second.module) not in BATCH_NORMS:
         return False
     flat = type(first.module) is nn.Linear and len(first.output_shape) == 1

@@ -36,13 +36,14 @@ from lipdescent.bounds.graph.known import (
     tightened,
     times,
 )
+from lipdescent.bounds.graph.layer_constants import LayerConstants
 from lipdescent.bounds.graph.linear_maps import Linear, linear_of
 from lipdescent.bounds.graph.ranges import Range, around
 from lipdescent.bounds.graph.runs import Matrix, Run, linear_runs
 from lipdescent.bounds.graph.scalars import within
 from lipdescent.bounds.lipsdp.per_unit import lipsdp_per_unit
 from lipdescent.domains.domain import Regions
-from lipdescent.layers.table import TABLE, constant
+from lipdescent.layers.table import TABLE
 from lipdescent.measurement import NotApplicable
 from lipdescent.networks import graph as joins
 from lipdescent.networks.declared import declaration_of
@@ -63,6 +64,7 @@ class Analysis:
     Attributes
     ----------
     influence : float64 (B, n), of the last call: by which inputs a region is best halved.
+    constants_of_layers : of the graph's operations; taken of their modules unless given.
     thorough : take every bound of the constants; else only the interval of Jacobians, for many
         small regions.
     """
@@ -70,6 +72,7 @@ class Analysis:
     graph: Graph
     norm: str = "l2"
     thorough: bool = True
+    constants_of_layers: LayerConstants | None = None
 
     def __post_init__(self) -> None:
         vertices = self.graph.vertices
@@ -80,6 +83,7 @@ class Analysis:
             for v in vertices
         ]
         self.extreme = _extreme(self.graph)
+        self.layers = self.constants_of_layers or LayerConstants.of_graph(self.graph)
         self.runs: list[Run | None] = [None] * len(vertices)
         if self.thorough and not self.extreme:
             self.runs = linear_runs(self.graph, self.maps)
@@ -111,6 +115,8 @@ class Analysis:
             If the constant of the result is infinite: the reason and what would help.
         """
         domain = Domain(regions, self.norm)
+        # Everywhere, a constant bounds no values: that of a layer alone is not needed.
+        self.spared = set() if regions.bounded else self.layers.passed
         self.influence = domain.half * 0
         known: list[Any] = [input_known(domain, dense=self.dense)]
         reason, symbols = "", Symbols(math.prod(self.graph.input_shape))
@@ -118,10 +124,12 @@ class Analysis:
             vertex = self.graph.vertices[i]
             inputs = [known[j] for j in vertex.inputs]
             own = self._rule(i, inputs, domain, symbols)
+            if self.thorough and i in self.layers.folded:
+                own = self._with_normalisation(i, own, known)
             if self.thorough or i == self.graph.output:
                 own = self._best(i, own, known)
             own = tightened(own, domain)
-            if not reason and not bool(own.constant.isfinite().all()):
+            if not reason and i not in self.spared and not bool(own.constant.isfinite().all()):
                 reason = _why(vertex, inputs, regions)
             known.append(own)
             for j in vertex.inputs:
@@ -143,8 +151,8 @@ class Analysis:
         linear = self.maps[i]
         if linear is not None:
             value = torch.full_like(x.constant, math.inf)
-            if self.thorough:
-                value = times(self._constant(i), x.constant)
+            if self.thorough and i not in self.spared:
+                value = times(self.layers.of(i, self.norm), x.constant)
             own = linear_known(linear, x, value, torch.Size(vertex.shape))
             return _with_lengths(operation, x, own)
         if isinstance(operation, joins.Join):
@@ -166,6 +174,12 @@ class Analysis:
             return tokens.softmax(operation, x, self.norm, x.span.low.shape[axis])
         return self._layer(i, x)
 
+    def _with_normalisation(self, i: int, own: Known, known: list[Any]) -> Known:
+        """A batch normalisation and the layer before it as one."""
+        start = self.graph.vertices[self.layers.folded[i]].inputs[0]
+        value = times(self.layers.with_normalisation(i, self.norm), known[start].constant)
+        return replace(own, constant=torch.minimum(own.constant, value))
+
     def _add_influence(self, x: Known, own: Known) -> None:
         """How much of the values of units without a single slope comes from each input: (B, n)."""
         assert x.form is not None
@@ -179,13 +193,13 @@ class Analysis:
     def _layer(self, i: int, x: Known) -> Known:
         """A layer of which only the constant is known, and whether it is monotone."""
         operation: Any = self.graph.vertices[i].operation
-        value = times(self._constant(i), x.constant)
+        value = times(self.layers.of(i, self.norm), x.constant)
         reduced = isinstance(operation, Reduce) and operation.kind in ("max", "min")
         if type(operation) in _MONOTONE or reduced:
             return Known(x.span.each(operation), x.point.each(operation), value)
         center, doubt = x.point.middle()
         result = operation(center)
-        steep = self._constant(i)
+        steep = self.layers.of(i, self.norm)
         distance = doubt.flatten(1).sum(1) if self.norm != "linf" else doubt.flatten(1).amax(1)
         size = center.abs().flatten(1).sum(1) * steep + result.abs().flatten(1).amax(1)
         error = round_up(distance * steep + 2.0**-44 * size, x.span.low[0].numel())
@@ -193,26 +207,6 @@ class Analysis:
         infinite = torch.full_like(result, math.inf)
         span = within(operation, Range(-infinite, infinite))
         return Known(span, around(result, error), value)
-
-    def _constant(self, i: int) -> Tensor:
-        """Constant of the operation of one vertex on the whole space: (1,)."""
-        if (i, -1) not in self.norms:
-            vertex = self.graph.vertices[i]
-            operation: Any = vertex.operation
-            own = [*operation.named_parameters(), *operation.named_buffers()]
-            state = {name: t.detach()[None] for name, t in own}
-            try:
-                value = constant(
-                    operation,
-                    state,
-                    input_shape=self.graph.vertices[vertex.inputs[0]].shape,
-                    output_shape=vertex.shape,
-                    norm=self.norm,
-                )
-            except NotApplicable as error:
-                raise NotApplicable(f"{vertex.place}: {error}") from error
-            self.norms[i, -1] = torch.as_tensor(value, dtype=torch.float64).reshape(-1)[:1]
-        return self.norms[i, -1]
 
     def _best(self, i: int, own: Known, known: list[Any]) -> Known:
         value = own.constant
@@ -330,6 +324,7 @@ def _why(vertex: Any, inputs: list[Known], regions: Regions) -> str:
     if not regions.bounded and unbounded:
         return (
             f"{place} has no constant as its inputs are not bounded on the whole space; give a "
-            "domain: a box, or a ball around data"
+            "domain: a box, such as {box: [0, 1]} for images, or a ball around data, such as "
+            "{ball: {radius: 0.1}}"
         )
     return f"{place} has no constant on this domain; a smaller one may have, such as a ball"

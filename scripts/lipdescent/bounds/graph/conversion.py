@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,7 +18,19 @@ from lipdescent.structure.rebuilt import rebuilt
 from lipdescent.structure.trace import trace
 
 
-def graph_of(stack: ModelStack, model: int) -> Graph:
+@dataclass(frozen=True)
+class Settled(Graph):
+    """The graph of one model, on its tensors.
+
+    Attributes
+    ----------
+    layers : vertex -> the layer of the model's stack that its operation is.
+    """
+
+    layers: Mapping[int, Layer] = field(default_factory=dict)
+
+
+def graph_of(stack: ModelStack, model: int) -> Settled:
     """The graph of model ``model``, its operations with its tensors; nothing is shared.
 
     Raises
@@ -33,22 +46,35 @@ def graph_of(stack: ModelStack, model: int) -> Graph:
     return graph_of_expression(trace(stack), tuple(stack.input_shape), state)
 
 
-def graph_of_expression(node: Node, shape: tuple[int, ...], state: dict[str, Tensor]) -> Graph:
+def graph_of_expression(node: Node, shape: tuple[int, ...], state: dict[str, Tensor]) -> Settled:
     """The graph of a traced expression, its layers on the tensors of ``state``."""
     vertices = [Vertex(None, (), tuple(shape), "input")]
-    output = _add(node, 0, vertices, state)
-    return Graph(tuple(vertices), output)
+    layers: dict[int, Layer] = {}
+    output = _add(node, 0, vertices, layers, state)
+    return Settled(tuple(vertices), output, layers)
 
 
-def _add(node: Node, at: int, vertices: list[Vertex], state: dict[str, Tensor]) -> int:
+def _add(
+    node: Node,
+    at: int,
+    vertices: list[Vertex],
+    layers: dict[int, Layer],
+    state: dict[str, Tensor],
+) -> int:
     """Index of the vertex that ``node`` makes of the vertex ``at``."""
     if isinstance(node, Layer):
-        return _add_layer(node, at, vertices, state)
+        for own in (node, node.scale):
+            if own is not None and type(own.module) not in NO_OPERATION:
+                operation = settled(own.module, own.state(state))
+                vertices.append(Vertex(operation, (at,), tuple(node.output_shape), own.place))
+                at = len(vertices) - 1
+                layers[at] = own
+        return at
     if isinstance(node, Chain):
         for part in node.parts:
-            at = _add(part, at, vertices, state)
+            at = _add(part, at, vertices, layers, state)
         return at
-    ends = tuple(_add(part, at, vertices, state) for part in node.parts)
+    ends = tuple(_add(part, at, vertices, layers, state) for part in node.parts)
     shapes = [vertices[end].shape for end in ends]
     if isinstance(node, Concat):
         axis = (node.dim if node.dim > 0 else node.dim + len(shapes[0]) + 1) - 1
@@ -60,35 +86,24 @@ def _add(node: Node, at: int, vertices: list[Vertex], state: dict[str, Tensor]) 
     return len(vertices) - 1
 
 
-def _add_layer(layer: Layer, at: int, vertices: list[Vertex], state: dict[str, Tensor]) -> int:
-    if type(layer.module) in NO_OPERATION:
-        return at
-    operation = settled(layer.module, layer.state(state))
-    shape = tuple(layer.output_shape)
-    vertices.append(Vertex(operation, (at,), shape, layer.place))
-    if layer.scale is not None:
-        own = settled(layer.scale.module, layer.scale.state(state))
-        vertices.append(Vertex(own, (len(vertices) - 1,), shape, layer.scale.place))
-    return len(vertices) - 1
-
-
-def _with_tensors(graph: Graph, module: nn.Module, state: dict[str, Tensor]) -> Graph:
+def _with_tensors(graph: Graph, module: nn.Module, state: dict[str, Tensor]) -> Settled:
     """Its operations built anew on the tensors of a state, found by the module's names."""
     names = {id(part): path for path, part in module.named_modules()}
     made: dict[int, nn.Module] = {}
-    vertices = []
-    for vertex in graph.vertices:
+    vertices: list[Vertex] = []
+    layers: dict[int, Layer] = {}
+    for i, vertex in enumerate(graph.vertices):
         operation: Any = vertex.operation
         if isinstance(operation, nn.Module):
+            layer = layers[i] = Layer(operation, names.get(id(operation), ""))
             if id(operation) not in made:
-                layer = Layer(operation, names.get(id(operation), ""))
                 made[id(operation)] = settled(operation, layer.state(state))
                 if declaration_of(operation) is not None:
                     shape = graph.vertices[vertex.inputs[0]].shape
                     check_declared(operation, layer.state(state), shape, layer.place)
             operation = made[id(operation)]
         vertices.append(replace(vertex, operation=operation))
-    return Graph(tuple(vertices), graph.output)
+    return Settled(tuple(vertices), graph.output, layers)
 
 
 def settled(operation: nn.Module, state: dict[str, Tensor]) -> nn.Module:

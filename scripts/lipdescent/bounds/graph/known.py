@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from lipdescent.arithmetic.blocks import spectral_norm_by_blocks
 from lipdescent.arithmetic.certified_norms import (
     certified_spectral_norm,
     length_up,
@@ -219,7 +220,7 @@ def slope_norm(slope: Slope, norm: str) -> Tensor:
 def matrix_norm(center: Tensor, radius: Tensor, norm: str) -> Tensor:
     """As :func:`slope_norm` where the radius is rounding: (..., inputs, outputs) to (...)."""
     if norm == "l2":
-        return certified_spectral_norm(center, error=norm_frobenius(radius))
+        return spectral_norm_by_blocks(center, error=norm_frobenius(radius))
     total = round_up(center.abs() + radius)
     return norm_l1(total) if norm == "linf" else norm_linf(total)
 

@@ -29,6 +29,7 @@ _STARTS, _UNITS, _LAYERS, _STEPS = 2, 16, 4, 12
 
 _MORE = {
     "lower_ascent": ", and nothing is proved at those that the search reached from them",
+    "lower_search": ", and nothing is proved on the pieces that the search reached from them",
     "lower_gaussian": ", and nothing is proved at those drawn from their moments",
     "lower_convex_combinations": ", and nothing is proved at those between them",
     "lower_attack": ", and no attack from them changes the outputs beyond rounding",

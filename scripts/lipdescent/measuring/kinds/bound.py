@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from lipdescent.bounds import _taken
 from lipdescent.measurement import Measurement, NotApplicable
+from lipdescent.measuring.as_read import as_read
 from lipdescent.measuring.point_labels import labels_of
 from lipdescent.measuring.subject import Subject
-from lipdescent.networks.reading import Unreadable
+from lipdescent.networks.declared import said
 from lipdescent.plugins import bound_entries, lookup
-from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.stacks.seeding import seed_of
 from lipdescent.structure.trace import trace
 
@@ -32,11 +33,14 @@ def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
     if not norms:
         raise NotApplicable(f"norms {wanted}: this bound exists in {', '.join(bound.NORMS)}")
     seed = seed_of("bound", subject.name, *subject.saved.origin.run.values())
-    stack = _plain(subject.sound)
+    stack = as_read(subject.sound, subject.inputs)
     # Calling the network is compared with what is read of it, whatever the bound reads.
     with contextlib.suppress(NotApplicable, TypeError):
         trace(stack)
-    yield from _taken.take(
+    believed = said(stack.module)
+    if believed:
+        print(f"{subject.name}: declared, not proved here: {believed}")
+    for m in _taken.take(
         bound,
         subject.name,
         stack,
@@ -45,18 +49,6 @@ def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
         labels=partial(labels_of, subject),
         norms=norms,
         seed=seed,
-    )
-
-
-def _plain(stack: ModelStack) -> ModelStack:
-    """The stack, as plain networks if its own are written in Python and can be exported.
-
-    Imported here, so that a change there reruns no measurement of networks of layers alone:
-    :func:`lipdescent.study.code_digest.measurement_files` names it for the others.
-    """
-    from lipdescent.structure.exported import plain_stack
-
-    try:
-        return plain_stack(stack)
-    except Unreadable:
-        return stack  # which has its lower bounds; upper ones say why there are none
+    ):
+        # What rests on a declaration is no certified bound: no bracket, no certificate has it.
+        yield replace(m, direction="declared") if believed and m.direction == "upper" else m

@@ -6,6 +6,7 @@ vertex. ``nn.Flatten`` and ``nn.Unflatten`` are put in where an operation needs 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -71,6 +72,7 @@ class Builder:
 
     def __init__(self, program: Program, state: Mapping[str, Tensor]) -> None:
         shapes = program.shapes
+        self.leaves = program.leaves
         self.constants = program.constants(state)
         flat = (sum(math.prod(shape) for shape in shapes),)
         self.vertices = [Vertex(None, (), shapes[0] if len(shapes) == 1 else flat, "the input")]
@@ -128,6 +130,23 @@ class Builder:
                 else:
                     layer._buffers[name] = value
                 self.tensors[layer, name] = constant
+            self._modules[key] = layer
+        return self._modules[key]
+
+    def leaf(self, number: int, constants: Sequence[Constant]) -> nn.Module:
+        """A declared layer on constants, one for each of its tensors."""
+        leaf = self.leaves[number]
+        key = (number, tuple(constant.key for constant in constants))
+        if key not in self._modules:
+            layer = copy.deepcopy(leaf.module)
+            for name, constant in zip(leaf.names, constants, strict=True):
+                owner, _, own = name.rpartition(".")
+                part, value = layer.get_submodule(owner), constant.value.detach()
+                if own in part._parameters:
+                    part._parameters[own] = nn.Parameter(value, requires_grad=False)
+                else:
+                    part._buffers[own] = value
+                self.tensors[part, own] = constant
             self._modules[key] = layer
         return self._modules[key]
 

@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from lipdescent.networks.export.builder import Builder, Constant, Value, refused, shape_of
 from lipdescent.networks.export.elementwise import scaled, shifted
 from lipdescent.networks.graph import Attention, MatrixProduct
-from lipdescent.networks.operations import Scale
+from lipdescent.networks.operations import Divide, Scale
 
 Arguments = dict[str, Any]
 
@@ -65,6 +65,8 @@ def _add_matrix_product(b: Builder, node: fx.Node, a: Arguments) -> Value:
         return linear(b, node, first, second.map(lambda t: t.T, "T"), shift.map(_flat, "flat"))
     product = scaled(b, node, _product(b, node, first, second, _size(node)), a.get("alpha", 1))
     beta = a.get("beta", 1)
+    if beta == 0:  # what it would be added to may be anything, such as torch.empty
+        return product
     if beta != 1:
         shift = (
             scaled(b, node, shift, beta)
@@ -142,28 +144,53 @@ def _swapped(b: Builder, node: fx.Node, value: Value) -> Value:
 
 
 def _attention(b: Builder, node: fx.Node, inputs: list[int], size: tuple[int, ...]) -> Value | None:
-    """softmax(scale q k') v, if that is what the product of two vertices is."""
-    softmax, scale = b.vertices[inputs[0]], 1.0
-    shape = softmax.shape
-    if type(softmax.operation) is not nn.Softmax or len(shape) < 2:
+    """softmax(scale q k') v, if that is what the product of two vertices is, however scaled.
+
+    One number is the scale; other factors that do not depend on the key go to q, exactly:
+    (s q) k' = s (q k').
+    """
+    shape = b.vertices[inputs[0]].shape
+    softmax = b.vertices[b.unviewed(inputs[0])]
+    if type(softmax.operation) is not nn.Softmax or len(softmax.shape) < 2:
         return None
-    if softmax.operation.dim not in (-1, len(shape)):
+    if softmax.operation.dim not in (-1, len(softmax.shape)):
         return None
-    scores = b.vertices[softmax.inputs[0]]
-    while isinstance(scores.operation, Scale) and scores.operation.shape is None:
-        scale *= scores.operation.number
-        scores = b.vertices[scores.inputs[0]]
-    if scores.operation != MatrixProduct() or scores.shape != shape:
+    at, factors = softmax.inputs[0], []
+    while _is_of_rows(b.vertices[at].operation):
+        factors.append(b.vertices[at])
+        at = b.vertices[b.unviewed(at)].inputs[0]
+    scores = b.vertices[b.unviewed(at)]
+    viewed = {v.shape[-2:] for v in (softmax, *factors, scores)} != {shape[-2:]}
+    if scores.operation != MatrixProduct() or viewed:
         return None
     q, turned = scores.inputs
     k = _swapped(b, node, Value(turned, b.vertices[turned].shape))
-    k_shape = (*b.vertices[turned].shape[:-2], *reversed(b.vertices[turned].shape[-2:]))
-    key = b.in_shape(k, k_shape, node)
-    shapes = [b.vertices[i].shape for i in (q, key, inputs[1])]
-    if len({s[:-2] for s in shapes}) > 1:
+    shapes = [b.vertices[i].shape for i in (q, turned, inputs[1])]
+    lead, counts = scores.shape[:-2], {math.prod(s[:-2]) for s in shapes}
+    if len(counts) > 1 or counts != {math.prod(lead)}:
         return None
-    out = (*shapes[0][:-1], shapes[2][-1])
-    return Value(b.vertex(Attention(scale), (q, key, inputs[1]), out, node), size)
+    scale, query, wide = 1.0, Value(q, shapes[0]), shapes[0][-1]
+    for factor in factors:
+        if scale == 1 and type(factor.operation) is Scale and factor.operation.weight is None:
+            scale = factor.operation.number
+            continue
+        own = (*factor.shape[:-1], wide)
+        assert isinstance(factor.operation, nn.Module)
+        query = b.apply(factor.operation, query, own, node, shape=own)
+    parts = [(query, wide), (k, wide), (Value(inputs[1], shapes[2]), shapes[2][-1])]
+    rows = (shape[-2], shapes[1][-1], shapes[2][-2])
+    taken = [
+        b.in_shape(value, (*lead, n, d), node) for (value, d), n in zip(parts, rows, strict=True)
+    ]
+    out = (*scores.shape[:-1], shapes[2][-1])
+    return Value(b.vertex(Attention(scale), taken, out, node), size)
+
+
+def _is_of_rows(operation: Any) -> bool:
+    """Whether it multiplies each row of a matrix by a number, or divides it by one."""
+    if not isinstance(operation, (Scale, Divide)):
+        return False
+    return operation.weight is None or not operation.shape or operation.shape[-1] == 1
 
 
 def _scaled_attention(b: Builder, node: fx.Node, a: Arguments) -> Value:

@@ -81,7 +81,7 @@ def export(
     module: nn.Module,
     input_shapes: Sequence[Sequence[int]],
     *,
-    output: int | None = None,
+    output: int | str | None = None,
     state: Mapping[str, Tensor] | None = None,
 ) -> Exported:
     """The plain network of ``module``: what its ``forward`` computes of one example.
@@ -91,10 +91,13 @@ def export(
     module : in eval mode.
     input_shapes : of the arguments of ``forward``, without the batch axis. The plain network
         takes several as one vector, flat and side by side, in which one norm is taken.
-    output : which one, where ``forward`` returns several; all side by side unless given.
+    output : which one, where ``forward`` returns several, by its place or its name; all side by
+        side unless given.
 
     Raises
     ------
+    ValueError
+        For an output that there is not, with those that there are.
     Unreadable
         For operations that are not known, with the user's file and line.
     """
@@ -108,7 +111,8 @@ def export(
     for node in traced.nodes:
         if node not in builder.constants and name_of(node) not in _NOTHING:
             builder.values[node] = _value(builder, node)
-    result = _output(builder, traced, output)
+    chosen = None if output is None else _place_of(traced, output)
+    result = _output(builder, traced, chosen)
     graph = _own_modules(used(Graph(tuple(builder.vertices), result)))
     network = plain(graph, expression(graph))
     places = {id(m): name for name, m in network.named_modules()}
@@ -118,7 +122,7 @@ def export(
         if id(m) in places
     }
     shape = graph.input_shape
-    return Exported(network, graph, traced, tensors, shape, output, tuple(builder.notes))
+    return Exported(network, graph, traced, tensors, shape, chosen, tuple(builder.notes))
 
 
 def _own_modules(graph: Graph) -> Graph:
@@ -177,11 +181,22 @@ def _resolved(builder: Builder, arg: Any) -> Any:
     return arg
 
 
+def _place_of(traced: Program, output: int | str) -> int:
+    """Of an output that is given by its place or its name."""
+    names = list(traced.names)
+    if isinstance(output, str) and names.count(output) == 1:
+        return names.index(output)
+    if type(output) is int and 0 <= output < len(names):
+        return output
+    known = ", ".join(
+        str(i) if name in ("", str(i)) else f"{i} or {name!r}" for i, name in enumerate(names)
+    )
+    raise ValueError(f"output = {output!r}: allowed are {known}")
+
+
 def _output(builder: Builder, traced: Program, output: int | None) -> int:
     nodes = traced.outputs
     if output is not None:
-        if not 0 <= output < len(nodes):
-            raise ValueError(f"output = {output}: the network has {len(nodes)}")
         nodes = (nodes[output],)
     found = [builder.resolve(node) for node in nodes]
     values = [

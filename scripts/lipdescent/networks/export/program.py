@@ -10,13 +10,15 @@ import operator
 import traceback
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
 
+from lipdescent.networks.export.leaves import Leaf, declared_as_leaves
 from lipdescent.networks.reading import Unreadable
 
 _OURS = (Path(torch.__file__).parent, Path(__file__).parents[2])
@@ -48,6 +50,8 @@ class Program:
     sources : nodes of parameters and buffers -> their names in the network.
     fixed : nodes of other tensors that the network holds -> their values.
     outputs : one or several nodes.
+    leaves : declared layers, by the numbers that their operations have.
+    names : of the outputs, as the network's own result holds them: ``logits``, ``1``, ``boxes.0``.
     shapes : of the inputs, without the batch axis.
     """
 
@@ -57,6 +61,8 @@ class Program:
     fixed: Mapping[fx.Node, Tensor]
     outputs: tuple[fx.Node, ...]
     shapes: tuple[tuple[int, ...], ...]
+    names: tuple[str, ...] = ()
+    leaves: Mapping[int, Leaf] = field(default_factory=dict)
 
     def dependent(self) -> set[fx.Node]:
         """Nodes whose values depend on an input."""
@@ -122,13 +128,14 @@ def program(
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             logging.getLogger("torch").setLevel(logging.CRITICAL)
-            exported = torch.export.export(module, inputs, strict=False)
+            with declared_as_leaves(module, inputs) as leaves:
+                exported = torch.export.export(module, inputs, strict=False)
             exported = _simplified(exported)
     except Exception as error:  # whatever the user's code or PyTorch raises
         raise Unreadable(_why(error)) from error
     finally:
         logging.getLogger("torch").setLevel(level)
-    return _program(exported, shapes)
+    return _program(exported, shapes, leaves)
 
 
 def _simplified(exported: Any) -> Any:
@@ -176,7 +183,7 @@ def _is_view(node: fx.Node) -> bool:
     return bool(read)
 
 
-def _program(exported: Any, shapes: Sequence[Sequence[int]]) -> Program:
+def _program(exported: Any, shapes: Sequence[Sequence[int]], leaves: tuple[Leaf, ...]) -> Program:
     signature = exported.graph_signature
     changed = [*signature.buffers_to_mutate.values()]
     if changed:
@@ -198,7 +205,23 @@ def _program(exported: Any, shapes: Sequence[Sequence[int]]) -> Program:
         },
         outputs=tuple(places[name] for name in wanted),
         shapes=tuple(tuple(shape) for shape in shapes),
+        names=_names(exported, len(wanted)),
+        leaves={leaf.number: leaf for leaf in leaves},
     )
+
+
+def _names(exported: Any, count: int) -> tuple[str, ...]:
+    """Where each of ``count`` outputs stands in what the network returns."""
+    spec = exported.call_spec.out_spec
+    if spec is None or spec.num_leaves != count:
+        return tuple(map(str, range(count)))
+    whole = pytree.tree_unflatten(list(range(count)), spec)
+    paths, _ = pytree.tree_flatten_with_path(whole)
+
+    def part(key: Any) -> str:
+        return str(next(getattr(key, n) for n in ("key", "idx", "name") if hasattr(key, n)))
+
+    return tuple(".".join(map(part, path)) for path, _ in paths)
 
 
 def place(node: fx.Node) -> str:

@@ -241,6 +241,18 @@ def _variance(root: bool) -> Rule:
     return rule
 
 
+def _declared(b: Builder, node: fx.Node, a: Arguments) -> Value:
+    """A layer of which a user has declared the constant."""
+    value, size = a["x"], _size(node)
+    constants = a["tensors"]
+    shape = _example(node, value, "a declared layer")
+    if any(isinstance(c, Value) for c in constants) or size[:1] != (1,):
+        raise refused(
+            node, "a declared layer whose weights depend on the input, or of mixed examples"
+        )
+    return b.apply(b.leaf(a["number"], constants), value, size, node, shape=shape)
+
+
 def _gated(b: Builder, node: fx.Node, a: Arguments) -> Value:
     """a sigmoid(b), of two halves."""
     value = a["self"]
@@ -288,4 +300,5 @@ RULES: dict[str, Rule] = {
     "var": _variance(root=False),
     "std": _variance(root=True),
     "glu": _gated,
+    "declared": _declared,
 }
