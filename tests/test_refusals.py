@@ -5,7 +5,6 @@ import itertools
 import json
 import re
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +14,7 @@ import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from small_budgets import SMALL
 from torch import nn
 
 from lipdescent.datasets import Dataset, digits
@@ -275,25 +275,6 @@ def test_the_header_of_prepared_data(tmp_path):
 # Networks
 
 
-@pytest.fixture
-def counted_here(monkeypatch, tmp_path):
-    """Networks are counted in this process, which has PyTorch already."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    import count_networks
-
-    monkeypatch.setattr(network_costs, "_FOUND", {})
-    monkeypatch.setattr(network_costs, "LOADED", {})
-    asked = []
-
-    def count(networks):
-        asked.extend(networks)
-        return [count_networks.found(json.loads(json.dumps(asdict(n)))) for n in networks]
-
-    monkeypatch.setattr(network_costs, "_count", count)
-    return asked
-
-
 def test_a_batch_of_one_by_dividing_the_points():
     for points, batch in itertools.product(range(1, 14), repeat=2):
         sizes = [len(part) for part in torch.arange(points).split(batch)]
@@ -410,7 +391,7 @@ def test_no_architecture_here_is_refused(module, monkeypatch):
         "module": module, "width": 4, "input_shape": shape, "num_classes": 3,
         "options": json.dumps(options),
     }  # fmt: skip
-    everything = {name: {} for name in lookup.known("bounds")}
+    everything = {name: SMALL.get(name, {}) for name in lookup.known("bounds")}
     assert bound_trial.mistakes(task(network=network, bounds=everything)) == []
 
 
