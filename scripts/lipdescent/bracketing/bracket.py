@@ -168,7 +168,7 @@ def _frame(
     if regions is None:
         inputs = given or affordable.normal(stack, seed)
     else:
-        inputs = domains.inside(given, regions, seed, report)
+        inputs = domains.inside(given, regions, seed, report, device=stack.device)
     bounds = {n: lookup.resolve("bounds", bound_entries.bound_of(n, e)) for n, e in entries.items()}
     rows: list[dict] = []
     with own_call.preserved(model):
