@@ -114,6 +114,7 @@ WORKS = {
     "training.momentum": [0],
     "training.weight_decay": [0, *POSITIVE],
     "training.channels_last": [True],
+    "training.fused_step": [True],
     "training.gradient_clip": [None, *POSITIVE],
     "training.layer_clip": [None, *POSITIVE],
     "training.stopping": [None],
@@ -365,7 +366,13 @@ def sequence(*hidden):
     return build
 
 
-def test_bounds_that_cannot_be_taken_are_named(own):
+@pytest.fixture
+def patient(monkeypatch):
+    """Enough time for a refusal where many others compute, too."""
+    monkeypatch.setattr(bound_trial, "SECONDS", 60.0)
+
+
+def test_bounds_that_cannot_be_taken_are_named(own, patient):
     own(sequence(Odd()))
     found = bound_trial.mistakes(task())
     assert found
@@ -395,7 +402,7 @@ def test_no_architecture_here_is_refused(module, monkeypatch):
     assert bound_trial.mistakes(task(network=network, bounds=everything)) == []
 
 
-def test_a_network_that_cannot_be_trained_is_named(own):
+def test_a_network_that_cannot_be_trained_is_named(own, patient):
     own(sequence(nn.ReLU()))
     wrong = {"learning_rate": 0.1, "batch_size": 5, "loss": "cross_entropy_temperature"}  # no tau
     line = bound_trial.mistakes(task(training=wrong))[0]
