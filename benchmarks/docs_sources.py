@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import checkout  # noqa: F401
+import groupsort_sources
+import lipschitz_sources
 import numpy as np
 import pandas as pd
 import tightness
@@ -331,5 +333,7 @@ SOURCES: dict[str, Callable[[Path], dict[str, object]]] = {
         temperature,
         random_labels,
         geolip,
+        *groupsort_sources.SOURCES,
+        *lipschitz_sources.ALL,
     )
 }

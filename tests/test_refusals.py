@@ -120,6 +120,8 @@ WORKS = {
     "training.stopping": [None],
     "training.augmentation": [None],
     "training.penalty": [None],
+    "training.adversary": [None],
+    "training.parseval": [None],
     "training.schedule_options": [{}],
     "training.loss_options": [{}],
     "bounds.lower_jacobian": [None, {}],

@@ -69,7 +69,7 @@ def test_nothing_is_clipped_or_covered(comparison, study):
     for legend in drawn.legends:
         box = legend.get_window_extent(renderer)
         assert not any(box.overlaps(axes.get_window_extent(renderer)) for axes in drawn.axes)
-    if comparison not in ("slopes", "effective_complexity"):  # lines are no architectures
+    if comparison not in ("slopes", "effective_complexity", "layer_norms"):  # lines are others
         assert "one lipschitz" in [text.get_text() for text in drawn.legends[0].get_texts()]
     if study == "all_diverged":
         assert "2 diverged models left out" in drawn.get_suptitle()
@@ -81,6 +81,28 @@ def test_certified_accuracy_is_drawn_over_its_radii():
     np.testing.assert_array_equal(lines[0].get_xdata(), [0, 0.1])
     assert (lines[0].get_ydata()[1] < lines[1].get_ydata()[1]).all()
     assert lines[1].get_linestyle() == "--"
+
+
+def test_certified_accuracy_has_a_column_for_each_value_of_a_further_axis():
+    """Of one width; the values of a third of three are those of its own networks."""
+    found = {}
+    for place, word in enumerate(("ReLU", "MaxMin", "FullSort")):
+        rows = synthetic_study.make(
+            **WHOLE, widths=(16,), noises=(0.0,), point={"activation": word}, architecture="net"
+        )
+        (name,) = [architecture for _, architecture in groups.group_names(rows)]
+        group = groups.group_of(rows, dataset="mnist1d", architecture=name)
+        for key, values in group.series.items():
+            group.series[key] = values * (1 + place)
+        found[group.variant] = group
+    drawn = lookup.resolve("comparisons", "certified_accuracy").draw(
+        found, statistics={"confidence": 0.9}, losses=dict.fromkeys(found, "hinge")
+    )
+    assert [axes.get_title() for axes in drawn.axes[:3]] == ["ReLU", "MaxMin", "FullSort"]
+    assert drawn.legends[0].get_texts()[0].get_text() == "net"
+    for axes, group in zip(drawn.axes[:3], found.values(), strict=True):
+        series = next(v for k, v in group.series.items() if k[:3] == (*CERTIFICATES[0][:3],))
+        assert axes.lines[0].get_ydata()[0] == pytest.approx(series[0, 0, -1].mean())
 
 
 def test_what_was_not_measured_has_no_row():

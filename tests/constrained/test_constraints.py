@@ -481,6 +481,24 @@ def test_unconstrained_networks_come_back_as_they_are():
     assert materialise(module, state) == (module, state)
 
 
+@pytest.mark.parametrize("activation", ["relu", "groupsort"])
+def test_without_a_constraint_it_is_pytorchs_network(activation):
+    options = {"depth": 2, "constraint": "none", "activation": activation, "dropout": 0.3}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        found = lipschitz_mlp.build(8, input_shape=(6,), num_classes=3, **options)
+        torch.manual_seed(0)
+        sort = torch.nn.ReLU() if activation == "relu" else GroupSort(2)
+        parts = [torch.nn.Linear(6, 8), sort, torch.nn.Dropout(0.3)]
+        parts += [torch.nn.Linear(8, 8), sort, torch.nn.Dropout(0.3), torch.nn.Linear(8, 3)]
+        plain = torch.nn.Sequential(*parts)
+    assert str(found) == str(plain)
+    for name, tensor in plain.state_dict().items():
+        assert torch.equal(found.state_dict()[name], tensor)
+    with pytest.raises(ValueError, match=r"constant = 2\.0: without a constraint nothing holds it"):
+        lipschitz_mlp.build(8, input_shape=(6,), num_classes=3, constraint="none", constant=2.0)
+
+
 @pytest.mark.parametrize("option", [{"constraint": "x"}, {"activation": "x"}])
 def test_unknown_options_are_named(option):
     with pytest.raises(ValueError, match="allowed are"):

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 from image_files import write_cifar, write_mnist
 
-from lipdescent.datasets import cifar10, cifar100, fashion_mnist, mnist
+from lipdescent.datasets import cifar10, cifar100, fashion_mnist, fashion_mnist_balanced, mnist
 from lipdescent.datasets._contract import DatasetPlugin
 from lipdescent.plugins import signatures
 
 DATASETS = contracts.plugins("datasets")
 # Those that are read from files, of which small ones are written here.
-OF_FILES = (mnist, fashion_mnist, cifar10, cifar100)
+OF_FILES = (mnist, fashion_mnist, fashion_mnist_balanced, cifar10, cifar100)
 every_dataset = pytest.mark.parametrize("name", DATASETS)
 
 

@@ -23,10 +23,23 @@ SMALL = {
         "widths": [2], "constants": [0.5], "seeds": [0], "steps": 2, "num_points": 5,
         "num_searches": 1,
     },
+    "generated_distances": {
+        "images": ["digits"], "seeds": [0], "num_points": 20, "width": 8, "generator_steps": 2,
+        "looks": [0, 2],
+    },
     "geolip": {"networks": ["4 plain"], "steps": 2, "num_train": 60, "num_points": 20},
     "isometry": {"seeds": [0], "depths": [2], "width": 8, "num_points": 5},
+    "koch_snowflakes": {
+        "seeds": [0], "order": 1, "width": 8, "depth": 1, "steps": 2, "num_train": 50,
+        "num_rows": 7,
+    },
+    "margin_class": {"seeds": [0], "counts": [2], "steps": 2},
     "temperature": {"tasks": ["mixture"], "taus": [1, 4], "seeds": [0], "steps": 2},
+    "trained_gradients": {
+        "seeds": [0], "width": 8, "num_train": 60, "num_points": 20, "looks": [0, 2],
+    },
     "two_points": {"seeds": [0], "taus": [1], "times": [1, 2]},
+    "wasserstein_critic": {"seeds": [0], "taus": [8], "steps": 2},
     "wasserstein": {"seeds": [0], "tasks": ["absolute_value"]},
 }  # fmt: skip
 every_experiment = pytest.mark.parametrize("name", EXPERIMENTS)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from lipdescent.bounds.upper_layer_product import layer_product
+from lipdescent.experiments._fitting import certified, minimise
 from lipdescent.measurement import NotApplicable
 from lipdescent.plugins import lookup
 from lipdescent.robustness import attacks, certificates
@@ -14,6 +15,8 @@ from lipdescent.robustness.certificates import CertificateViolation
 from lipdescent.robustness.logit_error import logit_error
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.materialise import materialise
+from lipdescent.training.draws import initial_stack
+from lipdescent.training.losses import hinge
 
 
 def stack_of(*weights):
@@ -200,3 +203,43 @@ def test_bad_input_is_named():
         attacks.robust(stack, x, y, radii=[1.0], norm="l2", seed=0, steps=0)
     with pytest.raises(ValueError, match="increasing"):
         attacks.robust(stack, x, y, radii=[0.2, 0.1], norm="l2", seed=0)
+
+
+GROUPSORT = {
+    "l2": {"constraint": "bjorck", "constant": 3.0},
+    "every layer": {"constraint": "spectral", "constant": 1.3, "group_size": None},
+    "linf": {"constraint": "l1_rows", "constant": 10.0},
+    "none": {"constraint": "none", "activation": "relu"},
+}
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+@pytest.mark.parametrize("name", GROUPSORT)
+def test_no_certificate_of_a_trained_classifier_is_beaten(name, norm):
+    """Three classes on a circle; attacks of nearly the largest, and of more than any, radius."""
+    build = lookup.resolve("architectures", "lipschitz_mlp").build
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(90, 2, generator=random)
+    y = (torch.atan2(x[:, 0], x[:, 1]) * 3 / (2 * math.pi) + 1.5).long().clamp(0, 2)
+
+    def make():
+        return build(8, input_shape=(2,), num_classes=3, depth=2, **GROUPSORT[name])
+
+    stack = minimise(
+        initial_stack(make, [0, 1], (2,)),
+        lambda forward, step: hinge.loss(
+            forward(x.expand(2, -1, -1)), nn.functional.one_hot(y, 3).expand(2, -1, -1)
+        ).mean(1),
+        steps=100,
+        learning_rate=0.02,
+    )
+    stack = certified(stack)
+    upper = layer_product(stack, norm=norm)
+    radius = certificates.certified_radii(stack, x, y, upper=upper, norm=norm)
+    levels = [0.0, *(radius.max().item() * share for share in (0.1, 0.3, 0.9)), 5.0]
+    standing = attacks.robust(stack, x, y, radii=levels, norm=norm, seed=0, steps=30)
+    certificates.check_attacks(radius, standing, levels, norm=norm)
+    share = (radius[..., None] > torch.tensor(levels)).double().mean(1)
+    assert (share <= standing.double().mean(1)).all()
+    assert (share[:, 1] > 0.1).all(), "some points are certified"
+    assert standing[..., -1].double().mean() < 0.5, "the attack can do something"

@@ -242,6 +242,38 @@ def test_the_given_configuration_is_not_changed():
         ({"architectures.mlp": {"dropout": 1.0}}, r"mlp.dropout = 1.0: allowed is less than 1"),
         ({"architectures.mlp": {"dropout": -0.1}}, r"mlp.dropout = -0.1: allowed is at least 0"),
         ({"training.layer_clip": 0}, r"training.layer_clip = 0: allowed is more than 0"),
+        ({"training.parseval": 0}, r"training.parseval = 0: allowed is more than 0"),
+        (
+            {"training.adversary": {"norm": "l1", "radius": 0.1}},
+            r"training.adversary.norm = 'l1': allowed is one of l2, linf",
+        ),
+        (
+            {"training.adversary": {"norm": "l2", "radius": 0}},
+            r"training.adversary.radius = 0: allowed is more than 0",
+        ),
+        (
+            {
+                "training.adversary": {"norm": "l2", "radius": 1},
+                "architectures.mlp": {
+                    "training": {"penalty": {"kind": "largest_jacobian", "coefficient": 1}}
+                },
+            },
+            r"architectures.mlp is trained with training.penalty and training.adversary",
+        ),
+        (
+            {
+                "certificates": {
+                    "upper": ["upper_lipsdp"],
+                    "radii": {"l2": [1], "linf": [1]},
+                },
+            },
+            r"certificates.radii.linf: there is no upper bound in linf, as norms of the bounds in "
+            r"certificates.upper are l2",
+        ),
+        (
+            {"training.loss": "hinge", "training.loss_options": {"margin": 0}},
+            r"training.loss_options.margin = 0: allowed is more than 0",
+        ),
         (
             {"datasets.fashion_mnist": {"normalise": "chanel"}},
             r"datasets.fashion_mnist.normalise = 'chanel': allowed is one of channel, none$",
@@ -266,6 +298,22 @@ def test_the_given_configuration_is_not_changed():
         (
             {"experiments": {"geolip": {"networks": ["64 pgd"]}}},
             r"geolip.networks contains '64 pgd': allowed is the pattern .*plain\|PGD",
+        ),
+        (
+            {"experiments": {"margin_class": {"margins": [0.1, 0]}}},
+            r"margin_class.margins contains 0: allowed is more than 0",
+        ),
+        (
+            {"experiments": {"margin_class": {"counts": [1]}}},
+            r"margin_class.counts contains 1: allowed is at least 2",
+        ),
+        (
+            {"experiments": {"koch_snowflakes": {"margin": -0.1}}},
+            r"koch_snowflakes.margin = -0.1: allowed is more than 0",
+        ),
+        (
+            {"experiments": {"wasserstein_critic": {"taus": [0]}}},
+            r"wasserstein_critic.taus contains 0: allowed is more than 0",
         ),
         ({"training.stopping": {"gradient_norm": 0}}, r"gradient_norm = 0: allowed is more than 0"),
     ],
@@ -502,4 +550,5 @@ def test_make_lists_the_studies(target):
         ["make", "-n", target, "STUDY=nope"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode != 0
-    assert "unknown STUDY nope; known: default conv1d_small" in done.stderr
+    first = min(path.stem for path in (ROOT / "config/studies").glob("*.yaml"))
+    assert f"unknown STUDY nope; known: default {first} " in done.stderr

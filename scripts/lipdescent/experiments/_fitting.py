@@ -36,6 +36,59 @@ class Fit:
     disturb: Callable[[Forward, Tensor, Tensor, int], Tensor] | None = None
 
 
+class Descent:
+    """Adam on a stack's models, step by step; Björck layers by :mod:`constrained.retraction`."""
+
+    def __init__(self, stack: ModelStack, *, learning_rate: float) -> None:
+        self._stack, self._rate, self._steps = stack, learning_rate, 0
+        self._trained = [name for name, _ in stack.module.named_parameters()]
+        self._retracted = retractions(stack.module)
+        self._state = {name: tensor.clone() for name, tensor in stack.state.items()}
+        self._parameters = [self._state[name] for name in self._trained]
+        self._adam = optimizers.Adam()
+        self._adam.prepare(self._parameters)
+
+    def step(self, loss: Loss, *, factor: float = 1.0) -> None:
+        """One update with ``factor`` times the learning rate, down every model's own loss."""
+        self._retract()
+        leaves = self._state | {n: self._state[n].detach().requires_grad_() for n in self._trained}
+
+        def forward(inputs: Tensor) -> Tensor:
+            return self._outputs(leaves, inputs)
+
+        with torch.enable_grad():
+            total = loss(forward, self._steps).sum()
+            gradients = torch.autograd.grad(total, [leaves[name] for name in self._trained])
+        named = zip(self._trained, self._adam.buffers, gradients, strict=True)
+        for name, buffer, gradient in named:
+            buffer.copy_(gradient)
+            if name in self._retracted:
+                self._retracted[name].tangent_(self._state[name], buffer)
+        rate = torch.as_tensor(self._rate, device=self._stack.device)
+        rate = rate.expand(self._stack.num_models) * factor
+        self._adam.step(self._parameters, rate.to(self._parameters[0].dtype), self._steps)
+        self._steps += 1
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Outputs (num_models, batch, ...) of the models as they are now, each its own inputs."""
+        self._retract()
+        return self._outputs(self._state, inputs)
+
+    def stack(self) -> ModelStack:
+        """The models as they are now."""
+        self._retract()
+        state = {name: tensor.clone() for name, tensor in self._state.items()}
+        return ModelStack(self._stack.module, state, self._stack.input_shape)
+
+    def _outputs(self, state: dict[str, Tensor], inputs: Tensor) -> Tensor:
+        module = self._stack.module
+        return stacked_forward(module, state, inputs, train=False, retracted=self._retracted)[0]
+
+    def _retract(self) -> None:
+        for name, constraint in self._retracted.items():
+            constraint.retract_(self._state[name])
+
+
 def minimise(
     stack: ModelStack,
     loss: Loss,
@@ -44,7 +97,7 @@ def minimise(
     learning_rate: float,
     cosine: bool = True,
 ) -> ModelStack:
-    """Adam on every model's own loss; Björck layers by :mod:`lipdescent.constrained.retraction`.
+    """Every model after so many steps of :class:`Descent`.
 
     Parameters
     ----------
@@ -52,35 +105,15 @@ def minimise(
         *input_shape) to outputs (num_models, batch, num_outputs).
     cosine : anneal the learning rate to 0 along half a cosine.
     """
-    trained = [name for name, _ in stack.module.named_parameters()]
-    retracted = retractions(stack.module)
-    state = {name: tensor.clone() for name, tensor in stack.state.items()}
-    parameters = [state[name] for name in trained]
-    adam = optimizers.Adam()
-    adam.prepare(parameters)
+    descent = Descent(stack, learning_rate=learning_rate)
     for step in range(steps):
-        for name, constraint in retracted.items():
-            constraint.retract_(state[name])
-        leaves = state | {n: state[n].detach().requires_grad_() for n in trained}
+        descent.step(loss, factor=annealed(step, steps) if cosine else 1.0)
+    return descent.stack()
 
-        def forward(inputs: Tensor, leaves: dict[str, Tensor] = leaves) -> Tensor:
-            return stacked_forward(stack.module, leaves, inputs, train=False, retracted=retracted)[
-                0
-            ]
 
-        with torch.enable_grad():
-            total = loss(forward, step).sum()
-            gradients = torch.autograd.grad(total, [leaves[name] for name in trained])
-        for name, buffer, gradient in zip(trained, adam.buffers, gradients, strict=True):
-            buffer.copy_(gradient)
-            if name in retracted:
-                retracted[name].tangent_(state[name], buffer)
-        factor = (1 + math.cos(math.pi * step / steps)) / 2 if cosine else 1.0
-        rate = torch.as_tensor(learning_rate, device=stack.device).expand(stack.num_models) * factor
-        adam.step(parameters, rate.to(parameters[0].dtype), step)
-    for name, constraint in retracted.items():
-        constraint.retract_(state[name])
-    return ModelStack(stack.module, state, stack.input_shape)
+def annealed(step: int, steps: int) -> float:
+    """From 1 to 0 along half a cosine."""
+    return (1 + math.cos(math.pi * step / steps)) / 2
 
 
 def classify(

@@ -15,6 +15,7 @@ from lipdescent.figures import _drawing as drawing
 from lipdescent.figures import _style as style
 
 MAX_PANELS = 3
+BROWN = "#8C510A"  # of the eighth of many names
 
 
 def load(path: str | Path, *, dataset: str, architectures: Sequence[str]) -> dict[str, Group]:
@@ -24,9 +25,10 @@ def load(path: str | Path, *, dataset: str, architectures: Sequence[str]) -> dic
 
 def styles(names: Iterable[str]) -> dict[str, dict[str, str]]:
     """Colour and marker of every architecture, the same in every figure of a study."""
+    colours = (*style.OKABE_ITO, BROWN)
     return {
         name: {
-            "color": style.OKABE_ITO[place % len(style.OKABE_ITO)],
+            "color": colours[place % len(colours)],
             "marker": style.MARKERS[place % len(style.MARKERS)],
         }
         for place, name in enumerate(names)

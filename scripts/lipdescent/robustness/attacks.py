@@ -62,7 +62,7 @@ def robust(
             rows = torch.arange(len(index), device=index.device)[:, None], index
             x, y = own[rows], labels[index]
             count = steps if radius == attacked[0] else -(-steps // 3)
-            found = _descend(fast, x.float(), y, delta[rows].float(), radius, norm, count)
+            found = descend(fast, x.float(), y, delta[rows].float(), radius, norm, count)
             delta[rows] = _project(found.double(), radius, norm)
             standing[rows] &= _right(exact, x + delta[rows], y)
             columns.append(standing.clone())
@@ -105,7 +105,7 @@ def perturbed(
         else:
             wanted = labels.expand(stack.num_models, -1)[begin : begin + size]
         delta = start.expand_as(own)
-        found = _descend(some, own, wanted, delta, radius, norm, steps)
+        found = descend(some, own, wanted, delta, radius, norm, steps)
         parts.append(own + _project(found, radius, norm))
     return torch.cat(parts)
 
@@ -123,7 +123,7 @@ def noise(inputs: Tensor, norm: str, seed: int) -> Tensor:
     return drawn.sign() if norm == "linf" else _unit(drawn[None])[0]
 
 
-def _descend(
+def descend(
     stack: ModelStack,
     inputs: Tensor,
     labels: Tensor,
@@ -132,7 +132,11 @@ def _descend(
     norm: str,
     steps: int,
 ) -> Tensor:
-    """Perturbations of each model's own inputs (num_models, n, *input_shape) after ``steps``."""
+    """Perturbations of each model's own inputs (num_models, n, *input_shape) after ``steps``.
+
+    From ``delta``, in the ball of ``norm`` and ``radius``, against the margins of ``labels``
+    (num_models, n); in the precision of ``stack``.
+    """
     delta = _project(delta, radius, norm)
     stride = 2.5 * radius / steps
     for _ in range(steps):

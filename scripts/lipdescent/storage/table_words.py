@@ -95,6 +95,14 @@ QUANTITIES = {
     "hessian_largest_eigenvalue": Word(
         "loss per squared weight", "largest eigenvalue of the loss's Hessian, from below"
     ),
+    "layer_frobenius_norm@": Word(
+        "weights",
+        "Frobenius norm of the weight named, as a matrix (outputs, all else)",
+        "from 0 on",
+    ),
+    "layer_spectral_norm@": Word(
+        "weights", "largest singular value of the same; of a convolution not its norm", "from 0 on"
+    ),
     "linearised_": Word(
         f"{BOUND}; relative_error: none",
         "of the network linearised at its start: largest and mean Jacobian norm, relative error of "

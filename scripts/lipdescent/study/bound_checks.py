@@ -120,6 +120,21 @@ def _check_certificates(config: dict[str, Any]) -> None:
                 f"{directions[name]}: allowed are upper bounds, in this study "
                 f"{', '.join(uppers) or 'none'}"
             )
+    _check_radii(config)
+
+
+def _check_radii(config: dict[str, Any]) -> None:
+    """Radii of a norm rest on an upper bound that is asked for in it."""
+    certificates = config["certificates"] or {"upper": [], "radii": {}}
+    uppers = certificates["upper"]
+    norms = [n for name in uppers for n in config["bounds"].get(name, {}).get("norms", ["l2"])]
+    for norm in certificates["radii"]:
+        if norm not in norms:
+            raise ConfigError(
+                f"config: certificates.radii.{norm}: there is no upper bound in {norm}, as norms "
+                f"of the bounds in certificates.upper are {', '.join(dict.fromkeys(norms))}; "
+                f"allowed is {norm} among bounds.{uppers[0]}.norms, or no such radii"
+            )
 
 
 def check_rows(quantities: Iterable[str], path: str | Path, config: dict[str, Any]) -> None:

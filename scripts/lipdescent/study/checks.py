@@ -50,6 +50,7 @@ def check_config(
     _check_names(config, figures, comparisons)
     _check_options(config)
     _check_optimizers(config, written)
+    _check_engines(config)
     bound_checks.check(config)
     _check_quantities(config)
     _check_split(config)
@@ -176,6 +177,17 @@ def _check_optimizers(config: dict[str, Any], written: dict[str | None, dict[str
                     f"config: {key}.{option} = {section[option]}: only optimizer "
                     f"{' or '.join(having)} has it, and {key}.optimizer = {training['optimizer']}"
                 )
+
+
+def _check_engines(config: dict[str, Any]) -> None:
+    """Points are attacked, or Jacobians at them penalised; weights are constrained once."""
+    for name in config["grid"]["architecture"]:
+        training = training_options(config, name)
+        if training["penalty"] and training["adversary"]:
+            raise ConfigError(
+                f"config: architectures.{name} is trained with training.penalty and "
+                "training.adversary: allowed is one of them"
+            )
 
 
 def _check_drawn(config: dict[str, Any]) -> None:

@@ -63,6 +63,8 @@ class TrainingSection:
     fused_step: bool = False
     stopping: Stopping | None = None
     penalty: dict[str, Any] | None = None
+    adversary: dict[str, Any] | None = None
+    parseval: float | None = None
 
     def __post_init__(self) -> None:
         for name, kind in NESTED.items():

@@ -21,6 +21,7 @@ from lipdescent.training.engines.choice import make_engine
 from lipdescent.training.fused_step import make_step
 from lipdescent.training.layer_clip import LayerClip
 from lipdescent.training.options import TrainingOptions
+from lipdescent.training.parseval import ParsevalStep
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,8 @@ class Block:
         self.fused_step = make_step(self.engine, self.optimizer, options)
         limit = options.layer_clip
         self.layer_clip = None if limit is None else LayerClip.of(stack, limit)
+        beta = options.parseval
+        self.parseval = None if beta is None else ParsevalStep.of(stack, beta)
         self.inputs, self.batch_size = data.inputs, options.batch_size
         self.labels = data.labels[part].to(device)
         self.classes = torch.arange(data.num_classes, device=device).unsqueeze(1)
@@ -191,6 +194,8 @@ class Block:
                     x = crop_and_flip(x, d[..., :2], d[..., 2].bool(), padding=self.padding)
                 key = None if keys is None else keys[update]
                 self._update(x, targets[:, rows], rates[update], first_update + update, key)
+                if self.parseval is not None:
+                    self.parseval.apply_(self.engine.live_weight, going=rates[update] != 0)
                 if self.layer_clip is not None:
                     self.layer_clip.apply_(self.engine.live_weight, going=rates[update] != 0)
                 update += 1

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.training.engines.adversarial_autograd import AdversarialAutograd
 from lipdescent.training.engines.engine import Engine, EngineOptions, Setting
 from lipdescent.training.engines.fused_cnn import StackedCNN
 from lipdescent.training.engines.fused_mlp import StackedMLP
@@ -28,7 +29,17 @@ def choose(module: nn.Module, setting: Setting) -> type[Engine]:
 
 
 def make_engine(stack: ModelStack, options: EngineOptions) -> Engine:
-    """The engine of a stack that is on its device."""
+    """The engine of a stack that is on its device.
+
+    Raises
+    ------
+    ValueError
+        If there is a penalty as well as an adversary.
+    """
+    if options.penalty is not None and options.adversary is not None:
+        raise ValueError("training.penalty and training.adversary: allowed is one of them")
+    if options.adversary is not None:
+        return AdversarialAutograd.of(stack, options)
     if options.penalty is not None:
         return PenalisedAutograd.of(stack, options)
     return choose(stack.module, _setting(stack, options, stack.device)).of(stack, options)
