@@ -1,6 +1,8 @@
 """Shared fixtures: one thread, small data."""
 
 import importlib
+import json
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -38,6 +40,23 @@ with install_import_hook(SHAPES, "checked_shapes.checker"):
 
 from lipdescent.stacks.model_stack import ModelStack  # noqa: E402 - after the hook
 
+# A file's tests share what they make, so one worker runs them (xdist's loadfile). Files that take
+# longest begin first, or one of them would be what all wait for at the end.
+LONGEST = (
+    "test_workflow.py", "test_faults.py", "test_cuda.py", "test_exact_networks.py",
+    "test_studies.py", "figures/test_figures.py", "test_refusals.py", "test_float64_only.py",
+    "test_axes_end_to_end.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    def place(item) -> int:
+        path = item.path.as_posix()
+        return next((i for i, name in enumerate(LONGEST) if path.endswith(name)), len(LONGEST))
+
+    items.sort(key=place)
+
+
 settings.register_profile("project", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("project")
 torch.set_num_threads(1)
@@ -54,6 +73,43 @@ def random_state_untouched():
     before = torch.random.get_rng_state()
     yield
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.fixture(scope="session")
+def mnist1d_made_once():
+    """Making the 5000 points takes a second of CPU, and they are always the same."""
+    from mnist1d import data
+
+    made: dict[str, object] = {}
+
+    def once(*arguments):
+        if not made:
+            made.update(make(*arguments))
+        return dict(made)
+
+    make, data.make_dataset = data.make_dataset, once
+    yield
+    data.make_dataset = make
+
+
+@pytest.fixture
+def counted_here(monkeypatch, tmp_path):
+    """Networks are counted in this process, which has PyTorch already; those that were."""
+    import count_networks
+
+    from lipdescent.study import network_costs
+
+    monkeypatch.chdir(tmp_path)  # where no answer is kept
+    monkeypatch.setattr(network_costs, "_FOUND", {})
+    monkeypatch.setattr(network_costs, "LOADED", {})
+    asked = []
+
+    def count(networks):
+        asked.extend(networks)
+        return [count_networks.found(json.loads(json.dumps(asdict(n)))) for n in networks]
+
+    monkeypatch.setattr(network_costs, "_count", count)
+    return asked
 
 
 @pytest.fixture

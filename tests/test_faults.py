@@ -11,21 +11,20 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import tiny_study
 import torch
-import yaml
 
 from lipdescent.jobs import folder_lock, open_files
 from lipdescent.storage import atomic, checkpoints, stamps, table
 from lipdescent.study.config import last_start
 from lipdescent.study.runs import plan_file, record_plan, seed_blocks
 
-ROOT = Path(__file__).parents[1]
 STUDY = {
     "study": "faults",
     "device": "cpu",
     "grid": {"width": [2], "label_noise": [0], "seed": [0, 1], "epoch": [0, 2]},
     "datasets": {"mnist1d": {"num_train": 40, "num_test": 20}},
-    "bounds": dict.fromkeys(yaml.safe_load((ROOT / "config/config.yaml").read_text())["bounds"]),
+    "bounds": tiny_study.NO_BOUNDS,
     "figures": [],
     "execution": {"seeds_per_block": 2},
 }
@@ -33,27 +32,21 @@ TARGET = "results/faults/table.parquet"
 RUN = "mnist1d/mlp/width=2/seeds=0-1"
 
 
-def snakemake(folder, *arguments, config=STUDY):
-    if not (folder / "source").exists():  # a copy: the checkout may change under a long test
-        for name in ("workflow", "scripts", "config", "envs"):
-            shutil.copytree(ROOT / name, folder / "source" / name)
-        shutil.copy(ROOT / "Snakefile", folder / "source")
-    overlay = folder / "overlay.yaml"
-    overlay.write_text(yaml.safe_dump(config))
-    return [
-        sys.executable, "-m", "snakemake", "--snakefile", str(folder / "source/Snakefile"),
-        "--directory", str(folder), "--cores", "2", "--configfile", str(overlay), *arguments,
-    ]  # fmt: skip
-
-
 def run(folder, *arguments, config=STUDY, ok=True):
-    done = subprocess.run(
-        snakemake(folder, *arguments, "--", TARGET, config=config),
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    output = done.stdout + done.stderr
-    assert (done.returncode == 0) is ok, output
-    return output
+    """Snakemake for the table, as a fork of one process, and its jobs too (tiny_study.py)."""
+    config = config | {"execution": config["execution"] | {"fork_server": False}}
+    return tiny_study.run(folder, *arguments, "--", TARGET, config=config, ok=ok)
+
+
+def typed(folder, *arguments, config=STUDY):
+    """The command that a user would type."""
+    return tiny_study.command(folder, *arguments, config=config)
+
+
+def asked_before(finished, folder):
+    """What networks cost, and that their bounds can be taken, need not be asked again."""
+    answers = ".snakemake/lipdescent"
+    shutil.copytree(finished / answers, folder / answers)
 
 
 def rows(folder):
@@ -82,7 +75,7 @@ def some_table(study="faults", width=2, seed=0, rows=10):
 
 def environ():
     """That of a process of its own that imports the library."""
-    return os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
+    return os.environ | {"PYTHONPATH": str(tiny_study.ROOT / "scripts")}
 
 
 # Files
@@ -389,24 +382,27 @@ def test_added_seeds_leave_the_blocks_that_exist(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
-    run(folder)
+    subprocess.run(typed(folder, "--", TARGET), check=True, capture_output=True, timeout=300)
     return folder
 
 
 def test_jobs_that_start_as_forks_give_the_same(finished, tmp_path):
-    run(tmp_path, config=STUDY | {"execution": STUDY["execution"] | {"fork_server": False}})
+    asked_before(finished, tmp_path)
+    alone = STUDY | {"execution": STUDY["execution"] | {"fork_server": False}}
+    command = typed(tmp_path, "--", TARGET, config=alone)
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
     assert rows(tmp_path).equals(rows(finished))
 
 
 def test_snakemake_killed_two_at_once_then_broken_files(finished, tmp_path):
     """SIGKILL of Snakemake alone, whose jobs are processes of their own; a second Snakemake beside
     a living one; files cut in half."""
-    shutil.copytree(finished / "source", tmp_path / "source")
+    asked_before(finished, tmp_path)
     own = STUDY["execution"] | {"fork_server": False}
     slow = STUDY | {"grid": STUDY["grid"] | {"epoch": [0, 2, 50_000]}, "execution": own}
     log = tmp_path / "results/faults/logs/train" / f"{RUN}.log"
     first = subprocess.Popen(
-        snakemake(tmp_path, "--", TARGET, config=slow),
+        typed(tmp_path, "--", TARGET, config=slow),
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     try:
@@ -453,15 +449,14 @@ def test_training_told_to_stop_saves_its_state_and_goes_on(finished, tmp_path):
     config = STUDY | {"grid": STUDY["grid"] | {"epoch": [0, 2, 6000]}, "execution": execution}
     whole, told = tmp_path / "whole", tmp_path / "told"
     for folder in (whole, told):
-        shutil.copytree(finished / "source", folder / "source")
-    subprocess.run(
-        snakemake(whole, "--", target, config=config), check=True, capture_output=True, timeout=300
-    )
+        asked_before(finished, folder)
+    forked = config | {"execution": execution | {"fork_server": False}}
+    tiny_study.run(whole, "--", target, config=forked)
     signals = [signal.SIGTERM, signal.SIGUSR1]
     log = told / "results/faults/logs/train" / f"{RUN}.log"
     terminal, writing = os.pipe()
     process = subprocess.Popen(
-        snakemake(told, "--retries", "2", "--", target, config=config),
+        typed(told, "--retries", "2", "--", target, config=config),
         stdout=writing, stderr=writing,
     )  # fmt: skip
     os.close(writing)
@@ -495,12 +490,12 @@ def with_log_open(folder):
 
 def test_the_first_job_of_every_rule_killed(finished, tmp_path):
     """SIGKILL of a dataset, training, measuring, aggregating, plotting, ... job; then a retry."""
-    shutil.copytree(finished / "source", tmp_path / "source")
+    asked_before(finished, tmp_path)
     config = STUDY | {"figures": ["double_descent"]}
     killed, log = set(), tmp_path / "snakemake.txt"
     with log.open("w") as output:
         process = subprocess.Popen(
-            snakemake(tmp_path, "--retries", "1", config=config), stdout=output, stderr=output
+            typed(tmp_path, "--retries", "1", config=config), stdout=output, stderr=output
         )
         while process.poll() is None:
             for job, rule in with_log_open(tmp_path).items():

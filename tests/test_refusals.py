@@ -5,7 +5,6 @@ import itertools
 import json
 import re
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +14,7 @@ import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from small_budgets import SMALL
 from torch import nn
 
 from lipdescent.datasets import Dataset, digits
@@ -114,6 +114,7 @@ WORKS = {
     "training.momentum": [0],
     "training.weight_decay": [0, *POSITIVE],
     "training.channels_last": [True],
+    "training.fused_step": [True],
     "training.gradient_clip": [None, *POSITIVE],
     "training.layer_clip": [None, *POSITIVE],
     "training.stopping": [None],
@@ -277,25 +278,6 @@ def test_the_header_of_prepared_data(tmp_path):
 # Networks
 
 
-@pytest.fixture
-def counted_here(monkeypatch, tmp_path):
-    """Networks are counted in this process, which has PyTorch already."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    import count_networks
-
-    monkeypatch.setattr(network_costs, "_FOUND", {})
-    monkeypatch.setattr(network_costs, "LOADED", {})
-    asked = []
-
-    def count(networks):
-        asked.extend(networks)
-        return [count_networks.found(json.loads(json.dumps(asdict(n)))) for n in networks]
-
-    monkeypatch.setattr(network_costs, "_count", count)
-    return asked
-
-
 def test_a_batch_of_one_by_dividing_the_points():
     for points, batch in itertools.product(range(1, 14), repeat=2):
         sizes = [len(part) for part in torch.arange(points).split(batch)]
@@ -386,7 +368,13 @@ def sequence(*hidden):
     return build
 
 
-def test_bounds_that_cannot_be_taken_are_named(own):
+@pytest.fixture
+def patient(monkeypatch):
+    """Enough time for a refusal where many others compute, too."""
+    monkeypatch.setattr(bound_trial, "SECONDS", 60.0)
+
+
+def test_bounds_that_cannot_be_taken_are_named(own, patient):
     own(sequence(Odd()))
     found = bound_trial.mistakes(task())
     assert found
@@ -412,11 +400,11 @@ def test_no_architecture_here_is_refused(module, monkeypatch):
         "module": module, "width": 4, "input_shape": shape, "num_classes": 3,
         "options": json.dumps(options),
     }  # fmt: skip
-    everything = {name: {} for name in lookup.known("bounds")}
+    everything = {name: SMALL.get(name, {}) for name in lookup.known("bounds")}
     assert bound_trial.mistakes(task(network=network, bounds=everything)) == []
 
 
-def test_a_network_that_cannot_be_trained_is_named(own):
+def test_a_network_that_cannot_be_trained_is_named(own, patient):
     own(sequence(nn.ReLU()))
     wrong = {"learning_rate": 0.1, "batch_size": 5, "loss": "cross_entropy_temperature"}  # no tau
     line = bound_trial.mistakes(task(training=wrong))[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 import yaml
 from image_files import write_cifar, write_mnist
+from small_budgets import SMALL
 
 from lipdescent.jobs.progress import Progress
 from lipdescent.measuring.measure import checkpoint_stack, measure, to_table
@@ -34,6 +36,7 @@ PAPERS = sorted(
     for path in ROOT.glob(f"config/studies/{name}_*")
 )
 SEEDS = [0, 1]
+pytestmark = pytest.mark.usefixtures("mnist1d_made_once")
 
 
 @pytest.fixture
@@ -102,6 +105,12 @@ def test_the_protocols_that_are_kept_to_the_letter():
     assert mse["loss"] == "squared_error_sum"
 
 
+def only(saved, epoch):
+    """The checkpoints of one of the epochs 0 and 1."""
+    state = {name: tensor[epoch : epoch + 1] for name, tensor in saved.state.items()}
+    return replace(saved, state=state, epoch=saved.epoch[epoch : epoch + 1])
+
+
 @pytest.mark.parametrize("path", PAPERS, ids=lambda path: path.stem)
 def test_first_epoch(path, folder):
     config = configured(path)
@@ -139,17 +148,17 @@ def test_first_epoch(path, folder):
     about = Origin(run=run, module=module, build=build_options, training=options, noise_maker=maker)
     saved = training.result(noise, about)
     assert (saved.diverged_epoch == -1).all()
-
-    stack = checkpoint_stack(saved, dataset)
     before, after = (
         torch.cat([t[i].flatten().double() for t in saved.state.values()]) for i in (0, 1)
     )
     assert not torch.equal(before, after)
+    start = checkpoint_stack(only(saved, 0), dataset)
+    saved = only(saved, 1)
+    stack = checkpoint_stack(saved, dataset)
     columns = []
     for bound, bound_options in {"metrics": {}, **config["bounds"]}.items():
         file = bound_entries.bound_of(bound, bound_options)
-        if file in ("lower_jacobian", "lower_attack"):
-            bound_options = bound_options | {"num_points": 2}
+        bound_options = bound_options | {"lower_jacobian": {"num_points": 2}, **SMALL}.get(file, {})
         few = (
             signatures.options("points", bound_options["points"])[0]
             if "points" in bound_options
@@ -160,7 +169,7 @@ def test_first_epoch(path, folder):
         }
         if less:
             bound_options["points_options"] = bound_options["points_options"] | less
-        columns += measure(bound, stack, saved, dataset, options=bound_options)
+        columns += measure(bound, stack, saved, dataset, options=bound_options, start=start)
     rows = to_table(columns, stack, saved, study=config["study"])
     table.check_order(rows)
     frame = rows.to_pandas()

@@ -9,7 +9,7 @@ import time
 
 import pytest
 import yaml
-from tiny_study import ROOT, TINY, command, planned, run, source
+from tiny_study import NO_BOUNDS, ROOT, TINY, command, planned, run, source
 
 from lipdescent import datasets
 from lipdescent.measuring.measure import checkpoint_stack
@@ -116,8 +116,8 @@ def test_a_failing_bound_is_rows_of_their_own_and_named_at_the_end(tmp_path):
     path.write_text(FAULTY)
     bounds = {name: {"norms": ["l2"]} for name in ("upper_mine", "upper_layer_product")}
     grid = TINY["grid"] | {"width": [2]}
-    default = yaml.safe_load((ROOT / "config/config.yaml").read_text())["bounds"]
-    config = TINY | {"grid": grid, "figures": [], "bounds": dict.fromkeys(default) | bounds}
+    config = TINY | {"grid": grid, "figures": [], "bounds": NO_BOUNDS | bounds}
+    config["execution"] = {"fork_server": True}  # one of the folder's own code
     output = run(tmp_path, config=config)
     said = "upper_mine: TypeError: upper_mine: values are torch.float32 (12,), expected float64"
     assert f"error: upper_mine of mnist1d/mlp failed at width 2: {said}" in output
@@ -194,7 +194,7 @@ def test_a_changed_learning_rate_retrains_but_keeps_the_data(study):
 
 
 def test_how_jobs_run_changes_nothing(study):
-    config = TINY | {"execution": {"threads": 2, "progress_interval": 1, "fork_server": False}}
+    config = TINY | {"execution": {"threads": 2, "progress_interval": 1}}
     # The provenance holds the whole configuration: it is written again, and the page that shows it.
     assert planned(run(study, "-n", config=config)) == {"provenance": 1, "start_page": 1}
 
@@ -235,14 +235,15 @@ def test_a_broken_checkpoint_is_named_and_made_anew(study):
 
 def test_a_study_with_one_width_one_seed_one_epoch(tmp_path):
     grid = {"width": [3], "label_noise": [0], "seed": [0], "epoch": [0]}
-    run(tmp_path, config=TINY | {"grid": grid})
+    run(tmp_path, config=TINY | {"grid": grid, "figures": ["double_descent"]})
     text = (tmp_path / "results/tiny/findings.md").read_text()
     assert "cannot be" in text or "not estimated" in text
 
 
 def test_a_study_of_experiments_tells_its_experiments_alone(tmp_path):
     options = {"seeds": [0], "depths": [1], "width": 4, "num_points": 2}
-    said = run(tmp_path, config={"study": "few", "experiments": {"isometry": options}})
+    config = {"study": "few", "experiments": {"isometry": options}}
+    said = run(tmp_path, config=config | {"execution": TINY["execution"]})
     assert "study few: experiments isometry (1 job)" in said
     assert "models" not in said
     about = json.loads((tmp_path / "results/few/provenance.json").read_text())
@@ -258,8 +259,12 @@ def test_a_grid_on_the_command_line(tmp_path):
 
 
 def test_a_diverging_study_ends_and_says_so(tmp_path):
-    grid = TINY["grid"] | {"epoch": [0, 1, 30]}
-    config = TINY | {"grid": grid, "training": {"learning_rate": 1e6, "schedule": "constant"}}
+    grid = TINY["grid"] | {"width": [2], "epoch": [0, 1, 30]}
+    config = TINY | {
+        "grid": grid,
+        "figures": [],
+        "training": {"learning_rate": 1e6, "schedule": "constant"},
+    }
     run(tmp_path, config=config)
     frame = table.read(tmp_path / "results/tiny/table.parquet").to_pandas()
     assert "diverged" in set(frame["status"])
@@ -267,15 +272,16 @@ def test_a_diverging_study_ends_and_says_so(tmp_path):
     assert "diverged" in (tmp_path / "results/tiny/findings.md").read_text()
 
 
-def test_killed_training_goes_on_to_the_same_result(tmp_path, finished):
+def test_killed_training_goes_on_to_the_same_result(tmp_path):
     """SIGKILL of snakemake and its job in mid-training; the same command completes the study."""
     grid = TINY["grid"] | {"width": [5], "epoch": [0, 1, 1500]}
     config = TINY | {"grid": grid, "figures": [], "execution": {"state_interval": 0.2}}
+    forked = config | {"execution": config["execution"] | TINY["execution"]}
     target = "results/tiny/checkpoints/mnist1d/mlp/width=5/seeds=0-1.safetensors"
-    run(tmp_path / "whole", "--", target, config=config)
+    run(tmp_path / "whole", "--", target, config=forked)
     folder = tmp_path / "killed"
     state = (folder / target).with_suffix(".state")
-    for _ in range(3):
+    for _ in range(2):
         process = subprocess.Popen(
             command(folder, "--rerun-incomplete", "--nolock", "--", target, config=config),
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
@@ -287,7 +293,7 @@ def test_killed_training_goes_on_to_the_same_result(tmp_path, finished):
                 break
             time.sleep(0.02)
         process.wait()
-    run(folder, "--rerun-incomplete", "--nolock", "--", target, config=config)
+    run(folder, "--rerun-incomplete", "--nolock", "--", target, config=forked)
     log = (folder / "results/tiny/logs/train/mnist1d/mlp/width=5/seeds=0-1.log").read_text()
     assert "going on from epoch" in log or not state.exists()
     one, other = (checkpoints.read(f / target) for f in (tmp_path / "whole", folder))
@@ -296,7 +302,6 @@ def test_killed_training_goes_on_to_the_same_result(tmp_path, finished):
 
 
 def test_an_unwritable_results_folder_is_an_error(tmp_path):
-    source(tmp_path)
     (tmp_path / "results").write_text("in the way")
     output = run(tmp_path, ok=False)
     assert "results" in output

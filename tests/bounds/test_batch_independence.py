@@ -35,6 +35,9 @@ RUNGS = {
     "lower_pairs": EVERY_NORM,
 }
 
+# The search of deep chains is a model's own, one after another.
+OPTIONS = {"lower_ascent": {"populations": 2, "rounds": 4}}
+
 
 def mlps(*widths: int, inputs: int = 11, outputs: int = 5) -> ModelStack:
     """40 networks: Gaussian weights of several scales, orthonormal ones, units that are copies."""
@@ -88,7 +91,7 @@ CASES = [
 def values(rung: str, stack: ModelStack) -> dict[tuple, Tensor]:
     inputs = torch.randn(12, *stack.input_shape, generator=torch.Generator().manual_seed(0))
     rows = lookup.resolve("bounds", rung).measure(
-        stack, inputs={"train": inputs}, norms=RUNGS[rung], seed=0
+        stack, inputs={"train": inputs}, norms=RUNGS[rung], seed=0, **OPTIONS.get(rung, {})
     )
     return {(m.quantity, m.direction, m.norm, m.split): m.values for m in rows}
 

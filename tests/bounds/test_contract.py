@@ -7,6 +7,7 @@ import contracts
 import pytest
 import torch
 from pretend_cuda import PretendCuda
+from small_budgets import SMALL
 from torch import Tensor, nn
 
 from lipdescent.bounds._contract import BoundPlugin
@@ -39,7 +40,7 @@ def given(name: str) -> tuple[ModelStack, dict[str, Tensor], dict[str, Tensor]]:
 
 def measured(name: str, data: tuple, device: str = "cpu", **wanted) -> list[Measurement]:
     bound, (stack, points, labels) = BOUNDS[name], data
-    options = {"norms": bound.NORMS, "seed": 0} | wanted
+    options = {"norms": bound.NORMS, "seed": 0} | SMALL.get(name, {}) | wanted
     if contracts.takes(bound.measure, "labels"):
         options["labels"] = {split: y.to(device) for split, y in labels.items()}
     points = {split: x.to(device) for split, x in points.items()}

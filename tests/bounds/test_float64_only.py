@@ -12,6 +12,7 @@ import sys
 
 import pytest
 import torch
+from small_budgets import SMALL
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -136,14 +137,12 @@ def check(name, case, dtype):
     stack = ModelStack.from_modules([module], shape)
     generator = torch.Generator().manual_seed(1)
     points = torch.randn(3, *shape, generator=generator, dtype=torch.float64).to(dtype)
-    options = {"lower_ascent": {"restarts": 1, "steps": 2}, "exact_enumeration": {"candidates": 2}}
-    options |= {"lower_gaussian": {"num_points": 2}, "lower_convex_combinations": {"num_pairs": 1}}
     # Norms differ in how Jacobians are reduced, which chains show in a fraction of the time.
     norms = BOUNDS[name].NORMS if "shallow" in case or case == "deep" else BOUNDS[name].NORMS[:1]
     for norm in norms:
         with Float64Only():
             try:
-                inputs, more = {"": points}, options.get(name, {})
+                inputs, more = {"": points}, SMALL.get(name, {})
                 found = list(
                     BOUNDS[name].measure(stack, inputs=inputs, norms=[norm], seed=0, **more)
                 )

@@ -93,7 +93,7 @@ def test_a_chain_with_many_outputs_gets_few_points(outputs, all_points):
     stack = ModelStack.from_modules([module], (64,))
     bounds = {"lower_jacobian": lower_jacobian, "upper_layer_product": upper_layer_product}
     points = torch.randn(5000, 64, generator=torch.Generator().manual_seed(0))
-    count = affordable.num_points(bounds, Prover(stack), {"": points}, norm="l2", budget=3.0)
+    count = affordable.points_within(bounds, Prover(stack), {"": points}, norm="l2", budget=3.0)
     assert (count >= len(points)) == all_points
     for name in ("lower_ascent", "lower_search"):
         assert (affordable.options(name, count) == {}) == all_points

@@ -1,6 +1,7 @@
 """Figures with several architectures, of whole and of degenerate studies."""
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +12,6 @@ from lipdescent.analysis import groups, ladder
 from lipdescent.analysis import statistics as stats
 from lipdescent.figures import _style as style
 from lipdescent.plugins import lookup
-from lipdescent.storage import table
 
 COMPARISONS = lookup.known("comparisons")
 CERTIFICATES = (
@@ -34,27 +34,31 @@ STUDIES = {
 }
 
 
-def draw(comparison, study, folder, patch, names=("mlp", "one_lipschitz")):
-    del patch
+NAMES = ("mlp", "one_lipschitz")
+
+
+@cache
+def found(study, names):
     parts = [synthetic_study.make(**STUDIES[study], architecture=name) for name in names]
-    table.write(folder / "table.parquet", pa.concat_tables(parts).unify_dictionaries())
-    found = {
-        name: groups.load_group(folder / "table.parquet", dataset="mnist1d", architecture=name)
-        for name in names
-    }
+    rows = pa.concat_tables(parts).unify_dictionaries()
+    return {name: groups.group_of(rows, dataset="mnist1d", architecture=name) for name in names}
+
+
+@cache
+def draw(comparison, study, names=NAMES):
     drawn = lookup.resolve("comparisons", comparison).draw(
-        found,
+        found(study, names),
         statistics={"bootstrap": 50, "confidence": 0.9, "interpolation_accuracy": 0.995},
         losses=dict.fromkeys(names, "cross_entropy"),
     )
-    drawn.canvas.draw()
+    drawn.draw_without_rendering()
     return drawn
 
 
 @pytest.mark.parametrize("study", STUDIES)
 @pytest.mark.parametrize("comparison", COMPARISONS)
-def test_nothing_is_clipped_or_covered(comparison, study, tmp_path, monkeypatch):
-    drawn = draw(comparison, study, tmp_path, monkeypatch)
+def test_nothing_is_clipped_or_covered(comparison, study):
+    drawn = draw(comparison, study)
     renderer = drawn.canvas.get_renderer()
     width, height = drawn.get_size_inches()
     assert width == style.TWO_COLUMNS
@@ -71,8 +75,8 @@ def test_nothing_is_clipped_or_covered(comparison, study, tmp_path, monkeypatch)
         assert "2 diverged models left out" in drawn.get_suptitle()
 
 
-def test_certified_accuracy_is_drawn_over_its_radii(tmp_path, monkeypatch):
-    drawn = draw("certified_accuracy", "whole", tmp_path, monkeypatch)
+def test_certified_accuracy_is_drawn_over_its_radii():
+    drawn = draw("certified_accuracy", "whole")
     lines = drawn.axes[0].lines
     np.testing.assert_array_equal(lines[0].get_xdata(), [0, 0.1])
     assert (lines[0].get_ydata()[1] < lines[1].get_ydata()[1]).all()
@@ -101,10 +105,9 @@ def test_certified_accuracy_has_a_column_for_each_value_of_a_further_axis():
         assert axes.lines[0].get_ydata()[0] == pytest.approx(series[0, 0, -1].mean())
 
 
-def test_what_was_not_measured_has_no_row(tmp_path, monkeypatch):
+def test_what_was_not_measured_has_no_row():
     rows = {
-        study: len(draw("over_width", study, tmp_path, monkeypatch).axes) // 3
-        for study in ("whole", "no_certificates")
+        study: len(draw("over_width", study).axes) // 3 for study in ("whole", "no_certificates")
     }
     assert rows == {"whole": 5, "no_certificates": 4}
 
@@ -143,7 +146,7 @@ def over_axis(at_points, **options):
         losses=at_points[1],
         **options,
     )
-    drawn.canvas.draw()
+    drawn.draw_without_rendering()
     return drawn
 
 
@@ -229,7 +232,7 @@ def test_losses_of_different_kinds_have_axes_of_their_own(comparison, at_points)
         statistics={"confidence": 0.9, "interpolation_accuracy": 0.995},
         losses=at_points[1],
     )
-    drawn.canvas.draw()
+    drawn.draw_without_rendering()
     for name in ("test cross entropy (nats)", "test mean squared error"):
         (axes,) = [place for place in drawn.axes if place.get_ylabel() == name]
         assert len([line for line in axes.lines if len(line.get_xdata()) > 1]) == len(POINTS) // 2
@@ -244,7 +247,7 @@ def test_slopes_have_a_row_for_each_axis_of_numbers_at_each_value_of_the_others(
         statistics={"confidence": 0.9, "interpolation_accuracy": 0.995},
         losses=at_points[1],
     )
-    drawn.canvas.draw()
+    drawn.draw_without_rendering()
     titles = [axes.get_title() for axes in drawn.axes[::3]]
     assert titles[:2] == ["ce, rate 0.1, label noise 0 %", "mse, rate 0.1, label noise 0 %"]
     assert len(titles) == 5  # of 4 over depth and 6 over the rate
@@ -276,7 +279,7 @@ def test_effective_complexity_is_the_largest_number_that_is_fitted():
         statistics={"confidence": 0.9, "interpolation_accuracy": 0.995},
         losses=dict.fromkeys(found, "cross_entropy"),
     )
-    drawn.canvas.draw()
+    drawn.draw_without_rendering()
     left, right = drawn.axes
     clean, noisy = left.lines[0], left.lines[3]
     np.testing.assert_array_equal(clean.get_ydata(), [np.nan, 128, 500])

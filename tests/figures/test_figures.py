@@ -1,7 +1,7 @@
 """Every figure of whole and of degenerate studies: drawn, readable, nothing clipped."""
 
+from functools import cache
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,47 +54,44 @@ STUDIES = {
 }
 
 
-@pytest.fixture(scope="module")
-def drawn_study(tmp_path_factory):
-    """Figures of the studies above, each drawn once."""
-    done: dict[tuple[str, str], Figure] = {}
+@cache
+def group(study: str) -> groups.Group:
+    rows = synthetic_study.make(**STUDIES[study])
+    return groups.group_of(rows, dataset="mnist1d", architecture="mlp")
 
-    def get(figure: str, study: str) -> Figure:
-        if (figure, study) not in done:
-            folder = tmp_path_factory.mktemp("figure")
-            with pytest.MonkeyPatch.context() as patch:
-                rows = synthetic_study.make(**STUDIES[study])
-                done[figure, study] = run_script(figure, rows, folder, patch, write=False)
-        return done[figure, study]
+
+@cache
+def drawn_study(figure: str, study: str) -> Figure:
+    """Figures of the studies above, each drawn once."""
+    done = drawn_of(figure, group(study))
+    done.draw_without_rendering()
+    return done
+
+
+@pytest.fixture
+def draw(tmp_path):
+    """Draw a figure of a table and write its files; gives the figure."""
+
+    def get(figure: str, rows) -> Figure:
+        table.write(tmp_path / "table.parquet", rows)
+        read = groups.load_group(tmp_path / "table.parquet", dataset="mnist1d", architecture="mlp")
+        done = drawn_of(figure, read)
+        style.save(done, tmp_path / "figure.pdf", tmp_path / "figure.png")
+        return done
 
     return get
 
 
-@pytest.fixture
-def draw(tmp_path, monkeypatch):
-    """Run a plot script on a table and write its files; gives the figure."""
-    return lambda figure, rows: run_script(figure, rows, tmp_path, monkeypatch, write=True)
-
-
-def run_script(figure: str, rows, folder: Path, patch: pytest.MonkeyPatch, *, write: bool):
-    """The figure, drawn as plot.py draws it; written too where ``write`` says so."""
-    del patch
-    table.write(folder / "table.parquet", rows)
-    group = groups.load_group(folder / "table.parquet", dataset="mnist1d", architecture="mlp")
+def drawn_of(figure: str, group: groups.Group) -> Figure:
+    """The figure, drawn as plot.py draws it."""
     statistics = {"bootstrap": 50, "confidence": 0.9, "interpolation_accuracy": 0.995}
-    drawn = lookup.resolve("figures", figure).draw(
-        group, statistics=statistics, loss="cross_entropy"
-    )
-    if write:
-        style.save(drawn, folder / "figure.pdf", folder / "figure.png")
-    else:
-        drawn.canvas.draw()
-    return drawn
+    draw = lookup.resolve("figures", figure).draw
+    return draw(group, statistics=statistics, loss="cross_entropy")
 
 
 @pytest.mark.parametrize("study", STUDIES)
 @pytest.mark.parametrize("figure", FIGURES)
-def test_figure_is_drawn_and_nothing_is_clipped_or_covered(figure, study, drawn_study):
+def test_figure_is_drawn_and_nothing_is_clipped_or_covered(figure, study):
     drawn = drawn_study(figure, study)
     assert drawn.get_size_inches()[0] == style.TWO_COLUMNS
     renderer = drawn.canvas.get_renderer()
@@ -139,7 +136,7 @@ def test_files_are_of_exact_size_with_true_type_fonts_and_reproducible(figure, d
 
 
 @pytest.mark.parametrize("figure", FIGURES)
-def test_axes_are_named_and_diverged_models_counted(figure, drawn_study):
+def test_axes_are_named_and_diverged_models_counted(figure):
     drawn = drawn_study(figure, "diverged")
     assert "4 diverged models left out" in drawn.get_suptitle()
     panels = [axes for axes in drawn.axes if axes.get_label() != "<colorbar>"]
@@ -175,7 +172,7 @@ def test_double_descent_draws_the_means_and_marks_the_threshold(draw):
 
 
 @pytest.mark.parametrize("study", ["no_upper", "no_lower", "no_bound"])
-def test_a_missing_bound_is_said_in_the_figure(study, drawn_study):
+def test_a_missing_bound_is_said_in_the_figure(study):
     drawn = drawn_study("double_descent", study)
     said = [text.get_text() for axes in drawn.axes for text in axes.texts]
     assert any("needs a lower and" in text for text in said)
@@ -185,7 +182,7 @@ def test_a_missing_bound_is_said_in_the_figure(study, drawn_study):
 @pytest.mark.parametrize(
     "figure", ["double_descent", "label_noise", "bound_ladder", "alignment", "bound_gap"]
 )
-def test_a_figure_says_that_all_models_diverged(figure, drawn_study):
+def test_a_figure_says_that_all_models_diverged(figure):
     drawn = drawn_study(figure, "all_diverged")
     said = [text.get_text() for axes in drawn.axes for text in axes.texts]
     assert said
@@ -199,7 +196,7 @@ def test_noise_colours_differ_in_lightness():
 
 
 @pytest.mark.parametrize("figure", ["double_descent", "epoch_wise", "label_noise", "epoch_curves"])
-def test_where_nothing_is_proved_the_estimate_is_shown_by_that_name(drawn_study, figure):
+def test_where_nothing_is_proved_the_estimate_is_shown_by_that_name(figure):
     drawn = drawn_study(figure, "attention")
     texts = [text.get_text() for text in drawn.findobj(Text)]
     assert any("estimate from below" in text for text in texts)

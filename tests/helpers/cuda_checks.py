@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from log_lines import logged
+from small_budgets import SMALL
 
 from lipdescent.bounds import upper_block_lipsdp, upper_geolip, upper_layer_product, upper_lipsdp
 from lipdescent.bounds.jacobians.norms import jacobian_norms
@@ -264,7 +265,10 @@ def every_measurement_equals_the_cpu(place: str, name: str) -> None:
         options = {"labels": {k: v.to(device) for k, v in labels.items()}} if asks else {}
         inputs = {k: v.to(device) for k, v in points.items()}
         stack = network.to(device=device)
-        return list(bound.measure(stack, inputs=inputs, norms=bound.NORMS, seed=3, **options))
+        few = SMALL.get(name, {})
+        return list(
+            bound.measure(stack, inputs=inputs, norms=bound.NORMS, seed=3, **few, **options)
+        )
 
     found, expected = on(place), on("cpu")
     assert len(found) == len(expected) > 0

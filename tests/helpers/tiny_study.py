@@ -1,59 +1,99 @@
-"""The workflow started as a user does, on a study of seconds."""
+"""The workflow started as a user does, on a study of seconds.
+
+What a user types is :func:`command`. It imports Snakemake and PyTorch anew, and so does the server
+that its jobs are forks of: seconds each time, so :func:`run` has both forked from one process.
+"""
 
 from __future__ import annotations
 
+import atexit
+import functools
+import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from unittest import mock
 
 import yaml
 
+from lipdescent.jobs import fork_server, forking, job_environment
+
 ROOT = Path(__file__).parents[2]
 SNAKEMAKE = [sys.executable, "-m", "snakemake"]
+NO_BOUNDS = dict.fromkeys(yaml.safe_load((ROOT / "config/config.yaml").read_text())["bounds"])
 TINY = {
     "study": "tiny",
     "device": "cpu",
     "grid": {"width": [2, 5], "label_noise": [0, 0.2], "seed": [0, 1], "epoch": [0, 1, 3]},
     "datasets": {"mnist1d": {"num_train": 60, "num_test": 30}},
     "architectures": {"mlp": {"module": "mlp", "depth": 1, "bias": False}},
-    "bounds": dict.fromkeys(yaml.safe_load((ROOT / "config/config.yaml").read_text())["bounds"])
+    "bounds": NO_BOUNDS
     | {name: {"norms": ["l2", "linf"]} for name in ("lower_jacobian", "upper_layer_product")},
+    "execution": {"fork_server": False},  # there is one already, or none is wanted
 }
 
 
-def command(folder, *arguments, config=TINY):
-    """What is typed to compute a study in a folder."""
+def arguments(folder, *more, config=TINY):
+    """Of the command that computes a study in a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     overlay = folder / "overlay.yaml"
     overlay.write_text(yaml.safe_dump(config))
+    own = folder / "source"
     return [
-        *SNAKEMAKE, "--snakefile", str(source(folder) / "Snakefile"), "--directory", str(folder),
-        "--cores", "2", "--configfile", str(overlay), *arguments,
+        "--snakefile", str((own if own.exists() else code()) / "Snakefile"),
+        "--directory", str(folder), "--cores", "2", "--configfile", str(overlay), *more,
     ]  # fmt: skip
 
 
-def run(folder, *arguments, config=TINY, ok=True):
+def command(folder, *more, config=TINY):
+    """What is typed to compute a study in a folder."""
+    return [*SNAKEMAKE, *arguments(folder, *more, config=config)]
+
+
+def run(folder, *more, config=TINY, ok=True):
     """What it said; it has to end well, or not where ``ok`` says so."""
+    environ = server()
+    forked = [sys.executable, str(Path(__file__).with_name("forked_snakemake.py"))]
     done = subprocess.run(
-        command(folder, *arguments, config=config), capture_output=True, text=True, timeout=300
-    )
+        [*forked, environ[forking.ADDRESS], *arguments(folder, *more, config=config)],
+        env={name: value for name, value in environ.items() if name != forking.ADDRESS},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
     assert (done.returncode == 0) is ok, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
+@functools.cache
+def server() -> dict[str, str]:
+    """The environment of what is to be a fork, with the server's address."""
+    with mock.patch.dict(os.environ):
+        os.environ.pop("PYTEST_CURRENT_TEST", None)
+        os.environ.update(dict.fromkeys(fork_server.THREADS, "1"))
+        job_environment.fix(code() / "scripts")
+        fork_server.start(threads=1, modules=["snakemake.cli", "snakemake.iocontainers"])
+        return dict(os.environ)
+
+
+@functools.cache
+def code() -> Path:
+    """A copy of the workflow: the checkout may change under a long test."""
+    place = Path(tempfile.mkdtemp(prefix="lipdescent-source-"))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    without = shutil.ignore_patterns("__pycache__")
+    for name in ("workflow", "scripts", "config", "profiles", "envs"):
+        shutil.copytree(ROOT / name, place / name, ignore=without)
+    shutil.copy(ROOT / "Snakefile", place)
+    return place
+
+
 def source(folder):
-    """A copy of the workflow, so that a test can change its code."""
-    copy = folder / "source"
-    if not copy.exists():
-        copy.mkdir(parents=True)
-        for name in ("Snakefile", "workflow", "scripts", "config", "profiles", "envs"):
-            origin = ROOT / name
-            if origin.is_dir():
-                shutil.copytree(origin, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copy(origin, copy / name)
-    return copy
+    """A copy of the folder's own, so that a test can change its code."""
+    own = folder / "source"
+    if not own.exists():
+        shutil.copytree(code(), own, ignore=shutil.ignore_patterns("__pycache__"))
+    return own
 
 
 def planned(output):

@@ -125,7 +125,7 @@ def test_slurm_profile_without_slurm_says_so(tmp_path):
     assert not (tmp_path / "results").exists()
 
 
-def test_needs_grow_with_the_study_and_the_attempt(config):
+def test_needs_grow_with_the_study_and_the_attempt(config, counted_here):
     runs = runs_of(config)
     widest, narrowest = resources.train(config, runs[:1]), resources.train(config, runs[-1:])
     assert resources.train(config, runs) == widest

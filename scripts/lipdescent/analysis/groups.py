@@ -5,8 +5,9 @@ In a study with further axes an architecture at each of their points is a group 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -132,38 +133,70 @@ def group_of(source: Source, *, dataset: str, architecture: str) -> Group:
     ValueError
         If the table has none.
     """
+    chosen = partial(_chosen, source, dataset, architecture)
+    study, point, places, sizes = _layout(chosen)
+    if not study:
+        known = ", ".join("/".join(pair) for pair in group_names(source))
+        raise ValueError(f"no rows of {dataset}/{architecture} in the table; it has: {known}")
+    series, diverged, absent, failed = _contents(chosen, places)
+    present = {key.quantity for key in series}
+    return Group(
+        study=study,
+        dataset=dataset,
+        architecture=variants.split(architecture)[0],
+        **dict(zip(AXES, places, strict=True)),
+        series=dict(sorted(series.items())),
+        diverged=diverged,
+        not_applicable=tuple(sorted(absent - present)),
+        failed={name: sorted(failed[name]) for name in sorted(failed)},
+        point=point,
+        num_parameters=np.array([sizes[width] for width in places[0].tolist()]),
+    )
+
+
+def _chosen(
+    source: Source, dataset: str, architecture: str, columns: Sequence[str]
+) -> Iterator[pa.Table]:
+    """Rows of the group, a part after the other; all further axes beside the ``columns``."""
     name_of, labels = variants.split(architecture)
     further = list(axes(source))
+    for part in _parts(source, [*columns, "dataset", "architecture", *further]):
+        keep = pc.and_(_is(part, "dataset", dataset), _is(part, "architecture", name_of))
+        for name in further:
+            keep = pc.and_(keep, _labelled(part[name], labels.get(name)))
+        rows = part.filter(keep).drop_columns(["dataset", "architecture"])
+        if rows.num_rows:
+            yield rows
 
-    def parts(*columns: str) -> Iterator[pa.Table]:
-        for part in _parts(source, [*columns, "dataset", "architecture", *further]):
-            keep = pc.and_(_is(part, "dataset", dataset), _is(part, "architecture", name_of))
-            for name in further:
-                keep = pc.and_(keep, _labelled(part[name], labels.get(name)))
-            rows = part.filter(keep)
-            if rows.num_rows:
-                yield rows
 
-    study = ""
+def _layout(
+    chosen: Callable[[Sequence[str]], Iterable[pa.Table]],
+) -> tuple[str, dict[str, Value], list[np.ndarray], dict[int, int]]:
+    """Study, point of the further axes, values along :data:`AXES`, width -> parameters."""
+    study, known = "", ("study", "num_parameters", *AXES)
     values: dict[str, list[np.ndarray]] = {name: [] for name in AXES}
     point: dict[str, Value] = {}
     sizes: dict[int, int] = {}
-    for rows in parts("study", "num_parameters", *AXES):
-        study = rows["study"][0].as_py()
-        point = {name: rows[name][0].as_py() for name in further if name in labels}
+    for rows in chosen(known):
+        study, first = rows["study"][0].as_py(), rows.slice(0, 1).to_pylist()[0]
+        point = {n: v for n, v in first.items() if n not in known and v is not None}
         pairs_of = rows.group_by(["width", "num_parameters"]).aggregate([]).to_pylist()
         sizes |= {row["width"]: row["num_parameters"] for row in pairs_of}
         for name in AXES:
             values[name].append(pc.unique(rows[name]).to_numpy())
-    if not study:
-        known = ", ".join("/".join(pair) for pair in group_names(source))
-        raise ValueError(f"no rows of {dataset}/{architecture} in the table; it has: {known}")
-    places = [np.unique(np.concatenate(values[name])) for name in AXES]
+    places = [np.unique(np.concatenate(values[name])) for name in AXES] if study else []
+    return study, point, places, sizes
+
+
+def _contents(
+    chosen: Callable[[Sequence[str]], Iterable[pa.Table]], places: list[np.ndarray]
+) -> tuple[dict[Series, Array], NDArray[np.bool_], set[str], dict[str, set[int]]]:
+    """Series, what diverged, quantities not applicable, and those that failed -> widths."""
     shape = tuple(map(len, places))
     diverged, absent = np.zeros(shape, dtype=bool), set()
     series: dict[Series, Array] = {}
     failed: dict[str, set[int]] = {}
-    for rows in parts(*AXES, *Series._fields, "value", "status"):
+    for rows in chosen((*AXES, *Series._fields, "value", "status")):
         columns = (rows[name].to_numpy() for name in AXES)
         found = (np.searchsorted(*pair) for pair in zip(places, columns, strict=True))
         cell = np.ravel_multi_index(tuple(found), shape)
@@ -176,19 +209,7 @@ def group_of(source: Source, *, dataset: str, architecture: str) -> Group:
         _fill(series, rows, cell, shape)
     for array in series.values():
         array[diverged] = np.nan
-    present = {key.quantity for key in series}
-    return Group(
-        study=study,
-        dataset=dataset,
-        architecture=name_of,
-        **dict(zip(AXES, places, strict=True)),
-        series=dict(sorted(series.items())),
-        diverged=diverged,
-        not_applicable=tuple(sorted(absent - present)),
-        failed={name: sorted(failed[name]) for name in sorted(failed)},
-        point=point,
-        num_parameters=np.array([sizes[width] for width in places[0].tolist()]),
-    )
+    return series, diverged, absent, failed
 
 
 def _parts(source: Source, columns: Sequence[str]) -> Iterable[pa.Table]:

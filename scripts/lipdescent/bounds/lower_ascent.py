@@ -98,17 +98,12 @@ def measure(
             largest_certified(prover, reached, values[norm], norm=norm),
         )
         if prover.links is not None and len(prover.links.weights) > 2:
-            flat = reached.flatten(1)
             found = _searched(
-                prover, flat, values[norm], populations, norm=norm, rounds=rounds, seed=seed
+                prover, reached, values[norm], populations, norm=norm, rounds=rounds, seed=seed
             )
             bound = torch.maximum(bound, found)
         for model in (bound == 0).nonzero().flatten().tolist():
-            one = stack[model : model + 1]
-            starts = awake(one, points, norm=norm, seed=seed, count=best.shape[1])[None]
-            both = torch.cat([starts, ascent(one, starts, norm=norm, steps=steps, seed=seed)], 1)
-            found = prover.certify(both, norm=norm, models=torch.tensor([model]).to(best))
-            bound[model] = found.amax()
+            bound[model] = _awakened(prover, model, points, norm, len(best[0]), seed, steps)
         yield Measurement("lower_ascent", prover.direction, norm, bound)
 
 
@@ -151,6 +146,17 @@ def _shallow_ascent(links: Chain, points: Tensor, norm: str, steps: int, seed: i
     return torch.cat(found)
 
 
+def _awakened(
+    prover: Prover, model: int, points: Tensor, norm: str, count: int, seed: int, steps: int
+) -> Tensor:
+    """Proved by an ascent from where a unit of one model begins to be on."""
+    one = prover.stack[model : model + 1]
+    starts = awake(one, points, norm=norm, seed=seed, count=count)[None]
+    both = torch.cat([starts, ascent(one, starts, norm=norm, steps=steps, seed=seed)], 1)
+    place = torch.tensor([model], device=both.device)
+    return prover.certify(both, norm=norm, models=place).amax()
+
+
 def _cheap(links: Chain) -> bool:
     """Whether norms at all points cost little beside what follows."""
     return len(links.weights) != 2 or links.weights[0].shape[1] <= _FEW_UNITS
@@ -166,8 +172,9 @@ def _searched(
     rounds: int,
     seed: int,
 ) -> Tensor:
-    """Proved by what the search finds from points (n, n_in) with norms (num_models, n)."""
+    """Proved by what the search finds from points (n, *shape) with norms (num_models, n)."""
     assert prover.links is not None
+    points = points.flatten(1)
     starts, found = mixed_starts(points, populations, seed=seed), []
     every_second = -(-populations // 2)
     for model, own in enumerate(values):

@@ -112,7 +112,7 @@ def normal(stack: ModelStack, seed: int) -> dict[str, Tensor]:
     return {NORMAL: drawn.to(stack.device)}
 
 
-def num_points(
+def points_within(
     bounds: Mapping[str, ModuleType],
     prover: Prover,
     inputs: Mapping[str, Tensor],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NORMS = ("l2", "linf", "l1")
+# What is measured, a stack of it alone, and what compares it with the call it was read from.
+Network = tuple[nn.Module, ModelStack, Callable[[dict[str, Tensor]], None]]
 
 
 def bracket(
@@ -88,37 +91,31 @@ def bracket(
     RuntimeError
         If a lower bound exceeds an upper one.
     """
-    entries = _entries(methods, norm)
-    bounds = {
-        name: lookup.resolve("bounds", bound_entries.bound_of(name, entry))
-        for name, entry in entries.items()
-    }
+    entries, say = _entries(methods, norm), report or (lambda line: None)
+    network = _read(model, input_shape, output, say)
+    frame = _frame(network, entries, data, domain, norm=norm, seed=seed, budget=budget, report=say)
+    check_order(frame)
+    return Bracket(frame, norm)
+
+
+def _read(
+    model: nn.Module,
+    input_shape: Sequence[int],
+    output: int | str | None,
+    say: Callable[[str], None],
+) -> Network:
+    """The network that is measured, and a stack of it alone whose bounds mean something."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: {type(model).__name__}, allowed is a torch.nn.Module")
     model, notes = unwrapped(model)
-    say = report or (lambda line: None)
     for note in notes:
         say(note)
     own = model
     model, input_shape, found = readable(model, input_shape, output=output)
     stack = checks.stack_of_one(model, input_shape)
     check_state(stack)
-    given = checks.checked_data(data, stack)
-    where = domains.settled(domain, given, seed, say)
-    regions = regions_of(where, stack.input_shape)
-    if regions is None:
-        inputs = given or affordable.normal(stack, seed)
-    else:
-        inputs = domains.inside(given, regions, seed, say, device=stack.device)
-    if found is not None:
-        check_at(own, found, inputs)
-    with own_call.preserved(model):
-        prover = _checked_prover(model, stack, bounds, inputs)  # held, so that the bounds share it
-        count = affordable.num_points(bounds, prover, inputs, norm=norm, budget=budget)
-        entries = {n: domains.options(n, e, where, budget) | e for n, e in entries.items()}
-        frame = _frame(stack, entries, inputs, norm, seed, (count, budget), where, say)
-    check_order(frame)
-    return Bracket(frame, norm)
+    compare = (lambda inputs: None) if found is None else partial(check_at, own, found)
+    return model, stack, compare
 
 
 def _entries(
@@ -163,25 +160,38 @@ def _checked_prover(
 
 
 def _frame(
-    stack: ModelStack,
+    network: Network,
     entries: Mapping[str, Mapping[str, Any]],
-    inputs: dict[str, Tensor],
+    data: Any,
+    domain: Domain | Mapping[str, Any] | str | None,
+    *,
     norm: str,
     seed: int,
-    affords: tuple[int, float],
-    domain: Domain,
+    budget: float,
     report: Callable[[str], None],
 ) -> pd.DataFrame:
-    """The table of all ``entries``, where so many points and seconds are affordable."""
+    """The table of all ``entries``, at as many points as are affordable."""
     import pandas as pd  # not at the top: takes half a second, `lipdescent --help` need not wait
 
-    count, budget = affords
-    inputs = {split: some(points, max(2, count), seed) for split, points in inputs.items()}
+    model, stack, compare = network
+    given = checks.checked_data(data, stack)
+    where = domains.settled(domain, given, seed, report)
+    regions = regions_of(where, stack.input_shape)
+    if regions is None:
+        inputs = given or affordable.normal(stack, seed)
+    else:
+        inputs = domains.inside(given, regions, seed, report, device=stack.device)
+    compare(inputs)
+    bounds = {n: lookup.resolve("bounds", bound_entries.bound_of(n, e)) for n, e in entries.items()}
     rows: list[dict] = []
-    for name, entry in entries.items():
-        options = affordable.options(bound_entries.bound_of(name, entry), count)
-        entry = options | dict(entry)
-        found = rows_of(name, stack, inputs, norm=norm, seed=seed, entry=entry, budget=budget)
-        rows += [domains.of_domain(row, entry, domain) for row in found]
-        report(f"{name}: {rows[-1]['status'].replace('_', ' ')}, {rows[-1]['seconds']:.1f} s")
+    with own_call.preserved(model):
+        prover = _checked_prover(model, stack, bounds, inputs)  # held, so that the bounds share it
+        count = affordable.points_within(bounds, prover, inputs, norm=norm, budget=budget)
+        inputs = {split: some(points, max(2, count), seed) for split, points in inputs.items()}
+        for name, entry in entries.items():
+            own = affordable.options(bound_entries.bound_of(name, entry), count)
+            own |= domains.options(name, entry, where, budget) | dict(entry)
+            found = rows_of(name, stack, inputs, norm=norm, seed=seed, entry=own, budget=budget)
+            rows += [domains.of_domain(row, own, where) for row in found]
+            report(f"{name}: {rows[-1]['status'].replace('_', ' ')}, {rows[-1]['seconds']:.1f} s")
     return pd.DataFrame(rows, columns=list(COLUMNS))

@@ -190,13 +190,13 @@ def _sample_passes(config: dict[str, Any], dataset: str, name: str) -> float:
     if signatures.constant("bounds", bound, "DIRECTION") == "upper":
         return 0
     options = signatures.defaults("bounds", bound) | entry
-    points = _num_points(config, dataset, options)
+    points = _points_taken(config, dataset, options)
     ascent = (options.get("restarts") or 0) * (options.get("steps") or 0)
     # A Jacobian is a forward pass and a backward one per class; a proof of it takes as much again.
     return (points + 2 * ascent) * (1 + 2 * (classes or network_costs.USUAL_CLASSES)) * 2
 
 
-def _num_points(config: dict[str, Any], dataset: str, options: dict[str, Any]) -> int:
+def _points_taken(config: dict[str, Any], dataset: str, options: dict[str, Any]) -> int:
     """Points that a bound is taken at; of those in a file, as many as there are data."""
     both = 2 * num_train(config, dataset)
     wanted = options.get("points")

@@ -245,7 +245,7 @@ def _check_quantities(config: dict[str, Any]) -> None:
     """What a quantity rests on is there: enough seeds, a loss that it is about."""
     grid = config["grid"]
     for name in config["quantities"]:
-        seeds = signatures.constant("measurements", name, "MIN_SEEDS") or 1
+        seeds = signatures.constant("measurements", name, "SEEDS_NEEDED") or 1
         if len(grid["seed"]) < seeds:
             raise ConfigError(
                 f"config: quantities has {name} and grid.seed = {grid['seed']}: allowed with it "

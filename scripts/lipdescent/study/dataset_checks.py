@@ -75,7 +75,7 @@ def _augmentation(config: dict[str, Any]) -> list[str]:
     return mistakes
 
 
-def num_points(config: dict[str, Any], dataset: str, option: str) -> int | None:
+def split_size(config: dict[str, Any], dataset: str, option: str) -> int | None:
     """``num_train`` or ``num_test`` of a data set; None where nothing says it."""
     wanted = data_options(config, dataset).get(option)
     return wanted or signatures.constant("datasets", data_module(config, dataset), COUNTS[option])

@@ -115,7 +115,7 @@ def shape_and_classes(
         return LOADED[file]
     shape = input_shape_of(config, dataset)
     classes = dataset_checks.num_classes(config, dataset)
-    points = dataset_checks.num_points(config, dataset, "num_train")
+    points = dataset_checks.split_size(config, dataset, "num_train")
     if shape is None or classes is None or points is None:
         prepared = Path("results", config["study"], "datasets", f"{file}.npz")
         found = npz_header.read(prepared)

@@ -109,7 +109,7 @@ def domain_of(kind: int, size: float, seed: int):
 
 
 @settings(
-    max_examples=150,
+    max_examples=60,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     derandomize=True,

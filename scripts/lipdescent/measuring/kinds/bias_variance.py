@@ -32,7 +32,7 @@ from lipdescent.stacks.evaluation import outputs_of
 from lipdescent.stacks.model_stack import ModelStack
 
 ALL_SEEDS = True  # read by study/recipes.py without importing this file, as the next two
-MIN_SEEDS = 2
+SEEDS_NEEDED = 2
 LOSSES = ("mean_squared_error",)
 REFERENCES = ("origin", "mean")
 

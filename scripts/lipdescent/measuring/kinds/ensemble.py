@@ -22,7 +22,7 @@ from lipdescent.stacks.evaluation import outputs_of
 from lipdescent.stacks.model_stack import ModelStack
 
 ALL_SEEDS = True  # read by study/recipes.py without importing this file, as the next two
-MIN_SEEDS = 2
+SEEDS_NEEDED = 2
 LOSSES = ("cross_entropy",)
 NAMES = tuple(
     f"ensemble_{what}_of_mean_{of}" for of in ("softmax", "logits") for what in ("loss", "error")

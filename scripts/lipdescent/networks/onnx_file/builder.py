@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -246,11 +246,6 @@ class Builder:
     def only_use(self, call: Call, i: int) -> bool:
         """Whether nobody else asks for an input."""
         return self.uses[call.node.input[i]] == 1
-
-    def replaced(self, value: Value, operation: nn.Module) -> Value:
-        """The same vertex, with another layer."""
-        self.vertices[value.vertex] = replace(self.vertices[value.vertex], operation=operation)
-        return value
 
 
 def shift(array: np.ndarray, shape: Size) -> Shift:
