@@ -56,6 +56,7 @@ class Group:
     not_applicable : bounds that do not exist for these networks.
     failed : bound -> widths at which its code failed for some checkpoint (status ``error``).
     point : the group's values of the study's further axes.
+    width_unit : what the width counts, such as ``units`` or ``channels``; empty: not known.
     """
 
     study: str
@@ -71,6 +72,7 @@ class Group:
     failed: dict[str, list[int]] = field(default_factory=dict)
     point: dict[str, Value] = field(default_factory=dict)
     num_parameters: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    width_unit: str = ""
 
     @property
     def variant(self) -> str:

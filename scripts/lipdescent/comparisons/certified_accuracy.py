@@ -43,7 +43,6 @@ def draw(
     figure, axes = style.new_figure(
         len(norms),
         len(widths),
-        width=style.TWO_COLUMNS,
         height=0.9 + 1.9 * len(norms),
         sharex="row",
         sharey=True,

@@ -36,7 +36,7 @@ from lipdescent.experiments._distance import (
 from lipdescent.experiments._drawing import key_of, look
 from lipdescent.experiments._fitting import Fit, certified
 from lipdescent.figures._axes import log_values
-from lipdescent.figures._style import TWO_COLUMNS, new_figure
+from lipdescent.figures._style import new_figure
 from lipdescent.plugins import lookup
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.training.draws import initial_stack
@@ -146,7 +146,7 @@ def run(
 
 def draw(frame: pd.DataFrame) -> Figure:
     """See the module's docstring."""
-    figure, axes = new_figure(2, 3, width=TWO_COLUMNS, height=4.4)
+    figure, axes = new_figure(2, 3, height=4.4)
     trained = frame[frame["task"] == "trained"]
     groups = list(trained.groupby(["width", "k"], sort=False))
     draw_singular_values(axes[0, 0], axes[0, 1], groups)

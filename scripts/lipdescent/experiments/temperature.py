@@ -24,7 +24,7 @@ from torch import Tensor
 
 from lipdescent.architectures import lipschitz_mlp
 from lipdescent.bounds.upper_layer_product import layer_product
-from lipdescent.experiments._drawing import GREY, legend, look, panels, width_axis
+from lipdescent.experiments._drawing import GREY, legend, look, panels, small, width_axis
 from lipdescent.experiments._fitting import Fit, Forward, certified, classify, minimise
 from lipdescent.plugins import lookup
 from lipdescent.robustness import certificates
@@ -261,7 +261,7 @@ def _draw_front(axis: Axes, rows: pd.DataFrame, column: str, *, first: int) -> N
                 textcoords="offset points",
                 va="bottom" if side > 0 else "top",
                 ha="center",
-                fontsize=6,
+                fontsize=small(),
                 color=look(first + i)["color"],
             )
     axis.margins(0.14, 0.12)
