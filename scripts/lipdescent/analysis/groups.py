@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -177,11 +177,12 @@ def group_of(source: Source, *, dataset: str, architecture: str) -> Group:
     for array in series.values():
         array[diverged] = np.nan
     present = {key.quantity for key in series}
+    grid: dict[str, Any] = dict(zip(AXES, places, strict=True))
     return Group(
         study=study,
         dataset=dataset,
         architecture=name_of,
-        **dict(zip(AXES, places, strict=True)),
+        **grid,
         series=dict(sorted(series.items())),
         diverged=diverged,
         not_applicable=tuple(sorted(absent - present)),

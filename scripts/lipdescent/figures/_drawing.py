@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
@@ -39,6 +40,8 @@ RING: dict[str, Any] = {
 EQUALITY: dict[str, Any] = {"color": style.GREY, "linestyle": ":", "linewidth": 0.9, "gid": "p=n"}
 CHANCE: dict[str, Any] = {"color": style.GREY, "linestyle": "-.", "linewidth": 0.7, "gid": "chance"}
 BEST: dict[str, Any] = {"linestyle": (0, (2, 1.2)), "linewidth": 0.8, "marker": ""}
+# Around lines in heat maps: seen on light and dark, in grey too.
+HALO = [patheffects.withStroke(linewidth=2.6, foreground="white")]
 LEAST: dict[str, Any] = {"color": "#D55E00", "linestyle": "-", "linewidth": 1.3}
 PEAK: dict[str, Any] = {
     "marker": "o",
@@ -278,7 +281,7 @@ def heat_map(
 def least_line(axes: Axes, values: Array) -> None:
     """A line through the place of the least value of each row, over the row's height."""
     for row in np.flatnonzero(np.isfinite(values).any(axis=1)):
-        axes.vlines(np.nanargmin(values[row]), row - 0.5, row + 0.5, **LEAST)
+        axes.vlines(np.nanargmin(values[row]), row - 0.5, row + 0.5, path_effects=HALO, **LEAST)
 
 
 def peak(curves: Array, confidence: float) -> int:
@@ -328,15 +331,16 @@ def boundary(axes: Axes, reached: NDArray[np.bool_]) -> None:
     """Black steps below the first row of each column that is true; columns without one are open."""
     first = np.where(reached.any(axis=0), reached.argmax(axis=0) - 0.5, np.nan)
     edges = np.arange(len(first) + 1) - 0.5
-    axes.stairs(first, edges, baseline=None, color="black", linewidth=1.3)
+    axes.stairs(first, edges, baseline=None, color="black", linewidth=1.3, path_effects=HALO)
 
 
 def colour_bar(figure: Figure, axes: Any, norm: LogNorm | None, *, most: int) -> None:
     """Log colour bar below one or more axes, with plain numbers, about ``most`` of them."""
     if norm is None or norm.vmin is None or norm.vmax is None:
         return
-    height = {"aspect": 12.0 * most / 4, "pad": 0.02}
-    bar = figure.colorbar(ScalarMappable(norm), ax=axes, location="bottom", **height)
+    bar = figure.colorbar(
+        ScalarMappable(norm), ax=axes, location="bottom", aspect=3 * most, pad=0.02
+    )
     ticks = log_ticks(norm.vmin, norm.vmax)
     bar.ax.xaxis.set_minor_locator(NullLocator())
     bar.set_ticks(ticks[:: -(-len(ticks) // most)])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -32,7 +32,8 @@ def fit(figure: Figure) -> None:
             _break(axes.yaxis.label, ROOM * box.height, renderer)
 
 
-def _all(figure: Figure) -> Iterator[Axes]:
+def _all(figure: Figure) -> Iterator[Any]:
+    """Panels and second axes."""
     for axes in figure.axes:
         yield axes
         yield from axes.child_axes
@@ -64,5 +65,7 @@ def _break(text: Text, room: float, renderer: RendererBase) -> None:
 def _width(text: Text, line: str, renderer: RendererBase) -> float:
     """Of one line in the font of ``text``, pixels."""
     shown = Text(0, 0, line, fontproperties=text.get_fontproperties())
-    shown.set_figure(text.get_figure(root=True))
+    figure = text.get_figure(root=True)
+    assert figure is not None
+    shown.set_figure(figure)
     return float(shown.get_window_extent(renderer).width)

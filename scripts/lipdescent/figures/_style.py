@@ -83,7 +83,8 @@ def printed(
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
-        matplotlib.rcParams.update(dict.fromkeys(LARGE, font_size) | dict.fromkeys(SMALL, small))
+        sizes: dict[Any, Any] = dict.fromkeys(LARGE, font_size) | dict.fromkeys(SMALL, small)
+        matplotlib.rcParams.update(sizes)
         matplotlib.rcParams["font.family"] = list(dict.fromkeys((font, FONT)))
         matplotlib.rcParams["mathtext.fontset"] = _of_formulas(font)
         matplotlib.rcParams["figure.figsize"] = width, 0.6 * width
