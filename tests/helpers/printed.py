@@ -31,7 +31,7 @@ def check(figure: Figure) -> None:
         for axis in (axes.xaxis, axes.yaxis):
             numbers = [text.get_text() for text in axis.get_ticklabels() if text.get_visible()]
             if axis.get_visible() and any(numbers):
-                where = f"{axis.axis_name} axis of {axes.get_title()!r}, {numbers}"
+                where = f"{axis.axis_name} axis of {axes.title.get_text()!r}, {numbers}"
                 assert axis.get_label_text(), f"{where} has no name"
 
 

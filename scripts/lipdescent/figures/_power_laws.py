@@ -60,6 +60,14 @@ def curves(place: Axes, panel: Panel, looks: Mapping[str, dict], empty: str) -> 
         place.plot(x, np.exp(line), **look)
 
 
+def one_scale(pair: Sequence[Axes]) -> None:
+    """Logarithmic values of panels side by side, named at the first that has some."""
+    drawn = [place for place in pair if place.lines]
+    _axes.log_values(*drawn)
+    for place in drawn[1:]:
+        place.tick_params(labelleft=False)
+
+
 def exponents(place: Axes, panels: Sequence[Panel], looks: Mapping[str, dict]) -> None:
     """Exponents with their intervals, and what is proved of the constant's."""
     names, fills = list(looks), ("full", "none")

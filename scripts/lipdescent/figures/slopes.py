@@ -47,7 +47,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
         if len(panels) == 1:
             _axes.say_nothing_here(row[1], "one level\nof label noise")
             row[1].set_xticks([])
-        _axes.log_values(*(place for place in row[:2] if place.lines))
+        _power_laws.one_scale(row[:2])
         row[0].set_ylabel(labels.constant_name("bound or norm", "l2"))
         _power_laws.exponents(row[2], panels, looks)
     widths = [
