@@ -75,6 +75,7 @@ def draw(frame: pd.DataFrame) -> Figure:
         axis.set_title(f"energy\n({network_name(width, k)})")
         axis.set_xlabel("DFT freq. (columns)")
     axes[2].set_ylabel("DFT freq. (rows)")
+    axes[3].tick_params(labelleft=False)
     figure.colorbar(image, ax=axes[2:], location="bottom", aspect=30, pad=0.02)
     key_of(figure, axes[0], columns=5)
     return figure
