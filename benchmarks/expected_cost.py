@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 
-import yaml
 from checkout import ROOT
 
 from lipdescent.jobs import resources
@@ -60,15 +59,20 @@ def stack_hours(config: dict, dataset: str, architecture: str, width: int) -> fl
     return grid["epoch"][-1] * math.ceil(samples / batch) * update / 3600
 
 
-def main() -> None:
+def study(name: str) -> dict:
+    """The configuration of an overlay."""
+    import yaml
     from snakemake.utils import update_config
 
+    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    update_config(config, yaml.safe_load((ROOT / f"config/studies/{name}.yaml").read_text()))
+    return config
+
+
+def main() -> None:
     for path in sorted((ROOT / "config/studies").glob("*.yaml")):
-        if not path.stem.startswith(("ks_", "gamba_", "nakkiran_")):
-            continue
-        config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
-        update_config(config, yaml.safe_load(path.read_text()))
-        print(f"{path.stem:26} {hours(config):8.1f} h")
+        if path.stem.startswith(("ks_", "gamba_", "nakkiran_")):
+            print(f"{path.stem:26} {hours(study(path.stem)):8.1f} h")
 
 
 if __name__ == "__main__":

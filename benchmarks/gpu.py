@@ -20,24 +20,30 @@ from functools import partial
 from pathlib import Path
 
 import checkout  # noqa: F401
+import expected_cost
+import gpu_fused
 import gpu_workflow
+import numpy as np
 import torch
+from cuda_checks import CHECKS
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from lipdescent.bounds import upper_block_lipsdp, upper_layer_product
 from lipdescent.bounds.jacobians.norms import jacobian_norms
 from lipdescent.jobs import device as devices
+from lipdescent.jobs import resources
 from lipdescent.plugins import lookup
+from lipdescent.stacks import convolution
 from lipdescent.stacks.workload import multiplications
+from lipdescent.study import sections
 from lipdescent.training.block import TrainingData
 from lipdescent.training.draws import initial_stack
+from lipdescent.training.engines import fused_cnn
 from lipdescent.training.options import TrainingOptions
 from lipdescent.training.stack_training import StackTraining
 
 CIFAR = (3, 32, 32)
-DEFAULT_WIDTHS = (4, 8, 16, 24, 32, 40, 48, 64, 96, 128, 256, 512)  # config/config.yaml
-FCN_WIDTHS = (16, 32, 64, 80, 96, *(2**k for k in range(7, 18)))  # config/studies/ks_fcn_ce.yaml
 FORWARD_AND_BACKWARD = 3  # products of a training step over those of a forward pass
 
 
@@ -93,8 +99,6 @@ def seconds(run: Callable[[], object], device: torch.device, *, least: float) ->
 
 
 def checks(report: Report) -> None:
-    from cuda_checks import CHECKS
-
     report.table("Checks", "check", "result", "seconds")
     for name, check in CHECKS.items():
         if report.again is not None and name not in report.again:
@@ -115,22 +119,36 @@ def checks(report: Report) -> None:
 
 
 def workflow(report: Report) -> None:
-    """The default study from the data to the report, on the device and on the processor."""
-    report.table("The workflow end to end", "what", "found")
-    if absent := gpu_workflow.missing():
-        report.row("not run", f"missing: {', '.join(absent)}; make gpu-wheels brings them")
+    """The default study from the data to the report, on the device."""
+    place = str(report.device)
+    if study_run(report, "gpu", place):
+        for name, (apart, count) in gpu_workflow.bounds_apart("gpu", place).items():
+            what = f"largest relative difference to the processor, {name}"
+            report.row(what, f"{apart:.1e} of {count} checkpoints")
+
+
+def processor(report: Report) -> None:
+    """The same on the processor, and the device's table against its."""
+    if not study_run(report, "processor", "cpu") or not Path("results/gpu/table.parquet").exists():
         return
-    folder, small = report.path.parent.resolve(), report.small
-    for study, place in (("gpu", str(report.device)), ("processor", "cpu")):
-        if not report.in_time(f"the study on {place}"):
-            return
-        spent = gpu_workflow.run_study(study, place, folder, small=small)
-        report.row(f"default study on {place}, data to report", f"{spent:.0f} s")
-        report.row(f"its bounds, {place} against processor", gpu_workflow.checked(folder, study))
     for quantity in ("train_loss", "test_loss", "test_accuracy", "upper_layer_product"):
         report.row(
             f"largest difference, {quantity}", gpu_workflow.apart("gpu", "processor", quantity)
         )
+
+
+def study_run(report: Report, study: str, device: str) -> bool:
+    """Whether the default study ran; its seconds and those of its stages are written."""
+    report.table(f"The workflow end to end on {device}", "what", "found")
+    if absent := gpu_workflow.missing():
+        report.row("not run", f"missing: {', '.join(absent)}; make gpu-wheels brings them")
+        return False
+    folder = report.path.parent.resolve()
+    spent = gpu_workflow.run_study(study, device, folder, small=report.small)
+    report.row("default study, data to report", f"{spent:.0f} s")
+    for stage, (count, total, longest) in gpu_workflow.stages(study).items():
+        report.row(stage, f"{count} jobs, {total:.1f} s, longest {longest:.1f} s")
+    return True
 
 
 def peaks(report: Report) -> None:
@@ -179,21 +197,31 @@ def stack_epoch(build, shape, *, models, batch, samples, device, precision="floa
     return training.one_epoch
 
 
-def plain_epoch(build, shape, *, batch, samples, device):
-    """One epoch of one network in plain PyTorch with a DataLoader, as a call."""
+def plain_epoch(build, shape, *, batch, samples, device, resident=False):
+    """One epoch of one network in plain PyTorch, as a call.
+
+    Batches come from a DataLoader, or, ``resident``, from tensors that lie on the device.
+    """
     devices.set_precision("float32")
     model = build().to(device)
-    data = torch.utils.data.TensorDataset(
-        torch.randn(samples, *shape), torch.randint(10, (samples,))
-    )
+    inputs, labels = torch.randn(samples, *shape), torch.randint(10, (samples,))
     loader = torch.utils.data.DataLoader(
-        data, batch_size=batch, shuffle=True, pin_memory=device.type == "cuda"
-    )
+        torch.utils.data.TensorDataset(inputs, labels),
+        batch_size=batch, shuffle=True, pin_memory=device.type == "cuda",
+    )  # fmt: skip
+    here, marks = inputs.to(device), labels.to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.001, momentum=0.9)
 
+    def batches():
+        if not resident:
+            for pair in loader:
+                yield (t.to(device, non_blocking=True) for t in pair)
+            return
+        for rows in torch.randperm(samples, device=device).split(batch):
+            yield here[rows], marks[rows]
+
     def epoch() -> None:
-        for inputs, labels in loader:
-            x, y = (t.to(device, non_blocking=True) for t in (inputs, labels))
+        for x, y in batches():
             optimizer.zero_grad()
             cross_entropy(model(x), y).backward()
             optimizer.step()
@@ -205,8 +233,10 @@ def training(report: Report) -> None:
     small, device = report.small, report.device
     cases = [
         ("mlp", (40,), 4000, 100, 30, (64,), {}),
-        ("cnn", CIFAR, 8192, 128, 16, (8, 12, 20), {}),
-        ("resnet18", CIFAR, 4096, 128, 8, (4, 16), {}),
+        ("cnn", CIFAR, 8192, 128, 16, (12,), {}),
+        ("resnet18", CIFAR, 4096, 128, 8, (16,), {}),
+        ("vit", CIFAR, 2048, 128, 8, (64,), {}),
+        ("cnn", CIFAR, 8192, 128, 16, (8, 20), {}),
     ]
     if small:
         cases = [
@@ -221,18 +251,18 @@ def training(report: Report) -> None:
     report.table(
         "A stack against one model at a time in plain PyTorch (float32)",
         "network", "models", "batch", "precision", "models x samples/s", "plain", "ratio",
-        "of the measured peak",
+        "ratio, data on the device", "of the measured peak",
     )  # fmt: skip
-    least = 0.2 if small else 2.0
+    least, profiles = 0.2 if small else 1.2, []
     for name, shape, samples, batch, models, widths, options in cases:
         for width in widths:
             if not report.in_time(f"{name} {width}"):
-                return
+                break
             build = builder(name, width, shape, **options)
-            alone = seconds(
-                plain_epoch(build, shape, batch=batch, samples=samples, device=device),
-                device,
-                least=least,
+            sizes = {"batch": batch, "samples": samples, "device": device}
+            alone, resident = (
+                seconds(plain_epoch(build, shape, **sizes, resident=r), device, least=least)
+                for r in (False, True)
             )
             products = multiplications(build(), shape)
             for precision, layout in modes:
@@ -246,10 +276,99 @@ def training(report: Report) -> None:
                 report.row(
                     f"{name} {width}", models, batch, " ".join([precision, *layout]),
                     f"{rate:.3g}", f"{samples / alone:.3g}", f"{models * alone / spent:.1f}",
+                    f"{models * resident / spent:.1f}",
                     f"{100 * flops / report.peaks[precision]:.1f} %",
                 )  # fmt: skip
+                label = f"{name} {width}, {models} models, {precision}"
+                profiles.append((label, -(-samples // batch), profiled(epoch, device)))
+                del epoch
                 release(device)
     devices.set_precision("float32")
+    report.table(
+        "Where an epoch's time goes",
+        "stack", "host and device (ms)", "device busy (ms)", "kernels per update", "longest (ms)",
+    )  # fmt: skip
+    for label, updates, found in profiles:
+        if found is not None:
+            wall, busy, count, longest = found
+            report.row(label, f"{wall:.2f}", f"{busy:.2f}", f"{count / updates:.1f}", longest)
+
+
+def profiled(
+    epoch: Callable[[], None], device: torch.device
+) -> tuple[float, float, int, str] | None:
+    """Milliseconds and kernels of one epoch: all, device, number, the kinds that take longest.
+
+    None where there is no device or its profiler does not work.
+    """
+    if device.type != "cuda":
+        return None
+    try:
+        wait(device)
+        begin = time.perf_counter()
+        epoch()
+        wait(device)
+        wall = time.perf_counter() - begin
+        activities = [torch.profiler.ProfilerActivity.CUDA]
+        with torch.profiler.profile(activities=activities) as profile:
+            epoch()
+            wait(device)
+        kinds = [k for k in profile.key_averages() if k.self_device_time_total > 0]
+        kinds.sort(key=lambda k: -k.self_device_time_total)
+        longest = "; ".join(
+            f"{k.self_device_time_total / 1e3:.2f} {k.key[:60].replace('|', ' ')} ({k.count})"
+            for k in kinds[:6]
+        )
+        busy = sum(k.self_device_time_total for k in kinds) / 1e3
+        return 1e3 * wall, busy, sum(k.count for k in kinds), longest
+    except RuntimeError as error:
+        print(f"no profile: {error}")
+        return None
+
+
+def convolutions(report: Report) -> None:
+    """Ways to convolve a stack in float32: cuDNN's groups, products by rows, the fused pass."""
+    cases = [
+        ("cnn", CIFAR, 2048, 128, 16, 12), ("cnn", CIFAR, 2048, 128, 16, 20),
+        ("cnn", CIFAR, 2048, 128, 4, 64), ("resnet18", CIFAR, 1024, 128, 8, 16),
+        ("resnet18", CIFAR, 1024, 128, 8, 4), ("resnet18", CIFAR, 512, 128, 2, 64),
+    ]  # fmt: skip
+    if report.small:
+        cases = [("cnn", (3, 8, 8), 64, 32, 2, 4), ("resnet18", (3, 8, 8), 64, 32, 2, 2)]
+    ways = {"groups": (False, False), "rows": (True, False), "fused": (False, True)}
+    report.table("Convolutions of a stack, float32", "stack", "models", *ways, "profile of rows")
+    for name, shape, samples, batch, models, width in cases:
+        cells, profile = [], None
+        for way, (rows, fused) in ways.items():
+            if way == "fused" and name != "cnn":
+                cells.append("")
+                continue
+            convolution.ROWS_ON_CUDA, fused_cnn.ON_CUDA = rows, fused
+            try:
+                epoch = stack_epoch(
+                    builder(name, width, shape), shape, models=models, batch=batch,
+                    samples=samples, device=report.device,
+                )  # fmt: skip
+                spent = seconds(epoch, report.device, least=0.3)
+                cells.append(f"{models * samples / spent:.3g}")
+                if way == "rows":
+                    profile = profiled(epoch, report.device)
+                del epoch
+            except RuntimeError as error:
+                cells.append(" ".join(str(error).split())[:100])
+            finally:
+                convolution.ROWS_ON_CUDA = fused_cnn.ON_CUDA = False
+            release(report.device)
+        report.row(f"{name} {width}", models, *cells, profile[-1] if profile else "")
+    convolution.ROWS_ON_CUDA = True
+    try:
+        for check in ("cnn", "resnet18", "cnn_batchnorm"):
+            CHECKS[f"follows the CPU: {check}"](str(report.device))
+            report.say(f"By rows: follows the CPU: {check}: passed.")
+    except Exception as error:
+        report.say(f"By rows: follows the CPU: {check}: FAILED: {error}"[:300])
+    finally:
+        convolution.ROWS_ON_CUDA = False
 
 
 def release(device: torch.device) -> None:
@@ -306,39 +425,73 @@ def tuned_epoch(build, shape, samples, batch, device, report) -> Callable[[], No
     return epoch
 
 
+# Study -> how many of its widths are measured, None for all; the others are interpolated.
+PROJECTED: dict[str, int | None] = {
+    "ks_fcn_ce, fused": None, "ks_fcn_ce": None, "gamba_resnet18_cifar10": 3, "ks_cnn_cifar10": 3,
+    "nakkiran_resnet18": 3,
+}  # fmt: skip
+SLICE = 16  # updates of an epoch that stand for all
+
+
 def projections(report: Report) -> None:
-    """Whole studies on this device from a slice of their epochs; training only."""
-    small, least = report.small, 0.1 if report.small else 1.0
-    widths, models, epochs = ((8, 64), 6, 500) if small else (DEFAULT_WIDTHS, 30, 500)
-    total, (x,) = 0.0, ((40,),)
-    for width in widths:
-        if not report.in_time(f"the default study from width {width}"):
-            return
-        build = builder("mlp", width, x, bias=False)
-        epoch = stack_epoch(build, x, models=models, batch=100, samples=1000, device=report.device)
-        total += epochs * seconds(epoch, report.device, least=least)
-    report.table("Projections (training only)", "study", "what", "projected")
-    report.row(
-        "default", f"{len(widths)} widths, {models} models each, {epochs} epochs", f"{total:.0f} s"
-    )
-    widths, longest = ((16, 256), 300_000) if small else (FCN_WIDTHS, 300_000)
-    total, each = 0.0, []
-    for width in widths:
-        if not report.in_time(f"Khromov & Singh from width {width}"):
-            return
-        build = builder("mlp", width, x, bias=False)
-        epoch = stack_epoch(
-            build, x, models=4, batch=512, samples=4000, device=report.device,
-            momentum=0.0, gradient_clip=50.0,
-        )  # fmt: skip
-        spent = longest * seconds(epoch, report.device, least=least)
-        each.append(f"{width}: {spent / 60:.1f}")
-        total += spent
+    """Whole studies on this device from a slice of an epoch of their stacks; training only.
+
+    At the largest number of epochs: studies that stop where the gradient is small take less.
+    """
+    report.table("Projections (training only)", "study", "of it", "projected", "minutes by width")
+    for study, count in PROJECTED.items():
+        if not report.in_time(f"the projection of {study}"):
+            break
+        try:
+            report.row(study, *projected(report, study, count))
+        except (RuntimeError, ValueError) as error:
+            report.row(study, "failed", " ".join(str(error).split())[:200], "")
+            traceback.print_exc()
         release(report.device)
-    report.row(
-        "Khromov & Singh, FCN CE", f"{len(widths)} widths, 4 seeds, {longest} epochs of 4000",
-        f"{total / 3600:.2f} h (minutes by width: {', '.join(each)})",
-    )  # fmt: skip
+    devices.set_precision("float32")
+
+
+def projected(report: Report, study: str, count: int | None) -> tuple[str, str, str]:
+    """What of a study was measured, hours in all, minutes by width."""
+    name, _, fused = study.partition(", ")
+    config = expected_cost.study(name)
+    grid, (architecture,) = config["grid"], config["grid"]["architecture"]
+    options = sections.training_options(config, architecture)
+    shape = expected_cost.SHAPES.get(grid["dataset"][0], CIFAR)
+    samples, batch = resources.num_train(config, grid["dataset"][0]), options["batch_size"]
+    models = len(grid["seed"]) * len(grid["label_noise"])
+    widths, epochs = grid["width"], grid["epoch"][-1]
+    if report.small:
+        widths, models, count, samples = [w for w in widths if w <= 16][:2], 2, 2, 2 * batch
+    chosen = widths
+    if count is not None:
+        places = np.linspace(0, len(widths) - 1, min(count, len(widths)))
+        chosen = [widths[round(i)] for i in places]
+    least = 0.1 if report.small else 0.4
+    part = min(samples, SLICE * batch)
+    found = []
+    for width in chosen:
+        if not report.in_time(f"{study} from width {width}"):
+            break
+        build = builder(
+            sections.module(config, architecture), width, shape,
+            **sections.build_options(config, architecture),
+        )  # fmt: skip
+        settings = {k: v for k, v in options.items() if k not in ("batch_size", "stopping")}
+        settings["fused_step"] = bool(fused)
+        epoch = stack_epoch(
+            build, shape, models=models, batch=batch, samples=part, device=report.device, **settings
+        )
+        of_epoch = math.ceil(samples / batch) / math.ceil(part / batch)
+        found.append(epochs * of_epoch * seconds(epoch, report.device, least=least))
+        del epoch
+        release(report.device)
+    measured = chosen[: len(found)]
+    total = np.exp(np.interp(np.log(widths), np.log(measured), np.log(found)))
+    each = ", ".join(f"{w}: {s / 60:.1f}" for w, s in zip(measured, found, strict=True))
+    what = f"{models} models at each of {len(widths)} widths, {epochs} epochs of {samples}"
+    missing = "" if len(found) == len(chosen) else f", {len(found)} of {len(chosen)} measured"
+    return what, f"{total.sum() / 3600:.3g} h{missing}", each
 
 
 def bounds(report: Report) -> None:
@@ -380,8 +533,14 @@ def _norms(stack, *, n: int) -> Tensor:
     return jacobian_norms(stack, points, norms=["l2"])["l2"]
 
 
-SECTIONS = (checks, workflow, peaks, training, projections, bounds, resnet64)
-HALVES = {1: ("checks", "workflow", "training"), 2: ("checks", "projections", "bounds", "resnet64")}
+SECTIONS = (
+    checks, workflow, peaks, training, convolutions, gpu_fused.fused, gpu_fused.fused_tiles,
+    projections, bounds, resnet64, processor,
+)  # fmt: skip
+HALVES = {
+    1: ("checks", "training", "workflow"),
+    2: ("checks", "fused", "convolutions", "projections", "resnet64", "bounds", "processor"),
+}
 
 
 def failed_checks(page: Path) -> set[str]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from importlib import metadata
 from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-WANTED = ("snakemake", "mnist1d", "jsonschema", "psutil", "pyyaml", "safetensors", "mpmath")
 # What such machines have, with all that these need: not carried.
 PRESENT = {
     "torch",
@@ -42,9 +42,10 @@ LARGEST = 60  # MB
 
 
 def needed() -> dict[str, str]:
-    """Name -> version of ``WANTED`` and all that it needs, as installed here."""
+    """Name -> version of the project's dependencies and all that they need, as installed here."""
     found: dict[str, str] = {}
-    open_ends = list(WANTED)
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    open_ends = [Requirement(text).name for text in project["dependencies"]]
     while open_ends:
         name = canonicalize_name(open_ends.pop())
         if name in found or name in PRESENT | UNUSED:

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import re
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 ROOT = Path(__file__).parents[1]
-NEEDED = ("snakemake", "pyarrow", "pandas", "matplotlib", "jsonschema", "mnist1d", "yaml")
+NEEDED = (
+    "snakemake", "pyarrow", "pandas", "matplotlib", "jsonschema", "mnist1d", "yaml", "plotly"
+)  # fmt: skip
 # Of the default study, for a rehearsal.
 SMALL = """\
 grid: {width: [4, 16], label_noise: [0, 0.2], seed: [0, 1, 2, 3], epoch: [0, 2, 5]}
@@ -43,31 +46,54 @@ def run_study(study: str, device: str, folder: Path, *, small: bool) -> float:
         arguments += ["--configfile", str(overlay)]
     begin = time.perf_counter()
     snakemake(arguments, folder / f"{study}.log")
-    spent = time.perf_counter() - begin
-    snakemake(
-        [*arguments, "--forcerun", "verify", "--", f"results/{study}/verification.json"],
-        folder / f"{study}_verify.log",
-    )
-    return spent
+    return time.perf_counter() - begin
+
+
+def bounds_apart(study: str, device: str) -> dict[str, tuple[float, int]]:
+    """Quantity -> largest relative difference of bounds on a device and on the processor, of how
+    many checkpoints: the first model of each stack at its last epoch.
+    """
+    from lipdescent import datasets
+    from lipdescent.measuring import verifying
+    from lipdescent.measuring.measure import checkpoint_stack
+    from lipdescent.storage import checkpoints
+
+    folder = ROOT / "results" / study
+    dataset = datasets.read(folder / "datasets/mnist1d.npz")
+    inputs = {"train": torch.from_numpy(dataset.train_inputs)}
+    there = {split: x.to(device) for split, x in inputs.items()}
+    found: dict[str, list[float]] = {}
+    for path in sorted((folder / "checkpoints").rglob("*.safetensors")):
+        saved = checkpoints.read(path)
+        last = len(saved.epoch) - 1
+        one = checkpoint_stack(saved, dataset)[last * saved.num_replicas :][:1]
+        ends = [
+            verifying.ladder(stack, points, norm="l2", names=verifying.ON_DEVICES)
+            for stack, points in ((one, inputs), (one.to(device=device), there))
+        ]
+        for key, value in ends[0].items():
+            found.setdefault(key[0], []).append(abs(ends[1][key] - value) / abs(value))
+    return {name: (max(each), len(each)) for name, each in found.items()}
+
+
+def stages(study: str) -> dict[str, tuple[int, float, float]]:
+    """Stage -> number of jobs, seconds of all, seconds of the longest; as Snakemake measured it."""
+    found: dict[str, list[float]] = {}
+    folder = ROOT / "results" / study / "benchmarks"
+    for path in folder.rglob("*.tsv"):
+        kind = path.relative_to(folder).parts[0].removesuffix(".tsv")
+        name = f"measure: {path.stem}" if kind == "measure" else kind
+        found.setdefault(name, []).append(float(path.read_text().splitlines()[1].split("\t")[0]))
+    return {name: (len(s), sum(s), max(s)) for name, s in sorted(found.items())}
 
 
 def snakemake(arguments: Sequence[str], log: Path) -> None:
-    command = [sys.executable, "-m", "snakemake", "--cores", str(os.cpu_count()), *arguments]
+    cores = str(len(os.sched_getaffinity(0)))
+    command = [sys.executable, "-m", "snakemake", "--cores", cores, *arguments]
     with log.open("w") as file:
         code = subprocess.call(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
     if code:
         raise RuntimeError(f"{' '.join(command)} ended with {code}:\n{log.read_text()[-2000:]}")
-
-
-def checked(folder: Path, study: str) -> str:
-    """How many invariants of sampled checkpoints hold, in the words of the rule ``verify``.
-
-    Among them: stored bounds equal fresh ones of the processor, and those of the device.
-    """
-    said = re.findall(
-        r"\d+ checks on \d+ checkpoints, \d+ broken", (folder / f"{study}_verify.log").read_text()
-    )
-    return said[-1] if said else "what verify said was not found"
 
 
 def apart(study: str, other: str, quantity: str) -> str:

@@ -21,7 +21,7 @@ w = job.wildcards
 log_to(job.log[0], label=f"{w.dataset}/{w.architecture}/width={w.width}/seeds={w.seeds}")
 
 torch.set_num_threads(job.threads)
-place = device.choose(job.config["device"])
+place = device.choose(job.config["device"] if job.resources.gpu else "cpu")
 made = job_stamps.of(job, **device.described(place))
 began = time.perf_counter()
 with atomic.sound(job.input.dataset):

@@ -8,11 +8,13 @@ from pathlib import Path
 import cuda_checks
 import pytest
 import torch
+from cuda_checks import DOMAINS
 from pretend_cuda import PretendCuda
 
 ROOT = Path(__file__).parents[1]
-# About real memory, or the same as float32 on any other device.
-ONLY_ON_CUDA = ("out of memory", "precision tf32")
+# About real memory, the same as float32 on any other device, or of torch.export, which follows
+# tensors through functions that the pretended device stands in for.
+ONLY_ON_CUDA = ("out of memory", "precision tf32", *(f"exported graph: {d}" for d in DOMAINS))
 
 
 @pytest.mark.cuda
@@ -62,7 +64,7 @@ def test_the_second_half_takes_the_checks_that_failed_in_the_first(tmp_path):
     assert gpu.failed_checks(page) == {"bound: LipSDP"}
     assert gpu.failed_checks(tmp_path / "none.md") == set()
     known = {section.__name__ for section in gpu.SECTIONS}
-    assert set(gpu.HALVES[1]) | set(gpu.HALVES[2]) | {"peaks"} == known
+    assert set(gpu.HALVES[1]) | set(gpu.HALVES[2]) | {"peaks", "fused_tiles"} == known
 
 
 def test_the_gpu_script_leaves_out_what_has_no_time(tmp_path):

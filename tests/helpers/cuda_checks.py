@@ -10,6 +10,7 @@ import contextlib
 import inspect
 import tempfile
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -155,6 +156,26 @@ def channels_last_changes_nothing(place: str, network: str) -> None:
     close(trained(training(network, place, channels_last=True))[0], plain, 1e-8)
 
 
+def fused_step_follows_the_plain_one(place: str, options: dict) -> None:
+    """15 updates in float32, the last of an epoch on a smaller batch: 1e-5 of what is trained."""
+    plain, _ = trained(training("mlp", place, dtype=torch.float32, **options))
+    subject = training("mlp", place, dtype=torch.float32, fused_step=True, **options)
+    found, said = trained(subject)
+    close(found, plain, 1e-5)
+    if torch.device(place).type == "cuda" and _computes():
+        assert subject.blocks[0].fused_step is not None, said
+        kinds = {type(graph).__name__ for graph in subject.blocks[0]._graphs.values()}
+        assert kinds == {"UpdateGraph"}, f"a graph could not be captured: {kinds}"
+        again, _ = trained(training("mlp", place, dtype=torch.float32, fused_step=True, **options))
+        assert all(torch.equal(tensor, again[name]) for name, tensor in found.items())
+
+
+def _computes() -> bool:
+    """Whether Triton is there, and a device that is not pretended."""
+    there = find_spec("triton") is not None and torch.version.cuda is not None
+    return there and torch._C._cuda_getDeviceCount() > 0
+
+
 def resumes_bit_identically(place: str) -> None:
     from lipdescent.training.stack_training import Interrupted
 
@@ -258,6 +279,101 @@ def every_measurement_equals_the_cpu(place: str, name: str) -> None:
         )
 
 
+class Branches(torch.nn.Module):
+    """As users write networks: a functional forward with branches, a gate and a normalisation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = torch.nn.Linear(5, 8), torch.nn.Linear(8, 8)
+        self.norm, self.last = torch.nn.LayerNorm(8, eps=0.1), torch.nn.Linear(8, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = torch.nn.functional.gelu(self.first(x))
+        h = h + torch.tanh(self.second(h)) * 0.5
+        h = self.norm(h) * torch.sigmoid(self.second(torch.tanh(h)))
+        return self.last(torch.cat([h[..., :4], h[..., 4:].abs()], -1))
+
+
+DOMAINS = {
+    "everywhere": None,
+    "box": {"box": [-1.0, 1.0]},
+    "ball": {"ball": {"radius": 0.1, "norm": "l2"}},
+}
+ANY_NETWORK = ("upper_graph", "upper_layer_product", "lower_jacobian")
+
+
+def brackets_equal_the_cpu(place: str, domain: str, *, exported: bool) -> None:
+    """Of a chain or an exported graph: what methods say, upper bounds to 1e-9, and their order."""
+    import lipdescent
+
+    points = torch.rand(6, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64) - 0.5
+
+    def on(device: str):
+        network = Branches() if exported else builder("mlp")[0]()
+        return lipdescent.bracket(
+            network.double().eval().to(device),
+            (5,),
+            data=points,
+            methods=ANY_NETWORK,
+            domain=DOMAINS[domain],
+            budget=2.0,
+        )
+
+    torch.manual_seed(0)
+
+    found = on(place)
+    torch.manual_seed(0)
+    expected = on("cpu")
+    columns = ["quantity", "direction", "norm", "status", "split"]
+    assert found.table[columns].equals(expected.table[columns]), found.table
+    upper = found.table.quantity.str.startswith("upper").to_numpy()
+    values = (torch.tensor(b.table.value.to_numpy(float)[upper]) for b in (found, expected))
+    torch.testing.assert_close(*values, rtol=1e-9, atol=0, equal_nan=True)
+    assert 0 < found.lower <= found.upper < float("inf"), found
+
+
+# Axes of the papers' studies: the network, and the options beside those of `training`.
+AXES: dict[str, tuple[tuple, dict]] = {
+    "dropout": (("mlp", 6, (5,), {"dropout": 0.3}), {}),
+    "layer clip": (("mlp", 6, (5,), {}), {"layer_clip": 0.5}),
+    "penalty": (
+        ("mlp", 6, (5,), {}),
+        {"penalty": {"kind": "mean_squared_jacobian", "coefficient": 0.1}},
+    ),
+    "squared loss, AdamW": (
+        ("cnn", 2, (3, 8, 8), {}),
+        {"loss": "mean_squared_error", "optimizer": "adamw", "weight_decay": 0.1},
+    ),
+    "two hidden layers": (("mlp", 6, (5,), {"depth": 2, "bias": True}), {}),
+    "1-Lipschitz layers": (
+        ("lipschitz_mlp", 4, (5,), {"depth": 2, "constraint": "bjorck", "iterations": 5}),
+        {},
+    ),
+    "bi-Lipschitz ResNet": (
+        (
+            "bilipschitz_resnet", 2, (1, 6, 6),
+            {"coefficient": 0.9, "batchnorm": True, "stages": 1, "blocks": 1},
+        ),
+        {},
+    ),
+}  # fmt: skip
+
+
+def axes_follow_the_cpu(place: str, axis: str) -> None:
+    """Three epochs in float64: 1e-8. None launches its kernels one by one for want of a graph."""
+    network, options = AXES[axis]
+    NETWORKS[axis] = network
+    try:
+        (found, said), (expected, _) = (
+            trained(training(axis, p, samples=25, **options)) for p in (place, "cpu")
+        )
+    finally:
+        del NETWORKS[axis]
+    close(found, expected, 1e-8)
+    assert "no CUDA graph" not in said, said
+
+
 BOUNDS = (
     "layer product", "layer product of 1-D convolutions", "block LipSDP", "LipSDP", "GeoLIP",
     "Jacobian, chain", "Jacobian, CNN", "Jacobian, ResNet", "Jacobian, ViT",
@@ -269,17 +385,33 @@ def _norms(stack: ModelStack) -> torch.Tensor:
     return torch.stack(list(jacobian_norms(stack, points, norms=["l2", "linf"]).values()))
 
 
+FUSED = {
+    "momentum": {"weight_decay": 1e-3},
+    "clipping": {"gradient_clip": 0.1, "momentum": 0.0},
+}
 IMAGES = ("cnn", "cnn_batchnorm", "resnet18")
 CHECKS = {
     **{f"follows the CPU: {n}": partial(follows_the_cpu, network=n) for n in NETWORKS},
     "follows the CPU: Adam, clipping, crops": follows_the_cpu_with_adam_clipping_and_augmentation,
+    **{f"follows the CPU: {a}": partial(axes_follow_the_cpu, axis=a) for a in AXES},
     "graphs equal plain steps": graphs_equal_steps,
     **{f"no waiting: {n}": partial(nothing_waits_in_an_epoch, network=n) for n in NETWORKS},
     **{f"precision {p}": partial(precision_keys, precision=p) for p in ("tf32", "bfloat16")},
     **{f"channels last: {n}": partial(channels_last_changes_nothing, network=n) for n in IMAGES},
+    **{
+        f"fused step follows the plain one: {n}": partial(
+            fused_step_follows_the_plain_one, options=o
+        )
+        for n, o in FUSED.items()
+    },
     "resumed bit-identically": resumes_bit_identically,
     "out of memory": too_little_memory_halves_blocks,
     **{f"bound: {b}": partial(bounds_equal_the_cpu, bound=b) for b in BOUNDS},
+    **{
+        f"{what}: {domain}": partial(brackets_equal_the_cpu, domain=domain, exported=exported)
+        for what, exported in (("bracket", False), ("exported graph", True))
+        for domain in DOMAINS
+    },
     **{
         f"measurement: {n}": partial(every_measurement_equals_the_cpu, name=n)
         for n in lookup.known("bounds")

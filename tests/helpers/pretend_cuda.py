@@ -120,6 +120,8 @@ class PretendCuda(contextlib.ExitStack):
             "set_device": self._set_device,
             "get_device_properties": lambda index: mock.Mock(uuid=f"pretended-{index}"),
             "synchronize": lambda device=None: self.wait("synchronize"),
+            "get_rng_state": lambda device=None: torch.zeros(0),
+            "set_rng_state": lambda state, device=None: None,
             "empty_cache": lambda: None,
             "mem_get_info": lambda device=None: (8 << 30, 8 << 30),
             "get_device_name": lambda device=None: "pretended device",

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import types
+from pathlib import Path
 
 import pytest
 from pretend_cuda import PretendCuda
@@ -89,8 +90,33 @@ def test_gpus_that_jobs_may_choose(monkeypatch, hidden, expected):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if hidden is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
-    devices = types.SimpleNamespace(glob=lambda pattern: range(4))
-    monkeypatch.setattr(gpus, "Path", lambda path: devices)
+    monkeypatch.setattr(gpus, "_devices", lambda: 4)
     assert gpus.visible_gpus() == expected
-    assert gpus.gpus_at_once("auto") == max(1, expected)
-    assert gpus.gpus_at_once("cuda:1") == 1
+    monkeypatch.setattr(gpus, "shares", lambda: 3)
+    assert gpus.shares_of_machine("auto") == 3 * max(1, expected)
+    assert gpus.shares_of_machine("cuda:1") == 3
+    assert [gpus.shares_of_job(mb) for mb in (1, 2500, 2501, 1e6)] == [1, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("says", "expected"),
+    [("GPU 0: A (UUID: x)\nGPU 1: B (UUID: y)", 2), ("No devices were found", 0)],
+)
+def test_devices_that_only_the_driver_shows(monkeypatch, tmp_path, says, expected):
+    monkeypatch.setattr(
+        gpus, "Path", lambda path: types.SimpleNamespace(glob=lambda pattern: range(0))
+    )
+    monkeypatch.setattr(gpus, "WSL", str(tmp_path))
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    gpus._devices.cache_clear()
+    try:
+        if Path("/usr/bin/nvidia-smi").exists():
+            pytest.skip("this machine has a driver of its own")
+        assert gpus._devices() == 0
+        program = tmp_path / "nvidia-smi"
+        program.write_text(f"#!/bin/sh\necho '{says}'\n")
+        program.chmod(0o755)
+        gpus._devices.cache_clear()
+        assert gpus._devices() == expected
+    finally:
+        gpus._devices.cache_clear()

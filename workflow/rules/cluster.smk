@@ -51,6 +51,22 @@ def longest_job():
     return limit
 
 
+def gpu_of(stage):
+    """Function for `resources:`: GPUs of a job on a cluster, shares of one on this machine."""
+
+    def wanted(wildcards):
+        run = run_of(wildcards)
+        if not GPUS or (stage == "measure" and not resources.measures_on_gpu(config, run)):
+            return 0
+        if submits:
+            return GPUS
+        memory = {"train": resources.train_gpu_mb, "measure": resources.measure_gpu_mb}
+        limit = workflow.global_resources["gpu"].value
+        return min(limit, gpus.shares_of_job(memory[stage](config, run)))
+
+    return wanted
+
+
 def needs(stage, key):
     """Function for `resources:`, of a stage in lipdescent/jobs/resources.py and one of its keys."""
 

@@ -76,10 +76,10 @@ MEASUREMENTS = [
 # What Snakemake puts in front of every script imports these.
 PREAMBLE = ["snakemake.logging", "snakemake.iocontainers"]
 GPUS = gpus.gpus_per_job(config["device"])
-# One job at a time on each GPU of this machine, unless --resources gpu=N says otherwise; on a
-# cluster the scheduler counts them.
+# On this machine a GPU is shared by as many small jobs as its memory holds, unless --resources
+# gpu=N says otherwise; on a cluster the scheduler counts whole ones.
 if not submits and "gpu" not in workflow.global_resources:
-    workflow.register_resource("gpu", gpus.gpus_at_once(config["device"]))
+    workflow.register_resource("gpu", gpus.shares_of_machine(config["device"]))
 
 
 wildcard_constraints:

@@ -15,7 +15,7 @@ rule measure:
         "../../envs/lipdescent.yaml"
     threads: EXECUTION["threads"]
     resources:
-        gpu=GPUS,
+        gpu=gpu_of("measure"),
         mem_mb=needs("measure", "mem_mb"),
         runtime=needs("measure", "runtime"),
     params:

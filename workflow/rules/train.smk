@@ -14,7 +14,7 @@ rule train:
         "../../envs/lipdescent.yaml"
     threads: EXECUTION["threads"]
     resources:
-        gpu=GPUS,
+        gpu=gpu_of("train"),
         mem_mb=needs("train", "mem_mb"),
         runtime=needs("train", "runtime"),
     params:

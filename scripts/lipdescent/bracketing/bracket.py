@@ -104,7 +104,7 @@ def bracket(
     if regions is None:
         inputs = given or affordable.normal(stack, seed)
     else:
-        inputs = domains.inside(given, regions, seed, say)
+        inputs = domains.inside(given, regions, seed, say, device=stack.device)
     with own_call.preserved(model):
         prover = _checked_prover(model, stack, bounds, inputs)  # held, so that the bounds share it
         count = affordable.num_points(bounds, prover, inputs, norm=norm, budget=budget)

@@ -41,12 +41,20 @@ def settled(
 
 
 def inside(
-    inputs: Mapping[str, Tensor], regions: Regions, seed: int, report: Callable[[str], None]
+    inputs: Mapping[str, Tensor],
+    regions: Regions,
+    seed: int,
+    report: Callable[[str], None],
+    *,
+    device: torch.device,
 ) -> dict[str, Tensor]:
-    """The points that lie in the domain; without any, uniform ones in its boxes, moved into it."""
+    """The points that lie in the domain; without any, uniform ones in its boxes, moved into it.
+
+    ``inputs`` lie on ``device``, and so do the points found.
+    """
     kept = {}
     for split, points in inputs.items():
-        held = regions.contain(points)
+        held = regions.contain(points).to(device)
         if bool(held.any()):
             kept[split] = points[held]
         if not bool(held.all()):
@@ -61,7 +69,7 @@ def inside(
     at = torch.randint(len(regions), (NUM_NORMAL,), generator=generator)
     share = torch.rand(NUM_NORMAL, *shape, generator=generator, dtype=torch.float64)
     drawn = regions.low[at] + share * (regions.high - regions.low)[at]
-    return {UNIFORM: regions.project(drawn, at)}
+    return {UNIFORM: regions.project(drawn, at).to(device)}
 
 
 def options(name: str, entry: Mapping[str, Any], domain: Domain, budget: float) -> dict[str, Any]:

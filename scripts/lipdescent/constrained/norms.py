@@ -5,6 +5,7 @@ They hold in exact arithmetic; :mod:`lipdescent.structure.materialise` covers ro
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -106,7 +107,7 @@ def convolution_bound(
         n if circular else n + max(p, 2 * p - k + 1)
         for n, p, k in zip(sizes, padding, taps, strict=True)
     ]
-    waves = _waves(torus, taps, kernel)
+    waves = _waves(tuple(torus), tuple(taps), kernel.dtype, kernel.device)
     flat = kernel.flatten(-dims)  # (..., out, in, taps)
     symbol = torch.complex(flat @ waves[0], flat @ waves[1])
     bound = spectral_bound(symbol.movedim(-1, -3)).amax(-1)
@@ -115,15 +116,22 @@ def convolution_bound(
     return bound * math.sqrt(repeats) if circular and repeats > 1 else bound
 
 
-def _waves(torus: Sequence[int], taps: Sequence[int], like: Tensor) -> Tensor:
-    """cos and sin (2, taps, frequencies), one of each pair of conjugate frequencies."""
+@functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _waves(
+    torus: tuple[int, ...], taps: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """cos and sin (2, taps, frequencies), one of each pair of conjugate frequencies.
+
+    Kept: to copy them to a device in every update would wait for it, and cannot be captured.
+    """
     frequencies = [range(n) for n in torus]
     frequencies[-1] = range(torus[-1] // 2 + 1)
     grid = torch.tensor(list(itertools.product(*frequencies)), dtype=torch.float64)
     place = torch.tensor(list(itertools.product(*map(range, taps))), dtype=torch.float64)
     steps = 2 * math.pi / torch.tensor(torus, dtype=torch.float64)
     angle = (place * steps) @ grid.T
-    return torch.stack([angle.cos(), angle.sin()]).to(like)
+    return torch.stack([angle.cos(), angle.sin()]).to(device, dtype)
 
 
 def _frobenius(matrix: Tensor) -> Tensor:

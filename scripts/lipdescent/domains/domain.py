@@ -45,6 +45,10 @@ class Regions:
         radius = None if self.radius is None else self.radius[index]
         return Regions(self.low[index], self.high[index], self.center[index], radius)
 
+    def to(self, device: torch.device) -> Regions:
+        radius = None if self.radius is None else self.radius.to(device)
+        return Regions(self.low.to(device), self.high.to(device), self.center.to(device), radius)
+
     @property
     def bounded(self) -> bool:
         return bool(self.low.isfinite().all() and self.high.isfinite().all())

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 from lipdescent.study.schema import ConfigError
+
+# Memory of a GPU that a small job takes, and what the libraries that it loads there take, in MB.
+SHARE_MB, CONTEXT_MB = 2500, 700
+# Beyond these, jobs in turns on one GPU gain nothing.
+MOST_SHARES = 8
+WSL = "/usr/lib/wsl/lib"  # where Windows puts its driver's programs
 
 
 def visible_gpus() -> int:
     """NVIDIA devices of this machine, found without importing torch."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
-    there = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    there = _devices()
     if hidden is None:
         return there
     # CUDA shows what is listed up to the first entry that is none of its devices.
@@ -24,14 +33,47 @@ def visible_gpus() -> int:
     return count if there else 0
 
 
+@functools.cache
+def _devices() -> int:
+    """Devices that the kernel shows, else those that the driver lists: WSL shows no files."""
+    if shown := len(list(Path("/dev").glob("nvidia[0-9]*"))):
+        return shown
+    return sum(line.startswith("GPU ") for line in _driver_says("-L"))
+
+
+def _driver_says(*arguments: str) -> list[str]:
+    """Lines of nvidia-smi; none where it is not there or fails."""
+    program = shutil.which("nvidia-smi", path=f"{os.environ.get('PATH', '')}:{WSL}")
+    if program is None:
+        return []
+    try:
+        done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return done.stdout.splitlines() if done.returncode == 0 else []
+
+
+@functools.cache
+def shares() -> int:
+    """How many jobs that need ``SHARE_MB`` of its memory a GPU of this machine holds at a time."""
+    told = _driver_says("--query-gpu=memory.total", "--format=csv,noheader,nounits")
+    sizes = [int(line) for line in map(str.strip, told) if line.isdecimal()]
+    return min(MOST_SHARES, max(1, min(sizes) // SHARE_MB)) if sizes else 1
+
+
 def gpus_per_job(device: str) -> int:
-    """What a job asks of the scheduler's ``gpu`` resource: 0 where none is used."""
+    """GPUs of a job: 0 where none is used. What it asks of a cluster's ``gpu`` resource."""
     return int(device.startswith("cuda") or (device == "auto" and visible_gpus() > 0))
 
 
-def gpus_at_once(device: str) -> int:
-    """How many jobs may use a GPU of this machine at a time: one on each that they may choose."""
-    return 1 if ":" in device else max(1, visible_gpus())
+def shares_of_machine(device: str) -> int:
+    """Capacity of the ``gpu`` resource on this machine: the shares of all GPUs that jobs choose."""
+    return shares() * (1 if ":" in device else max(1, visible_gpus()))
+
+
+def shares_of_job(megabytes: float) -> int:
+    """What a job asks of the ``gpu`` resource on this machine, by the memory of a GPU it needs."""
+    return max(1, min(shares(), -(-int(megabytes) // SHARE_MB)))
 
 
 def check_device(device: str, *, local: bool) -> None:

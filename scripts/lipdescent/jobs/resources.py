@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from lipdescent.jobs.gpus import CONTEXT_MB
 from lipdescent.plugins import bound_entries, signatures
 from lipdescent.study import network_costs
 from lipdescent.study.network_costs import Cost
@@ -36,6 +37,9 @@ UPDATE_SECONDS, OPERATION_SECONDS = 1e-4, 5e-5
 AT_ONCE_BYTES, GATHERED_BYTES = 16 << 20, 128 << 20
 # Seconds per checkpoint and parameter, and per checkpoint: layer products take less, SDPs more.
 CHECKPOINT_SECONDS, PARAMETER_SECONDS = 0.02, 2e-5
+# Multiply-adds of a sample's pass through a network from which measuring it pays on a GPU: below,
+# kernels take longer to launch than the processor to compute (benchmarks/gpu.py, workflow).
+GPU_PRODUCTS = 3e4
 MEMORY_GROWTH, RUNTIME_GROWTH = 1.5, 2.0
 
 
@@ -85,6 +89,35 @@ def _train(config: dict[str, Any], run: Run, gpus: int) -> tuple[float, float]:
     memory = (weights + drawn + data + work + GATHERED_BYTES) / 2**20
     minutes = START_MINUTES + train_seconds(config, run, gpus=gpus) / 60
     return BASE_MB + CUDA_MB * bool(gpus) + memory, minutes
+
+
+def train_gpu_mb(config: dict[str, Any], run: Run) -> float:
+    """Memory of a GPU that a training job takes with all its models at once."""
+    config = at(config, run)
+    cost, models, samples = _cost(config, run), _models(config, run), num_train(config, run.dataset)
+    options = training_options(config, run.architecture)
+    size = 8 if options["precision"] == "float64" else 4
+    batch = min(options["batch_size"], samples)
+    step = models * (batch * cost.activations + cost.fixed_values) * PASSES
+    values = step + models * cost.parameters * 4 + samples * _num_values(config, run.dataset)
+    return CONTEXT_MB + (values * size + models * samples * 16 + GATHERED_BYTES) / 2**20
+
+
+def measure_gpu_mb(config: dict[str, Any], run: Run) -> float:
+    """Memory of a GPU that a measuring job takes."""
+    config = at(config, run)
+    models = _models(config, run) * len(config["grid"]["epoch"])
+    values = models * _cost(config, run).parameters * 2
+    values += 2 * num_train(config, run.dataset) * _num_values(config, run.dataset)
+    return CONTEXT_MB + MEASURE_MB + values * 8 / 2**20
+
+
+def measures_on_gpu(config: dict[str, Any], run: Run) -> bool:
+    """Whether a study that has a GPU measures a stack there (``execution.measuring_device``)."""
+    wanted = config["execution"]["measuring_device"]
+    if wanted == "auto":
+        return _cost(at(config, run), run).products >= GPU_PRODUCTS
+    return wanted == "device"
 
 
 def train_seconds(config: dict[str, Any], run: Run, *, gpus: int = 0, count: bool = True) -> float:

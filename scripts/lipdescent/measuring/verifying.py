@@ -6,7 +6,7 @@ against fresh ones, and the values on a GPU against those on the CPU where there
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import mpmath
@@ -57,6 +57,18 @@ ORDER = {
 }
 
 
+# What another device's rounding may change, relatively: iterations end near their optimum, wherever
+# it leads them. An ascent from points may end at another maximum and is not compared.
+ON_DEVICES = {
+    "lower_jacobian": 1e-9,
+    "upper_layer_product": 1e-9,
+    "upper_combettes_pesquet": 1e-9,
+    "upper_eclipse_fast": 1e-9,
+    "upper_lipsdp": 1e-3,
+    "upper_geolip": 1e-3,
+}
+
+
 @dataclass(frozen=True)
 class Check:
     """One invariant of one checkpoint."""
@@ -67,11 +79,13 @@ class Check:
 
 
 def ladder(
-    stack: ModelStack, inputs: dict[str, Tensor], *, norm: str
+    stack: ModelStack, inputs: dict[str, Tensor], *, norm: str, names: Collection[str] | None = None
 ) -> dict[tuple[str, str], float]:
-    """(quantity, direction) -> value of every rung that exists for a stack of one."""
+    """(quantity, direction) -> value of every rung (of ``names``) there is for a stack of one."""
     found: dict[tuple[str, str], float] = {}
     for name in dict.fromkeys(quantity for quantity, _ in LADDER[norm]):
+        if names is not None and name not in names:
+            continue
         try:
             bound = lookup.resolve("bounds", name)
             for m in bound.measure(stack, inputs=inputs, norms=[norm], seed=0):
@@ -189,10 +203,11 @@ def check_stored(
 def check_devices(
     stack: ModelStack, inputs: dict[str, Tensor], found: dict[tuple[str, str], float], *, norm: str
 ) -> Iterator[Check]:
-    """On a GPU, the same values to 1e-9 relative; nothing where there is no GPU."""
+    """On a GPU, the same values as far as rounding allows; nothing where there is no GPU."""
     if not torch.cuda.is_available():
         return
     there = {split: x.cuda() for split, x in inputs.items()}
-    for key, value in ladder(stack.to(device="cuda"), there, norm=norm).items():
-        holds = abs(value - found[key]) <= 1e-9 * abs(found[key])
+    own = ladder(stack.to(device="cuda"), there, norm=norm, names=ON_DEVICES)
+    for key, value in own.items():
+        holds = abs(value - found[key]) <= ON_DEVICES[key[0]] * abs(found[key])
         yield Check(f"{norm}: {key[0]} on the GPU", holds, f"{found[key]!r} and {value!r}")

@@ -15,6 +15,7 @@ from types import ModuleType
 LIBRARY = Path(__file__).parents[1]
 # Kinds of plug-ins that lie inside of a room; every other kind is a room of its own.
 PLACES = {
+    "fused_steps": "training.fused_steps",
     "label_noise": "training.label_noise",
     "losses": "training.losses",
     "measurements": "measuring.kinds",

@@ -35,6 +35,24 @@ class Geometry(NamedTuple):
         return height, width
 
 
+# Whether products are taken on CUDA, too.
+ROWS_ON_CUDA = False
+
+
+def lies_by_rows(x: Tensor) -> bool:
+    """Whether images of a stack lie by rows, as products want them, and not as cuDNN does.
+
+    On a CPU always; on CUDA where products are IEEE's: cuDNN's grouped convolutions are slow there,
+    and fast in TF32 and bfloat16.
+    """
+    if x.device.type == "cpu":
+        return True
+    if not ROWS_ON_CUDA or x.dtype not in (torch.float32, torch.float64):
+        return False
+    lower = torch.backends.cudnn.allow_tf32 and x.dtype == torch.float32
+    return not (lower or torch.is_autocast_enabled(x.device.type))
+
+
 def _shifted(x: Tensor, geometry: Geometry) -> Tensor:
     """Rows ready for :func:`_patches`: (models, height + padding, kernel width, C, out width, B).
 
@@ -176,7 +194,7 @@ def convolve(
     (models, batch, out channels, *output space).
     """
     plain = module.groups == 1 and set(module.dilation) == {1} and module.padding_mode == "zeros"
-    if x.device.type != "cpu" or not plain or isinstance(module.padding, str):
+    if not lies_by_rows(x) or not plain or isinstance(module.padding, str):
         return _grouped(module, x, weight, bias)
     flat = isinstance(module, nn.Conv1d)
     if flat:  # an image of height 1

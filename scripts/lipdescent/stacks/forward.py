@@ -23,7 +23,14 @@ from lipdescent.networks.expressions import Chain, Concat, Layer, Node
 from lipdescent.networks.known_classes import BATCH_NORMS, DROPOUT, qualified_name
 from lipdescent.networks.reading import read
 from lipdescent.stacks import products
-from lipdescent.stacks.convolution import channel_axis, convolve, max_pool, one_channel_axis, tiling
+from lipdescent.stacks.convolution import (
+    channel_axis,
+    convolve,
+    lies_by_rows,
+    max_pool,
+    one_channel_axis,
+    tiling,
+)
 from lipdescent.stacks.dropout import Dropout
 from lipdescent.stacks.normalisation import normalise, normalise_batch
 from lipdescent.stacks.sorting import SortPairs
@@ -206,7 +213,7 @@ def _circular(module: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Te
 
 
 def _max_pool(run: _Run, layer: Layer, x: Tensor) -> Tensor:
-    if x.device.type == "cpu" and (size := tiling(layer.module)):
+    if lies_by_rows(x) and (size := tiling(layer.module)):
         return max_pool(x, size)
     return _per_channel(layer.module, x)
 
@@ -283,7 +290,7 @@ def _per_channel(module: nn.Module, x: Tensor) -> Tensor:
 
     So grouped convolutions leave them in memory: nothing is copied.
     """
-    if x.device.type == "cpu":
+    if lies_by_rows(x):
         return _per_sample(module, x)
     return channel_axis(module(one_channel_axis(x)), x.shape[0])
 

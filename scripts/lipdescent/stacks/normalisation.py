@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from lipdescent.shapes import Float
-from lipdescent.stacks.convolution import channel_axis, one_channel_axis
+from lipdescent.stacks.convolution import channel_axis, lies_by_rows, one_channel_axis
 
 
 def normalise(
@@ -50,7 +50,7 @@ def normalise_batch(
     The normalised activations, differentiable, and their former mean and unbiased variance
     (models, channels), which are not.
     """
-    if x.device.type == "cpu":
+    if lies_by_rows(x):
         out, mean, var = _BatchNorm.apply(_images_last(x), weight, bias, eps)
         return _images_first(out, x.ndim), mean, var
     return _grouped(x, weight, bias, eps)

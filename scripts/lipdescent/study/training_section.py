@@ -60,6 +60,7 @@ class TrainingSection:
     augmentation: Augmentation | None = None
     precision: str = "float32"
     channels_last: bool = False
+    fused_step: bool = False
     stopping: Stopping | None = None
     penalty: dict[str, Any] | None = None
 

@@ -6,6 +6,7 @@ stack is one block where the memory holds it, and its epoch is replayed from a g
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -17,8 +18,11 @@ from lipdescent.training import optimizers
 from lipdescent.training.augmentation import crop_and_flip
 from lipdescent.training.cuda_graph import UpdateGraph
 from lipdescent.training.engines.choice import make_engine
+from lipdescent.training.fused_step import make_step
 from lipdescent.training.layer_clip import LayerClip
 from lipdescent.training.options import TrainingOptions
+
+logger = logging.getLogger(__name__)
 
 # Updates of one CUDA graph: enough that launching it costs nothing, few enough to capture quickly.
 UPDATES_PER_GRAPH = 32
@@ -61,6 +65,7 @@ class Block:
         self.engine = make_engine(own, options)
         self.optimizer = options.make_optimizer()
         self.optimizer.prepare(self.engine.parameters)
+        self.fused_step = make_step(self.engine, self.optimizer, options)
         limit = options.layer_clip
         self.layer_clip = None if limit is None else LayerClip.of(stack, limit)
         self.inputs, self.batch_size = data.inputs, options.batch_size
@@ -151,7 +156,8 @@ class Block:
         def steps(*own: Tensor) -> None:
             self._steps(*own[:3], **dict(zip(names, own[3:], strict=True)))
 
-        if self.layer_clip is not None:  # eigenvalues wait for the device, which a graph cannot
+        # Eigenvalues wait for the device, which a graph cannot.
+        if self.layer_clip is not None or self.options.penalty is not None:
             return steps
         live = [*self.live_tensors().values(), *self.optimizer.buffers]
         try:
@@ -159,7 +165,7 @@ class Block:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            print(f"no CUDA graph, updates are launched one kernel at a time: {error}")
+            logger.warning("no CUDA graph, updates are launched one kernel at a time: %s", error)
             return steps
 
     def _steps(
@@ -183,17 +189,22 @@ class Block:
                 if draws is not None:
                     d = draws[:, begin + batch : begin + batch + size]
                     x = crop_and_flip(x, d[..., :2], d[..., 2].bool(), padding=self.padding)
-                self.engine.accumulate(
-                    self.optimizer.buffers,
-                    x,
-                    targets[:, rows],
-                    decay=self.optimizer.decay,
-                    keys=None if keys is None else keys[update],
-                )
-                self.optimizer.step(self.engine.parameters, rates[update], first_update + update)
+                key = None if keys is None else keys[update]
+                self._update(x, targets[:, rows], rates[update], first_update + update, key)
                 if self.layer_clip is not None:
                     self.layer_clip.apply_(self.engine.live_weight, going=rates[update] != 0)
                 update += 1
+
+    def _update(
+        self, x: Tensor, targets: Tensor, rate: Tensor, update: int | Tensor, keys: Tensor | None
+    ) -> None:
+        """Of all replicas, on a batch of each; ``update`` were made before it."""
+        if self.fused_step is not None:
+            self.fused_step(x, targets, rate)
+            return
+        buffers, decay = self.optimizer.buffers, self.optimizer.decay
+        self.engine.accumulate(buffers, x, targets, decay=decay, keys=keys)
+        self.optimizer.step(self.engine.parameters, rate, update)
 
     def _gather(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs and targets of the samples ``chosen`` (replicas, count) for each replica."""

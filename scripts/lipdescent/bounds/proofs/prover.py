@@ -59,7 +59,8 @@ class Prover:
     """
 
     def __init__(self, stack: ModelStack, regions: Regions | None = None) -> None:
-        self.stack, self.links, self.regions = stack, chain(stack), regions
+        self.stack, self.links = stack, chain(stack)
+        self.regions = None if regions is None else regions.to(stack.device)
         self.forward: ProvenForward | ProvenGraph | None = None
         self.reason = ""
         if self.links is None:

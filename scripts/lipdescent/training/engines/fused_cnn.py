@@ -26,6 +26,8 @@ from lipdescent.training.engines.layouts import FusedChain, chain_layers, logit_
 CACHE_BYTES = 8 << 20
 # Fewer samples than this at a time, and the calls cost more than the work.
 SMALLEST_PART = 64
+# Whether it pays on CUDA, too.
+ON_CUDA = False
 
 
 def _stages(module: nn.Module) -> list[Stage] | None:
@@ -86,7 +88,7 @@ class StackedCNN(FusedChain):
     def pays(cls, module: nn.Module, setting: Setting) -> bool:
         """On a CPU, without autocast."""
         del module
-        return setting.device.type == "cpu" and setting.precision != "bfloat16"
+        return (ON_CUDA or setting.device.type == "cpu") and setting.precision != "bfloat16"
 
     @classmethod
     def at_once(cls, module: nn.Module, setting: Setting) -> int | None:
@@ -144,6 +146,8 @@ class StackedCNN(FusedChain):
     def _sizes(self, inputs: Tensor) -> tuple[int, int]:
         """Models and samples that are worked on at a time, by what the cache holds."""
         models, batch, _, height, width = inputs.shape
+        if inputs.device.type != "cpu":
+            return models, batch
         floats, pixels = 0, height * width
         for stage in self._stages_of:
             floats += pixels * (stage.kernel[1] + 2) * sum(stage.channels)

@@ -26,6 +26,13 @@ CPU_BLOCK_BYTES = 4 << 20
 OUTPUTS = (nn.ReLU, nn.LeakyReLU)  # that may be behind the last layer
 
 
+def output_slope(last: nn.Module) -> float:
+    """At negative values, of the activation behind the logits; 1 where there is none."""
+    if type(last) not in OUTPUTS:
+        return 1.0
+    return float(getattr(last, "negative_slope", 0.0))
+
+
 def supports(module: nn.Module) -> bool:
     """True for [Flatten,] Linear, ReLU, ..., Linear [, ReLU or LeakyReLU], biases or not."""
     layers = [layer.module for layer in chain_layers(module)]
@@ -47,6 +54,7 @@ class StackedMLP(FusedChain):
             raise TypeError(f"not a chain of Linear and ReLU layers: {module}")
         output = chain_layers(module)[-1].module
         loss = behind_activation(loss, output) if type(output) in OUTPUTS else loss
+        self.output_slope = output_slope(output)
         super().__init__(module, state, loss)
         self._workspaces: dict[tuple[int, ...], tuple[list[Tensor], list[Tensor]]] = {}
 

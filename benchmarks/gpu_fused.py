@@ -1,0 +1,181 @@
+"""Sections of gpu.py: the fused training step against the plain one, and tiles for it.
+
+The plain one is the step of the workflow, in its CUDA graph; times are of whole epochs on data that
+lie on the device, gathering included. Each figure is written as it is found, and one that fails
+takes no other with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import checkout  # noqa: F401
+import torch
+from torch import Tensor
+
+from lipdescent.training import fused_step
+from lipdescent.training.block import Block, TrainingData
+from lipdescent.training.draws import initial_stack
+from lipdescent.training.fused_step import OneHiddenLayer, Plan, Tile
+from lipdescent.training.options import TrainingOptions
+
+FEATURES, CLASSES, SAMPLES = 40, 10, 4000
+UPDATES_COMPARED = 50
+SECONDS = 50  # that a section may take
+CLIPPED = {"gradient_clip": 50.0}  # as config/studies/ks_fcn_ce.yaml, whose networks end in a ReLU
+# Models, batch, width, options; the first ones are the most telling.
+CASES = [(4, 512, w, CLIPPED) for w in (131072, 64, 4096, 512, 32768, 16)]
+CASES.insert(2, (30, 100, 64, {"momentum": 0.9}))
+# Forward and backward (rows, units, warps), the loads ahead, hidden units of a part.
+TILES = [
+    ((64, 64, 4), (32, 64, 4), 2, 2048),
+    ((64, 64, 4), (32, 64, 4), 3, 4096),
+    ((64, 128, 8), (64, 128, 8), 2, 2048),
+    ((128, 64, 8), (64, 64, 4), 2, 2048),
+    ((64, 64, 4), (32, 128, 4), 1, 8192),
+    ((32, 64, 4), (32, 128, 8), 2, 2048),
+]
+
+
+def fused(report) -> None:
+    """Seconds per update, plain and fused, and how far the weights are apart."""
+    _interpreted(report)
+    cases = [(2, 20, 16, CLIPPED), (3, 20, 8, {"momentum": 0.9})] if report.small else CASES
+    report.table(
+        "The fused step (Triton) against the plain one in a CUDA graph, MNIST1D's sizes",
+        "models", "batch", "width", "step", "microseconds per update", "times as fast as plain",
+        f"relative difference of the weights after {UPDATES_COMPARED} updates or a little more",
+    )  # fmt: skip
+    end = time.perf_counter() + SECONDS
+    found: dict[tuple, tuple[float, list[Tensor]]] = {}
+    for products in ("tf32x3", "ieee"):
+        for case in cases:
+            for step in ("plain", products):
+                if step == "plain" and case[:3] in found:
+                    continue
+                if time.perf_counter() > end or not report.in_time(f"{step} {case[:3]}"):
+                    report.row(*case[:3], step, "left out, the time was up", "", "")
+                    continue
+                plain = found.get(case[:3])
+                cells, own = _row(report, partial(_measured, report, *case, step), plain)
+                report.row(*case[:3], step, *cells)
+                if step == "plain" and own is not None:
+                    found[case[:3]] = own
+
+
+def _row(report, measure: Callable, plain) -> tuple[list[str], tuple | None]:
+    """Cells of a row, and what was measured; None where it failed."""
+    from gpu import release
+
+    try:
+        spent, weights = own = measure()
+    except Exception as error:
+        return [
+            f"FAILED: {type(error).__name__}: {' '.join(str(error).split())[:300]}",
+            "",
+            "",
+        ], None
+    finally:
+        release(report.device)
+    cells = [f"{1e6 * spent:.1f}", "", ""]
+    if plain is not None:
+        cells[1] = f"{plain[0] / spent:.2f}"
+        apart = [float((a - b).norm() / b.norm()) for a, b in zip(weights, plain[1], strict=True)]
+        cells[2] = f"{max(apart):.1e}"
+    return cells, own
+
+
+def _failed(error: Exception) -> str:
+    return f"FAILED: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def _interpreted(report) -> None:
+    """A rehearsal: with TRITON_INTERPRET=1 the kernels run on a CPU, slowly."""
+    if report.small and os.environ.get("TRITON_INTERPRET") == "1":
+        fused_step.fused_step_available = fused_step.computed
+
+
+def _block(device, models: int, batch: int, width: int, options: dict, *, fused: bool) -> Block:
+    from gpu import builder
+
+    samples = SAMPLES if device.type == "cuda" else 2 * batch + 10
+    draws = torch.Generator().manual_seed(0)
+    data = TrainingData(
+        torch.randn(samples, FEATURES, generator=draws).to(device),
+        torch.randint(CLASSES, (models, samples), generator=draws).to(device),
+        CLASSES,
+    )
+    stack = initial_stack(
+        builder("mlp", width, (FEATURES,), bias=False, output_slope=0.0), range(models), (FEATURES,)
+    )
+    settings = TrainingOptions(learning_rate=0.005, batch_size=batch, fused_step=fused, **options)
+    return Block(stack, data, slice(0, models), settings)
+
+
+def _measured(report, models, batch, width, options, step) -> tuple[float, list[Tensor]]:
+    """Seconds per update, and the weights after the updates to be compared."""
+    from gpu import seconds
+
+    if step != "plain":
+        fused_step.FLOAT32_PRODUCTS = step
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        block = _block(report.device, models, batch, width, options, fused=step != "plain")
+    if step != "plain" and block.fused_step is None:
+        raise RuntimeError(said.getvalue())
+    samples = len(block.inputs)
+    order = torch.arange(samples, device=report.device).repeat(models, 1)
+    updates = -(-samples // batch)
+    rates = torch.full((updates, models), 0.005, device=report.device)
+    for epoch in range(-(-(4 if report.small else UPDATES_COMPARED) // updates)):
+        block.run_epoch(order, rates, epoch * updates)
+    weights = [p.clone() for p in block.engine.parameters]
+    least = 0.05 if report.small else 0.3
+    return seconds(
+        partial(block.run_epoch, order, rates, 0), report.device, least=least
+    ) / updates, weights
+
+
+def fused_tiles(report) -> None:
+    """Each kernel of the widest networks with several tiles, to choose ``Plan.of`` by."""
+    from gpu import release, seconds
+
+    _interpreted(report)
+    models, batch, width = (2, 20, 64) if report.small else (4, 512, 131072)
+    report.table(
+        f"Tiles of the fused step, {models} networks of width {width}, batch {batch}: milliseconds",
+        "products", "forward", "backward", "stages", "part", "forward kernels", "backward kernel",
+        "clipping and step",
+    )  # fmt: skip
+    fused_step.FLOAT32_PRODUCTS = "tf32x3"
+    block = _block(report.device, models, batch, width, CLIPPED, fused=False)
+    x = block.inputs[:batch].expand(models, -1, -1).contiguous()
+    targets = torch.zeros(models, CLASSES, batch, device=report.device).mT
+    rate = torch.full((models,), 0.005, device=report.device)
+    end, least = time.perf_counter() + SECONDS, 0.02 if report.small else 0.1
+    for forward, backward, stages, part in TILES:
+        cells = "tf32x3", forward, backward, stages, part
+        if time.perf_counter() > end or not report.in_time(f"tiles {cells}"):
+            report.row(*cells, "left out, the time was up", "", "")
+            continue
+        plan = Plan(Tile(*forward), Tile(*backward), part=part, span=512, stages=stages)
+        try:
+            options = replace(block.options, fused_step=True)
+            step = OneHiddenLayer(block.engine, block.optimizer, options, plan=plan)
+            found = [
+                1e3 * seconds(run, report.device, least=least)
+                for run in (
+                    partial(step.forward, x, targets),
+                    partial(step.backward, x, rate),
+                    partial(step.clipped_step, rate),
+                )
+            ]
+            report.row(*cells, *(f"{ms:.3f}" for ms in found))
+        except Exception as error:
+            report.row(*cells, _failed(error), "", "")
+        release(report.device)

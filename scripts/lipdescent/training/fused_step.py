@@ -1,0 +1,283 @@
+"""A whole update of a stack in two to four kernels, where there are such kernels.
+
+The oracle is an engine's ``accumulate`` and an optimiser's ``step``, which every other training
+takes. For networks with one hidden layer those two write and read the hidden activations about
+ten times, and launch a dozen kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lipdescent.plugins import lookup
+from lipdescent.training.engines.engine import Engine
+from lipdescent.training.engines.fused_mlp import StackedMLP
+from lipdescent.training.optimizers import SGD, Adam
+from lipdescent.training.options import TrainingOptions
+
+# How the kernels multiply float32 factors. "ieee" rounds as a processor does; "tf32x3" splits each
+# into two of 10 bits and leaves out the product of the small parts: nearly the same accuracy, on
+# tensor cores.
+FLOAT32_PRODUCTS = "tf32x3"
+MOST_FEATURES, MOST_CLASSES = 128, 32
+MOST_PARTS = 64  # of the hidden units in the forward pass
+# Factor of outputs - targets in the gradient, by the number of classes; 0 for the cross-entropy.
+LOSSES: dict[str, Callable[[int], float]] = {
+    "cross_entropy": lambda classes: 0.0,
+    "mean_squared_error": lambda classes: 2.0 / classes,
+    "squared_error_sum": lambda classes: 2.0,
+}
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Samples and hidden units of a tile, powers of two; warps of 32 threads that work on it."""
+
+    rows: int
+    units: int
+    warps: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the work on one model is cut.
+
+    Attributes
+    ----------
+    part : hidden units over which one program of the forward pass sums the logits.
+    span : samples over which one program of the backward pass sums gradients.
+    stages : of loops: loads that are ahead of their use, and one.
+    """
+
+    forward: Tile
+    backward: Tile
+    part: int
+    span: int
+    stages: int = 2
+
+    @classmethod
+    def of(cls, width: int, batch: int) -> Plan:
+        """By one model's sizes: by the clock, or by the number of models, bits would change.
+
+        Narrow networks are cut in many pieces, for one program alone would take too long.
+        """
+        forward, backward = Tile(64, 64, 4), Tile(32, 64, 4)
+        part = max(128, _up(-(-width // MOST_PARTS), forward.units))
+        pieces = max(1, 32 // -(-width // backward.units))
+        span = max(64, _up(-(-batch // pieces), backward.rows))
+        return cls(forward, backward, part, span)
+
+
+def fused_step_available(engine: Engine, optimizer: SGD | Adam, options: TrainingOptions) -> bool:
+    """True for what the kernels compute, on a device that runs them.
+
+    That is CUDA with Triton, float32 or tf32, SGD, one hidden layer with both biases or none, a
+    loss of :data:`LOSSES` without options, and few features and classes.
+    """
+    first = engine.parameters[0]
+    on_device = first.device.type == "cuda" and first.dtype == torch.float32
+    return on_device and find_spec("triton") is not None and computed(engine, optimizer, options)
+
+
+def computed(engine: Engine, optimizer: SGD | Adam, options: TrainingOptions) -> bool:
+    """The part of :func:`fused_step_available` that is not about the device."""
+    if type(engine) is not StackedMLP or type(optimizer) is not SGD:
+        return False
+    parameters = engine.parameters
+    # Two weights, then two biases or none.
+    if [p.ndim for p in parameters] not in ([3, 3], [3, 3, 2, 2]):
+        return False
+    return (
+        parameters[0].shape[1] <= MOST_FEATURES
+        and parameters[1].shape[1] <= MOST_CLASSES
+        and options.loss in LOSSES
+        and not options.loss_options
+        and options.precision in ("float32", "tf32")
+    )
+
+
+def make_step(
+    engine: Engine, optimizer: SGD | Adam, options: TrainingOptions
+) -> OneHiddenLayer | None:
+    """What ``options.fused_step`` asks for; None, and why is said, where that cannot be had."""
+    if not options.fused_step:
+        return None
+    if not fused_step_available(engine, optimizer, options):
+        print("no fused step: not for this network, loss, optimiser, precision and device")
+        return None
+    assert isinstance(engine, StackedMLP)
+    assert isinstance(optimizer, SGD)
+    step = OneHiddenLayer(engine, optimizer, options)
+    try:
+        step.try_out()
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # of a compiler, a driver, a launch: they have no class in common
+        print(f"no fused step: its kernels do not run here: {type(error).__name__}: {error}")
+        return None
+    return step
+
+
+class OneHiddenLayer:
+    """Updates of the parameters of ``engine``, as its own gradients and ``optimizer`` make them.
+
+    Nothing is allocated in a step, and nothing waits for the device.
+    """
+
+    def __init__(
+        self,
+        engine: StackedMLP,
+        optimizer: SGD,
+        options: TrainingOptions,
+        *,
+        plan: Plan | None = None,
+        products: str | None = None,
+    ) -> None:
+        self._kernels: Any = lookup.resolve("fused_steps", "one_hidden_layer")
+        self._weights, self._batch_size = engine.parameters, options.batch_size
+        self._memory, self._clip = optimizer.memory, optimizer.gradient_clip
+        self._buffers = optimizer.buffers
+        first, last, *biases = self._weights
+        self._models, features, self._width = first.shape
+        classes = last.shape[1]
+        self._plan = plan or Plan.of(self._width, options.batch_size)
+        self._parts = -(-self._width // self._plan.part)
+        self._spans = -(-options.batch_size // self._plan.span)
+        self._num_tiles = -(-self._width // self._plan.backward.units)
+        padded = _padded(classes)
+        self._classes = {"C": classes, "CP": padded, "BIAS": bool(biases)}
+        self._loss = {"LOSS": LOSSES[options.loss](classes), "SLOPE": engine.output_slope}
+        self._rule = {"MOMENTUM": optimizer.momentum, "DECAY": optimizer.weight_decay}
+        one, two = _two_parts(features)
+        self._features = {"FEATURES": features, "FA": one, "FB": two}
+        exact = products or FLOAT32_PRODUCTS
+        self._products = "tf32" if options.precision == "tf32" else exact
+        self._slopes = first.new_empty(self._models * options.batch_size * padded)
+        # Of the logits, where their sum over the hidden units is in several parts.
+        self._sums = first.new_empty(self._parts * len(self._slopes) if self._parts > 1 else 1)
+        self._squares = first.new_empty(self._models * self._num_tiles)
+        # Of the gradients, where their sum over the batch is in several spans.
+        self._by_span = self._buffers
+        if self._spans > 1:
+            self._by_span = [b.new_empty(self._spans, *b.shape) for b in self._buffers]
+
+    def __call__(self, inputs: Tensor, targets: Tensor, rate: Tensor) -> None:
+        """One update; shapes as in ``Engine.accumulate`` and ``SGD.step``."""
+        x = inputs.flatten(2)
+        if x.stride()[1:] != (x.shape[2], 1):
+            x = x.contiguous()
+        self.forward(x, targets)
+        self.backward(x, rate)
+        if self._spans > 1:
+            self.add_spans(rate)
+        if self._clip is not None:
+            self.clipped_step(rate)
+
+    def try_out(self) -> None:
+        """A first update of nothing, so that no error comes later; only before training begins.
+
+        Raises
+        ------
+        Exception
+            Whatever Triton raises where it cannot compile its kernels, or launch them.
+        """
+        first, last = self._weights[:2]
+        x = first.new_zeros(self._models, self._batch_size, first.shape[1])
+        targets = first.new_zeros(self._models, last.shape[1], self._batch_size).mT
+        before = [weight.clone() for weight in self._weights]
+        self(x, targets, first.new_zeros(self._models))
+        if first.device.type == "cuda":
+            torch.cuda.synchronize(first.device)
+        for weight, value in zip(self._weights, before, strict=True):
+            weight.copy_(value)
+        for memory in self._memory:
+            memory.zero_()
+
+    def forward(self, x: Tensor, targets: Tensor) -> None:
+        """Slopes of the mean loss at the logits."""
+        tile, whole, batch = self._plan.forward, self._parts == 1, x.shape[1]
+        w1, w2, b1, b2 = _four(self._weights)
+        units = min(self._plan.part, _up(self._width, tile.units))
+        self._kernels.forward[(self._models, -(-batch // tile.rows), self._parts)](
+            x, w1, b1, w2, b2, self._slopes if whole else self._sums, targets, batch, self._width,
+            units, x.stride(0), *targets.stride(), **self._features, **self._classes, **self._loss,
+            ROWS=tile.rows, UNITS=tile.units, PRODUCTS=self._products, WHOLE=whole,
+            num_warps=tile.warps, num_stages=self._plan.stages,
+        )  # fmt: skip
+        if not whole:
+            self._kernels.add_parts[(self._models, -(-batch // 4))](
+                self._sums, self._slopes, b2, targets, batch, self._parts, *targets.stride(),
+                **self._classes, **self._loss, ROWS=4, PARTS=MOST_PARTS, num_warps=4,
+            )  # fmt: skip
+
+    def backward(self, x: Tensor, rate: Tensor) -> None:
+        """Gradients, by span if there are several; else into the buffers, or the step at once."""
+        tile = self._plan.backward
+        w1, w2, b1, b2 = _four(self._weights)
+        g1, g2, gb1, gb2 = _four(self._by_span)
+        keep = self._spans > 1 or self._clip is not None
+        rule = dict.fromkeys(self._rule, 0.0) if keep else self._rule  # less to compile
+        self._kernels.backward[(self._models, self._num_tiles, self._spans)](
+            x, w1, b1, w2, b2, self._slopes, g1, gb1, g2, gb2, self._squares, rate,
+            x.shape[1], self._plan.span, self._width, x.stride(0),
+            **self._features, **self._classes, **rule, ROWS=tile.rows, UNITS=tile.units,
+            PRODUCTS=self._products, KEEP=keep, num_warps=tile.warps, num_stages=self._plan.stages,
+        )  # fmt: skip
+
+    def add_spans(self, rate: Tensor) -> None:
+        """Gradients of the whole batch into the buffers, or the step at once."""
+        w1, w2, b1, b2 = _four(self._weights)
+        s1, s2, sb1, sb2 = _four(self._by_span)
+        g1, g2, gb1, gb2 = _four(self._buffers)
+        features = self._features["FEATURES"]
+        self._kernels.add_spans[(self._models, self._num_tiles)](
+            w1, b1, w2, b2, s1, sb1, s2, sb2, g1, gb1, g2, gb2, self._squares, rate, self._width,
+            FEATURES=features, FP=_padded(features), **self._classes, **self._rule,
+            UNITS=self._plan.backward.units, SPANS=self._spans, KEEP=self._clip is not None,
+            num_warps=4,
+        )  # fmt: skip
+
+    def clipped_step(self, rate: Tensor) -> None:
+        """Scale the buffers to the largest norm, and make the step."""
+        w1, w2, b1, b2 = _four(self._weights)
+        g1, g2, gb1, gb2 = _four(self._buffers)
+        v1, v2, vb1, vb2 = _four(self._memory)
+        assert self._clip is not None
+        features, units = self._features["FEATURES"], 64
+        self._kernels.clipped_step[(self._models, -(-self._width // units))](
+            w1, b1, w2, b2, g1, gb1, g2, gb2, v1, vb1, v2, vb2, self._squares, rate,
+            self._num_tiles, self._width, float(self._clip),
+            FEATURES=features, FP=_padded(features), **self._classes, **self._rule,
+            UNITS=units, TILES=512, num_warps=4,
+        )  # fmt: skip
+
+
+def _four(tensors: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of the weights and the biases; any where there are no biases, for they are not read then."""
+    weights, biases = tensors[:2], tensors[2:] or tensors[:2]
+    return weights[0], weights[1], biases[0], biases[1]
+
+
+def _up(count: int, step: int) -> int:
+    """The least multiple of ``step`` from ``count`` on."""
+    return -(-count // step) * step
+
+
+def _padded(count: int) -> int:
+    """The least power of two that a product of the kernels may have."""
+    return max(16, 1 << (count - 1).bit_length())
+
+
+def _two_parts(count: int) -> tuple[int, int]:
+    """Two powers of two that pad ``count`` least, the second 0 where one does."""
+    one = _padded(count)
+    half = one // 2
+    if half < 16 or half + _padded(count - half) >= one:
+        return one, 0
+    return half, _padded(count - half)

@@ -1,0 +1,311 @@
+"""Kernels of a training step of ReLU networks with one hidden layer, in Triton.
+
+A hidden activation is made in registers, used and forgotten: the backward kernel makes it anew,
+which costs less than writing (models, batch, width) to memory and reading it about ten times.
+Nothing is summed by atomics, and how a sum is split depends on the sizes of one model alone: a
+model's bits are the same each time, and do not depend on the other models.
+
+Layouts are those of :class:`lipdescent.training.engines.fused_mlp.StackedMLP`: w1 (models,
+features, width), w2 (models, classes, width), b1 (models, width), b2 (models, classes); slopes of
+the mean loss at the logits are (models, batch, CP). Features are taken in two parts of FA and FB,
+classes padded to CP: powers of two. ROWS samples or UNITS hidden units are a tile. BIAS says
+whether there are biases; PRODUCTS is the precision of ``tl.dot``.
+"""
+
+# No ``from __future__ import annotations``, and no annotations but Triton's own: it reads them.
+import triton
+import triton.language as tl
+from triton.language import constexpr
+
+# Numbers of which no code of their own is wanted for each multiple of 16.
+PLAIN = ["batch", "targets", "rates", "target_model", "target_row", "target_class"]
+
+
+@triton.jit
+def relu(h):
+    return tl.where(h <= 0, 0.0, h)  # NaN stays NaN, as in PyTorch
+
+
+@triton.jit
+def read(start, rows, row_stride, num_rows, columns, column_stride, num_columns):
+    """A tile (rows, columns) of a matrix, zeros outside of it."""
+    inside = (rows[:, None] < num_rows) & (columns[None, :] < num_columns)
+    at = rows[:, None] * row_stride + columns[None, :] * column_stride
+    return tl.load(start + at, mask=inside, other=0.0)
+
+
+@triton.jit
+def write_slope(
+    z, slopes, b2, targets, model, rows, batch, target_model, target_row, target_class,
+    C: constexpr, CP: constexpr, LOSS: constexpr, SLOPE: constexpr, BIAS: constexpr,
+):  # fmt: skip
+    """Slope of the mean loss at the logits z (ROWS, CP); zeros for classes that are padding.
+
+    LOSS is 0 for the cross-entropy, else the factor of outputs - targets. Outputs are logits with
+    SLOPE at negative values; 1 for no activation.
+    """
+    classes = tl.arange(0, CP)
+    own = targets + model * target_model
+    wanted = read(own, rows, target_row, batch, classes, target_class, C)
+    if BIAS:
+        z += tl.load(b2 + model * C + classes, mask=classes < C, other=0.0)[None, :]
+    outputs = z
+    if SLOPE != 1:
+        outputs = tl.where(z <= 0, SLOPE * z, z)
+    if LOSS == 0:
+        outputs = tl.where(classes[None, :] < C, outputs, float("-inf"))
+        outputs = tl.exp(outputs - tl.max(outputs, 1)[:, None])
+        slope = outputs / tl.sum(outputs, 1)[:, None] - wanted
+    else:
+        slope = (outputs - wanted) * LOSS
+    if SLOPE != 1:
+        slope = tl.where(z > 0, slope, SLOPE * slope)
+    slope = tl.where(classes[None, :] < C, slope / batch, 0.0)
+    at = (model * batch + rows[:, None]) * CP + classes[None, :]
+    tl.store(slopes + at, slope, mask=rows[:, None] < batch)
+
+
+@triton.jit(do_not_specialize=PLAIN)
+def forward(
+    x, w1, b1, w2, b2, out, targets, batch, width, units,
+    x_model, target_model, target_row, target_class,
+    FEATURES: constexpr, FA: constexpr, FB: constexpr, C: constexpr, CP: constexpr,
+    LOSS: constexpr, SLOPE: constexpr, BIAS: constexpr, ROWS: constexpr, UNITS: constexpr,
+    PRODUCTS: constexpr, WHOLE: constexpr,
+):  # fmt: skip
+    """Programs (model, tile of samples, ``units`` hidden units).
+
+    If these are all there are (WHOLE), ``out`` are the slopes; else they are parts of the logits,
+    (parts, models, batch, CP), to be summed by :func:`add_parts`.
+    """
+    model = tl.program_id(0).to(tl.int64)
+    part = tl.program_id(2).to(tl.int64)
+    rows = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    classes = tl.arange(0, CP)
+    fa = tl.arange(0, FA)
+    x += model * x_model
+    w1 += model * FEATURES * width
+    w2 += model * C * width
+    xa = read(x, rows, FEATURES, batch, fa, 1, FEATURES)
+    if FB > 0:
+        fb = FA + tl.arange(0, FB)
+        xb = read(x, rows, FEATURES, batch, fb, 1, FEATURES)
+    z = tl.zeros((ROWS, CP), dtype=tl.float32)
+    for first in range(0, units, UNITS):
+        own = tl.program_id(2) * units + first + tl.arange(0, UNITS)
+        h = tl.dot(xa, read(w1, fa, width, FEATURES, own, 1, width), input_precision=PRODUCTS)
+        if FB > 0:
+            wb = read(w1, fb, width, FEATURES, own, 1, width)
+            h = tl.dot(xb, wb, h, input_precision=PRODUCTS)
+        if BIAS:
+            h += tl.load(b1 + model * width + own, mask=own < width, other=0.0)[None, :]
+        z = tl.dot(relu(h), read(w2, own, 1, width, classes, width, C), z, input_precision=PRODUCTS)
+    if WHOLE:
+        write_slope(
+            z, out, b2, targets, model, rows, batch, target_model, target_row, target_class,
+            C, CP, LOSS, SLOPE, BIAS,
+        )  # fmt: skip
+    else:
+        at = (part * tl.num_programs(0) + model) * batch
+        at = (at + rows[:, None]) * CP + classes[None, :]
+        tl.store(out + at, z, mask=rows[:, None] < batch)
+
+
+@triton.jit(do_not_specialize=[*PLAIN, "num_parts"])
+def add_parts(
+    parts, slopes, b2, targets, batch, num_parts, target_model, target_row, target_class,
+    C: constexpr, CP: constexpr, LOSS: constexpr, SLOPE: constexpr, BIAS: constexpr,
+    ROWS: constexpr, PARTS: constexpr,
+):  # fmt: skip
+    """Programs (model, tile of samples): slopes of the sum of at most PARTS parts of the logits."""
+    model = tl.program_id(0).to(tl.int64)
+    rows = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    part = tl.arange(0, PARTS)[:, None, None]
+    at = (part * tl.num_programs(0) + model) * batch + rows[None, :, None]
+    at = at * CP + tl.arange(0, CP)[None, None, :]
+    inside = (part < num_parts) & (rows[None, :, None] < batch)
+    z = tl.sum(tl.load(parts + at, mask=inside, other=0.0), 0)
+    write_slope(
+        z, slopes, b2, targets, model, rows, batch, target_model, target_row, target_class,
+        C, CP, LOSS, SLOPE, BIAS,
+    )  # fmt: skip
+
+
+@triton.jit
+def move(p, v, at, inside, g, rate, MOMENTUM: constexpr, DECAY: constexpr):
+    """v <- MOMENTUM v + g + DECAY p;  p <- p - rate v. Without momentum v is not touched."""
+    old = tl.load(p + at, mask=inside, other=0.0)
+    if MOMENTUM != 0:
+        g += MOMENTUM * tl.load(v + at, mask=inside, other=0.0)
+    if DECAY != 0:
+        g += DECAY * old
+    if MOMENTUM != 0:
+        tl.store(v + at, g, mask=inside)
+    tl.store(p + at, old - rate * g, mask=inside)
+
+
+@triton.jit
+def put(g, at, inside, buffer, p, rate, KEEP: constexpr, MOMENTUM: constexpr, DECAY: constexpr):
+    """Keep a gradient in its buffer, or make the step at once; its sum of squares."""
+    if KEEP:
+        tl.store(buffer + at, g, mask=inside)
+    else:
+        move(p, buffer, at, inside, g, rate, MOMENTUM, DECAY)
+    return tl.sum(tl.where(inside, g * g, 0.0))
+
+
+@triton.jit(do_not_specialize=[*PLAIN, "span"])
+def backward(
+    x, w1, b1, w2, b2, slopes, g1, gb1, g2, gb2, squares, rates, batch, span, width, x_model,
+    FEATURES: constexpr, FA: constexpr, FB: constexpr, C: constexpr, CP: constexpr,
+    BIAS: constexpr, ROWS: constexpr, UNITS: constexpr, PRODUCTS: constexpr,
+    KEEP: constexpr, MOMENTUM: constexpr, DECAY: constexpr,
+):  # fmt: skip
+    """Programs (model, tile of hidden units, ``span`` samples): gradients of these units' weights.
+
+    They are kept (KEEP) by span, (spans, models, ...), or the step is made at once. Hidden units
+    are the rows of every product: (UNITS, ROWS) of activations, (UNITS, features) and (UNITS,
+    classes) of gradients. A program reads no weights but those that it changes.
+    """
+    model = tl.program_id(0).to(tl.int64)
+    tile = tl.program_id(1)
+    own = tile * UNITS + tl.arange(0, UNITS)
+    part = tl.program_id(2)
+    classes = tl.arange(0, CP)
+    fa = tl.arange(0, FA)
+    x += model * x_model
+    at1 = model * FEATURES * width
+    at2 = model * C * width
+    wa = read(w1 + at1, own, 1, width, fa, width, FEATURES)
+    w2_own = read(w2 + at2, own, 1, width, classes, width, C)
+    ga = tl.zeros((UNITS, FA), dtype=tl.float32)
+    if FB > 0:
+        fb = FA + tl.arange(0, FB)
+        wb = read(w1 + at1, own, 1, width, fb, width, FEATURES)
+        gb = tl.zeros((UNITS, FB), dtype=tl.float32)
+    gc = tl.zeros((UNITS, CP), dtype=tl.float32)
+    if BIAS:
+        bias = tl.load(b1 + model * width + own, mask=own < width, other=0.0)
+        g_bias = tl.zeros((UNITS,), dtype=tl.float32)
+        g_out = tl.zeros((CP,), dtype=tl.float32)
+    for first in range(part * span, min(batch, (part + 1) * span), ROWS):
+        rows = first + tl.arange(0, ROWS)
+        xa = read(x, rows, FEATURES, batch, fa, 1, FEATURES)
+        h = tl.dot(wa, tl.trans(xa), input_precision=PRODUCTS)
+        if FB > 0:
+            xb = read(x, rows, FEATURES, batch, fb, 1, FEATURES)
+            h = tl.dot(wb, tl.trans(xb), h, input_precision=PRODUCTS)
+        if BIAS:
+            h += bias[:, None]
+        h = relu(h)
+        d = read(slopes + model * batch * CP, rows, CP, batch, classes, 1, CP)
+        gc = tl.dot(h, d, gc, input_precision=PRODUCTS)
+        dh = tl.dot(w2_own, tl.trans(d), input_precision=PRODUCTS)
+        dh = tl.where(h <= 0, 0.0, dh)
+        ga = tl.dot(dh, xa, ga, input_precision=PRODUCTS)
+        if FB > 0:
+            gb = tl.dot(dh, xb, gb, input_precision=PRODUCTS)
+        if BIAS:
+            g_bias += tl.sum(dh, 1)
+            g_out += tl.sum(d, 0)
+    rate = tl.load(rates + model)
+    others = (part * tl.num_programs(0)).to(tl.int64)  # models of the spans before this one
+    g1 += others * FEATURES * width
+    gb1 += others * width
+    g2 += others * C * width
+    gb2 += others * C
+    inside = own[:, None] < width
+    at = at1 + fa[None, :] * width + own[:, None]
+    square = put(ga, at, inside & (fa[None, :] < FEATURES), g1, w1, rate, KEEP, MOMENTUM, DECAY)
+    if FB > 0:
+        at = at1 + fb[None, :] * width + own[:, None]
+        inside_b = inside & (fb[None, :] < FEATURES)
+        square += put(gb, at, inside_b, g1, w1, rate, KEEP, MOMENTUM, DECAY)
+    at = at2 + classes[None, :] * width + own[:, None]
+    square += put(gc, at, inside & (classes[None, :] < C), g2, w2, rate, KEEP, MOMENTUM, DECAY)
+    if BIAS:
+        at = model * width + own
+        square += put(g_bias, at, own < width, gb1, b1, rate, KEEP, MOMENTUM, DECAY)
+        last = classes < tl.where(tile == 0, C, 0)
+        square += put(g_out, model * C + classes, last, gb2, b2, rate, KEEP, MOMENTUM, DECAY)
+    if KEEP:
+        tl.store(squares + model * tl.num_programs(1) + tile, square)  # of use if span >= batch
+
+
+@triton.jit
+def sum_spans(g, at, inside, stride, SPANS: constexpr):
+    total = tl.load(g + at, mask=inside, other=0.0)
+    for i in tl.static_range(1, SPANS):
+        total += tl.load(g + i * stride + at, mask=inside, other=0.0)
+    return total
+
+
+@triton.jit(do_not_specialize=PLAIN)
+def add_spans(
+    w1, b1, w2, b2, s1, sb1, s2, sb2, g1, gb1, g2, gb2, squares, rates, width,
+    FEATURES: constexpr, FP: constexpr, C: constexpr, CP: constexpr, BIAS: constexpr,
+    UNITS: constexpr, SPANS: constexpr, KEEP: constexpr, MOMENTUM: constexpr, DECAY: constexpr,
+):  # fmt: skip
+    """Programs (model, tile of hidden units): sums of the gradients that were taken by span."""
+    model = tl.program_id(0).to(tl.int64)
+    models = tl.num_programs(0).to(tl.int64)
+    tile = tl.program_id(1)
+    rate = tl.load(rates + model)
+    own = tile * UNITS + tl.arange(0, UNITS)
+    features = tl.arange(0, FP)
+    classes = tl.arange(0, CP)
+    at = (model * FEATURES + features[:, None]) * width + own[None, :]
+    inside = (features[:, None] < FEATURES) & (own[None, :] < width)
+    g = sum_spans(s1, at, inside, models * FEATURES * width, SPANS)
+    square = put(g, at, inside, g1, w1, rate, KEEP, MOMENTUM, DECAY)
+    at = (model * C + classes[:, None]) * width + own[None, :]
+    inside = (classes[:, None] < C) & (own[None, :] < width)
+    g = sum_spans(s2, at, inside, models * C * width, SPANS)
+    square += put(g, at, inside, g2, w2, rate, KEEP, MOMENTUM, DECAY)
+    if BIAS:
+        at = model * width + own
+        g = sum_spans(sb1, at, own < width, models * width, SPANS)
+        square += put(g, at, own < width, gb1, b1, rate, KEEP, MOMENTUM, DECAY)
+        at = model * C + classes
+        last = classes < tl.where(tile == 0, C, 0)
+        g = sum_spans(sb2, at, last, models * C, SPANS)
+        square += put(g, at, last, gb2, b2, rate, KEEP, MOMENTUM, DECAY)
+    if KEEP:
+        tl.store(squares + model * tl.num_programs(1) + tile, square)
+
+
+@triton.jit(do_not_specialize=[*PLAIN, "num_tiles"])
+def clipped_step(
+    w1, b1, w2, b2, g1, gb1, g2, gb2, v1, vb1, v2, vb2, squares, rates, num_tiles, width, largest,
+    FEATURES: constexpr, FP: constexpr, C: constexpr, CP: constexpr, BIAS: constexpr,
+    UNITS: constexpr, TILES: constexpr, MOMENTUM: constexpr, DECAY: constexpr,
+):  # fmt: skip
+    """Programs (model, tile of hidden units): gradients scaled to an l2 norm, then the step."""
+    model = tl.program_id(0).to(tl.int64)
+    tile = tl.program_id(1)
+    total = tl.zeros((TILES,), dtype=tl.float32)
+    for first in range(0, num_tiles, TILES):
+        i = first + tl.arange(0, TILES)
+        total += tl.load(squares + model * num_tiles + i, mask=i < num_tiles, other=0.0)
+    factor = largest / (tl.sqrt(tl.sum(total, 0)) + 1e-6)
+    factor = tl.where(factor > 1.0, 1.0, factor)  # NaN stays NaN
+    rate = tl.load(rates + model)
+    own = tile * UNITS + tl.arange(0, UNITS)
+    features = tl.arange(0, FP)
+    classes = tl.arange(0, CP)
+    at = (model * FEATURES + features[:, None]) * width + own[None, :]
+    inside = (features[:, None] < FEATURES) & (own[None, :] < width)
+    g = factor * tl.load(g1 + at, mask=inside, other=0.0)
+    move(w1, v1, at, inside, g, rate, MOMENTUM, DECAY)
+    at = (model * C + classes[:, None]) * width + own[None, :]
+    inside = (classes[:, None] < C) & (own[None, :] < width)
+    g = factor * tl.load(g2 + at, mask=inside, other=0.0)
+    move(w2, v2, at, inside, g, rate, MOMENTUM, DECAY)
+    if BIAS:
+        at = model * width + own
+        g = factor * tl.load(gb1 + at, mask=own < width, other=0.0)
+        move(b1, vb1, at, own < width, g, rate, MOMENTUM, DECAY)
+        at = model * C + classes
+        inside = classes < tl.where(tile == 0, C, 0)
+        g = factor * tl.load(gb2 + at, mask=inside, other=0.0)
+        move(b2, vb2, at, inside, g, rate, MOMENTUM, DECAY)
