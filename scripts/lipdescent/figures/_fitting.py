@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-ROOM = 1.12  # of the panel's side: there is space between panels
+ROOM = 1.12  # of the width: there is space between panels
 
 
 def fit(figure: Figure) -> None:
@@ -29,7 +29,7 @@ def fit(figure: Figure) -> None:
                 continue
             _break(axes.title, ROOM * box.width, renderer)
             _break(axes.xaxis.label, ROOM * box.width, renderer)
-            _break(axes.yaxis.label, ROOM * box.height, renderer)
+            _break(axes.yaxis.label, box.height, renderer)
 
 
 def _all(figure: Figure) -> Iterator[Any]:
