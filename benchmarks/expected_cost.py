@@ -27,7 +27,8 @@ RATE = {"mlp": 33e12}
 OTHER_RATE = 6.7e12
 SHAPES = {"mnist1d": (40,), "mnist": (1, 28, 28)}
 # Kernels of an update, counted from the layers: forward, backward, gathering, optimiser.
-KERNELS = {"mlp": 25, "cnn": 60, "convnet": 70, "cnn_batchnorm": 90, "resnet18": 350, "vit": 500}
+KERNELS = {"mlp": 25, "mlp_of_seed": 25, "cnn": 60, "convnet": 70}
+KERNELS |= {"cnn_batchnorm": 90, "resnet18": 350, "vit": 500}
 
 
 def hours(config: dict) -> float:
@@ -71,7 +72,7 @@ def study(name: str) -> dict:
 
 def main() -> None:
     for path in sorted((ROOT / "config/studies").glob("*.yaml")):
-        if path.stem.startswith(("ks_", "gamba_", "nakkiran_")):
+        if path.stem.startswith(("ks_", "gamba_", "nakkiran_")) and "_small" not in path.stem:
             print(f"{path.stem:26} {hours(study(path.stem)):8.1f} h")
 
 

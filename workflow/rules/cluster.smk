@@ -56,7 +56,10 @@ def gpu_of(stage):
 
     def wanted(wildcards):
         run = run_of(wildcards)
-        if not GPUS or (stage == "measure" and not resources.measures_on_gpu(config, run)):
+        if not GPUS or (
+            stage == "measure"
+            and not resources.measures_on_gpu(config, run, wildcards.measure)
+        ):
             return 0
         if submits:
             return GPUS

@@ -32,7 +32,7 @@ from lipdescent.bounds.jacobians.awake import awake
 from lipdescent.bounds.jacobians.search import FEW_PLACES, mixed_starts, search
 from lipdescent.bounds.lower_jacobian import largest_certified
 from lipdescent.bounds.proofs.prover import Prover
-from lipdescent.domains.domain import regions_of
+from lipdescent.domains.domain import Domain, regions_of
 from lipdescent.measurement import Measurement
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.relu_chain import Chain, chain, deep_jacobians, soft_product
@@ -57,7 +57,7 @@ def measure(
     num_candidates: int | None = 256,
     populations: int = 16,
     rounds: int = 60,
-    domain: Mapping[str, Any] | None = None,
+    domain: Mapping[str, Any] | Domain | None = None,
 ) -> Iterator[Measurement]:
     """Yield ``lower_ascent`` once per norm, with no split: it bounds the global constant.
 

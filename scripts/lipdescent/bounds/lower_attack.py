@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lipdescent.bounds.jacobians import norms as jac
 from lipdescent.bounds.proofs.prover import Prover
-from lipdescent.domains.domain import regions_of
+from lipdescent.domains.domain import Domain, regions_of
 from lipdescent.measurement import Measurement
 from lipdescent.points import pgd
 from lipdescent.points._parts import some
@@ -36,7 +36,7 @@ def measure(
     radius: float = 0.5,
     steps: int = 10,
     num_points: int | None = None,
-    domain: Mapping[str, Any] | None = None,
+    domain: Mapping[str, Any] | Domain | None = None,
 ) -> Iterator[Measurement]:
     """Yield ``lower_attack`` for each split and norm; the attack is in the norm of the bound.
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from lipdescent.bounds.jacobians import norms as jac
 from lipdescent.bounds.lower_jacobian import largest_jacobian
 from lipdescent.bounds.proofs.prover import Prover
-from lipdescent.domains.domain import regions_of
+from lipdescent.domains.domain import Domain, regions_of
 from lipdescent.measurement import Measurement
 from lipdescent.points import convex_combinations
 from lipdescent.stacks.model_stack import ModelStack
@@ -32,7 +32,7 @@ def measure(
     seed: int = 0,
     num_pairs: int = 1000,
     lambdas: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5),
-    domain: Mapping[str, Any] | None = None,
+    domain: Mapping[str, Any] | Domain | None = None,
 ) -> Iterator[Measurement]:
     """Yield ``lower_convex_combinations`` for each split and norm.
 

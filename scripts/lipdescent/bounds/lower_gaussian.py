@@ -15,7 +15,7 @@ from torch import Tensor
 from lipdescent.bounds.jacobians import norms as jac
 from lipdescent.bounds.lower_jacobian import largest_jacobian
 from lipdescent.bounds.proofs.prover import Prover
-from lipdescent.domains.domain import regions_of
+from lipdescent.domains.domain import Domain, regions_of
 from lipdescent.measurement import Measurement
 from lipdescent.points import gaussian
 from lipdescent.stacks.model_stack import ModelStack
@@ -31,7 +31,7 @@ def measure(
     norms: Sequence[str] = ("l2",),
     seed: int = 0,
     num_points: int = 1000,
-    domain: Mapping[str, Any] | None = None,
+    domain: Mapping[str, Any] | Domain | None = None,
 ) -> Iterator[Measurement]:
     """Yield ``lower_gaussian`` for each split and norm.
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lipdescent.bounds.jacobians import norms as jac
 from lipdescent.bounds.proofs.prover import Prover
-from lipdescent.domains.domain import regions_of
+from lipdescent.domains.domain import Domain, regions_of
 from lipdescent.measurement import Measurement
 from lipdescent.shapes import Float, Float64, Shaped
 from lipdescent.stacks.evaluation import outputs_of
@@ -36,7 +36,7 @@ def measure(
     quantiles: Sequence[float] = (),
     labels: Mapping[str, Tensor] | None = None,
     num_points: int | None = None,
-    domain: Mapping[str, Any] | None = None,
+    domain: Mapping[str, Any] | Domain | None = None,
 ) -> Iterator[Measurement]:
     """Yield ``lower_jacobian``, ``jacobian_norm_mean``, ``_rms`` and quantiles for each split.
 

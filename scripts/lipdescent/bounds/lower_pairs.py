@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lipdescent.bounds.jacobians import norms as jac
 from lipdescent.bounds.proofs.prover import Prover
-from lipdescent.domains.domain import regions_of
+from lipdescent.domains.domain import Domain, regions_of
 from lipdescent.measurement import Measurement, NotApplicable
 from lipdescent.points._parts import check_count
 from lipdescent.shapes import Float, Float64
@@ -37,7 +37,7 @@ def measure(
     seed: int = 0,
     num_candidates: int = 16,
     num_pairs: int | None = None,
-    domain: Mapping[str, Any] | None = None,
+    domain: Mapping[str, Any] | Domain | None = None,
 ) -> Iterator[Measurement]:
     """Yield ``lower_pairs`` for each split and norm.
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from lipdescent.bounds.jacobians import norms as jac
 from lipdescent.bounds.jacobians.search import mixed_starts, search
 from lipdescent.bounds.proofs.prover import Prover
-from lipdescent.domains.domain import regions_of
+from lipdescent.domains.domain import Domain, regions_of
 from lipdescent.measurement import Measurement, NotApplicable
 from lipdescent.points._parts import check_count
 from lipdescent.stacks.model_stack import ModelStack
@@ -34,7 +34,7 @@ def measure(
     seed: int = 0,
     populations: int = 80,
     rounds: int = 30,
-    domain: Mapping[str, Any] | None = None,
+    domain: Mapping[str, Any] | Domain | None = None,
 ) -> Iterator[Measurement]:
     """Yield ``lower_search`` once per norm, with no split: it bounds the global constant.
 

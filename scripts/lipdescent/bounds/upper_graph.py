@@ -24,7 +24,7 @@ from lipdescent.bounds.graph.analysis import Analysis
 from lipdescent.bounds.graph.branching import branch
 from lipdescent.bounds.graph.conversion import graph_of
 from lipdescent.bounds.graph.known import Symbols
-from lipdescent.domains.domain import Ball, Everywhere, Regions, domain_of
+from lipdescent.domains.domain import Ball, Domain, Everywhere, Regions, domain_of
 from lipdescent.measurement import Measurement, NotApplicable
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.affine_chain import refuse_other_norms
@@ -42,7 +42,7 @@ def measure(
     inputs: Mapping[str, Tensor] | None = None,
     norms: Sequence[str] = ("l2",),
     seed: int = 0,
-    domain: Mapping[str, Any] | None = None,
+    domain: Mapping[str, Any] | Domain | None = None,
     num_points: int = 16,
     gap: float = 0.05,
     budget: float = 10.0,

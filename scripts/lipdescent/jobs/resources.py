@@ -38,8 +38,11 @@ AT_ONCE_BYTES, GATHERED_BYTES = 16 << 20, 128 << 20
 # Seconds per checkpoint and parameter, and per checkpoint: layer products take less, SDPs more.
 CHECKPOINT_SECONDS, PARAMETER_SECONDS = 0.02, 2e-5
 # Multiply-adds of a sample's pass through a network from which measuring it pays on a GPU: below,
-# kernels take longer to launch than the processor to compute (benchmarks/gpu.py, workflow).
-GPU_PRODUCTS = 3e4
+# kernels take longer to launch than the processor to compute. At 4.6e4 (two hidden layers of 192)
+# an H100 took 9 s instead of 19 (lower_jacobian) and 10 instead of 34 (upper_lipsdp), but 56
+# instead of 39 for the many small steps of an ascent (docs/gpu.md).
+GPU_PRODUCTS, ASCENT_PRODUCTS = 3e4, 1e6
+ASCENTS = ("lower_ascent", "lower_search")
 MEMORY_GROWTH, RUNTIME_GROWTH = 1.5, 2.0
 
 
@@ -112,11 +115,13 @@ def measure_gpu_mb(config: dict[str, Any], run: Run) -> float:
     return CONTEXT_MB + MEASURE_MB + values * 8 / 2**20
 
 
-def measures_on_gpu(config: dict[str, Any], run: Run) -> bool:
-    """Whether a study that has a GPU measures a stack there (``execution.measuring_device``)."""
+def measures_on_gpu(config: dict[str, Any], run: Run, name: str) -> bool:
+    """Whether a study that has a GPU takes the measurement ``name`` of a stack there."""
     wanted = config["execution"]["measuring_device"]
     if wanted == "auto":
-        return _cost(at(config, run), run).products >= GPU_PRODUCTS
+        bound = bound_entries.bound_of(name, (config["bounds"].get(name) or {}))
+        least = ASCENT_PRODUCTS if bound in ASCENTS else GPU_PRODUCTS
+        return _cost(at(config, run), run).products >= least
     return wanted == "device"
 
 

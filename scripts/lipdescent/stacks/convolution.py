@@ -3,8 +3,9 @@
 On a CPU a convolution of few channels is a batched matrix product per model: activations lie in
 memory as (models, height, channels, width, batch), so that the patches of a row of pixels are one
 strided matrix (kernel height * kernel width * channels, width * batch) over a copy of the
-activations shifted once per kernel column. Elsewhere all models are one grouped convolution.
-benchmarks/image_stacking.py compares them.
+activations shifted once per kernel column. So it is on CUDA for IEEE products of networks without
+BatchNorm; elsewhere all models are one grouped convolution. benchmarks/image_stacking.py and
+benchmarks/gpu.py (convolutions) compare them.
 
 Shapes outside are always (models, batch, channels, *space); what is said above is the order in
 memory, which elementwise operations keep.
@@ -12,7 +13,9 @@ memory, which elementwise operations keep.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import torch
@@ -35,19 +38,28 @@ class Geometry(NamedTuple):
         return height, width
 
 
-# Whether products are taken on CUDA, too.
-ROWS_ON_CUDA = False
+_rows_on_cuda = ContextVar("rows on CUDA", default=False)
+
+
+@contextlib.contextmanager
+def rows_on_cuda() -> Iterator[None]:
+    """Within, :func:`lies_by_rows` holds on CUDA, too, where products are IEEE's."""
+    token = _rows_on_cuda.set(True)
+    try:
+        yield
+    finally:
+        _rows_on_cuda.reset(token)
 
 
 def lies_by_rows(x: Tensor) -> bool:
     """Whether images of a stack lie by rows, as products want them, and not as cuDNN does.
 
-    On a CPU always; on CUDA where products are IEEE's: cuDNN's grouped convolutions are slow there,
-    and fast in TF32 and bfloat16.
+    On a CPU always; on CUDA where it is asked for and products are IEEE's: in TF32 and bfloat16
+    cuDNN's grouped convolutions are the faster ones.
     """
     if x.device.type == "cpu":
         return True
-    if not ROWS_ON_CUDA or x.dtype not in (torch.float32, torch.float64):
+    if not _rows_on_cuda.get() or x.dtype not in (torch.float32, torch.float64):
         return False
     lower = torch.backends.cudnn.allow_tf32 and x.dtype == torch.float32
     return not (lower or torch.is_autocast_enabled(x.device.type))

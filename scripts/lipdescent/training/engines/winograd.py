@@ -131,7 +131,7 @@ class WinogradConvolution:
         (inputs, out), (kernel_rows, taps), (height, width) = channels, kernel, space
         spread, filters, gather, tiles = row_transforms(height, kernel_rows)
         points, size = len(filters), len(gather)
-        self._spread, self._filters, gather = (m.to(like.dtype) for m in (spread, filters, gather))
+        self._spread, self._filters, gather = (m.to(like) for m in (spread, filters, gather))
         self._spread_back, self._filters_back = (
             m.mT.contiguous() for m in (self._spread, self._filters)
         )

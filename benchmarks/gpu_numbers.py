@@ -1,0 +1,85 @@
+"""Tables of docs/gpu.md, taken from what gpu.py wrote on a GPU.
+
+    python benchmarks/gpu_numbers.py benchmarks/measured/h100.md
+
+The page that gpu.py wrote is kept as it is; of its tables those that docs/ names are taken, and
+``docs_numbers.py --write`` puts them there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import docs_numbers
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def tables(page: str) -> dict[str, dict[str, list]]:
+    """Title, as a key -> header and rows of the table below it."""
+    found = {}
+    for section in page.split("\n## ")[1:]:
+        title, *lines = section.splitlines()
+        rows = [
+            [cell.strip() for cell in line.strip("|").split("|")]
+            for line in lines
+            if line.startswith("| ")
+        ]
+        if rows:
+            found[re.sub(r"\W+", "_", title).strip("_").lower()] = {
+                "header": rows[0],
+                "rows": rows[1:],
+            }
+    return found
+
+
+def _rounded(cell: str) -> str:
+    """Three digits, as people write them."""
+    value = float(f"{float(cell):.3g}")
+    return f"{value:,.0f}" if value >= 100 else f"{value:g}"
+
+
+def texts(page: str) -> dict:
+    """What docs/ says: the tables, the device, how many checks passed, ranges of the ratios."""
+    found: dict = dict(tables(page))
+    device = page.splitlines()[0].removeprefix("# ")
+    checks = found["checks"]["rows"]
+    passed = sum(row[1] == "passed" for row in checks)
+    found["device"] = re.sub(r"^cuda:\d+ \((.*)\)$", r"\1", device)
+    found["versions"] = next(line for line in page.splitlines() if line.startswith("torch "))
+    found["checks_passed"] = f"{passed} of {len(checks)}"
+    stacks = next(v for k, v in found.items() if k.startswith("a_stack_against"))
+    for row in stacks["rows"]:
+        key = re.sub(r"\W+", "_", f"ratio {row[0]} {row[3]}")
+        found[key], found[f"{key}_resident"] = map(_rounded, row[6:8])
+    for row in found["projections_training_only"]["rows"]:
+        found[re.sub(r"\W+", "_", f"hours {row[0]}")] = row[2]
+    for where in ("cuda_0", "cpu"):
+        rows = found[f"the_workflow_end_to_end_on_{where}"]["rows"]
+        found[f"study_on_{where}"] = rows[0][1]
+    return found
+
+
+def main() -> None:
+    page = Path(sys.argv[1])
+    found = texts(page.read_text())
+    marked = [m for p in docs_numbers.pages() for m in docs_numbers.MARKED.findall(p.read_text())]
+    used = {key for _, source, key, *_ in marked if source == "gpu"}
+    date = re.search(r"20\d\d-\d\d-\d\d", page.read_text())
+    record = {
+        "command": f"benchmarks/gpu.sh; python benchmarks/gpu_numbers.py {sys.argv[1]}",
+        "date": date[0] if date else "",
+        "machine": found["device"],
+        "repetitions": "one run, each time the mean of as many calls as take a second or so",
+        "texts": {key: text for key, text in found.items() if key in used},
+    }
+    target = ROOT / "docs/numbers/gpu.json"
+    target.write_text(json.dumps(record, indent=1) + "\n")
+    print(f"{len(record['texts'])} texts in {target.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
