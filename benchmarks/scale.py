@@ -146,10 +146,10 @@ def main() -> None:
         statistics = {"statistics": config["statistics"]}
         for name in sys.argv[1:] or config["figures"]:
             figure = script(
-                folder, "plot.py", **given, output={"pdf": "f.pdf", "png": "f.png"},
+                folder, "plot.py", **given, output=["f.pdf", "f.png", "f.svg"],
                 wildcards={"dataset": "mnist1d", "architecture": "mlp", "figure": name},
                 params={**statistics, "loss": config["training"]["loss"], "module": name,
-                        "options": {}},
+                        "options": {}, "figure": config["figure"], "width_unit": "units"},
             )  # fmt: skip
             say(f"figure {name}", figure, 120, 4096)
         kinds = {"json": "f.json", "markdown": "f.md", "html": "f.html"}

@@ -4,6 +4,8 @@ from lipdescent.jobs import fork_server
 
 fork_server.hand_over()
 
+from dataclasses import replace
+
 from lipdescent.analysis import groups
 from lipdescent.figures import _style as style
 from lipdescent.jobs.progress import log_to
@@ -14,27 +16,31 @@ from lipdescent.study import job_stamps
 job = snakemake  # type: ignore[name-defined]  # noqa: F821  Snakemake puts it there
 log_to(job.log[0])
 of = job.wildcards
-if hasattr(of, "experiment"):
-    with atomic.sound(job.input[0]):
-        frame = stamped_parquet.read(job.input[0]).to_pandas()
-    figure = lookup.resolve("experiments", of.experiment).draw(frame)
-elif hasattr(of, "comparison"):
-    found = {
-        name: groups.load_group(job.input.table, dataset=of.dataset, architecture=name)
-        for name in job.params.losses
-    }
-    figure = lookup.resolve("comparisons", job.params.module).draw(
-        found,
-        statistics=job.params.statistics,
-        losses=job.params.losses,
-        **job.params.options,
-    )
-else:
-    group = groups.load_group(job.input.table, dataset=of.dataset, architecture=of.architecture)
-    figure = lookup.resolve("figures", job.params.module).draw(
-        group,
-        statistics=job.params.statistics,
-        loss=job.params.loss,
-        **job.params.options,
-    )
-style.save(figure, job.output.pdf, job.output.png, made=job_stamps.of(job))
+
+
+def load(architecture: str, unit: str) -> groups.Group:
+    """The group of an architecture, with what its width counts."""
+    group = groups.load_group(job.input.table, dataset=of.dataset, architecture=architecture)
+    return replace(group, width_unit=unit)
+
+
+with style.printed(**job.params.figure):
+    if hasattr(of, "experiment"):
+        with atomic.sound(job.input[0]):
+            frame = stamped_parquet.read(job.input[0]).to_pandas()
+        figure = lookup.resolve("experiments", of.experiment).draw(frame)
+    elif hasattr(of, "comparison"):
+        figure = lookup.resolve("comparisons", job.params.module).draw(
+            {name: load(name, unit) for name, unit in job.params.width_units.items()},
+            statistics=job.params.statistics,
+            losses=job.params.losses,
+            **job.params.options,
+        )
+    else:
+        figure = lookup.resolve("figures", job.params.module).draw(
+            load(of.architecture, job.params.width_unit),
+            statistics=job.params.statistics,
+            loss=job.params.loss,
+            **job.params.options,
+        )
+    style.save(figure, *job.output, made=job_stamps.of(job))

@@ -9,15 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import printed
 import pytest
 import synthetic_study
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from lipdescent.analysis import groups, ladder
+from lipdescent.analysis import groups, labels, ladder
 from lipdescent.analysis.groups import Group
 from lipdescent.datasets import Dataset, take
+from lipdescent.figures import _style as style
 from lipdescent.measurement import Measurement, NotApplicable
 from lipdescent.plugins import lookup
 from lipdescent.points._parts import Points
@@ -31,8 +33,9 @@ PARTS = re.split(r"^# (\S+)/(\w+)\.py.*\n", CODE, flags=re.MULTILINE)[1:]
 EXAMPLES = dict(zip(PARTS[::3], PARTS[2::3], strict=True))
 NAMES = {
     "np": np, "pd": pd, "torch": torch, "nn": nn, "math": math, "pairwise": pairwise,
-    "Tensor": Tensor, "Figure": Figure, "Group": Group, "ladder": ladder, "Dataset": Dataset,
-    "Iterator": Iterator, "Mapping": Mapping, "Measurement": Measurement, "take": take,
+    "Tensor": Tensor, "Figure": Figure, "Group": Group, "labels": labels, "ladder": ladder,
+    "Dataset": Dataset, "Iterator": Iterator, "Mapping": Mapping, "Measurement": Measurement,
+    "take": take,
     "NotApplicable": NotApplicable,
     "Points": Points,
 }  # fmt: skip
@@ -112,10 +115,12 @@ def test_the_figures(tmp_path):
     table.write(path, synthetic_study.make(seeds=(0, 1), epochs=(0, 100)))
     group = groups.load_group(path, dataset="mnist1d", architecture="mlp")
     experiment = example("experiments")
-    for figure in (
-        example("figures")["draw"](group, statistics={}, loss="cross_entropy"),
-        example("comparisons")["draw"]({"mlp": group}, statistics={}, losses={}),
-        experiment["draw"](experiment["run"]()),
-    ):
-        assert isinstance(figure, Figure)
-        assert figure.axes[0].lines
+    with style.printed():
+        for figure in (
+            example("figures")["draw"](group, statistics={}, loss="cross_entropy"),
+            example("comparisons")["draw"]({"mlp": group}, statistics={}, losses={}),
+            experiment["draw"](experiment["run"]()),
+        ):
+            assert isinstance(figure, Figure)
+            assert figure.axes[0].lines
+            printed.check(figure)

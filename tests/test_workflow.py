@@ -46,7 +46,7 @@ def test_everything_published_is_there(finished):
     assert set(frame["status"]) == {"ok"}
     default = yaml.safe_load((ROOT / "config/config.yaml").read_text())
     for figure in default["figures"]:
-        for kind in ("pdf", "png"):
+        for kind in ("pdf", "png", "svg"):
             assert (results / f"figures/mnist1d/mlp/{figure}.{kind}").stat().st_size > 2000
     assert json.loads((results / "findings.json").read_text())
     assert json.loads((results / "table.json").read_text())["quantities"]["test_loss"]["meaning"]

@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import cache
 
 import numpy as np
+import printed
 import pyarrow as pa
 import pytest
 import synthetic_study
@@ -51,6 +52,7 @@ def draw(comparison, study, names=NAMES):
         statistics={"bootstrap": 50, "confidence": 0.9, "interpolation_accuracy": 0.995},
         losses=dict.fromkeys(names, "cross_entropy"),
     )
+    style.fit(drawn)
     drawn.draw_without_rendering()
     return drawn
 
@@ -61,7 +63,8 @@ def test_nothing_is_clipped_or_covered(comparison, study):
     drawn = draw(comparison, study)
     renderer = drawn.canvas.get_renderer()
     width, height = drawn.get_size_inches()
-    assert width == style.TWO_COLUMNS
+    assert width == style.WIDTH
+    printed.check(drawn)
     whole = drawn.get_tightbbox(renderer)
     assert min(whole.x0, whole.y0) >= -0.01
     assert whole.x1 <= width + 0.01
@@ -146,6 +149,7 @@ def over_axis(at_points, **options):
         losses=at_points[1],
         **options,
     )
+    style.fit(drawn)
     drawn.draw_without_rendering()
     return drawn
 
@@ -232,13 +236,14 @@ def test_losses_of_different_kinds_have_axes_of_their_own(comparison, at_points)
         statistics={"confidence": 0.9, "interpolation_accuracy": 0.995},
         losses=at_points[1],
     )
+    style.fit(drawn)
     drawn.draw_without_rendering()
     for name in ("test cross entropy (nats)", "test mean squared error"):
         (axes,) = [place for place in drawn.axes if place.get_ylabel() == name]
         assert len([line for line in axes.lines if len(line.get_xdata()) > 1]) == len(POINTS) // 2
     whole = drawn.get_tightbbox(drawn.canvas.get_renderer())
     assert whole.x0 >= -0.01
-    assert whole.x1 <= style.TWO_COLUMNS + 0.01
+    assert whole.x1 <= style.WIDTH + 0.01
 
 
 def test_slopes_have_a_row_for_each_axis_of_numbers_at_each_value_of_the_others(at_points):
@@ -247,6 +252,7 @@ def test_slopes_have_a_row_for_each_axis_of_numbers_at_each_value_of_the_others(
         statistics={"confidence": 0.9, "interpolation_accuracy": 0.995},
         losses=at_points[1],
     )
+    style.fit(drawn)
     drawn.draw_without_rendering()
     titles = [axes.get_title() for axes in drawn.axes[::3]]
     assert titles[:2] == ["ce, rate 0.1, label noise 0 %", "mse, rate 0.1, label noise 0 %"]
@@ -279,6 +285,7 @@ def test_effective_complexity_is_the_largest_number_that_is_fitted():
         statistics={"confidence": 0.9, "interpolation_accuracy": 0.995},
         losses=dict.fromkeys(found, "cross_entropy"),
     )
+    style.fit(drawn)
     drawn.draw_without_rendering()
     left, right = drawn.axes
     clean, noisy = left.lines[0], left.lines[3]

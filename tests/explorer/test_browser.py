@@ -245,3 +245,79 @@ def test_an_axis_of_the_study_is_an_axis_here(shown, tmp_path):
 def test_it_reflows_on_a_phone(shown, place, scheme):
     page = shown("", place, viewport={"width": 400, "height": 800}, color_scheme=scheme)
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
+
+
+def told(page):
+    """Tables below the chart: caption -> rows of cells."""
+    return {
+        table.query_selector("caption").text_content(): [
+            [cell.text_content() for cell in row.query_selector_all("th, td")]
+            for row in table.query_selector_all("tr")[1:]
+        ]
+        for table in page.query_selector_all("#told table")
+    }
+
+
+def test_the_table_below_says_where_the_largest_is_and_where_a_line_has_a_peak(shown, table):
+    """The bound peaks at width 32; both panels show it, and it counts once."""
+    page = shown("#y=upper_lipsdp.l2&below=bracket.l2&at.epoch=100&on=0.2")
+    rows = told(page)["The largest values over width"]
+    names = [row[0] for row in rows]
+    assert len(set(names)) == len(names)
+    values = [
+        statistics.geometric_mean(
+            column(table, "upper_lipsdp", width=w, label_noise=0.2, epoch=100)["value"].to_numpy()
+        )
+        for w in synthetic_study.WIDTHS
+    ]
+    place = int(np.argmax(values))
+    assert 0 < place < len(values) - 1
+    width = synthetic_study.WIDTHS[place]
+    assert rows[0][1] == "20 %"
+    assert float(rows[0][2]) == pytest.approx(values[place], rel=1e-3)
+    assert rows[0][3] == f"width {width}"
+    inner = [
+        synthetic_study.WIDTHS[i]
+        for i in range(1, len(values) - 1)
+        if values[i - 1] < values[i] > values[i + 1]
+    ]
+    assert rows[0][4] == ", ".join(map(str, inner))
+    monotone = told(shown("#y=test_loss&below=&x=epoch&lines=none"))
+    ((*_, at, peak),) = monotone["The largest values over epoch"]
+    assert (at, peak) in {("epoch 0, the first", "nowhere"), ("epoch 100, the last", "nowhere")}
+
+
+def test_a_click_on_a_point_tells_every_seeds_value_there(shown, table):
+    page = shown("#y=test_loss&below=&seeds=single")
+    assert not any("Every seed" in caption for caption in told(page))
+    trace = drawn(page)[0]
+    x, y = spot(page, trace["x"][2], trace["y"][2])
+    page.mouse.move(x, y)
+    page.mouse.click(x, y)
+    until(page, "$('told').textContent.includes('Every seed')")
+    assert "mark=16" in page.evaluate("location.hash")
+    rows = told(page)["Every seed at width 16, in the order of their values"]
+    for _, noise, values, far in rows:
+        own = column(table, "test_loss", width=16, label_noise=float(noise[:-2]) / 100, epoch=100)
+        own = own.sort_values("value")
+        assert values == ", ".join(
+            f"{float(f'{value:.4g}'):g} (seed {seed})"
+            for value, seed in zip(own["value"], own["seed"], strict=True)
+        )
+        logs = np.log(own["value"].to_numpy())
+        place = np.abs(logs - np.median(logs)).argmax()
+        assert far == f"seed {own['seed'].iloc[place]}"
+
+
+def test_the_lowest_and_highest_seed_are_named_at_their_points(shown, table):
+    page = shown("#y=test_loss&below=&seeds=single&lines=none&at.label_noise=0.4")
+    named = page.evaluate("$('plot').layout.annotations.map(({text, y}) => [text, 10 ** y])")
+    assert len(named) == 2 * len(synthetic_study.WIDTHS)
+    expected = []
+    for width in synthetic_study.WIDTHS:
+        own = column(table, "test_loss", width=width, label_noise=0.4, epoch=100)
+        own = own.sort_values("value").iloc[[0, -1]]
+        expected += [
+            [str(s), pytest.approx(v)] for s, v in zip(own["seed"], own["value"], strict=True)
+        ]
+    assert named == expected

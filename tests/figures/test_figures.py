@@ -1,9 +1,9 @@
 """Every figure of whole and of degenerate studies: drawn, readable, nothing clipped."""
 
 from functools import cache
-from itertools import pairwise
 
 import numpy as np
+import printed
 import pytest
 import synthetic_study
 from matplotlib.figure import Figure
@@ -63,9 +63,7 @@ def group(study: str) -> groups.Group:
 @cache
 def drawn_study(figure: str, study: str) -> Figure:
     """Figures of the studies above, each drawn once."""
-    done = drawn_of(figure, group(study))
-    done.draw_without_rendering()
-    return done
+    return drawn_of(figure, group(study))
 
 
 @pytest.fixture
@@ -76,7 +74,7 @@ def draw(tmp_path):
         table.write(tmp_path / "table.parquet", rows)
         read = groups.load_group(tmp_path / "table.parquet", dataset="mnist1d", architecture="mlp")
         done = drawn_of(figure, read)
-        style.save(done, tmp_path / "figure.pdf", tmp_path / "figure.png")
+        style.save(done, *(tmp_path / f"figure.{kind}" for kind in ("pdf", "png", "svg")))
         return done
 
     return get
@@ -86,37 +84,19 @@ def drawn_of(figure: str, group: groups.Group) -> Figure:
     """The figure, drawn as plot.py draws it."""
     statistics = {"bootstrap": 50, "confidence": 0.9, "interpolation_accuracy": 0.995}
     draw = lookup.resolve("figures", figure).draw
-    return draw(group, statistics=statistics, loss="cross_entropy")
+    drawn = draw(group, statistics=statistics, loss="cross_entropy")
+    style.fit(drawn)
+    drawn.draw_without_rendering()
+    return drawn
 
 
 @pytest.mark.parametrize("study", STUDIES)
 @pytest.mark.parametrize("figure", FIGURES)
 def test_figure_is_drawn_and_nothing_is_clipped_or_covered(figure, study):
     drawn = drawn_study(figure, study)
-    assert drawn.get_size_inches()[0] == style.TWO_COLUMNS
-    renderer = drawn.canvas.get_renderer()
-    width, height = drawn.get_size_inches()
-    whole = drawn.get_tightbbox(renderer)
-    assert whole.x0 >= -0.01, "clipped on the left"
-    assert whole.y0 >= -0.01, "clipped at the bottom"
-    assert whole.x1 <= width + 0.01, "clipped on the right"
-    assert whole.y1 <= height + 0.01, "clipped at the top"
-    for legend in drawn.legends:
-        box = legend.get_window_extent(renderer)
-        assert not any(box.overlaps(axes.get_window_extent(renderer)) for axes in drawn.axes)
-    for axes in drawn.axes:
-        for axis in (axes.xaxis, axes.yaxis):
-            boxes = _tick_boxes(axis, renderer)
-            assert not any(a.overlaps(b) for a, b in pairwise(boxes)), (
-                f"tick labels of {axes.get_title() or axes.get_ylabel()} run into each other"
-            )
-
-
-def _tick_boxes(axis, renderer):
-    low, high = sorted(axis.get_view_interval())
-    places = zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=False)
-    shown = [label for place, label in places if low <= place <= high and label.get_text()]
-    return [label.get_window_extent(renderer) for label in shown if label.get_visible()]
+    assert drawn.get_size_inches()[0] == style.WIDTH
+    printed.check(drawn)
+    printed.check_room(drawn)
 
 
 @pytest.mark.parametrize("figure", ["alignment", "label_noise"])
@@ -166,7 +146,7 @@ def test_double_descent_draws_the_means_and_marks_the_threshold(draw):
     stopped = next(line for line in error.lines if line.get_linestyle() == "--")
     np.testing.assert_allclose(stopped.get_ydata(), 0.1 * np.array(error.lines[0].get_ydata()))
     below = drawn.axes[3].child_axes[0]
-    assert below.get_xlabel() == "parameters per training sample"
+    assert below.get_xlabel() == "parameters / sample"
     share = below.transData.inverted().transform(drawn.axes[3].transData.transform((64, 20)))[0]
     assert share == pytest.approx(2)
 

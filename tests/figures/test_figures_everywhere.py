@@ -28,7 +28,8 @@ place = sys.argv[1]
 statistics = {{"bootstrap": 50, "confidence": 0.9, "interpolation_accuracy": 0.995}}
 losses = {{"mlp": "cross_entropy", "one_lipschitz": "cross_entropy"}}
 of = dict(dataset="mnist1d", architecture="mlp")
-asked = dict(loss="cross_entropy", losses=losses, statistics=statistics, options={{}})
+asked = dict(loss="cross_entropy", losses=losses, statistics=statistics, options={{}},
+             width_unit="", width_units=dict.fromkeys(losses, ""), figure={{}})
 kinds = dict(figure="label_noise", comparison="over_width", experiment="isometry")
 
 
@@ -37,7 +38,7 @@ class Input(list):
 
 
 for kind, name in kinds.items():
-    output = Some(pdf=f"{{name}}.pdf", png=f"{{name}}.png")
+    output = [f"{{name}}.{{ending}}" for ending in ("pdf", "png", "svg")]
     job = Some(
         input=Input([f"{{place}}/experiment.parquet"]), output=output, log=[f"{{name}}.log"],
         wildcards=Some(**of, **{{kind: name}}), params=Some(module=name, **asked),
@@ -117,7 +118,7 @@ def drawn(folder, place, **environ):
     )  # fmt: skip
     logs = [path.read_text() for path in folder.glob("*.log")]
     assert done.returncode == 0, "\n".join([done.stderr, *logs])
-    paths = [*folder.glob("*.png"), *folder.glob("*.pdf")]
+    paths = [*folder.glob("*.png"), *folder.glob("*.pdf"), *folder.glob("*.svg")]
     return {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in paths}
 
 
@@ -128,6 +129,6 @@ def test_a_users_matplotlibrc_and_backend_change_no_byte(hostile, place, tmp_pat
     users.mkdir()
     (users / "matplotlibrc").write_text(hostile)
     expected = drawn(plain, place)
-    assert len(expected) == 6
+    assert len(expected) == 9
     environ = {"MPLBACKEND": "module://not_installed.backend_inline", "AS_A_JOB": "1"}
     assert drawn(users, place, **environ) == expected

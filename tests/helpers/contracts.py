@@ -9,6 +9,7 @@ from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
+import printed
 import torch
 from matplotlib import pyplot
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -81,13 +82,15 @@ def takes(function, name: str) -> bool:
 
 
 def check_drawing(draw: Callable[[], Figure]) -> None:
-    """The same figure twice, pixel by pixel, with pyplot and generators untouched."""
-    kept = states()
+    """The same figure twice, pixel by pixel; pyplot, generators and Matplotlib's settings stay."""
+    kept, settings = states(), printed.settings()
     figures = [draw(), draw()]
+    assert printed.settings() == settings
     assert all(isinstance(figure, Figure) and figure.axes for figure in figures)
     canvases = [FigureCanvasAgg(figure) for figure in figures]
     for canvas in canvases:
         canvas.draw()
+    printed.check(figures[0])
     one, other = (bytes(canvas.buffer_rgba()) for canvas in canvases)
     assert one == other
     assert states() == kept

@@ -34,6 +34,7 @@ MADE = {"rule": "some", "recipe": "r", "asked": {}, "inputs": SOURCES, "content"
 FILES = [
     "table.parquet", "table.csv", "table.json", "findings.json", "findings.md", "findings.html",
     "explorer.html", "report.html", "figures/a/m/b.pdf", "figures/a/m/b.png",
+    "figures/a/m/b.svg",
 ]  # fmt: skip
 COUNT = len(FILES) + 2  # the plan and the provenance
 
@@ -148,9 +149,9 @@ def test_a_study_of_experiments(study):
     with pytest.raises(archiving.ArchiveError, match=r"experiments/isometry\.parquet"):
         archiving.pack(study)
     result(study / "experiments/isometry.parquet")
-    for name in ("figures/isometry.pdf", "figures/isometry.png"):
+    for name in ("figures/isometry.pdf", "figures/isometry.png", "figures/isometry.svg"):
         document(study / name)
-    assert archiving.pack(study)[1] == 7
+    assert archiving.pack(study)[1] == 8
 
 
 def test_what_never_ran_is_no_other_configuration(study):
@@ -201,7 +202,10 @@ def test_an_archive_that_is_not_there_is_said_so(tmp_path):
     ("change", "message"),
     [
         (lambda s: (s / "table.parquet").unlink(), r"not complete: table\.parquet missing"),
-        (lambda s: shutil.rmtree(s / "figures"), r"figures/a/m/b\.pdf, figures/a/m/b\.png missing"),
+        (
+            lambda s: shutil.rmtree(s / "figures"),
+            r"b\.pdf, figures/a/m/b\.png, figures/a/m/b\.svg miss",
+        ),
         (lambda s: (s / "plan.json").unlink(), "no study has been run there"),
         (
             lambda s: (s / "plan.json").write_text(

@@ -81,6 +81,18 @@ def test_the_given_configuration_is_not_changed():
             r"numbers in statistics.fit_from 'epohc' \(did you mean 'epoch'\?\); .* epoch, width$",
         ),
         ({"statistics.fit_from": {"epoch": 0}}, "fit_from.epoch = 0: allowed is at least 1"),
+        ({"figure.width": 2}, "figure.width = 2: allowed is at least 4.5"),
+        ({"figure.width": "wide"}, "figure.width = 'wide': allowed is a finite number"),
+        ({"figure.font_size": 6}, "figure.font_size = 6: allowed is at least 7"),
+        (
+            {"figure": {"width": 6, "font_size": 10}},
+            r"figure.width = 6: allowed with figure.font_size = 10 is at least 6.5 \(inches\)",
+        ),
+        (
+            {"figure.font": "DejaVu Sarif"},
+            r"unknown font in figure.font 'DejaVu Sarif' \(did you mean 'DejaVu Serif'\?\); known:",
+        ),
+        ({"figure.dpi": 300}, "figure.dpi"),
         ({"grid.widht": [4]}, r"'grid.widht' \(did you mean 'grid.width'\?\)"),
         ({"training.momentun": 0.9}, "did you mean 'training.momentum'"),
         ({"grid.width": [-4]}, r"grid.width contains -4: allowed is at least 1"),

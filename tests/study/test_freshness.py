@@ -153,8 +153,8 @@ def test_every_kind_of_file_gives_its_stamp_back(tmp_path):
     )
     checkpoints.write(tmp_path / "c.safetensors", saved, stamp)
     stamped_parquet.write(tmp_path / "t.parquet", pa.table({"x": [1.0]}), stamp)
-    figure, _ = style.new_figure(1, 1, width=2, height=2)
-    style.save(figure, tmp_path / "f.pdf", tmp_path / "f.png", stamp)
+    figure, _ = style.new_figure(1, 1, height=2)
+    style.save(figure, *(tmp_path / f"f.{kind}" for kind in ("pdf", "png", "svg")), made=stamp)
     for path in tmp_path.iterdir():
         found = stamps.read(path)
         assert (found["asked"], found["rule"]) == (stamp["asked"], "r"), path
@@ -167,13 +167,15 @@ def test_every_kind_of_file_gives_its_stamp_back(tmp_path):
     assert len(contents) == 2
 
 
-@pytest.mark.parametrize("suffix", [".pdf", ".png", ".md", ".html", ".json", ".safetensors"])
+@pytest.mark.parametrize(
+    "suffix", [".pdf", ".png", ".svg", ".md", ".html", ".json", ".safetensors"]
+)
 def test_a_file_that_was_cut_or_altered_has_no_stamp(tmp_path, suffix):
     """Of a figure, a page and a summary every byte; of checkpoints the end, when they are read."""
     path, stamp = tmp_path / f"x{suffix}", {"rule": "r", "recipe": "1", "inputs": {}}
-    if suffix in (".pdf", ".png"):
-        figure, _ = style.new_figure(1, 1, width=1, height=1)
-        style.save(figure, tmp_path / "x.pdf", tmp_path / "x.png", stamp)
+    if suffix in (".pdf", ".png", ".svg"):
+        figure, _ = style.new_figure(1, 1, height=1)
+        style.save(figure, tmp_path / f"x{suffix}", made=stamp)
     elif suffix == ".safetensors":
         checkpoints.save_atomically(path, {"w": torch.ones(300)}, {"made": stamps.dumps(stamp)})
     else:
@@ -189,7 +191,9 @@ def test_a_file_that_was_cut_or_altered_has_no_stamp(tmp_path, suffix):
         path.write_bytes(altered)
         # White space around a number of a JSON file, and the end of a comment, tell nothing.
         found = stamps.read(path)
-        assert found is None or (suffix in (".json", ".html", ".md") and found["recipe"] == "1")
+        assert found is None or (
+            suffix in (".json", ".svg", ".html", ".md") and found["recipe"] == "1"
+        )
 
 
 def test_a_number_that_was_altered_in_a_summary_is_noticed(tmp_path):
@@ -438,7 +442,7 @@ def test_whole_numbers_ask_for_the_same_in_either_spelling():
     assert stamps.recipe("r", {"a": True}, {}, {}) != stamps.recipe("r", {"a": 1}, {}, {})
 
 
-@pytest.mark.parametrize("suffix", [*stamps.READERS, ".png", ".md", ".pdf"])
+@pytest.mark.parametrize("suffix", [*stamps.READERS, ".png", ".svg", ".md", ".pdf"])
 def test_no_file_however_broken_ends_the_search(tmp_path, suffix):
     path = tmp_path / f"x{suffix}"
     draws = random.Random(1)

@@ -41,7 +41,7 @@ def test_the_report_and_the_provenance_name_nothing_that_never_ran(study):
     kept, page = published.ran(config), report(config)
     assert f"**{config['study']}**" in page
     if config["experiments"]:
-        assert set(kept) == {"study", "experiments", "execution"}
+        assert set(kept) == {"study", "experiments", "figure", "execution"}
         assert kept["experiments"] == written(study)["experiments"]
         for word in ("mlp", "mnist1d", "seeds 0, 1, 2, 3", "Bounds:", "Findings", "table.csv"):
             assert word not in page

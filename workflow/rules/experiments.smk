@@ -52,6 +52,7 @@ rule experiment_figure:
         checked=checked("experiment_figure"),
     output:
         pdf="results/{study}/figures/{experiment}.pdf",
+        svg="results/{study}/figures/{experiment}.svg",
         png=report(
             "results/{study}/figures/{experiment}.png",
             caption="../report/figure.rst",
@@ -69,6 +70,7 @@ rule experiment_figure:
         gpu=0,
     params:
         caption=asked("experiment_figure", "caption"),
+        figure=asked("experiment_figure", "figure"),
         code=code("experiment_figure"),
         recipe=recipe("experiment_figure"),
     script:

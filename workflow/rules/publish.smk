@@ -4,6 +4,7 @@ rule figure:
         checked=checked("figure"),
     output:
         pdf="results/{study}/figures/{dataset}/{architecture}/{figure}.pdf",
+        svg="results/{study}/figures/{dataset}/{architecture}/{figure}.svg",
         png=report(
             "results/{study}/figures/{dataset}/{architecture}/{figure}.png",
             caption="../report/figure.rst",
@@ -29,6 +30,8 @@ rule figure:
         statistics=asked("figure", "statistics"),
         loss=asked("figure", "loss"),
         caption=asked("figure", "caption"),
+        figure=asked("figure", "figure"),
+        width_unit=asked("figure", "width_unit"),
         module=asked("figure", "module"),
         options=asked("figure", "options"),
         code=code("figure"),
@@ -43,6 +46,7 @@ rule comparison:
         checked=checked("comparison"),
     output:
         pdf="results/{study}/figures/{dataset}/{comparison}.pdf",
+        svg="results/{study}/figures/{dataset}/{comparison}.svg",
         png=report(
             "results/{study}/figures/{dataset}/{comparison}.png",
             caption="../report/figure.rst",
@@ -68,6 +72,8 @@ rule comparison:
         statistics=asked("comparison", "statistics"),
         losses=asked("comparison", "losses"),
         caption=asked("comparison", "caption"),
+        figure=asked("comparison", "figure"),
+        width_units=asked("comparison", "width_units"),
         module=asked("comparison", "module"),
         options=asked("comparison", "options"),
         code=code("comparison"),

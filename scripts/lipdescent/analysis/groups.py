@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -59,6 +59,7 @@ class Group:
     not_applicable : bounds that do not exist for these networks.
     failed : bound -> widths at which its code failed for some checkpoint (status ``error``).
     point : the group's values of the study's further axes.
+    width_unit : what the width counts, such as ``units`` or ``channels``; empty: not known.
     """
 
     study: str
@@ -74,6 +75,7 @@ class Group:
     failed: dict[str, list[int]] = field(default_factory=dict)
     point: dict[str, Value] = field(default_factory=dict)
     num_parameters: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    width_unit: str = ""
 
     @property
     def variant(self) -> str:
@@ -140,11 +142,12 @@ def group_of(source: Source, *, dataset: str, architecture: str) -> Group:
         raise ValueError(f"no rows of {dataset}/{architecture} in the table; it has: {known}")
     series, diverged, absent, failed = _contents(chosen, places)
     present = {key.quantity for key in series}
+    grid: dict[str, Any] = dict(zip(AXES, places, strict=True))
     return Group(
         study=study,
         dataset=dataset,
         architecture=variants.split(architecture)[0],
-        **dict(zip(AXES, places, strict=True)),
+        **grid,
         series=dict(sorted(series.items())),
         diverged=diverged,
         not_applicable=tuple(sorted(absent - present)),

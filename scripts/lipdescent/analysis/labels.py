@@ -5,8 +5,7 @@ from __future__ import annotations
 from lipdescent.analysis.groups import Rung
 from lipdescent.storage.variants import Value
 
-WIDTH = "width (units or channels)"
-PER_SAMPLE = "parameters per training sample"
+PER_SAMPLE = "parameters / sample"
 ERROR = "test error"
 CALIBRATED = "test loss at a fitted scale"
 NORMS = {"l1": r"$\ell_1$", "l2": r"$\ell_2$", "linf": r"$\ell_\infty$"}
@@ -32,9 +31,15 @@ def variant_name(variant: str) -> str:
     return variant.replace("+", ", ")
 
 
-def axis_name(axis: str) -> str:
-    """``num_train`` -> ``num train``."""
-    known = {"width": WIDTH, "num_parameters": "number of parameters"}
+def width_name(*units: str) -> str:
+    """``width (units)``, ``width (units, channels)`` of two kinds, ``width`` of an unknown one."""
+    known = list(dict.fromkeys(filter(None, units)))
+    return f"width ({', '.join(known)})" if known else "width"
+
+
+def axis_name(axis: str, *units: str) -> str:
+    """``num_train`` -> ``num train``; ``units`` are what widths count."""
+    known = {"width": width_name(*units), "num_parameters": "number of parameters"}
     return known.get(axis, axis.replace("_", " "))
 
 
@@ -68,4 +73,10 @@ def bound_name(direction: str, norm: str) -> str:
     what a user declared.
     """
     what = "estimate from below" if direction == "estimate" else f"{direction} Lipschitz bound"
-    return f"{what} ({NORMS.get(norm, norm)})"
+    return constant_name(what, norm)
+
+
+def constant_name(what: str, norm: str) -> str:
+    """``certified bracket (logits per input, $\\ell_2$)``: what has the unit of the constants."""
+    of = "probabilities" if norm.endswith("_softmax") else "logits"
+    return f"{what} ({of} per input, {NORMS.get(norm, norm)})"

@@ -14,7 +14,13 @@ class ArchitecturePlugin(Protocol):
     of ``build``: it refuses, without building anything and before any job, what ``build`` refuses.
     Keyword parameters with a default are options of the configuration, under ``architectures:
     NAME:``; a choice among names is annotated as ``Literal``.
+
+    Attributes
+    ----------
+    WIDTH_UNIT : what a width counts, written out for the axes of figures: ``units``, ``channels``.
     """
+
+    WIDTH_UNIT: str
 
     def build(self, width: int, *, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
         """A network from float32 (n, *input_shape) to logits (n, num_classes).

@@ -22,6 +22,7 @@ from lipdescent.constrained.layers import (
 )
 
 SIZES = _sizes.lifted
+WIDTH_UNIT = "channels"
 ACTIVATIONS = {"relu": nn.ReLU, "maxmin": GroupSort, "none": nn.Identity}
 CONVOLUTION: dict[int, type[nn.Conv1d | nn.Conv2d]] = {1: nn.Conv1d, 2: nn.Conv2d}
 POOL = {1: nn.AvgPool1d, 2: nn.AvgPool2d}

@@ -10,6 +10,7 @@ from lipdescent.architectures import _sizes
 from lipdescent.architectures._blocks import four_convolutions
 
 SIZES = _sizes.pools_to_one
+WIDTH_UNIT = "channels"
 
 
 def build(

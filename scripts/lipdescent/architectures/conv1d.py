@@ -9,6 +9,7 @@ from torch import nn
 from lipdescent.architectures import _sizes
 
 SIZES = _sizes.signal
+WIDTH_UNIT = "channels"
 
 
 def build(

@@ -15,6 +15,7 @@ from lipdescent.architectures import _sizes
 from lipdescent.architectures._blocks import four_convolutions
 
 SIZES = _sizes.pools_to_one
+WIDTH_UNIT = "channels"
 POOLS: dict[str, type[nn.AvgPool2d] | type[nn.MaxPool2d]] = {
     "average": nn.AvgPool2d,
     "max": nn.MaxPool2d,

@@ -14,6 +14,7 @@ from lipdescent.constrained.constraints import Bjorck, SpectralConvolution, cons
 from lipdescent.constrained.layers import GroupSort, InvertibleDownsampling
 
 SIZES = _sizes.halved_image
+WIDTH_UNIT = "channels"
 
 
 def build(

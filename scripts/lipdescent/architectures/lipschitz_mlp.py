@@ -22,6 +22,8 @@ ITERATIONS = 12
 Constraint = Literal["bjorck", "cayley", "spectral", "spectral_hard", "l1_rows", "none"]
 Activation = Literal["groupsort", "relu"]
 
+WIDTH_UNIT = "units"
+
 
 def build(
     width: int,

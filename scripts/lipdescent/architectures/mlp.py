@@ -12,6 +12,8 @@ from torch import nn
 
 from lipdescent.architectures import _blocks
 
+WIDTH_UNIT = "units"
+
 
 def build(
     width: int,

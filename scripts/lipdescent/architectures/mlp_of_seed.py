@@ -11,6 +11,8 @@ from torch import nn
 
 from lipdescent.architectures import mlp
 
+WIDTH_UNIT = "units"
+
 
 def build(
     width: int,

@@ -12,6 +12,7 @@ from lipdescent.architectures import _blocks, _sizes
 from lipdescent.architectures._blocks import Residual
 
 SIZES = _sizes.multiple_of_8
+WIDTH_UNIT = "channels"
 STRIDES = (1, 2, 2, 2)
 BLOCKS_PER_STAGE = 2
 

@@ -11,6 +11,7 @@ from torch import nn
 from lipdescent.architectures import _blocks, _sizes
 
 SIZES = _sizes.multiple_of_4
+WIDTH_UNIT = "channels"
 STAGES = 3
 
 

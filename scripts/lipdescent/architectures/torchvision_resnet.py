@@ -13,6 +13,7 @@ from torch import nn
 from lipdescent.architectures import _sizes
 
 SIZES = _sizes.image
+WIDTH_UNIT = "channels"
 BLOCKS = {18: ("BasicBlock", (2, 2, 2, 2)), 50: ("Bottleneck", (3, 4, 6, 3))}
 
 

@@ -13,6 +13,7 @@ from lipdescent.architectures import _sizes
 from lipdescent.architectures._blocks import Residual
 
 SIZES = _sizes.patches
+WIDTH_UNIT = "dimension"
 
 
 class Patches(nn.Module):

@@ -45,9 +45,7 @@ def draw(
     looks = side_by_side.styles(drawn)
     radii = [radius for radius in _radii(groups) if radius]
     radii = [radii[place] for place in side_by_side.spread(len(radii))] if radii else []
-    figure, axes = style.new_figure(
-        1, max(1, len(radii)), width=style.TWO_COLUMNS, height=3.0, sharey=True
-    )
+    figure, axes = style.new_figure(1, max(1, len(radii)), height=3.0, sharey=True)
     for place, radius in zip(axes[0], radii, strict=False):
         for name, line in drawn.items():
             _draw_line(place, line, radius, looks[name], statistics["confidence"])

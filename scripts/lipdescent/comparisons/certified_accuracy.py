@@ -42,7 +42,6 @@ def draw(
     figure, axes = style.new_figure(
         len(norms or ["l2"]),
         len(panels),
-        width=style.TWO_COLUMNS,
         height=0.9 + 1.9 * len(norms or ["l2"]),
         sharex="row",
         sharey=True,

@@ -42,7 +42,7 @@ def draw(
     families = list(_families(groups).values())
     rows = [families[place] for place in side_by_side.spread(len(families))] if families else []
     height = 0.9 + 2.3 * max(len(rows), 1)
-    figure, axes = style.new_figure(max(len(rows), 1), 2, width=style.TWO_COLUMNS, height=height)
+    figure, axes = style.new_figure(max(len(rows), 1), 2, height=height)
     first = next(iter(groups.values()))
     colours = style.noise_colours(first.label_noise)
     widths = side_by_side.spread(len(first.width), most=MAX_WIDTHS)
@@ -102,7 +102,7 @@ def _complexities(
     place.plot(group.width, group.num_parameters, color="black", linestyle="--")
     _axes.width_axis(place, group.width)
     _axes.log_values(place)
-    place.set_xlabel(labels.WIDTH)
+    place.set_xlabel(labels.width_name(group.width_unit))
     place.set_ylabel("effective complexity\n(training points)")
     if not np.isfinite(found).any():
         why = "no width fits\nthe smallest number"

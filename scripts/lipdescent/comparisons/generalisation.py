@@ -38,7 +38,7 @@ def draw(
     axis = SIZE if SIZE in first.point else first_axis(first)
     drawn = lines(groups, axis=axis)
     looks = side_by_side.styles(drawn)
-    figure, axes = style.new_figure(1, 2, width=style.TWO_COLUMNS, height=3.0)
+    figure, axes = style.new_figure(1, 2, height=3.0)
     left, right = axes[0]
     shown = []
     for name, line in drawn.items():

@@ -35,9 +35,7 @@ def draw(
     """See the module: its docstring is the caption."""
     names = [list(groups)[place] for place in side_by_side.spread(len(groups))]
     first, confidence = groups[names[0]], statistics["confidence"]
-    figure, axes = style.new_figure(
-        3, len(names), width=style.TWO_COLUMNS, height=5.6, sharex="col", sharey="row"
-    )
+    figure, axes = style.new_figure(3, len(names), height=5.6, sharex="col", sharey="row")
     layers: dict[str, None] = {}
     for column, name in zip(axes.T, names, strict=True):
         group = groups[name]

@@ -77,7 +77,6 @@ def draw(
     figure, grid_of_axes = style.new_figure(
         len(rows),
         len(panels),
-        width=style.TWO_COLUMNS,
         height=0.9 + 1.6 * len(rows),
         sharex=True,
         sharey="row",
@@ -92,7 +91,8 @@ def draw(
                 _draw_line(column, rows, line, choice.x, look, statistics["confidence"])
         if choice.panel:
             column[0].set_title(_named(choice.panel, value))
-    _finish(grid_of_axes, rows, cells, choice)
+    units = [group.width_unit for group in groups.values()]
+    _finish(grid_of_axes, rows, cells, choice, units)
     handles = {_named(choice.colour, hue): drawing.key(**look) for hue, look in looks.items()}
     if choice.colour:
         style.legend(figure, list(handles.values()), list(handles), columns=6)
@@ -187,11 +187,13 @@ def _draw_line(
             drawing.curve(place, drawn, estimated(values, confidence=confidence), **look)
 
 
-def _finish(grid: np.ndarray, rows: list[str], cells: list[Cell], choice: Choice) -> None:
-    """Names and scales of the axes."""
+def _finish(
+    grid: np.ndarray, rows: list[str], cells: list[Cell], choice: Choice, units: list[str]
+) -> None:
+    """Names and scales of the axes; ``units`` are what widths count."""
     values = np.unique([float(cell.places[choice.x]) for cell in cells])
     for name, row in zip(rows, grid, strict=True):
-        title = f"{name}\n({labels.NORMS['l2']})" if name == BRACKET else name
+        title = labels.constant_name(name, "l2") if name == BRACKET else name
         loss = name.removeprefix("test ")
         row[0].set_ylabel(title if name in (BRACKET, ERROR) else labels.loss_name("test", loss))
         if not any(place.lines for place in row):
@@ -208,7 +210,7 @@ def _finish(grid: np.ndarray, rows: list[str], cells: list[Cell], choice: Choice
     for place in grid.flat:
         scales.get(choice.x, _axes.number_axis)(place, values)
     for place in grid[-1]:
-        place.set_xlabel(labels.axis_name(choice.x))
+        place.set_xlabel(labels.axis_name(choice.x, *units))
 
 
 def _scale(row: np.ndarray, cells: list[Cell], name: str) -> None:

@@ -37,9 +37,7 @@ def draw(
     apart = side_by_side.losses_apart(losses)
     count = 3 + len(apart)
     columns = 2 if count == 4 else 3
-    figure, grid = style.new_figure(
-        -(-count // columns), columns, width=style.TWO_COLUMNS, height=4.4
-    )
+    figure, grid = style.new_figure(-(-count // columns), columns, height=4.4)
     for unused in grid.flat[count:]:
         unused.remove()
     fit, wrong, *tests, bracket = grid.flat[:count]
@@ -72,7 +70,7 @@ def draw(
     for test, title in zip(tests, apart, strict=True):
         test.set_ylabel(title)
         _axes.log_values(test)
-    bracket.set_ylabel(f"certified bracket ({labels.NORMS['l2']})")
+    bracket.set_ylabel(labels.constant_name("certified bracket", "l2"))
     for place in (fit, wrong, *tests, bracket):
         _axes.epoch_axis(place, group.epoch)
         place.set_xlabel("epoch")

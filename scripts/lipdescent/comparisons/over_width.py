@@ -9,8 +9,9 @@ the mean l2 radius within which the labels trained on are certain, wrong ones co
 margin relative to the constant. Lines are means over seeds, geometric ones but of accuracies,
 errors and of losses that can be negative; bands are Student's t intervals of these means (95 %
 unless configured otherwise), with fewer than four seeds the range over them: the heading says
-which. A ring marks the first width whose mean train accuracy reaches the dashed line (99.5 % unless
-configured otherwise). Diverged models are left out and counted in the heading.
+which. A ring marks the interpolation threshold: the first width whose mean train accuracy reaches
+the dashed line (99.5 % unless configured otherwise). Diverged models are left out and counted in
+the heading.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from lipdescent.figures import _drawing as drawing
 from lipdescent.figures import _side_by_side as side_by_side
 from lipdescent.figures import _style as style
 
-BRACKET = f"certified bracket ({labels.NORMS['l2']})"
+BRACKET = labels.constant_name("certified bracket", "l2")
 
 
 def draw(
@@ -55,7 +56,6 @@ def draw(
     figure, axes = style.new_figure(
         len(panels),
         len(noises),
-        width=style.TWO_COLUMNS,
         height=0.8 + 1.6 * len(panels),
         sharex=True,
         sharey="row",
@@ -77,10 +77,10 @@ def draw(
     for column, noise in zip(axes.T, noises, strict=True):
         column[0].axhline(level, color=style.GREY, linestyle="--", lw=0.7)
         column[0].set_title(f"label noise {labels.noise_name(first.label_noise[noise])}")
-        column[-1].set_xlabel("width")
+        column[-1].set_xlabel(side_by_side.width_name(groups))
     for place in axes.flat:
         _axes.width_axis(place, first.width)
-    side_by_side.legend(figure, looks, {"first width that fits": drawing.ring_key()})
+    side_by_side.legend(figure, looks, {"interpolation threshold": drawing.ring_key()})
     band = stats.band_name(len(first.seed), statistics["confidence"])
     side_by_side.heading(figure, groups, f"epoch {first.epoch[-1]}", band)
     return figure

@@ -43,7 +43,7 @@ def draw(
     rows = [rows[place] for place in side_by_side.spread(len(rows), most=MAX_ROWS)] if rows else []
     looks = _power_laws.looks(groups.values())
     height = 0.9 + 1.75 * max(len(rows), 1)
-    figure, axes = style.new_figure(max(len(rows), 1), 3, width=style.TWO_COLUMNS, height=height)
+    figure, axes = style.new_figure(max(len(rows), 1), 3, height=height)
     if not rows:
         for place in axes[0]:
             _axes.say_nothing_here(place, "no further axis\nof numbers")
@@ -53,13 +53,13 @@ def draw(
         for place, panel in zip(row, panels, strict=False):
             why = "all models diverged" if empty else panel.reason
             _power_laws.curves(place, panel, looks, why)
-            place.set_title(_where(panel, found), fontsize=7)
+            place.set_title(_where(panel, found))
             place.set_xlabel(labels.axis_name(panel.axis))
         if len(panels) == 1:
             _axes.say_nothing_here(row[1], "one level\nof label noise")
             row[1].set_xticks([])
-        _axes.log_values(*(place for place in row[:2] if place.lines))
-        row[0].set_ylabel(f"bound or norm ({labels.NORMS['l2']})")
+        _power_laws.one_scale(row[:2])
+        row[0].set_ylabel(labels.constant_name("bound or norm", "l2"))
         _power_laws.exponents(row[2], panels, looks)
     _power_laws.legend(figure, looks)
     first = next(iter(groups.values()))

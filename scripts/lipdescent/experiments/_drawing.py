@@ -7,15 +7,25 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lipdescent.figures._axes import log_values, width_axis
-from lipdescent.figures._style import GREY, MARKERS, OKABE_ITO, TWO_COLUMNS, legend, new_figure
+from lipdescent.figures._axes import log_values, say_nothing_here, width_axis
+from lipdescent.figures._style import GREY, MARKERS, OKABE_ITO, legend, new_figure, small
 
-__all__ = ["GREY", "key_of", "legend", "log_values", "look", "panels", "width_axis"]
+__all__ = [
+    "GREY",
+    "key_of",
+    "legend",
+    "log_values",
+    "look",
+    "panels",
+    "say_nothing_here",
+    "small",
+    "width_axis",
+]
 
 
 def panels(count: int, *, height: float = 2.4, **options: Any) -> tuple[Figure, list[Axes]]:
-    """A figure of two columns' width with ``count`` panels side by side."""
-    figure, axes = new_figure(1, count, width=TWO_COLUMNS, height=height, **options)
+    """A figure of the printed width with ``count`` panels side by side."""
+    figure, axes = new_figure(1, count, height=height, **options)
     return figure, list(axes[0])
 
 

@@ -36,7 +36,7 @@ from lipdescent.experiments._distance import (
 from lipdescent.experiments._drawing import key_of, look
 from lipdescent.experiments._fitting import Fit, certified
 from lipdescent.figures._axes import log_values
-from lipdescent.figures._style import TWO_COLUMNS, new_figure
+from lipdescent.figures._style import new_figure
 from lipdescent.plugins import lookup
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.training.draws import initial_stack
@@ -152,14 +152,15 @@ def run(
 
 def draw(frame: pd.DataFrame) -> Figure:
     """See the module's docstring."""
-    figure, axes = new_figure(2, 3, width=TWO_COLUMNS, height=4.4)
+    figure, axes = new_figure(2, 3, height=4.4)
     trained = frame[frame["task"] == "trained"]
     groups = list(trained.groupby(["width", "k"], sort=False))
     draw_singular_values(axes[0, 0], axes[0, 1], groups)
     energies = columns(trained, "energy")
     for i, (_, part) in enumerate(groups):
         axes[0, 2].plot(range(len(energies)), part[energies].mean(), **look(i))
-    axes[0, 2].set_title("counter-examples:\nshare of energy")
+    axes[0, 2].set_title("counter-examples")
+    axes[0, 2].set_ylabel("share of energy")
     axes[0, 2].set_xlabel("DFT frequency")
     _draw_pair(axes[1, 0], trained)
     _draw_linear(axes[1, 1], frame[frame["task"] == "linear"])
@@ -176,8 +177,10 @@ def draw_singular_values(left: Axes, middle: Axes, groups: Sequence[tuple]) -> N
         left.plot([i] * len(part), part["dft_smallest"], label=name, **style)
         left.plot([i] * len(part), part["full_smallest"], "_", color="black", markersize=9)
         middle.plot([i] * len(part), part["dft_ratio"], **style)
-    left.set_title("smallest singular value,\nlow band and all inputs")
-    middle.set_title("singular values on the\nlow band: largest / smallest")
+    left.set_title("low band and all inputs")
+    left.set_ylabel("smallest singular value")
+    middle.set_title("low band")
+    middle.set_ylabel("largest / smallest singular value")
     log_values(middle)
     for axis in (left, middle):
         axis.set_xticks([])
@@ -197,6 +200,7 @@ def _draw_pair(axis: Axes, trained: pd.DataFrame) -> None:
     name = network_name(best["width"], best["k"])
     axis.set_title(f"a pair ({name}):\nratio of distances < $10^{{{exponent + 1}}}$")
     axis.set_xlabel("position")
+    axis.set_ylabel("input")
     axis.legend(handlelength=1.5)
 
 
@@ -209,7 +213,8 @@ def _draw_linear(axis: Axes, linear: pd.DataFrame) -> None:
         axis.plot(exact, color=style["color"])
         axis.plot(found, linestyle="", **style)
     error = linear["linear_error"].max()
-    axis.set_title(f"linear networks: response\nclosed form within {error:.0e}")
+    axis.set_title(f"linear networks, closed form within {error:.0e}")
+    axis.set_ylabel("response")
     axis.set_xlabel("DFT frequency")
     axis.set_ylim(bottom=-0.03)
 
@@ -217,6 +222,7 @@ def _draw_linear(axis: Axes, linear: pd.DataFrame) -> None:
 def _draw_bound(axis: Axes, rows: pd.DataFrame) -> None:
     axis.plot(rows["k"], rows["projected_smallest"], linestyle="", **look(0))
     axis.plot(rows["k"], rows["bound"], color="black")
-    axis.set_title("one resolution, low band:\nmeasured and proved")
+    axis.set_title("one resolution, low band: measured and proved")
+    axis.set_ylabel("smallest singular value")
     axis.set_xlabel("branch constant k")
     axis.set_ylim(bottom=-0.03)

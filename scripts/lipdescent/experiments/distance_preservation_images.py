@@ -30,7 +30,7 @@ from lipdescent.experiments import _options
 from lipdescent.experiments._distance import columns, feature_map, fit, measure_stack
 from lipdescent.experiments._drawing import key_of, log_values, look
 from lipdescent.experiments._fitting import Fit
-from lipdescent.figures._style import GREY, TWO_COLUMNS, new_figure
+from lipdescent.figures._style import GREY, new_figure
 from lipdescent.plugins import lookup
 from lipdescent.stacks.model_stack import ModelStack
 
@@ -155,7 +155,7 @@ def run(
 
 def draw(frame: pd.DataFrame) -> Figure:
     """See the module's docstring."""
-    figure, axes = new_figure(2, 4, width=TWO_COLUMNS, height=4.2)
+    figure, axes = new_figure(2, 4, height=4.2)
     wide = frame[frame["width"] == frame["width"].max()]
     parts = list(wide.groupby("dataset", sort=False))
     for j, (dataset, part) in enumerate(parts):

@@ -27,7 +27,7 @@ from lipdescent.experiments._drawing import GREY, key_of, look
 from lipdescent.experiments._fitting import Descent, Forward, annealed, certified
 from lipdescent.experiments._transport import dual_estimate, exact_distance
 from lipdescent.experiments.wasserstein import ACTIVATIONS
-from lipdescent.figures._style import TWO_COLUMNS, new_figure
+from lipdescent.figures._style import new_figure
 from lipdescent.stacks.forward import stacked_forward
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.stacks.seeding import generator
@@ -220,7 +220,6 @@ def draw(frame: pd.DataFrame) -> Figure:
     figure, grid = new_figure(
         2,
         len(names),
-        width=TWO_COLUMNS,
         height=3.4,
         gridspec_kw={"height_ratios": (1, 3)},
     )

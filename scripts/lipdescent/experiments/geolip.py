@@ -19,6 +19,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from lipdescent.analysis.labels import constant_name
 from lipdescent.architectures import mlp
 from lipdescent.experiments._drawing import key_of, log_values, look, panels
 from lipdescent.experiments._fitting import Fit, Forward, classify
@@ -228,9 +229,10 @@ def draw(frame: pd.DataFrame) -> Figure:
                 of_norm = part[part["norm"] == norm]
                 axis.plot(of_norm["place"], of_norm["value"], **style)
             axes[2].plot(part["place"], part["seconds"], label=label, **style)
-    for axis, title in zip(axes, ("l_inf bound", "l2 bound", "CPU seconds"), strict=True):
+    names = [constant_name("bound", norm) for norm in ("linf", "l2")]
+    for axis, name in zip(axes, [*names, "time (s)"], strict=True):
         log_values(axis)
-        axis.set_title(title)
+        axis.set_ylabel(name)
         axis.set_xticks(
             range(len(networks)), [str(w) if d == 1 else f"{d}x{w}" for w, d in networks]
         )

@@ -68,15 +68,20 @@ def draw(frame: pd.DataFrame) -> Figure:
     """Singular values over depth, and how far they are from 1."""
     figure, (left, right) = panels(2)
     for i, (activation, part) in enumerate(frame.groupby("activation", sort=False)):
+        # Two lie on each other: the one below is seen around the one above.
+        style = look(i) | ({"markersize": 6.5, "markerfacecolor": "none"} if i == 1 else {})
         by_depth = part.groupby("depth")
         depth = sorted(part["depth"].unique())
         low = by_depth["smallest"].min().clip(lower=FLOOR)
-        left.fill_between(depth, low, by_depth["largest"].max(), alpha=0.15, color=look(i)["color"])
+        left.fill_between(depth, low, by_depth["largest"].max(), alpha=0.12, color=look(i)["color"])
         median = by_depth["median"].median().clip(lower=FLOOR)
-        left.plot(depth, median, label=activation, **look(i))
+        left.plot(depth, median, label=activation, **style)
         away = (1 - by_depth["smallest"].min()).combine(by_depth["largest"].max() - 1, max)
-        right.plot(depth, away.clip(lower=FLOOR), **look(i))
-    for axis, name in ((left, "singular values"), (right, "largest |singular value - 1|")):
+        right.plot(depth, away.clip(lower=FLOOR), **style)
+    for axis, name in (
+        (left, "singular values"),
+        (right, "largest |singular value - 1|"),
+    ):
         axis.set_yscale("log")
         axis.set_xlabel("hidden layers")
         axis.set_ylabel(name)

@@ -26,7 +26,7 @@ from lipdescent.architectures import lipschitz_mlp
 from lipdescent.bounds.upper_layer_product import layer_product
 from lipdescent.experiments import _koch
 from lipdescent.experiments._fitting import Forward, certified, minimise
-from lipdescent.figures._style import TWO_COLUMNS, new_figure
+from lipdescent.figures._style import new_figure
 from lipdescent.stacks.forward import stacked_forward
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.stacks.seeding import generator
@@ -178,7 +178,7 @@ def draw(frame: pd.DataFrame) -> Figure:
     fields = frame[frame["what"] == "field"]
     networks = list(fields["network"].unique())
     rows = 1 + len(networks) // 2
-    figure, axes = new_figure(rows, 2, width=TWO_COLUMNS, height=0.2 + 2.2 * rows)
+    figure, axes = new_figure(rows, 2, height=0.2 + 2.2 * rows)
     outlines = [
         part[["x", "y"]].to_numpy()
         for _, part in frame[frame["what"] == "outline"].groupby("polygon")

@@ -24,7 +24,15 @@ from torch import Tensor
 
 from lipdescent.architectures import lipschitz_mlp
 from lipdescent.bounds.upper_layer_product import layer_product
-from lipdescent.experiments._drawing import GREY, legend, look, panels, width_axis
+from lipdescent.experiments._drawing import (
+    GREY,
+    legend,
+    look,
+    panels,
+    say_nothing_here,
+    small,
+    width_axis,
+)
 from lipdescent.experiments._fitting import Fit, Forward, certified, classify, minimise
 from lipdescent.plugins import lookup
 from lipdescent.robustness import certificates
@@ -227,6 +235,9 @@ def draw(frame: pd.DataFrame) -> Figure:
         _draw_front(right, images, "certified_accuracy", first=2)
         right.set_title("Fashion-MNIST")
         right.set_xlabel(f"certified accuracy, radius {images['radius'].iloc[0]:g} (l2)")
+    else:
+        say_nothing_here(right, "no images here")
+        right.set_xticks([])
     ours, theirs = (axis.get_legend_handles_labels() for axis in (left, right))
     legend(figure, ours[0] + theirs[0], ours[1] + theirs[1], columns=5)
     return figure
@@ -261,7 +272,7 @@ def _draw_front(axis: Axes, rows: pd.DataFrame, column: str, *, first: int) -> N
                 textcoords="offset points",
                 va="bottom" if side > 0 else "top",
                 ha="center",
-                fontsize=6,
+                fontsize=small(),
                 color=look(first + i)["color"],
             )
     axis.margins(0.14, 0.12)

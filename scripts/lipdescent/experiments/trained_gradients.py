@@ -29,7 +29,7 @@ from lipdescent.datasets import fashion_mnist
 from lipdescent.experiments._drawing import look
 from lipdescent.experiments._fitting import Descent, Forward, annealed, certified
 from lipdescent.experiments.wasserstein import ACTIVATIONS
-from lipdescent.figures._style import TWO_COLUMNS, legend, new_figure
+from lipdescent.figures._style import legend, new_figure
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.stacks.seeding import generator
 from lipdescent.training.draws import initial_stack
@@ -199,7 +199,6 @@ def draw(frame: pd.DataFrame) -> Figure:
     figure, grid = new_figure(
         3,
         len(constraints),
-        width=TWO_COLUMNS,
         height=6.0,
         gridspec_kw={"height_ratios": (3, 1.4, 3)},
         sharey="row",

@@ -128,6 +128,7 @@ def draw(frame: pd.DataFrame) -> Figure:
         axis.axhline(1, color=GREY, linestyle=":")
         axis.set_xticks(range(len(ACTIVATIONS)), list(ACTIVATIONS))
         axis.set_xlim(-0.5, len(ACTIVATIONS) - 0.5)
+        axis.set_xlabel("activation")
         axis.set_title(str(task).replace("_", " "))
     axes[0].set_ylabel("estimated distance (exact: 1)")
     return figure

@@ -6,6 +6,7 @@ const NAMES = { label_noise: "label noise", num_parameters: "number of parameter
 const VIRIDIS = ["#440154", "#414487", "#2a788e", "#22a884", "#7ad151", "#fde725"];
 const MARKS = ["circle", "square", "triangle-up", "diamond", "x", "cross", "star", "hexagon"];
 const FEW = 6; // lines that are drawn at first
+const MANY = 12; // places of an axis at which single seeds are named
 let numbers, plain, view;
 
 const unpack = async (text) => {
@@ -158,6 +159,7 @@ function fromAddress() {
     const value = pick(axis, parts.get(`at.${axis}`));
     if (value !== undefined) view.at[axis] = value;
   }
+  settle(); // the axis of the lines, if the address does not say it
   if (parts.has("on")) view.on = parts.get("on").split(",").map((text) => pick(view.lines, text));
   view.off = seeds.filter((seed) => (parts.get("off") ?? "").split(",").includes(String(seed)));
   view.mark = pick(axisOfX(), parts.get("mark") ?? " ") ?? null;
@@ -255,9 +257,13 @@ function change(how) {
 // Drawing
 
 let rows = []; // what is drawn, for the CSV
+let noted = new Set();
+let ends = []; // names of the seeds that are lowest and highest at their place
 
 function note(entry, at, one, seed) {
-  const place = { ...fixed, ...at };
+  const place = { ...fixed, ...at }, key = JSON.stringify([entry.key, place, seed]);
+  if (noted.has(key)) return; // both panels show it
+  noted.add(key);
   rows.push({ study: study.study, ...Object.fromEntries([...outer, ...INNER].map((axis) =>
     [axis, place[axis]])), num_parameters: xOf(place, "num_parameters"), seed: seed ?? "",
   quantity: entry.key, value: one.value, low: one.low ?? "", high: one.high ?? "", n: one.n ?? 1 });
@@ -294,7 +300,7 @@ function linesOf(entry, panel) {
       const part = entries.get(key), lower = entry.parts && !side;
       const look = { type: "scatter", mode: "lines+markers", hovertemplate: "%{text}<extra></extra>",
         name: axes.has(view.lines) ? told(view.lines, value) : part.name, legendgroup: String(value),
-        showlegend: !panel && !side, yaxis: panel ? "y2" : "y", connectgaps: false,
+        customdata: cells.map((at) => at[axisOfX()]), showlegend: !panel && !side, yaxis: panel ? "y2" : "y", connectgaps: false,
         line: { color: `rgb(${colour})`, width: 1.8, dash: lower ? "dash" : "solid" },
         marker: { symbol: MARKS[i % MARKS.length], size: 6 } };
       if (view.seeds === "single" && study.whole) {
@@ -309,6 +315,13 @@ function linesOf(entry, panel) {
             line: { ...look.line, width: 1 } });
           look.showlegend = false;
         }
+        if (cells.length <= MANY) known.forEach((ofSeeds, c) => {
+          const sorted = [...ofSeeds].sort((a, b) => a[1] - b[1]);
+          if (sorted.length > 2) for (const [end, shift] of [[0, -9], [-1, 9]]) ends.push({
+            x: xOf(cells[c], view.x), y: sorted.at(end)[1], text: String(sorted.at(end)[0]),
+            yref: look.yaxis, yshift: shift, showarrow: false, log: isLog(part),
+            font: { size: 11, color: `rgb(${colour})` } });
+        });
       } else {
         const found = cells.map((at) => estimate(part, at));
         found.forEach((one, c) => one && note(part, cells[c], one));
@@ -367,7 +380,7 @@ function ticksAt(places, texts, space) {
 }
 
 function figure() {
-  rows = [];
+  [rows, noted, ends] = [[], new Set(), []];
   const map = view.view === "map", parts = [view.y, view.below].filter(Boolean);
   let panels = parts.map((key) => entries.get(key));
   if (map) panels = panels.flatMap((e) => e.parts ? e.parts.map((k) => entries.get(k)) : [e]).slice(0, 2);
@@ -403,8 +416,12 @@ function figure() {
       logTicks(data.filter((trace) => trace.yaxis === (p ? "y2" : "y")).flatMap((trace) => trace.y)));
     layout[p ? "yaxis2" : "yaxis"] = { ...y, domain: two ? (p ? [0, 0.47] : [0.53, 1]) : [0, 1] };
   });
-  const place = view.mark !== null && !map && !words ? layout.xaxis.at?.(view.mark) : null;
-  if (place !== null && place !== undefined) layout.shapes = [{ type: "line", xref: "x", yref: "paper",
+  const scaled = layout.xaxis.at ?? ((value) => value);
+  const place = view.mark !== null && !map && !words ? scaled(
+    xOf({ ...fixed, ...view.at, [axisOfX()]: view.mark }, view.x)) : NaN;
+  layout.annotations = ends.map(({ log, ...end }) => ({ ...end, x: words ? end.x : scaled(end.x),
+    y: log ? Math.log10(end.y) : end.y }));
+  if (Number.isFinite(place)) layout.shapes = [{ type: "line", xref: "x", yref: "paper",
     x0: place, x1: place, y0: 0, y1: 1, line: { dash: "dot", width: 1.2, color: "#888" } }];
   delete layout.xaxis.at;
   return { data, layout };
@@ -451,52 +468,104 @@ function logX(x, data, space) {
   if (zero) x.title.text += ` (spaced as log(1 + ${named(view.x)}))`;
 }
 
-// What the eye would look for: the largest of every line, and whether the two panels agree.
+// What the eye would look for, below the chart: a table of every line's largest value, and whether
+// the first quantity goes with the others; at the place that was clicked, every seed's value.
+
+const partsShown = () => [...new Set([view.y, view.below].filter(Boolean)
+  .flatMap((one) => entries.get(one).parts ?? [one]))];
+const lineOf = (row) => (axes.has(view.lines) ? row[view.lines] : null);
+const ofLine = (value) => (axes.has(view.lines) ? lineName(view.lines, value) : "all");
+
 function summary() {
-  const words = [];
-  const key = axes.has(view.lines) ? view.lines : null, line = (row) => key ? row[key] : null;
-  const parts = [view.y, view.below].filter(Boolean).flatMap((one) => entries.get(one).parts ?? [one]);
-  if (view.view === "lines" && rows.length) {
-    for (const part of parts) {
-      const entry = entries.get(part), found = [...new Set(rows.map(line))].map((value) => {
-        const own = rows.filter((row) => row.quantity === part && line(row) === value);
-        if (!own.length) return "";
-        const top = own.reduce((a, b) => (b.value > a.value ? b : a));
-        const seed = top.seed === "" ? "" : `, seed ${top.seed}`;
-        return `${key ? `${lineName(key, value)}: ` : ""}${digits(top.value, entry.side)} at ${
-          named(view.x)} ${told(view.x, top[view.x])}${seed}`;
-      }).filter(Boolean);
-      if (found.length) words.push(`Largest ${entry.name}: ${found.join("; ")}.`);
-    }
-    if (view.seeds === "mean" && parts.length > 1) words.push(agreement(parts, key));
-    const hidden = rows.filter((row) => row.value <= 0 && isLog(entries.get(row.quantity))).length;
-    if (hidden) words.push(`${hidden} values of 0 or less are not on a logarithmic axis.`);
-  }
-  if (!rows.length) words.push("Nothing was measured here.");
-  return words.join(" ");
+  const parts = partsShown(), found = [];
+  if (!rows.length) return [paragraph("Nothing was measured here.")];
+  if (view.view === "map") return [];
+  found.push(table(`The largest values over ${named(axisOfX())}`, ...largest(parts)));
+  const hidden = rows.filter((row) => row.value <= 0 && isLog(entries.get(row.quantity))).length;
+  if (hidden) found.push(paragraph(`${hidden} values of 0 or less are not on a logarithmic axis.`));
+  if (view.mark === null) found.push(paragraph(
+    `A click on a point tells every seed's value at its ${named(axisOfX())}.`));
+  else if (study.whole) found.push(table(`Every seed at ${named(axisOfX())} ${
+    told(axisOfX(), view.mark)}, in the order of their values`, ...seedsAt(parts, view.mark)));
+  return found;
 }
 
-// Spearman's rank correlation of the upper panel's means with the lower panel's, a line each.
-function agreement([first, ...parts], key) {
+const paragraph = (text) => Object.assign(document.createElement("p"), { textContent: text });
+
+function table(caption, head, body) {
+  const made = document.createElement("table"), row = (cells, kind, scope) => {
+    const line = document.createElement("tr");
+    line.append(...cells.map((textContent, i) => Object.assign(
+      document.createElement(scope === "col" || !i ? "th" : kind), { textContent },
+      scope === "col" ? { scope } : i ? {} : { scope: "row" })));
+    return line;
+  };
+  made.append(Object.assign(document.createElement("caption"), { textContent: caption }),
+    row(head, "th", "col"), ...body.map((cells) => row(cells, "td")));
+  const frame = Object.assign(document.createElement("div"), { className: "frame" });
+  frame.append(made);
+  return frame;
+}
+
+// A row for each quantity and line; where the largest is at an end of the axis it is no peak. Of
+// means the places that are above both neighbours, too: as drawn, which may be noise.
+function largest(parts) {
+  const axis = axisOfX(), all = axes.get(axis) ?? [fixed[axis]], first = parts[0];
+  const mean = view.seeds === "mean" || !study.whole, compared = mean && parts.length > 1;
+  const words = all.some((one) => typeof one === "string") || all.length < 3;
+  const body = parts.flatMap((part) => [...new Set(rows.map(lineOf))].map((value) => {
+    const own = rows.filter((row) => row.quantity === part && lineOf(row) === value);
+    if (!own.length) return null;
+    const top = own.reduce((a, b) => (b.value > a.value ? b : a)), at = top[axis];
+    const end = at === all.at(-1) ? "last" : at === all[0] ? "first" : "";
+    const where = `${named(axis)} ${told(axis, at)}${top.seed === "" ? "" : `, seed ${top.seed}`}`;
+    const inner = own.filter((row, i) => i && i < own.length - 1
+      && row.value > own[i - 1].value && row.value > own[i + 1].value);
+    return [entries.get(part).name, ofLine(value), digits(top.value, entries.get(part).side),
+      where + (end && !words ? `, the ${end}` : ""),
+      ...(mean && !words ? [inner.map((row) => told(axis, row[axis])).join(", ") || "nowhere"] : []),
+      ...(compared ? [part === first ? "" : agreement(first, part, value)] : [])];
+  })).filter(Boolean);
+  return [["", axes.has(view.lines) ? named(view.lines) : "line", "largest", "at",
+    ...(mean && !words ? [`above both neighbours at ${named(axis)}`] : []),
+    ...(compared ? [
+      `rank correlation with ${entries.get(first).name} over ${named(axis)}, of means (1: they rise `
+      + "and fall together, -1: one rises where the other falls)"] : [])], body];
+}
+
+// Spearman's rank correlation of two quantities' means along one line.
+function agreement(first, part, value) {
   const ranks = (values) => values.map((v) => values.filter((w) => w < v).length
     + (values.filter((w) => w === v).length + 1) / 2);
-  const correlation = (a, b) => {
-    const [x, y] = [a, b].map(ranks), middle = (a.length + 1) / 2;
-    const sum = (u, v) => u.reduce((total, one, i) => total + (one - middle) * (v[i] - middle), 0);
-    return a.length < 3 ? NaN : sum(x, y) / Math.sqrt(sum(x, x) * sum(y, y));
-  };
-  const words = parts.map((part) => {
-    const found = (key ? [...new Set(rows.map((row) => row[key]))] : [null]).map((value) => {
-      const of = (quantity) => new Map(rows.filter((row) => row.quantity === quantity
-        && (!key || row[key] === value)).map((row) => [row[axisOfX()], row.value]));
-      const [a, b] = [of(first), of(part)], both = [...a.keys()].filter((x) => b.has(x));
-      const rho = correlation(both.map((x) => a.get(x)), both.map((x) => b.get(x)));
-      return Number.isFinite(rho) && `${key ? `${lineName(key, value)}: ` : ""}${rho.toFixed(2)}`;
-    }).filter(Boolean);
-    return found.length && `with ${entries.get(part).name}: ${found.join("; ")}`;
-  }).filter(Boolean);
-  return words.length ? `Spearman's rank correlation over ${named(axisOfX())} of the means of ${
-    entries.get(first).name} ${words.join("; ")}.` : "";
+  const of = (quantity) => new Map(rows.filter((row) => row.quantity === quantity
+    && lineOf(row) === value).map((row) => [row[axisOfX()], row.value]));
+  const [a, b] = [of(first), of(part)], both = [...a.keys()].filter((x) => b.has(x));
+  const [x, y] = [a, b].map((one) => ranks(both.map((place) => one.get(place))));
+  const middle = (both.length + 1) / 2;
+  const sum = (u, v) => u.reduce((total, one, i) => total + (one - middle) * (v[i] - middle), 0);
+  const rho = both.length < 3 ? NaN : sum(x, y) / Math.sqrt(sum(x, x) * sum(y, y));
+  return Number.isFinite(rho) ? rho.toFixed(2) : "-";
+}
+
+// Every seed at one place of the axis, and the one that is farthest from the median of all:
+// by ratios of what is compared by them.
+function seedsAt(parts, place) {
+  const values = axes.has(view.lines) ? axes.get(view.lines).filter((v) => view.on.includes(v)) : [null];
+  const body = parts.flatMap((part) => values.map((value) => {
+    const entry = entries.get(part), scale = (v) => (entry.plain ? v : Math.log(v));
+    const found = single(part, { ...fixed, ...view.at, [axisOfX()]: place,
+      ...(axes.has(view.lines) && { [view.lines]: value }) }).sort((a, b) => a[1] - b[1]);
+    if (!found.length) return null;
+    const at = (found.length - 1) / 2;
+    const median = (scale(found[Math.floor(at)][1]) + scale(found[Math.ceil(at)][1])) / 2;
+    const off = ([, v]) => Math.abs(scale(v) - median);
+    const far = found.reduce((a, b) => (off(b) > off(a) ? b : a));
+    return [entry.name, ofLine(value),
+      found.map(([seed, v]) => `${digits(v, entry.side)} (seed ${seed})`).join(", "),
+      found.length > 2 ? `seed ${far[0]}` : "-"];
+  })).filter(Boolean);
+  return [["", axes.has(view.lines) ? named(view.lines) : "line", "values",
+    "farthest from the median"], body];
 }
 
 function draw() {
@@ -505,14 +574,19 @@ function draw() {
   const { data, layout } = figure();
   Plotly.react("plot", data, layout, { displaylogo: false, responsive: true,
     modeBarButtonsToRemove: ["lasso2d", "select2d", "toImage"] });
-  $("told").textContent = summary();
+  $("told").replaceChildren(...summary());
   $("plot").setAttribute("aria-label",
     `${view.view === "map" ? "Heat map" : "Curves"} of ${entries.get(view.y).name} over ${named(view.x)}`);
   toAddress();
 }
 
-// A click on a heat map's cell opens its curves.
+// A click on a heat map's cell opens its curves; on a point of a curve, what all seeds have there.
 function open({ points: [point] }) {
+  if (view.view === "lines" && point) {
+    const all = axes.get(axisOfX()) ?? [fixed[axisOfX()]], at = point.customdata;
+    change(() => { view.mark = all.includes(at) && at !== view.mark ? at : null; });
+    return;
+  }
   if (view.view !== "map" || point?.data.type !== "heatmap") return;
   const row = axes.get(view.rows)[point.y];
   change(() => {

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from lipdescent.analysis import labels, ladder
 from lipdescent.analysis.groups import Group
 from lipdescent.analysis.statistics import Axis
+from lipdescent.figures import _style as style
 from lipdescent.figures._style import GREY
 
 NO_BRACKET = "needs a lower and\nan upper bound"
@@ -25,10 +26,17 @@ def width_axis(axes: Axes, widths: Axis) -> None:
     """Logarithmic x axis over ``widths``, named at as many as there is room for."""
     axes.set_xscale("log")
     axes.xaxis.set_minor_locator(NullLocator())
-    shown = _spread(widths)
+    shown = _spread(widths, most=_most_names(axes, widths))
     axes.set_xticks(shown, labels=[f"{value:g}" for value in shown])
     margin = max((widths[-1] / widths[0]) ** 0.05, 1.2)
     axes.set_xlim(widths[0] / margin, widths[-1] * margin)
+
+
+def _most_names(axes: Axes, values: Axis) -> int:
+    """How many of ``values`` can be named side by side, of letters as ticks have."""
+    points = axes.get_window_extent().width / axes.figure.dpi * 72
+    longest = max(len(f"{value:g}") for value in (values[0], values[-1]))
+    return max(2, min(8, int(points / (0.62 * style.small() * (longest + 1)))))
 
 
 def parameters_below(axes: Axes, group: Group) -> None:
@@ -46,7 +54,7 @@ def parameters_below(axes: Axes, group: Group) -> None:
 
     functions: Any = (share, width)
     below = axes.secondary_xaxis(0, functions=functions)
-    below.spines["bottom"].set_position(("outward", 28))
+    below.spines["bottom"].set_position(("outward", 28 * style.enlarged()))
     below.spines["bottom"].set_linewidth(0.4)
     below.xaxis.set_minor_locator(NullLocator())
     ends = share(np.array(axes.get_xlim()))
@@ -74,11 +82,12 @@ def number_axis(axes: Axes, values: Axis) -> None:
     if len(values) > 2 and values[0] == 0 and values[-1] >= FAR * values[1]:
         axes.set_xscale("symlog", linthresh=values[1], linscale=0.6)
         axes.xaxis.set_minor_locator(NullLocator())
-        shown = [0.0, *_spread(values[1:])]
+        shown = [0.0, *_spread(values[1:], most=_most_names(axes, values[1:]) - 1)]
         axes.set_xticks(shown, labels=[f"{value:g}" for value in shown])
         axes.set_xlim(-0.2 * values[1], values[-1] * max((values[-1] / values[1]) ** 0.05, 1.2))
         return
-    gap, shown = (values[-1] - values[0]) / 8, [float(values[0])]
+    most = _most_names(axes, values)
+    gap, shown = (values[-1] - values[0]) / most, [float(values[0])]
     for value in values[1:].tolist():
         if value - shown[-1] >= gap and (value == values[-1] or values[-1] - value >= gap):
             shown.append(value)
@@ -107,10 +116,10 @@ def _epochs(axis: Ruler, set_limits: Callable, epochs: Axis) -> None:
     set_limits(epochs[0] - 0.15, epochs[-1] * 1.3 + 0.15)
 
 
-def _spread(values: Axis, *, most: int = 8) -> list[float]:
+def _spread(values: Axis, *, most: int) -> list[float]:
     """About ``most`` of ``values``, apart on a log scale; both ends stay."""
     first, last = values[0], values[-1]
-    gap = max(1.8, 0.99 * (last / first) ** (1 / (most - 1)))
+    gap = max(1.8, 0.99 * (last / first) ** (1 / max(most - 1, 1)))
     kept = [first]
     for value in values:
         if value >= gap * kept[-1] and last >= gap * value:
@@ -173,7 +182,7 @@ def say_nothing_here(axes: Axes, text: str, *, ticks: bool = False) -> None:
         transform=axes.transAxes,
         ha="center",
         va="center",
-        fontsize=7,
+        fontsize=style.small(),
         color=GREY,
         wrap=True,
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
@@ -14,15 +15,21 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
-from lipdescent.analysis import labels, ladder
+from lipdescent.analysis import curve_shape, labels, ladder
 from lipdescent.analysis import statistics as stats
 from lipdescent.analysis.groups import Group
 from lipdescent.analysis.statistics import Array, Axis, Estimate
 from lipdescent.figures import _style as style
-from lipdescent.figures._axes import log_ticks, say_nothing_here, short
+from lipdescent.figures._axes import (
+    log_ticks,
+    parameters_below,
+    say_nothing_here,
+    short,
+    width_axis,
+)
 
 Colour = str | tuple
-MAX_CHARACTERS, MAX_ROWS = 24, 14  # room for the names of a heat map's columns and rows
+MAX_ROWS = 14  # room for the names of a heat map's rows
 RING: dict[str, Any] = {
     "marker": "o",
     "linestyle": "",
@@ -33,6 +40,8 @@ RING: dict[str, Any] = {
 EQUALITY: dict[str, Any] = {"color": style.GREY, "linestyle": ":", "linewidth": 0.9, "gid": "p=n"}
 CHANCE: dict[str, Any] = {"color": style.GREY, "linestyle": "-.", "linewidth": 0.7, "gid": "chance"}
 BEST: dict[str, Any] = {"linestyle": (0, (2, 1.2)), "linewidth": 0.8, "marker": ""}
+# Around lines in heat maps: seen on light and dark, in grey too.
+HALO = [patheffects.withStroke(linewidth=2.6, foreground="white")]
 LEAST: dict[str, Any] = {"color": "#D55E00", "linestyle": "-", "linewidth": 1.3}
 PEAK: dict[str, Any] = {
     "marker": "o",
@@ -44,10 +53,16 @@ PEAK: dict[str, Any] = {
 
 
 def curve(axes: Axes, x: Axis, y: Estimate, **look: Any) -> Line2D:
-    """Line through the values with a band over their intervals; bars where it is a single point."""
+    """Line through the values with a band over their intervals; bars where it is a single point.
+
+    A band is pale and has an edge: where several lie on each other each can be followed.
+    """
     (line,) = axes.plot(x, y.value, **{"marker": "o"} | look)
     if len(x) > 1:
-        axes.fill_between(x, y.low, y.high, color=line.get_color(), alpha=0.18, linewidth=0)
+        colour = line.get_color()
+        axes.fill_between(
+            x, y.low, y.high, facecolor=(colour, 0.1), edgecolor=(colour, 0.6), linewidth=0.4
+        )
     else:
         axes.vlines(x, y.low, y.high, color=line.get_color())
     return line
@@ -58,7 +73,7 @@ def bracket(axes: Axes, x: Axis, lower: Array, upper: Array, *, colour: Colour) 
     axes.plot(x, lower, "--", color=colour)
     axes.plot(x, upper, "-", color=colour)
     if len(x) > 1:
-        axes.fill_between(x, lower, upper, color=colour, alpha=0.3, linewidth=0)
+        axes.fill_between(x, lower, upper, facecolor=(colour, 0.2), linewidth=0)
     else:
         axes.vlines(x, lower, upper, color=colour, linewidth=3, alpha=0.5)
 
@@ -97,8 +112,9 @@ def noise_legend(
     """Levels of label noise by their colour, then ``extra`` entries: name -> handle."""
     handles = [key(color=colour, marker="o") for colour in colours.values()]
     names = [labels.noise_name(level) for level in colours]
-    handles = [key(linestyle=""), *handles, *extra.values()]
-    style.legend(figure, handles, ["label noise", *names, *extra], columns=len(handles))
+    names[0] = f"label noise {names[0]}"
+    handles = [*handles, *extra.values()]
+    style.legend(figure, handles, [*names, *extra], columns=len(handles))
 
 
 def points(axes: Axes, x: Axis, y: Estimate, **look: Any) -> None:
@@ -121,7 +137,7 @@ def mean_of(name: str) -> tuple[Callable, Callable]:
 
 def short_title(name: str) -> str:
     """For the four narrow panels of a row: of bounds without whose they are."""
-    return name.replace(" Lipschitz bound", " bound")
+    return name.replace(" Lipschitz bound", " bound").replace(" per ", "\u00a0/\u00a0")
 
 
 def equality_line(axes: Axes, group: Group) -> None:
@@ -159,20 +175,27 @@ def best_epochs(
                 axes.axvline(at, color=colours[noise], gid="best", **BEST)
 
 
+def over_width(panels: Iterable[Axes], group: Group) -> None:
+    """Panels over width, after the data: p = n in each, both scales below the last of a column."""
+    for axes in panels:
+        width_axis(axes, group.width)
+        equality_line(axes, group)
+        place = axes.get_subplotspec()
+        if place is None or place.is_last_row():
+            axes.set_xlabel(labels.width_name(group.width_unit))
+            parameters_below(axes, group)
+
+
 def equality_legend(
     figure: Figure,
-    group: Group,
     panels: Iterable[Axes],
     handles: Sequence[Line2D],
     names: Sequence[str],
     *,
     columns: int,
 ) -> None:
-    """p = n in every panel over width, and a legend that says so; after the data."""
-    marked = list(panels)
-    for axes in marked:
-        equality_line(axes, group)
-    keys = mark_keys(marked)
+    """A legend that says what p = n is, if one of the panels has it."""
+    keys = mark_keys(panels)
     style.legend(figure, [*handles, *keys.values()], [*names, *keys], columns=columns)
 
 
@@ -247,7 +270,8 @@ def heat_map(
         axes.set(xlim=(-0.5, len(x) - 0.5), ylim=(-0.5, len(y) - 0.5))
         say_nothing_here(axes, empty)
     longest = max(len(f"{name:g}") for name in x)
-    columns = max(2, int(MAX_CHARACTERS / (longest + 0.5)))
+    room = axes.get_window_extent().width / axes.figure.dpi * 72 / style.small()
+    columns = max(2, int(1.4 * room / (longest + 0.5)))
     for axis, names, most in ((axes.xaxis, x, columns), (axes.yaxis, y, MAX_ROWS)):
         ticks = list(range(len(names) - 1, -1, -len(names) // most))
         ticks[-1] = 0  # both ends have their name
@@ -257,30 +281,67 @@ def heat_map(
 def least_line(axes: Axes, values: Array) -> None:
     """A line through the place of the least value of each row, over the row's height."""
     for row in np.flatnonzero(np.isfinite(values).any(axis=1)):
-        axes.vlines(np.nanargmin(values[row]), row - 0.5, row + 0.5, **LEAST)
+        axes.vlines(np.nanargmin(values[row]), row - 0.5, row + 0.5, path_effects=HALO, **LEAST)
 
 
-def peak_marks(axes: Axes, values: Array) -> None:
-    """White dots: the largest value of each column, where it is no end of the column."""
-    for column in np.flatnonzero(np.isfinite(values).any(axis=0)):
-        row = np.nanargmax(values[:, column])
-        if not 0 < row < len(values) - 1:
-            continue
-        axes.plot(column, row, linestyle="", **PEAK)
+def peak(curves: Array, confidence: float) -> int:
+    """Place of the peak that the seeds' curves (P, S) show; -1: none."""
+    if stats.has_logarithm(curves):
+        curves = stats.logarithm(curves)
+    return curve_shape.shape(curves, confidence=confidence).peak
+
+
+def peak_marks(axes: Axes, values: Array, confidence: float, *, aside: bool = False) -> None:
+    """White dots: the peak of each column (rows, columns, S) that has one beyond noise.
+
+    ``aside``: at the right of their cells, which have numbers.
+    """
+    for column in range(values.shape[1]):
+        row = peak(values[:, column], confidence)
+        if row >= 0:
+            axes.plot(column + 0.4 * aside, row, linestyle="", **PEAK)
+
+
+def has_room(axes: Axes, x: Axis, y: Axis) -> bool:
+    """Whether every cell of a heat map has room for a number."""
+    box, unit = axes.get_window_extent(), axes.figure.dpi / 72 * style.small()
+    return bool(box.width > 2.9 * unit * len(x) and box.height > 1.3 * unit * len(y))
+
+
+def cell_numbers(axes: Axes, values: Array, norm: LogNorm | None) -> None:
+    """The values in their cells, in black or white."""
+    if norm is None:
+        return
+    for row, column in np.argwhere(np.isfinite(values) & (values > 0)):
+        value = values[row, column]
+        light = np.dot(ScalarMappable(norm).to_rgba(value)[:3], (0.2126, 0.7152, 0.0722))
+        digits = max(0, 2 - int(np.floor(np.log10(max(value, 1)))))
+        text = (
+            f"{value:.2g}"
+            if value < 0.1
+            else short(value)
+            if value >= 1000
+            else (f"{value:.{digits}f}")
+        )
+        axes.text(column, row, text, ha="center", va="center", fontsize=style.small(),
+                  color="black" if light > 0.45 else "white")  # fmt: skip
 
 
 def boundary(axes: Axes, reached: NDArray[np.bool_]) -> None:
     """Black steps below the first row of each column that is true; columns without one are open."""
     first = np.where(reached.any(axis=0), reached.argmax(axis=0) - 0.5, np.nan)
     edges = np.arange(len(first) + 1) - 0.5
-    axes.stairs(first, edges, baseline=None, color="black", linewidth=1.3)
+    axes.stairs(first, edges, baseline=None, color="black", linewidth=1.3, path_effects=HALO)
 
 
-def colour_bar(figure: Figure, axes: Any, norm: LogNorm | None) -> None:
-    """Log colour bar of one or more axes, with plain numbers."""
+def colour_bar(figure: Figure, axes: Any, norm: LogNorm | None, *, most: int) -> None:
+    """Log colour bar below one or more axes, with plain numbers, about ``most`` of them."""
     if norm is None or norm.vmin is None or norm.vmax is None:
         return
-    bar = figure.colorbar(ScalarMappable(norm), ax=axes, pad=0.02, aspect=25)
-    bar.ax.yaxis.set_minor_locator(NullLocator())
-    bar.set_ticks(log_ticks(norm.vmin, norm.vmax))
-    bar.ax.yaxis.set_major_formatter(FuncFormatter(short))
+    bar = figure.colorbar(
+        ScalarMappable(norm), ax=axes, location="bottom", aspect=3 * most, pad=0.02
+    )
+    ticks = log_ticks(norm.vmin, norm.vmax)
+    bar.ax.xaxis.set_minor_locator(NullLocator())
+    bar.set_ticks(ticks[:: -(-len(ticks) // most)])
+    bar.ax.xaxis.set_major_formatter(FuncFormatter(short))

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lipdescent.analysis import ladder, slopes
+from lipdescent.analysis import labels, ladder, slopes
 from lipdescent.analysis import statistics as stats
 from lipdescent.analysis.groups import Group
 from lipdescent.analysis.slopes import Panel
@@ -29,11 +29,12 @@ def looks(groups: Iterable[Group]) -> dict[str, dict]:
     return {name: JACOBIAN if rung is None else rungs[rung] for name, rung in named.items()}
 
 
-def legend(figure: Figure, looks: Mapping[str, dict]) -> None:
-    """Curves, then what is proved of the constant."""
+def legend(figure: Figure, looks: Mapping[str, dict], panels: Sequence[Axes] = ()) -> None:
+    """Curves, then what is proved of the constant, and marks that one of ``panels`` has."""
     handles = [drawing.key(**look) for look in looks.values()]
     proved = drawing.key(color="black", linewidth=3, alpha=0.6)
-    style.legend(figure, [*handles, proved], [*looks, CONSTANT], columns=4)
+    names = [*looks, CONSTANT]
+    drawing.equality_legend(figure, panels, [*handles, proved], names, columns=4)
 
 
 def curves(place: Axes, panel: Panel, looks: Mapping[str, dict], empty: str) -> None:
@@ -48,12 +49,7 @@ def curves(place: Axes, panel: Panel, looks: Mapping[str, dict], empty: str) -> 
     if len(panel.x):
         _axes.width_axis(place, panel.x)
     if panel.start is None:
-        if seen:
-            said = textwrap.fill(f"no fit: {empty}", 34)
-            behind = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1}
-            place.text(0.02, 0.98, said, fontsize=6, color=style.GREY, va="top", bbox=behind,
-                       transform=place.transAxes)  # fmt: skip
-        else:
+        if not seen:
             _axes.say_nothing_here(place, empty)
         return
     x = panel.x[panel.start :]
@@ -64,12 +60,21 @@ def curves(place: Axes, panel: Panel, looks: Mapping[str, dict], empty: str) -> 
         place.plot(x, np.exp(line), **look)
 
 
+def one_scale(pair: Sequence[Axes]) -> None:
+    """Logarithmic values of panels side by side, named at the first that has some."""
+    drawn = [place for place in pair if place.lines]
+    _axes.log_values(*drawn)
+    for place in drawn[1:]:
+        place.tick_params(labelleft=False)
+
+
 def exponents(place: Axes, panels: Sequence[Panel], looks: Mapping[str, dict]) -> None:
     """Exponents with their intervals, and what is proved of the constant's."""
     names, fills = list(looks), ("full", "none")
     shown = [panel for panel in panels if panel.fits]
     if not shown:
-        _axes.say_nothing_here(place, "no fit")
+        why = "; ".join(dict.fromkeys(panel.reason for panel in panels if panel.reason))
+        _axes.say_nothing_here(place, textwrap.fill(f"no fit: {why}" if why else "no fit", 24))
         place.set_xticks([])
     for shift, fill, panel in zip((0.16, -0.16), fills, panels, strict=False):
         for name, fit in panel.fits.items():
@@ -84,13 +89,22 @@ def exponents(place: Axes, panels: Sequence[Panel], looks: Mapping[str, dict]) -
                 place.hlines(shift * 1.3, proved.low, proved.high, color="black", lw=width,
                              alpha=alpha)  # fmt: skip
     if shown:
-        place.set_ylim(-0.7, len(names) + 0.7)
+        absent = [_no_fit(panel) for panel in panels if not panel.fits]
+        place.text(0.02, 0.02, "\n".join(absent), fontsize=style.small(), color=style.GREY,
+                   transform=place.transAxes)  # fmt: skip
+        place.set_ylim(-0.7 - 3 * len(absent), len(names) + 0.7)
         place.axvline(0, color=style.GREY, lw=0.6)
         place.margins(x=0.12)
-        place.locator_params(axis="x", nbins=5)
+        place.locator_params(axis="x", nbins=4)
     place.set_yticks([])
     place.set_xlabel("exponent")
     place.set_title(f"over {panels[0].axis}{_range(panels)}")
+
+
+def _no_fit(panel: Panel) -> str:
+    """In short: the panel beside it is the one that has none."""
+    noise = panel.at.get("label_noise")
+    return "no fit" if noise is None else f"no fit with {labels.noise_name(float(noise))} noise"
 
 
 def _range(panels: Sequence[Panel]) -> str:

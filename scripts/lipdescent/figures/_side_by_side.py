@@ -40,6 +40,11 @@ def spread(count: int, *, most: int = MAX_PANELS) -> list[int]:
     return sorted({round(place) for place in np.linspace(0, count - 1, min(most, count))})
 
 
+def width_name(groups: Mapping[str, Group]) -> str:
+    """Of an axis over the widths of several architectures."""
+    return labels.width_name(*(group.width_unit for group in groups.values()))
+
+
 def over_radius(group: Group, kind: str, norm: str) -> dict[float, Array]:
     """Radius -> accuracies (W, N, E, S) of one kind ("pgd_accuracy") and norm, radii increasing."""
     found = {

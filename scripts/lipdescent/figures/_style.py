@@ -1,4 +1,4 @@
-"""How figures look: sizes and fonts for a paper's column, colours, names, saving.
+"""How figures look: sizes and fonts as they are printed, colours, names, saving.
 
 Colours are Okabe and Ito's (2008) for bounds and viridis for the ordered label noise, both
 readable with a colour vision deficiency; markers and dashes repeat what colours say.
@@ -6,7 +6,8 @@ readable with a colour vision deficiency; markers and dashes repeat what colours
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +15,30 @@ import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from lipdescent.analysis import labels
 from lipdescent.analysis.groups import Group, Rung
+from lipdescent.figures._fitting import fit
 from lipdescent.storage import atomic, stamps
 
-TWO_COLUMNS = 7.0  # inches
-DPI = 200
+# As printed, unless configured otherwise: inches, points. Heights are given for this size of type.
+WIDTH, FONT_SIZE, FONT = 5.5, 8.0, "DejaVu Sans"
+LEAST_SIZE = 7.0  # points; no text is smaller, but for indices in formulas
+DPI = 250
 GREY = "#555555"
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 STYLE: dict[Any, Any] = {
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "axes.labelsize": 8,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "legend.fontsize": 7,
-    "figure.titlesize": 8,
+    "axes.titlepad": 4,
+    "axes.labelpad": 2.5,
+    "xtick.major.pad": 2.5,
+    "ytick.major.pad": 2.5,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
     "lines.linewidth": 1.1,
     "lines.markersize": 3,
     "axes.linewidth": 0.6,
@@ -53,49 +57,113 @@ STYLE: dict[Any, Any] = {
     "figure.dpi": DPI,
     "savefig.dpi": DPI,
     "pdf.fonttype": 42,
+    "svg.hashsalt": "lipdescent",  # the same names in every drawing
 }
+LARGE = ("font.size", "axes.titlesize", "axes.labelsize", "figure.labelsize")
+SMALL = ("xtick.labelsize", "ytick.labelsize", "legend.fontsize", "legend.title_fontsize",
+         "figure.titlesize")  # fmt: skip
 
 
-def new_figure(rows: int, columns: int, *, width: float, height: float, **options: Any) -> tuple:
-    """Figure of ``width`` x ``height`` inches and its axes (rows, columns); sets the style.
+@contextlib.contextmanager
+def printed(
+    *, width: float = WIDTH, font_size: float = FONT_SIZE, font: str = FONT
+) -> Iterator[None]:
+    """What is drawn and saved inside looks so; Matplotlib's settings are as before afterwards.
 
     The style is this file's on top of Matplotlib's defaults: a matplotlibrc of the user changes
     nothing.
+
+    Parameters
+    ----------
+    width : of the figures as printed, inches.
+    font_size : of titles and names, points; ticks and legends are a point smaller, if they stay
+        readable.
     """
-    matplotlib.rcdefaults()
-    matplotlib.rcParams.update(STYLE)
-    figure = Figure(figsize=(width, height), layout="constrained")
+    small = max(LEAST_SIZE, font_size - 1)
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        sizes: dict[Any, Any] = dict.fromkeys(LARGE, font_size) | dict.fromkeys(SMALL, small)
+        matplotlib.rcParams.update(sizes)
+        matplotlib.rcParams["font.family"] = list(dict.fromkeys((font, FONT)))
+        matplotlib.rcParams["mathtext.fontset"] = _of_formulas(font)
+        matplotlib.rcParams["figure.figsize"] = width, 0.6 * width
+        yield
+
+
+def _of_formulas(font: str) -> str:
+    """Matplotlib's set of signs that goes with a font."""
+    serif = "Serif" in font or any(name in font for name in ("Roman", "STIX", "Times", "CMU"))
+    return {FONT: "dejavusans", "DejaVu Serif": "dejavuserif"}.get(
+        font, "stix" if serif else "dejavusans"
+    )
+
+
+def small() -> float:
+    """Size of the smallest text, points."""
+    return float(matplotlib.rcParams["legend.fontsize"])
+
+
+def enlarged() -> float:
+    """Size of type over the one that heights are given for."""
+    return float(matplotlib.rcParams["font.size"]) / FONT_SIZE
+
+
+def new_figure(rows: int, columns: int, *, height: float, **options: Any) -> tuple:
+    """Figure as wide as :func:`printed` says, and its axes (rows, columns).
+
+    ``height`` is in inches, for type of the usual size.
+    """
+    width = matplotlib.rcParams["figure.figsize"][0]
+    figure = Figure(figsize=(width, height * enlarged()), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
-def save(
-    figure: Figure, pdf: str | Path, png: str | Path, made: stamps.Stamp | None = None
-) -> None:
+def save(figure: Figure, *paths: str | Path, made: stamps.Stamp | None = None) -> None:
     """Write the figure at its exact size, with a stamp; each file appears only when complete.
 
-    The canvases are driven directly: ``savefig`` would draw the whole figure twice for each file.
+    A path's ending says in which format: png, pdf or svg. The canvases are driven directly:
+    ``savefig`` would draw the whole figure twice for each file.
     """
+    fit(figure)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    figure.set_layout_engine("none")  # laid out once, the same in both files
-    with atomic.complete(png) as partial:
-        image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-        # A palette halves the file, and nobody sees it in lines, cells and text.
-        image = image.quantize(256, dither=Image.Dither.NONE)
-        about = PngInfo()
-        if made is not None:
-            about.add_text("Comment", stamps.as_text(made))
-        image.save(partial, format="png", dpi=(figure.dpi, figure.dpi), pnginfo=about)
+    figure.set_layout_engine("none")  # laid out once, the same in all files
     dpi = figure.dpi
-    with atomic.complete(pdf) as partial:
-        FigureCanvasPdf(figure).print_pdf(
-            partial, metadata={"CreationDate": None, "Keywords": made and stamps.as_text(made)}
-        )
-        with partial.open("ab") as file:
-            file.write(b"%" + stamps.seal(partial.read_bytes() + b"%").encode() + b"\n")
-    figure.dpi = dpi
+    for path in map(Path, paths):
+        with atomic.complete(path) as partial:
+            WRITERS[path.suffix](figure, canvas, partial, made)
+        figure.dpi = dpi
     figure.set_canvas(canvas)
+
+
+def _write_png(
+    figure: Figure, canvas: FigureCanvasAgg, path: Path, made: stamps.Stamp | None
+) -> None:
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    # A palette halves the file, and nobody sees it in lines, cells and text.
+    image = image.quantize(256, dither=Image.Dither.NONE)
+    about = PngInfo()
+    if made is not None:
+        about.add_text("Comment", stamps.as_text(made))
+    image.save(path, format="png", dpi=(figure.dpi, figure.dpi), pnginfo=about)
+
+
+def _write_pdf(figure: Figure, _: FigureCanvasAgg, path: Path, made: stamps.Stamp | None) -> None:
+    about = {"CreationDate": None, "Keywords": made and stamps.as_text(made)}
+    FigureCanvasPdf(figure).print_pdf(path, metadata=about)
+    with path.open("ab") as file:
+        file.write(b"%" + stamps.seal(path.read_bytes() + b"%").encode() + b"\n")
+
+
+def _write_svg(figure: Figure, _: FigureCanvasAgg, path: Path, made: stamps.Stamp | None) -> None:
+    """Letters are outlines: the same with and without the font."""
+    FigureCanvasSVG(figure).print_svg(path, metadata={"Date": None})
+    path.write_text(stamps.in_comment(path.read_text(encoding="utf-8"), made), encoding="utf-8")
+
+
+WRITERS = {".png": _write_png, ".pdf": _write_pdf, ".svg": _write_svg}
 
 
 def noise_colours(levels: Iterable[float]) -> dict[float, tuple]:
@@ -103,7 +171,7 @@ def noise_colours(levels: Iterable[float]) -> dict[float, tuple]:
     levels = sorted(levels)
     steps = max(len(levels) - 1, 1)
     colours = matplotlib.colormaps["viridis"]
-    return {level: colours(0.88 * place / steps) for place, level in enumerate(levels)}
+    return {level: colours(0.8 * place / steps) for place, level in enumerate(levels)}
 
 
 def rung_styles(rungs: Iterable[Rung]) -> dict[Rung, dict]:
@@ -158,7 +226,7 @@ def heading(figure: Figure, group: Group, *parts: str) -> None:
     ]
     if group.num_diverged:
         text.append(f"{count(group.num_diverged, 'diverged model')} left out")
-    figure.suptitle("; ".join(text), fontsize=7, color=GREY)
+    figure.suptitle("; ".join(text), fontsize=small(), color=GREY)
 
 
 def count(number: int, word: str) -> str:

@@ -30,7 +30,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     followed = drawing.outcomes(group, loss) | {labels.CALIBRATED: ladder.calibrated_loss(group)}
     rungs, styles = ladder.rungs(group, "l2"), style.rung_styles(ladder.all_rungs(group))
     positions, diverged = np.arange(len(group.label_noise)), group.diverged[:, :, -1]
-    figure, axes = style.new_figure(1, 3, width=style.TWO_COLUMNS, height=2.6, sharey=True)
+    figure, axes = style.new_figure(1, 3, height=2.6, sharey=True)
     for place, (name, values) in zip(axes[0], followed.items(), strict=True):
         for shift, (rung, bound) in zip(drawing.shifts(len(rungs)), rungs.items(), strict=True):
             y = stats.correlation_over_width(stats.spearman, bound[:, :, -1], values[:, :, -1])

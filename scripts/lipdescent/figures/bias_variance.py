@@ -8,7 +8,8 @@ unless configured otherwise), with fewer than four seeds the range over them: th
 which. Bottom: the variance and what Lipschitz constants say of it. Solid: bounds that hold, with
 certified upper bounds of the seeds' constants: the form of Khromov & Singh (2024) with the root
 mean square of the seeds' bounds and one of their mean output, and a sharper one of ours. Dotted:
-the paper's plug-in, lower bounds in their place, which bounds nothing. Seeds differ in whatever the
+the paper's plug-in, lower bounds in their place, which bounds nothing. Upright dots: as many
+parameters as training samples, p = n. Seeds differ in whatever the
 study draws by them: weights, batches, label noise. Diverged models are left out and counted in the
 heading.
 """
@@ -41,16 +42,11 @@ LOOKS = {
 def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     """See the module: its docstring is the caption."""
     found, noises = bias_variance.parts(group), group.noise_ends
-    figure, axes = style.new_figure(
-        2, len(noises), width=style.TWO_COLUMNS, height=4.4, sharex=True, sharey="row"
-    )
+    figure, axes = style.new_figure(2, len(noises), height=4.4, sharex=True, sharey="row")
     said = _axes.why_empty(group.diverged[:, :, -1], _why(group, loss))
     for column, noise in zip(axes.T, noises, strict=True):
         level = labels.noise_name(group.label_noise[noise])
         column[0].set_title(f"label noise {level}")
-        column[1].set_xlabel(labels.WIDTH)
-        for place in column:
-            _axes.width_axis(place, group.width)
         if found is None or not np.isfinite(found.variance[:, noise, -1]).any():
             for place in column:
                 _axes.say_nothing_here(place, said)
@@ -71,7 +67,9 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     for row, name in zip(axes, ("squared test error", "variance and its bounds"), strict=True):
         row[0].set_ylabel(name)
         _axes.log_values(*(place for place in row if place.lines))
-    style.legend(figure, [drawing.key(**look) for look in LOOKS.values()], list(LOOKS), columns=3)
+    drawing.over_width(axes.flat, group)
+    handles = [drawing.key(**look) for look in LOOKS.values()]
+    drawing.equality_legend(figure, axes.flat, handles, list(LOOKS), columns=3)
     band = stats.band_name(len(group.seed), statistics["confidence"])
     style.heading(figure, group, f"epoch {group.epoch[-1]}", band)
     return figure

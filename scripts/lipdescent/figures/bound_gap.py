@@ -1,12 +1,13 @@
 """How far each certified upper bound lies above the best certified lower bound.
 
 Upper bound over best lower bound; 1 would be the exact constant. Left: against width at the last
-epoch. Middle and right: against the training epoch, at the width where interpolation starts with
-the least label noise (the critical width, the largest if none does) and at the largest width. One
-row per norm. Lines are geometric means over seeds of the ratio, solid for the least and dashed for
-the most label noise; bands are Student's t intervals of these means (95 % unless configured
-otherwise), with fewer than four seeds the range over them: the heading says which. Dotted: as many
-parameters as training samples, p = n. Diverged models are left out and counted in the heading.
+epoch. Middle and right: against the training epoch, at the critical width (the first whose mean
+train accuracy, in the end and with the least label noise, reaches the interpolation accuracy; the
+largest if none does) and at the largest width. One row per norm. Lines are geometric means over
+seeds of the ratio, solid for the least and dashed for the most label noise; bands are Student's t
+intervals of these means (95 % unless configured otherwise), with fewer than four seeds the range
+over them: the heading says which. Dotted: as many parameters as training samples, p = n. Diverged
+models are left out and counted in the heading.
 """
 
 from __future__ import annotations
@@ -35,13 +36,12 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     figure, axes = style.new_figure(
         len(gaps),
         3,
-        width=style.TWO_COLUMNS,
         height=0.8 + 1.7 * len(gaps),
         sharex="col",
         sharey="row",
     )
     for row, (norm, ratios) in zip(axes, gaps.items(), strict=True):
-        row[0].set_ylabel(f"upper / best lower ({labels.NORMS[norm]})")
+        row[0].set_ylabel(f"upper bound / best lower bound ({labels.NORMS[norm]})")
         for rung, ratio in ratios.items():
             y = stats.centre_estimate(ratio, confidence=statistics["confidence"])
             for noise, dash in noises.items():
@@ -56,11 +56,10 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
         else:
             for place in row:
                 _axes.say_nothing_here(place, _axes.NO_BRACKET)
+    drawing.over_width(axes[:, 0], group)
     for row in axes:
-        _axes.width_axis(row[0], group.width)
         for place in row[1:]:
             _axes.epoch_axis(place, group.epoch)
-    axes[-1, 0].set_xlabel(labels.WIDTH)
     axes[0, 0].set_title(f"epoch {group.epoch[-1]}")
     for column, width in zip((1, 2), group.width[[middle, -1]], strict=True):
         axes[-1, column].set_xlabel("epoch")
@@ -68,7 +67,6 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     shown = list(dict.fromkeys(rung for ratios in gaps.values() for rung in ratios))
     drawing.equality_legend(
         figure,
-        group,
         axes[:, 0],
         [drawing.key(**styles[rung]) for rung in shown]
         + [drawing.key(color="black", linestyle=dash) for dash in noises.values()],

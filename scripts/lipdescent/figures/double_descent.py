@@ -44,7 +44,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     colours, level = style.noise_colours(group.label_noise), statistics["interpolation_accuracy"]
     mean_accuracy = stats.mean(accuracy[:, :, -1]).T
     threshold = stats.first_reaching(mean_accuracy, group.width, level=level)
-    figure, axes = style.new_figure(2, 3, width=style.TWO_COLUMNS, height=4.6, sharex=True)
+    figure, axes = style.new_figure(2, 3, height=4.6, sharex=True)
     for place, (name, values) in zip(axes.flat, panels.items(), strict=False):
         place.set_ylabel(name)
         if not np.isfinite(values[:, :, -1]).any():
@@ -64,12 +64,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
             _axes.log_values(place)
         drawing.chance_line(place, chances.get(name))
     _draw_bracket(axes[1], group, list(colours.values()))
-    for place in axes.flat:
-        _axes.width_axis(place, group.width)
-        drawing.equality_line(place, group)
-    for place in axes[1]:
-        place.set_xlabel(labels.WIDTH)
-        _axes.parameters_below(place, group)
+    drawing.over_width(axes.flat, group)
     extra = {"interpolation threshold": drawing.ring_key()}
     if len(group.epoch) > 1:
         extra["at the best epoch"] = drawing.key(color="black", **drawing.BEST)
@@ -94,7 +89,7 @@ def _draw_best(
 def _draw_bracket(row: Sequence[Axes], group: Group, colours: Sequence[tuple]) -> None:
     """The bracket in the last place, over the range that the two sides beside it take."""
     last = row[-1]
-    last.set_ylabel(f"certified bracket ({labels.NORMS['l2']})")
+    last.set_ylabel(labels.constant_name("certified bracket", "l2"))
     lower, upper = (stats.geometric_mean(side[:, :, -1]) for side in ladder.bracket(group, "l2"))
     if not np.isfinite(lower).any():
         nothing = _axes.why_empty(group.diverged[:, :, -1], _axes.NO_BRACKET)

@@ -32,7 +32,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     confidence, losses = statistics["confidence"], ladder.metric(group, "test_loss")
     error = 1 - ladder.metric(group, "test_accuracy")
     best = early_stopping.best_epoch(losses)
-    figure, ((left, middle, right),) = style.new_figure(1, 3, width=style.TWO_COLUMNS, height=2.6)
+    figure, ((left, middle, right),) = style.new_figure(1, 3, height=3.1)
     pairs = {left: (losses, stats.centre_estimate), middle: (error, stats.mean_estimate)}
     colours = style.noise_colours(group.label_noise)
     for noise, colour in enumerate(colours.values()):
@@ -50,9 +50,8 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     left.set_ylabel(labels.loss_name("test", loss))
     middle.set_ylabel("test error")
     right.set_ylabel("epoch of the least test loss")
-    for place in (left, middle, right):
-        _axes.width_axis(place, group.width)
-        place.set_xlabel(labels.WIDTH)
+    panels = (left, middle, right)
+    for place in panels:
         if not place.lines:
             _axes.say_nothing_here(place, "all models diverged")
     if left.lines:
@@ -62,7 +61,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     names = [f"label noise {labels.noise_name(level)}" for level in group.label_noise]
     dashes = {"last epoch": ("-", "o"), "best checkpoint": ("--", "s")}
     handles += [drawing.key(color="black", linestyle=d, marker=m) for d, m in dashes.values()]
-    panels = (left, middle, right)
-    drawing.equality_legend(figure, group, panels, handles, [*names, *dashes], columns=5)
+    drawing.over_width(panels, group)
+    drawing.equality_legend(figure, panels, handles, [*names, *dashes], columns=5)
     style.heading(figure, group, stats.band_name(len(group.seed), confidence))
     return figure

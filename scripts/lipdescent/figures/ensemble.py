@@ -6,8 +6,9 @@ neither ensemble's loss exceeds, by Jensen's inequality; no such thing holds of 
 Student's t intervals of these means (95 % unless configured otherwise), with fewer than four seeds
 the range over them: the heading says which. Coloured: one predictor that takes the mean of the
 seeds' probabilities, and one that takes the mean of their logits; each is a single value of all
-these seeds, so it has no band. Seeds differ in whatever the study draws by them: weights, batches,
-label noise. Diverged models are left out, of the ensembles too, and counted in the heading.
+these seeds, so it has no band. Upright dots: as many parameters as training samples, p = n. Seeds
+differ in whatever the study draws by them: weights, batches, label noise. Diverged models are left
+out, of the ensembles too, and counted in the heading.
 """
 
 from __future__ import annotations
@@ -36,9 +37,7 @@ MEANS = ("softmax", "logits")
 def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     """See the module: its docstring is the caption."""
     noises, nothing = group.noise_ends, np.full(group.diverged.shape, np.nan)
-    figure, axes = style.new_figure(
-        2, len(noises), width=style.TWO_COLUMNS, height=4.4, sharex=True, sharey="row"
-    )
+    figure, axes = style.new_figure(2, len(noises), height=4.4, sharex=True, sharey="row")
     rows = {
         "loss": ladder.metric(group, "test_loss"),
         "error": 1 - ladder.metric(group, "test_accuracy"),
@@ -46,9 +45,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     absent = "not measured: quantities\nhas no ensemble"
     for column, noise in zip(axes.T, noises, strict=True):
         column[0].set_title(f"label noise {labels.noise_name(group.label_noise[noise])}")
-        column[1].set_xlabel(labels.WIDTH)
         for place, (what, own) in zip(column, rows.items(), strict=True):
-            _axes.width_axis(place, group.width)
             keys = [Series(f"ensemble_{what}_of_mean_{of}", "metric", "", "test") for of in MEANS]
             each = [group.series.get(key, nothing)[:, noise, -1] for key in keys]
             if not np.isfinite(each).any():
@@ -63,7 +60,9 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     axes[0, 0].set_ylabel(labels.loss_name("test", loss))
     axes[1, 0].set_ylabel("test error")
     _axes.log_values(*(place for place in axes[0] if place.lines))
-    style.legend(figure, [drawing.key(**look) for look in LOOKS.values()], list(LOOKS), columns=3)
+    drawing.over_width(axes.flat, group)
+    handles = [drawing.key(**look) for look in LOOKS.values()]
+    drawing.equality_legend(figure, axes.flat, handles, list(LOOKS), columns=3)
     band = stats.band_name(len(group.seed), statistics["confidence"])
     style.heading(figure, group, f"epoch {group.epoch[-1]}", band)
     return figure

@@ -24,10 +24,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lipdescent.analysis import curve_shape, labels, ladder
+from lipdescent.analysis import labels, ladder
 from lipdescent.analysis import statistics as stats
 from lipdescent.analysis.groups import Group
-from lipdescent.analysis.statistics import Array
 from lipdescent.figures import _axes
 from lipdescent.figures import _drawing as drawing
 from lipdescent.figures import _style as style
@@ -40,9 +39,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     columns = _columns(group, statistics["interpolation_accuracy"])
     best = stats.centre(ladder.metric(group, "test_loss"))
     confidence, colours = statistics["confidence"], style.noise_colours(group.label_noise)
-    figure, axes = style.new_figure(
-        4, len(columns), width=style.TWO_COLUMNS, height=7.2, sharex=True, sharey="row"
-    )
+    figure, axes = style.new_figure(4, len(columns), height=7.2, sharex=True, sharey="row")
     ringed = False
     for row, (name, values) in zip(axes, (outcomes | train).items(), strict=False):
         row[0].set_ylabel(name)
@@ -51,7 +48,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
             for noise, level in enumerate(group.label_noise):
                 y = stats.pick(whole, noise)
                 drawing.curve(place, group.epoch, y, color=colours[level])
-                peak = _peak(values[width, noise], confidence) if name in outcomes else -1
+                peak = drawing.peak(values[width, noise], confidence) if name in outcomes else -1
                 if peak >= 0:
                     ringed = True
                     drawing.ring(place, group.epoch, y.value, group.epoch[peak], colours[level])
@@ -81,18 +78,11 @@ def _columns(group: Group, level: float) -> dict[int, str]:
     return dict(sorted((places | {ladder.critical_width(group, level): "critical"}).items()))
 
 
-def _peak(curves: Array, confidence: float) -> int:
-    """Place of the peak that the seeds' curves (E, S) show; -1: none."""
-    if stats.has_logarithm(curves):
-        curves = stats.logarithm(curves)
-    return curve_shape.shape(curves, confidence=confidence).peak
-
-
 def _draw_brackets(row: Sequence[Axes], group: Group, widths: Sequence[int], colours: dict) -> None:
     """Bracket in l2, or the estimate, of least and most label noise; or why there is none."""
     lower, upper = (stats.geometric_mean(side) for side in ladder.bracket(group, "l2"))
     estimate = stats.geometric_mean(ladder.best(group, "estimate", "l2"))
-    name = f"certified bracket ({labels.NORMS['l2']})"
+    name = labels.constant_name("certified bracket", "l2")
     if not np.isfinite(lower).any() and np.isfinite(estimate).any():
         name, lower, upper = labels.bound_name("estimate", "l2"), estimate, estimate
     row[0].set_ylabel(name)

@@ -1,15 +1,16 @@
 """Test error, test loss and both Lipschitz bounds over width and training epoch.
 
 Heat maps of the mean over seeds, a geometric one but of errors, colours on a log scale that a
-column shares; rows are the least and the most label noise. Bounds are the best certified ones in
-l2, or the largest estimate where nothing is proved from below. White dots: the width with the
-largest value at that epoch, where it is inside of the grid. Black line: the first width whose mean
+column shares, both bounds one and the same; rows are the least and the most label noise. Bounds are
+the best certified ones in l2, or the largest estimate where nothing is proved from below. White
+dots: a peak over width at that epoch that is more than noise: the seeds show, with the same
+confidence for each epoch, a rise to it and a fall from it to the largest width; fewer than four
+seeds show none. Black line: the first width whose mean
 train accuracy, on the labels trained on, reaches the interpolation accuracy (99.5 % unless
 configured otherwise) by that epoch; where there is none, no width does. Orange line: the epoch with
 the least mean test loss of that width. Dotted: as many parameters as training samples, p = n. Along
-a row time passes, along a column networks grow; which peaks are more than noise is in the findings
-(over width) and in epoch_curves (over epochs). Diverged models are left out and counted in the
-heading.
+a row time passes, along a column networks grow; which peaks over epochs are more than noise is in
+epoch_curves. Diverged models are left out and counted in the heading.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from lipdescent.analysis import labels, ladder
@@ -30,35 +32,39 @@ from lipdescent.figures import _style as style
 def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     """See the module: its docstring is the caption."""
     panels, absent = drawing.outcomes_and_bounds(group, loss)
+    bounds = list(panels.values())[2:]
     best = stats.centre(ladder.metric(group, "test_loss"))
     accuracy = stats.mean(ladder.metric(group, "train_accuracy"))
     rows = group.noise_ends
     figure, axes = style.new_figure(
         len(rows),
         4,
-        width=style.TWO_COLUMNS,
         height=0.6 + 1.9 * len(rows),
         sharex=True,
         sharey=True,
     )
     for column, (name, values) in enumerate(panels.items()):
         means = drawing.mean_of(name)[0](values)
-        norm = drawing.common_log_norm(means[:, rows])
+        if column != 3:  # both sides of the bracket have one scale
+            shown = means if column < 2 else np.stack([*map(stats.centre, bounds)])
+            norm = drawing.common_log_norm(shown[..., rows, :])
         for place, noise in zip(axes[:, column], rows, strict=True):
             empty = _axes.why_empty(group.diverged[:, noise], absent.get(name, ""))
             drawing.heat_map(
                 place, means[:, noise], group.epoch, group.width, norm=norm, empty=empty
             )
-            drawing.peak_marks(place, means[:, noise])
+            drawing.peak_marks(place, values[:, noise], statistics["confidence"])
             drawing.boundary(place, accuracy[:, noise] >= statistics["interpolation_accuracy"])
             drawing.least_line(place, best[:, noise])
             drawing.equality_row(place, group)
         axes[0, column].set_title(drawing.short_title(name))
         axes[-1, column].set_xlabel("epoch")
-        drawing.colour_bar(figure, axes[:, column], norm)
+        if column != 2:
+            whose = axes[:, column] if column < 2 else axes[:, 2:].ravel().tolist()
+            drawing.colour_bar(figure, whose, norm, most=4 if column < 2 else 8)
     for place, noise in zip(axes[:, 0], rows, strict=True):
         level = labels.noise_name(group.label_noise[noise])
-        place.set_ylabel(f"label noise {level}\n{labels.WIDTH}")
+        place.set_ylabel(f"label noise {level}\n{labels.width_name(group.width_unit)}")
     style.legend(
         figure,
         [
@@ -67,7 +73,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
             drawing.key(**drawing.LEAST),
             drawing.key(**drawing.EQUALITY),
         ],
-        ["largest value of the epoch", "interpolation threshold", "best epoch", "p = n"],
+        ["peak over width", "interpolation threshold", "best epoch", "p = n"],
         columns=4,
     )
     style.heading(figure, group)

@@ -1,13 +1,13 @@
 """How the Jacobian norm is distributed over the test points, at the last epoch.
 
-Columns: the smallest width, the first that interpolates with the least label noise, and the
-largest; rows: the least and the most label noise. Steps: share of the test points in each bin of
-the l2 operator norm of the Jacobian, equal bins of its logarithm; blue: classified rightly, orange,
-on top of it: wrongly. Shares are plain means over seeds. Lines: the Lipschitz constants of all
-seeds lie between the smallest of their best certified lower bounds (dashed) and the largest of
-their best certified upper bounds (solid), beyond which no point has a norm, though its bin may
-reach. Points with norm 0 are counted in the title. Diverged models are left out and counted in the
-heading.
+Columns: the smallest width, the critical one (the first whose mean train accuracy, in the end and
+with the least label noise, reaches the interpolation accuracy) and the largest; rows: the least and
+the most label noise. Steps: share of the test points in each bin of the l2 operator norm of the
+Jacobian, equal bins of its logarithm; blue: classified rightly, orange, on top of it: wrongly.
+Shares are plain means over seeds. Lines: the Lipschitz constants of all seeds lie between the
+smallest of their best certified lower bounds (dashed) and the largest of their best certified upper
+bounds (solid), beyond which no point has a norm, though its bin may reach. Points with norm 0 are
+counted in the title. Diverged models are left out and counted in the heading.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     fitting = ladder.critical_width(group, statistics["interpolation_accuracy"])
     widths = sorted({0, fitting, len(group.width) - 1})
     figure, axes = style.new_figure(
-        len(noises), len(widths), width=style.TWO_COLUMNS, height=0.9 + 1.7 * len(noises),
+        len(noises), len(widths), height=0.9 + 1.7 * len(noises),
         sharex=True, sharey=True,
     )  # fmt: skip
     bins = _bins(group)
@@ -54,7 +54,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
                 _histogram(place, group, bins, index)
         row[0].set_ylabel("share of the test points")
     for place in axes[-1]:
-        place.set_xlabel(f"Jacobian norm ({labels.NORMS['l2']})")
+        place.set_xlabel(labels.constant_name("Jacobian norm", "l2"))
     if drawn := [place for place in axes.flat if place.patches]:
         bars = [bar for place in drawn for bar in place.patches]
         low, high = min(b.get_x() for b in bars), max(b.get_x() + b.get_width() for b in bars)

@@ -1,7 +1,9 @@
 """The Jacobian norm over the data, from its mean to the bounds on the Lipschitz constant.
 
 Rows: the least and the most label noise. Left: over width at the last epoch; middle and right: over
-the training epoch at the first width that interpolates with the least noise and at the largest.
+the training epoch at the critical width (the first whose mean train accuracy, in the end and with
+the least label noise, reaches the interpolation accuracy; the largest if none does) and at the
+largest. Dotted: as many parameters as training samples, p = n.
 Solid blue: the mean over the training points of the l2 operator norm of the Jacobian at a point
 (logits per unit of input), dashed: over the test points; blue region: the outermost quantiles over
 the training points, where the study measured some. Grey: the certified bracket between the largest
@@ -50,26 +52,30 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     if middle == len(group.width) - 1:
         columns = dict(list(columns.items())[:2])
     figure, axes = style.new_figure(
-        len(noises), len(columns), width=style.TWO_COLUMNS, height=0.9 + 1.9 * len(noises),
+        len(noises), len(columns), height=0.9 + 1.9 * len(noises),
         sharex="col", sharey=True,
     )  # fmt: skip
     for row, noise in zip(axes, noises, strict=True):
         for place, (title, (width, epoch, x)) in zip(row, columns.items(), strict=True):
             _panel(place, group, (width, noise, epoch), x, statistics["confidence"])
-            place.set_title(f"{title}, label noise {labels.noise_name(group.label_noise[noise])}")
-        row[0].set_ylabel(f"norm or bound ({labels.NORMS['l2']})")
-    for place, (_, _, x) in zip(axes[-1], columns.values(), strict=True):
-        place.set_xlabel(labels.WIDTH if x is group.width else "epoch")
-    for row in axes:
-        for place, (_, _, x) in zip(row, columns.values(), strict=True):
-            (_axes.width_axis if x is group.width else _axes.epoch_axis)(place, x)
+            if noise == noises[0]:
+                place.set_title(title)
+        level = labels.noise_name(group.label_noise[noise])
+        name = labels.constant_name("norm or bound", "l2")
+        row[0].set_ylabel(f"label noise {level}\n{name}")
+        for place in row[1:]:
+            _axes.epoch_axis(place, group.epoch)
+    for place in axes[-1, 1:]:
+        place.set_xlabel("epoch")
     _axes.log_values(*(place for place in axes.flat if place.lines or place.collections))
     quantiles = _quantiles(group)
     shown = {k: v for k, v in KEYS.items() if k != "quantiles" or quantiles}
     names = [
         f"{k} {quantiles[0][0]} to {quantiles[-1][0]} %" if k == "quantiles" else k for k in shown
     ]
-    style.legend(figure, [drawing.key(**look) for look in shown.values()], names, columns=4)
+    drawing.over_width(axes[:, 0], group)
+    handles = [drawing.key(**look) for look in shown.values()]
+    drawing.equality_legend(figure, axes[:, 0], handles, names, columns=4)
     style.heading(figure, group, stats.band_name(len(group.seed), statistics["confidence"]))
     return figure
 

@@ -52,9 +52,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     """See the module: its docstring is the caption."""
     del loss
     noises = group.noise_ends
-    figure, axes = style.new_figure(
-        2, len(noises), width=style.TWO_COLUMNS, height=4.4, sharex=True, sharey="row"
-    )
+    figure, axes = style.new_figure(2, len(noises), height=4.4, sharex=True, sharey="row")
     for column, noise in zip(axes.T, noises, strict=True):
         column[0].set_title(f"label noise {labels.noise_name(group.label_noise[noise])}")
         column[1].set_xlabel("epoch")
@@ -62,7 +60,8 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
             _lines(place, group, noise, lines, statistics["confidence"])
             _axes.epoch_axis(place, group.epoch)
     for row, name in zip(axes, ROWS, strict=True):
-        row[0].set_ylabel(f"{name} ({labels.NORMS['l2']})")
+        of_constants = name == next(iter(ROWS))
+        row[0].set_ylabel(labels.constant_name(name, "l2") if of_constants else name)
         _axes.log_values(*(place for place in row if place.lines))
     looks = {name: look for lines in ROWS.values() for name, (_, look) in lines.items()}
     style.legend(figure, [drawing.key(**look) for look in looks.values()], list(looks), columns=4)

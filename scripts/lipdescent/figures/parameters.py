@@ -41,7 +41,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     rows = {name: group.series[key] for name, key in ROWS.items() if key in group.series}
     rows = rows or {next(iter(ROWS)): np.full(group.diverged.shape, np.nan)}
     figure, axes = style.new_figure(
-        len(rows), 2, width=style.TWO_COLUMNS, height=0.9 + 1.5 * len(rows), sharex="col",
+        len(rows), 2, height=0.9 + 1.5 * len(rows), sharex="col",
         sharey="row",
     )  # fmt: skip
     colours = style.noise_colours(group.label_noise)
@@ -59,15 +59,15 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
             if not place.lines:
                 absent = "not in this study"
                 _axes.say_nothing_here(place, _axes.why_empty(group.diverged[:, :, -1], absent))
-            (_axes.width_axis if x is group.width else _axes.epoch_axis)(place, x)
+        _axes.epoch_axis(row[1], group.epoch)
         if stats.has_logarithm(values):
             _axes.log_values(*(place for place in row if place.lines))
     axes[0, 0].set_title(f"epoch {group.epoch[-1]}")
     axes[0, 1].set_title(f"width {group.width[-1]}")
-    axes[-1, 0].set_xlabel(labels.WIDTH)
+    drawing.over_width(axes[:, 0], group)
     axes[-1, 1].set_xlabel("epoch")
     handles = [drawing.key(color=colour, marker="o") for colour in colours.values()]
     names = [f"label noise {labels.noise_name(level)}" for level in colours]
-    drawing.equality_legend(figure, group, axes[:, 0], handles, names, columns=5)
+    drawing.equality_legend(figure, axes[:, 0], handles, names, columns=5)
     style.heading(figure, group, stats.band_name(len(group.seed), statistics["confidence"]))
     return figure

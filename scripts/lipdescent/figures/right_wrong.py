@@ -5,9 +5,10 @@ points that a model classifies rightly and over those that it does not; solid: t
 the labels trained on; dashed: test points. A mean over few points, as of wrong training points of
 networks that interpolate, is one all the same; where there are none there is no value. Bottom: rank
 correlation (Spearman) and linear correlation (Pearson) between norm and loss over the points, where
-the study measured them. Lines are means over seeds (geometric ones of norms), bands Student's t
-intervals of these means (95 % unless configured otherwise), with fewer than four seeds the range
-over them: the heading says which. Diverged models are left out and counted in the heading.
+the study measured them. Dotted: as many parameters as training samples, p = n. Lines are means over
+seeds (geometric ones of norms), bands Student's t intervals of these means (95 % unless configured
+otherwise), with fewer than four seeds the range over them: the heading says which. Diverged models
+are left out and counted in the heading.
 """
 
 from __future__ import annotations
@@ -41,9 +42,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     """See the module: its docstring is the caption."""
     del loss
     noises = group.noise_ends
-    figure, axes = style.new_figure(
-        2, len(noises), width=style.TWO_COLUMNS, height=4.2, sharex=True, sharey="row"
-    )
+    figure, axes = style.new_figure(2, len(noises), height=4.2, sharex=True, sharey="row")
     rows = (
         (NORMS, stats.centre_estimate, "needs lower_jacobian\namong the bounds"),
         (CORRELATIONS, stats.mean_estimate, "not measured: quantities\nhas no jacobian_points"),
@@ -54,10 +53,8 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
             if not place.lines:
                 said = _axes.why_empty(group.diverged[:, noise, -1], absent)
                 _axes.say_nothing_here(place, said)
-            _axes.width_axis(place, group.width)
         column[0].set_title(f"label noise {labels.noise_name(group.label_noise[noise])}")
-        column[1].set_xlabel(labels.WIDTH)
-    axes[0, 0].set_ylabel(f"mean Jacobian norm ({labels.NORMS['l2']})")
+    axes[0, 0].set_ylabel(labels.constant_name("mean Jacobian norm", "l2"))
     axes[1, 0].set_ylabel("correlation of norm and loss")
     _axes.log_values(*(place for place in axes[0] if place.lines))
     for place in axes[1]:
@@ -65,7 +62,9 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
             place.axhline(0, color=style.GREY, lw=0.6)
     looks = {name: look for name, (_, look) in (NORMS | CORRELATIONS).items()}
     looks |= {f"{split} points": {"color": "black", "linestyle": d} for split, d in SPLITS.items()}
-    style.legend(figure, [drawing.key(**look) for look in looks.values()], list(looks), columns=6)
+    drawing.over_width(axes.flat, group)
+    handles = [drawing.key(**look) for look in looks.values()]
+    drawing.equality_legend(figure, axes.flat, handles, list(looks), columns=6)
     band = stats.band_name(len(group.seed), statistics["confidence"])
     style.heading(figure, group, f"epoch {group.epoch[-1]}", band)
     return figure

@@ -1,7 +1,8 @@
 """Power laws: straight lines in log-log plots of every bound and the mean Jacobian norm, and the
 exponent of the true constant.
 
-Rows: over the training epoch at the first width that interpolates with the least label noise and at
+Rows: over the training epoch at the critical width (the first whose mean train accuracy, in the end
+and with the least label noise, reaches the interpolation accuracy; the largest if none does) and at
 the largest width; over width at the last epoch. Left and middle, for the least and the most label
 noise: geometric means over seeds in l2 (markers; the mean Jacobian norm is over the training
 points) and lines by least squares through their logarithms. All lines of a panel start together: at
@@ -11,7 +12,8 @@ noise filled, most noise hollow) with Student's t intervals of their means over 
 configured otherwise), with fewer than four seeds the range over them: the heading says which. Black
 bars: what the brackets prove of the true constant over the same range, thick of its exponent by
 least squares, thin of its average exponent between the two ends; both are means over the seeds
-trained here, and need no power law to hold. Diverged models are left out and counted in the
+trained here, and need no power law to hold. Dotted: as many parameters as training samples, p = n.
+Diverged models are left out and counted in the
 heading.
 """
 
@@ -27,6 +29,7 @@ from lipdescent.analysis import statistics as stats
 from lipdescent.analysis.groups import Group
 from lipdescent.analysis.slopes import Panel
 from lipdescent.figures import _axes, _power_laws
+from lipdescent.figures import _drawing as drawing
 from lipdescent.figures import _style as style
 
 
@@ -35,24 +38,26 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     del loss
     looks = _power_laws.looks([group])
     rows = _rows(group, statistics)
-    figure, axes = style.new_figure(
-        len(rows), 3, width=style.TWO_COLUMNS, height=0.9 + 1.75 * len(rows)
-    )
+    figure, axes = style.new_figure(len(rows), 3, height=0.9 + 1.75 * len(rows))
     for row, panels in zip(axes, rows, strict=True):
         for place, panel in zip(row, panels, strict=False):
             _power_laws.curves(place, panel, looks, _axes.why_empty(group.diverged, panel.reason))
             place.set_title(_where(panel))
-            place.set_xlabel(labels.WIDTH if panel.axis == "width" else panel.axis)
+            place.set_xlabel(labels.axis_name(panel.axis, group.width_unit))
         if len(panels) == 1:
             _axes.say_nothing_here(row[1], "one level\nof label noise")
             row[1].set_xticks([])
-        _axes.log_values(*(place for place in row[:2] if place.lines))
-        row[0].set_ylabel(f"bound or norm ({labels.NORMS['l2']})")
+        _power_laws.one_scale(row[:2])
+        row[0].set_ylabel(labels.constant_name("bound or norm", "l2"))
         _power_laws.exponents(row[2], panels, looks)
-    for place in axes[-1, :2]:
-        if not place.get_xlabel():
-            place.set_xlabel(labels.WIDTH)
-    _power_laws.legend(figure, looks)
+    widths = [
+        place
+        for row, panels in zip(axes, rows, strict=True)
+        for place, panel in zip(row, panels, strict=False)
+        if panel.axis == "width" and place.lines
+    ]
+    drawing.over_width(widths, group)
+    _power_laws.legend(figure, looks, widths)
     band = stats.band_name(len(group.seed), statistics["confidence"])
     style.heading(figure, group, band.replace("bands", "bars"))
     return figure

@@ -39,7 +39,8 @@ THREADS.append("VECLIB_MAXIMUM_THREADS")
 MODULES = (
     "torch", "torch.func", "numpy", "pandas", "pyarrow.parquet", "pyarrow.compute", "pyarrow.csv",
     "safetensors.torch", "scipy.special", "matplotlib.figure", "matplotlib.colors", "PIL.Image",
-    "matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf", "mpmath", "yaml",
+    "matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf",
+    "matplotlib.backends.backend_svg", "mpmath", "yaml",
 )  # fmt: skip
 FORWARDED = [
     getattr(signal, name)

@@ -6,8 +6,8 @@ digest of all these), ``content`` (a digest of the numbers) and ``by`` (threads 
 recipe has no part in). So a file that was copied from anywhere tells what it is.
 
 It lies in the metadata of safetensors and Parquet files, in ``made.json`` of an npz, under ``made``
-of a JSON file, and as text in PNG, PDF, HTML and Markdown. Nothing of the library is imported here,
-nor torch: the Snakefile reads stamps before every run.
+of a JSON file, and as text in PNG, PDF, SVG, HTML and Markdown. Nothing of the library is imported
+here, nor torch: the Snakefile reads stamps before every run.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MEMBER = "made.json"
 TEXT = re.compile(rb"lipdescent-made:([A-Za-z0-9+/=]+):")
 # At a file's end: a digest of everything before it.
 SEAL = re.compile(rb"lipdescent-seal:([0-9a-f]{32}):\s*(?:-->)?\s*\Z")
-SEALED = (".pdf", ".md", ".html")
+SEALED = (".pdf", ".svg", ".md", ".html")
 # Parameters of a rule that are no options of what it makes.
 NOT_ASKED = ("code", "recipe")
 NO_RECORD = (
@@ -195,7 +195,7 @@ def seal(before: bytes) -> str:
 
 
 def in_comment(text: str, stamp: Stamp | None) -> str:
-    """HTML or Markdown with its stamp and a seal in a comment at its end."""
+    """HTML, SVG or Markdown with its stamp and a seal in a comment at its end."""
     if stamp is None:
         return text
     text += f"\n<!-- {as_text(stamp)} "

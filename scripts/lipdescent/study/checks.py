@@ -10,7 +10,7 @@ from typing import Any
 
 from lipdescent.analysis import axis_choice
 from lipdescent.plugins import bound_entries, lookup, signatures
-from lipdescent.study import axes, bound_checks, dataset_checks
+from lipdescent.study import axes, bound_checks, dataset_checks, print_checks
 from lipdescent.study.runs import variants_of
 from lipdescent.study.schema import ConfigError, check_schema
 from lipdescent.study.sections import (
@@ -56,6 +56,7 @@ def check_config(
     _check_quantities(config)
     _check_split(config)
     _check_drawn(config)
+    print_checks.check(config)
     dataset_checks.check(config)
     check_sizes(config)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from lipdescent.study import runs, sections
 
-KINDS = ("pdf", "png")
+KINDS = ("pdf", "png", "svg")
 # Beside the start page; the last is Snakemake's own report, which `make` writes.
 PAGES = {
     "explorer.html": "Explore: any quantity over any axis",
@@ -36,7 +36,9 @@ def ran(config: dict[str, Any]) -> dict[str, Any]:
     a study of images its data set and its architecture.
     """
     if config.get("experiments"):
-        kept: dict[str, Any] = {k: config[k] for k in ("study", "experiments") if k in config}
+        kept: dict[str, Any] = {
+            k: config[k] for k in ("study", "experiments", "figure") if k in config
+        }
         execution = config.get("execution", {})
         return kept | {
             "execution": {k: v for k, v in execution.items() if k in ("threads", "split")}

@@ -228,9 +228,8 @@ class Recipes:
         """``architecture`` is one at a point."""
         name, point = self.variants(dataset)[architecture]
         loss = sections.training_options(axes.at(self.config, point), name)["loss"]
-        return self._of_table(
-            "figure", f"{dataset}/{architecture}", "figures", figure, {"loss": loss}
-        )
+        more = {"loss": loss, "width_unit": self._width_unit(name)}
+        return self._of_table("figure", f"{dataset}/{architecture}", "figures", figure, more)
 
     @_once
     def comparison(self, *, dataset: str, comparison: str) -> Recipe:
@@ -238,7 +237,14 @@ class Recipes:
             variant: sections.training_options(axes.at(self.config, point), name)["loss"]
             for variant, (name, point) in self.variants(dataset).items()
         }
-        return self._of_table("comparison", dataset, "comparisons", comparison, {"losses": losses})
+        units = {v: self._width_unit(name) for v, (name, _) in self.variants(dataset).items()}
+        more = {"losses": losses, "width_units": units}
+        return self._of_table("comparison", dataset, "comparisons", comparison, more)
+
+    def _width_unit(self, architecture: str) -> str:
+        """What its width counts, as its file says."""
+        module = sections.module(self.config, architecture)
+        return signatures.constant("architectures", module, "WIDTH_UNIT") or ""
 
     def _of_table(
         self, rule: str, place: str, kind: str, name: str, more: dict[str, Any]
@@ -251,7 +257,7 @@ class Recipes:
             rule,
             f"{rule}/{place}/{name}",
             self._drawn(f"{place}/{name}"),
-            asked | more | {"module": module, "options": options},
+            asked | more | {"module": module, "options": options} | self._printed(),
             self.code("plot.py", script),
             (self.table(),),
         )
@@ -373,7 +379,7 @@ class Recipes:
             "experiment_figure",
             f"experiment_figure/{experiment}",
             self._drawn(experiment),
-            {"caption": caption(script)},
+            {"caption": caption(script)} | self._printed(),
             self.code("plot.py", script),
             (self.experiment(experiment=experiment),),
         )
@@ -389,6 +395,10 @@ class Recipes:
 
     def _run(self, place: dict[str, str]) -> Run:
         return self.by_path[PLACE.format(**place)]
+
+    def _printed(self) -> dict[str, Any]:
+        """How figures are printed; plans of former versions do not say."""
+        return {"figure": self.config.get("figure", {})}
 
     def _drawn(self, name: str) -> tuple[str, ...]:
         return tuple(f"{self.base}/figures/{name}.{kind}" for kind in published.KINDS)

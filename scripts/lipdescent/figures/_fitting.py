@@ -1,0 +1,71 @@
+"""Titles and names of axes on as many lines as their panels have room for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from matplotlib.backend_bases import RendererBase
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+ROOM = 1.12  # of the width: there is space between panels
+
+
+def fit(figure: Figure) -> None:
+    """Break titles and names of axes that are longer than the side of the panel they stand at."""
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    heading = getattr(figure, "_suptitle", None)
+    if heading is not None:
+        _break(heading, 0.98 * figure.bbox.width, renderer)
+    for _ in range(2):  # a name on two lines takes room from the panels beside it
+        engine = figure.get_layout_engine()
+        if engine is not None:
+            engine.execute(figure)
+        for axes in _all(figure):
+            box = axes.get_window_extent(renderer)
+            if axes.get_label() == "<colorbar>":
+                continue
+            _break(axes.title, ROOM * box.width, renderer)
+            _break(axes.xaxis.label, ROOM * box.width, renderer)
+            _break(axes.yaxis.label, box.height, renderer)
+
+
+def _all(figure: Figure) -> Iterator[Any]:
+    """Panels and second axes."""
+    for axes in figure.axes:
+        yield axes
+        yield from axes.child_axes
+
+
+def _break(text: Text, room: float, renderer: RendererBase) -> None:
+    """Lines of a text that are longer than ``room`` pixels go on in another one, between words."""
+    lines: list[str] = []
+    given = text.get_text().split("\n")
+    # A unit in parentheses goes below what has it.
+    given = [
+        part
+        for line in given
+        for part in (
+            line.replace(" (", "\n(") if _width(text, line, renderer) > room else line
+        ).split("\n")
+    ]
+    for line in given:
+        lines.append("")
+        for word in line.split(" "):
+            longer = f"{lines[-1]} {word}" if lines[-1] else word
+            if lines[-1] and _width(text, longer, renderer) > room:
+                lines.append(word)
+            else:
+                lines[-1] = longer
+    text.set_text("\n".join(lines))
+
+
+def _width(text: Text, line: str, renderer: RendererBase) -> float:
+    """Of one line in the font of ``text``, pixels."""
+    shown = Text(0, 0, line, fontproperties=text.get_fontproperties())
+    figure = text.get_figure(root=True)
+    assert figure is not None
+    shown.set_figure(figure)
+    return float(shown.get_window_extent(renderer).width)

@@ -1,0 +1,81 @@
+"""What every figure keeps at the size it is printed at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations, pairwise
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from lipdescent.figures.bound_ladder import UPPER_PART
+
+
+def settings() -> dict[str, Any]:
+    """Matplotlib's, but for the backend, which it chooses when it is first asked for."""
+    return {key: value for key, value in matplotlib.rcParams.items() if key != "backend"}
+
+
+def check(figure: Figure) -> None:
+    """Of the printed width, no text below 7 pt, and every axis that has numbers has a name.
+
+    Indices in formulas are smaller than their text, as in all typesetting.
+    """
+    assert figure.get_size_inches()[0] == matplotlib.rcParams["figure.figsize"][0]
+    shown = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
+    assert {text.get_text() for text in shown if text.get_fontsize() < 7} == set()
+    for axes in _panels(figure):
+        for axis in (axes.xaxis, axes.yaxis):
+            numbers = [text.get_text() for text in axis.get_ticklabels() if text.get_visible()]
+            if axis.get_visible() and any(numbers):
+                where = f"{axis.axis_name} axis of {axes.title.get_text()!r}, {numbers}"
+                assert axis.get_label_text(), f"{where} has no name"
+
+
+def _panels(figure: Figure) -> list[Axes]:
+    """Panels and second axes; a colour bar is named by its panel, a part of an axis by the rest."""
+    elsewhere = ("<colorbar>", UPPER_PART)
+    found = [axes for axes in figure.axes if axes.get_label() not in elsewhere]
+    return found + [child for axes in found for child in axes.child_axes]
+
+
+def check_room(drawn: Figure) -> None:
+    """Nothing is clipped, no name covers another, no legend a panel."""
+    renderer = drawn.canvas.get_renderer()
+    width, height = drawn.get_size_inches()
+    whole = drawn.get_tightbbox(renderer)
+    assert whole.x0 >= -0.01, "clipped on the left"
+    assert whole.y0 >= -0.01, "clipped at the bottom"
+    assert whole.x1 <= width + 0.01, "clipped on the right"
+    assert whole.y1 <= height + 0.01, "clipped at the top"
+    for legend in drawn.legends:
+        box = legend.get_window_extent(renderer)
+        assert not any(box.overlaps(axes.get_window_extent(renderer)) for axes in drawn.axes)
+    for axes in drawn.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            boxes = _tick_boxes(axis, renderer)
+            assert not any(a.overlaps(b) for a, b in pairwise(boxes)), (
+                f"tick labels of {axes.get_title() or axes.get_ylabel()} run into each other"
+            )
+
+    boxes = list(_names(drawn, renderer))
+    for (one, a), (other, b) in combinations(boxes, 2):
+        assert not a.overlaps(b), f"{one!r} runs into {other!r}"
+
+
+def _names(drawn: Figure, renderer: Any) -> Iterator[tuple[str, Any]]:
+    """Titles, names of axes: text and box."""
+    for axes in [*drawn.axes, *(child for one in drawn.axes for child in one.child_axes)]:
+        for text in (axes.title, axes.xaxis.label, axes.yaxis.label):
+            if text.get_text() and text.get_visible():
+                yield text.get_text(), text.get_window_extent(renderer)
+
+
+def _tick_boxes(axis: Any, renderer: Any) -> list:
+    low, high = sorted(axis.get_view_interval())
+    places = zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=False)
+    shown = [label for place, label in places if low <= place <= high and label.get_text()]
+    return [label.get_window_extent(renderer) for label in shown if label.get_visible()]
