@@ -106,7 +106,7 @@ def _name_ends(place: Axes, line: list[Group], x: np.ndarray, y: np.ndarray, col
             textcoords="offset points",
             va="bottom" if side > 0 else "top",
             ha="center" if side > 0 else ("right", "center", "left")[1 + shift],
-            fontsize=6,
+            fontsize=style.small(),
             color=colour,
             path_effects=[withStroke(linewidth=1.5, foreground="white")],
         )

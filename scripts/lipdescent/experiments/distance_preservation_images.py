@@ -160,10 +160,12 @@ def draw(frame: pd.DataFrame) -> Figure:
     parts = list(wide.groupby("dataset", sort=False))
     for j, (dataset, part) in enumerate(parts):
         _draw_networks(axes[0, 2 * j], part, 1 / part["dft_worst_ratio"])
-        axes[0, 2 * j].set_title(f"{TITLES[str(dataset)]}: smallest /\nlargest on the low band")
+        axes[0, 2 * j].set_title(str(TITLES[str(dataset)]))
+        axes[0, 2 * j].set_ylabel("smallest / largest\non the low band")
         _draw_networks(axes[0, 2 * j + 1], part, part["k"])
         axes[0, 2 * j + 1].axhline(1, color=GREY)
-        axes[0, 2 * j + 1].set_title(f"{TITLES[str(dataset)]}: largest\nbranch constant")
+        axes[0, 2 * j + 1].set_title(str(TITLES[str(dataset)]))
+        axes[0, 2 * j + 1].set_ylabel("largest branch constant")
     for axis in axes[0, 2 * len(parts) :]:
         axis.set_axis_off()
     _draw_pair(axes[1], frame[frame["dataset"] == frame["dataset"].iloc[-1]])
@@ -211,7 +213,7 @@ def _draw_pair(axes: Sequence[Axes], part: pd.DataFrame) -> None:
         axis.imshow(share, origin="lower", vmin=0, vmax=most)
         axis.set_title(f"energy of the\ndifference, {coefficient_name(own['c'].iloc[0])}")
         axis.set_xlabel("DFT freq. (columns)")
-    axes[2].set_ylabel("DFT freq. (rows)")
+        axis.set_ylabel("DFT freq. (rows)")
     for axis in axes:
         axis.grid(False)
     for axis in axes[:2]:

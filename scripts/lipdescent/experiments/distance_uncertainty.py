@@ -177,10 +177,12 @@ def draw(frame: pd.DataFrame) -> Figure:
     figure, axes = panels(3, height=2.8)
     for axis, (dataset, part) in zip(axes, frame.groupby("dataset", sort=False), strict=False):
         _draw_areas(axis, part[part["quantity"] == "area"])
-        axis.set_title(f"{TITLES[str(dataset)]}: area under\nthe ROC curve")
+        axis.set_title(str(TITLES[str(dataset)]))
+        axis.set_ylabel("area under the ROC curve")
     last = frame[frame["dataset"] == frame["dataset"].iloc[-1]]
     _draw_moves(axes[2], last[(last["quantity"] == "mean") & (last["score"] == "features")])
-    axes[2].set_title(f"{TITLES[last['dataset'].iloc[0]]}: variance\nof moved images")
+    axes[2].set_title(str(TITLES[last["dataset"].iloc[0]]))
+    axes[2].set_ylabel("variance of moved images")
     key_of(figure, axes[0], columns=5)
     return figure
 
@@ -201,7 +203,9 @@ def _draw_areas(axis: Axes, part: pd.DataFrame) -> None:
             label = None if place else name
             axis.plot([x] * len(values), values, linestyle="", markersize=3, label=label, **style)
             axis.plot([x - 0.07, x + 0.07], [values.mean()] * 2, color=style["color"])
-    axis.set_xticks(range(len(SHOWN)), SHOWN.values(), fontsize="x-small")
+    names = [name.replace("\n", " ") for name in SHOWN.values()]
+    axis.set_xticks(range(len(SHOWN)), names, rotation=40, ha="right", rotation_mode="anchor")
+    axis.set_xlabel("images told from near ones")
 
 
 def _draw_moves(axis: Axes, part: pd.DataFrame) -> None:

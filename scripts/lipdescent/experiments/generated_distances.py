@@ -27,7 +27,7 @@ from lipdescent.experiments._drawing import GREY, key_of, look
 from lipdescent.experiments._fitting import Descent, Forward, annealed, certified
 from lipdescent.experiments._transport import dual_estimate, exact_distance
 from lipdescent.experiments.wasserstein import ACTIVATIONS
-from lipdescent.figures._style import new_figure
+from lipdescent.figures._style import new_figure, small
 from lipdescent.stacks.forward import stacked_forward
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.stacks.seeding import generator
@@ -229,9 +229,9 @@ def draw(frame: pd.DataFrame) -> Figure:
         _draw_images(strip, of[of["task"] == "pixels"])
         _draw_estimates(axis, part)
         axis.set_ylim(-0.08, 1.05)
+        axis.set_ylabel("estimate / exact distance")
         exact = part["exact"].median()
         strip.set_title(f"{name.replace('_', '-')}: exact distance {exact:.2f}")
-    grid[1, 0].set_ylabel("estimate / exact distance")
     key_of(figure, grid[1, 0])
     return figure
 
@@ -262,6 +262,9 @@ def _draw_images(axis: Axes, pixels: pd.DataFrame) -> None:
         rows.append(np.hstack(list(np.pad(values, ((0, 0), (1, 1), (1, 1))))))
     axis.imshow(np.vstack(rows), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
     axis.set_xticks([])
-    axis.set_yticks([(side + 2) * place for place in (0.5, 1.5)], ["images", "generated"])
+    axis.set_yticks([])
+    for place, name in ((0.75, "images"), (0.25, "generated")):
+        at = {"transform": axis.transAxes, "fontsize": small()}
+        axis.text(-0.02, place, name, ha="right", va="center", **at)
     axis.tick_params(length=0)
     axis.grid(visible=False)

@@ -233,9 +233,8 @@ def draw(frame: pd.DataFrame) -> Figure:
     for axis, name in zip(axes, [*names, "time (s)"], strict=True):
         log_values(axis)
         axis.set_ylabel(name)
-        axis.set_xticks(
-            range(len(networks)), [str(w) if d == 1 else f"{d}x{w}" for w, d in networks]
-        )
+        names = [str(w) if d == 1 else f"{d}x{w}" for w, d in networks]
+        axis.set_xticks(range(len(networks)), names, rotation=60)
         axis.set_xlabel("hidden units")
     key_of(figure, axes[2], columns=5)
     return figure

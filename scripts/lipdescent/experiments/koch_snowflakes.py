@@ -214,6 +214,8 @@ def _field(
         linewidths=np.where(levels == 0, 1.2, 0.4),
     )  # fmt: skip
     axis.set_aspect("equal")
+    axis.set_xlabel("x")
+    axis.set_ylabel("y")
     axis.grid(False)
     axis.xaxis.set_major_locator(MultipleLocator(0.5))
     axis.yaxis.set_major_locator(MultipleLocator(0.5))

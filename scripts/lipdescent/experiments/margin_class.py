@@ -22,7 +22,7 @@ from torch import Tensor
 
 from lipdescent.architectures import lipschitz_mlp
 from lipdescent.bounds.upper_layer_product import layer_product
-from lipdescent.experiments._drawing import GREY, legend, look, panels
+from lipdescent.experiments._drawing import GREY, legend, look, panels, small
 from lipdescent.experiments._fitting import Forward, certified, minimise
 from lipdescent.training.draws import initial_stack
 from lipdescent.training.losses import binary_hinge, positive
@@ -145,8 +145,12 @@ def draw(frame: pd.DataFrame) -> Figure:
     for _, row in asked.iterrows():
         axis.axhline(row["margin"], color=GREY, linestyle=":", linewidth=0.8)
         text = f"m = {row['margin']:g}: {row['num_points']:.0f} points"
-        axis.annotate(text, (counts[0], row["margin"]), (-14, 1), textcoords="offset points",
-                      ha="left", va="bottom", fontsize=6)  # fmt: skip
+        below = row["margin"] == asked["margin"].min()  # the lines lie closer the lower they are
+        axis.annotate(
+            text, (counts[0], row["margin"]), (-14, -2 if below else 1),
+            textcoords="offset points", ha="left", va="top" if below else "bottom",
+            fontsize=small(),
+        )  # fmt: skip
     axis.set_xticks(made["num_points"])
     axis.set_ylim(bottom=0)
     axis.set_xlabel("number of points n")

@@ -29,7 +29,7 @@ from lipdescent.datasets import fashion_mnist
 from lipdescent.experiments._drawing import look
 from lipdescent.experiments._fitting import Descent, Forward, annealed, certified
 from lipdescent.experiments.wasserstein import ACTIVATIONS
-from lipdescent.figures._style import legend, new_figure
+from lipdescent.figures._style import legend, new_figure, small
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.stacks.seeding import generator
 from lipdescent.training.draws import initial_stack
@@ -239,6 +239,7 @@ def _draw_units(axis: Axes, part: pd.DataFrame) -> None:
         shares = last[last["activation"] == name]["share"]
         axis.plot([i] * len(shares), shares, linestyle="", **look(i))
     axis.set_xticks(range(len(names)), names)
+    axis.set_xlabel("activation")
     axis.set_xlim(-0.5, len(names) - 0.5)
     axis.set_ylim(-0.05, 1.05)
 
@@ -261,6 +262,10 @@ def _draw_pictures(axis: Axes, frame: pd.DataFrame, constraint: str) -> None:
         shown.append(np.hstack(list(values / np.where(largest > 0, largest, 1))))
     axis.imshow(np.vstack(shown), cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
     axis.set_xticks([])
-    axis.set_yticks([SIDE * (i + 0.5) for i in range(len(strips))], list(strips))
+    axis.set_yticks([])
+    if axis.get_subplotspec().is_first_col():
+        for i, name in enumerate(strips):
+            at = {"transform": axis.transAxes, "fontsize": small()}
+            axis.text(-0.02, 1 - (i + 0.5) / len(strips), name, ha="right", va="center", **at)
     axis.tick_params(length=0)
     axis.grid(visible=False)

@@ -149,6 +149,7 @@ def draw(frame: pd.DataFrame) -> Figure:
         right.axhline(exact[name], color=GREY, linestyle=dash, label=shown)
     log_values(right)
     right.set_ylabel("error")
+    right.set_xlabel("loss of the network")
     handles, told = left.get_legend_handles_labels()
     more, lines = right.get_legend_handles_labels()
     legend(figure, [*handles, *more], [*told, *lines], columns=4)
