@@ -129,6 +129,7 @@ WORKS = {
     "bounds.upper_layer_product": [None, {}],
     "bounds.upper_lipsdp": [{}],
     "bounds.upper_geolip": [None, {}],
+    "figure": [{}],
     "figures": [[]],
     "comparisons": [[]],
     "statistics": [{}],

@@ -438,7 +438,7 @@ def test_a_model_file_may_have_the_name_of_a_standard_module(foreign):
 @pytest.mark.parametrize(
     ("call", "match"),
     [
-        (("model", "random.py:key"), r"KeyError: 'a' \(random\.py, line 5\)"),
+        (("model", "random.py:key"), r"KeyError: 'a' \(random\.py, line 6\)"),
         (("model", "random.py:none"), "returns a NoneType, allowed is a torch.nn.Module"),
         (("model", "random.py:gone"), "random.py has no function gone"),
         (("model", "broken.py:net"), r"SyntaxError: .*\(broken\.py, line 1\)"),

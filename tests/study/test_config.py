@@ -297,7 +297,7 @@ def test_the_given_configuration_is_not_changed():
         ),
         (
             {"architectures.a": {"module": "bilipschitz_resnet", "downsampling": "max"}},
-            r"downsampling = 'max': allowed is one of average, invertible$",
+            r"downsampling = 'max': allowed is one of average, invertible, strided$",
         ),
         (
             {"architectures.a": {"module": "torchvision_resnet", "depth": 34}},

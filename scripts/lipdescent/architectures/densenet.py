@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from lipdescent.architectures import _sizes
 
+WIDTH_UNIT = "channels"
 SIZES = _sizes.multiple_of_4
 
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+WIDTH_UNIT = "units"
+
 
 class Network(nn.Module):
     """Inputs (n, ...) -> logits (n, classes)."""

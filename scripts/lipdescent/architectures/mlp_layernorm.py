@@ -6,6 +6,8 @@ import math
 
 from torch import nn
 
+WIDTH_UNIT = "units"
+
 
 def build(
     width: int, *, input_shape: tuple[int, ...], num_classes: int, depth: int = 2

@@ -15,6 +15,7 @@ from lipdescent.architectures import _blocks, _sizes
 from lipdescent.constrained.constraints import SpectralConvolution, constrain
 from lipdescent.constrained.layers import LimitedBatchNorm2d
 
+WIDTH_UNIT = "channels"
 SIZES = _sizes.wide
 STAGES = 3
 

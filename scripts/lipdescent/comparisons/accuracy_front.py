@@ -53,6 +53,7 @@ def draw(
         place.margins(0.1, 0.1)
     if not radii:
         _axes.say_nothing_here(axes[0, 0], "no certificates\nin this study")
+        axes[0, 0].set_xlabel("accuracy within a radius")
     axes[0, 0].set_ylabel("test accuracy")
     keys = {
         "certified": drawing.key(color="black", marker="o", **KINDS["certified_accuracy"]),

@@ -51,7 +51,7 @@ def draw(
     values = np.unique([float(g.point.get(axis, 0)) if axis else 0.0 for g in groups.values()])
     for place in (left, right):
         _axes.number_axis(place, values)
-        place.set_xlabel(labels.axis_name(axis) if axis else "")
+        place.set_xlabel(labels.axis_name(axis) if axis else "no further axis")
     for place, of in ((left, shown[::2]), (right, shown[1::2])):
         if of and stats.has_logarithm(np.concatenate(of)):
             _axes.log_values(place)

@@ -167,7 +167,7 @@ def draw(frame: pd.DataFrame) -> Figure:
         axes[0, 2 * j + 1].set_title(str(TITLES[str(dataset)]))
         axes[0, 2 * j + 1].set_ylabel("largest branch constant")
     for axis in axes[0, 2 * len(parts) :]:
-        axis.set_axis_off()
+        axis.remove()
     _draw_pair(axes[1], frame[frame["dataset"] == frame["dataset"].iloc[-1]])
     key_of(figure, axes[0, 0], columns=3)
     return figure

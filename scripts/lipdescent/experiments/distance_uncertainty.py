@@ -179,6 +179,8 @@ def draw(frame: pd.DataFrame) -> Figure:
         _draw_areas(axis, part[part["quantity"] == "area"])
         axis.set_title(str(TITLES[str(dataset)]))
         axis.set_ylabel("area under the ROC curve")
+    for axis in axes[frame["dataset"].nunique() : 2]:
+        axis.remove()
     last = frame[frame["dataset"] == frame["dataset"].iloc[-1]]
     _draw_moves(axes[2], last[(last["quantity"] == "mean") & (last["score"] == "features")])
     axes[2].set_title(str(TITLES[last["dataset"].iloc[0]]))
