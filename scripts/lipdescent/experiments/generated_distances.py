@@ -264,7 +264,7 @@ def _draw_images(axis: Axes, pixels: pd.DataFrame) -> None:
     axis.set_xticks([])
     axis.set_yticks([])
     for place, name in ((0.75, "images"), (0.25, "generated")):
-        at = {"transform": axis.transAxes, "fontsize": small()}
+        at: dict[str, Any] = {"transform": axis.transAxes, "fontsize": small()}
         axis.text(-0.02, place, name, ha="right", va="center", **at)
     axis.tick_params(length=0)
     axis.grid(visible=False)

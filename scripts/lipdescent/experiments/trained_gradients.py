@@ -208,7 +208,7 @@ def draw(frame: pd.DataFrame) -> Figure:
         _draw_values(top, part[part["task"] == "singular"])
         top.set_title(NAMES[constraint])
         _draw_units(middle, part[part["task"] == "units"])
-        _draw_pictures(bottom, frame, constraint)
+        _draw_pictures(bottom, frame, constraint, first=constraint == constraints[0])
     grid[0, 0].set_ylabel("singular values")
     grid[1, 0].set_ylabel("units that\nnever switch")
     handles, names = grid[0, 0].get_legend_handles_labels()
@@ -244,7 +244,7 @@ def _draw_units(axis: Axes, part: pd.DataFrame) -> None:
     axis.set_ylim(-0.05, 1.05)
 
 
-def _draw_pictures(axis: Axes, frame: pd.DataFrame, constraint: str) -> None:
+def _draw_pictures(axis: Axes, frame: pd.DataFrame, constraint: str, *, first: bool) -> None:
     """Images, then the gradients of the networks with ReLU and with MaxMin."""
     pixels = frame[frame["task"] == "pixels"].sort_values(["image", "pixel"])
     # Every part of a study that is split has the images.
@@ -263,9 +263,9 @@ def _draw_pictures(axis: Axes, frame: pd.DataFrame, constraint: str) -> None:
     axis.imshow(np.vstack(shown), cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
     axis.set_xticks([])
     axis.set_yticks([])
-    if axis.get_subplotspec().is_first_col():
+    if first:
         for i, name in enumerate(strips):
-            at = {"transform": axis.transAxes, "fontsize": small()}
+            at: dict[str, Any] = {"transform": axis.transAxes, "fontsize": small()}
             axis.text(-0.02, 1 - (i + 0.5) / len(strips), name, ha="right", va="center", **at)
     axis.tick_params(length=0)
     axis.grid(visible=False)
