@@ -84,4 +84,4 @@ def test_norms_that_do_not_grow_after_the_turn_differ(tmp_path, grows, verdict):
         kept = {name: frame[name].to_numpy() for name in frame if name != "optimizer"}
         rows = table.from_columns(len(frame), point={"optimizer": "sgd"}, **kept)
     table.write(tmp_path / "table.parquet", rows)
-    assert sources.layer_norms(tmp_path)["verdict"] == verdict
+    assert sources.layer_norms(tmp_path)["verdict"].startswith(verdict)

@@ -1,4 +1,4 @@
-"""A whole update of a stack in two to four kernels, where there are such kernels.
+"""A whole update of a stack in two to five kernels, where there are such kernels.
 
 The oracle is an engine's ``accumulate`` and an optimiser's ``step``, which every other training
 takes. For networks with one hidden layer those two write and read the hidden activations about

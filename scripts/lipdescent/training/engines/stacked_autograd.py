@@ -138,7 +138,7 @@ class StackedAutograd(NamedState):
 def pays_by_rows(module: nn.Module) -> bool:
     """Whether convolutions as products by rows are faster on CUDA in float32, as measured.
 
-    On an H100 networks without BatchNorm take half the time (docs/gpu.md); the BatchNorm for that
-    order in memory takes what the products save.
+    On an H100 networks without BatchNorm take 49 to 58 % of the time (docs/gpu.md); with it only
+    the widest of three ResNets gained, for BatchNorm is slow in that order in memory.
     """
     return not any(isinstance(part, BATCH_NORMS) for part in module.modules())
