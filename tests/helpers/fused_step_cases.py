@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 import torch
+from log_lines import logged
 from torch import nn
 
 from lipdescent.architectures import mlp
@@ -141,12 +142,13 @@ def data(generator):
     return TrainingData(torch.randn(50, FEATURES, generator=generator), labels, CLASSES)
 
 
-def test_a_block_takes_it_where_it_is_to_be_had(data, monkeypatch, capsys):
+def test_a_block_takes_it_where_it_is_to_be_had(data, monkeypatch):
     stack = networks(12)
     expected = trained(stack, data, momentum=0.5).engine.state()
-    refused = trained(stack, data, fused_step=True, momentum=0.5)  # a CPU
+    with logged() as said:
+        refused = trained(stack, data, fused_step=True, momentum=0.5)  # a CPU
     assert refused.fused_step is None
-    assert "no fused step" in capsys.readouterr().out
+    assert any("no fused step" in line for line in said), said
     monkeypatch.setattr(fused_step, "fused_step_available", fused_step.computed)
     taken = trained(stack, data, fused_step=True, momentum=0.5)
     assert taken.fused_step is not None
@@ -155,12 +157,13 @@ def test_a_block_takes_it_where_it_is_to_be_had(data, monkeypatch, capsys):
         torch.testing.assert_close(taken.engine.state()[name], tensor, rtol=1e-5, atol=1e-6)
 
 
-def test_kernels_that_fail_are_said_and_left(data, monkeypatch, capsys):
+def test_kernels_that_fail_are_said_and_left(data, monkeypatch):
     monkeypatch.setattr(fused_step, "fused_step_available", fused_step.computed)
 
     def broken(self):
         raise FileNotFoundError("no C compiler")
 
     monkeypatch.setattr(OneHiddenLayer, "try_out", broken)
-    assert trained(networks(12), data, fused_step=True).fused_step is None
-    assert "no C compiler" in capsys.readouterr().out
+    with logged() as said:
+        assert trained(networks(12), data, fused_step=True).fused_step is None
+    assert any("no C compiler" in line for line in said), said

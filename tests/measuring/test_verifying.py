@@ -4,6 +4,7 @@ import mpmath
 import numpy as np
 import pytest
 import torch
+from pretend_cuda import PretendCuda
 
 from lipdescent.architectures import mlp
 from lipdescent.measuring import verifying
@@ -94,3 +95,17 @@ def test_exact_spectral_norm():
     with mpmath.workdps(50):
         norm = verifying.exact_spectral_norm(np.outer([3.0, 4.0], [1.0, 2.0, 2.0]))
         assert abs(norm - 15) < mpmath.mpf(10) ** -40
+
+
+def test_bounds_of_a_device_are_compared_as_closely_as_rounding_allows(found, monkeypatch):
+    stack, inputs, values = found
+    assert list(verifying.check_devices(stack, inputs, values, norm="l2")) == []  # no device here
+    with PretendCuda():
+        checks = list(verifying.check_devices(stack, inputs, values, norm="l2"))
+    names = {check.name for check in checks}
+    assert {f"l2: {name} on the GPU" for name in ("lower_jacobian", "upper_lipsdp")} <= names
+    assert all(check.holds for check in checks)
+    wrong = {key: value * (1 + 1e-8) for key, value in values.items()}
+    with PretendCuda():
+        checks = list(verifying.check_devices(stack, inputs, wrong, norm="l2"))
+    assert not any(c.holds for c in checks if "upper_lipsdp" not in c.name)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pretend_cuda import PretendCuda
 from torch import nn
 from torch.nn.functional import cross_entropy, max_pool2d
 
@@ -18,6 +19,7 @@ from lipdescent.stacks import normalisation as stacked_normalisation
 from lipdescent.stacks.convolution import convolve, max_pool
 from lipdescent.stacks.forward import stacked_forward
 from lipdescent.stacks.workload import activation_bytes
+from lipdescent.training.engines.stacked_autograd import pays_by_rows
 
 MODELS, BATCH = 3, 6
 
@@ -313,3 +315,26 @@ def test_cuda_equals_cpu(name, width, shape, options):
     on_cpu, _ = stacked_forward(build(), state, inputs, train=True)
     on_cuda, _ = stacked_forward(build(), there, inputs.cuda(), train=True)
     torch.testing.assert_close(on_cuda.cpu(), on_cpu, rtol=0, atol=1e-8)
+
+
+def test_images_lie_by_rows_on_cuda_where_it_is_asked_for_and_products_are_exact(monkeypatch):
+    rows, asked = stacked_convolution.lies_by_rows, stacked_convolution.rows_on_cuda
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    with PretendCuda():
+        x = torch.zeros(2, device="cuda")
+        assert rows(torch.zeros(2))
+        assert not rows(x)
+        with asked():
+            assert rows(x)
+            assert rows(x.double())
+            assert not rows(x.bfloat16())
+            monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+            assert not rows(x)
+            assert rows(x.double())
+        assert not rows(x.double())
+
+
+@pytest.mark.parametrize(("network", "expected"), [("cnn", True), ("cnn_batchnorm", False)])
+def test_networks_without_batchnorm_train_by_rows(network, expected):
+    build = lookup.resolve("architectures", network).build
+    assert pays_by_rows(build(2, input_shape=(3, 8, 8), num_classes=3)) is expected

@@ -7,6 +7,7 @@ ten times, and launch a dozen kernels.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -20,6 +21,8 @@ from lipdescent.training.engines.engine import Engine
 from lipdescent.training.engines.fused_mlp import StackedMLP
 from lipdescent.training.optimizers import SGD, Adam
 from lipdescent.training.options import TrainingOptions
+
+logger = logging.getLogger(__name__)
 
 # How the kernels multiply float32 factors. "ieee" rounds as a processor does; "tf32x3" splits each
 # into two of 10 bits and leaves out the product of the small parts: nearly the same accuracy, on
@@ -113,7 +116,7 @@ def make_step(
     if not options.fused_step:
         return None
     if not fused_step_available(engine, optimizer, options):
-        print("no fused step: not for this network, loss, optimiser, precision and device")
+        logger.warning("no fused step: not for this network, loss, optimiser, precision and device")
         return None
     assert isinstance(engine, StackedMLP)
     assert isinstance(optimizer, SGD)
@@ -123,7 +126,8 @@ def make_step(
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # of a compiler, a driver, a launch: they have no class in common
-        print(f"no fused step: its kernels do not run here: {type(error).__name__}: {error}")
+        reason = f"{type(error).__name__}: {error}"
+        logger.warning("no fused step: its kernels do not run here: %s", reason)
         return None
     return step
 

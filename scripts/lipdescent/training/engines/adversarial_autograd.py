@@ -9,7 +9,7 @@ is made in eval mode and begins at the points themselves: an engine draws no ran
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,17 +52,8 @@ class AdversarialAutograd(StackedAutograd):
         super().__init__(module, state, loss, **settings)
 
     @classmethod
-    def of(cls, stack: ModelStack, options: EngineOptions) -> Self:
-        """The engine that trains ``stack`` as the options, which have an adversary, say."""
-        return cls(
-            stack.module,
-            stack.state,
-            options.make_loss(),
-            wanted=options.adversary or {},
-            input_shape=stack.input_shape,
-            autocast=torch.bfloat16 if options.precision == "bfloat16" else None,
-            channels_last=options.channels_last,
-        )
+    def _further(cls, stack: ModelStack, options: EngineOptions) -> dict[str, Any]:
+        return {"wanted": options.adversary or {}, "input_shape": stack.input_shape}
 
     def accumulate(
         self,

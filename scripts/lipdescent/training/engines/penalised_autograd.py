@@ -9,7 +9,7 @@ weights' gradient is a backward pass more.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -86,15 +86,9 @@ class PenalisedAutograd(StackedAutograd):
         super().__init__(module, state, loss, **settings)
 
     @classmethod
-    def of(cls, stack: ModelStack, options: EngineOptions) -> Self:
-        """The engine that trains ``stack`` as the options, which have a penalty, say."""
-        return cls(
-            stack.module,
-            stack.state,
-            options.make_loss(),
-            wanted=options.penalty or {},
-            autocast=torch.bfloat16 if options.precision == "bfloat16" else None,
-        )
+    def _further(cls, stack: ModelStack, options: EngineOptions) -> dict[str, Any]:
+        del stack
+        return {"wanted": options.penalty or {}}
 
     def _mean_losses(
         self, leaves: dict[str, Tensor], inputs: Tensor, targets: Tensor, keys: Tensor | None

@@ -7,7 +7,7 @@ share parameters, so the gradient of the sum is every model's own gradient.
 from __future__ import annotations
 
 import contextlib
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +67,14 @@ class StackedAutograd(NamedState):
             options.make_loss(),
             autocast=torch.bfloat16 if options.precision == "bfloat16" else None,
             channels_last=options.channels_last,
+            **cls._further(stack, options),
         )
+
+    @classmethod
+    def _further(cls, stack: ModelStack, options: EngineOptions) -> dict[str, Any]:
+        """Arguments of its own that a kind of this engine takes from the options."""
+        del stack, options
+        return {}
 
     def state(self) -> dict[str, Tensor]:
         """Copies of all tensors; raw weights as the next step puts them back."""
