@@ -119,7 +119,7 @@ def _as_markdown(block: Block) -> str:
         case Short(items):
             return "\n".join(
                 f"- **{', '.join(item['badges'])}**: {item['text']} {item['also']}".rstrip()
-                + f" (`{item['figure']}`)"
+                + f" (`{item['figure']}`)" * bool(item["figure"])
                 for item in items
             )
         case Fold(_, inside):
@@ -166,12 +166,10 @@ def _short(item: Facts) -> str:
     label = f"{', '.join(legend(sketch))} over {sketch['over']}" if sketch else ""
     drawn = svg(sketch, label=label) if sketch and sketch["curves"] else ""
     badges = "".join(f'<span class="badge {one}">{one}</span>' for one in item["badges"])
-    below = [label, item["also"], f"Figure: {item['figure']}."]
+    below = [label, item["also"], f"Figure: {item['figure']}." if item["figure"] else ""]
     told = " ".join(f"{part.rstrip('.')}." for part in below if part)
-    return (
-        f"<li><div>{drawn}</div><div>{badges}<p>{escape(item['text'])}</p>"
-        f"<small>{escape(told[:1].upper() + told[1:])}</small></div></li>"
-    )
+    below_it = f"<small>{escape(told[:1].upper() + told[1:])}</small>" if told else ""
+    return f"<li><div>{drawn}</div><div>{badges}<p>{escape(item['text'])}</p>{below_it}</div></li>"
 
 
 def _table(table: Table) -> str:
