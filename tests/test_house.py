@@ -1,5 +1,6 @@
 """The house: every module in a room, rooms in their order, no circle, nothing running up."""
 
+import ast
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -59,6 +60,33 @@ def test_an_import_upwards_is_seen(line, message, tmp_path, monkeypatch):
     monkeypatch.setattr(rooms, "modules", lambda: known)
     with pytest.raises(AssertionError, match=message):
         test_nothing_imports_from_a_room_further_up()
+
+
+# Kernels of a GPU: a part that is called there costs registers, a structure of arguments a copy.
+KERNELS = "lipdescent.training.fused_steps."
+# What a plug-in's entry takes is its options, one each; as bracket's, which users call.
+OPTIONS = ("build", "measure", "run", "bracket", "network")
+
+
+def functions():
+    for module, path in rooms.modules().items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and not module.startswith(KERNELS):
+                yield f"{module}.{node.name}", node
+
+
+def test_no_function_has_more_than_60_lines():
+    lines = {name: node.end_lineno - node.lineno + 1 for name, node in functions()}
+    assert {name: count for name, count in lines.items() if count > 60} == {}
+
+
+def test_no_function_takes_more_than_8_arguments():
+    taken = {
+        name: len(node.args.posonlyargs) + len(node.args.args) + len(node.args.kwonlyargs)
+        for name, node in functions()
+        if node.name not in OPTIONS
+    }
+    assert {name: count for name, count in taken.items() if count > 8} == {}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda p: p.stem)

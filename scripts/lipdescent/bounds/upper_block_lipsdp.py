@@ -21,7 +21,7 @@ from lipdescent.bounds.lipsdp.blocks import block_bound
 from lipdescent.bounds.lipsdp.symbols import LinearMap
 from lipdescent.layers import activation, convolution
 from lipdescent.layers._operators import Axis
-from lipdescent.measurement import Measurement, NotApplicable
+from lipdescent.measurement import Measurement, NotApplicable, refuse_other_norms
 from lipdescent.networks.expressions import Chain, Layer, Node, Sum
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure import composition
@@ -48,10 +48,8 @@ def measure(
     TypeError, ValueError
         As :func:`lipdescent.structure.trace.trace`.
     """
-    for norm in norms:
-        if norm not in NORMS:
-            raise NotApplicable(f"norm {norm!r}; known: {', '.join(NORMS)}")
-        yield Measurement("upper_block_lipsdp", DIRECTION, norm, block_lipsdp(stack))
+    refuse_other_norms(norms, NORMS)
+    yield Measurement("upper_block_lipsdp", DIRECTION, "l2", block_lipsdp(stack))
 
 
 def block_lipsdp(stack: ModelStack) -> Tensor:

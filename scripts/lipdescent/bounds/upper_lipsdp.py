@@ -27,9 +27,9 @@ from lipdescent.bounds.lipsdp.multipliers import check_multipliers
 from lipdescent.bounds.lipsdp.shallow import shallow_lipsdp
 from lipdescent.bounds.upper_combettes_pesquet import combettes_pesquet
 from lipdescent.bounds.upper_eclipse_fast import chunks, eclipse_fast, refuse_large, roughly
-from lipdescent.measurement import Measurement
+from lipdescent.measurement import Measurement, refuse_other_norms
 from lipdescent.stacks.model_stack import ModelStack
-from lipdescent.structure.affine_chain import AffineChain, affine_chain, refuse_other_norms
+from lipdescent.structure.affine_chain import AffineChain, affine_chain
 from lipdescent.structure.slope_intervals import Interval
 
 DIRECTION = "upper"

@@ -31,10 +31,11 @@ from lipdescent.bounds import upper_geolip, upper_lipsdp
 from lipdescent.bounds.lipsdp.per_unit import lipsdp_per_unit
 from lipdescent.bounds.upper_combettes_pesquet import combettes_pesquet
 from lipdescent.bounds.upper_geolip import one_hidden_layer
-from lipdescent.measurement import Measurement, NotApplicable
+from lipdescent.measurement import Measurement, NotApplicable, refuse_other_norms
+from lipdescent.points._parts import check_count, some
 from lipdescent.shapes import Float64
 from lipdescent.stacks.model_stack import ModelStack
-from lipdescent.structure.affine_chain import AffineChain, affine_chain, refuse_other_norms
+from lipdescent.structure.affine_chain import AffineChain, affine_chain
 from lipdescent.structure.relu_chain import chain as linear_pieces
 from lipdescent.structure.relu_chain import slopes_at
 
@@ -75,13 +76,10 @@ def measure(
     refuse_other_norms(norms, NORMS)
     if not inputs:
         raise NotApplicable("a local bound needs points, and no data were given")
-    if num_points < 1:
-        raise ValueError(f"num_points: {num_points}; allowed are integers >= 1")
+    check_count("num_points", num_points)
     for split, points in inputs.items():
-        generator = torch.Generator().manual_seed(seed)
-        chosen = torch.randperm(len(points), generator=generator)[:num_points].sort().values
+        picked = some(points, num_points, seed)
         for norm in norms:
-            picked = points[chosen.to(points.device)]
             value = local_bounds(stack, picked, radius=radius, norm=norm, tolerance=tolerance)
             yield Measurement("upper_local", DIRECTION, norm, value.amax(1), split)
             yield Measurement("upper_local_mean", DIRECTION, norm, value.mean(1), split)

@@ -20,7 +20,7 @@ from torch.func import functional_call, vjp, vmap
 
 from lipdescent.arithmetic.eigenvalues import largest_eigenvalue
 from lipdescent.arithmetic.ulps import times_power
-from lipdescent.measurement import NotApplicable
+from lipdescent.measurement import refuse_other_norms
 from lipdescent.shapes import Float
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.relu_chain import chain, chain_norms, gram
@@ -37,9 +37,7 @@ _LANCZOS_STEPS, _REFINING_STEPS = 40, 3
 
 def check(stack: ModelStack, points: Tensor, norms: Sequence[str], *, what: str) -> None:
     """Raise if a norm is unknown or the weights or points are not finite or do not fit."""
-    for norm in norms:
-        if norm not in NORMS:
-            raise NotApplicable(f"norm {norm!r}; known: {', '.join(NORMS)}")
+    refuse_other_norms(norms, NORMS)
     if not stack.num_models:
         raise ValueError("stack: it holds no model")
     if not stack.finite().all():
