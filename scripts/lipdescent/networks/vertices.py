@@ -1,4 +1,4 @@
-"""From a program of ATen operations to the vertices of a graph.
+"""Vertices of a graph while a network is read, whatever it is read of.
 
 Shapes are lazy: a view or an axis of length 1 changes what a :class:`Value` looks like, not its
 vertex. ``nn.Flatten`` and ``nn.Unflatten`` are put in where an operation needs another shape.
@@ -6,26 +6,25 @@ vertex. ``nn.Flatten`` and ``nn.Unflatten`` are put in where an operation needs 
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
-from lipdescent.networks.export.program import Program, place
 from lipdescent.networks.graph import Concatenation, Join, Vertex
 from lipdescent.networks.operations import Gather
-from lipdescent.networks.reading import Unreadable
 
 Size = tuple[int, ...]
+# Of which a vertex is read: a node of a traced program, a node of a file.
+Origin = TypeVar("Origin")
 
 
 class Value(NamedTuple):
-    """What depends on the input: a vertex, and the size that it has in the traced program.
+    """What depends on the input: a vertex, and the size that it has in what is read.
 
     The size has an axis of length 1 somewhere, most often first, for the one example. Numbers
     are in the order of the vertex's own shape.
@@ -33,20 +32,6 @@ class Value(NamedTuple):
 
     vertex: int
     size: Size
-
-
-@dataclass(frozen=True)
-class Constant:
-    """What does not: its value, how it is made of the program's constants, and what it is."""
-
-    value: Tensor
-    make: Callable[[Mapping[fx.Node, Any]], Tensor]
-    key: Hashable
-
-    def map(self, function: Callable[[Tensor], Tensor], key: Hashable) -> Constant:
-        """``function`` of it; the same key stands for the same function."""
-        make = self.make
-        return Constant(function(self.value), lambda c: function(make(c)), (self.key, key))
 
 
 def shape_of(size: Size) -> Size:
@@ -60,97 +45,42 @@ def axis_of(size: Size, dim: int) -> int:
     return dim - 1 if len(size) > 1 and size[0] == 1 else dim
 
 
-class Builder:
-    """The vertices so far. Its methods take the node for which a vertex stands for its place.
+class Vertices(ABC, Generic[Origin]):
+    """The vertices so far. Its methods take what a vertex is read of, which is its place.
 
     Attributes
     ----------
     vertices : of the graph.
-    tensors : (module, name) -> the constant that this tensor of it is.
-    notes : what a user should know of the reading.
     """
 
-    def __init__(self, program: Program, state: Mapping[str, Tensor]) -> None:
-        shapes = program.shapes
-        self.leaves = program.leaves
-        self.constants = program.constants(state)
-        flat = (sum(math.prod(shape) for shape in shapes),)
-        self.vertices = [Vertex(None, (), shapes[0] if len(shapes) == 1 else flat, "the input")]
-        self.tensors: dict[tuple[nn.Module, str], Constant] = {}
-        self.notes: dict[str, None] = {}
-        self._modules: dict[Hashable, nn.Module] = {}
+    def __init__(self, shape: Size, place: str) -> None:
+        self.vertices = [Vertex(None, (), shape, place)]
         self._known: dict[Hashable, int] = {}
-        self.values: dict[fx.Node, Any] = {}
-        start = 0
-        for node, shape in zip(program.inputs, shapes, strict=True):
-            value = Value(0, (1, *shape))
-            if len(shapes) > 1:
-                index = torch.arange(start, start + math.prod(shape)).reshape(shape)
-                value = Value(self.vertex(Gather(index), (0,), shape, node), (1, *shape))
-                start += math.prod(shape)
-            self.values[node] = value
+        self._modules: dict[Hashable, nn.Module] = {}
 
-    def resolve(self, node: fx.Node) -> Any:
-        """The value of an argument."""
-        if node in self.values:
-            return self.values[node]
-        constant = self.constants[node]
-        if isinstance(constant, Tensor):
-            return Constant(constant, lambda c: c[node], node)
-        return constant
+    @abstractmethod
+    def place(self, origin: Origin) -> str:
+        """What errors call it."""
+
+    def module(self, kind: Callable[..., nn.Module], *args: Any, **options: Any) -> nn.Module:
+        """A layer without tensors; the same one for the same options."""
+        key = (kind, repr((args, options)))
+        if key not in self._modules:
+            self._modules[key] = kind(*args, **options).eval()
+        return self._modules[key]
 
     def vertex(
-        self, operation: nn.Module | Join, inputs: Sequence[int], shape: Size, node: fx.Node
+        self, operation: nn.Module | Join, inputs: Sequence[int], shape: Size, origin: Origin
     ) -> int:
         """A new vertex, or the old one that says the same."""
         name: Hashable = operation if isinstance(operation, Join) else id(operation)
         key = (name, tuple(inputs), shape)
         if key not in self._known:
-            self.vertices.append(Vertex(operation, tuple(inputs), tuple(shape), place(node)))
+            self.vertices.append(Vertex(operation, tuple(inputs), tuple(shape), self.place(origin)))
             self._known[key] = len(self.vertices) - 1
         return self._known[key]
 
-    def module(
-        self, kind: Callable[..., nn.Module], *args: Any, tensors: Any = None, **options: Any
-    ) -> nn.Module:
-        """A layer on constants; the same one for the same constants and options.
-
-        ``tensors`` maps names of parameters and buffers to :class:`Constant`, or None.
-        """
-        given = {name: c for name, c in (tensors or {}).items() if c is not None}
-        key = (kind, repr((args, options)), tuple((n, c.key) for n, c in given.items()))
-        if key not in self._modules:
-            if tensors is not None:
-                options |= {"device": "meta"}
-            layer = kind(*args, **options).eval()
-            for name, constant in given.items():
-                value = constant.value.detach()
-                if name in layer._parameters:
-                    layer._parameters[name] = nn.Parameter(value, requires_grad=False)
-                else:
-                    layer._buffers[name] = value
-                self.tensors[layer, name] = constant
-            self._modules[key] = layer
-        return self._modules[key]
-
-    def leaf(self, number: int, constants: Sequence[Constant]) -> nn.Module:
-        """A declared layer on constants, one for each of its tensors."""
-        leaf = self.leaves[number]
-        key = (number, tuple(constant.key for constant in constants))
-        if key not in self._modules:
-            layer = copy.deepcopy(leaf.module)
-            for name, constant in zip(leaf.names, constants, strict=True):
-                owner, _, own = name.rpartition(".")
-                part, value = layer.get_submodule(owner), constant.value.detach()
-                if own in part._parameters:
-                    part._parameters[own] = nn.Parameter(value, requires_grad=False)
-                else:
-                    part._buffers[own] = value
-                self.tensors[part, own] = constant
-            self._modules[key] = layer
-        return self._modules[key]
-
-    def in_shape(self, value: Value, shape: Size, node: fx.Node) -> int:
+    def in_shape(self, value: Value, shape: Size, origin: Origin) -> int:
         """The vertex of a value in a shape."""
         index = value.vertex
         if self.vertices[index].shape == shape:
@@ -161,9 +91,9 @@ class Builder:
             return index
         if len(own) > 1:
             flat = (math.prod(own),)
-            index = self.vertex(self.module(nn.Flatten), (index,), flat, node)
+            index = self.vertex(self.module(nn.Flatten), (index,), flat, origin)
         if len(shape) > 1:
-            index = self.vertex(self.module(nn.Unflatten, 1, shape), (index,), shape, node)
+            index = self.vertex(self.module(nn.Unflatten, 1, shape), (index,), shape, origin)
         return index
 
     def unviewed(self, index: int) -> int:
@@ -173,18 +103,18 @@ class Builder:
         return index
 
     def apply(
-        self, module: nn.Module, value: Value, size: Size, node: fx.Node, *, shape: Size = ()
+        self, module: nn.Module, value: Value, size: Size, origin: Origin, *, shape: Size = ()
     ) -> Value:
         """A layer at a value, in the ``shape`` of its size unless given; it becomes ``size``."""
-        index = self.in_shape(value, shape or shape_of(value.size), node)
-        return Value(self.vertex(module, (index,), shape_of(size), node), size)
+        index = self.in_shape(value, shape or shape_of(value.size), origin)
+        return Value(self.vertex(module, (index,), shape_of(size), origin), size)
 
-    def entrywise(self, module: nn.Module, value: Value, node: fx.Node) -> Value:
+    def entrywise(self, module: nn.Module, value: Value, origin: Origin) -> Value:
         """A layer that acts entry by entry, whatever the shape."""
         own = self.vertices[value.vertex].shape
-        return Value(self.vertex(module, (value.vertex,), own, node), value.size)
+        return Value(self.vertex(module, (value.vertex,), own, origin), value.size)
 
-    def gathered(self, value: Value, index: Tensor, node: fx.Node, fill: float = 0.0) -> Value:
+    def gathered(self, value: Value, index: Tensor, origin: Origin, fill: float = 0.0) -> Value:
         """Entries ``index`` (*size) of the flat value, -1 for ``fill``."""
         size, flat = tuple(index.shape), index.flatten()
         before = self.vertices[value.vertex]
@@ -195,16 +125,16 @@ class Builder:
         if isinstance(own, Gather) and (own.fill == fill or not bool((own.index < 0).any())):
             flat = torch.where(flat < 0, -1, own.index.flatten().to(flat.dtype)[flat.clamp_min(0)])
             return self.gathered(
-                Value(before.inputs[0], value.size), flat.reshape(size), node, fill
+                Value(before.inputs[0], value.size), flat.reshape(size), origin, fill
             )
         if (part := self._of_one_part(before, flat)) is not None:
             own_value = Value(part[0], self.vertices[part[0]].shape)
-            return self.gathered(own_value, part[1].reshape(size), node, fill)
+            return self.gathered(own_value, part[1].reshape(size), origin, fill)
         key = ("gather", first, size, fill, hashlib.sha256(flat.numpy().tobytes()).digest())
         if key not in self._known:
             shape = shape_of(size)
             layer = Gather(flat.to(torch.int32).reshape(shape), fill).eval()
-            self._known[key] = self.vertex(layer, (first,), shape, node)
+            self._known[key] = self.vertex(layer, (first,), shape, origin)
         return Value(self._known[key], size)
 
     def _of_one_part(self, vertex: Vertex, flat: Tensor) -> tuple[int, Tensor] | None:
@@ -222,18 +152,15 @@ class Builder:
         index = torch.where(flat < 0, -1, place_in[flat.clamp_min(0)])
         return vertex.inputs[int(owners)], index
 
-    def expanded(self, value: Value, size: Size, node: fx.Node) -> Value:
+    def expanded(self, value: Value, size: Size, origin: Origin) -> Value:
         """A value shown as often as another size needs."""
         if math.prod(size) == math.prod(value.size):
             return Value(value.vertex, size)
         count = math.prod(value.size)
         index = torch.arange(count).reshape(value.size).expand(size)
-        return self.gathered(value, index, node)
+        return self.gathered(value, index, origin)
 
-
-def refused(node: fx.Node, what: str) -> Unreadable:
-    """What is raised at an operation that is not known, or not in this form."""
-    return Unreadable(
-        f"{place(node)}: {what}; known are the operations of lipdescent.networks.export, and a "
-        "module says in a method lipschitz_structure(self) what it computes"
-    )
+    def swapped(self, value: Value, origin: Origin) -> Value:
+        """The last two axes exchanged."""
+        places = torch.arange(math.prod(value.size)).reshape(value.size)
+        return self.gathered(value, places.mT.contiguous(), origin)

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from lipdescent.networks.export.builder import Builder, Constant, Value, refused, shape_of
+from lipdescent.networks.export.builder import Builder, Constant, refused
 from lipdescent.networks.graph import Combination, Extremum, Product, Quotient
-from lipdescent.networks.operations import SCALARS, Divide, Function, Scale, Shift
+from lipdescent.networks.operations import SCALARS, Divide, Function, Scale, Shift, power
+from lipdescent.networks.vertices import Value, shape_of
 
 Arguments = dict[str, Any]
 
@@ -75,10 +76,7 @@ def _power(b: Builder, node: fx.Node, a: Arguments) -> Value:
         raise refused(node, "a power whose exponent is not a number")
     if exponent == 1:
         return value
-    names = {2: "square", 0.5: "sqrt", -0.5: "rsqrt", -1: "reciprocal"}
-    if exponent in names:
-        return b.entrywise(b.module(Function, names[exponent]), value, node)
-    return b.entrywise(b.module(Function, "power", float(exponent)), value, node)
+    return b.entrywise(b.module(power, float(exponent)), value, node)
 
 
 def _number(x: Any) -> Any:

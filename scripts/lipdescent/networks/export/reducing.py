@@ -9,18 +9,12 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from lipdescent.networks.export.builder import (
-    Builder,
-    Constant,
-    Value,
-    axis_of,
-    refused,
-    shape_of,
-)
+from lipdescent.networks.export.builder import Builder, Constant, refused
 from lipdescent.networks.export.elementwise import RULES as ELEMENTWISE
 from lipdescent.networks.export.elementwise import scaled
 from lipdescent.networks.graph import Combination
 from lipdescent.networks.operations import Function, Reduce
+from lipdescent.networks.vertices import Value, axis_of, shape_of
 
 Arguments = dict[str, Any]
 Rule = Callable[[Builder, fx.Node, Arguments], Any]
