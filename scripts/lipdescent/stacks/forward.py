@@ -27,12 +27,11 @@ from lipdescent.stacks.convolution import (
     channel_axis,
     convolve,
     lies_by_rows,
-    max_pool,
     one_channel_axis,
-    tiling,
 )
 from lipdescent.stacks.dropout import Dropout
 from lipdescent.stacks.normalisation import normalise, normalise_batch
+from lipdescent.stacks.pooling import max_pool, tiling
 from lipdescent.stacks.sorting import SortPairs
 
 EXACT = (nn.Identity, nn.LeakyReLU)  # of one entry and rounded once

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lipdescent.storage import stamps
-from lipdescent.study.recipes import Recipe
+from lipdescent.study.recipe import Recipe
 
 # Files beside one that carries the stamp.
 WITHOUT_STAMP = (".csv",)

@@ -20,10 +20,11 @@ from torch.func import functional_call, vjp, vmap
 
 from lipdescent.arithmetic.eigenvalues import largest_eigenvalue
 from lipdescent.arithmetic.ulps import times_power
+from lipdescent.bounds.jacobians.chains import chain_norms, gram
 from lipdescent.measurement import refuse_other_norms
 from lipdescent.shapes import Float
 from lipdescent.stacks.model_stack import ModelStack
-from lipdescent.structure.relu_chain import chain, chain_norms, gram
+from lipdescent.structure.relu_chain import chain
 
 # (n, *input_shape) -> (n, n_out).
 Function = Callable[[Tensor], Tensor]

@@ -30,7 +30,8 @@ from torch import Tensor
 
 from lipdescent.arithmetic.eigenvalues import largest_eigenvalue
 from lipdescent.bounds.jacobians.ascent import dual_vectors
-from lipdescent.structure.relu_chain import Chain, deep_jacobians, gram, slopes_at, sum_norm
+from lipdescent.bounds.jacobians.chains import deep_jacobians, gram, sum_norm
+from lipdescent.structure.relu_chain import Chain, slopes_at
 
 KEPT = 10  # points of an island
 _STARTS = 4 * KEPT  # points of an island at first
