@@ -1,6 +1,7 @@
 """The house: every module in a room, rooms in their order, no circle, nothing running up."""
 
 import ast
+import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -87,6 +88,18 @@ def test_no_function_takes_more_than_8_arguments():
         if node.name not in OPTIONS
     }
     assert {name: count for name, count in taken.items() if count > 8} == {}
+
+
+def test_files_that_docstrings_name_are_there():
+    """``proofs/prover.py`` is some file with this end; contracts say ``NAME.py``."""
+    files = [f"/{path.as_posix()}" for path in (ROOT / "scripts").rglob("*.py")]
+    gone = {
+        (module, name)
+        for module, path in rooms.modules().items()
+        for name in re.findall(r"``([\w/]+\.py)``", path.read_text())
+        if not name.endswith("NAME.py") and not any(file.endswith(f"/{name}") for file in files)
+    }
+    assert not gone
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda p: p.stem)

@@ -2,11 +2,11 @@
 
 A pair W2 sigma(W1 x), or a residual block W2 sigma(W1 x) + W0 x with W0 a convolution or the
 identity, is bounded by LipSDP with one multiplier per channel, frequency by frequency (see
-``_block_sdp``). Each chain is cut into pairs and single layers in the best way, each block takes
-the smaller of both bounds, so the value is never above ``upper_layer_product``. Linear layers
-count as convolutions of one pixel. Everything else keeps its constant; so does a pair of more
-than 2^25 symbol entries. l2 only, certified. Cost per pair: some ten passes over a matrix of
-size in + out channels per frequency.
+``lipsdp/blocks.py``). Each chain is cut into pairs and single layers in the best way, each block
+takes the smaller of both bounds, so the value is never above ``upper_layer_product``. Linear layers
+count as convolutions of one pixel. Everything else keeps its constant; so does a pair of more than
+2^25 symbol entries. l2 only, certified. Cost per pair: some ten passes over a matrix of size in +
+out channels per frequency.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Fazlyab, Robey, Hassani, Morari & Pappas, NeurIPS 2019, arXiv 1906.04893, sec. 2.2, one multiplier
 per hidden unit. One hidden layer is an eigenvalue problem of size n_in + n_out whatever the width
-(``_lipsdp_shallow``); deeper chains are solved by a log-barrier (``_lipsdp_deep``). The third
+(``lipsdp/shallow.py``); deeper chains are solved by a log-barrier (``lipsdp/deep.py``). The third
 variant of the paper, LipSDP-Network, is not valid and not offered.
 
 The value is the smallest of four valid bounds: LipSDP at the last iterate, Combettes-Pesquet,

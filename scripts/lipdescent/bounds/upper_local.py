@@ -5,7 +5,7 @@ pre-activation stays in an interval, rounded outwards. A unit whose interval doe
 stable: its slope is known. What is left is bounded as for the whole space, with slopes per unit:
 LipSDP (l2) or GeoLIP (l_inf) for one hidden layer; for deeper networks a product over single
 layers and such pairs of layers, the best of all ways to group them, columns and rows of units
-that are off left out. See ``_per_unit_lipsdp`` and ``upper_geolip``.
+that are off left out. See ``lipsdp/per_unit.py`` and ``upper_geolip``.
 
 No value is above the bound on the whole space, LipSDP (l2) or GeoLIP (l_inf): the smaller one of
 both is returned.

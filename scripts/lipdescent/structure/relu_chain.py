@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from lipdescent.measurement import NotApplicable
 from lipdescent.networks.expressions import Layer
 from lipdescent.networks.known_classes import flattens
 from lipdescent.networks.operations import Divide, Shift
+from lipdescent.shapes import Float64
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.affine_chain import ELEMENTWISE, elementwise_numbers
 from lipdescent.structure.plain_chain import plain_chain
@@ -151,7 +152,7 @@ def _scaled_chain(
 ) -> Chain:
     """Scale by powers of two, which these activations commute with, against over- and underflow.
 
-    Entries that vanish are off by at most 2^-1074: ``_certified`` allows for that.
+    Entries that vanish are off by at most 2^-1074: ``proofs/prover.py`` allows for that.
     """
     scaled_slopes, powers = [], []
     for pair in slopes:
@@ -191,3 +192,17 @@ def _scaled_pair(pair: tuple[float, float]) -> tuple[tuple[float, float], int]:
 def slopes_at(before: Tensor, negative: float, positive: float) -> Tensor:
     """Slopes of an activation at pre-activations, in their dtype."""
     return torch.where(before > 0, before.new_tensor(positive), before.new_tensor(negative))
+
+
+def activated(
+    links: Chain, points: Float64[Tensor, "n inputs"]
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """One model's hidden layers: weight (h, n_in), pre-activations and slopes there, (n, h)."""
+    layers = zip(links.weights[:-1], links.biases[:-1], links.slopes, strict=True)
+    for weight, bias, (negative, positive) in layers:
+        before = points @ weight[0].T
+        if bias is not None:
+            before = before + bias[0]
+        slope = slopes_at(before, negative, positive)
+        yield weight[0], before, slope
+        points = before * slope

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lipdescent.arithmetic.eigenvalues import largest_eigenvalue
 from lipdescent.shapes import Float64
-from lipdescent.structure.relu_chain import Chain, slopes_at
+from lipdescent.structure.relu_chain import Chain, activated
 
 _CHUNK = {"cpu": 2**18, "cuda": 2**24}  # numbers in the largest array; measured at n_out n_in = 400
 _TABLE = 2**24  # numbers in the largest table
@@ -95,15 +95,7 @@ def _distinct(masks: Tensor, powers: Tensor) -> tuple[Tensor, Tensor]:
 def deep_jacobians(links: Chain, chunks: Sequence[Tensor]) -> Iterator[tuple[Tensor, None]]:
     """Any depth, one model: (n, n_out, n_in) for every chunk (n, n_in) of points."""
     for points in chunks:
-        slopes, hidden = [], points
-        for weight, bias, (negative, positive) in zip(
-            links.weights[:-1], links.biases[:-1], links.slopes, strict=True
-        ):
-            hidden = hidden @ weight[0].T
-            if bias is not None:
-                hidden = hidden + bias[0]
-            slopes.append(slopes_at(hidden, negative, positive))
-            hidden = hidden * slopes[-1]
+        slopes = [slope for _, _, slope in activated(links, points)]
         product = links.weights[-1].expand(len(points), -1, -1).clone()
         for weight, slope in zip(links.weights[-2::-1], slopes[::-1], strict=True):
             product = (product * slope[:, None, :]) @ weight[0]
@@ -123,16 +115,12 @@ def soft_product(
     The sigmoids' argument is ``sharpness`` pre-activation / its mean absolute value at a point;
     ``left`` (n, n_out), ``right`` (n, n_in).
     """
-    hidden, tangent = points, right
-    layers = zip(links.weights[:-1], links.biases[:-1], links.slopes, strict=True)
-    for weight, bias, (negative, positive) in layers:
-        hidden, tangent = hidden @ weight[0].T, tangent @ weight[0].T
-        if bias is not None:
-            hidden = hidden + bias[0]
+    tangent = right
+    layers = zip(activated(links, points), links.slopes, strict=True)
+    for (weight, hidden, _), (negative, positive) in layers:
         scale = hidden.detach().abs().mean(-1, keepdim=True).clamp_min(1e-300)
         soft = negative + (positive - negative) * torch.sigmoid(sharpness * hidden / scale)
-        hidden = hidden * slopes_at(hidden, negative, positive)
-        tangent = tangent * soft
+        tangent = (tangent @ weight.T) * soft
     return ((tangent @ links.weights[-1][0].T) * left).sum(-1)
 
 

@@ -1,11 +1,11 @@
 """Norms of Jacobians of every model of a stack at every point, in float64.
 
-Chains of Linear and ReLU-like layers go through ``_chain.py``; any other module through
+Chains of Linear and ReLU-like layers go through ``chains.py``; any other module through
 ``torch.func`` in reverse mode, with many outputs by Lanczos with J v and J^T u.
 
 At a kink of an activation these norms follow autograd (the slope on the negative side, 0 for
 ReLU). Such a Jacobian may exceed the Lipschitz constant, so that no norm from this file is a
-bound by itself: ``_certified.py`` turns candidates into lower bounds.
+bound by itself: ``proofs/prover.py`` turns candidates into lower bounds.
 """
 
 from __future__ import annotations
