@@ -9,7 +9,15 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx, nn
 
-from lipdescent.networks.export import elementwise, linear, rearranging, reducing, sorting
+from lipdescent.networks.export import (
+    activations,
+    elementwise,
+    linear,
+    normalising,
+    rearranging,
+    reducing,
+    sorting,
+)
 from lipdescent.networks.export.builder import Builder, Constant, refused
 from lipdescent.networks.export.program import Program, called, program, writes
 from lipdescent.networks.export.program import name as name_of
@@ -18,7 +26,8 @@ from lipdescent.networks.reading import Unreadable
 from lipdescent.networks.reduction import network
 from lipdescent.networks.vertices import Value, shape_of
 
-RULES = rearranging.RULES | elementwise.RULES | linear.RULES | reducing.RULES | sorting.RULES
+PARTS = rearranging, activations, elementwise, linear, normalising, reducing, sorting
+RULES = {name: rule for part in PARTS for name, rule in part.RULES.items()}
 # What only checks, or is for another machine.
 _NOTHING = ("_assert_tensor_metadata", "_assert_async", "_assert_scalar", "sym_constrain_range")
 
