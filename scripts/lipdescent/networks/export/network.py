@@ -91,7 +91,6 @@ def export(
     input_shapes: Sequence[Sequence[int]],
     *,
     output: int | str | None = None,
-    state: Mapping[str, Tensor] | None = None,
 ) -> Exported:
     """The plain network of ``module``: what its ``forward`` computes of one example.
 
