@@ -90,6 +90,16 @@ def test_no_function_takes_more_than_8_arguments():
     assert {name: count for name, count in taken.items() if count > 8} == {}
 
 
+def test_every_room_says_what_it_is_for():
+    """In its __init__, for those who open the folder; ROOMS has a line of each."""
+    silent = [
+        module
+        for module, path in rooms.modules().items()
+        if path.name == "__init__.py" and not ast.get_docstring(ast.parse(path.read_text()))
+    ]
+    assert not silent
+
+
 def test_files_that_docstrings_name_are_there():
     """``proofs/prover.py`` is some file with this end; contracts say ``NAME.py``."""
     files = [f"/{path.as_posix()}" for path in (ROOT / "scripts").rglob("*.py")]
