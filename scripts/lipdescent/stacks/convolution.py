@@ -230,16 +230,22 @@ def _grouped(
     module: nn.Conv1d | nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None
 ) -> Tensor:
     """One convolution with a group (or ``module.groups`` of them) per model."""
-    models = x.shape[0]
-    if module.padding_mode != "zeros":
-        raise TypeError(f"{module}: padding_mode {module.padding_mode!r}; allowed is 'zeros'")
+    models, padding = x.shape[0], module.padding
+    x = one_channel_axis(x)
+    if module.padding_mode == "circular" and not isinstance(padding, str):
+        ends = [p for p in reversed(padding) for _ in range(2)]
+        x, padding = nn.functional.pad(x, ends, mode="circular"), (0,) * len(padding)
+    elif module.padding_mode != "zeros":
+        raise TypeError(
+            f"{module}: padding_mode {module.padding_mode!r}; allowed are zeros, circular"
+        )
     function = nn.functional.conv1d if isinstance(module, nn.Conv1d) else nn.functional.conv2d
     out = function(
-        one_channel_axis(x),
+        x,
         weight.flatten(0, 1),
         None if bias is None else bias.flatten(),
         stride=module.stride,
-        padding=module.padding,
+        padding=padding,
         dilation=module.dilation,
         groups=models * module.groups,
     )

@@ -127,28 +127,10 @@ def _group_sort(run: Pass, layer: Layer, x: Tensor) -> Tensor:
 def _convolution(run: Pass, layer: Layer, x: Tensor) -> Tensor:
     module: Any = layer.module
     weight, (_, bias) = run.tensor(layer, "weight"), run.weight_and_bias(layer)
-    if module.padding_mode == "circular" and not isinstance(module.padding, str):
-        return _circular(module, x, weight, bias)
-    if module.padding_mode != "zeros":
+    wrapped = module.padding_mode == "circular" and not isinstance(module.padding, str)
+    if module.padding_mode != "zeros" and not wrapped:
         return _unknown(run, layer, x)
     return convolve(module, x, weight, bias)
-
-
-def _circular(module: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """One convolution of the wrapped inputs with a group (or ``module.groups``) per model."""
-    models = x.shape[0]
-    ends = [p for p in reversed(module.padding) for _ in range(2)]
-    x = nn.functional.pad(x.transpose(0, 1).flatten(1, 2), ends, mode="circular")
-    function = nn.functional.conv1d if x.dim() == 3 else nn.functional.conv2d
-    out = function(
-        x,
-        weight.flatten(0, 1),
-        None if bias is None else bias.flatten(),
-        stride=module.stride,
-        dilation=module.dilation,
-        groups=models * module.groups,
-    )
-    return out.unflatten(1, (models, -1)).transpose(0, 1)
 
 
 def _max_pool(run: Pass, layer: Layer, x: Tensor) -> Tensor:
