@@ -29,14 +29,13 @@ from torch import Tensor
 from lipdescent.bounds.jacobians import norms as jac
 from lipdescent.bounds.jacobians.ascent import ascend, dual_vectors
 from lipdescent.bounds.jacobians.awake import awake
-from lipdescent.bounds.jacobians.chains import deep_jacobians, soft_product
 from lipdescent.bounds.jacobians.search import FEW_PLACES, mixed_starts, search
 from lipdescent.bounds.lower_jacobian import largest_certified
 from lipdescent.bounds.proofs.prover import Prover
 from lipdescent.domains.domain import Domain, regions_of
 from lipdescent.measurement import Measurement
 from lipdescent.stacks.model_stack import ModelStack
-from lipdescent.structure.relu_chain import Chain, chain
+from lipdescent.structure.relu_chain import Chain, chain, deep_jacobians, soft_product
 
 DIRECTION = "lower"
 NORMS = jac.NORMS
