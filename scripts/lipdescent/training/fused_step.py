@@ -154,7 +154,6 @@ class OneHiddenLayer:
         options: TrainingOptions,
         *,
         plan: Plan | None = None,
-        products: str | None = None,
     ) -> None:
         self._kernels: Any = lookup.resolve("fused_steps", "one_hidden_layer")
         self._weights, self._batch_size = engine.parameters, options.batch_size
@@ -173,8 +172,7 @@ class OneHiddenLayer:
         self._rule = {"MOMENTUM": optimizer.momentum, "DECAY": optimizer.weight_decay}
         one, two = _two_parts(features)
         self._features = {"FEATURES": features, "FA": one, "FB": two}
-        exact = products or FLOAT32_PRODUCTS
-        self._products = "tf32" if options.precision == "tf32" else exact
+        self._products = "tf32" if options.precision == "tf32" else FLOAT32_PRODUCTS
         self._slopes = first.new_empty(self._models * options.batch_size * padded)
         # Of the logits, where their sum over the hidden units is in several parts.
         self._sums = first.new_empty(self._parts * len(self._slopes) if self._parts > 1 else 1)
