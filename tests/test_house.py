@@ -90,6 +90,22 @@ def test_no_function_takes_more_than_8_arguments():
     assert {name: count for name, count in taken.items() if count > 8} == {}
 
 
+def described(doc):
+    """Names under Parameters, as numpydoc writes them."""
+    text = doc.partition("Parameters\n----------\n")[2].partition("\n\n")[0]
+    heads = re.findall(r"^(\S.*?) : ", text, flags=re.MULTILINE)
+    return {name.strip().lstrip("*") for head in heads for name in head.split(",")}
+
+
+def test_parameters_that_docstrings_describe_are_taken():
+    wrong = {}
+    for name, node in functions():
+        taken = {one.arg for one in ast.walk(node.args) if isinstance(one, ast.arg)}
+        if more := described(ast.get_docstring(node) or "") - taken:
+            wrong[name] = more
+    assert not wrong
+
+
 def test_every_room_says_what_it_is_for():
     """In its __init__, for those who open the folder; ROOMS has a line of each."""
     silent = [
