@@ -93,9 +93,8 @@ def _pool(builder: Builder, call: Call) -> Value:
         value, amount = padded(builder, value, amount, call), np.zeros_like(amount)
     options["padding"] = tuple(amount[0].tolist())
     if largest:
-        return builder.placed(
-            of_axes("MaxPool", count)(kernel, dilation=dilations, **options), value, call
-        )
+        module = of_axes("MaxPool", count)(kernel, dilation=dilations, **options)
+        return builder.placed(module, value, call)
     if any(d != 1 for d in dilations):
         raise call.refusal("a dilated mean; allowed are dilations of 1")
     module = of_axes("AvgPool", count)(kernel, count_include_pad=counted, **options)
@@ -104,7 +103,7 @@ def _pool(builder: Builder, call: Call) -> Value:
 
 def _global_pool(builder: Builder, call: Call) -> Value:
     value = call.value()
-    count = spatial(call, value)
+    count = spatial(call, value, least=0, most=math.inf)
     kind = "max" if call.node.op_type == "GlobalMaxPool" else "mean"
     reduce = Reduce(kind, range(1, count + 1))
     index = builder.vertex(reduce, (value.vertex,), (value.size[1],), call)
