@@ -1,7 +1,7 @@
 """Norms of Jacobians of every model of a stack at every point, in float64.
 
-Chains of Linear and ReLU-like layers go through ``structure/relu_chain.py``; any other module
-through ``torch.func`` in reverse mode, with many outputs by Lanczos with J v and J^T u.
+Chains of Linear and ReLU-like layers go through ``chains.py``; any other module through
+``torch.func`` in reverse mode, with many outputs by Lanczos with J v and J^T u.
 
 At a kink of an activation these norms follow autograd (the slope on the negative side, 0 for
 ReLU). Such a Jacobian may exceed the Lipschitz constant, so that no norm from this file is a
@@ -20,10 +20,11 @@ from torch.func import functional_call, vjp, vmap
 
 from lipdescent.arithmetic.eigenvalues import largest_eigenvalue
 from lipdescent.arithmetic.ulps import times_power
+from lipdescent.bounds.jacobians.chains import chain_norms, gram
 from lipdescent.measurement import refuse_other_norms
 from lipdescent.shapes import Float
 from lipdescent.stacks.model_stack import ModelStack
-from lipdescent.structure.relu_chain import chain, chain_norms, gram
+from lipdescent.structure.relu_chain import chain
 
 # (n, *input_shape) -> (n, n_out).
 Function = Callable[[Tensor], Tensor]
