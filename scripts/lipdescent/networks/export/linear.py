@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from lipdescent.networks.export.builder import Builder, Constant, Value, refused, shape_of
+from lipdescent.networks.export.builder import Builder, Constant, refused
 from lipdescent.networks.export.elementwise import scaled, shifted
 from lipdescent.networks.graph import Attention, MatrixProduct
 from lipdescent.networks.operations import Divide, Scale
+from lipdescent.networks.vertices import Value, shape_of
 
 Arguments = dict[str, Any]
 
