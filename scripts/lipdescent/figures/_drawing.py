@@ -189,7 +189,7 @@ def best_epochs(
         if np.isfinite(losses[noise]).any():
             at, top = group.epoch[np.nanargmin(losses[noise])], 1 - 0.06 * place
             for axes in column:
-                axes.axvline(at, ymax=top, gid="best", **BEST | looks[noise] | ON_TOP)
+                axes.axvline(at, ymax=top, gid="best", **BEST | dict(looks[noise]) | ON_TOP)
 
 
 def over_width(panels: Iterable[Axes], group: Group) -> None:
