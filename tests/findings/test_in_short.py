@@ -106,6 +106,8 @@ def test_label_noise_below_the_threshold_divides_the_constant():
     found = sentence(facts, "below the threshold")
     assert "falls at both widths below the threshold" in found["text"]
     assert found["badges"] == ["proved"]
+    less = sentence(facts_of(bounds=TIGHT, scatter=0, growth=0.2, **SIX), "below the threshold")
+    assert less["text"].endswith("falls at both widths below the threshold; so at both beyond.")
 
 
 @pytest.mark.parametrize(

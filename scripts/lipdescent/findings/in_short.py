@@ -164,12 +164,14 @@ def _noise(facts: Facts, norm: str) -> Facts | None:
     if not told:
         return None
     least, most = (noise_name(level) for level in found[told[0]]["between"])
-    parts = []
+    parts, before = [], ""
     for where in told:
         verdicts = [row["verdict"] for row in known[where]]
         first = max(VERDICTS, key=verdicts.count)
         share = words.share(verdicts.count(first), len(verdicts), "width")
-        parts.append(f"{VERDICTS[first]} at {share} {where} the threshold")
+        verb = "so" if first == before else VERDICTS[first]
+        parts.append(f"{verb} at {share} {where} the threshold")
+        before = first
     text = f"From {least} to {most} noise, the {NORMS[norm]} constant {'; '.join(parts)}"
     if len(parts) > 1:
         text = text.removesuffix(" the threshold").replace(" widths beyond", " beyond")
