@@ -30,6 +30,7 @@ from torch import Tensor
 
 from lipdescent.arithmetic.eigenvalues import largest_eigenvalue
 from lipdescent.bounds.jacobians.ascent import dual_vectors
+from lipdescent.deadline import over
 from lipdescent.structure.relu_chain import Chain, deep_jacobians, gram, slopes_at, sum_norm
 
 KEPT = 10  # points of an island
@@ -87,6 +88,8 @@ def search(
     points = points.view(len(starts), -1, starts.shape[-1])
     for kept in (KEPT, _MERGED):
         for _ in range(rounds):
+            if over():
+                break
             points, values = _best(points, values, kept)
             born, directions = _children(links, points, norm, brood, generator)
             born = project(born)
