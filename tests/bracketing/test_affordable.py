@@ -23,8 +23,8 @@ def test_a_chain_with_many_outputs_gets_few_points(outputs, all_points):
     points = torch.randn(5000, 64, generator=torch.Generator().manual_seed(0))
     count = affordable.Rate(Prover(stack), {"": points}, norm="l2").points(3.0)
     assert (count >= len(points)) == all_points
-    for name in ("lower_ascent", "lower_search"):
-        assert (affordable.options(name, count) == {}) == all_points
+    assert (affordable.options("lower_ascent", count) == {}) == all_points
+    assert (affordable.options("lower_search", count) == {"repeats": 4}) == all_points
 
 
 def test_points_grow_with_the_time_and_there_is_at_least_one(monkeypatch):

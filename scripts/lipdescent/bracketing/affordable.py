@@ -24,6 +24,7 @@ NORMAL, NUM_NORMAL = "normal", 256  # the split that is drawn where no data are 
 UNLIMITED = 2**31
 _DEAR = 1.0  # seconds of a point that are not measured twice
 _CUBIC, _CUBIC_FLOPS = ("upper_eclipse_fast", "upper_lipsdp", "upper_local"), 2e10
+_AMPLE = {"lower_search": {"repeats": 4}}  # where time is no matter, but for the deadline
 _SEARCHED, _POPULATION = 2**16, 1200  # points of lower_search, and of each of its populations
 _FLOPS = 2**30  # a second, on any machine: what takes less time by this is not measured
 # What a bound costs grows with these: for networks of which n points are affordable.
@@ -42,7 +43,9 @@ _OPTIONS: dict[str, Callable[[int], dict[str, int]]] = {
 
 def options(name: str, count: int) -> dict[str, int]:
     """Options of the bound ``name`` where ``count`` points are affordable."""
-    return _OPTIONS[name](count) if name in _OPTIONS and count < UNLIMITED else {}
+    if count >= UNLIMITED:
+        return dict(_AMPLE.get(name, {}))
+    return _OPTIONS[name](count) if name in _OPTIONS else {}
 
 
 def _search(count: int) -> dict[str, int]:

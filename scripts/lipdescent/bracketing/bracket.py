@@ -185,12 +185,13 @@ def _frame(
         inputs = domains.inside(given, regions, seed, report, device=stack.device)
     compare(inputs)
     bounds = {n: lookup.resolve("bounds", bound_entries.bound_of(n, e)) for n, e in entries.items()}
+    own = {n: bound for n, bound in bounds.items() if norm in bound.NORMS}
+    shares = Shares(budget, {n: bound_entries.bound_of(n, entries[n]) for n in own})
     found: dict[str, list[dict]] = {}
     with own_call.preserved(model):
-        prover = _checked_prover(model, stack, bounds, inputs)  # held, so that the bounds share it
+        # Held, so that the bounds share it: its constants of layers are those of the layer product.
+        prover = _checked_prover(model, stack, bounds, inputs)
         rate = affordable.Rate(prover, inputs, norm=norm)
-        own = {n: bound for n, bound in bounds.items() if norm in bound.NORMS}
-        shares = Shares(budget, {n: bound_entries.bound_of(n, entries[n]) for n in own})
         asked = Asked(stack, inputs, where, norm, seed, rate, shares)
         for name in [*(n for n in entries if n not in own), *shares.order]:
             found[name] = rows = rows_of(name, entries[name], asked)
