@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from lipdescent.networks.export.builder import Builder, Constant, Value, refused, shape_of
 from lipdescent.networks.graph import Combination, Extremum, Product, Quotient
@@ -123,8 +124,26 @@ def _alpha(node: fx.Node, a: Arguments) -> Arguments:
 
 
 def shifted(b: Builder, node: fx.Node, value: Value, by: Any) -> Value:
-    """A value plus a constant or a number."""
-    return _with_constant(b, node, Shift, value, by, 0.0)
+    """A value plus a constant or a number; minus infinity in it, a mask, is put in last."""
+    if not isinstance(by, Constant) or not bool((left := by.value == -math.inf).any()):
+        return _with_constant(b, node, Shift, value, by, 0.0)
+    total = _with_constant(b, node, Shift, value, finite(by), 0.0)
+    places = torch.arange(math.prod(total.size)).reshape(total.size)
+    return b.gathered(total, torch.where(left.cpu(), -1, places), node, -math.inf)
+
+
+def finite(constant: Constant) -> Constant:
+    """0 in place of minus infinity, which has to be in the same places in every network."""
+    left = constant.value == -math.inf
+    if not bool(left.any()):
+        return constant
+
+    def without(t: Tensor) -> Tensor:
+        if not torch.equal((t == -math.inf).cpu(), left.cpu()):
+            raise ValueError("a mask is not the same in all networks of a stack; allowed is one")
+        return torch.where(left.to(t.device), 0.0, t)
+
+    return constant.map(without, "finite")
 
 
 def scaled(b: Builder, node: fx.Node, value: Value, by: Any) -> Value:

@@ -52,9 +52,34 @@ def masked(b: Builder, node: fx.Node, a: Arguments) -> Any:
         fill = fill.value.item()
     if not isinstance(a["self"], Value) or not isinstance(mask, Constant):
         raise refused(node, "masked_fill where the input says (jumps)")
-    if fill in (float("inf"), float("-inf")):
-        raise refused(node, f"masked_fill by {fill}")
+    if fill == float("inf"):  # minus infinity is what a softmax leaves out
+        raise refused(node, "masked_fill by inf")
     return _of_places(b, node, a["self"], {**a, "value": 0}, float(fill))
+
+
+def chosen(b: Builder, node: fx.Node, a: Arguments) -> Any:
+    """``where`` a constant says: of two values, numbers or constants."""
+    mask, parts = a["condition"], [a["self"], a["other"]]
+    if not isinstance(mask, Constant):
+        raise refused(node, "where, as the input says (jumps)")
+    size = tuple(node.meta["val"].shape)
+    keep = mask.value.cpu().expand(size)
+    like = next(part for part in parts if isinstance(part, Value))
+    numbers = [p.value.unique() if isinstance(p, Constant) else () for p in parts]
+    for i, (part, number) in enumerate(zip(parts, numbers, strict=True)):
+        if not isinstance(part, Value) and len(number) == 1:
+            value = b.expanded(parts[1 - i], size, node)
+            places = torch.arange(_count(size)).reshape(size)
+            index = torch.where(keep if i else ~keep, places, -1)
+            if float(number) == float("inf"):
+                raise refused(node, "where with inf")
+            return b.gathered(value, index, node, float(number))
+    values = [p if isinstance(p, Value) else _as_value(b, node, p, like) for p in parts]
+    inputs = [b.in_shape(b.expanded(v, size, node), (_count(size),), node) for v in values]
+    both = b.vertex(Concatenation(0), inputs, (2 * _count(size),), node)
+    places = torch.arange(_count(size)).reshape(size)
+    index = torch.where(keep, places, places + _count(size))
+    return b.gathered(Value(both, (1, 2 * _count(size))), index, node)
 
 
 def concatenated(b: Builder, node: fx.Node, a: Arguments) -> Value:
@@ -185,6 +210,7 @@ RULES = {
     **dict.fromkeys(_MOVING, rearranged),
     **dict.fromkeys(_PADS, padded),
     "masked_fill": masked,
+    "where": chosen,
     **dict.fromkeys(("cat", "concat", "concatenate"), concatenated),
     "stack": stacked,
     **dict.fromkeys(("expand_as", "view_as", "reshape_as"), shown_as),
