@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from lipdescent.arithmetic.certified_norms import norm_frobenius
 from lipdescent.arithmetic.ulps import round_up
-from lipdescent.bounds.graph import elementwise, tokens
+from lipdescent.bounds.graph import elementwise, tokens, units
 from lipdescent.bounds.graph.known import (
     Domain,
     Known,
@@ -83,6 +83,7 @@ class Analysis:
             for v in vertices
         ]
         self.extreme = _extreme(self.graph)
+        self.units = units.units(self.graph)
         self.layers = self.constants_of_layers or LayerConstants.of_graph(self.graph)
         self.runs: list[Run | None] = [None] * len(vertices)
         if self.thorough and not self.extreme:
@@ -156,7 +157,9 @@ class Analysis:
             own = linear_known(linear, x, value, torch.Size(vertex.shape))
             return _with_lengths(operation, x, own)
         if isinstance(operation, joins.Join):
-            return _joined(operation, inputs, self.norm)
+            own = _joined(operation, inputs, self.norm)
+            unit = self.units.get(i)
+            return own if unit is None else units.of_length(own, inputs[0], unit, self.norm)
         assert isinstance(operation, nn.Module)
         declared = declaration_of(operation)
         if declared is not None and declared.slopes is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
@@ -28,6 +28,13 @@ def swapped(b: Builder, node: fx.Node, value: Value) -> Value:
     return b.gathered(value, places.mT.contiguous(), node)
 
 
+class Factor(NamedTuple):
+    """What rows are multiplied by, or divided."""
+
+    kind: type[Scale] | type[Divide]
+    by: Constant | float
+
+
 @dataclass
 class _Scores:
     """What stands between a softmax and the product that it is of.
@@ -35,17 +42,15 @@ class _Scores:
     Attributes
     ----------
     product : the vertex of queries times keys.
-    number, factors : of the rows.
-    biases : constants, or vertices, and the factors that they are multiplied by.
+    scale, factors : of the rows.
+    biases : constants or vertices, and the factors that come after them, the last one first.
     kept : bool, keys that a mask leaves.
     """
 
     product: Vertex
-    number: float = 1.0
-    factors: list[Constant | float] = field(default_factory=list)
-    biases: list[tuple[Constant | float | int, list[Constant | float]]] = field(
-        default_factory=list
-    )
+    scale: float = 1.0
+    factors: list[Factor] = field(default_factory=list)
+    biases: list[tuple[Vertex | Constant | float, list[Factor]]] = field(default_factory=list)
     kept: Tensor | None = None
 
 
@@ -74,7 +79,7 @@ def recognised(b: Builder, node: fx.Node, inputs: list[int], size: Shape) -> Val
     if bias is not None:
         taken.append(bias)
     out = (*lead, shape[-2], shapes[2][-1])
-    return Value(b.vertex(Attention(found.number), taken, out, node), size)
+    return Value(b.vertex(Attention(found.scale), taken, out, node), size)
 
 
 def _scores(b: Builder, at: int) -> _Scores | None:
@@ -90,9 +95,13 @@ def _scores(b: Builder, at: int) -> _Scores | None:
         if operation == MatrixProduct():
             found.product = vertex
             return found
-        before = list(found.factors) if found.number == 1 else [found.number, *found.factors]
+        before = found.factors + ([] if found.scale == 1 else [Factor(Scale, found.scale)])
         if isinstance(operation, (Scale, Divide)) and _is_of_rows(operation):
-            _take_factor(b, found, operation, shape)
+            factor = _factor(b, operation, shape)
+            if factor.kind is Scale and not isinstance(factor.by, Constant) and found.scale == 1:
+                found.scale = factor.by
+            else:
+                found.factors = [*found.factors, factor]
         elif isinstance(operation, Shift):
             given: Constant | float = operation.number
             if operation.weight is not None:
@@ -108,7 +117,7 @@ def _scores(b: Builder, at: int) -> _Scores | None:
             if len(ways) != 1 or any(b.vertices[i].shape != shape for i in vertex.inputs):
                 return None
             (other,) = (i for i in vertex.inputs if i != ways[0])
-            found.biases.append((other, before))
+            found.biases.append((b.vertices[other], before))
             at = ways[0]
             continue
         else:
@@ -132,8 +141,9 @@ def _is_mask(operation: Gather, count: int) -> bool:
     return operation.fill == -math.inf and len(index) == count and bool(same.all())
 
 
-def _is_positive(factor: Constant | float) -> bool:
-    return bool((factor.value > 0).all()) if isinstance(factor, Constant) else factor > 0
+def _is_positive(factor: Factor) -> bool:
+    by = factor.by
+    return bool((by.value > 0).all()) if isinstance(by, Constant) else by > 0
 
 
 def _spread(constant: Constant, shape: Shape) -> Constant:
@@ -141,33 +151,27 @@ def _spread(constant: Constant, shape: Shape) -> Constant:
     return constant.map(lambda t: t.expand(shape).flatten(), ("flat", shape))
 
 
-def _take_factor(b: Builder, found: _Scores, operation: Scale | Divide, shape: Shape) -> None:
-    inverse = isinstance(operation, Divide)
-    if operation.weight is None and not inverse and found.number == 1:
-        found.number = operation.number
-        return
-    if operation.weight is None:
-        number = operation.number
-        found.factors.append(1 / number if inverse else number)
-        return
-    rows = (*shape[:-1], 1)
-    weight = b.tensors[operation, "weight"]
-    factor = weight.map(
-        lambda t: (1 / t if inverse else t).expand(rows).flatten(), ("rows", rows, inverse)
-    )
-    found.factors.append(factor)
+def _factor(b: Builder, operation: Scale | Divide, shape: Shape) -> Factor:
+    """Of the rows of a vertex of this shape."""
+    by: Constant | float = operation.number
+    if operation.weight is not None:
+        weight, rows = b.tensors[operation, "weight"], (*shape[:-1], 1)
+        by = weight.map(lambda t: t.expand(rows).flatten(), ("rows", rows))
+    return Factor(type(operation), by)
 
 
-def _scaled_rows(b: Builder, node: fx.Node, query: Value, factors: list[Constant | float]) -> Value:
-    rows = query.size[:-1]
-    for factor in factors:
-        if isinstance(factor, Constant):
-            own = factor.map(lambda t: t.reshape(*rows, 1), ("as", rows))
-            layer = b.module(Scale, (*rows, 1), tensors={"weight": own})
-            query = b.apply(layer, query, query.size, node, shape=query.size)
-        elif factor != 1:
-            query = b.entrywise(b.module(Scale, None, factor), query, node)
-    return query
+def _scaled_rows(b: Builder, node: fx.Node, value: Value, factors: list[Factor]) -> Value:
+    """As they were applied: the last one that was found first."""
+    rows = value.size[:-1]
+    for factor in reversed(factors):
+        by = factor.by
+        if isinstance(by, Constant):
+            own = by.map(lambda t: t.reshape(*rows, 1), ("as", rows))
+            layer = b.module(factor.kind, (*rows, 1), tensors={"weight": own})
+            value = b.apply(layer, value, value.size, node, shape=value.size)
+        elif by != 1:
+            value = b.entrywise(b.module(factor.kind, None, by), value, node)
+    return value
 
 
 def _bias(b: Builder, node: fx.Node, found: _Scores, like: Value) -> int | None:
@@ -175,49 +179,29 @@ def _bias(b: Builder, node: fx.Node, found: _Scores, like: Value) -> int | None:
     if not found.biases and found.kept is None:
         return None
     shape = found.product.shape
-    total = Value(b.gathered(like, torch.full(shape, -1), node).vertex, shape)
-    for given, factors in found.biases:
-        total = _with_bias(b, node, total, given, factors)
+    zeros = Value(b.gathered(like, torch.full(shape, -1), node).vertex, shape)
+    total = None
+    for given, factors in reversed(found.biases):
+        own = _scaled_rows(b, node, _one_bias(b, node, zeros, given), factors)
+        if total is None:
+            total = own
+        else:
+            inputs = [b.in_shape(value, shape, node) for value in (total, own)]
+            total = Value(b.vertex(Combination((1.0, 1.0)), inputs, shape, node), shape)
+    total = zeros if total is None else total
     if found.kept is not None and not bool(found.kept.all()):
         total = _left_out(b, node, total, found.kept.reshape(shape))
     return b.in_shape(total, shape, node)
 
 
-def _with_bias(
-    b: Builder,
-    node: fx.Node,
-    total: Value,
-    given: Constant | float | int,
-    factors: list[Constant | float],
-) -> Value:
-    shape = total.size
-    if isinstance(given, int) and not isinstance(given, bool):
-        own = Value(b.in_shape(Value(given, b.vertices[given].shape), shape, node), shape)
-        own = _scaled_rows(b, node, own, factors)
-        inputs = [b.in_shape(value, shape, node) for value in (total, own)]
-        return Value(b.vertex(Combination((1.0, 1.0)), inputs, shape, node), shape)
+def _one_bias(b: Builder, node: fx.Node, zeros: Value, given: Vertex | Constant | float) -> Value:
+    shape = zeros.size
+    if isinstance(given, Vertex):
+        index = b.vertices.index(given)
+        return Value(b.in_shape(Value(index, given.shape), shape, node), shape)
     if isinstance(given, Constant):
         given = given.map(lambda t: t.reshape(shape), ("as", shape))
-    shift: Any = given
-    for factor in factors:
-        shift = _product(shift, factor, shape)
-    return Value(shifted(b, node, total, shift).vertex, shape)
-
-
-def _product(shift: Constant | float, factor: Constant | float, shape: Shape) -> Constant | float:
-    """A bias times a factor of its rows."""
-    if not isinstance(factor, Constant):
-        if not isinstance(shift, Constant):
-            return shift * factor
-        return shift.map(lambda t: t * factor, ("times", factor))
-    rows = (*shape[:-1], 1)
-    scale = factor.map(lambda t: t.reshape(rows), ("as", rows))
-    if not isinstance(shift, Constant):
-        return scale.map(lambda t: (t * shift).expand(shape), ("times", shift, shape))
-    own, make = shift, shift.make
-    return Constant(
-        own.value * scale.value, lambda c: make(c) * scale.make(c), (own.key, scale.key, "product")
-    )
+    return Value(shifted(b, node, zeros, given).vertex, shape)
 
 
 def _left_out(b: Builder, node: fx.Node, total: Value, kept: Tensor) -> Value:

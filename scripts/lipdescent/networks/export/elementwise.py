@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from lipdescent.networks.export.builder import Builder, Constant, Value, refused, shape_of
+from lipdescent.networks.export.root_mean_square import normalised
 from lipdescent.networks.graph import Combination, Extremum, Product, Quotient
 from lipdescent.networks.operations import SCALARS, Divide, Function, Scale, Shift
 
@@ -184,6 +185,8 @@ def _multiply(b: Builder, node: fx.Node, a: Arguments) -> Value:
         gate = b.vertices[other.vertex]
         if isinstance(gate.operation, nn.Sigmoid) and gate.inputs == (one.vertex,):
             return b.entrywise(b.module(nn.SiLU), one, node)
+        if one.size == _size(node) and (found := normalised(b, node, one, other, "rsqrt")):
+            return found
     return _two(b, node, Product(), x, y)
 
 
@@ -198,6 +201,8 @@ def _divide(b: Builder, node: fx.Node, a: Arguments) -> Value:
         return scaled(b, node, inverse, x)
     if _is_one_plus_size(b, y.vertex, of=x.vertex):
         return b.entrywise(b.module(nn.Softsign), x, node)
+    if x.size == _size(node) and (found := normalised(b, node, x, y, "sqrt")):
+        return found
     return _two(b, node, Quotient(), x, y)
 
 
