@@ -21,10 +21,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lipdescent.arithmetic.ulps import round_down, round_up
-from lipdescent.bounds.graph.known import Known, times
+from lipdescent.bounds.graph import derivatives, ranges
+from lipdescent.bounds.graph.known import Known, Slope, times
 from lipdescent.bounds.graph.ranges import Range
 from lipdescent.networks.graph import Graph, Quotient, Vertex
 from lipdescent.networks.operations import Function, Gather, Reduce, Scale, Shift
@@ -37,13 +38,14 @@ class Unit:
     Attributes
     ----------
     axes : of the vectors, 0 behind the batch.
-    least : e. square : k^2. rooted : whether e is below the root.
+    least : e. square : k^2. rooted : whether e is below the root. clipped : max(|x|, e).
     """
 
     axes: tuple[int, ...]
     least: float
     square: float = 1.0
     rooted: bool = False
+    clipped: bool = False
 
 
 def units(graph: Graph) -> dict[int, Unit]:
@@ -83,7 +85,7 @@ def _of_vector(graph: Graph, vertex: Vertex, x: int) -> Unit | None:
     if isinstance(operation, nn.Threshold) and operation.threshold == operation.value > 0:
         length: Any = before.operation
         if _is_reduction(before, "length") and before.inputs == (x,):
-            return Unit(length.axes, operation.value)
+            return Unit(length.axes, operation.value, clipped=True)
         return None
     rooted = _is_function(vertex, "sqrt")
     shift = before if rooted else vertex
@@ -126,7 +128,8 @@ def of_length(own: Known, x: Known, unit: Unit, norm: str) -> Known:
     )
     inside = torch.where((low > 0) | (high < 0), torch.minimum(low.abs(), high.abs()), 0.0)
     d = inside.shape[-1]
-    least = round_down(inside.square().sum(-1), d + 2).clamp_min(0.0).flatten(1).amin(1)
+    rows = round_down(inside.square().sum(-1), d + 2).clamp_min(0.0)  # |x|^2 at least
+    least = rows.flatten(1).amin(1)
     k = math.sqrt(unit.square) * (1 + 2.0**-50)
     if unit.rooted:
         bottom = round_down(
@@ -143,4 +146,25 @@ def of_length(own: Known, x: Known, unit: Unit, norm: str) -> Known:
     length = own.length
     if unit.axes == (x.span.low.ndim - 2,):
         length = torch.full_like(x.span.low[..., 0], k * (1 + 2.0**-40))
-    return replace(own, constant=constant, span=own.span.meet(Range(-top, top)), length=length)
+    own = replace(own, constant=constant, span=own.span.meet(Range(-top, top)), length=length)
+    if not unit.clipped or length is None or x.slope is None:
+        return own
+    return replace(own, slope=_slope(own.span, x, rows, unit.least))
+
+
+def _slope(u: Range, x: Known, rows: Tensor, e: float) -> Slope | None:
+    """(dx - u u' dx) / |x| of the last axis, where all |x| are at least e."""
+    assert x.slope is not None
+    d, longest = u.low.shape[-1], ranges.lengths(x.span)
+    least = round_down(rows.sqrt(), 2)
+    if not bool((least > e).all() and longest.isfinite().all()):
+        return None
+    inverse = Range(round_down(1 / longest, 2)[..., None], round_up(1 / least, 2)[..., None])
+    root = math.sqrt(d)
+    z = Range(round_down(u.low * root, 4), round_up(u.high * root, 4))
+    lead, shape = x.slope.center.shape[:2], x.slope.center.shape[2:]
+    parts = [t.reshape(*lead, -1, d) for t in (x.slope.center, x.slope.radius)]
+    z, inverse = (r.each(lambda t: t.reshape(len(t), -1, t.shape[-1])) for r in (z, inverse))
+    one = torch.ones((), dtype=torch.float64)
+    found = derivatives.normalised(Slope(*parts), z, inverse, one, centred=False)
+    return Slope(*(t.reshape(*lead, *shape) for t in (found.center, found.radius)))

@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 
 from lipdescent.networks.export.builder import Builder, Constant, Value, refused, shape_of
 from lipdescent.networks.export.elementwise import finite, shifted
+from lipdescent.networks.export.rearranging import as_value
 from lipdescent.networks.graph import Attention, Combination, MatrixProduct, Vertex
 from lipdescent.networks.operations import Divide, Gather, Scale, Shift
 
@@ -267,9 +268,3 @@ def _repeated(b: Builder, node: fx.Node, value: Value, heads: int) -> Value:
     places = torch.arange(math.prod(value.size)).reshape(value.size)
     index = places.repeat_interleave(heads // value.size[-3], -3)
     return b.gathered(value, index, node)
-
-
-def as_value(b: Builder, node: fx.Node, constant: Constant, like: Value) -> Value:
-    """A constant, as queries that are learnt, as a value that does not depend on the input."""
-    zeros = b.gathered(like, torch.full(tuple(constant.value.shape), -1), node)
-    return shifted(b, node, zeros, constant)

@@ -248,6 +248,13 @@ def _negate(b: Builder, node: fx.Node, a: Arguments) -> Value:
     return scaled(b, node, a["self"], -1.0)
 
 
+def _between(b: Builder, node: fx.Node, a: Arguments) -> Value:
+    """``lerp``: x + w (y - x)."""
+    x, y, w = a["self"], a["end"], a["weight"]
+    step = _subtract(b, node, {"self": y, "other": x})
+    return _add(b, node, {"self": x, "other": _multiply(b, node, {"self": step, "other": w})})
+
+
 def _add_product(b: Builder, node: fx.Node, a: Arguments) -> Value:
     """x + value t1 t2, or x + value t1 / t2."""
     pair = {"self": a["tensor1"], "other": a["tensor2"]}
@@ -292,6 +299,7 @@ RULES: dict[str, Callable[[Builder, fx.Node, Arguments], Any]] = {
     "div": _divide,
     "divide": _divide,
     "true_divide": _divide,
+    "lerp": _between,
     "addcmul": _add_product,
     "addcdiv": _add_product,
     "maximum": _largest,

@@ -12,6 +12,7 @@ from lipdescent.networks.export import attention
 from lipdescent.networks.export.attention import swapped
 from lipdescent.networks.export.builder import Builder, Constant, Value, refused, shape_of
 from lipdescent.networks.export.elementwise import scaled
+from lipdescent.networks.export.rearranging import as_value
 from lipdescent.networks.graph import MatrixProduct
 
 Arguments = dict[str, Any]
@@ -99,8 +100,7 @@ def _product(b: Builder, node: fx.Node, x: Any, y: Any, size: tuple[int, ...]) -
     if any(several):
         like = y if several[0] else x
         x, y = (
-            attention.as_value(b, node, z, like) if own else z
-            for z, own in zip((x, y), several, strict=True)
+            as_value(b, node, z, like) if own else z for z, own in zip((x, y), several, strict=True)
         )
     if isinstance(x, Value) and isinstance(y, Constant):
         y = _matrix(b, node, y)

@@ -10,7 +10,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx, nn
 
-from lipdescent.networks.export import elementwise, linear, rearranging, reducing, sorting
+from lipdescent.networks.export import (
+    choices,
+    elementwise,
+    linear,
+    rearranging,
+    reducing,
+    sorting,
+)
 from lipdescent.networks.export.builder import Builder, Constant, Value, refused, shape_of
 from lipdescent.networks.export.program import Program, called, program, writes
 from lipdescent.networks.export.program import name as name_of
@@ -19,6 +26,7 @@ from lipdescent.networks.reading import Unreadable
 from lipdescent.networks.reduction import expression, plain, used
 
 RULES = rearranging.RULES | elementwise.RULES | linear.RULES | reducing.RULES | sorting.RULES
+RULES |= choices.RULES
 # What only checks, or is for another machine.
 _NOTHING = ("_assert_tensor_metadata", "_assert_async", "_assert_scalar", "sym_constrain_range")
 
@@ -152,7 +160,8 @@ def _value(builder: Builder, node: fx.Node) -> Any:
     name = name_of(node)
     rule = RULES.get(name) or RULES.get(name.removesuffix("_"))
     if rule is None:
-        raise refused(node, f"the operation {node.target} is not known")
+        why = choices.reason(name) or "is not known"
+        raise refused(node, f"the operation {node.target} {why}")
     given: Any = node.args
     schema = node.target._schema.arguments  # type: ignore[union-attr]
     a = {arg.name: arg.default_value for arg in schema if arg.has_default_value()}

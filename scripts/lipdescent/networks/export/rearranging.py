@@ -57,31 +57,6 @@ def masked(b: Builder, node: fx.Node, a: Arguments) -> Any:
     return _of_places(b, node, a["self"], {**a, "value": 0}, float(fill))
 
 
-def chosen(b: Builder, node: fx.Node, a: Arguments) -> Any:
-    """``where`` a constant says: of two values, numbers or constants."""
-    mask, parts = a["condition"], [a["self"], a["other"]]
-    if not isinstance(mask, Constant):
-        raise refused(node, "where, as the input says (jumps)")
-    size = tuple(node.meta["val"].shape)
-    keep = mask.value.cpu().expand(size)
-    like = next(part for part in parts if isinstance(part, Value))
-    numbers = [p.value.unique() if isinstance(p, Constant) else () for p in parts]
-    for i, (part, number) in enumerate(zip(parts, numbers, strict=True)):
-        if not isinstance(part, Value) and len(number) == 1:
-            value = b.expanded(parts[1 - i], size, node)
-            places = torch.arange(_count(size)).reshape(size)
-            index = torch.where(keep if i else ~keep, places, -1)
-            if float(number) == float("inf"):
-                raise refused(node, "where with inf")
-            return b.gathered(value, index, node, float(number))
-    values = [p if isinstance(p, Value) else _as_value(b, node, p, like) for p in parts]
-    inputs = [b.in_shape(b.expanded(v, size, node), (_count(size),), node) for v in values]
-    both = b.vertex(Concatenation(0), inputs, (2 * _count(size),), node)
-    places = torch.arange(_count(size)).reshape(size)
-    index = torch.where(keep, places, places + _count(size))
-    return b.gathered(Value(both, (1, 2 * _count(size))), index, node)
-
-
 def concatenated(b: Builder, node: fx.Node, a: Arguments) -> Value:
     return joined(b, node, a["tensors"], a.get("dim", 0))
 
@@ -120,7 +95,7 @@ def joined(b: Builder, node: fx.Node, parts: list, dim: int) -> Value:
     size = tuple(node.meta["val"].shape)
     parts = [p for p in parts if not _empty(p)]
     like = next(part for part in parts if isinstance(part, Value))
-    parts = [p if isinstance(p, Value) else _as_value(b, node, p, like) for p in parts]
+    parts = [p if isinstance(p, Value) else as_value(b, node, p, like) for p in parts]
     if len(parts) == 1:
         return Value(parts[0].vertex, size)
     strip = shape_of(size) != size
@@ -151,7 +126,7 @@ def _leaves(b: Builder, index: int, axis: int) -> list[int]:
     return [leaf for i in vertex.inputs for leaf in _leaves(b, i, axis)]
 
 
-def _as_value(b: Builder, node: fx.Node, constant: Constant, like: Value) -> Value:
+def as_value(b: Builder, node: fx.Node, constant: Constant, like: Value) -> Value:
     """A constant as what no input changes: zeros of its shape, and it added."""
     from lipdescent.networks.export.elementwise import shifted
 
@@ -210,7 +185,6 @@ RULES = {
     **dict.fromkeys(_MOVING, rearranged),
     **dict.fromkeys(_PADS, padded),
     "masked_fill": masked,
-    "where": chosen,
     **dict.fromkeys(("cat", "concat", "concatenate"), concatenated),
     "stack": stacked,
     **dict.fromkeys(("expand_as", "view_as", "reshape_as"), shown_as),
