@@ -13,9 +13,9 @@ something else to follow:
 
 It starts from the points with the largest norms among some of the data. Where nothing is proved at
 them, as for a network whose last ReLU is off at every point, it starts again from where a unit that
-is off begins to be on (``_awake.py``). Whatever it follows, the
+is off begins to be on (``jacobians/awake.py``). Whatever it follows, the
 value that is claimed is certified at the points it ends in; where no proof is known, as for
-attention, the direction is "estimate" (``_certified.py``).
+attention, the direction is "estimate" (``proofs/prover.py``).
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ from torch import Tensor
 from lipdescent.bounds.jacobians import norms as jac
 from lipdescent.bounds.jacobians.ascent import ascend, dual_vectors
 from lipdescent.bounds.jacobians.awake import awake
+from lipdescent.bounds.jacobians.chains import deep_jacobians, soft_product
 from lipdescent.bounds.jacobians.search import FEW_PLACES, mixed_starts, search
 from lipdescent.bounds.lower_jacobian import largest_certified
 from lipdescent.bounds.proofs.prover import Prover
 from lipdescent.domains.domain import Domain, regions_of
 from lipdescent.measurement import Measurement
 from lipdescent.stacks.model_stack import ModelStack
-from lipdescent.structure.relu_chain import Chain, chain, deep_jacobians, soft_product
+from lipdescent.structure.relu_chain import Chain, chain
 
 DIRECTION = "lower"
 NORMS = jac.NORMS

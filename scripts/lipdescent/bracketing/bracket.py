@@ -73,11 +73,7 @@ def bracket(
     Returns
     -------
     The bracket: ``.lower``, ``.upper``, ``.ratio`` and ``.table``; printed, all of them as text.
-    The table has one row per quantity and split: quantity, direction ("upper", "lower", "estimate"
-    for a lower bound whose rounding is not proved, "metric"), norm, value, status ("ok",
-    "not_applicable", or "error" where the method raised or gave no number), seconds (of its
-    method), split, reason (why it is not applicable, not proved, or what went wrong). A network
-    that cannot be read still has its lower bounds.
+    A network that cannot be read still has its lower bounds.
 
     Raises
     ------

@@ -94,7 +94,8 @@ def _of_vector(graph: Graph, vertex: Vertex, x: int) -> Unit | None:
         return None
     before = graph.vertices[shift.inputs[0]]
     if _is_reduction(before, "length") and before.inputs == (x,) and not rooted:
-        return Unit(before.operation.axes, operation.number)  # type: ignore[union-attr]
+        length = before.operation
+        return Unit(length.axes, operation.number)
     if not rooted:
         if not _is_function(before, "sqrt"):
             return None

@@ -30,7 +30,8 @@ from torch import Tensor
 
 from lipdescent.arithmetic.eigenvalues import largest_eigenvalue
 from lipdescent.bounds.jacobians.ascent import dual_vectors
-from lipdescent.structure.relu_chain import Chain, deep_jacobians, gram, slopes_at, sum_norm
+from lipdescent.bounds.jacobians.chains import deep_jacobians, gram, sum_norm
+from lipdescent.structure.relu_chain import Chain, activated
 
 KEPT = 10  # points of an island
 _STARTS = 4 * KEPT  # points of an island at first
@@ -150,14 +151,9 @@ def _norms(links: Chain, points: Tensor, norm: str) -> Tensor:
 
 def _quotients(links: Chain, points: Tensor, directions: Tensor, norm: str) -> Tensor:
     """|J(x) v| of points and directions (n, n_in) of norm 1: at most the norm of J(x)."""
-    hidden, image = points, directions
-    layers = zip(links.weights[:-1], links.biases[:-1], links.slopes, strict=True)
-    for weight, bias, (negative, positive) in layers:
-        hidden, image = hidden @ weight[0].T, image @ weight[0].T
-        if bias is not None:
-            hidden = hidden + bias[0]
-        slope = slopes_at(hidden, negative, positive)
-        hidden, image = hidden * slope, image * slope
+    image = directions
+    for weight, _, slope in activated(links, points):
+        image = (image @ weight.T) * slope
     return torch.linalg.vector_norm(image @ links.weights[-1][0].T, ord=_ORDERS[norm], dim=-1)
 
 
@@ -210,13 +206,8 @@ def _gains(
     links: Chain, points: Tensor, norm: str
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor], Tensor]:
     """Pre-activations, slopes and what u^T J v gains by a larger slope, (n, width) each; v."""
-    units, slopes, hidden = [], [], points
-    layers = zip(links.weights[:-1], links.biases[:-1], links.slopes, strict=True)
-    for weight, bias, (negative, positive) in layers:
-        hidden = hidden @ weight[0].T
-        units.append(hidden if bias is None else hidden + bias[0])
-        slopes.append(slopes_at(units[-1], negative, positive))
-        hidden = units[-1] * slopes[-1]
+    layers = list(activated(links, points))
+    units, slopes = [before for _, before, _ in layers], [slope for _, _, slope in layers]
     ((matrices, _),) = deep_jacobians(links, [points])
     left, right, _ = dual_vectors(matrices.nan_to_num(0.0, 0.0, 0.0), norm)
     ahead, image = [], right

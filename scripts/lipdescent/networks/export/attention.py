@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx, nn
 
-from lipdescent.networks.export.builder import Builder, Constant, Value, refused, shape_of
+from lipdescent.networks.export.builder import Builder, Constant, refused
 from lipdescent.networks.export.elementwise import finite, shifted
 from lipdescent.networks.export.rearranging import as_value
 from lipdescent.networks.graph import Attention, Combination, MatrixProduct, Vertex
 from lipdescent.networks.operations import Divide, Gather, Scale, Shift
+from lipdescent.networks.vertices import Value, shape_of
 
 Shape = tuple[int, ...]
 

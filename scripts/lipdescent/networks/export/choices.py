@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import fx, nn
 
-from lipdescent.networks.export.builder import Builder, Constant, Value, refused
+from lipdescent.networks.export.builder import Builder, Constant, refused
 from lipdescent.networks.export.rearranging import as_value
 from lipdescent.networks.graph import Concatenation
 from lipdescent.networks.operations import Scale
+from lipdescent.networks.vertices import Value
 
 Arguments = dict[str, Any]
 
@@ -119,7 +120,7 @@ def _slope(b: Builder, x: Value, part: Any) -> float | None:
         return 1.0
     scaled = isinstance(vertex.operation, Scale) and vertex.operation.weight is None
     if scaled and b.unviewed(vertex.inputs[0]) == own:
-        return vertex.operation.number  # type: ignore[union-attr]
+        return float(cast(Scale, vertex.operation).number)
     return None
 
 

@@ -10,10 +10,11 @@ from torch import Tensor, fx, nn
 
 from lipdescent.networks.export import attention
 from lipdescent.networks.export.attention import swapped
-from lipdescent.networks.export.builder import Builder, Constant, Value, refused, shape_of
+from lipdescent.networks.export.builder import Builder, Constant, refused
 from lipdescent.networks.export.elementwise import scaled
 from lipdescent.networks.export.rearranging import as_value
 from lipdescent.networks.graph import MatrixProduct
+from lipdescent.networks.vertices import Value, shape_of
 
 Arguments = dict[str, Any]
 

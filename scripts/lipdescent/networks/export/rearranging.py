@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, fx
 
 from lipdescent.networks.export import sorting
-from lipdescent.networks.export.builder import Builder, Constant, Value, axis_of, refused, shape_of
+from lipdescent.networks.export.builder import Builder, Constant, refused
 from lipdescent.networks.graph import Concatenation
+from lipdescent.networks.vertices import Value, axis_of, shape_of
 
 Arguments = dict[str, Any]
 

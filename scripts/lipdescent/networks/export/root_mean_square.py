@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from lipdescent.networks.export.builder import Builder, Value
+from lipdescent.networks.export.builder import Builder
 from lipdescent.networks.graph import Vertex
 from lipdescent.networks.operations import Function, Gather, Reduce, Shift
+from lipdescent.networks.vertices import Value
 
 
 def normalised(b: Builder, node: fx.Node, x: Value, by: Value, root: str) -> Value | None:

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from lipdescent.networks.graph import Attention, MatrixProduct
-from lipdescent.networks.onnx_file.builder import Builder, Call, Rule, Size, Value, shape_of, tensor
+from lipdescent.networks.onnx_file.builder import Builder, Call, Rule, tensor
 from lipdescent.networks.operations import Divide, Scale
+from lipdescent.networks.vertices import Size, Value, shape_of
 
 # Number of spatial axes -> layer.
 Kinds = dict[int, Any]
@@ -52,29 +54,24 @@ def _gemm(builder: Builder, call: Call) -> Value:
     assert weight is not None
     weight = weight if call.get("transB", 0) else weight.T
     if call.get("transA", 0):
-        value = _swapped(builder, value, call)
+        value = builder.swapped(value, call)
     if bias is not None and bias.size not in (1, len(weight)):
         raise call.refusal(f"its third input has shape {bias.shape}; allowed is a number a column")
     weight = weight if alpha == 1 else weight * np.asarray(alpha, weight.dtype)
     bias = bias if bias is None or beta == 1 else bias * np.asarray(beta, bias.dtype)
-    return builder.apply(linear(weight, bias), value, call, (*value.size[:-1], len(weight)))
-
-
-def _swapped(builder: Builder, value: Value, call: Call) -> Value:
-    places = np.arange(math.prod(value.size)).reshape(value.size)
-    return builder.gathered(value, np.ascontiguousarray(places.swapaxes(-1, -2)), call)
+    return builder.apply(linear(weight, bias), value, (*value.size[:-1], len(weight)), call)
 
 
 def _matmul(builder: Builder, call: Call) -> Value:
     a, b = call.inputs
     if isinstance(a, Value) and isinstance(b, np.ndarray) and b.ndim <= 2:
         weight = b.T.reshape(-1, len(b))
-        value = builder.apply(linear(weight), a, call, (*a.size[:-1], len(weight)))
+        value = builder.apply(linear(weight), a, (*a.size[:-1], len(weight)), call)
         return value if b.ndim == 2 else builder.in_size(value, a.size[:-1], call)
     if isinstance(b, Value) and isinstance(a, np.ndarray) and a.ndim == 2:
-        value = b if len(b.size) == 1 else _swapped(builder, b, call)
-        value = builder.apply(linear(a), value, call, (*value.size[:-1], len(a)))
-        return value if len(b.size) == 1 else _swapped(builder, value, call)
+        value = b if len(b.size) == 1 else builder.swapped(b, call)
+        value = builder.apply(linear(a), value, (*value.size[:-1], len(a)), call)
+        return value if len(b.size) == 1 else builder.swapped(value, call)
     first, second = builder.dependent(call)
     if min(len(first.size), len(second.size)) < 2:
         raise call.refusal("a product of a vector with another value; allowed are matrices")
@@ -102,7 +99,7 @@ def _attention(
     if scores.operation != MatrixProduct() or scores.shape != softmax.shape:
         return None
     q, turned = scores.inputs
-    key = _swapped(builder, Value(turned, builder.vertices[turned].shape), call)
+    key = builder.swapped(Value(turned, builder.vertices[turned].shape), call)
     shapes = [builder.vertices[i].shape for i in (q, key.vertex, values.vertex)]
     if len({shape[:-2] for shape in shapes}) > 1:
         return None
@@ -135,7 +132,7 @@ def padded(builder: Builder, value: Value, amount: np.ndarray, call: Call) -> Va
     """With zeros around the axes behind the channels, (2, axes) of them."""
     places = np.arange(1, 1 + math.prod(value.size)).reshape(value.size)
     widths = [(0, 0), (0, 0), *map(tuple, amount.T)]
-    return builder.gathered(value, np.pad(places, widths) - 1, call)
+    return builder.gathered(value, torch.from_numpy(np.pad(places, widths) - 1), call)
 
 
 def _convolution(builder: Builder, call: Call) -> Value:
@@ -153,7 +150,7 @@ def _convolution(builder: Builder, call: Call) -> Value:
         weight.shape[1] * groups, len(weight), kernel, call.get("strides", [1] * count),
         tuple(amount[0].tolist()), dilations, groups, bias is not None, device="meta",
     )  # fmt: skip
-    return builder.apply(set_tensors(module, weight=weight, bias=bias), value, call)
+    return builder.placed(set_tensors(module, weight=weight, bias=bias), value, call)
 
 
 def _transposed(builder: Builder, call: Call) -> Value:
@@ -170,7 +167,7 @@ def _transposed(builder: Builder, call: Call) -> Value:
         tuple(amount[0].tolist()), tuple(call.get("output_padding", [0] * count)), groups,
         bias is not None, tuple(call.get("dilations", [1] * count)), device="meta",
     )  # fmt: skip
-    return builder.apply(set_tensors(module, weight=weight, bias=bias), value, call)
+    return builder.placed(set_tensors(module, weight=weight, bias=bias), value, call)
 
 
 def _batch_norm(builder: Builder, call: Call) -> Value:
@@ -183,7 +180,7 @@ def _batch_norm(builder: Builder, call: Call) -> Value:
         raise call.refusal(f"{count} spatial axes; allowed are 0 to 3")
     module = BATCH_NORMS[count](len(scale), eps=eps)
     set_tensors(module, weight=scale, bias=shift, running_mean=mean, running_var=variance)
-    return builder.apply(module, value, call, value.size)
+    return builder.apply(module, value, value.size, call)
 
 
 def _instance_norm(builder: Builder, call: Call) -> Value:
@@ -193,7 +190,7 @@ def _instance_norm(builder: Builder, call: Call) -> Value:
         raise call.refusal(f"{count} spatial axes; allowed are 1 to 3")
     module = INSTANCE_NORMS[count](len(scale), eps=call.get("epsilon", 1e-5), affine=True)
     set_tensors(module, weight=scale, bias=call.argument(2))
-    return builder.apply(module, value, call, value.size)
+    return builder.apply(module, value, value.size, call)
 
 
 def _group_norm(builder: Builder, call: Call) -> Value:
@@ -205,7 +202,7 @@ def _group_norm(builder: Builder, call: Call) -> Value:
     if scale.size == groups != channels:  # of version 18: one for each group
         scale, shift = (np.repeat(a, channels // groups) for a in (scale, shift))
     module = nn.GroupNorm(groups, channels, eps=call.get("epsilon", 1e-5))
-    return builder.apply(set_tensors(module, weight=scale, bias=shift), value, call, value.size)
+    return builder.apply(set_tensors(module, weight=scale, bias=shift), value, value.size, call)
 
 
 def _layer_norm(builder: Builder, call: Call) -> Value:
@@ -220,7 +217,7 @@ def _layer_norm(builder: Builder, call: Call) -> Value:
     else:
         module = nn.LayerNorm(normal, eps=call.get("epsilon", 1e-5), bias=shift is not None)
     arrays = {n: None if a is None else np.broadcast_to(a, normal) for n, a in own.items()}
-    return builder.apply(set_tensors(module, **arrays), value, call, value.size)
+    return builder.apply(set_tensors(module, **arrays), value, value.size, call)
 
 
 RULES: dict[str, Rule] = {
