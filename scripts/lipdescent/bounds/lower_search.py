@@ -99,13 +99,14 @@ def _ends(
     rounds: int,
     seed: int,
 ) -> Tensor:
-    """Where one search of one model ends: (k, n_in)."""
+    """Where one search of one model ends: (1, k, n_in)."""
     assert prover.links is not None
-    starts = mixed_starts(points, populations, seed=seed)
+    starts = mixed_starts(points, populations, seed=seed)[None]
     look = partial(search, prover.links[model : model + 1], rounds=rounds, seed=seed)
     look = partial(look, project=prover.inside)
     ends = look(starts, norm=norm)
     if norm != "l2" and not over():
-        again = drawn_from(look(starts, norm="l2"), _ISLANDS, seed=seed)
-        ends = torch.cat([ends, look(again, norm=norm)])
+        (best,) = look(starts, norm="l2")
+        again = drawn_from(best, _ISLANDS, seed=seed)
+        ends = torch.cat([ends, look(again[None], norm=norm)], 1)
     return ends
