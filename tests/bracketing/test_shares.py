@@ -10,7 +10,7 @@ import time
 import pytest
 
 from lipdescent import deadline
-from lipdescent.bracketing.shares import LOWER, UPPER, NotInBudget, Shares, stopped
+from lipdescent.bracketing.shares import GRAPH, LOWER, UPPER, NotInBudget, Shares, stopped
 from lipdescent.plugins import lookup
 
 
@@ -46,7 +46,7 @@ def spent(budget: float, costs: dict[str, float], searches: set[str]) -> tuple[f
 def test_every_bound_has_its_turn_the_dear_ones_last():
     shares = Shares(10.0, everything() | {"mine": "mine"})
     assert sorted(shares.order) == sorted([*everything(), "mine"])
-    assert shares.order[:2] == [UPPER, LOWER]
+    assert shares.order[:3] == [UPPER, LOWER, GRAPH]
     assert shares.order.index("upper_combettes_pesquet") < shares.order.index("upper_lipsdp")
 
 
@@ -63,27 +63,27 @@ def test_what_cannot_end_itself_takes_less_than_twice_the_budget(budget, cost):
     costs = dict.fromkeys(set(everything()) - {UPPER}, cost * budget)
     took, begun = spent(budget, costs, set())
     assert budget <= took <= 2 * budget
-    assert {UPPER, LOWER} <= begun
+    assert {UPPER, LOWER, GRAPH} <= begun
 
 
 def test_what_is_quick_leaves_its_share_to_the_others():
     clock = Clock()
     shares = Shares(10.0, everything(), clock=clock)
-    early = shares.of(shares.order[2]).seconds
+    early = shares.of(shares.order[3]).seconds
     assert shares.of(shares.order[-1]) == (10.0, 12.5)
     assert early < 0.5
     clock.now += 4.0
     assert shares.of(shares.order[-1]) == (6.0, 8.5)
 
 
-def test_without_time_only_the_two_ends_are_begun():
+def test_without_time_only_what_gives_both_ends_is_begun():
     _, begun = spent(1.0, {UPPER: 50.0}, set())
-    assert begun == {UPPER, LOWER}
+    assert begun == {UPPER, LOWER, GRAPH}
     clock = Clock()
     shares = Shares(1.0, everything(), clock=clock)
     assert shares.of(UPPER).at_most == math.inf
     clock.now += 50
-    assert shares.of(LOWER) == (0.0, 5.0)
+    assert shares.of(LOWER) == shares.of(GRAPH) == (0.0, 5.0)
     with pytest.raises(NotInBudget, match=r"the budget of 1 s was spent"):
         shares.of("upper_lipsdp")
 

@@ -10,9 +10,9 @@ what is left, by its worth:
 - once the budget is spent nothing more is begun.
 
 So all of them together end near the budget, and before twice of it: only an operation of torch that
-has begun is waited for. Two are begun in any case, so that a network has both ends of a bracket:
-``upper_layer_product``, which is never stopped, and ``lower_jacobian``, which may take the
-budget or 5 seconds.
+has begun is waited for. Three are begun in any case, so that a network has both ends of a bracket:
+``upper_layer_product``, which is never stopped, and ``lower_jacobian`` and ``upper_graph``, which
+may take the budget or 5 seconds.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-UPPER, LOWER = "upper_layer_product", "lower_jacobian"
+UPPER, LOWER, GRAPH = "upper_layer_product", "lower_jacobian", "upper_graph"
 # In the order in which they run.
 _WORTH = {
     UPPER: 1,
     LOWER: 2,
+    GRAPH: 4,
     "upper_combettes_pesquet": 1,
     "lower_pairs": 1,
     "lower_ascent": 6,
     "lower_search": 6,
     "exact_enumeration": 4,
-    "upper_graph": 4,
     "upper_block_lipsdp": 4,
     "upper_scaled_blocks": 6,
     "lower_convex_combinations": 2,
@@ -46,7 +46,7 @@ _WORTH = {
     "upper_geolip": 8,
 }
 _OTHERS = 2  # of upper_local, which is no part of the bracket, and of bounds of one's own
-_LEAST = 5.0  # seconds after which lower_jacobian is stopped, however small the budget
+_LEAST = 5.0  # seconds for what is begun in any case, however small the budget
 _AGAIN = 0.5  # seconds until the next alarm, should a bound have caught the first
 
 
@@ -94,7 +94,7 @@ class Shares:
             If nothing is left of the budget.
         """
         file, passed = self.files[name], self.clock() - self.began
-        if passed >= self.budget and file not in (UPPER, LOWER):
+        if passed >= self.budget and file not in (UPPER, LOWER, GRAPH):
             raise NotInBudget(f"the budget of {self.budget:g} s was spent")
         ahead = [self.files[other] for other in self.order[self.order.index(name) :]]
         worth = _WORTH.get(file, _OTHERS) / sum(_WORTH.get(other, _OTHERS) for other in ahead)
@@ -102,7 +102,8 @@ class Shares:
         if file == UPPER or math.isinf(self.budget):
             return Share(seconds, math.inf)
         at_most = seconds + (2 * self.budget - passed - seconds) / 4
-        return Share(seconds, max(at_most, self.budget, _LEAST) if file == LOWER else at_most)
+        begun = file in (LOWER, GRAPH)
+        return Share(seconds, max(at_most, self.budget, _LEAST) if begun else at_most)
 
 
 @contextlib.contextmanager
