@@ -347,6 +347,20 @@ def test_every_line_stands_out_from_the_page(shown, place, scheme):
         assert (high + 0.05) / (low + 0.05) >= 2.99, colour
 
 
+def test_on_paper_it_is_dark_on_white_and_as_wide_as_the_sheet(shown, place):
+    page = shown("#y=test_loss&below=", place, color_scheme="dark")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.emulate_media(media="print")
+    ink = page.evaluate("getComputedStyle(document.body).color")
+    assert ink == "rgb(0, 0, 0)"
+    drawn_as = page.evaluate("[$('plot')._fullLayout.width, $('plot').layout.font.color]")
+    assert drawn_as[0] * 25.4 / 96 < 210 - 2 * 12
+    assert drawn_as[1] == "#222"
+    page.emulate_media(media="screen")
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate("$('plot').layout.font.color") == "#e6e6e6"
+
+
 def luminance(colour):
     shares = np.array(colour) / 255
     linear = np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)

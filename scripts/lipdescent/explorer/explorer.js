@@ -493,7 +493,7 @@ function summary() {
   if (hidden) found.push(paragraph(`${hidden} values of 0 or less are not on a logarithmic axis.`));
   if (view.mark === null) found.push(paragraph(
     `A click on a point tells every seed's value at its ${named(axisOfX())}.`));
-  else if (study.whole) found.push(table(`Every seed at ${named(axisOfX())} ${
+  else if (study.whole) found.unshift(table(`Every seed at ${named(axisOfX())} ${
     told(axisOfX(), view.mark)}, in the order of their values`, ...seedsAt(parts, view.mark)));
   return found;
 }
@@ -629,6 +629,15 @@ function picture(format) {
     width: 900, height: layout.height, scale: format === "png" ? 2 : 1 });
 }
 
+// As wide as A4 has room for, dark on white, the legend above.
+function onPaper() {
+  plain = true;
+  const { data, layout } = figure();
+  plain = false;
+  Plotly.react("plot", data, { ...layout, width: 680,
+    legend: { ...layout.legend, orientation: "h", y: 1.02, yanchor: "bottom" } });
+}
+
 async function begin() {
   if (!("DecompressionStream" in window)) {
     $("said").textContent = "This page needs a browser of 2023 or later (DecompressionStream).";
@@ -660,6 +669,8 @@ async function begin() {
   $("plot").on("plotly_click", open);
   addEventListener("hashchange", () => { fromAddress(); change(() => {}); });
   addEventListener("resize", () => draw());
+  addEventListener("beforeprint", onPaper);
+  addEventListener("afterprint", draw);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   $("said").textContent = study.said;
 }

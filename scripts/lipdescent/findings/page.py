@@ -97,7 +97,8 @@ summary { cursor: pointer; font-weight: 600; margin: .8rem 0; }
   details::details-content { content-visibility: visible; }
   .wide { overflow: visible; } table { font-size: 6.8pt; width: 100%; }
   tbody th, td { white-space: normal; } th, td { padding: .15rem .25rem; }
-  tr, .short li { break-inside: avoid; } }
+  tr, .short li { break-inside: avoid; } thead { break-inside: avoid; }
+  h2, h3, summary, caption, thead, thead + tbody tr:first-child { break-after: avoid; } }
 """
 UNFOLD = (
     "addEventListener('beforeprint', () => document.querySelectorAll('details')"
