@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from lipdescent.networks.export.builder import Builder, refused
+from lipdescent.networks.export.builder import Builder, Constant, refused
 from lipdescent.networks.export.elementwise import RULES as ELEMENTWISE
 from lipdescent.networks.export.elementwise import scaled
 from lipdescent.networks.export.normalising import example_of
-from lipdescent.networks.graph import Combination
+from lipdescent.networks.export.rearranging import as_value
+from lipdescent.networks.graph import Combination, Concatenation
 from lipdescent.networks.operations import Function, Reduce
 from lipdescent.networks.vertices import Value, axis_of, shape_of
 
@@ -115,6 +116,32 @@ def _reduction(kind: str) -> Rule:
     return rule
 
 
+def _log_of_sum(b: Builder, node: fx.Node, a: Arguments) -> Value:
+    """``logaddexp``: log-sum-exp of two values side by side."""
+    size = _size(node)
+    parts = [
+        b.expanded(p if isinstance(p, Value) else as_value(b, node, p, like), size, node)
+        for p, like in ((a["self"], a["other"]), (a["other"], a["self"]))
+    ]
+    shape = shape_of(size)
+    inputs = [b.in_shape(part, (1, *shape), node) for part in parts]
+    both = b.vertex(Concatenation(0), inputs, (2, *shape), node)
+    layer = b.module(Reduce, "logsumexp", (0,))
+    return Value(b.vertex(layer, (both,), shape, node), size)
+
+
+def _running_sum(b: Builder, node: fx.Node, a: Arguments) -> Value:
+    """``cumsum``: a triangle of ones times the axis."""
+    value, dim = a["self"], a["dim"] % len(a["self"].size)
+    places = torch.arange(math.prod(value.size)).reshape(value.size).movedim(dim, -1)
+    turned = b.gathered(value, places.contiguous(), node)
+    ones = torch.ones(value.size[dim], value.size[dim], dtype=torch.get_default_dtype()).tril()
+    weight = Constant(ones, lambda c: ones, ("running sum", value.size[dim]))
+    layer = b.module(nn.Linear, *ones.shape, False, tensors={"weight": weight})
+    total = b.apply(layer, turned, turned.size, node)
+    return b.gathered(total, places.flatten().argsort().reshape(value.size), node)
+
+
 def _length(b: Builder, node: fx.Node, a: Arguments) -> Value:
     order = a.get("ord", a.get("p"))
     order = 2 if order is None else float(order)
@@ -204,6 +231,8 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("linalg_vector_norm", "norm"), _length),
     "var": _variance(root=False),
     "std": _variance(root=True),
+    "logaddexp": _log_of_sum,
+    "cumsum": _running_sum,
     "glu": _gated,
     "declared": _declared,
 }
