@@ -107,6 +107,11 @@ def test_figure_is_drawn_and_nothing_is_clipped_or_covered(figure, study):
     printed.check_room(drawn)
 
 
+@pytest.mark.parametrize("figure", FIGURES)
+def test_what_is_drawn_is_told_apart_without_colour(figure):
+    printed.check_without_colour(drawn_study(figure, "whole"))
+
+
 @pytest.mark.parametrize("figure", sorted(WITHOUT_BOUNDS))
 def test_a_figure_that_no_bound_enters_is_the_same_without(figure):
     whole, without = (shown(drawn_study(figure, study)) for study in ("whole", "no_bound"))
@@ -189,10 +194,12 @@ def test_a_figure_says_that_all_models_diverged(figure):
     assert set(said) == {"all models diverged"}
 
 
-def test_noise_colours_differ_in_lightness():
-    colours = style.noise_colours([0.4, 0.0, 0.2])
-    light = [np.dot(colours[level][:3], (0.2126, 0.7152, 0.0722)) for level in (0.0, 0.2, 0.4)]
+def test_levels_differ_in_lightness_and_by_their_marker():
+    looks = style.level_looks([0.4, 0.0, 0.2])
+    colours = [looks[level]["color"][:3] for level in (0.0, 0.2, 0.4)]
+    light = [np.dot(colour, (0.2126, 0.7152, 0.0722)) for colour in colours]
     assert light[0] < light[1] < light[2] < 0.8
+    assert len({look["marker"] for look in looks.values()}) == 3
 
 
 @pytest.mark.parametrize("figure", ["double_descent", "epoch_wise", "label_noise", "epoch_curves"])
