@@ -211,5 +211,5 @@ def test_first_epoch(path, folder):
     # Of the rounding of many attentions nothing is proved: what Jacobians show is an estimate.
     lower = frame[frame["direction"] == ("estimate" if architecture == "vit" else "lower")]
     assert set(lower["status"]) <= {"ok"}
-    assert set(frame[frame["direction"] == "metric"]["status"]) == {"ok"}
+    assert set(frame[frame["quantity"] == "test_loss"]["status"]) == {"ok"}
     assert (lower["value"] > 0).all()
