@@ -48,6 +48,7 @@ _CHUNK = 2**23
 _ENOUGH = 0.99  # of a quotient; of what float64 proves less is proved to more digits
 _DIGITS = 48  # bits to which layers are evaluated where float64 loses no more than there is
 _STEPS = tuple(10.0**-k for k in range(1, 7))  # step of a quotient, relative to the point's size
+_FEW_STEPS = (1e-1, 1e-2, 1e-4)  # where rounding does not ask for long ones: kinks do
 
 
 class Prover:
@@ -81,6 +82,15 @@ class Prover:
     @property
     def direction(self) -> str:
         return "estimate" if self.links is None and self.forward is None else "lower"
+
+    @contextlib.contextmanager
+    def only_float64(self) -> Iterator[None]:
+        """Nothing inside is proved to more digits than float64 has."""
+        precise, self.precise = self.precise, None
+        try:
+            yield
+        finally:
+            self.precise = precise
 
     def inside(self, flat: Tensor) -> Tensor:
         """Points (n, n_in) moved into the regions."""
@@ -196,7 +206,7 @@ class Prover:
         size = torch.where(size == 0, 1.0, size.clamp_min(2.0**-500))
         size = size.view(-1, *[1] * (points.ndim - 1))
         found = []
-        for step in _STEPS:
+        for step in _STEPS if self.precise is None else _FEW_STEPS:
             above, below = points + step * size * direction, points - step * size * direction
             found.append(self._quotients(model, *self._pair(above, below), norm))
         return torch.stack(self._with_best(model, found, norm)).amax(0)
