@@ -75,17 +75,21 @@ def random_state_untouched():
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-@pytest.fixture(scope="session")
+MADE: dict[str, object] = {}
+
+
+@pytest.fixture(scope="module")
 def mnist1d_made_once():
-    """Making the 5000 points takes a second of CPU, and they are always the same."""
+    """Making the 5000 points takes a second of CPU, and they are always the same.
+
+    That they are is for files to test that do not ask for this.
+    """
     from mnist1d import data
 
-    made: dict[str, object] = {}
-
     def once(*arguments):
-        if not made:
-            made.update(make(*arguments))
-        return dict(made)
+        if not MADE:
+            MADE.update(make(*arguments))
+        return dict(MADE)
 
     make, data.make_dataset = data.make_dataset, once
     yield

@@ -12,6 +12,8 @@ from lipdescent.plugins import signatures
 DATASETS = contracts.plugins("datasets")
 # Those that are read from files, of which small ones are written here.
 OF_FILES = (mnist, fashion_mnist, fashion_mnist_balanced, cifar10, cifar100)
+# test_mnist1d.py has it made twice, and compares.
+pytestmark = pytest.mark.usefixtures("mnist1d_made_once")
 every_dataset = pytest.mark.parametrize("name", DATASETS)
 
 

@@ -2,7 +2,7 @@
 
 At a point where the network is differentiable the norm of its Jacobian is a lower bound on the
 Lipschitz constant. Points within rounding of a kink prove nothing and are passed over; where no
-proof is known, as for attention, the direction is "estimate" (``_certified.py``). Beside the
+proof is known, as for attention, the direction is "estimate" (``proofs/prover.py``). Beside the
 bound: mean, root mean square and quantiles of the norm, and its means over the points that the
 model classifies rightly and wrongly, with autograd's convention at kinks.
 """

@@ -9,7 +9,7 @@ uncertain sign prove nothing and get 0.
 
 Anything else. Whatever the kinks, |f(a) - f(b)| <= L |a - b| for any two points, so every quotient
 is a lower bound; the Jacobian only chooses the direction a - b. Rounding in f is bounded by
-``_forward_error.py`` for networks made of the layers that it knows. For others, such as attention
+``forward_error.py`` for networks made of the layers that it knows. For others, such as attention
 or a module with code of its own, it can only be estimated: their numbers are no bounds but
 estimates, and are called so (:attr:`Prover.direction`).
 """
