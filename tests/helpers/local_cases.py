@@ -46,7 +46,7 @@ def of_all_patterns(model: nn.Sequential, known: Values) -> Tensor:
     slope = getattr(model[1], "negative_slope", 0.0)
     low, high = known.low[0], known.high[0]
     at = ((low <= 0) & (high >= 0)).nonzero().flatten()
-    settled = torch.where(low > 0, 1.0, slope).double()
+    settled = torch.where(low > 0, torch.ones_like(low), slope)
     found = []
     for ends in itertools.product((slope, 1.0), repeat=len(at)):
         slopes = settled.clone()

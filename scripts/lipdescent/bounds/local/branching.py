@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from lipdescent.bounds.graph.branching import Found
-from lipdescent.bounds.local.network import Network
+from lipdescent.bounds.local.network import Network, slopes_where
 from lipdescent.bounds.local.regions import bounded, parts
 from lipdescent.bounds.local.values import values
 from lipdescent.domains.domain import Regions
@@ -167,7 +167,7 @@ def _at_points(network: Network, points: Tensor, norm: str) -> float:
     hidden, jacobian = points, network.layers[0].weight.expand(len(points), -1, -1)
     for i, negative in enumerate(network.negative):
         before = hidden @ network.layers[i].weight.mT + network.layers[i].bias
-        slope = torch.where(before > 0, 1.0, negative)
+        slope = slopes_where(before > 0, negative)
         hidden = slope * before
         jacobian = network.layers[i + 1].weight @ (slope[..., None] * jacobian)
     orders = {"l2": 2, "linf": float("inf"), "l1": 1}

@@ -49,7 +49,7 @@ def descend(value: Value, start: Tensor, *, goal: float, steps: int) -> tuple[Te
         good = square < best[todo]
         better = todo[good]
         best[better], found[better], direction[better] = square[good], t[good], gradient[good]
-        step[todo] *= torch.where(good, _LONGER, _SHORTER).to(step)
+        step[todo] *= torch.where(good, torch.full_like(square, _LONGER), _SHORTER)
         now = best[todo].sqrt()
         lost = ~now.isfinite()  # nothing has been found yet: t is too small
         found[todo[lost]] *= 8.0

@@ -67,6 +67,11 @@ class Network:
         return sum(len(own.bias) for own in self.layers[:-1])
 
 
+def slopes_where(on: Tensor, negative: float) -> Tensor:
+    """1 where ``on``, else ``negative``; float64, as a choice of two numbers would not be."""
+    return torch.where(on, torch.ones((), dtype=torch.float64), negative)
+
+
 def network_of(graph: Graph) -> Network | None:
     """The chain that a graph is; None for any other, or one whose matrices are too large."""
     chain = _Chain(graph.input_shape)
@@ -74,15 +79,19 @@ def network_of(graph: Graph) -> Network | None:
         vertex = graph.vertices[i]
         if vertex.inputs != (i - 1,) or not isinstance(vertex.operation, nn.Module):
             return None
+        if not chain.affordable(vertex.shape):
+            return None
         negative = _negative_slope(vertex.operation)
         if negative is not None:
             chain.close()
             chain.negative.append(negative)
             continue
         linear = linear_of(vertex.operation, graph.vertices[i - 1].shape)
-        if linear is None or not chain.affordable(vertex.shape):
+        if linear is None:
             return None
         chain.add(linear, tuple(vertex.shape))
+    if not chain.usable:
+        return None
     chain.close()
     network = Network(tuple(chain.layers), tuple(chain.negative))
     return network if chain.negative and _moderate(network) else None
@@ -106,15 +115,15 @@ class _Chain:
 
     def _start(self, shape: tuple[int, ...]) -> None:
         self.shape, n = shape, math.prod(shape)
-        self.center = self.radius = self.bias = None
-        if n * n <= _ENTRIES:
-            self.center = torch.eye(n, dtype=torch.float64).reshape(n, *shape)
-            self.radius = torch.zeros_like(self.center)
-            zero = torch.zeros(1, *shape, dtype=torch.float64)
-            self.bias = Range(zero, zero)
+        self.usable = n * n <= _ENTRIES
+        eye = torch.eye(n if self.usable else 0, dtype=torch.float64)
+        self.center = eye.reshape(len(eye), *(shape if self.usable else (0,)))
+        self.radius = torch.zeros_like(self.center)
+        zero = torch.zeros(1, *shape, dtype=torch.float64)
+        self.bias = Range(zero, zero)
 
     def affordable(self, shape: tuple[int, ...]) -> bool:
-        return self.center is not None and len(self.center) * math.prod(shape) <= _ENTRIES
+        return self.usable and len(self.center) * math.prod(shape) <= _ENTRIES
 
     def add(self, linear: Linear, shape: tuple[int, ...]) -> None:
         self.radius = linear.spread(self.center.abs(), self.radius)

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from lipdescent.arithmetic.ulps import gamma, round_down, round_up
-from lipdescent.bounds.local.network import Network
+from lipdescent.bounds.local.network import Network, slopes_where
 from lipdescent.bounds.local.values import LOST, Values, chosen
 
 _ENTRIES = 2**24  # of the largest array
@@ -35,8 +35,8 @@ def row_sums(network: Network, known: Values, norm: str) -> Tensor:
     """Bounds (B,) of the norm in "linf" or "l1"; infinite where arrays were too large."""
     slopes = []
     for negative, where in zip(network.negative, network.hidden, strict=True):
-        low = torch.where(known.low[:, where] > 0, 1.0, negative)
-        slopes.append((low, torch.where(known.high[:, where] < 0, negative, 1.0)))
+        low = slopes_where(known.low[:, where] > 0, negative)
+        slopes.append((low, slopes_where(known.high[:, where] >= 0, negative)))
     layers = [(own.weight, own.slack, own.size) for own in network.layers]
     if norm == "linf":
         layers = [(w.mT, slack.mT, size.mT) for w, slack, size in reversed(layers)]

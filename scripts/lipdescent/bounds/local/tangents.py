@@ -22,14 +22,14 @@ within ``doubt`` = delta_L + sum_i q_i r delta of the network's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
 from lipdescent.arithmetic.certified_norms import length_up
 from lipdescent.arithmetic.ulps import gamma, round_up
-from lipdescent.bounds.local.network import Network
+from lipdescent.bounds.local.network import Network, slopes_where
 from lipdescent.bounds.local.values import LOST, Values, chosen
 
 
@@ -60,8 +60,8 @@ class Tangents:
         return self.hidden.shape[1] - self.hidden.shape[2]
 
     def __getitem__(self, rows: Tensor) -> Tangents:
-        tensors = [getattr(self, f.name) for f in fields(self)][:-1]
-        return Tangents(*(t[rows] for t in tensors), self.is_turned)
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "is_turned"}
+        return replace(self, **{name: tensor[rows] for name, tensor in tensors.items()})
 
     def turned(self) -> Tangents:
         """The system of the transposed Jacobians."""
@@ -93,7 +93,7 @@ def tangents(network: Network, known: Values) -> Tangents:
         columns = columns @ own.weight.mT
         low, high = known.low[:, where], known.high[:, where]
         open_ = (low <= 0) & (high >= 0)
-        slope = torch.where(low > 0, 1.0, negative)
+        slope = slopes_where(low > 0, negative)
         # r is such that m - r and m + r lie outside the slopes, rounding included.
         middle, radius = (1 + negative) / 2, (1 - negative) / 2 * (1 + 2.0**-50 * (negative > 0))
         index, real = chosen(open_)

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from lipdescent.arithmetic.certified_norms import length_up
 from lipdescent.arithmetic.ulps import TINY, gamma, round_down, round_up
-from lipdescent.bounds.local.network import Layer, Network
+from lipdescent.bounds.local.network import Layer, Network, slopes_where
 from lipdescent.domains.domain import Regions
 
 LOST = 2.0**-500  # more than what underflows, in networks of moderate numbers
@@ -111,7 +111,7 @@ def _relaxed(low: Tensor, high: Tensor, negative: float) -> tuple[Tensor, Tensor
     rounding = gamma(8) * torch.maximum(low.abs(), high.abs())
     offset = round_up(torch.maximum(left, right).clamp_min(0.0) + rounding, 4)
     offset = torch.where(open_, offset, 0.0)
-    below = torch.where(open_, torch.where(high > -low, 1.0, negative), chord)
+    below = torch.where(open_, slopes_where(high > -low, negative), chord)
     return below, chord, offset
 
 
