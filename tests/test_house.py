@@ -90,6 +90,22 @@ def test_no_function_takes_more_than_8_arguments():
     assert {name: count for name, count in taken.items() if count > 8} == {}
 
 
+def described(doc):
+    """Names under Parameters, as numpydoc writes them."""
+    text = doc.partition("Parameters\n----------\n")[2].partition("\n\n")[0]
+    heads = re.findall(r"^(\S.*?) : ", text, flags=re.MULTILINE)
+    return {name.strip().lstrip("*") for head in heads for name in head.split(",")}
+
+
+def test_parameters_that_docstrings_describe_are_taken():
+    wrong = {}
+    for name, node in functions():
+        taken = {one.arg for one in ast.walk(node.args) if isinstance(one, ast.arg)}
+        if more := described(ast.get_docstring(node) or "") - taken:
+            wrong[name] = more
+    assert not wrong
+
+
 def test_every_room_says_what_it_is_for():
     """In its __init__, for those who open the folder; ROOMS has a line of each."""
     silent = [
@@ -110,6 +126,17 @@ def test_files_that_docstrings_name_are_there():
         if not name.endswith("NAME.py") and not any(file.endswith(f"/{name}") for file in files)
     }
     assert not gone
+
+
+def test_no_circle_among_benchmarks():
+    paths = {path.stem: path for path in (ROOT / "benchmarks").glob("*.py")}
+    graph = {}
+    for name, path in paths.items():
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        found = {one.name for node in nodes if isinstance(node, ast.Import) for one in node.names}
+        found |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+        graph[name] = found & paths.keys()
+    assert set(TopologicalSorter(graph).static_order()) == paths.keys()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda p: p.stem)

@@ -112,9 +112,9 @@ def test_a_projection_keeps_the_search_in_its_domain():
     links = chain(ModelStack.from_modules([network((4, 16, 16, 2))], (4,)))
     starts = mixed_starts(draw(50, 4), 4, seed=0)
     options = {"norm": "l2", "rounds": 5, "seed": 0}
-    ends = search(links, starts, project=lambda points: points.clamp(-0.3, 0.3), **options)
+    ends = search(links, starts[None], project=lambda x: x.clamp(-0.3, 0.3), **options)
     assert ends.abs().max() <= 0.3
-    assert search(links, starts, **options).abs().max() > 0.3
+    assert search(links, starts[None], **options).abs().max() > 0.3
 
 
 def test_where_nothing_changes_nothing_is_proved():
@@ -142,7 +142,7 @@ def test_other_norms_climb_from_where_the_l2_norm_is_large(norm):
     for module, value in zip(modules, values, strict=True):
         stack = ModelStack.from_modules([module], (5,))
         starts = mixed_starts(points, SMALL["populations"], seed=0)
-        ends = search(chain(stack), starts, norm="l2", rounds=SMALL["rounds"], seed=0)
+        (ends,) = search(chain(stack), starts[None], norm="l2", rounds=SMALL["rounds"], seed=0)
         there = torch.stack([torch.func.jacrev(module)(x) for x in ends]).detach()
         largest = float(torch.linalg.matrix_norm(there, ORDERS[norm]).amax())
         assert value >= largest * (1 - 1e-9)

@@ -4,10 +4,9 @@ The gradient of ||J(x)|| is exactly 0 almost everywhere for ReLU networks, so th
 something else to follow:
 
 - one hidden layer: exact line searches over the activation masks (``jacobians/ascent.py``);
-- deeper chains: the gradient of u^T J(x) v with sigmoids in place of the masks, u and v the
-  singular vectors (or l_inf, l1 duals) of the true Jacobian, and the best of a few steps along it;
-  beside it a search by many small populations (``jacobians/search.py``), every second of which
-  starts from the data with the largest norms;
+- deeper chains: the gradient of a surrogate (``jacobians/surrogate.py``); beside it a search by
+  many small populations (``jacobians/search.py``), every second of which starts from the data with
+  the largest norms;
 - any other module: gradient ascent on the quotient |f(a) - f(b)| / |a - b| over pairs of points,
   which is not flat.
 
@@ -27,10 +26,10 @@ import torch
 from torch import Tensor
 
 from lipdescent.bounds.jacobians import norms as jac
-from lipdescent.bounds.jacobians.ascent import ascend, dual_vectors
+from lipdescent.bounds.jacobians.ascent import ascend
 from lipdescent.bounds.jacobians.awake import awake
-from lipdescent.bounds.jacobians.chains import deep_jacobians, soft_product
 from lipdescent.bounds.jacobians.search import FEW_PLACES, mixed_starts, search
+from lipdescent.bounds.jacobians.surrogate import ascend_surrogate
 from lipdescent.bounds.lower_jacobian import largest_certified
 from lipdescent.bounds.proofs.prover import Prover
 from lipdescent.domains.domain import Domain, regions_of
@@ -41,10 +40,9 @@ from lipdescent.structure.relu_chain import Chain, chain
 DIRECTION = "lower"
 NORMS = jac.NORMS
 _FEW_UNITS = 24  # in one hidden layer
-_GROUP = 8  # models of one hidden layer taken together
-_SMALL = 2**18  # weights of such a model
-_STEP_SIZES = (0.01, 0.04, 0.15)  # relative to the size of a point
-_SHARPNESS = 4.0  # of the sigmoids
+_GROUP = 8  # models taken together
+_SMALL, _SMALL_DEEP = 2**18, 2**16  # weights of such a model with one hidden layer, with more
+_POPULATIONS = 24  # of the models searched together
 
 
 def measure(
@@ -118,33 +116,32 @@ def ascent(
     """
     points = points.to(stack.device, torch.float64)
     links = chain(stack)
-    if links is not None and len(links.weights) == 2:
-        return _shallow_ascent(links, points.flatten(2), norm, steps, seed).view_as(points)
-    ends = []
-    for index, start in enumerate(points):
-        if links is None:
-            ends.append(_pair_ascent(stack[index : index + 1], start, norm, steps))
+    if links is None:
+        ones = (_pair_ascent(stack[i : i + 1], own, norm, steps) for i, own in enumerate(points))
+        return torch.stack(list(ones))
+    flat, found = points.flatten(2), []
+    for models, group in _groups(links, _GROUP):
+        starts = flat[models]
+        if len(links.weights) == 2:
+            layers = (group.weights[0], group.biases[0], group.weights[1], group.slopes[0])
+            found.append(ascend(*layers, starts, norm=norm, steps=steps, seed=seed))
         else:
-            one = links[index : index + 1]
-            ends.append(_surrogate_ascent(one, start.flatten(1), norm, steps).view_as(start))
-    return torch.stack(ends)
+            found.append(ascend_surrogate(group, starts, norm=norm, steps=steps))
+    return torch.cat(found)[: len(points)].view_as(points)
 
 
-def _shallow_ascent(links: Chain, points: Tensor, norm: str, steps: int, seed: int) -> Tensor:
-    """One hidden layer, points (num_models, k, n_in).
+def _groups(links: Chain, size: int) -> Iterator[tuple[Tensor, Chain]]:
+    """Indices of models and their chain, so many of small ones at once.
 
     Always groups of the same size, the last one filled up with copies: how a batched product
     rounds may depend on the size of the batch.
     """
-    found, entries = [], sum(weight[0].numel() for weight in links.weights)
-    size = _GROUP if entries <= _SMALL else 1
-    for models in torch.arange(len(points), device=points.device).split(size):
-        filled = torch.cat([models, models[-1:].expand(size - len(models))])
-        group = links[filled]
-        layers = (group.weights[0], group.biases[0], group.weights[1], group.slopes[0])
-        ends = ascend(*layers, points[filled], norm=norm, steps=steps, seed=seed)
-        found.append(ends[: len(models)])
-    return torch.cat(found)
+    entries = sum(weight[0].numel() for weight in links.weights)
+    size = size if entries <= (_SMALL if len(links.weights) == 2 else _SMALL_DEEP) else 1
+    models = torch.arange(len(links.exponents), device=links.exponents.device)
+    filled = torch.cat([models, models[-1:].expand(-len(models) % size)])
+    for index in filled.split(size):
+        yield index, links[index]
 
 
 def _awakened(
@@ -175,18 +172,19 @@ def _searched(
 ) -> Tensor:
     """Proved by what the search finds from points (n, *shape) with norms (num_models, n)."""
     assert prover.links is not None
-    points = points.flatten(1)
-    starts, found = mixed_starts(points, populations, seed=seed), []
+    points, ends = points.flatten(1), []
+    drawn = mixed_starts(points, populations, seed=seed)
     every_second = -(-populations // 2)
-    for model, own in enumerate(values):
-        count = min(len(points), every_second * starts.shape[1])
-        # The best points one to each population, the next best one to each, and so on.
-        best = own.topk(count).indices.repeat(-(-every_second * starts.shape[1] // count))
-        best = best[: every_second * starts.shape[1]].view(-1, every_second).T
-        starts[::2] = points[best]
-        links = prover.links[model : model + 1]
-        ends = search(
-            links,
+    wanted = every_second * drawn.shape[1]
+    # The best points one to each population, the next best one to each, and so on.
+    best = values.topk(min(len(points), wanted), dim=1).indices
+    best = best.repeat(1, -(-wanted // best.shape[1]))[:, :wanted]
+    best = best.view(len(values), -1, every_second).mT
+    for models, group in _groups(prover.links, max(1, _POPULATIONS // populations)):
+        starts = drawn.expand(len(models), -1, -1, -1).clone()
+        starts[:, ::2] = points[best[models]]
+        found = search(
+            group,
             starts,
             norm=norm,
             rounds=rounds,
@@ -194,10 +192,8 @@ def _searched(
             brood=FEW_PLACES,
             project=prover.inside,
         )
-        models = torch.tensor([model], device=points.device)
-        shaped = ends.view(1, len(ends), *prover.stack.input_shape)
-        found.append(prover.certify(shaped, norm=norm, models=models).amax())
-    return torch.stack(found)
+        ends.append(found.view(*found.shape[:2], *prover.stack.input_shape))
+    return prover.certify(torch.cat(ends)[: len(values)], norm=norm).amax(1)
 
 
 def _candidates(points: Tensor, count: int | None, seed: int) -> Tensor:
@@ -206,35 +202,6 @@ def _candidates(points: Tensor, count: int | None, seed: int) -> Tensor:
     if count is None or count >= len(points):
         return torch.arange(len(points), device=points.device)
     return torch.randperm(len(points), generator=generator)[:count].to(points.device)
-
-
-def _surrogate_ascent(links: Chain, points: Tensor, norm: str, steps: int) -> Tensor:
-    """Chains of any depth, one model: points (k, n_in) of larger norm."""
-    if len(links.weights) == 1:  # a linear map: the same Jacobian everywhere
-        return points
-    at = torch.arange(len(points), device=points.device)
-    left, right, value = dual_vectors(_jacobians(links, points), norm)
-    best, kept = value, points
-    for _ in range(steps):
-        with torch.enable_grad():
-            variable = points.clone().requires_grad_()
-            objective = soft_product(links, variable, left, right, sharpness=_SHARPNESS).sum()
-            (gradient,) = torch.autograd.grad(objective, variable)
-        size = torch.linalg.vector_norm(points, dim=-1, keepdim=True)
-        unit = torch.nn.functional.normalize(gradient, dim=-1, eps=1e-300)
-        trials = torch.stack([points + s * size * unit for s in _STEP_SIZES])
-        found = dual_vectors(_jacobians(links, trials.flatten(0, 1)), norm)[2]
-        # The best of the trials even where it loses a little: what follows may gain.
-        found, which = found.view(len(_STEP_SIZES), -1).max(0)
-        points = torch.where((found < 0.9 * best)[:, None], kept, trials[which, at])
-        left, right, value = dual_vectors(_jacobians(links, points), norm)
-        better = value > best
-        kept, best = torch.where(better[:, None], points, kept), torch.maximum(value, best)
-    return kept
-
-
-def _jacobians(links: Chain, points: Tensor) -> Tensor:
-    return next(deep_jacobians(links, [points]))[0]
 
 
 def _pair_ascent(stack: ModelStack, points: Tensor, norm: str, steps: int) -> Tensor:

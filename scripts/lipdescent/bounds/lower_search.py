@@ -72,10 +72,11 @@ def measure(
         for model in range(stack.num_models):
             look = partial(search, prover.links[model : model + 1], rounds=rounds, seed=seed)
             look = partial(look, project=prover.inside)
-            ends = look(starts, norm=norm)
+            ends = look(starts[None], norm=norm)
             if norm != "l2":
-                again = drawn_from(look(starts, norm="l2"), _ISLANDS, seed=seed)
-                ends = torch.cat([ends, look(again, norm=norm)])
+                (best,) = look(starts[None], norm="l2")
+                again = drawn_from(best, _ISLANDS, seed=seed)
+                ends = torch.cat([ends, look(again[None], norm=norm)], 1)
             ends = ends.view(1, -1, *stack.input_shape)
             models = torch.tensor([model], device=ends.device)
             found.append(prover.certify(ends, norm=norm, models=models).amax())

@@ -49,22 +49,28 @@ def best_scale(logits: Tensor, labels: Tensor) -> Tensor:
     unit = torch.where(unit > 0, unit, 1.0)
     z = centred / unit[:, None, None]
     own = z.gather(-1, labels[..., None])[..., 0]
-    low, high = torch.zeros_like(unit), torch.full_like(unit, LARGEST)
-    beta = torch.ones_like(unit)
+    found, todo = torch.empty_like(unit), torch.arange(len(unit), device=unit.device)
+    beta, low, high = torch.ones_like(unit), torch.zeros_like(unit), torch.full_like(unit, LARGEST)
     for _ in range(STEPS):
         chances = torch.softmax(beta[:, None, None] * z, -1)
-        mean = (chances * z).sum(-1)
+        weighted = chances.mul_(z)
+        mean = weighted.sum(-1)
         slope = (mean - own).mean(1)
-        curvature = ((chances * z.square()).sum(-1) - mean.square()).mean(1)
+        curvature = (weighted.mul_(z).sum(-1) - mean.square()).mean(1)
         low, high = torch.where(slope < 0, beta, low), torch.where(slope < 0, high, beta)
         step = beta - slope / curvature
         inside = (step > low) & (step < high)  # False for NaN
         after = torch.where(inside, step, (low + high) / 2)
-        moved = (after - beta).abs()
+        moving = (after - beta).abs() > PRECISION * after.clamp_min(PRECISION)
+        found[todo] = after
+        if not bool(moving.all()):
+            # Only what still moves goes on, so that a model's scale does not depend on the others.
+            z, own, todo = z[moving], own[moving], todo[moving]
+            after, low, high = after[moving], low[moving], high[moving]
         beta = after
-        if bool((moved <= PRECISION * beta.clamp_min(PRECISION)).all()):
+        if not len(todo):
             break
-    return beta / unit
+    return found / unit
 
 
 def _losses(beta: Tensor, logits: Tensor, labels: Tensor) -> Tensor:

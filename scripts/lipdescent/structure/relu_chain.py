@@ -195,14 +195,17 @@ def slopes_at(before: Tensor, negative: float, positive: float) -> Tensor:
 
 
 def activated(
-    links: Chain, points: Float64[Tensor, "n inputs"]
+    links: Chain, points: Float64[Tensor, "models k inputs"]
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """One model's hidden layers: weight (h, n_in), pre-activations and slopes there, (n, h)."""
+    """Hidden layers at own points (num_models, k, n_in) of each model.
+
+    Yields weights (num_models, h, n_in), pre-activations and slopes there, (num_models, k, h).
+    """
     layers = zip(links.weights[:-1], links.biases[:-1], links.slopes, strict=True)
     for weight, bias, (negative, positive) in layers:
-        before = points @ weight[0].T
+        before = points @ weight.mT
         if bias is not None:
-            before = before + bias[0]
+            before = before + bias[:, None]
         slope = slopes_at(before, negative, positive)
-        yield weight[0], before, slope
+        yield weight, before, slope
         points = before * slope

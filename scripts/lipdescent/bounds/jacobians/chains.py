@@ -95,33 +95,44 @@ def _distinct(masks: Tensor, powers: Tensor) -> tuple[Tensor, Tensor]:
 def deep_jacobians(links: Chain, chunks: Sequence[Tensor]) -> Iterator[tuple[Tensor, None]]:
     """Any depth, one model: (n, n_out, n_in) for every chunk (n, n_in) of points."""
     for points in chunks:
-        slopes = [slope for _, _, slope in activated(links, points)]
-        product = links.weights[-1].expand(len(points), -1, -1).clone()
-        for weight, slope in zip(links.weights[-2::-1], slopes[::-1], strict=True):
-            product = (product * slope[:, None, :]) @ weight[0]
-        yield product, None
+        yield jacobians_at(links, points[None])[0], None
+
+
+def jacobians_at(
+    links: Chain, points: Float64[Tensor, "models k inputs"]
+) -> Float64[Tensor, "models k outputs inputs"]:
+    """Any depth, own points (num_models, k, n_in) of each model: (num_models, k, n_out, n_in).
+
+    How a batched product rounds may depend on the number of models.
+    """
+    slopes = [slope for _, _, slope in activated(links, points)]
+    product = links.weights[-1][:, None].expand(-1, points.shape[1], -1, -1)
+    for weight, slope in zip(links.weights[-2::-1], slopes[::-1], strict=True):
+        scaled = (product * slope[:, :, None, :]).flatten(1, 2)
+        product = (scaled @ weight).view(*product.shape[:3], -1)
+    return product if slopes else product.clone()  # of a linear map: callers may write in it
 
 
 def soft_product(
     links: Chain,
-    points: Float64[Tensor, "n inputs"],
-    left: Float64[Tensor, "n outputs"],
-    right: Float64[Tensor, "n inputs"],
+    points: Float64[Tensor, "models k inputs"],
+    left: Float64[Tensor, "models k outputs"],
+    right: Float64[Tensor, "models k inputs"],
     *,
     sharpness: float,
-) -> Float64[Tensor, " n"]:
-    """u^T J(x) v (n,) with sigmoids in place of the steps of the slopes, one model.
+) -> Float64[Tensor, "models k"]:
+    """u^T J(x) v (num_models, k) with sigmoids in place of the steps of the slopes.
 
     The sigmoids' argument is ``sharpness`` pre-activation / its mean absolute value at a point;
-    ``left`` (n, n_out), ``right`` (n, n_in).
+    ``left`` (num_models, k, n_out), ``right`` (num_models, k, n_in).
     """
     tangent = right
     layers = zip(activated(links, points), links.slopes, strict=True)
     for (weight, hidden, _), (negative, positive) in layers:
         scale = hidden.detach().abs().mean(-1, keepdim=True).clamp_min(1e-300)
         soft = negative + (positive - negative) * torch.sigmoid(sharpness * hidden / scale)
-        tangent = (tangent @ weight.T) * soft
-    return ((tangent @ links.weights[-1][0].T) * left).sum(-1)
+        tangent = (tangent @ weight.mT) * soft
+    return ((tangent @ links.weights[-1].mT) * left).sum(-1)
 
 
 def gram(matrices: Float64[Tensor, "n outputs inputs"]) -> Float64[Tensor, "n p p"]:

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from lipdescent.arithmetic.eigenvalues import largest_eigenvalue
 from lipdescent.bounds.jacobians.ascent import dual_vectors
-from lipdescent.bounds.jacobians.chains import deep_jacobians, gram, sum_norm
+from lipdescent.bounds.jacobians.chains import gram, jacobians_at, sum_norm
 from lipdescent.structure.relu_chain import Chain, activated
 
 KEPT = 10  # points of an island
@@ -70,36 +70,40 @@ def search(
     brood: Brood = MANY_PLACES,
     project: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """Points of larger Jacobian norm, best first: float64 (k <= 16, n_in).
+    """Points of larger Jacobian norm, best first: float64 (num_models, k <= 16, n_in).
 
     Parameters
     ----------
-    links : of one model.
-    starts : float64 (islands, n, n_in).
+    links : of one model or more, each searched on its own, all with the same draws. How products
+        of several round may depend on how many they are.
+    starts : float64 (num_models, islands, n, n_in).
     rounds : of the islands, and of the population of what they found.
     seed : of all draws; they do not depend on the weights.
     brood : fewer islands and more rounds want ``FEW_PLACES``.
     project : (n, n_in) to the same shape, into the domain that no point may leave.
     """
-    project = project or (lambda points: points)
     generator = torch.Generator().manual_seed(seed)
-    points = project(starts.flatten(0, 1))
-    values = _norms(links, points, norm).view(len(starts), -1)
-    points = points.view(len(starts), -1, starts.shape[-1])
+
+    def inside(points: Tensor) -> Tensor:
+        if project is None:
+            return points
+        return project(points.flatten(0, -2)).view_as(points)
+
+    points = inside(starts)
+    values = _norms(links, points.flatten(1, 2), norm).view(starts.shape[:3])
     for kept in (KEPT, _MERGED):
+        islands = points.shape[:2]
         for _ in range(rounds):
             points, values = _best(points, values, kept)
             born, directions = _children(links, points, norm, brood, generator)
-            born = project(born)
-            ranks = _quotients(links, born, directions, norm).view(len(points), -1)
-            chosen, _ = _best(
-                born.view(len(points), -1, starts.shape[-1]), ranks, kept // brood.share
-            )
-            found = _norms(links, chosen.flatten(0, 1), norm).view(len(points), -1)
-            points, values = torch.cat([points, chosen], 1), torch.cat([values, found], 1)
+            born = inside(born)
+            ranks = _quotients(links, born, directions, norm).view(*islands, -1)
+            chosen, _ = _best(born.view(*islands, -1, starts.shape[-1]), ranks, kept // brood.share)
+            found = _norms(links, chosen.flatten(1, 2), norm).view(*islands, -1)
+            points, values = torch.cat([points, chosen], 2), torch.cat([values, found], 2)
         points, values = _best(points, values, _ENDS)
-        points, values = points.flatten(0, 1)[None], values.flatten()[None]
-    return _best(points, values, _PROVED)[0][0]
+        points, values = points.flatten(1, 2)[:, None], values.flatten(1)[:, None]
+    return _best(points, values, _PROVED)[0][:, 0]
 
 
 def mixed_starts(points: Tensor, islands: int, *, seed: int) -> Tensor:
@@ -126,47 +130,52 @@ def drawn_from(points: Tensor, islands: int, *, seed: int) -> Tensor:
 
 
 def _best(points: Tensor, values: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The ``count`` best of each island, of different values as far as there are."""
-    values, order = values.nan_to_num(-1.0, -1.0, -1.0).sort(dim=1, descending=True, stable=True)
+    """The ``count`` best of each island, of different values as far as there are.
+
+    (num_models, islands, n, n_in) and (num_models, islands, n).
+    """
+    values, order = values.nan_to_num(-1.0, -1.0, -1.0).sort(dim=-1, descending=True, stable=True)
     again = torch.zeros_like(values, dtype=torch.bool)
-    again[:, 1:] = values[:, :-1] - values[:, 1:] <= _SAME * values[:, :-1]
+    again[..., 1:] = values[..., :-1] - values[..., 1:] <= _SAME * values[..., :-1]
     # Repeated ones come last, in their order.
-    _, first = again.to(torch.uint8).sort(dim=1, stable=True)
-    first = first[:, :count]
-    chosen = order.gather(1, first)[..., None].expand(-1, -1, points.shape[-1])
-    return points.gather(1, chosen), values.gather(1, first)
+    _, first = again.to(torch.uint8).sort(dim=-1, stable=True)
+    first = first[..., :count]
+    chosen = order.gather(-1, first)[..., None].expand(*first.shape, points.shape[-1])
+    return points.gather(-2, chosen), values.gather(-1, first)
 
 
 def _norms(links: Chain, points: Tensor, norm: str) -> Tensor:
-    """(n,), without 2^exponents."""
+    """Of points (num_models, k, n_in): (num_models, k), without 2^exponents."""
     entries = links.weights[-1].shape[1] * max(weight.shape[2] for weight in links.weights)
     found = []
-    for matrices, _ in deep_jacobians(links, points.split(max(1, _CHUNK // entries))):
+    for part in points.split(max(1, _CHUNK // (len(points) * entries)), dim=1):
+        matrices = jacobians_at(links, part).flatten(0, 1)
         if norm == "l2":
-            found.append(largest_eigenvalue(gram(matrices)).sqrt())
+            values = largest_eigenvalue(gram(matrices)).sqrt()
         else:
-            found.append(sum_norm(matrices.abs(), norm))
-    return torch.cat(found)
+            values = sum_norm(matrices.abs(), norm)
+        found.append(values.view(part.shape[:2]))
+    return torch.cat(found, 1)
 
 
 def _quotients(links: Chain, points: Tensor, directions: Tensor, norm: str) -> Tensor:
-    """|J(x) v| of points and directions (n, n_in) of norm 1: at most the norm of J(x)."""
+    """|J(x) v| of points and directions (num_models, k, n_in) of norm 1: at most the norm of J."""
     image = directions
     for weight, _, slope in activated(links, points):
-        image = (image @ weight.T) * slope
-    return torch.linalg.vector_norm(image @ links.weights[-1][0].T, ord=_ORDERS[norm], dim=-1)
+        image = (image @ weight.mT) * slope
+    return torch.linalg.vector_norm(image @ links.weights[-1].mT, ord=_ORDERS[norm], dim=-1)
 
 
 def _children(
     links: Chain, kept: Tensor, norm: str, brood: Brood, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Of each point kept (islands, n, n_in) all its children, and its v for each of them.
+    """Of each point kept (num_models, islands, n, n_in) all its children, and its v for each.
 
-    (islands * n * children, n_in) both.
+    (num_models, islands * n * children, n_in) both.
     """
-    points = kept.flatten(0, 1)
+    points = kept.flatten(1, 2)
     units, slopes, gains, right = _gains(links, points, norm)
-    count, size = len(points), torch.linalg.vector_norm(points, dim=-1)[:, None, None]
+    count, size = points.shape[1], torch.linalg.vector_norm(points, dim=-1)[..., None, None]
 
     def draw(*shape: int) -> Tensor:
         drawn = torch.rand(count, *shape, generator=generator, dtype=torch.float64)
@@ -177,46 +186,55 @@ def _children(
         return drawn.to(points.device)
 
     steps = [
-        10 ** (-4 * draw(brood.gaussian, 1)) * size * _unit(normal(brood.gaussian, points.shape[1]))
+        10 ** (-4 * draw(brood.gaussian, 1)) * size * _unit(normal(brood.gaussian, kept.shape[-1]))
     ]
     chosen = _switches(units, slopes, gains, links.slopes, draw(brood.crossings, _width(units)))
     gradient = _pulled(links, chosen, slopes)
     square = gradient.square().sum(-1, keepdim=True)
-    height = sum((c * z[:, None]).sum(-1, keepdim=True) for c, z in zip(chosen, units, strict=True))
+    height = sum(
+        (c * z[..., None, :]).sum(-1, keepdim=True) for c, z in zip(chosen, units, strict=True)
+    )
     beyond = 1 + 10 ** (4 * draw(brood.crossings, 1) - 3.5)
     steps.append(-beyond * height / torch.where(square > 0, square, 1.0) * gradient)
     width = 10 ** (-2 * draw(brood.slopes, 1))
     pulled = _pulled(links, [_soft(z, g, width) for z, g in zip(units, gains, strict=True)], slopes)
     steps.append(10 ** (-3 * draw(brood.slopes, 1)) * size * _unit(pulled))
     steps.append(normal(brood.differences, 1) * _differences(kept, draw(brood.differences, 2)))
-    born = points[:, None] + torch.cat(steps, 1)
-    born = torch.where(born.isfinite().all(-1, keepdim=True), born, points[:, None])
-    return born.flatten(0, 1), right.repeat_interleave(born.shape[1], 0)
+    born = points[:, :, None] + torch.cat(steps, 2)
+    born = torch.where(born.isfinite().all(-1, keepdim=True), born, points[:, :, None])
+    return born.flatten(1, 2), right.repeat_interleave(born.shape[2], 1)
 
 
 def _differences(kept: Tensor, draws: Tensor) -> Tensor:
-    """Between two points of each island (islands, n, n_in): (islands * n, children, n_in)."""
-    islands, count, size = kept.shape
-    index = (draws * count).long().clamp_max(count - 1).view(islands, -1, 1).expand(-1, -1, size)
-    pairs = kept.gather(1, index).view(islands * count, -1, 2, size)
-    return pairs[:, :, 0] - pairs[:, :, 1]
+    """Between two points of each island (num_models, islands, n, n_in).
+
+    (num_models, islands * n, children, n_in).
+    """
+    models, islands, count, size = kept.shape
+    index = (draws * count).long().clamp_max(count - 1).view(islands, -1, 1)
+    pairs = kept.gather(2, index.expand(models, -1, -1, size)).view(models, len(draws), -1, 2, size)
+    return pairs[..., 0, :] - pairs[..., 1, :]
 
 
 def _gains(
     links: Chain, points: Tensor, norm: str
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor], Tensor]:
-    """Pre-activations, slopes and what u^T J v gains by a larger slope, (n, width) each; v."""
+    """Pre-activations, slopes and what u^T J v gains by a larger slope; v, all of each point.
+
+    (num_models, k, width) each, of points (num_models, k, n_in).
+    """
     layers = list(activated(links, points))
     units, slopes = [before for _, before, _ in layers], [slope for _, _, slope in layers]
-    ((matrices, _),) = deep_jacobians(links, [points])
+    matrices = jacobians_at(links, points).flatten(0, 1)
     left, right, _ = dual_vectors(matrices.nan_to_num(0.0, 0.0, 0.0), norm)
+    left, right = (vectors.view(*points.shape[:2], -1) for vectors in (left, right))
     ahead, image = [], right
     for weight, slope in zip(links.weights[:-1], slopes, strict=True):
-        ahead.append(image @ weight[0].T)
+        ahead.append(image @ weight.mT)
         image = ahead[-1] * slope
     behind, gains = left, []
     for weight, slope, one in zip(links.weights[:0:-1], slopes[::-1], ahead[::-1], strict=True):
-        behind = behind @ weight[0]
+        behind = behind @ weight
         gains.append(behind * one)
         behind = behind * slope
     return units, slopes, gains[::-1], right
@@ -229,40 +247,51 @@ def _switches(
     pairs: list[tuple[float, float]],
     draws: Tensor,
 ) -> list[Tensor]:
-    """Units to be crossed, one for each child, one-hot: (n, children, width) for each layer."""
+    """Units to be crossed, one for each child, one-hot.
+
+    (num_models, k, children, width) for each layer; draws (k, children, width of all).
+    """
     rates = []
     for slope, gain, (negative, positive) in zip(slopes, gains, pairs, strict=True):
         other = negative + positive - slope
         rates.append(gain * (other - slope))
-    rate, distance = torch.cat(rates, 1), torch.cat(units, 1).abs()
-    floor = 1e-9 * rate.abs().amax(1, keepdim=True)
+    rate, distance = torch.cat(rates, -1), torch.cat(units, -1).abs()
+    floor = 1e-9 * rate.abs().amax(-1, keepdim=True)
     chance = rate.clamp_min(1e-300).log() - _NEARNESS * distance.clamp_min(1e-300).log()
     chance = torch.where(rate > floor, chance, -torch.inf).nan_to_num(-torch.inf, -torch.inf)
     # Gumbel's noise: the largest is each unit with a probability proportional to its chance.
     noise = -(-draws.clamp(1e-12, 1 - 1e-12).log()).log()
-    chosen = (chance[:, None] + noise).argmax(-1)
+    chosen = (chance[:, :, None] + noise).argmax(-1)
     one_hot = torch.nn.functional.one_hot(chosen, _width(units)).to(torch.float64)
-    return list(one_hot.split([unit.shape[1] for unit in units], -1))
+    return list(one_hot.split([unit.shape[-1] for unit in units], -1))
 
 
 def _soft(unit: Tensor, gain: Tensor, width: Tensor) -> Tensor:
-    """Gains times the slopes of sigmoids of the pre-activations: (n, children, units)."""
-    scale = unit.abs().mean(1)[:, None, None].clamp_min(1e-300)
-    soft = torch.sigmoid(unit[:, None] / (width * scale))
-    return gain[:, None] * soft * (1 - soft) / scale
+    """Gains times the slopes of sigmoids of the pre-activations: (num_models, k, children, units).
+
+    unit, gain (num_models, k, units), width (k, children, 1).
+    """
+    scale = unit.abs().mean(-1)[..., None, None].clamp_min(1e-300)
+    soft = torch.sigmoid(unit[:, :, None] / (width * scale))
+    return gain[:, :, None] * soft * (1 - soft) / scale
 
 
 def _pulled(links: Chain, weights: list[Tensor], slopes: list[Tensor]) -> Tensor:
-    """Gradient (n, children, n_in) of the sum of pre-activations times ``weights``."""
+    """Gradient of the sum of pre-activations times ``weights``: (num_models, k, children, n_in)."""
     gradient = weights[-1]
     below = zip(links.weights[-2:0:-1], slopes[-2::-1], weights[-2::-1], strict=True)
     for weight, slope, own in below:
-        gradient = (gradient @ weight[0]) * slope[:, None] + own
-    return gradient @ links.weights[0][0]
+        gradient = _times(gradient, weight) * slope[:, :, None] + own
+    return _times(gradient, links.weights[0])
+
+
+def _times(rows: Tensor, matrices: Tensor) -> Tensor:
+    """(num_models, k, children, m) times each model's own (num_models, m, n)."""
+    return (rows.flatten(1, 2) @ matrices).view(*rows.shape[:3], -1)
 
 
 def _width(units: list[Tensor]) -> int:
-    return sum(unit.shape[1] for unit in units)
+    return sum(unit.shape[-1] for unit in units)
 
 
 def _unit(vectors: Tensor) -> Tensor:

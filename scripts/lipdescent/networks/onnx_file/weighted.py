@@ -15,15 +15,6 @@ from lipdescent.networks.onnx_file.builder import Builder, Call, Rule, tensor
 from lipdescent.networks.operations import Divide, Scale
 from lipdescent.networks.vertices import Size, Value, shape_of
 
-# Number of spatial axes -> layer.
-Kinds = dict[int, Any]
-CONVOLUTIONS: Kinds = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-TRANSPOSED: Kinds = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-BATCH_NORMS: Kinds = {
-    0: nn.BatchNorm1d, 1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d,
-}  # fmt: skip
-INSTANCE_NORMS: Kinds = {1: nn.InstanceNorm1d, 2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
-
 
 def set_tensors(module: nn.Module, **arrays: np.ndarray | None) -> nn.Module:
     """The module with copies of these arrays as its parameters and buffers."""
@@ -107,11 +98,19 @@ def _attention(
     return Value(vertex, size)
 
 
-def spatial(call: Call, value: Value) -> int:
+def spatial(call: Call, value: Value, *, least: int = 1, most: float = 3) -> int:
     """Number of spatial axes of a value (1, channels, *axes)."""
     if len(value.size) < 2 or value.size[0] != 1:
         raise call.refusal(f"its input has size {value.size}; allowed is (1, channels, ...)")
-    return len(value.size) - 2
+    count = len(value.size) - 2
+    if not least <= count <= most:
+        raise call.refusal(f"{count} spatial axes; allowed are {least} to {most}")
+    return count
+
+
+def of_axes(name: str, count: int) -> Any:
+    """PyTorch's layer for so many spatial axes, such as ``Conv2d``."""
+    return getattr(nn, f"{name}{count}d")
 
 
 def pads(call: Call, value: Value, kernel: Sequence[int]) -> np.ndarray:
@@ -141,12 +140,10 @@ def _convolution(builder: Builder, call: Call) -> Value:
     count, kernel = spatial(call, value), weight.shape[2:]
     dilations = call.get("dilations", [1] * count)
     amount = pads(call, value, kernel)
-    if count not in CONVOLUTIONS:
-        raise call.refusal(f"{count} spatial axes; allowed are 1 to 3")
     if not bool((amount[0] == amount[1]).all()):
         value, amount = padded(builder, value, amount, call), np.zeros_like(amount)
     groups = call.get("group", 1)
-    module = CONVOLUTIONS[count](
+    module = of_axes("Conv", count)(
         weight.shape[1] * groups, len(weight), kernel, call.get("strides", [1] * count),
         tuple(amount[0].tolist()), dilations, groups, bias is not None, device="meta",
     )  # fmt: skip
@@ -160,9 +157,9 @@ def _transposed(builder: Builder, call: Call) -> Value:
     amount = np.reshape(call.get("pads", [0] * 2 * count), (2, count))
     if call.get("auto_pad", "NOTSET") != "NOTSET" or call.get("output_shape") is not None:
         raise call.refusal("auto_pad and output_shape are unknown; allowed are pads")
-    if count not in TRANSPOSED or not bool((amount[0] == amount[1]).all()):
-        raise call.refusal("allowed are 1 to 3 spatial axes with equal pads before and after")
-    module = TRANSPOSED[count](
+    if not bool((amount[0] == amount[1]).all()):
+        raise call.refusal("allowed are equal pads before and after")
+    module = of_axes("ConvTranspose", count)(
         len(weight), weight.shape[1] * groups, weight.shape[2:], call.get("strides", [1] * count),
         tuple(amount[0].tolist()), tuple(call.get("output_padding", [0] * count)), groups,
         bias is not None, tuple(call.get("dilations", [1] * count)), device="meta",
@@ -174,11 +171,10 @@ def _batch_norm(builder: Builder, call: Call) -> Value:
     value = call.value()
     if call.get("training_mode", 0):
         raise call.refusal("is in training mode; export the network in eval mode")
-    count, eps = spatial(call, value), call.get("epsilon", 1e-5)
+    count, eps = spatial(call, value, least=0), call.get("epsilon", 1e-5)
     scale, shift, mean, variance = (call.argument(i) for i in range(1, 5))
-    if count not in BATCH_NORMS or scale is None:
-        raise call.refusal(f"{count} spatial axes; allowed are 0 to 3")
-    module = BATCH_NORMS[count](len(scale), eps=eps)
+    assert scale is not None
+    module = of_axes("BatchNorm", max(count, 1))(len(scale), eps=eps)
     set_tensors(module, weight=scale, bias=shift, running_mean=mean, running_var=variance)
     return builder.apply(module, value, value.size, call)
 
@@ -186,16 +182,15 @@ def _batch_norm(builder: Builder, call: Call) -> Value:
 def _instance_norm(builder: Builder, call: Call) -> Value:
     value, scale = call.value(), call.argument(1)
     count = spatial(call, value)
-    if count not in INSTANCE_NORMS or scale is None:
-        raise call.refusal(f"{count} spatial axes; allowed are 1 to 3")
-    module = INSTANCE_NORMS[count](len(scale), eps=call.get("epsilon", 1e-5), affine=True)
+    assert scale is not None
+    module = of_axes("InstanceNorm", count)(len(scale), eps=call.get("epsilon", 1e-5), affine=True)
     set_tensors(module, weight=scale, bias=call.argument(2))
     return builder.apply(module, value, value.size, call)
 
 
 def _group_norm(builder: Builder, call: Call) -> Value:
     value, scale, shift = call.value(), call.argument(1), call.argument(2)
-    spatial(call, value)
+    spatial(call, value, least=0, most=math.inf)
     channels, groups = value.size[1], call.get("num_groups")
     assert scale is not None
     assert shift is not None
