@@ -28,6 +28,9 @@ def test_on_cuda(check):
 def little(monkeypatch):
     """Every operation on the pretended device is watched in Python: fewer of the same."""
     monkeypatch.setattr(cuda_checks, "SAMPLES", 15)  # two updates an epoch
+    # Three residual blocks in place of eight, of either kind.
+    few = ("resnet_cifar", 2, (3, 8, 8), {"blocks": 1})
+    monkeypatch.setitem(cuda_checks.NETWORKS, "resnet18", few)
     return {"graphs equal plain steps": {"updates": 3}}
 
 

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from lipdescent.networks.export.activations import clamp, number
-from lipdescent.networks.export.builder import Builder, Constant, refused
+from lipdescent.networks.export.builder import Builder, Constant, refused, size_of
+from lipdescent.networks.export.root_mean_square import normalised
 from lipdescent.networks.graph import Combination, Extremum, Product, Quotient
 from lipdescent.networks.operations import Divide, Function, Scale, Shift
 from lipdescent.networks.vertices import Value, shape_of
 
 Arguments = dict[str, Any]
-
-
-def _size(node: fx.Node) -> tuple[int, ...]:
-    return tuple(node.meta["val"].shape)
 
 
 def _add(b: Builder, node: fx.Node, a: Arguments, sign: float = 1.0) -> Value:
@@ -30,7 +28,8 @@ def _add(b: Builder, node: fx.Node, a: Arguments, sign: float = 1.0) -> Value:
         if isinstance(y, Constant):
             return shifted(b, node, x, y if factor == 1 else y.map(lambda t: factor * t, factor))
         return shifted(b, node, x, factor * number(y))
-    size, pair = _size(node), (b.expanded(x, _size(node), node), b.expanded(y, _size(node), node))
+    size = size_of(node)
+    pair = [b.expanded(value, size, node) for value in (x, y)]
     inputs = [b.in_shape(value, shape_of(size), node) for value in pair]
     if inputs[0] == inputs[1]:
         return scaled(b, node, Value(inputs[0], size), 1 + factor)
@@ -52,8 +51,26 @@ def _alpha(node: fx.Node, a: Arguments) -> Arguments:
 
 
 def shifted(b: Builder, node: fx.Node, value: Value, by: Any) -> Value:
-    """A value plus a constant or a number."""
-    return _with_constant(b, node, Shift, value, by, 0.0)
+    """A value plus a constant or a number; minus infinity in it, a mask, is put in last."""
+    if not isinstance(by, Constant) or not bool((left := by.value == -math.inf).any()):
+        return _with_constant(b, node, Shift, value, by, 0.0)
+    total = _with_constant(b, node, Shift, value, finite(by), 0.0)
+    places = torch.arange(math.prod(total.size)).reshape(total.size)
+    return b.gathered(total, torch.where(left.cpu(), -1, places), node, -math.inf)
+
+
+def finite(constant: Constant) -> Constant:
+    """0 in place of minus infinity, which has to be in the same places in every network."""
+    left = constant.value == -math.inf
+    if not bool(left.any()):
+        return constant
+
+    def without(t: Tensor) -> Tensor:
+        if not torch.equal((t == -math.inf).cpu(), left.cpu()):
+            raise ValueError("a mask is not the same in all networks of a stack; allowed is one")
+        return torch.where(left.to(t.device), 0.0, t)
+
+    return constant.map(without, "finite")
 
 
 def scaled(b: Builder, node: fx.Node, value: Value, by: Any) -> Value:
@@ -94,6 +111,8 @@ def _multiply(b: Builder, node: fx.Node, a: Arguments) -> Value:
         gate = b.vertices[other.vertex]
         if isinstance(gate.operation, nn.Sigmoid) and gate.inputs == (one.vertex,):
             return b.entrywise(b.module(nn.SiLU), one, node)
+        if one.size == size_of(node) and (found := normalised(b, node, one, other, "rsqrt")):
+            return found
     return _two(b, node, Product(), x, y)
 
 
@@ -108,6 +127,8 @@ def _divide(b: Builder, node: fx.Node, a: Arguments) -> Value:
         return scaled(b, node, inverse, x)
     if _is_one_plus_size(b, y.vertex, of=x.vertex):
         return b.entrywise(b.module(nn.Softsign), x, node)
+    if x.size == size_of(node) and (found := normalised(b, node, x, y, "sqrt")):
+        return found
     return _two(b, node, Quotient(), x, y)
 
 
@@ -143,7 +164,7 @@ def _smallest(b: Builder, node: fx.Node, a: Arguments) -> Value:
 
 
 def _two(b: Builder, node: fx.Node, join: Any, x: Value, y: Value) -> Value:
-    size = _size(node)
+    size = size_of(node)
     inputs = [b.in_shape(value, shape_of(value.size), node) for value in (x, y)]
     shape = tuple(torch.broadcast_shapes(*(b.vertices[i].shape for i in inputs)))
     return Value(b.vertex(join, inputs, shape, node), size)
@@ -151,6 +172,13 @@ def _two(b: Builder, node: fx.Node, join: Any, x: Value, y: Value) -> Value:
 
 def _negate(b: Builder, node: fx.Node, a: Arguments) -> Value:
     return scaled(b, node, a["self"], -1.0)
+
+
+def _between(b: Builder, node: fx.Node, a: Arguments) -> Value:
+    """``lerp``: x + w (y - x)."""
+    x, y, w = a["self"], a["end"], a["weight"]
+    step = _subtract(b, node, {"self": y, "other": x})
+    return _add(b, node, {"self": x, "other": _multiply(b, node, {"self": step, "other": w})})
 
 
 def _add_product(b: Builder, node: fx.Node, a: Arguments) -> Value:
@@ -171,6 +199,7 @@ RULES: dict[str, Callable[[Builder, fx.Node, Arguments], Any]] = {
     "div": _divide,
     "divide": _divide,
     "true_divide": _divide,
+    "lerp": _between,
     "addcmul": _add_product,
     "addcdiv": _add_product,
     "maximum": _largest,

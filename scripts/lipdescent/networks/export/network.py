@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 
 from lipdescent.networks.export import (
     activations,
+    choices,
     elementwise,
     linear,
     normalising,
@@ -26,7 +27,7 @@ from lipdescent.networks.reading import Unreadable
 from lipdescent.networks.reduction import network
 from lipdescent.networks.vertices import Value, shape_of
 
-PARTS = rearranging, activations, elementwise, linear, normalising, reducing, sorting
+PARTS = rearranging, activations, elementwise, linear, normalising, reducing, sorting, choices
 RULES = {name: rule for part in PARTS for name, rule in part.RULES.items()}
 # What only checks, or is for another machine.
 _NOTHING = ("_assert_tensor_metadata", "_assert_async", "_assert_scalar", "sym_constrain_range")
@@ -145,7 +146,8 @@ def _value(builder: Builder, node: fx.Node) -> Any:
     name = name_of(node)
     rule = RULES.get(name) or RULES.get(name.removesuffix("_"))
     if rule is None:
-        raise refused(node, f"the operation {node.target} is not known")
+        why = choices.reason(name) or "is not known"
+        raise refused(node, f"the operation {node.target} {why}")
     given: Any = node.args
     schema = node.target._schema.arguments  # type: ignore[union-attr]
     a = {arg.name: arg.default_value for arg in schema if arg.has_default_value()}

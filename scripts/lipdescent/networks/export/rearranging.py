@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from lipdescent.networks.export import sorting
-from lipdescent.networks.export.builder import Builder, Constant, refused
+from lipdescent.networks.export.builder import Builder, Constant, refused, size_of
 from lipdescent.networks.graph import Concatenation
 from lipdescent.networks.vertices import Value, axis_of, shape_of
 
@@ -53,8 +53,8 @@ def masked(b: Builder, node: fx.Node, a: Arguments) -> Any:
         fill = fill.value.item()
     if not isinstance(a["self"], Value) or not isinstance(mask, Constant):
         raise refused(node, "masked_fill where the input says (jumps)")
-    if fill in (float("inf"), float("-inf")):
-        raise refused(node, f"masked_fill by {fill}")
+    if fill == float("inf"):  # minus infinity is what a softmax leaves out
+        raise refused(node, "masked_fill by inf")
     return _of_places(b, node, a["self"], {**a, "value": 0}, float(fill))
 
 
@@ -79,7 +79,7 @@ def shown_as(b: Builder, node: fx.Node, a: Arguments) -> Value:
     value = a["self"]
     if not isinstance(value, Value):
         raise refused(node, "a constant in the size of a value")
-    return b.expanded(value, tuple(node.meta["val"].shape), node)
+    return b.expanded(value, size_of(node), node)
 
 
 def side_by_side(b: Builder, node: fx.Node, a: Arguments) -> Value:
@@ -93,10 +93,10 @@ def side_by_side(b: Builder, node: fx.Node, a: Arguments) -> Value:
 
 def joined(b: Builder, node: fx.Node, parts: list, dim: int) -> Value:
     """Values and constants side by side."""
-    size = tuple(node.meta["val"].shape)
+    size = size_of(node)
     parts = [p for p in parts if not _empty(p)]
     like = next(part for part in parts if isinstance(part, Value))
-    parts = [p if isinstance(p, Value) else _as_value(b, node, p, like) for p in parts]
+    parts = [p if isinstance(p, Value) else as_value(b, node, p, like) for p in parts]
     if len(parts) == 1:
         return Value(parts[0].vertex, size)
     strip = shape_of(size) != size
@@ -127,7 +127,7 @@ def _leaves(b: Builder, index: int, axis: int) -> list[int]:
     return [leaf for i in vertex.inputs for leaf in _leaves(b, i, axis)]
 
 
-def _as_value(b: Builder, node: fx.Node, constant: Constant, like: Value) -> Value:
+def as_value(b: Builder, node: fx.Node, constant: Constant, like: Value) -> Value:
     """A constant as what no input changes: zeros of its shape, and it added."""
     from lipdescent.networks.export.elementwise import shifted
 
