@@ -282,8 +282,14 @@ def jacobians_at(
 
     How a batched product rounds may depend on the number of models.
     """
-    _, slopes = units_at(links, points)
-    product = links.weights[-1][:, None].expand(-1, points.shape[1], -1, -1)
+    return jacobians_of(links, units_at(links, points)[1], points.shape[1])
+
+
+def jacobians_of(
+    links: Chain, slopes: Sequence[Tensor], count: int
+) -> Float64[Tensor, "models k outputs inputs"]:
+    """:func:`jacobians_at` ``count`` points of each model with these slopes."""
+    product = links.weights[-1][:, None].expand(-1, count, -1, -1)
     for weight, slope in zip(links.weights[-2::-1], slopes[::-1], strict=True):
         scaled = (product * slope[:, :, None, :]).flatten(1, 2)
         product = (scaled @ weight).view(*product.shape[:3], -1)

@@ -34,6 +34,7 @@ from lipdescent.structure.relu_chain import (
     Chain,
     gram,
     jacobians_at,
+    jacobians_of,
     slopes_at,
     sum_norm,
     units_at,
@@ -235,7 +236,7 @@ def _gains(
     (num_models, k, width) each, of points (num_models, k, n_in).
     """
     units, slopes = units_at(links, points)
-    matrices = jacobians_at(links, points).flatten(0, 1)
+    matrices = jacobians_of(links, slopes, points.shape[1]).flatten(0, 1)
     left, right, _ = dual_vectors(matrices.nan_to_num(0.0, 0.0, 0.0), norm)
     left, right = (vectors.view(*points.shape[:2], -1) for vectors in (left, right))
     ahead, image = [], right
