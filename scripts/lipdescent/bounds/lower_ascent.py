@@ -28,7 +28,7 @@ from torch import Tensor
 from lipdescent.bounds.jacobians import norms as jac
 from lipdescent.bounds.jacobians.ascent import ascend
 from lipdescent.bounds.jacobians.awake import awake
-from lipdescent.bounds.jacobians.leading import leading_norms
+from lipdescent.bounds.jacobians.leading import leading_norms, pays
 from lipdescent.bounds.jacobians.search import FEW_PLACES, mixed_starts, search
 from lipdescent.bounds.jacobians.surrogate import ascend_surrogate
 from lipdescent.bounds.lower_jacobian import largest_certified
@@ -157,7 +157,7 @@ def _awakened(
 def _norms(prover: Prover, points: Tensor, norms: Sequence[str]) -> dict[str, Tensor]:
     """Norm -> (num_models, n), exact where they are largest."""
     links = prover.links
-    if links is None or len(links.weights) <= 2:
+    if links is None or not pays(links, len(points)):
         return jac.jacobian_norms(prover.stack, points, norms=norms)
     return {norm: leading_norms(links, points.flatten(1), norm=norm) for norm in norms}
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lipdescent.bounds import lower_ascent, lower_jacobian
-from lipdescent.bounds.jacobians.leading import leading_norms, rough_error, rough_norms
+from lipdescent.bounds.jacobians.leading import leading_norms, pays, rough_error, rough_norms
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.relu_chain import chain
 
@@ -82,3 +82,18 @@ def test_the_ascent_is_never_below_the_largest_norm_at_the_data(generator):
         (ascent,) = lower_ascent.measure(stack, steps=1, populations=1, rounds=1, **options)
         data = next(iter(lower_jacobian.measure(stack, **options)))
         assert ascent.values.item() >= data.values.item()
+
+
+def test_only_where_float32_is_float32(generator):
+    links = chain(ModelStack.from_modules([network((6, 40, 33, 4), generator)], (6,)))
+    assert pays(links, 100)
+    assert not pays(links, 8)
+    narrow, shallow = network((6, 20, 20, 4), generator), network((6, 40, 4), generator)
+    for module in (narrow, shallow):
+        assert not pays(chain(ModelStack.from_modules([module], (6,))), 100)
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        assert not pays(links, 100)
+    finally:
+        torch.set_float32_matmul_precision(before)

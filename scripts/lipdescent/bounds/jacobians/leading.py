@@ -23,16 +23,23 @@ _NARROW = 32  # below this width products are not what takes the time
 _CHUNK = 2**18  # numbers in the largest array
 
 
+def pays(links: Chain, count: int) -> bool:
+    """Whether :func:`leading_norms` of ``count`` points is faster than all norms in float64.
+
+    Not where float32 products may be rounded to TF32 or bfloat16, which its bound knows nothing of.
+    """
+    wide = len(links.weights) > 2 and max(weight.shape[1] for weight in links.weights) >= _NARROW
+    plain = (
+        links.exponents.device.type == "cpu" and torch.get_float32_matmul_precision() == "highest"
+    )
+    return wide and plain and count > _EXACT
+
+
 def leading_norms(
     links: Chain, points: Float64[Tensor, "points inputs"], *, norm: str
 ) -> Float64[Tensor, "models points"]:
     """The 8 largest norms of each model in float64, and which they are; the others in float32."""
-    models = range(len(links.exponents))
-    widest = max(weight.shape[1] for weight in links.weights)
-    if len(links.weights) < 3 or widest < _NARROW or len(points) <= _EXACT:
-        found = [chain_norms(links, [m], points, [norm])[0][norm] for m in models]
-    else:
-        found = [_of_one(links[m : m + 1], points, norm) for m in models]
+    found = [_of_one(links[m : m + 1], points, norm) for m in range(len(links.exponents))]
     return times_power(torch.stack(found), links.exponents[:, None].clamp(-2100, 2100))
 
 
