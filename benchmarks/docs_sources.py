@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import tightness
 import torch
-from bounds import machine
+from machine import machine
 
 from lipdescent.analysis import groups, ladder, statistics
 from lipdescent.arithmetic import decimals
@@ -81,9 +81,10 @@ def means(study: Path) -> dict[str, list[float]]:
 
 
 def default(study: Path) -> dict[str, object]:
-    """The default study: its short sentences, its sizes, the CPU time of its jobs."""
+    """The default study: three of its short sentences, its sizes, the CPU time of its jobs."""
     (facts,) = json.loads((study / "findings.json").read_text())["groups"]
-    sentences = [f"- {item['text']} *{', '.join(item['badges'])}*" for item in facts["in_short"]]
+    chosen = [facts["in_short"][place] for place in (0, 1, -1)]  # the peaks, and what goes together
+    sentences = [f"- {item['text']} *{', '.join(item['badges'])}*" for item in chosen]
     logs = "".join(path.read_text() for path in (study / "logs").rglob("*.log"))
     seconds = sum(float(took) for took in re.findall(r"took ([\d.]+) CPU s", logs))
     texts = {"in_short": "\n" + "\n".join(sentences) + "\n", "cpu": f"{seconds:.0f} CPU seconds"}

@@ -5,7 +5,7 @@ from lipdescent.jobs import fork_server
 fork_server.hand_over()
 
 from lipdescent.analysis.groups import group_names, load_group
-from lipdescent.findings import document, measured, page, slopes
+from lipdescent.findings import between, document, measured, page, slopes
 from lipdescent.findings.in_short import sentences
 from lipdescent.jobs.progress import log_to
 from lipdescent.storage import atomic, stamps
@@ -33,7 +33,8 @@ for dataset, architecture in pairs:
 further = slopes.over_points(at_points, job.params.statistics)
 study = job.wildcards.study
 blocks = document.report(study, groups, further)
-whole = {"study": study, "groups": groups, "slopes": further}
+apart = between.in_short(groups)
+whole = {"study": study, "side_by_side": apart, "groups": groups, "slopes": further}
 write(job.output.json, stamps.document(whole, made))
 write(job.output.markdown, stamps.in_comment(page.markdown(blocks), made))
 as_html = page.html(blocks, title=f"Findings of study {study}")

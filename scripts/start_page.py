@@ -28,14 +28,19 @@ def document(path: Path) -> dict:
 made = job_stamps.of(job)
 folder = Path(job.output[0]).parent
 findings = folder / "findings.json"
-groups = document(findings)["groups"] if str(findings) in job.input else []
+found = document(findings) if str(findings) in job.input else {"groups": [], "side_by_side": {}}
+apart = {
+    f"{dataset}: architectures side by side": Short(own)
+    for dataset, own in found["side_by_side"].items()
+}
 page = html(
     job.wildcards.study,
-    answers={
+    answers=apart
+    | {
         f"{one['dataset']}, {one['architecture']}": (
             Short(one["in_short"]) if one["in_short"] else Points(headlines(one))
         )
-        for one in groups
+        for one in found["groups"]
     },
     figures=[Shown(t, c, (folder / name).read_bytes()) for name, t, c in job.params.figures],
     links=job.params.links,

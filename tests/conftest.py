@@ -43,9 +43,9 @@ from lipdescent.stacks.model_stack import ModelStack  # noqa: E402 - after the h
 # A file's tests share what they make, so one worker runs them (xdist's loadfile). Files that take
 # longest begin first, or one of them would be what all wait for at the end.
 LONGEST = (
-    "test_workflow.py", "test_faults.py", "test_cuda.py", "test_exact_networks.py",
-    "test_studies.py", "figures/test_figures.py", "test_refusals.py", "test_float64_only.py",
-    "test_axes_end_to_end.py",
+    "test_workflow.py", "test_faults.py", "figures/test_figures.py", "test_cuda.py",
+    "test_studies.py", "test_refusals.py", "test_float64_only.py", "test_axes_end_to_end.py",
+    "test_exact_networks.py",
 )  # fmt: skip
 
 
@@ -75,17 +75,21 @@ def random_state_untouched():
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-@pytest.fixture(scope="session")
+MADE: dict[str, object] = {}
+
+
+@pytest.fixture(scope="module")
 def mnist1d_made_once():
-    """Making the 5000 points takes a second of CPU, and they are always the same."""
+    """Making the 5000 points takes a second of CPU, and they are always the same.
+
+    That they are is for files to test that do not ask for this.
+    """
     from mnist1d import data
 
-    made: dict[str, object] = {}
-
     def once(*arguments):
-        if not made:
-            made.update(make(*arguments))
-        return dict(made)
+        if not MADE:
+            MADE.update(make(*arguments))
+        return dict(MADE)
 
     make, data.make_dataset = data.make_dataset, once
     yield

@@ -20,7 +20,7 @@ from lipdescent.analysis import groups, labels, ladder
 from lipdescent.analysis.groups import Group
 from lipdescent.datasets import Dataset, take
 from lipdescent.figures import _style as style
-from lipdescent.measurement import Measurement, NotApplicable
+from lipdescent.measurement import Measurement, refuse_other_norms
 from lipdescent.plugins import lookup
 from lipdescent.points._parts import Points
 from lipdescent.stacks.model_stack import ModelStack
@@ -36,7 +36,7 @@ NAMES = {
     "Tensor": Tensor, "Figure": Figure, "Group": Group, "labels": labels, "ladder": ladder,
     "Dataset": Dataset, "Iterator": Iterator, "Mapping": Mapping, "Measurement": Measurement,
     "take": take,
-    "NotApplicable": NotApplicable,
+    "refuse_other_norms": refuse_other_norms,
     "Points": Points,
 }  # fmt: skip
 

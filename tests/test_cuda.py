@@ -24,16 +24,26 @@ def test_on_cuda(check):
     cuda_checks.CHECKS[check]("cuda")
 
 
+@pytest.fixture
+def little(monkeypatch):
+    """Every operation on the pretended device is watched in Python: fewer of the same."""
+    monkeypatch.setattr(cuda_checks, "SAMPLES", 15)  # two updates an epoch
+    # Three residual blocks in place of eight, of either kind.
+    few = ("resnet_cifar", 2, (3, 8, 8), {"blocks": 1})
+    monkeypatch.setitem(cuda_checks.NETWORKS, "resnet18", few)
+    return {"graphs equal plain steps": {"updates": 3}}
+
+
 @pytest.mark.parametrize("check", [c for c in cuda_checks.CHECKS if c not in ONLY_ON_CUDA])
-def test_on_a_pretended_device(check):
+def test_on_a_pretended_device(check, little):
     with PretendCuda():
-        cuda_checks.CHECKS[check]("cuda")
+        cuda_checks.CHECKS[check]("cuda", **little.get(check, {}))
 
 
 @pytest.mark.parametrize("check", ["graphs equal plain steps", "no waiting: cnn", "bound: LipSDP"])
-def test_on_the_second_of_two_pretended_devices(check):
+def test_on_the_second_of_two_pretended_devices(check, little):
     with PretendCuda(count=2):
-        cuda_checks.CHECKS[check]("cuda:1")
+        cuda_checks.CHECKS[check]("cuda:1", **little.get(check, {}))
 
 
 def test_the_gpu_script_needs_nothing_but_torch_and_numpy(tmp_path):

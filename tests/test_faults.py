@@ -32,21 +32,15 @@ TARGET = "results/faults/table.parquet"
 RUN = "mnist1d/mlp/width=2/seeds=0-1"
 
 
-def run(folder, *arguments, config=STUDY, ok=True):
+def run(folder, *arguments, config=STUDY, ok=True, forks=True):
     """Snakemake for the table, as a fork of one process, and its jobs too (tiny_study.py)."""
     config = config | {"execution": config["execution"] | {"fork_server": False}}
-    return tiny_study.run(folder, *arguments, "--", TARGET, config=config, ok=ok)
+    return tiny_study.run(folder, *arguments, "--", TARGET, config=config, ok=ok, forks=forks)
 
 
 def typed(folder, *arguments, config=STUDY):
     """The command that a user would type."""
     return tiny_study.command(folder, *arguments, config=config)
-
-
-def asked_before(finished, folder):
-    """What networks cost, and that their bounds can be taken, need not be asked again."""
-    answers = ".snakemake/lipdescent"
-    shutil.copytree(finished / answers, folder / answers)
 
 
 def rows(folder):
@@ -383,21 +377,24 @@ def test_added_seeds_leave_the_blocks_that_exist(tmp_path, monkeypatch):
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
     subprocess.run(typed(folder, "--", TARGET), check=True, capture_output=True, timeout=300)
+    tiny_study.keep_answers(folder)
     return folder
 
 
+def copy_data(finished, folder):
+    """The prepared data set of a finished study."""
+    shutil.copytree(finished / "results/faults/datasets", folder / "results/faults/datasets")
+
+
 def test_jobs_that_start_as_forks_give_the_same(finished, tmp_path):
-    asked_before(finished, tmp_path)
-    alone = STUDY | {"execution": STUDY["execution"] | {"fork_server": False}}
-    command = typed(tmp_path, "--", TARGET, config=alone)
-    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    copy_data(finished, tmp_path)
+    run(tmp_path, forks=False)
     assert rows(tmp_path).equals(rows(finished))
 
 
 def test_snakemake_killed_two_at_once_then_broken_files(finished, tmp_path):
     """SIGKILL of Snakemake alone, whose jobs are processes of their own; a second Snakemake beside
     a living one; files cut in half."""
-    asked_before(finished, tmp_path)
     own = STUDY["execution"] | {"fork_server": False}
     slow = STUDY | {"grid": STUDY["grid"] | {"epoch": [0, 2, 50_000]}, "execution": own}
     log = tmp_path / "results/faults/logs/train" / f"{RUN}.log"
@@ -449,7 +446,7 @@ def test_training_told_to_stop_saves_its_state_and_goes_on(finished, tmp_path):
     config = STUDY | {"grid": STUDY["grid"] | {"epoch": [0, 2, 6000]}, "execution": execution}
     whole, told = tmp_path / "whole", tmp_path / "told"
     for folder in (whole, told):
-        asked_before(finished, folder)
+        copy_data(finished, folder)
     forked = config | {"execution": execution | {"fork_server": False}}
     tiny_study.run(whole, "--", target, config=forked)
     signals = [signal.SIGTERM, signal.SIGUSR1]
@@ -490,12 +487,12 @@ def with_log_open(folder):
 
 def test_the_first_job_of_every_rule_killed(finished, tmp_path):
     """SIGKILL of a dataset, training, measuring, aggregating, plotting, ... job; then a retry."""
-    asked_before(finished, tmp_path)
     config = STUDY | {"figures": ["double_descent"]}
+    config["execution"] = STUDY["execution"] | {"fork_server": False}
     killed, log = set(), tmp_path / "snakemake.txt"
     with log.open("w") as output:
-        process = subprocess.Popen(
-            typed(tmp_path, "--retries", "1", config=config), stdout=output, stderr=output
+        process = tiny_study.start(
+            tmp_path, "--retries", "1", config=config, stdout=output, stderr=output
         )
         while process.poll() is None:
             for job, rule in with_log_open(tmp_path).items():

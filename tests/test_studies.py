@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -46,6 +48,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@functools.cache
 def configured(path):
     from snakemake.utils import update_config
 
@@ -111,9 +114,49 @@ def only(saved, epoch):
     return replace(saved, state=state, epoch=saved.epoch[epoch : epoch + 1])
 
 
+def network_of(config):
+    """Module and options of the study's networks, as this test builds them."""
+    (architecture,) = config["grid"]["architecture"]
+    module = config["architectures"][architecture]["module"]
+    options = sections.build_options(config, architecture)
+    if module == "wide_resnet":  # norms of 28 layers' convolutions take a minute
+        options |= {"depth": 10}
+    return module, options
+
+
+def bounds_of(config):
+    """Name -> file, entry, and what a measurement of the study's networks by it is told by."""
+    (name,) = config["grid"]["dataset"]
+    network = [*network_of(config), input_shape_of(config, name)]
+    return {
+        bound: (bound_entries.bound_of(bound, entry), entry, json.dumps([network, bound, entry]))
+        for bound, entry in config["bounds"].items()
+    }
+
+
+@functools.cache
+def first_with():
+    """Bound, entry and kind of network -> the first study that has them: it takes it for all."""
+    return {
+        key: path
+        for path in reversed(PAPERS)
+        for _, _, key in bounds_of(copy.deepcopy(configured(path))).values()
+    }
+
+
+def few_points(file, entry):
+    """The bound's options, with points for a moment."""
+    entry = entry | {"lower_jacobian": {"num_points": 2}, **SMALL}.get(file, {})
+    if "points" in entry:
+        taken, _ = signatures.options("points", entry["points"])
+        less = {"num_points", "num_pairs", "num_per_axis", "steps"} & set(taken)
+        entry |= {"points_options": entry["points_options"] | dict.fromkeys(less, 3)}
+    return entry
+
+
 @pytest.mark.parametrize("path", PAPERS, ids=lambda path: path.stem)
 def test_first_epoch(path, folder):
-    config = configured(path)
+    config = copy.deepcopy(configured(path))
     grid, (name,), (architecture,) = (
         config["grid"], config["grid"]["dataset"], config["grid"]["architecture"]
     )  # fmt: skip
@@ -123,11 +166,8 @@ def test_first_epoch(path, folder):
     own = {option: value for option, value in own.items() if option in taken}
     dataset = lookup.resolve("datasets", module).load(**sections.data_options(config, name) | own)
     assert input_shape_of(config, name) == dataset.input_shape
-    module = config["architectures"][architecture]["module"]
-    build_options = sections.build_options(config, architecture)
-    if module == "wide_resnet":  # norms of 28 layers' convolutions take a minute
-        build_options |= {"depth": 10}
-    width = min(grid["width"])
+    module, build_options = network_of(config)
+    width = min(16, *grid["width"])
     build = partial(
         lookup.resolve("architectures", module).build, width,
         input_shape=dataset.input_shape, num_classes=dataset.num_classes, **build_options,
@@ -155,30 +195,18 @@ def test_first_epoch(path, folder):
     start = checkpoint_stack(only(saved, 0), dataset)
     saved = only(saved, 1)
     stack = checkpoint_stack(saved, dataset)
-    columns = []
-    for bound, bound_options in {"metrics": {}, **config["bounds"]}.items():
-        file = bound_entries.bound_of(bound, bound_options)
-        bound_options = bound_options | {"lower_jacobian": {"num_points": 2}, **SMALL}.get(file, {})
-        few = (
-            signatures.options("points", bound_options["points"])[0]
-            if "points" in bound_options
-            else ()
-        )
-        less = {
-            key: 3 for key in ("num_points", "num_pairs", "num_per_axis", "steps") if key in few
-        }
-        if less:
-            bound_options["points_options"] = bound_options["points_options"] | less
-        columns += measure(bound, stack, saved, dataset, options=bound_options, start=start)
+    columns = measure("metrics", stack, saved, dataset, options={}, start=start)
+    for bound, (file, entry, key) in bounds_of(config).items():
+        if first_with()[key] == path:
+            entry = few_points(file, entry)
+            columns += measure(bound, stack, saved, dataset, options=entry, start=start)
     rows = to_table(columns, stack, saved, study=config["study"])
     table.check_order(rows)
     frame = rows.to_pandas()
     upper = frame[frame["direction"] == "upper"]
-    if architecture == "vit":
-        assert set(upper["status"]) == {"not_applicable"}
-    else:
-        assert set(upper["status"]) == {"ok"}
+    assert set(upper["status"]) <= {"ok"}
     # Of the rounding of many attentions nothing is proved: what Jacobians show is an estimate.
     lower = frame[frame["direction"] == ("estimate" if architecture == "vit" else "lower")]
-    assert set(lower["status"]) == {"ok"}
+    assert set(lower["status"]) <= {"ok"}
+    assert set(frame[frame["quantity"] == "test_loss"]["status"]) == {"ok"}
     assert (lower["value"] > 0).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,13 @@ from torch import Tensor
 
 class NotApplicable(Exception):
     """The bound does not exist for this network or norm; the message is the reason."""
+
+
+def refuse_other_norms(norms: Sequence[str], known: Sequence[str]) -> None:
+    """Raise NotApplicable for the first of ``norms`` that is not ``known``."""
+    for norm in norms:
+        if norm not in known:
+            raise NotApplicable(f"norm {norm!r}: this bound exists in {', '.join(known)}")
 
 
 @dataclass(frozen=True)

@@ -6,27 +6,16 @@ from itertools import product
 
 import pytest
 import torch
+from chains import chain, gaussian
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from lipdescent.bounds.upper_combettes_pesquet import combettes_pesquet, measure
 from lipdescent.stacks.model_stack import ModelStack
-from lipdescent.structure.affine_chain import AffineChain, affine_chain
+from lipdescent.structure.affine_chain import affine_chain
 
 FEW = settings(deadline=None, derandomize=True, max_examples=25)
-
-
-def chain(weights: list[torch.Tensor], slopes: tuple[float, float] = (0.0, 1.0)) -> AffineChain:
-    weights = [w.double()[None] for w in weights]
-    none = torch.zeros(1, dtype=torch.float64)
-    return AffineChain(weights, [], [slopes] * (len(weights) - 1), [none] * len(weights))
-
-
-def gaussian(sizes: list[int], seed: int = 0) -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    pairs = zip(sizes[1:], sizes[:-1], strict=True)
-    return [torch.randn(m, n, generator=generator, dtype=torch.float64) for m, n in pairs]
 
 
 def sum_over_cuts(weights: list[torch.Tensor], slopes: tuple[float, float]) -> float:

@@ -9,6 +9,7 @@ import cvxpy as cp
 import numpy as np
 import pytest
 import torch
+from chains import chain, gaussian
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -20,22 +21,9 @@ from lipdescent.bounds.upper_eclipse_fast import eclipse_fast
 from lipdescent.bounds.upper_lipsdp import lipsdp, measure
 from lipdescent.measurement import NotApplicable
 from lipdescent.stacks.model_stack import ModelStack
-from lipdescent.structure.affine_chain import AffineChain
 
 FEW = settings(deadline=None, derandomize=True, max_examples=10)
 RELU = (0.0, 1.0)
-
-
-def gaussian(sizes: list[int], seed: int = 0) -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    pairs = zip(sizes[1:], sizes[:-1], strict=True)
-    return [torch.randn(m, n, generator=generator, dtype=torch.float64) for m, n in pairs]
-
-
-def chain(weights: list[torch.Tensor], slopes: tuple[float, float] = RELU) -> AffineChain:
-    weights = [w.double()[None] for w in weights]
-    none = torch.zeros(1, dtype=torch.float64)
-    return AffineChain(weights, [], [slopes] * (len(weights) - 1), [none] * len(weights))
 
 
 def lipsdp_alone(weights, *, slopes=RELU, tolerance=1e-3, max_steps=60) -> float:

@@ -26,6 +26,7 @@ from lipdescent.bracketing.bracket import bracket
 from lipdescent.bracketing.ends import best, check_order
 from lipdescent.bracketing.result import Bracket
 from lipdescent.bracketing.text import text
+from lipdescent.commands.main import main
 from lipdescent.networks.expressions import chain
 from lipdescent.plugins import lookup
 
@@ -398,10 +399,11 @@ def test_the_command_in_a_fresh_directory(tmp_path, monkeypatch):
     assert run.returncode == 0, run.stderr
     frame = bracket(net, (1, 7, 7), data={"train": points(4)}, methods=LAYER_BOUNDS).table
     assert text(frame, "l2").splitlines()[-1] in run.stdout
-    broken = [*command[:-4], "--data", "helper.py"]
-    run = subprocess.run(broken, **options)
-    assert run.returncode != 0
-    assert "error: --data helper.py: not a readable npz or npy file" in run.stderr
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        SystemExit, match=r"error: --data helper\.py: not a readable npz or npy file"
+    ):
+        main(["bracket", *command[2:-4], "--data", "helper.py"])
 
 
 FOREIGN = """

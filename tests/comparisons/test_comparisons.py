@@ -57,6 +57,11 @@ def draw(comparison, study, names=NAMES):
     return drawn
 
 
+@pytest.mark.parametrize("comparison", COMPARISONS)
+def test_what_is_drawn_is_told_apart_without_colour(comparison):
+    printed.check_without_colour(draw(comparison, "whole"))
+
+
 @pytest.mark.parametrize("study", STUDIES)
 @pytest.mark.parametrize("comparison", COMPARISONS)
 def test_nothing_is_clipped_or_covered(comparison, study):

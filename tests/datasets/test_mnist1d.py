@@ -1,4 +1,4 @@
-"""MNIST1D in another order is the same points in NumPy's order."""
+"""MNIST1D, made twice: the same points, and in another order NumPy's order of them."""
 
 import numpy as np
 

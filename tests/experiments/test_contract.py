@@ -4,6 +4,7 @@ from functools import cache, partial
 
 import contracts
 import pandas as pd
+import printed
 import pytest
 from image_files import write_mnist
 
@@ -79,3 +80,4 @@ def test_the_same_table_twice_and_a_figure_of_what_is_read_back(name, quick, tmp
     frame.to_parquet(tmp_path / "table.parquet", index=False)
     read = pd.read_parquet(tmp_path / "table.parquet")
     contracts.check_drawing(lambda: EXPERIMENTS[name].draw(read))
+    printed.check_without_colour(EXPERIMENTS[name].draw(read))

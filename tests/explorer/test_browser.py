@@ -321,3 +321,47 @@ def test_the_lowest_and_highest_seed_are_named_at_their_points(shown, table):
             [str(s), pytest.approx(v)] for s, v in zip(own["seed"], own["value"], strict=True)
         ]
     assert named == expected
+
+
+def test_a_place_is_marked_without_a_mouse(shown):
+    page = shown("#y=test_loss&below=")
+    page.focus("#mark")
+    page.keyboard.press("ArrowDown")
+    until(page, "$('told').textContent.includes('Every seed at width 4,')")
+    assert "mark=4" in page.evaluate("location.hash")
+    page.select_option("#mark", "")
+    until(page, "!$('told').textContent.includes('Every seed at')")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_line_stands_out_from_the_page(shown, place, scheme):
+    """By the contrast of WCAG 2.1, 1.4.11: 3 for graphics."""
+    page = shown("#y=test_loss&below=", place, color_scheme=scheme)
+    colours = page.evaluate(
+        "[2, 3, 6].flatMap((n) => [...Array(n).keys()].map((i) => colourOf(i, n)))"
+    )
+    page_colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    behind = luminance([int(part) for part in page_colour[4:-1].split(",")])
+    for colour in colours:
+        low, high = sorted([luminance(colour), behind])
+        assert (high + 0.05) / (low + 0.05) >= 2.99, colour
+
+
+def test_on_paper_it_is_dark_on_white_and_as_wide_as_the_sheet(shown, place):
+    page = shown("#y=test_loss&below=", place, color_scheme="dark")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.emulate_media(media="print")
+    ink = page.evaluate("getComputedStyle(document.body).color")
+    assert ink == "rgb(0, 0, 0)"
+    drawn_as = page.evaluate("[$('plot')._fullLayout.width, $('plot').layout.font.color]")
+    assert drawn_as[0] * 25.4 / 96 < 210 - 2 * 12
+    assert drawn_as[1] == "#222"
+    page.emulate_media(media="screen")
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate("$('plot').layout.font.color") == "#e6e6e6"
+
+
+def luminance(colour):
+    shares = np.array(colour) / 255
+    linear = np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
+    return float(linear @ (0.2126, 0.7152, 0.0722))

@@ -52,6 +52,15 @@ STUDIES = {
     },
     "diverged": {"diverged": ((128, 0.2, 1), (128, 0.4, 0), (128, 0.4, 1), (128, 0.4, 2))},
 }
+# Figures that no bound enters: drawn of one of the studies that differ in bounds alone.
+WITHOUT_BOUNDS = {"bias_variance", "early_stopping", "ensemble", "parameters"}
+OF_BOUNDS = {"many_bounds", "no_upper", "no_lower", "no_bound", "attention"}
+DRAWN = [
+    (figure, study)
+    for figure in FIGURES
+    for study in STUDIES
+    if not (figure in WITHOUT_BOUNDS and study in OF_BOUNDS - {"no_bound"})
+]
 
 
 @cache
@@ -90,13 +99,29 @@ def drawn_of(figure: str, group: groups.Group) -> Figure:
     return drawn
 
 
-@pytest.mark.parametrize("study", STUDIES)
-@pytest.mark.parametrize("figure", FIGURES)
+@pytest.mark.parametrize(("figure", "study"), DRAWN)
 def test_figure_is_drawn_and_nothing_is_clipped_or_covered(figure, study):
     drawn = drawn_study(figure, study)
     assert drawn.get_size_inches()[0] == style.WIDTH
     printed.check(drawn)
     printed.check_room(drawn)
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_what_is_drawn_is_told_apart_without_colour(figure):
+    printed.check_without_colour(drawn_study(figure, "whole"))
+
+
+@pytest.mark.parametrize("figure", sorted(WITHOUT_BOUNDS))
+def test_a_figure_that_no_bound_enters_is_the_same_without(figure):
+    whole, without = (shown(drawn_study(figure, study)) for study in ("whole", "no_bound"))
+    assert whole == without
+
+
+def shown(drawn: Figure) -> list:
+    """Texts and lines."""
+    lines = [line.get_xydata().tolist() for axes in drawn.axes for line in axes.lines]
+    return [[text.get_text() for text in drawn.findobj(Text)], repr(lines)]
 
 
 @pytest.mark.parametrize("figure", ["alignment", "label_noise"])
@@ -169,10 +194,12 @@ def test_a_figure_says_that_all_models_diverged(figure):
     assert set(said) == {"all models diverged"}
 
 
-def test_noise_colours_differ_in_lightness():
-    colours = style.noise_colours([0.4, 0.0, 0.2])
-    light = [np.dot(colours[level][:3], (0.2126, 0.7152, 0.0722)) for level in (0.0, 0.2, 0.4)]
+def test_levels_differ_in_lightness_and_by_their_marker():
+    looks = style.level_looks([0.4, 0.0, 0.2])
+    colours = [looks[level]["color"][:3] for level in (0.0, 0.2, 0.4)]
+    light = [np.dot(colour, (0.2126, 0.7152, 0.0722)) for colour in colours]
     assert light[0] < light[1] < light[2] < 0.8
+    assert len({look["marker"] for look in looks.values()}) == 3
 
 
 @pytest.mark.parametrize("figure", ["double_descent", "epoch_wise", "label_noise", "epoch_curves"])

@@ -95,7 +95,7 @@ def test_label_noise_is_decided_only_by_disjoint_brackets(growth, expected):
     text = page.markdown(document.report("x", [facts]))
     line = next(line for line in text.splitlines() if "grow with label noise?" in line)
     said = "stays within a factor 1.1" if expected == "flat" else expected
-    assert f"it {said} at all 2 widths" in line
+    assert f"it {said} at both widths" in line
 
 
 def test_a_wide_bracket_decides_nothing_though_the_layer_product_grows():
@@ -335,8 +335,8 @@ def test_a_tight_bracket_excludes_the_layer_products_growth():
         table.from_columns(len(grown), **columns), dataset="mnist1d", architecture="mlp"
     )
     text = page.markdown(document.report("x", [measured.findings(group, OPTIONS)]))
-    assert "a change of the constant like that of: layer product (upper) at all 2 widths" in text
-    assert "it stays within a factor 1.1 at all 2 widths" in text
+    assert "a change of the constant like that of: layer product (upper) at both widths" in text
+    assert "it stays within a factor 1.1 at both widths" in text
 
 
 def test_words():

@@ -44,15 +44,25 @@ def descend_first(frame):
 
 def test_double_descent_is_said_where_both_are_shown():
     facts = facts_of(descend_first, bounds=TIGHT, **SIX)
-    found = sentence(facts, "double descent")
+    found = sentence(facts, "Double descent")
     assert found["text"] == (
-        "Test error shows double descent over width (40 % label noise: down to 8, peak at 32); "
-        "so does test loss (8, 32)."
+        "Double descent (40 % label noise): test error falls to width 8, peaks at 32, falls; "
+        "test loss falls to 8, peaks at 32, falls."
     )
     assert found["badges"] == ["seen"]
-    error = facts["test_error"]["shape"][-1]
+    error, loss = (facts[what]["shape"][-1] for what in ("test_error", "test_loss"))
+    assert found["also"] == (
+        f"At least (95 %): test error falls by {down(error['descent'], 3)}, rises by "
+        f"{down(error['rise'], 3)}, falls by {down(error['fall'], 3)}; test loss falls "
+        f"{down(loss['descent'], 2)}-fold, rises {down(loss['rise'], 2)}-fold, falls "
+        f"{down(loss['fall'], 2)}-fold."
+    )
     assert error["descent"] == pytest.approx(0.8 - 0.5 * synthetic_study.hump(8, 32), rel=0.05)
     assert error["fall"] < 0.5 * (1 - synthetic_study.hump(128, 32))
+
+
+def down(value, digits):
+    return f"{np.floor(value * 10**digits) / 10**digits:.{digits}f}"
 
 
 def test_of_noise_nothing_is_said_to_peak():
@@ -94,7 +104,7 @@ def test_label_noise_below_the_threshold_divides_the_constant():
     truth = synthetic_study.hump(8, 32) / synthetic_study.hump(8, 16)
     assert rows[1]["ratio_at_most"] == pytest.approx(truth * 1.01 / 0.99)
     found = sentence(facts, "below the threshold")
-    assert "falls at all 2 widths below the threshold" in found["text"]
+    assert "falls at both widths below the threshold" in found["text"]
     assert found["badges"] == ["proved"]
 
 
@@ -129,6 +139,32 @@ def test_five_sentences_of_25_words_each_with_a_figure_that_can_be_drawn(study):
         for curve in drawn.iter("polyline"):
             numbers = [float(v) for pair in curve.get("points").split() for v in pair.split(",")]
             assert all(0 <= value <= sketch.WIDTH for value in numbers)
+
+
+ERRORS = {
+    "as it is": (lambda _, error: error, " and with test error (1.00)."),
+    "turned round": (lambda _, error: 1 - error, ", against test error (-1.00)."),
+    "of no relation": (
+        lambda seed, error: np.where(seed % 2 == 0, error, 1 - error),
+        "; with test error, not shown (0.00).",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", ERRORS)
+def test_what_the_bound_moves_with_is_said_by_every_seeds_correlation(how):
+    change, said = ERRORS[how]
+
+    def errors(frame):
+        own = frame["quantity"] == "test_accuracy"
+        error = 1 - frame.loc[own, "value"].to_numpy()
+        frame.loc[own, "value"] = 1 - change(frame.loc[own, "seed"].to_numpy(), error)
+
+    found = facts_of(errors, bounds=TIGHT, scatter=0, **SIX)["in_short"][-1]
+    start = "Over width, the l2 upper bound moves with test loss (rank correlation 1.00"
+    assert found["text"].startswith(start)
+    assert found["text"].endswith(said)
+    assert found["badges"] == ["seen"]
 
 
 def test_a_correlation_is_seen_only_with_seeds_enough_for_its_range():

@@ -12,6 +12,7 @@ import tempfile
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from unittest import mock
 
 import torch
 from log_lines import logged
@@ -24,12 +25,14 @@ from lipdescent.jobs.progress import Progress
 from lipdescent.measurement import Measurement
 from lipdescent.plugins import lookup
 from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.training import block as block_module
 from lipdescent.training.block import Block, TrainingData
 from lipdescent.training.draws import augmentation_draws, batch_order, initial_stack
 from lipdescent.training.options import TrainingOptions
 from lipdescent.training.stack_training import StackTraining
 
 SEEDS, CLASSES = [0, 1, 2], 4
+SAMPLES = 45  # in batches of ten, the last one smaller
 NETWORKS = {
     "mlp": ("mlp", 6, (5,), {}),
     "conv1d": ("conv1d", 3, (40,), {}),
@@ -47,9 +50,10 @@ def builder(network: str):
 
 
 def training(
-    network: str, place: str, *, dtype=torch.float64, samples=45, epochs=(0, 1, 3), **options
+    network: str, place: str, *, dtype=torch.float64, samples=None, epochs=(0, 1, 3), **options
 ):
     build, shape = builder(network)
+    samples = samples or SAMPLES
     draws = torch.Generator().manual_seed(0)
     inputs = torch.randn(samples, *shape, generator=draws, dtype=torch.float64).to(dtype)
     labels = torch.randint(CLASSES, (len(SEEDS), samples), generator=draws)
@@ -88,23 +92,25 @@ def follows_the_cpu_with_adam_clipping_and_augmentation(place: str) -> None:
     close(found, trained(training("cnn", "cpu", **options))[0], 1e-8)
 
 
-def graphs_equal_steps(place: str) -> None:
-    """73 updates: two whole graphs, a rest and a smaller last batch, against plain steps."""
-    subject = training("cnn_batchnorm", place, samples=725, augmentation={"padding": 1})
+def graphs_equal_steps(place: str, updates: int = block_module.UPDATES_PER_GRAPH) -> None:
+    """Two whole graphs of updates, a rest and a smaller last batch, against plain steps."""
+    count, samples = 2 * updates + 2, 20 * updates + 15
+    subject = training("cnn_batchnorm", place, samples=samples, augmentation={"padding": 1})
     block, twin = (
         Block(initial(subject), subject.data, slice(0, 3), subject.options) for _ in "ab"
     )
     for epoch in (0, 1):
-        order = batch_order(SEEDS, epoch, 725).to(place)
-        draws = augmentation_draws(SEEDS, epoch, 725, padding=1, flip=True).to(place)
-        rates = torch.full((73, 3), 0.01, dtype=torch.float64, device=place)
-        block.run_epoch(order, rates, 73 * epoch, draws)
-        twin._steps(order, rates, 73 * epoch, draws=draws)
+        order = batch_order(SEEDS, epoch, samples).to(place)
+        draws = augmentation_draws(SEEDS, epoch, samples, padding=1, flip=True).to(place)
+        rates = torch.full((count, 3), 0.01, dtype=torch.float64, device=place)
+        with mock.patch.object(block_module, "UPDATES_PER_GRAPH", updates):
+            block.run_epoch(order, rates, count * epoch, draws)
+        twin._steps(order, rates, count * epoch, draws=draws)
     close(block.engine.state(), twin.engine.state(), 1e-10)
     if torch.device(place).type == "cuda":
         kinds = {type(graph).__name__ for graph in block._graphs.values()}
         assert kinds == {"UpdateGraph"}, f"a graph could not be captured: {kinds}"
-        assert sorted(block._graphs) == [85, 320], sorted(block._graphs)
+        assert sorted(block._graphs) == [15, 10 * updates], sorted(block._graphs)
 
 
 def initial(subject: StackTraining) -> ModelStack:
@@ -370,7 +376,7 @@ def axes_follow_the_cpu(place: str, axis: str) -> None:
     NETWORKS[axis] = network
     try:
         (found, said), (expected, _) = (
-            trained(training(axis, p, samples=25, **options)) for p in (place, "cpu")
+            trained(training(axis, p, **options)) for p in (place, "cpu")
         )
     finally:
         del NETWORKS[axis]

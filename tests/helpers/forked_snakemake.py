@@ -1,8 +1,9 @@
 """Snakemake's command line in a fork of a process that has imported Snakemake and PyTorch.
 
-Run as ``forked_snakemake.py ADDRESS ARGUMENTS``, of a server of jobs/fork_server.py. Its jobs are
-forks of that very process too, so nothing is imported again that took seconds. This library is
-imported by none of them beforehand: each sees the code of its own Snakefile.
+Run as ``forked_snakemake.py ADDRESS forks ARGUMENTS``, of a server of jobs/fork_server.py. Its
+jobs are forks of that very process too, so nothing is imported again that took seconds; with
+``alone`` in place of ``forks`` they are processes of their own. This library is imported by none of
+them beforehand: each sees the code of its own Snakefile.
 """
 
 import os
@@ -20,5 +21,6 @@ if sys.argv[1] != FORKED:  # the process that asks for the fork, and waits
 
 from snakemake.cli import main  # noqa: E402 - only in the fork
 
-os.environ["LIPDESCENT_FORK_SERVER"] = sys.argv[2]
-main(sys.argv[3:])
+if sys.argv[3] == "forks":
+    os.environ["LIPDESCENT_FORK_SERVER"] = sys.argv[2]
+main(sys.argv[4:])

@@ -160,10 +160,51 @@ def test_a_block_takes_it_where_it_is_to_be_had(data, monkeypatch):
 def test_kernels_that_fail_are_said_and_left(data, monkeypatch):
     monkeypatch.setattr(fused_step, "fused_step_available", fused_step.computed)
 
-    def broken(self):
+    def broken(self, *others):
         raise FileNotFoundError("no C compiler")
 
     monkeypatch.setattr(OneHiddenLayer, "try_out", broken)
     with logged() as said:
         assert trained(networks(12), data, fused_step=True).fused_step is None
     assert any("no C compiler" in line for line in said), said
+
+
+@pytest.mark.parametrize(
+    ("network", "options"),
+    [
+        ({}, {}),
+        ({"slope": 0.0, "bias": True}, {"gradient_clip": 0.1, "momentum": 0.9}),
+        ({}, {"precision": "tf32", "weight_decay": 0.1, "momentum": 0.9}),
+    ],
+)
+def test_the_trial_compares_with_the_plain_path_and_leaves_no_trace(network, options):
+    settings = TrainingOptions(learning_rate=0.1, batch_size=20, **options)
+    engine, optimizer = make_engine(networks(12, **network), settings), settings.make_optimizer()
+    optimizer.prepare(engine.parameters)
+    before = [tensor.clone() for tensor in (*engine.parameters, *optimizer.memory)]
+    apart = OneHiddenLayer(engine, optimizer, settings).try_out(engine, optimizer, 0)
+    assert 0 < apart < 1e-5
+    for tensor, old in zip((*engine.parameters, *optimizer.memory), before, strict=True):
+        assert torch.equal(tensor, old)
+
+
+def test_kernels_that_compute_something_else_are_said_and_left(data, monkeypatch):
+    monkeypatch.setattr(fused_step, "fused_step_available", fused_step.computed)
+    right = OneHiddenLayer.backward
+
+    def wrong(self, x, rate):
+        right(self, x * 1.01, rate)
+
+    monkeypatch.setattr(OneHiddenLayer, "backward", wrong)
+    with logged() as said:
+        assert trained(networks(12), data, fused_step=True).fused_step is None
+    assert any("from the plain ones" in line for line in said), said
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")  # NumPy's, of NaN
+def test_models_that_diverged_do_not_decide(data, monkeypatch):
+    """A block that is halved late makes its step anew, from weights as they are then."""
+    monkeypatch.setattr(fused_step, "fused_step_available", fused_step.computed)
+    stack = networks(12)
+    stack.state["0.weight"][1] = torch.nan
+    assert trained(stack, data, fused_step=True).fused_step is not None

@@ -8,10 +8,13 @@ from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from lipdescent.figures.bound_ladder import UPPER_PART
+
+BARE = ("", "None", "none", None)  # markers of a line without any
 
 
 def settings() -> dict[str, Any]:
@@ -79,3 +82,22 @@ def _tick_boxes(axis: Any, renderer: Any) -> list:
     places = zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=False)
     shown = [label for place, label in places if low <= place <= high and label.get_text()]
     return [label.get_window_extent(renderer) for label in shown if label.get_visible()]
+
+
+def check_without_colour(figure: Figure) -> None:
+    """Curves of one panel differ in marker, dash or filling, as on grey paper; not in colour alone.
+
+    A line without markers belongs to the marked points of its colour.
+    """
+    for axes in figure.axes:
+        curves = [line for line in axes.lines if len(line.get_xdata()) > 1]
+        marked = {to_hex(c.get_color()) for c in axes.lines if c.get_marker() not in BARE}
+        found: dict[tuple, set[str]] = {}
+        for line in curves:
+            colour, bare = to_hex(line.get_color()), line.get_marker() in BARE
+            if bare and colour in marked:
+                continue
+            hollow = not bare and to_hex(line.get_markerfacecolor()) != colour
+            kind = line.get_marker(), line.get_linestyle(), hollow, line.get_gid()
+            found.setdefault(kind, set()).add(colour)
+        assert all(len(colours) == 1 for colours in found.values()), (axes.get_ylabel(), found)

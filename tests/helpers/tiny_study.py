@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import json
 import os
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from unittest import mock
 import yaml
 
 from lipdescent.jobs import fork_server, forking, job_environment
+from lipdescent.study import asked_once
 
 ROOT = Path(__file__).parents[2]
 SNAKEMAKE = [sys.executable, "-m", "snakemake"]
@@ -31,6 +33,7 @@ TINY = {
     "architectures": {"mlp": {"module": "mlp", "depth": 1, "bias": False}},
     "bounds": NO_BOUNDS
     | {name: {"norms": ["l2", "linf"]} for name in ("lower_jacobian", "upper_layer_product")},
+    "figures": ["alignment", "bound_gap", "double_descent"],
     "execution": {"fork_server": False},  # there is one already, or none is wanted
 }
 
@@ -38,6 +41,8 @@ TINY = {
 def arguments(folder, *more, config=TINY):
     """Of the command that computes a study in a folder."""
     folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / asked_once.FOLDER).exists():
+        shutil.copytree(answers(), folder / asked_once.FOLDER)
     overlay = folder / "overlay.yaml"
     overlay.write_text(yaml.safe_dump(config))
     own = folder / "source"
@@ -52,17 +57,47 @@ def command(folder, *more, config=TINY):
     return [*SNAKEMAKE, *arguments(folder, *more, config=config)]
 
 
-def run(folder, *more, config=TINY, ok=True):
-    """What it said; it has to end well, or not where ``ok`` says so."""
+def run(folder, *more, config=TINY, ok=True, forks=True):
+    """What it said; it has to end well, or not where ``ok`` says so. ``forks``: its jobs are."""
+    with start(
+        folder, *more, config=config, forks=forks, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        stdout, stderr = process.communicate(timeout=300)
+    assert (process.returncode == 0) is ok, stdout + stderr
+    keep_answers(folder)
+    return stdout + stderr
+
+
+def start(folder, *more, config=TINY, forks=True, **streams):
+    """The process that waits for Snakemake."""
     environ = server()
     forked = [sys.executable, str(Path(__file__).with_name("forked_snakemake.py"))]
-    done = subprocess.run(
-        [*forked, environ[forking.ADDRESS], *arguments(folder, *more, config=config)],
+    given = [environ[forking.ADDRESS], "forks" if forks else "alone"]
+    return subprocess.Popen(
+        [*forked, *given, *arguments(folder, *more, config=config)],
         env={name: value for name, value in environ.items() if name != forking.ADDRESS},
-        capture_output=True, text=True, timeout=300,
+        text=True, **streams,
     )  # fmt: skip
-    assert (done.returncode == 0) is ok, done.stdout + done.stderr
-    return done.stdout + done.stderr
+
+
+@functools.cache
+def answers() -> Path:
+    """What networks cost and which bounds they have, as it was asked in any folder so far.
+
+    The code and the options that an answer is about are in its key, so whatever a test changes is
+    asked anew. Else every new folder would ask, in processes that import PyTorch.
+    """
+    place = Path(tempfile.mkdtemp(prefix="lipdescent-answers-"))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    return place
+
+
+def keep_answers(folder) -> None:
+    """For the folders after it."""
+    for path in (folder / asked_once.FOLDER).glob("*.json"):
+        kept = answers() / path.name
+        known = json.loads(kept.read_text()) if kept.exists() else {}
+        kept.write_text(json.dumps(known | json.loads(path.read_text())))
 
 
 @functools.cache

@@ -61,10 +61,13 @@ def test_shares_of_a_gpu_are_what_its_memory_holds(monkeypatch, says, expected):
         gpus.shares.cache_clear()
 
 
-def test_jobs_of_a_study_ask_for_shares(tmp_path):
+def test_jobs_of_a_study_ask_for_shares(tmp_path, counted_here):
     """The default study on a machine whose driver shows one GPU: a dry run."""
     if gpus.visible_gpus():
         pytest.skip("this machine has GPUs of its own")
+    default = checked(copy.deepcopy(DEFAULT))
+    resources.train(default, runs_of(default))
+    assert counted_here  # Snakemake finds in its folder what its networks take
     (tmp_path / "nvidia-smi").write_text(DRIVER)
     (tmp_path / "nvidia-smi").chmod(0o755)
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}

@@ -85,10 +85,6 @@ def test_certified_accuracy_and_mean_radius():
     radii = torch.tensor([[0.1, 0.3, -0.2, 0.0]], dtype=torch.float64)
     assert certificates.certified_accuracy(radii, [0.0, 0.1, 0.2]).tolist() == [[0.5, 0.25, 0.25]]
     assert certificates.mean_certified_radius(radii).item() == pytest.approx(0.1)
-    negative = certificates.mean_certified_radius(radii, misclassified="negative")
-    assert negative.item() == pytest.approx(0.05)
-    with pytest.raises(ValueError, match="misclassified"):
-        certificates.mean_certified_radius(radii, misclassified="x")
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])

@@ -16,8 +16,9 @@ from lipdescent.constrained.constraints import Bjorck, constrain
 from lipdescent.plugins import lookup
 from lipdescent.stacks import convolution as stacked_convolution
 from lipdescent.stacks import normalisation as stacked_normalisation
-from lipdescent.stacks.convolution import convolve, max_pool
+from lipdescent.stacks.convolution import convolve
 from lipdescent.stacks.forward import stacked_forward
+from lipdescent.stacks.pooling import max_pool
 from lipdescent.stacks.workload import activation_bytes
 from lipdescent.training.engines.stacked_autograd import pays_by_rows
 

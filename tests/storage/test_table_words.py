@@ -1,10 +1,15 @@
 """What is said of the table: everything that is measured has a word, in every place the same."""
 
 import ast
+import io
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import synthetic_study
@@ -68,7 +73,9 @@ def test_the_fields_of_the_file_say_what_they_are(tmp_path):
     assert json.loads(json.dumps(words))["quantities"]["test_loss"]["meaning"]
 
 
-def test_the_examples_of_the_page_run(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    """A study of the name that the page's examples read, in the current folder."""
     folder = tmp_path / "results/default"
     folder.mkdir(parents=True)
     made = synthetic_study.make()
@@ -81,11 +88,41 @@ def test_the_examples_of_the_page_run(tmp_path, monkeypatch, capsys):
         csv=folder / "table.csv",
     )
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/table.md").read_text(), re.DOTALL)
+    return study
+
+
+def examples(language):
+    page = (ROOT / "docs/table.md").read_text()
+    return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
+
+
+def test_the_examples_of_the_page_run(results, capsys):
+    blocks = examples("python")
     assert len(blocks) == 3
     for block in blocks[:2]:
         exec(compile(block, "docs/table.md", "exec"), {})
     assert "Series(quantity=" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(shutil.which("Rscript") is None, reason="no R (apt-get install r-base-core)")
+def test_the_example_in_r_gives_the_means_of_pandas(results):
+    (block,) = examples("r")
+    assert len(block.splitlines()) <= 10
+    printed = subprocess.run(
+        ["Rscript", "-e", f"options(digits = 15)\n{block}"],
+        check=True, capture_output=True, text=True, timeout=60,
+    ).stdout  # fmt: skip
+    found = pd.read_csv(io.StringIO(printed), sep=r"\s+").set_index(["width", "label_noise"])
+    last = results[results["epoch"] == results["epoch"].max()]
+    upper = last[(last["direction"] == "upper") & (last["norm"] == "l2")]
+    best = upper.groupby(["width", "label_noise", "seed"])["value"].min()
+    loss = last[last["quantity"] == "test_loss"].groupby(["width", "label_noise"])["value"].mean()
+    for column, wanted in (
+        ("value.loss", loss),
+        ("value.upper", best.groupby(["width", "label_noise"]).mean()),
+    ):
+        assert len(found) == len(wanted)
+        np.testing.assert_allclose(found[column].loc[wanted.index], wanted, rtol=1e-12)
 
 
 def test_load_says_what_is_missing(tmp_path):

@@ -13,7 +13,7 @@ from torch.nn.utils import parametrizations
 
 from lipdescent.measurement import NotApplicable
 from lipdescent.stacks.model_stack import ModelStack
-from lipdescent.structure.affine_chain import affine_chain, refuse_other_norms
+from lipdescent.structure.affine_chain import affine_chain
 from lipdescent.structure.slope_intervals import compose, recentred, slope_interval
 
 
@@ -218,8 +218,6 @@ def test_values_and_shapes_that_make_no_sense() -> None:
 
     with pytest.raises(ValueError, match="running_var"):
         chain_of(negative)
-    with pytest.raises(NotApplicable, match="'linf'"):
-        refuse_other_norms(["l2", "linf"], ("l2",))
 
 
 def test_a_product_that_overflows_is_refused_by_name():

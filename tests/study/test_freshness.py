@@ -20,6 +20,7 @@ from PIL.PngImagePlugin import PngInfo
 from lipdescent import datasets
 from lipdescent.figures import _style as style
 from lipdescent.storage import checkpoints, stamped_parquet, stamps, table
+from lipdescent.storage.stamp_differences import differences
 from lipdescent.study import config, job_stamps
 from lipdescent.study.freshness import Freshness
 from lipdescent.study.recipes import Recipes
@@ -387,7 +388,7 @@ def test_a_job_stamps_what_it_was_asked_for(finished):
     stamp = job_stamps.of(job(recipe), device="cpu")
     assert stamp["recipe"] == recipe.recipe
     assert stamp["by"] == {"threads": 3, "device": "cpu"}
-    assert stamps.differences(stamp, recipe.stamp()) == []
+    assert differences(stamp, recipe.stamp()) == []
 
 
 def test_a_rule_gives_its_jobs_all_that_their_recipes_ask_for(tmp_path):

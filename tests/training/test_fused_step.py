@@ -51,15 +51,6 @@ def test_what_the_kernels_do_not_compute_is_left_to_the_plain_path(change):
         assert not fused_step.fused_step_available(engine, optimizer, options)  # on a CPU
 
 
-def test_more_units_than_were_seen_to_agree_are_left_to_the_plain_path(monkeypatch):
-    options = TrainingOptions(learning_rate=0.1, batch_size=20)
-    engine, optimizer = make_engine(networks(), options), options.make_optimizer()
-    assert fused_step.MOST_UNITS == 2**15
-    for most, expected in ((12, True), (11, False)):
-        monkeypatch.setattr(fused_step, "MOST_UNITS", most)
-        assert fused_step.computed(engine, optimizer, options) is expected
-
-
 @pytest.mark.parametrize(
     "network",
     [

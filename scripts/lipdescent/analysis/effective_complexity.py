@@ -25,6 +25,6 @@ def complexity(sizes: Array, errors: Array, *, epsilon: float = EPSILON) -> Arra
     return np.where(fitted.any(0), np.asarray(sizes, dtype=np.float64)[last], np.nan)
 
 
-def of_mean(sizes: Array, errors: Array, *, epsilon: float = EPSILON) -> Array:
+def of_mean(sizes: Array, errors: Array) -> Array:
     """:func:`complexity` of the mean over seeds of errors (P, ..., S), NaN where one diverged."""
-    return complexity(sizes, statistics.mean(errors), epsilon=epsilon)
+    return complexity(sizes, statistics.mean(errors))

@@ -7,27 +7,23 @@ contraction. Signals (length,) or (channels, length) in one dimension, images in
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from functools import partial
+from typing import Literal
 
 from torch import nn
 
 from lipdescent.architectures import _sizes
 from lipdescent.architectures._blocks import Residual
+from lipdescent.architectures._limits import Limit
 from lipdescent.constrained.constraints import SpectralConvolution, constrain
-from lipdescent.constrained.layers import (
-    GroupSort,
-    InvertibleDownsampling,
-    LimitedBatchNorm1d,
-    LimitedBatchNorm2d,
-)
+from lipdescent.constrained.layers import GroupSort, InvertibleDownsampling
 
 SIZES = _sizes.lifted
 WIDTH_UNIT = "channels"
 ACTIVATIONS = {"relu": nn.ReLU, "maxmin": GroupSort, "none": nn.Identity}
 CONVOLUTION: dict[int, type[nn.Conv1d | nn.Conv2d]] = {1: nn.Conv1d, 2: nn.Conv2d}
 POOL = {1: nn.AvgPool1d, 2: nn.AvgPool2d}
-LIMITED_NORM = {1: LimitedBatchNorm1d, 2: LimitedBatchNorm2d}
-NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d}
+DOWNSAMPLINGS = ("average", "invertible", "strided")
 
 
 def build(
@@ -65,8 +61,8 @@ def build(
     ValueError
         If the inputs are of another kind, a size is not divisible, or an option is unknown.
     """
-    _check(activation, downsampling, normalisation)
-    soft = normalisation == "soft"
+    _check(activation, downsampling)
+    limit = Limit(coefficient, normalisation)
     channels, sizes = SIZES(
         width,
         input_shape=input_shape,
@@ -75,78 +71,73 @@ def build(
         coefficient=coefficient,
     )
     layers: list[nn.Module] = [nn.Unflatten(1, (1, *sizes))] if len(input_shape) == 1 else []
-    dims = len(sizes)
-    lift = CONVOLUTION[dims](channels, width, 1, bias=False)
-    nn.init.orthogonal_(lift.weight)
-    layers.append(constrain(lift, SpectralConvolution(lift, sizes, orthonormal=True)))
-    options = {"kernel": kernel, "coefficient": coefficient, "soft": soft}
+    layers.append(_lift(channels, width, sizes))
+    block = partial(_block, limit, kernel=kernel, activation=activation, batchnorm=batchnorm)
     for stage in range(stages):
         strided = downsampling == "strided" and stage > 0
         if stage and not strided:
+            layer, width = _downsampled(width, len(sizes), downsampling)
+            layers.append(layer)
             sizes = tuple(n // 2 for n in sizes)
-            if downsampling == "average":
-                layers.append(POOL[dims](2))
-            else:
-                layers.append(InvertibleDownsampling(2))
-                width *= 2**dims
         for i in range(blocks):
             stride = 2 if strided and not i else 1
-            layers.append(_block(width, sizes, stride, activation, batchnorm, options))
+            layers.append(block(width, sizes, stride))
             sizes = tuple(n // stride for n in sizes)
     features = width * math.prod(sizes)
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(features, num_classes))
 
 
-def _check(activation: str, downsampling: str, normalisation: str) -> None:
+def _check(activation: str, downsampling: str) -> None:
     for name, value, allowed in (
         ("activation", activation, ACTIVATIONS),
-        ("downsampling", downsampling, ("average", "invertible", "strided")),
-        ("normalisation", normalisation, ("soft", "hard")),
+        ("downsampling", downsampling, DOWNSAMPLINGS),
     ):
         if value not in allowed:
             raise ValueError(f"{name} = {value!r}: allowed are {', '.join(allowed)}")
 
 
+def _lift(channels: int, width: int, sizes: tuple[int, ...]) -> nn.Module:
+    """An isometry to ``width`` channels, pixel by pixel."""
+    lift = CONVOLUTION[len(sizes)](channels, width, 1, bias=False)
+    nn.init.orthogonal_(lift.weight)
+    return constrain(lift, SpectralConvolution(lift, sizes, orthonormal=True))
+
+
+def _downsampled(width: int, dims: int, how: str) -> tuple[nn.Module, int]:
+    """What halves the sizes, and the channels behind it."""
+    if how == "average":
+        return POOL[dims](2), width
+    return InvertibleDownsampling(2), width * 2**dims
+
+
 def _block(
-    width: int,
-    sizes: tuple[int, ...],
-    stride: int,
-    activation: str,
-    batchnorm: bool,
-    options: dict[str, Any],
-) -> Residual:
-    """Two convolutions, the first with the stride, beside the identity or a strided 1 x 1 one."""
-    branch: list[nn.Module] = []
-    skip = _convolution(width, sizes, stride, **options | {"kernel": 1}) if stride > 1 else None
-    for i in range(2):
-        if batchnorm:
-            limit = options["coefficient"], options["soft"]
-            branch.append(_batch_norm(width, len(sizes), *limit))
-        if i or batchnorm:
-            branch.append(ACTIVATIONS[activation]())
-        branch.append(_convolution(width, sizes, 1 if i else stride, **options))
-        sizes = tuple(n // stride for n in sizes)
-    return Residual(nn.Sequential(*branch), skip)
-
-
-def _convolution(
+    limit: Limit,
     width: int,
     sizes: tuple[int, ...],
     stride: int,
     *,
     kernel: int,
-    coefficient: float | None,
-    soft: bool,
+    activation: str,
+    batchnorm: bool,
+) -> Residual:
+    """Two convolutions, the first with the stride, beside the identity or a strided 1 x 1 one."""
+    branch: list[nn.Module] = []
+    skip = _convolution(limit, width, sizes, kernel=1, stride=stride) if stride > 1 else None
+    for i in range(2):
+        if batchnorm:
+            branch.append(limit.batch_norm(width, len(sizes)))
+        if i or batchnorm:
+            branch.append(ACTIVATIONS[activation]())
+        own = 1 if i else stride
+        branch.append(_convolution(limit, width, sizes, kernel=kernel, stride=own))
+        sizes = tuple(n // stride for n in sizes)
+    return Residual(nn.Sequential(*branch), skip)
+
+
+def _convolution(
+    limit: Limit, width: int, sizes: tuple[int, ...], *, kernel: int, stride: int
 ) -> nn.Module:
     layer = CONVOLUTION[len(sizes)](
         width, width, kernel, stride=stride, padding=kernel // 2, padding_mode="circular"
     )
-    if coefficient is None:
-        return layer
-    return constrain(layer, SpectralConvolution(layer, sizes, constant=coefficient, soft=soft))
-
-
-def _batch_norm(width: int, dims: int, coefficient: float | None, soft: bool) -> nn.Module:
-    if coefficient is None:
-        return NORM[dims](width)
-    return LIMITED_NORM[dims](width, constant=coefficient, soft=soft)
+    return limit.convolution(layer, sizes)

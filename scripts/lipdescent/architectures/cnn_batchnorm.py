@@ -24,20 +24,8 @@ def build(
 ) -> nn.Sequential:
     """Four 3 x 3 convolutions with w, 2w, 4w, 8w channels, BatchNorm, ReLU, max pools, linear.
 
-    On CIFAR-10 (3 x 32 x 32, 10 classes) of width 64 it has 1,558,026 parameters.
-
-    Parameters
-    ----------
-    pools : size of the max pool after each convolution, their product is the side of the image;
-        by default 1, 2, 2 and a quarter of the side.
-    dropout : probability in [0, 1) of an entry behind each activation (and its pool) to be dropped
-        in training.
-
-    Raises
-    ------
-    ValueError
-        If the inputs are not square images, their side does not fit the pools, or dropout is not
-        in [0, 1).
+    On CIFAR-10 (3 x 32 x 32, 10 classes) of width 64 it has 1,558,026 parameters. Options and
+    errors as :func:`lipdescent.architectures.cnn.build`.
     """
     return four_convolutions(
         width,

@@ -7,13 +7,13 @@ al. (2021, arXiv 2106.02469) examine: soft spectral norm, c = 3 for WRN-28-10.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 from torch import nn
 
 from lipdescent.architectures import _blocks, _sizes
-from lipdescent.constrained.constraints import SpectralConvolution, constrain
-from lipdescent.constrained.layers import LimitedBatchNorm2d
+from lipdescent.architectures._limits import Limit
 
 WIDTH_UNIT = "channels"
 SIZES = _sizes.wide
@@ -53,52 +53,35 @@ def build(
     channels, side, blocks = SIZES(
         width, input_shape=input_shape, depth=depth, coefficient=coefficient
     )
-    limit = _Limit(coefficient, normalisation)
-    layers = [limit.convolution(channels, 16, side)]
+    limit = Limit(coefficient, normalisation)
+    convolution, batch_norm = partial(_convolution, limit), partial(limit.batch_norm, dims=2)
+    layers = [convolution(channels, 16, side)]
     channels = 16
     for stage in range(STAGES):
         out = 16 * width * 2**stage
         for i in range(blocks):
             stride = 2 if stage and not i else 1
-            first = [limit.batch_norm(channels), nn.ReLU()]
+            first = [batch_norm(channels), nn.ReLU()]
             branch = [
-                limit.convolution(channels, out, side, stride=stride),
-                limit.batch_norm(out),
+                convolution(channels, out, side, stride=stride),
+                batch_norm(out),
                 nn.ReLU(),
                 *_blocks.dropout(dropout),
-                limit.convolution(out, out, side // stride),
+                convolution(out, out, side // stride),
             ]
             if channels == out and stride == 1:
                 layers.append(_blocks.Residual(nn.Sequential(*first, *branch)))
             else:
-                skip = limit.convolution(channels, out, side, kernel=1, stride=stride)
+                skip = convolution(channels, out, side, kernel=1, stride=stride)
                 layers += [*first, _blocks.Residual(nn.Sequential(*branch), skip)]
             channels, side = out, side // stride
-    layers += [limit.batch_norm(channels), nn.ReLU(), nn.AvgPool2d(side), nn.Flatten()]
+    layers += [batch_norm(channels), nn.ReLU(), nn.AvgPool2d(side), nn.Flatten()]
     return nn.Sequential(*layers, nn.Linear(channels, num_classes))
 
 
-class _Limit:
-    """Convolutions without biases and BatchNorms of one coefficient, or free ones."""
-
-    def __init__(self, coefficient: float | None, normalisation: str) -> None:
-        if normalisation not in ("soft", "hard"):
-            raise ValueError(f"normalisation = {normalisation!r}: allowed are soft, hard")
-        self.coefficient, self.soft = coefficient, normalisation == "soft"
-
-    def convolution(
-        self, channels: int, out: int, side: int, *, kernel: int = 3, stride: int = 1
-    ) -> nn.Module:
-        layer = nn.Conv2d(channels, out, kernel, stride, kernel // 2, bias=False)
-        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        if self.coefficient is None:
-            return layer
-        constant, sizes = self.coefficient, (side, side)
-        return constrain(
-            layer, SpectralConvolution(layer, sizes, constant=constant, soft=self.soft)
-        )
-
-    def batch_norm(self, channels: int) -> nn.Module:
-        if self.coefficient is None:
-            return nn.BatchNorm2d(channels)
-        return LimitedBatchNorm2d(channels, constant=self.coefficient, soft=self.soft)
+def _convolution(
+    limit: Limit, channels: int, out: int, side: int, *, kernel: int = 3, stride: int = 1
+) -> nn.Module:
+    layer = nn.Conv2d(channels, out, kernel, stride, kernel // 2, bias=False)
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    return limit.convolution(layer, (side, side))

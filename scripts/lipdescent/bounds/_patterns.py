@@ -7,7 +7,7 @@ pattern occurs at some input.
 
 One model at a time. :func:`enumerate_patterns` looks at all vertices; :func:`branch_and_bound`
 fixes one unit after the other, bounding what is left by the SDP with slopes per unit
-(``_per_unit_lipsdp``, ``upper_geolip``). Both give an upper bound that is certified, and patterns
+(``lipsdp/per_unit.py``, ``upper_geolip``). Both give an upper bound that is certified, and patterns
 (rows of True where the slope is ``high``) by falling norm; the first attains the upper bound to
 within ``tolerance`` unless the budget ends the search.
 """

@@ -28,9 +28,9 @@ from lipdescent.arithmetic.ulps import round_up, scaled_to_one, times_power, uns
 from lipdescent.bounds._patterns import Layer, branch_and_bound, enumerate_patterns
 from lipdescent.bounds.proofs.prover import certify
 from lipdescent.bounds.upper_geolip import chain_excess
-from lipdescent.measurement import Measurement, NotApplicable
+from lipdescent.measurement import Measurement, NotApplicable, refuse_other_norms
 from lipdescent.stacks.model_stack import ModelStack
-from lipdescent.structure.affine_chain import affine_chain, refuse_other_norms
+from lipdescent.structure.affine_chain import affine_chain
 from lipdescent.structure.relu_chain import chain as linear_pieces
 from lipdescent.structure.scaling import balanced, scaled_slopes, with_lost
 

@@ -12,9 +12,9 @@ something else to follow:
 
 It starts from the points with the largest norms among some of the data. Where nothing is proved at
 them, as for a network whose last ReLU is off at every point, it starts again from where a unit that
-is off begins to be on (``_awake.py``). Whatever it follows, the
+is off begins to be on (``jacobians/awake.py``). Whatever it follows, the
 value that is claimed is certified at the points it ends in; where no proof is known, as for
-attention, the direction is "estimate" (``_certified.py``).
+attention, the direction is "estimate" (``proofs/prover.py``).
 """
 
 from __future__ import annotations

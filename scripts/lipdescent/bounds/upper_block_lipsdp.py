@@ -2,11 +2,11 @@
 
 A pair W2 sigma(W1 x), or a residual block W2 sigma(W1 x) + W0 x with W0 a convolution or the
 identity, is bounded by LipSDP with one multiplier per channel, frequency by frequency (see
-``_block_sdp``). Each chain is cut into pairs and single layers in the best way, each block takes
-the smaller of both bounds, so the value is never above ``upper_layer_product``. Linear layers
-count as convolutions of one pixel. Everything else keeps its constant; so does a pair of more
-than 2^25 symbol entries. l2 only, certified. Cost per pair: some ten passes over a matrix of
-size in + out channels per frequency.
+``lipsdp/blocks.py``). Each chain is cut into pairs and single layers in the best way, each block
+takes the smaller of both bounds, so the value is never above ``upper_layer_product``. Linear layers
+count as convolutions of one pixel. Everything else keeps its constant; so does a pair of more than
+2^25 symbol entries. l2 only, certified. Cost per pair: some ten passes over a matrix of size in +
+out channels per frequency.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lipdescent.bounds.lipsdp.blocks import block_bound
 from lipdescent.bounds.lipsdp.symbols import LinearMap
 from lipdescent.layers import activation, convolution
 from lipdescent.layers._operators import Axis
-from lipdescent.measurement import Measurement, NotApplicable
+from lipdescent.measurement import Measurement, NotApplicable, refuse_other_norms
 from lipdescent.networks.expressions import Chain, Layer, Node, Sum
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure import composition
@@ -48,10 +48,8 @@ def measure(
     TypeError, ValueError
         As :func:`lipdescent.structure.trace.trace`.
     """
-    for norm in norms:
-        if norm not in NORMS:
-            raise NotApplicable(f"norm {norm!r}; known: {', '.join(NORMS)}")
-        yield Measurement("upper_block_lipsdp", DIRECTION, norm, block_lipsdp(stack))
+    refuse_other_norms(norms, NORMS)
+    yield Measurement("upper_block_lipsdp", DIRECTION, "l2", block_lipsdp(stack))
 
 
 def block_lipsdp(stack: ModelStack) -> Tensor:

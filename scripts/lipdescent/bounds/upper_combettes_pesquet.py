@@ -21,10 +21,10 @@ from torch import Tensor
 
 from lipdescent.arithmetic.certified_norms import certified_spectral_norm, norm_frobenius
 from lipdescent.arithmetic.ulps import TINY, gamma, product_up, round_up, unscaled_up
-from lipdescent.measurement import Measurement
+from lipdescent.measurement import Measurement, refuse_other_norms
 from lipdescent.shapes import Float64
 from lipdescent.stacks.model_stack import ModelStack
-from lipdescent.structure.affine_chain import AffineChain, affine_chain, refuse_other_norms
+from lipdescent.structure.affine_chain import AffineChain, affine_chain
 from lipdescent.structure.scaling import scaled_chain, with_lost
 from lipdescent.structure.slope_intervals import recentred
 

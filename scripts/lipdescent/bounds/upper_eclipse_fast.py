@@ -22,10 +22,10 @@ from lipdescent.arithmetic.ulps import round_up, scaled_to_one, times_power, uns
 from lipdescent.bounds.lipsdp.certificate import certify_chain, normalised
 from lipdescent.bounds.lipsdp.multipliers import layer_multipliers
 from lipdescent.bounds.lipsdp.shallow import certify
-from lipdescent.measurement import Measurement, NotApplicable
+from lipdescent.measurement import Measurement, NotApplicable, refuse_other_norms
 from lipdescent.shapes import Float64
 from lipdescent.stacks.model_stack import ModelStack
-from lipdescent.structure.affine_chain import AffineChain, affine_chain, refuse_other_norms
+from lipdescent.structure.affine_chain import AffineChain, affine_chain
 from lipdescent.structure.scaling import (
     balanced,
     scaled_chain,

@@ -32,10 +32,10 @@ from lipdescent.arithmetic.ulps import TINY, gamma, product_up, round_up, unscal
 from lipdescent.bounds.geolip.deep import deep_sdp
 from lipdescent.bounds.geolip.natural import natural_sdp
 from lipdescent.bounds.lipsdp.multipliers import check_multipliers
-from lipdescent.measurement import Measurement, NotApplicable
+from lipdescent.measurement import Measurement, NotApplicable, refuse_other_norms
 from lipdescent.shapes import Float64
 from lipdescent.stacks.model_stack import ModelStack
-from lipdescent.structure.affine_chain import AffineChain, affine_chain, refuse_other_norms
+from lipdescent.structure.affine_chain import AffineChain, affine_chain
 from lipdescent.structure.scaling import balanced, scaled_chain, scaled_slopes, with_lost
 from lipdescent.structure.slope_intervals import Interval
 

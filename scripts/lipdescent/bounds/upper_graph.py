@@ -22,13 +22,13 @@ from torch import Tensor
 
 from lipdescent.bounds.graph.analysis import Analysis
 from lipdescent.bounds.graph.branching import branch
-from lipdescent.bounds.graph.conversion import graph_of
+from lipdescent.bounds.graph.conversion import Settled, graph_of
 from lipdescent.bounds.graph.known import Symbols
 from lipdescent.bounds.graph.layer_constants import LayerConstants
 from lipdescent.domains.domain import Ball, Domain, Everywhere, Regions, domain_of
-from lipdescent.measurement import Measurement, NotApplicable
+from lipdescent.measurement import Measurement, NotApplicable, refuse_other_norms
+from lipdescent.points._parts import some
 from lipdescent.stacks.model_stack import ModelStack
-from lipdescent.structure.affine_chain import refuse_other_norms
 
 DIRECTION = "upper"
 NORMS = ("l1", "l2", "linf")
@@ -79,28 +79,34 @@ def measure(
         raise NotApplicable("balls need points as their centres, and no data were given")
     sets = dict(inputs or {}) if around_data else {"": None}
     direction = DIRECTION if isinstance(where, Everywhere) else "metric"
-    # All is computed on the CPU, in float64; what the stack knows of its layers is taken over.
-    own = stack if stack.device.type == "cpu" else stack.to(device="cpu")
-    graphs = []
-    for model in range(stack.num_models):
-        graph = graph_of(own, model)
-        graphs.append((graph, LayerConstants(graph, own, model, graph.layers)))
+    graphs = _graphs(stack)
     for split, points in sets.items():
-        regions = where.regions(stack.input_shape, _some(points, num_points, seed))
+        centers = None if points is None else some(points, num_points, seed).cpu().double()
+        regions = where.regions(stack.input_shape, centers)
         for norm in norms:
-            values = torch.stack(
-                [
-                    graph_bounds(g, regions, norm=norm, gap=gap, budget=budget, layers=known)
-                    for g, known in graphs
-                ]
-            )
-            values = values.to(stack.device)
+            found = [
+                graph_bounds(g, regions, norm=norm, gap=gap, budget=budget, layers=known)
+                for g, known in graphs
+            ]
+            values = torch.stack(found).to(stack.device)
             yield Measurement("upper_graph", direction, norm, values.amax(1), split)
             if around_data:
-                yield Measurement("upper_graph_mean", direction, norm, values.mean(1), split)
-                for q in _QUANTILES:
-                    name = f"upper_graph_q{100 * q:g}"
-                    yield Measurement(name, direction, norm, values.quantile(q, dim=1), split)
+                yield from _averages(values, direction, norm, split)
+
+
+def _graphs(stack: ModelStack) -> list[tuple[Settled, LayerConstants]]:
+    """Each model's graph, with what the stack knows of its layers; in float64 on the CPU."""
+    own = stack if stack.device.type == "cpu" else stack.to(device="cpu")
+    graphs = [graph_of(own, model) for model in range(stack.num_models)]
+    return [(g, LayerConstants(g, own, model, g.layers)) for model, g in enumerate(graphs)]
+
+
+def _averages(values: Tensor, direction: str, norm: str, split: str) -> Iterator[Measurement]:
+    """Mean and quantiles over the points, of values (models, points)."""
+    yield Measurement("upper_graph_mean", direction, norm, values.mean(1), split)
+    for q in _QUANTILES:
+        name = f"upper_graph_q{100 * q:g}"
+        yield Measurement(name, direction, norm, values.quantile(q, dim=1), split)
 
 
 def graph_bounds(
@@ -125,12 +131,3 @@ def graph_bounds(
         ends = branch(graph, regions, norm=norm, start=float(values[0]), gap=gap, budget=budget)
         values = values.new_tensor([ends.upper])
     return values
-
-
-def _some(points: Tensor | None, count: int, seed: int) -> Tensor | None:
-    """``count`` of the points, on the CPU in float64."""
-    if points is None:
-        return None
-    generator = torch.Generator().manual_seed(seed)
-    chosen = torch.randperm(len(points), generator=generator)[:count].sort().values
-    return points[chosen.to(points.device)].cpu().double()

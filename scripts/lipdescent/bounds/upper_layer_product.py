@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from torch import Tensor
 
-from lipdescent.measurement import Measurement, NotApplicable
+from lipdescent.measurement import Measurement, refuse_other_norms
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.composition import bound
 from lipdescent.structure.trace import trace
@@ -38,10 +38,9 @@ def measure(
     TypeError, ValueError
         As :func:`lipdescent.structure.trace.trace`.
     """
+    refuse_other_norms(norms, NORMS)
     structure = trace(stack)
     for norm in norms:
-        if norm not in NORMS:
-            raise NotApplicable(f"norm {norm!r}; known: {', '.join(NORMS)}")
         value = bound(structure, stack, norm=norm)
         yield Measurement("upper_layer_product", DIRECTION, norm, value)
 

@@ -2,7 +2,7 @@
 
 Fazlyab, Robey, Hassani, Morari & Pappas, NeurIPS 2019, arXiv 1906.04893, sec. 2.2, one multiplier
 per hidden unit. One hidden layer is an eigenvalue problem of size n_in + n_out whatever the width
-(``_lipsdp_shallow``); deeper chains are solved by a log-barrier (``_lipsdp_deep``). The third
+(``lipsdp/shallow.py``); deeper chains are solved by a log-barrier (``lipsdp/deep.py``). The third
 variant of the paper, LipSDP-Network, is not valid and not offered.
 
 The value is the smallest of four valid bounds: LipSDP at the last iterate, Combettes-Pesquet,
@@ -27,9 +27,9 @@ from lipdescent.bounds.lipsdp.multipliers import check_multipliers
 from lipdescent.bounds.lipsdp.shallow import shallow_lipsdp
 from lipdescent.bounds.upper_combettes_pesquet import combettes_pesquet
 from lipdescent.bounds.upper_eclipse_fast import chunks, eclipse_fast, refuse_large, roughly
-from lipdescent.measurement import Measurement
+from lipdescent.measurement import Measurement, refuse_other_norms
 from lipdescent.stacks.model_stack import ModelStack
-from lipdescent.structure.affine_chain import AffineChain, affine_chain, refuse_other_norms
+from lipdescent.structure.affine_chain import AffineChain, affine_chain
 from lipdescent.structure.slope_intervals import Interval
 
 DIRECTION = "upper"

@@ -5,7 +5,7 @@ pre-activation stays in an interval, rounded outwards. A unit whose interval doe
 stable: its slope is known. What is left is bounded as for the whole space, with slopes per unit:
 LipSDP (l2) or GeoLIP (l_inf) for one hidden layer; for deeper networks a product over single
 layers and such pairs of layers, the best of all ways to group them, columns and rows of units
-that are off left out. See ``_per_unit_lipsdp`` and ``upper_geolip``.
+that are off left out. See ``lipsdp/per_unit.py`` and ``upper_geolip``.
 
 No value is above the bound on the whole space, LipSDP (l2) or GeoLIP (l_inf): the smaller one of
 both is returned.
@@ -31,10 +31,11 @@ from lipdescent.bounds import upper_geolip, upper_lipsdp
 from lipdescent.bounds.lipsdp.per_unit import lipsdp_per_unit
 from lipdescent.bounds.upper_combettes_pesquet import combettes_pesquet
 from lipdescent.bounds.upper_geolip import one_hidden_layer
-from lipdescent.measurement import Measurement, NotApplicable
+from lipdescent.measurement import Measurement, NotApplicable, refuse_other_norms
+from lipdescent.points._parts import check_count, some
 from lipdescent.shapes import Float64
 from lipdescent.stacks.model_stack import ModelStack
-from lipdescent.structure.affine_chain import AffineChain, affine_chain, refuse_other_norms
+from lipdescent.structure.affine_chain import AffineChain, affine_chain
 from lipdescent.structure.relu_chain import chain as linear_pieces
 from lipdescent.structure.relu_chain import slopes_at
 
@@ -75,13 +76,10 @@ def measure(
     refuse_other_norms(norms, NORMS)
     if not inputs:
         raise NotApplicable("a local bound needs points, and no data were given")
-    if num_points < 1:
-        raise ValueError(f"num_points: {num_points}; allowed are integers >= 1")
+    check_count("num_points", num_points)
     for split, points in inputs.items():
-        generator = torch.Generator().manual_seed(seed)
-        chosen = torch.randperm(len(points), generator=generator)[:num_points].sort().values
+        picked = some(points, num_points, seed)
         for norm in norms:
-            picked = points[chosen.to(points.device)]
             value = local_bounds(stack, picked, radius=radius, norm=norm, tolerance=tolerance)
             yield Measurement("upper_local", DIRECTION, norm, value.amax(1), split)
             yield Measurement("upper_local_mean", DIRECTION, norm, value.mean(1), split)

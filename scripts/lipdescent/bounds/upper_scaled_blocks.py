@@ -28,7 +28,7 @@ from lipdescent.bounds.upper_block_lipsdp import block_lipsdp, linear_map
 from lipdescent.bounds.upper_layer_product import layer_product
 from lipdescent.layers import _torus, activation
 from lipdescent.layers._operators import dense
-from lipdescent.measurement import Measurement, NotApplicable
+from lipdescent.measurement import Measurement, NotApplicable, refuse_other_norms
 from lipdescent.networks.expressions import Chain, Layer, Node
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.trace import trace
@@ -58,10 +58,8 @@ def measure(
     TypeError, ValueError
         As :func:`lipdescent.structure.trace.trace`.
     """
-    for norm in norms:
-        if norm not in NORMS:
-            raise NotApplicable(f"norm {norm!r}; known: {', '.join(NORMS)}")
-        yield Measurement("upper_scaled_blocks", DIRECTION, norm, scaled_blocks(stack))
+    refuse_other_norms(norms, NORMS)
+    yield Measurement("upper_scaled_blocks", DIRECTION, "l2", scaled_blocks(stack))
 
 
 def scaled_blocks(stack: ModelStack) -> Tensor:

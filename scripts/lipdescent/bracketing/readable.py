@@ -11,7 +11,7 @@ from lipdescent.networks.export.network import Exported
 from lipdescent.networks.reading import Unreadable
 from lipdescent.stacks.model_stack import tensors
 from lipdescent.structure.exported import Shapes, needs_export, plain_network, several
-from lipdescent.structure.trace import check_finite
+from lipdescent.structure.trace import check_finite, without_masks
 from lipdescent.structure.unchanged import check_measurable, check_module
 
 
@@ -50,9 +50,8 @@ def readable(
     if len(shapes) == 1 and output is None and not needs_export(model):
         check_module(model)
         return model, shapes[0], None
-    check_finite(
-        {name: t[None] for name, t in tensors(model).items() if not t.is_meta}
-    )  # by the user's own names
+    own = {name: t[None] for name, t in tensors(model).items() if not t.is_meta}
+    check_finite(without_masks(model, own))  # by the user's own names
     try:
         found = plain_network(model, input_shape, output=output)
     except Unreadable as error:

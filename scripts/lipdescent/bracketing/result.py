@@ -20,8 +20,10 @@ class Bracket:
 
     Attributes
     ----------
-    table : one row per quantity and split; :func:`lipdescent.bracketing.bracket.bracket` has its
-        columns.
+    table : one row per quantity and split: quantity, direction ("upper", "lower", "estimate" for a
+        lower bound whose rounding is not proved, "metric"), norm, value, status ("ok",
+        "not_applicable", or "error" where the method raised or gave no number), seconds (of its
+        method), split, reason (why it is not applicable, not proved, or what went wrong).
     norm : "l2", "linf" or "l1", on inputs and outputs.
     """
 

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 
 from lipdescent.analysis import labels
 from lipdescent.analysis import statistics as stats
@@ -28,6 +27,7 @@ from lipdescent.figures import _axes
 from lipdescent.figures import _drawing as drawing
 from lipdescent.figures import _side_by_side as side_by_side
 from lipdescent.figures import _style as style
+from lipdescent.figures._names_at_points import name_point
 
 NORM = "l2"
 # Kind of accuracy -> how its line looks.
@@ -97,17 +97,6 @@ def _name_ends(place: Axes, line: list[Group], x: np.ndarray, y: np.ndarray, col
     axis = first_axis(line[0])
     if axis is None:
         return
-    shift = (1, -1, 0)[style.OKABE_ITO.index(colour) % 3]  # lower ends lie close together
-    for end, other in ((0, -1), (-1, 0)):
-        side = 1 if y[end] > y[other] else -1
-        place.annotate(
-            labels.place_name(axis, line[end].point[axis]),
-            (x[end], y[end]),
-            (0 if side > 0 else 4 * shift, 5 * side),
-            textcoords="offset points",
-            va="bottom" if side > 0 else "top",
-            ha="center" if side > 0 else ("right", "center", "left")[1 + shift],
-            fontsize=style.small(),
-            color=colour,
-            path_effects=[withStroke(linewidth=1.5, foreground="white")],
-        )
+    for end in (0, -1):
+        name = labels.place_name(axis, line[end].point[axis])
+        name_point(place, x[end], y[end], name, colour=colour, size=style.small())

@@ -3,11 +3,11 @@
 After Nakkiran et al. (2020): the largest number of training points (the study's axis num_train) at
 which the mean train error over seeds, by the labels trained on, is at most 10 %. The true number
 lies between that and the study's next larger one, where a bar ends, if the error grows with the
-number; a triangle says that the largest one in the study was fitted, a width without a mark that
-not even the smallest was. Left: at the last epoch, a colour for each label noise; black, dashed:
-the number of parameters. Right: test loss over the number of training points with the most label
-noise, a colour for each width (of more than five both ends and three between); rings mark the
-effective complexity. Lines are means over seeds, geometric ones of losses without negative values;
+number; a hollow mark says that the largest one in the study was fitted, a width without a mark that
+not even the smallest was. Left: at the last epoch, a line for each label noise; black, dashed: the
+number of parameters. Right: test loss over the number of training points with the most label noise,
+a line for each width (of more than five both ends and three between); rings mark the effective
+complexity. Lines are means over seeds, geometric ones of losses without negative values;
 bands are Student's t intervals of these means (95 % unless configured otherwise), with fewer than
 four seeds the range over them: the heading says which. Diverged models are left out and counted in
 the heading.
@@ -44,9 +44,9 @@ def draw(
     height = 0.9 + 2.3 * max(len(rows), 1)
     figure, axes = style.new_figure(max(len(rows), 1), 2, height=height)
     first = next(iter(groups.values()))
-    colours = style.noise_colours(first.label_noise)
+    looks = style.level_looks(first.label_noise)
     widths = side_by_side.spread(len(first.width), most=MAX_WIDTHS)
-    hues = style.noise_colours(first.width[widths].tolist())
+    kinds = style.level_looks(first.width[widths].tolist())
     for left, right in axes[len(rows) :]:
         for place in (left, right):
             _axes.say_nothing_here(place, f"no further axis {AXIS}")
@@ -56,14 +56,14 @@ def draw(
         sizes = np.array([float(group.point[AXIS]) for group in family])
         error = np.stack([1 - ladder.metric(g, "train_accuracy")[:, :, -1] for g in family])
         found = effective_complexity.of_mean(sizes, error)
-        _complexities(left, family[0], sizes, found, colours)
+        _complexities(left, family[0], sizes, found, looks)
         loss = np.stack([ladder.metric(group, "test_loss")[:, -1, -1] for group in family])
-        _losses(right, sizes, loss[:, widths], found[widths, -1], hues, statistics["confidence"])
+        _losses(right, sizes, loss[:, widths], found[widths, -1], kinds, statistics["confidence"])
         right.set_ylabel(labels.loss_name("test", losses[names[0]]))
         noise = labels.noise_name(first.label_noise[-1])
         right.set_title(", ".join([*_rest(family[0]), f"label noise {noise}"]))
         left.set_title(", ".join(_rest(family[0])))
-    _legend(figure, colours, hues)
+    _legend(figure, looks, kinds)
     band = stats.band_name(len(first.seed), statistics["confidence"])
     side_by_side.heading(figure, groups, f"epoch {first.epoch[-1]}", band)
     return figure
@@ -86,19 +86,19 @@ def _rest(group: Group) -> list[str]:
 
 
 def _complexities(
-    place: Axes, group: Group, sizes: Array, found: Array, colours: Mapping[float, tuple]
+    place: Axes, group: Group, sizes: Array, found: Array, looks: Mapping[float, Mapping]
 ) -> None:
     """Effective complexity (W, N) over width, with bars to the next size."""
     above = np.append(sizes[1:], np.nan)
     following = np.where(np.isnan(found), np.nan, above[np.searchsorted(sizes, found) % len(above)])
     shifts = 1.04 ** drawing.shifts(found.shape[1], step=1.0)
-    for column, (colour, shift) in enumerate(zip(colours.values(), shifts, strict=True)):
+    for column, (look, shift) in enumerate(zip(looks.values(), shifts, strict=True)):
         x, low, high = group.width * shift, found[:, column], following[:, column]
         whole, bounded = np.isfinite(low) & np.isnan(high), np.isfinite(high)
-        place.plot(x, low, color=colour, lw=0.8)
-        place.plot(x[bounded], low[bounded], color=colour, marker="o", linestyle="")
-        place.plot(x[whole], low[whole], color=colour, marker="^", linestyle="")
-        place.vlines(x[bounded], low[bounded], high[bounded], color=colour, lw=1)
+        place.plot(x, low, color=look["color"], lw=0.8)
+        place.plot(x[bounded], low[bounded], linestyle="", **look)
+        place.plot(x[whole], low[whole], linestyle="", markerfacecolor="white", **look)
+        place.vlines(x[bounded], low[bounded], high[bounded], color=look["color"], lw=1)
     place.plot(group.width, group.num_parameters, color="black", linestyle="--")
     _axes.width_axis(place, group.width)
     _axes.log_values(place)
@@ -114,15 +114,15 @@ def _losses(
     sizes: Array,
     loss: Array,
     found: Array,
-    hues: Mapping[float, tuple],
+    looks: Mapping[float, Mapping],
     confidence: float,
 ) -> None:
     """Test loss (P, W, S) over the number of points, a line for each width."""
-    for column, (marked, hue) in enumerate(zip(found, hues.values(), strict=True)):
+    for column, (marked, look) in enumerate(zip(found, looks.values(), strict=True)):
         if np.isfinite(loss[:, column]).any():
             y = stats.centre_estimate(loss[:, column], confidence=confidence)
-            drawing.curve(place, sizes, y, color=hue)
-            drawing.ring(place, sizes, y.value, marked, hue)
+            drawing.curve(place, sizes, y, **look)
+            drawing.ring(place, sizes, y.value, marked, look["color"])
     _axes.number_axis(place, sizes)
     place.set_xlabel("training points")
     if not place.lines:
@@ -131,10 +131,10 @@ def _losses(
         _axes.log_values(place)
 
 
-def _legend(figure: Figure, colours: Mapping[float, tuple], hues: Mapping[float, tuple]) -> None:
-    noises = {f"label noise {labels.noise_name(n)}": colour for n, colour in colours.items()}
-    widths = {f"width {width:g}": hue for width, hue in hues.items()}
-    handles = [drawing.key(color=colour, marker="o") for colour in (noises | widths).values()]
+def _legend(figure: Figure, looks: Mapping[float, Mapping], kinds: Mapping[float, Mapping]) -> None:
+    noises = {f"label noise {labels.noise_name(n)}": look for n, look in looks.items()}
+    widths = {f"width {width:g}": look for width, look in kinds.items()}
+    handles = [drawing.key(**look) for look in (noises | widths).values()]
     handles += [drawing.key(color="black", linestyle="--"), drawing.ring_key()]
     names = [*noises, *widths, "number of parameters", "effective complexity"]
     style.legend(figure, handles, names, columns=5)

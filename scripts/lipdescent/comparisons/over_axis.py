@@ -153,11 +153,8 @@ def _looks(axes: axis_choice.Axes, colour: str | None) -> dict[Value | None, dic
     if len(numbers) < len(values):
         styles = side_by_side.styles(map(str, values))
         return {value: styles[str(value)] for value in values}
-    colours = style.noise_colours(numbers)
-    return {
-        value: {"color": colours[value], "marker": style.MARKERS[place % len(style.MARKERS)]}
-        for place, value in enumerate(numbers)
-    }
+    ordered: dict[Any, dict[str, Any]] = {**style.level_looks(numbers)}
+    return ordered
 
 
 def _draw_line(
@@ -177,7 +174,7 @@ def _draw_line(
             )
             lower, upper = map(stats.geometric_mean, sides)
             if np.isfinite(lower).any():
-                drawing.bracket(place, at, lower, upper, colour=look["color"])
+                drawing.bracket(place, at, lower, upper, look=look)
             continue
         there = [cell for cell in line if name in cell.values]
         if there:

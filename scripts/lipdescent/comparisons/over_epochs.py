@@ -62,7 +62,7 @@ def draw(
             drawing.ring(place, epochs, y.value, fitted, look["color"])
         lower, upper = (stats.geometric_mean(side[-1, 0]) for side in ladder.bracket(group, "l2"))
         if np.isfinite(lower).any():
-            drawing.bracket(bracket, epochs, lower, upper, colour=look["color"])
+            drawing.bracket(bracket, epochs, lower, upper, look=look)
             drawing.ring(bracket, epochs, upper, fitted, look["color"])
     fit.axhline(statistics["interpolation_accuracy"], color=style.GREY, linestyle="--", lw=0.7)
     fit.set_ylabel("train accuracy")

@@ -104,7 +104,7 @@ def _draw_group(
                 stats.geometric_mean(side[:, noise, -1]) for side in ladder.bracket(group, "l2")
             )
             if np.isfinite([lower, upper]).any():
-                drawing.bracket(place, group.width, lower, upper, colour=look["color"])
+                drawing.bracket(place, group.width, lower, upper, look=look)
                 drawing.ring(place, group.width, upper, fitted, look["color"])
         elif series in group.series:
             plain = series.quantity in ("train_accuracy", "test_accuracy")

@@ -162,7 +162,6 @@ class SpectralConvolution(Constraint):
         constant: float = 1.0,
         soft: bool = True,
         orthonormal: bool = False,
-        order: int = 1,
         iterations: int = 12,
     ) -> None:
         super().__init__("l2", constant)
@@ -170,13 +169,13 @@ class SpectralConvolution(Constraint):
         self.sizes, self.padding = tuple(sizes), tuple(map(int, convolution.padding))
         self.circular, self.stride = convolution.padding_mode == "circular", convolution.stride[0]
         self.soft, self.orthonormal = soft and not orthonormal, orthonormal
-        self.order, self.iterations = order, iterations
+        self.iterations = iterations
 
     def forward(self, weight: Tensor) -> Tensor:
         dims = len(self.sizes)
         if self.orthonormal:
             flat = weight.flatten(-dims - 1)
-            flat = bjorck(flat, order=self.order, iterations=self.iterations)
+            flat = bjorck(flat, iterations=self.iterations)
             weight = flat.reshape(weight.shape)
         bound = convolution_bound(
             weight,

@@ -1,0 +1,1 @@
+"""Where a constant is taken: ``domain.Everywhere``, ``Box`` and ``Ball``, and their ``Regions``."""

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lipdescent.figures._axes import log_values, say_nothing_here, width_axis
+from lipdescent.figures._names_at_points import name_point
 from lipdescent.figures._style import GREY, MARKERS, OKABE_ITO, legend, new_figure, small
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "legend",
     "log_values",
     "look",
+    "name_point",
     "panels",
     "say_nothing_here",
     "small",

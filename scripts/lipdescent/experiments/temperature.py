@@ -28,6 +28,7 @@ from lipdescent.experiments._drawing import (
     GREY,
     legend,
     look,
+    name_point,
     panels,
     say_nothing_here,
     small,
@@ -264,17 +265,9 @@ def _draw_front(axis: Axes, rows: pd.DataFrame, column: str, *, first: int) -> N
         median = part.groupby("option")[[column, "accuracy"]].median()
         x, y = median[column], median["accuracy"]
         axis.plot(x, y, label=short, **look(first + i))
-        for place, side in ((0, -1), (-1, 1)):
-            axis.annotate(
-                f"{option} = {median.index[place]:g}",
-                (x.iloc[place], y.iloc[place]),
-                (0, 4 * side),
-                textcoords="offset points",
-                va="bottom" if side > 0 else "top",
-                ha="center",
-                fontsize=small(),
-                color=look(first + i)["color"],
-            )
-    axis.margins(0.14, 0.12)
+        for place in (0, -1):
+            name, colour = f"{option} = {median.index[place]:g}", look(first + i)["color"]
+            name_point(axis, x.iloc[place], y.iloc[place], name, colour=colour, size=small())
+    axis.margins(0.2, 0.16)
     axis.xaxis.set_major_locator(MaxNLocator(5))
     axis.set_ylabel("test accuracy")

@@ -199,8 +199,8 @@ def draw(frame: pd.DataFrame) -> Figure:
     figure, grid = new_figure(
         3,
         len(constraints),
-        height=6.0,
-        gridspec_kw={"height_ratios": (3, 1.4, 3)},
+        height=4.9,
+        gridspec_kw={"height_ratios": (3, 1.4, 1.7)},
         sharey="row",
     )
     for (top, middle, bottom), constraint in zip(grid.T, constraints, strict=True):

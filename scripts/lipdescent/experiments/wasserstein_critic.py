@@ -11,6 +11,7 @@ classifier. All errors are integrals over the densities, not means over samples.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -160,13 +161,14 @@ def _draw_line(axis: Axes, curves: pd.DataFrame) -> None:
     """Densities filled; the critic divided by 4, the other network times 2."""
     x = LINE[::20]
     for place, (name, values) in enumerate((("P", density(x)), ("Q", density(-x)))):
-        look_of = {"color": look(2 + place)["color"], "label": f"density of {name}"}
-        axis.fill_between(x, values, alpha=0.25, linewidth=0, **look_of)
+        fill: dict[str, Any] = {"facecolor": (look(2 + place)["color"], 0.25), "linewidth": 0}
+        hatch = {"hatch": "////" if place else None, "edgecolor": look(2 + place)["color"]}
+        axis.fill_between(x, values, label=f"density of {name}", **fill, **hatch)
     critic, most = curves[curves["classifier"] == "critic"], curves["tau"].max()
     other = curves[curves["tau"] == most]
     axis.plot(critic["x"], critic["value"] / 4, color=look(0)["color"], label="critic / 4")
     name = f"2 x cross-entropy, tau {most:g}"
-    axis.plot(other["x"], 2 * other["value"], color=look(1)["color"], label=name)
-    axis.axhline(0, color=GREY, linewidth=0.6)
+    axis.plot(other["x"], 2 * other["value"], color=look(1)["color"], linestyle="--", label=name)
+    axis.axhline(0, color=GREY, linewidth=0.6, gid="zero")
     axis.set_xlabel("x")
     axis.set_ylabel("density, scaled f")

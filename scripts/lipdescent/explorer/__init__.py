@@ -1,0 +1,1 @@
+"""One page to explore a table with: ``contents`` packs the data, ``page`` writes the file."""

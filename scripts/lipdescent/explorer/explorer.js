@@ -228,6 +228,11 @@ function controls() {
   fill("rows", list(others));
   for (const id of ["view", "xscale", "yscale", "seeds"]) $(id).value = view[id];
   const map = view.view === "map";
+  const places = axes.get(axisOfX()) ?? [];
+  fill("mark", [["", "-"], ...places.map((value) => [String(value), told(axisOfX(), value)])]);
+  $("mark").value = String(view.mark ?? "");
+  $("mark-label").firstChild.textContent = `every seed at ${named(axisOfX())}`;
+  $("mark-label").hidden = map || !study.whole || !places.length;
   $("lines-label").hidden = map;
   $("rows-label").hidden = !map;
   $("xscale-label").hidden = map;
@@ -281,7 +286,7 @@ function hover(entry, at, text) {
 }
 
 function colourOf(i, count) {
-  const [from, to] = dark() ? [1.2, 5] : [0, 4.4];
+  const [from, to] = dark() ? [2, 5] : [0, 3]; // a contrast of 3 to the page
   const at = count < 2 ? (dark() ? 4 : 1.5) : from + (to - from) * i / (count - 1);
   const [a, b] = [VIRIDIS[Math.floor(at)], VIRIDIS[Math.ceil(at)]].map((hex) =>
     [1, 3, 5].map((place) => parseInt(hex.slice(place, place + 2), 16)));
@@ -480,12 +485,15 @@ function summary() {
   const parts = partsShown(), found = [];
   if (!rows.length) return [paragraph("Nothing was measured here.")];
   if (view.view === "map") return [];
-  found.push(table(`The largest values over ${named(axisOfX())}`, ...largest(parts)));
+  const [head, body] = largest(parts);
+  found.push(table(`The largest values over ${named(axisOfX())}`, head, body));
+  if (head.at(-1).startsWith("rank")) found.push(paragraph("Rank correlation, of what is drawn: "
+    + "1 where both rise and fall together, -1 where one rises as the other falls."));
   const hidden = rows.filter((row) => row.value <= 0 && isLog(entries.get(row.quantity))).length;
   if (hidden) found.push(paragraph(`${hidden} values of 0 or less are not on a logarithmic axis.`));
   if (view.mark === null) found.push(paragraph(
     `A click on a point tells every seed's value at its ${named(axisOfX())}.`));
-  else if (study.whole) found.push(table(`Every seed at ${named(axisOfX())} ${
+  else if (study.whole) found.unshift(table(`Every seed at ${named(axisOfX())} ${
     told(axisOfX(), view.mark)}, in the order of their values`, ...seedsAt(parts, view.mark)));
   return found;
 }
@@ -528,9 +536,7 @@ function largest(parts) {
   })).filter(Boolean);
   return [["", axes.has(view.lines) ? named(view.lines) : "line", "largest", "at",
     ...(mean && !words ? [`above both neighbours at ${named(axis)}`] : []),
-    ...(compared ? [
-      `rank correlation with ${entries.get(first).name} over ${named(axis)}, of means (1: they rise `
-      + "and fall together, -1: one rises where the other falls)"] : [])], body];
+    ...(compared ? [`rank correlation with ${entries.get(first).name}`] : [])], body];
 }
 
 // Spearman's rank correlation of two quantities' means along one line.
@@ -623,6 +629,15 @@ function picture(format) {
     width: 900, height: layout.height, scale: format === "png" ? 2 : 1 });
 }
 
+// As wide as A4 has room for, dark on white, the legend above.
+function onPaper() {
+  plain = true;
+  const { data, layout } = figure();
+  plain = false;
+  Plotly.react("plot", data, { ...layout, width: 680,
+    legend: { ...layout.legend, orientation: "h", y: 1.02, yanchor: "bottom" } });
+}
+
 async function begin() {
   if (!("DecompressionStream" in window)) {
     $("said").textContent = "This page needs a browser of 2023 or later (DecompressionStream).";
@@ -642,6 +657,9 @@ async function begin() {
       if (id !== "xscale" && id !== "yscale" && id !== "seeds") view.mark = null;
       view[id] = $(id).value;
     });
+  $("mark").onchange = () => change(() => {
+    view.mark = axes.get(axisOfX()).find((value) => String(value) === $("mark").value) ?? null;
+  });
   $("csv").onclick = () => save(`${study.study}_${view.y}.csv`, csv());
   for (const format of ["svg", "png"]) $(format).onclick = () => picture(format);
   $("reset").onclick = () => { history.replaceState(null, "", "#"); fromAddress(); change(() => {}); };
@@ -651,6 +669,8 @@ async function begin() {
   $("plot").on("plotly_click", open);
   addEventListener("hashchange", () => { fromAddress(); change(() => {}); });
   addEventListener("resize", () => draw());
+  addEventListener("beforeprint", onPaper);
+  addEventListener("afterprint", draw);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   $("said").textContent = study.said;
 }

@@ -37,9 +37,18 @@ RING: dict[str, Any] = {
     "markerfacecolor": "none",
     "markeredgewidth": 1.1,
 }
+# Small: they tell brackets apart, the lines are what is read.
+ON_BRACKET = 2.2
 EQUALITY: dict[str, Any] = {"color": style.GREY, "linestyle": ":", "linewidth": 0.9, "gid": "p=n"}
 CHANCE: dict[str, Any] = {"color": style.GREY, "linestyle": "-.", "linewidth": 0.7, "gid": "chance"}
-BEST: dict[str, Any] = {"linestyle": (0, (2, 1.2)), "linewidth": 0.8, "marker": ""}
+BEST: dict[str, Any] = {
+    "linestyle": (0, (2, 1.2)),
+    "linewidth": 0.8,
+    "marker": "",
+    "markersize": ON_BRACKET,
+    "markerfacecolor": "white",
+}
+ON_TOP: dict[str, Any] = {"markevery": [1], "markersize": 3, "clip_on": False}
 # Around lines in heat maps: seen on light and dark, in grey too.
 HALO = [patheffects.withStroke(linewidth=2.6, foreground="white")]
 LEAST: dict[str, Any] = {"color": "#D55E00", "linestyle": "-", "linewidth": 1.3}
@@ -68,10 +77,14 @@ def curve(axes: Axes, x: Axis, y: Estimate, **look: Any) -> Line2D:
     return line
 
 
-def bracket(axes: Axes, x: Axis, lower: Array, upper: Array, *, colour: Colour) -> None:
-    """Region between a dashed lower and a solid upper bound; a bar where it is a single point."""
-    axes.plot(x, lower, "--", color=colour)
-    axes.plot(x, upper, "-", color=colour)
+def bracket(axes: Axes, x: Axis, lower: Array, upper: Array, *, look: Mapping[str, Any]) -> None:
+    """Region between a dashed lower and a solid upper bound; a bar where it is a single point.
+
+    ``look`` has colour and marker of what the bracket is of.
+    """
+    colour, marked = look["color"], {"marker": look["marker"], "markersize": ON_BRACKET}
+    axes.plot(x, lower, "--", color=colour, **marked)
+    axes.plot(x, upper, "-", color=colour, **marked)
     if len(x) > 1:
         axes.fill_between(x, lower, upper, facecolor=(colour, 0.2), linewidth=0)
     else:
@@ -107,11 +120,11 @@ def peak_key() -> Line2D:
 
 
 def noise_legend(
-    figure: Figure, colours: Mapping[float, tuple], extra: Mapping[str, Line2D]
+    figure: Figure, looks: Mapping[float, Mapping], extra: Mapping[str, Line2D]
 ) -> None:
-    """Levels of label noise by their colour, then ``extra`` entries: name -> handle."""
-    handles = [key(color=colour, marker="o") for colour in colours.values()]
-    names = [labels.noise_name(level) for level in colours]
+    """Levels of label noise by colour and marker, then ``extra`` entries: name -> handle."""
+    handles = [key(**look) for look in looks.values()]
+    names = [labels.noise_name(level) for level in looks]
     names[0] = f"label noise {names[0]}"
     handles = [*handles, *extra.values()]
     style.legend(figure, handles, [*names, *extra], columns=len(handles))
@@ -152,7 +165,8 @@ def equality_row(axes: Axes, group: Group) -> None:
     at = ladder.width_of_equality(group)
     if np.isfinite(at):
         place = np.interp(np.log(at), np.log(group.width), np.arange(len(group.width)))
-        axes.axhline(place, **EQUALITY | {"color": "white"})
+        axes.axhline(place, color="white", linewidth=1.8)
+        axes.axhline(place, **EQUALITY | {"color": "black"})
 
 
 def chance_line(axes: Axes, level: float | None) -> None:
@@ -163,16 +177,19 @@ def chance_line(axes: Axes, level: float | None) -> None:
 
 
 def best_epochs(
-    column: Iterable[Axes], group: Group, losses: Array, colours: Sequence[Colour]
+    column: Iterable[Axes], group: Group, losses: Array, looks: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Lines at the epoch of the least loss (N, E), for the least and the most label noise."""
+    """Lines at the epoch of the least loss (N, E), for the least and the most label noise.
+
+    The level's marker stands on top of each, also where both are at the same epoch.
+    """
     if len(group.epoch) < 2:
         return
-    for noise in group.noise_ends:
+    for place, noise in enumerate(group.noise_ends):
         if np.isfinite(losses[noise]).any():
-            at = group.epoch[np.nanargmin(losses[noise])]
+            at, top = group.epoch[np.nanargmin(losses[noise])], 1 - 0.06 * place
             for axes in column:
-                axes.axvline(at, color=colours[noise], gid="best", **BEST)
+                axes.axvline(at, ymax=top, gid="best", **BEST | dict(looks[noise]) | ON_TOP)
 
 
 def over_width(panels: Iterable[Axes], group: Group) -> None:

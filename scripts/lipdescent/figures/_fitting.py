@@ -10,11 +10,16 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-ROOM = 1.12  # of the width: there is space between panels
+from lipdescent.figures import _names_at_points
+
+ROOM = 1.08  # of the width: there is space between panels
 
 
 def fit(figure: Figure) -> None:
-    """Break titles and names of axes that are longer than the side of the panel they stand at."""
+    """Break titles and names of axes that are longer than the side of the panel they stand at.
+
+    Then place the names beside points.
+    """
     renderer = FigureCanvasAgg(figure).get_renderer()
     heading = getattr(figure, "_suptitle", None)
     if heading is not None:
@@ -30,6 +35,7 @@ def fit(figure: Figure) -> None:
             _break(axes.title, ROOM * box.width, renderer)
             _break(axes.xaxis.label, ROOM * box.width, renderer)
             _break(axes.yaxis.label, box.height, renderer)
+    _names_at_points.place(figure, renderer)
 
 
 def _all(figure: Figure) -> Iterator[Any]:

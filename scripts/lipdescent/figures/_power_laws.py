@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,6 +20,8 @@ from lipdescent.figures import _style as style
 
 JACOBIAN = {"color": "#777777", "marker": "*", "linestyle": "-."}
 CONSTANT = "true constant (proved)"
+FILLS = (("least", "full"), ("most", "none"))  # of the exponents' markers, by label noise
+EXPONENT: dict[str, Any] = {"color": "black", "marker": "o", "linestyle": "", "markersize": 4.5}
 
 
 def looks(groups: Iterable[Group]) -> dict[str, dict]:
@@ -33,8 +36,9 @@ def legend(figure: Figure, looks: Mapping[str, dict], panels: Sequence[Axes] = (
     """Curves, then what is proved of the constant, and marks that one of ``panels`` has."""
     handles = [drawing.key(**look) for look in looks.values()]
     proved = drawing.key(color="black", linewidth=3, alpha=0.6)
-    names = [*looks, CONSTANT]
-    drawing.equality_legend(figure, panels, [*handles, proved], names, columns=4)
+    marks = {f"{which} noise": drawing.key(**EXPONENT, fillstyle=fill) for which, fill in FILLS}
+    names = [*looks, CONSTANT, *marks]
+    drawing.equality_legend(figure, panels, [*handles, proved, *marks.values()], names, columns=4)
 
 
 def curves(place: Axes, panel: Panel, looks: Mapping[str, dict], empty: str) -> None:
@@ -70,7 +74,7 @@ def one_scale(pair: Sequence[Axes]) -> None:
 
 def exponents(place: Axes, panels: Sequence[Panel], looks: Mapping[str, dict]) -> None:
     """Exponents with their intervals, and what is proved of the constant's."""
-    names, fills = list(looks), ("full", "none")
+    names, fills = list(looks), [fill for _, fill in FILLS]
     shown = [panel for panel in panels if panel.fits]
     if not shown:
         why = "; ".join(dict.fromkeys(panel.reason for panel in panels if panel.reason))

@@ -166,12 +166,18 @@ def _write_svg(figure: Figure, _: FigureCanvasAgg, path: Path, made: stamps.Stam
 WRITERS = {".png": _write_png, ".pdf": _write_pdf, ".svg": _write_svg}
 
 
-def noise_colours(levels: Iterable[float]) -> dict[float, tuple]:
-    """A colour for every noise level, dark to light; the palest yellow is left out."""
+def level_looks(levels: Iterable[float]) -> dict[float, dict[str, Any]]:
+    """Colour and marker of every level of label noise, or of another number that is ordered.
+
+    Dark to light, without the palest yellow; the markers tell neighbours apart in grey, too.
+    """
     levels = sorted(levels)
     steps = max(len(levels) - 1, 1)
     colours = matplotlib.colormaps["viridis"]
-    return {level: colours(0.8 * place / steps) for place, level in enumerate(levels)}
+    return {
+        level: {"color": colours(0.8 * place / steps), "marker": MARKERS[place % len(MARKERS)]}
+        for place, level in enumerate(levels)
+    }
 
 
 def rung_styles(rungs: Iterable[Rung]) -> dict[Rung, dict]:
@@ -199,7 +205,8 @@ def legend(figure: Figure, handles: Sequence, names: Sequence[str], *, columns: 
     if not handles:
         return
     most = min(columns, len(names))
-    for ncols in range(most, 0, -1):
+    for widest in range(most, 0, -1):
+        ncols = -(-len(names) // -(-len(names) // widest))  # no nearly empty last line
         shown = figure.legend(
             handles,
             names,
@@ -209,7 +216,7 @@ def legend(figure: Figure, handles: Sequence, names: Sequence[str], *, columns: 
             columnspacing=1.4,
         )
         box = shown.get_window_extent()
-        if ncols == 1 or box.width <= figure.bbox.width:
+        if widest == 1 or box.width <= figure.bbox.width:
             break
         shown.remove()
     lines, asked = -(-len(names) // ncols), -(-len(names) // most)

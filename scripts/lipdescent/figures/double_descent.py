@@ -41,7 +41,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     outcomes, chances = drawing.outcomes(group, loss), drawing.chances(group, loss)
     bounds = {name: values for name, values in bounded.items() if name not in outcomes}
     panels = outcomes | {"train accuracy": accuracy} | bounds
-    colours, level = style.noise_colours(group.label_noise), statistics["interpolation_accuracy"]
+    looks, level = style.level_looks(group.label_noise), statistics["interpolation_accuracy"]
     mean_accuracy = stats.mean(accuracy[:, :, -1]).T
     threshold = stats.first_reaching(mean_accuracy, group.width, level=level)
     figure, axes = style.new_figure(2, 3, height=4.6, sharex=True)
@@ -52,30 +52,30 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
             _axes.say_nothing_here(place, empty)
             continue
         whole = drawing.mean_of(name)[1](values[:, :, -1], confidence=statistics["confidence"])
-        for noise, colour in enumerate(colours.values()):
+        for noise, look in enumerate(looks.values()):
             y = stats.pick(whole, np.s_[:, noise])
-            drawing.curve(place, group.width, y, color=colour)
-            drawing.ring(place, group.width, y.value, threshold[noise], colour)
+            drawing.curve(place, group.width, y, **look)
+            drawing.ring(place, group.width, y.value, threshold[noise], look["color"])
         if name in outcomes:
-            _draw_best(place, group, name, values, list(colours.values()))
+            _draw_best(place, group, name, values, list(looks.values()))
         if values is accuracy:
             place.axhline(level, color=style.GREY, linestyle="--", lw=0.7)
         elif name != labels.ERROR:
             _axes.log_values(place)
         drawing.chance_line(place, chances.get(name))
-    _draw_bracket(axes[1], group, list(colours.values()))
+    _draw_bracket(axes[1], group, list(looks.values()))
     drawing.over_width(axes.flat, group)
     extra = {"interpolation threshold": drawing.ring_key()}
     if len(group.epoch) > 1:
         extra["at the best epoch"] = drawing.key(color="black", **drawing.BEST)
-    drawing.noise_legend(figure, colours, extra | drawing.mark_keys(axes.flat))
+    drawing.noise_legend(figure, looks, extra | drawing.mark_keys(axes.flat))
     band = stats.band_name(len(group.seed), statistics["confidence"])
     style.heading(figure, group, f"epoch {group.epoch[-1]}", band)
     return figure
 
 
 def _draw_best(
-    axes: Axes, group: Group, name: str, values: Array, colours: Sequence[tuple]
+    axes: Axes, group: Group, name: str, values: Array, looks: Sequence[Mapping[str, Any]]
 ) -> None:
     """The mean at each network's own best checkpoint, for the least and the most label noise."""
     if len(group.epoch) < 2:
@@ -83,10 +83,10 @@ def _draw_best(
     best = early_stopping.best_epoch(ladder.metric(group, "test_loss"))
     stopped = drawing.mean_of(name)[0](early_stopping.at(values, best))
     for noise in group.noise_ends:
-        axes.plot(group.width, stopped[:, noise], color=colours[noise], **drawing.BEST)
+        axes.plot(group.width, stopped[:, noise], **drawing.BEST | dict(looks[noise]))
 
 
-def _draw_bracket(row: Sequence[Axes], group: Group, colours: Sequence[tuple]) -> None:
+def _draw_bracket(row: Sequence[Axes], group: Group, looks: Sequence[Mapping]) -> None:
     """The bracket in the last place, over the range that the two sides beside it take."""
     last = row[-1]
     last.set_ylabel(labels.constant_name("certified bracket", "l2"))
@@ -95,7 +95,7 @@ def _draw_bracket(row: Sequence[Axes], group: Group, colours: Sequence[tuple]) -
         nothing = _axes.why_empty(group.diverged[:, :, -1], _axes.NO_BRACKET)
         _axes.say_nothing_here(last, nothing)
         return
-    for noise in sorted({0, len(colours) - 1}):
+    for noise in group.noise_ends:
         sides = lower[:, noise], upper[:, noise]
-        drawing.bracket(last, group.width, *sides, colour=colours[noise])
+        drawing.bracket(last, group.width, *sides, look=looks[noise])
     _axes.log_values(*row)

@@ -1,13 +1,14 @@
 """What stopping at the best checkpoint would have given, over width.
 
-Left: test loss at the last epoch (solid) and the smallest over the checkpoints of each network
-(dashed). Middle: test error (1 - accuracy), at the last epoch and at the checkpoint with the least
-test loss. Right: the epoch of that checkpoint. The best checkpoint is chosen on the very test
-points it is judged by, so the dashed lines are what perfect early stopping could reach, not what a
-validation set would. Lines are means over seeds (geometric ones of losses, and of epochs + 1),
-bands Student's t intervals of these means (95 % unless configured otherwise), with fewer than four
-seeds the range over them: the heading says which. Dotted: as many parameters as training samples, p
-= n. Diverged models are left out and counted in the heading.
+For the least and the most label noise. Left: test loss at the last epoch (solid, filled marks) and
+the smallest over the checkpoints of each network (dashed, hollow marks). Middle: test error (1 -
+accuracy), at the last epoch and at the checkpoint with the least test loss. Right: the epoch of
+that checkpoint. The best checkpoint is chosen on the very test points it is judged by, so the
+dashed lines are what perfect early stopping could reach, not what a validation set would. Lines are
+means over seeds (geometric ones of losses, and of epochs + 1), bands Student's t intervals of these
+means (95 % unless configured otherwise), with fewer than four seeds the range over them: the
+heading says which. Dotted: as many parameters as training samples, p = n. Diverged models are left
+out and counted in the heading.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from lipdescent.figures import _axes
 from lipdescent.figures import _drawing as drawing
 from lipdescent.figures import _style as style
 
+# How the lines at the best checkpoint differ from those of the same label noise at the last epoch.
+STOPPED: dict[str, Any] = {"linestyle": "--", "markerfacecolor": "white"}
+
 
 def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     """See the module: its docstring is the caption."""
@@ -34,19 +38,20 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     best = early_stopping.best_epoch(losses)
     figure, ((left, middle, right),) = style.new_figure(1, 3, height=3.1)
     pairs = {left: (losses, stats.centre_estimate), middle: (error, stats.mean_estimate)}
-    colours = style.noise_colours(group.label_noise)
-    for noise, colour in enumerate(colours.values()):
+    levels = {noise: group.label_noise[noise] for noise in group.noise_ends}
+    looks = style.level_looks(group.label_noise)
+    for noise, level in levels.items():
         for place, (values, estimated) in pairs.items():
             last, stopped = values[:, noise, -1], early_stopping.at(values, best)[:, noise]
-            for shown, look in ((last, {}), (stopped, {"linestyle": "--", "marker": "s"})):
+            for shown, how in ((last, {}), (stopped, STOPPED)):
                 if np.isfinite(shown).any():
                     y = estimated(shown, confidence=confidence)
-                    drawing.curve(place, group.width, y, color=colour, **look)
+                    drawing.curve(place, group.width, y, **looks[level] | how)
         epochs = early_stopping.positions(best, group.epoch)[:, noise]
         if np.isfinite(epochs).any():
             y = stats.mean_estimate(epochs + 1, confidence=confidence, geometric=True)
             y = Estimate(*(part - 1 for part in y))
-            drawing.curve(right, group.width, y, color=colour, linestyle="--", marker="s")
+            drawing.curve(right, group.width, y, **looks[level] | STOPPED)
     left.set_ylabel(labels.loss_name("test", loss))
     middle.set_ylabel("test error")
     right.set_ylabel("epoch of the least test loss")
@@ -57,11 +62,11 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     if left.lines:
         _axes.log_values(left)
         _axes.epoch_values(right, group.epoch)
-    handles = [drawing.key(color=colours[level], marker="o") for level in group.label_noise]
-    names = [f"label noise {labels.noise_name(level)}" for level in group.label_noise]
-    dashes = {"last epoch": ("-", "o"), "best checkpoint": ("--", "s")}
-    handles += [drawing.key(color="black", linestyle=d, marker=m) for d, m in dashes.values()]
+    handles = [drawing.key(**looks[level]) for level in levels.values()]
+    names = [f"label noise {labels.noise_name(level)}" for level in levels.values()]
+    times = {"last epoch": {}, "best checkpoint": STOPPED}
+    handles += [drawing.key(**{"color": "black", "marker": "o"} | how) for how in times.values()]
     drawing.over_width(panels, group)
-    drawing.equality_legend(figure, panels, handles, [*names, *dashes], columns=5)
+    drawing.equality_legend(figure, panels, handles, [*names, *times], columns=5)
     style.heading(figure, group, stats.band_name(len(group.seed), confidence))
     return figure

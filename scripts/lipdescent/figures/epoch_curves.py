@@ -38,7 +38,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     train = {labels.loss_name("train", loss): ladder.metric(group, "train_loss")}
     columns = _columns(group, statistics["interpolation_accuracy"])
     best = stats.centre(ladder.metric(group, "test_loss"))
-    confidence, colours = statistics["confidence"], style.noise_colours(group.label_noise)
+    confidence, looks = statistics["confidence"], style.level_looks(group.label_noise)
     figure, axes = style.new_figure(4, len(columns), height=7.2, sharex=True, sharey="row")
     ringed = False
     for row, (name, values) in zip(axes, (outcomes | train).items(), strict=False):
@@ -47,27 +47,28 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
             whole = drawing.mean_of(name)[1](values[width], confidence=confidence)
             for noise, level in enumerate(group.label_noise):
                 y = stats.pick(whole, noise)
-                drawing.curve(place, group.epoch, y, color=colours[level])
+                drawing.curve(place, group.epoch, y, **looks[level])
                 peak = drawing.peak(values[width, noise], confidence) if name in outcomes else -1
                 if peak >= 0:
                     ringed = True
-                    drawing.ring(place, group.epoch, y.value, group.epoch[peak], colours[level])
+                    at = group.epoch[peak]
+                    drawing.ring(place, group.epoch, y.value, at, looks[level]["color"])
         if name != labels.ERROR:
             _axes.log_values(*row)
         for place in row:
             drawing.chance_line(place, chances.get(name))
-    _draw_brackets(axes[3], group, list(columns), colours)
+    _draw_brackets(axes[3], group, list(columns), looks)
     for place, (width, role) in zip(axes[0], columns.items(), strict=True):
         place.set_title(f"width {group.width[width]} ({role})")
     for place in axes.flat:
         _axes.epoch_axis(place, group.epoch)
     for column, width in zip(axes.T, columns, strict=True):
-        drawing.best_epochs(column, group, best[width], list(colours.values()))
+        drawing.best_epochs(column, group, best[width], list(looks.values()))
     for place in axes[3]:
         place.set_xlabel("epoch")
     extra = {"peak": drawing.ring_key()} if ringed else {}
     extra["best epoch"] = drawing.key(color="black", **drawing.BEST)
-    drawing.noise_legend(figure, colours, extra | drawing.mark_keys(axes.flat))
+    drawing.noise_legend(figure, looks, extra | drawing.mark_keys(axes.flat))
     style.heading(figure, group, stats.band_name(len(group.seed), confidence))
     return figure
 
@@ -78,7 +79,7 @@ def _columns(group: Group, level: float) -> dict[int, str]:
     return dict(sorted((places | {ladder.critical_width(group, level): "critical"}).items()))
 
 
-def _draw_brackets(row: Sequence[Axes], group: Group, widths: Sequence[int], colours: dict) -> None:
+def _draw_brackets(row: Sequence[Axes], group: Group, widths: Sequence[int], looks: dict) -> None:
     """Bracket in l2, or the estimate, of least and most label noise; or why there is none."""
     lower, upper = (stats.geometric_mean(side) for side in ladder.bracket(group, "l2"))
     estimate = stats.geometric_mean(ladder.best(group, "estimate", "l2"))
@@ -92,5 +93,5 @@ def _draw_brackets(row: Sequence[Axes], group: Group, widths: Sequence[int], col
             continue
         for noise in group.noise_ends:
             sides = lower[width, noise], upper[width, noise]
-            drawing.bracket(place, group.epoch, *sides, colour=colours[group.label_noise[noise]])
+            drawing.bracket(place, group.epoch, *sides, look=looks[group.label_noise[noise]])
     _axes.log_values(*row)

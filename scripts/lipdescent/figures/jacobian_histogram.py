@@ -3,7 +3,8 @@
 Columns: the smallest width, the critical one (the first whose mean train accuracy, in the end and
 with the least label noise, reaches the interpolation accuracy) and the largest; rows: the least and
 the most label noise. Steps: share of the test points in each bin of the l2 operator norm of the
-Jacobian, equal bins of its logarithm; blue: classified rightly, orange, on top of it: wrongly.
+Jacobian, equal bins of its logarithm; blue: classified rightly, orange and
+hatched, on top of it: wrongly.
 Shares are plain means over seeds. Lines: the Lipschitz constants of all seeds lie between the
 smallest of their best certified lower bounds (dashed) and the largest of their best certified upper
 bounds (solid), beyond which no point has a norm, though its bin may reach. Points with norm 0 are
@@ -16,8 +17,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from lipdescent.analysis import labels, ladder
 from lipdescent.analysis.groups import Group
@@ -26,7 +29,10 @@ from lipdescent.figures import _axes
 from lipdescent.figures import _drawing as drawing
 from lipdescent.figures import _style as style
 
-COLOURS = {"right": style.OKABE_ITO[0], "wrong": style.OKABE_ITO[1]}
+FILLS: dict[str, dict[str, Any]] = {
+    "right": {"facecolor": (style.OKABE_ITO[0], 0.6)},
+    "wrong": {"facecolor": (style.OKABE_ITO[1], 0.4), "hatch": "/////"},
+}
 SPLIT = "test"
 
 
@@ -63,9 +69,9 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
             _axes.width_axis(place, np.array([low, high]))
             place.set_xticks(ticks, labels=[_axes.short(tick) for tick in ticks])
             place.set_ylim(bottom=0)
-    handles = [drawing.key(color=colour, linewidth=5, alpha=0.6) for colour in COLOURS.values()]
+    handles: list[Artist] = [Patch(linewidth=0, **fill) for fill in FILLS.values()]
     handles += [drawing.key(color="black", linestyle=dash) for dash in ("--", "-")]
-    names = [*COLOURS, "best lower bound", "best upper bound"]
+    names = [*FILLS, "best lower bound", "best upper bound"]
     style.legend(figure, handles, names, columns=4)
     style.heading(figure, group, f"epoch {group.epoch[-1]}")
     return figure
@@ -88,14 +94,14 @@ def _histogram(place: Axes, group: Group, bins: Mapping, index: tuple) -> None:
     zero, sound = 0.0, ~group.diverged[index]
     for (low, high), kinds in bins.items():
         below = 0.0
-        for kind, colour in COLOURS.items():
+        for kind, fill in FILLS.items():
             shares = np.nan_to_num(kinds[kind][index]) if kind in kinds else sound * 0.0
             share = float(shares[sound].mean())
             if high == 0:
                 zero += share
             elif share:
-                place.bar(low, share, width=high - low, bottom=below, align="edge", color=colour,
-                          alpha=0.6, linewidth=0)  # fmt: skip
+                place.bar(low, share, width=high - low, bottom=below, align="edge", linewidth=0,
+                          **fill)  # fmt: skip
                 below += share
     if zero:
         place.set_title(f"{place.get_title()}\n{100 * zero:.3g} % have norm 0")

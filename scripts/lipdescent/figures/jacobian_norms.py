@@ -5,12 +5,12 @@ the training epoch at the critical width (the first whose mean train accuracy, i
 the least label noise, reaches the interpolation accuracy; the largest if none does) and at the
 largest. Dotted: as many parameters as training samples, p = n.
 Solid blue: the mean over the training points of the l2 operator norm of the Jacobian at a point
-(logits per unit of input), dashed: over the test points; blue region: the outermost quantiles over
-the training points, where the study measured some. Grey: the certified bracket between the largest
-lower and the least upper bound. Lines are geometric means over seeds, bands of the solid lines
-Student's t intervals of these means (95 % unless configured otherwise), with fewer than four seeds
-the range over them: the heading says which. Diverged models are left out and counted in the
-heading.
+(logits per unit of input), dashed, hollow squares: over the test points; blue region: the outermost
+quantiles over the training points, where the study measured some. Grey: the certified bracket
+between the largest lower and the least upper bound. Lines are geometric means over seeds, bands of
+the solid lines Student's t intervals of these means (95 % unless configured otherwise), with fewer
+than four seeds the range over them: the heading says which. Diverged models are left out and
+counted in the heading.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ from lipdescent.figures import _drawing as drawing
 from lipdescent.figures import _style as style
 
 BLUE = style.OKABE_ITO[0]
+HOLLOW: dict[str, Any] = {"marker": "s", "markersize": 5, "markerfacecolor": "none"}
 KEYS: dict[str, dict[str, Any]] = {
     "mean, training points": {"color": BLUE, "marker": "o"},
-    "mean, test points": {"color": BLUE, "linestyle": "--"},
+    "mean, test points": {"color": BLUE, "linestyle": "--", **HOLLOW},
     "quantiles": {"color": BLUE, "linewidth": 5, "alpha": 0.15},
     "certified bracket": {"color": "0.8", "linewidth": 5},
 }

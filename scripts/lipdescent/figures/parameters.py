@@ -44,7 +44,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
         len(rows), 2, height=0.9 + 1.5 * len(rows), sharex="col",
         sharey="row",
     )  # fmt: skip
-    colours = style.noise_colours(group.label_noise)
+    looks = style.level_looks(group.label_noise)
     for (name, values), row in zip(rows.items(), axes, strict=True):
         values = np.where(values == 0, np.nan, values)  # at epoch 0 nothing has moved
         row[0].set_ylabel(name)
@@ -52,10 +52,10 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
             (row[0], group.width, values[:, :, -1].swapaxes(0, 1)),
             (row[1], group.epoch, values[-1]),
         ):
-            for curves, colour in zip(shown, colours.values(), strict=True):
+            for curves, look in zip(shown, looks.values(), strict=True):
                 if np.isfinite(curves).any():
                     y = stats.centre_estimate(curves, confidence=statistics["confidence"])
-                    drawing.curve(place, x, y, color=colour)
+                    drawing.curve(place, x, y, **look)
             if not place.lines:
                 absent = "not in this study"
                 _axes.say_nothing_here(place, _axes.why_empty(group.diverged[:, :, -1], absent))
@@ -66,8 +66,8 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     axes[0, 1].set_title(f"width {group.width[-1]}")
     drawing.over_width(axes[:, 0], group)
     axes[-1, 1].set_xlabel("epoch")
-    handles = [drawing.key(color=colour, marker="o") for colour in colours.values()]
-    names = [f"label noise {labels.noise_name(level)}" for level in colours]
+    handles = [drawing.key(**look) for look in looks.values()]
+    names = [f"label noise {labels.noise_name(level)}" for level in looks]
     drawing.equality_legend(figure, axes[:, 0], handles, names, columns=5)
     style.heading(figure, group, stats.band_name(len(group.seed), statistics["confidence"]))
     return figure

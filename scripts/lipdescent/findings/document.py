@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from lipdescent.analysis import statistics
 from lipdescent.analysis.labels import noise_name, variant_name
 from lipdescent.analysis.statistics import MIN_SEEDS
-from lipdescent.findings import slopes, words
+from lipdescent.findings import between, slopes, words
 from lipdescent.findings.headlines import headlines
 from lipdescent.findings.page import Block, Fold, Heading, Points, Short, Text
 from lipdescent.findings.side_by_side import side_by_side
@@ -22,7 +22,10 @@ def report(
 
     ``further`` are fits over further axes, by norm.
     """
-    blocks: list[Block] = [Heading(1, f"Findings of study {study}"), *side_by_side(groups)]
+    blocks: list[Block] = [
+        Heading(1, f"Findings of study {study}"),
+        *side_by_side(groups, between.in_short(groups)),
+    ]
     blocks += slopes.point_blocks(further or {})
     for facts in groups:
         name = variant_name(facts["architecture"])

@@ -15,7 +15,7 @@ from lipdescent.findings.words import NORMS, Facts
 PROVED, SEEN, UNDECIDED = "proved", "seen", "undecided"
 MOST_SENTENCES, MOST_WORDS = 5, 25
 WHAT = {"test_error": "test error", "test_loss": "test loss"}
-VERDICTS = {"grows": "grows", "falls": "falls", "flat": "is flat", "undecided": "is open"}
+VERDICTS = {"grows": "grows", "falls": "falls", "flat": "is flat", "undecided": "is undecided"}
 
 
 def in_short(facts: Facts) -> list[Facts]:
@@ -25,7 +25,7 @@ def in_short(facts: Facts) -> list[Facts]:
     if norm is not None:
         found += [_peak(facts, norm), _over_epochs(facts, norm), _noise(facts, norm)]
         found.append(_follows(facts, norm))
-    return [sentence for sentence in found if sentence][:MOST_SENTENCES]
+    return [one for one in found if one][:MOST_SENTENCES]
 
 
 def sentences(facts: Facts) -> list[str]:
@@ -33,9 +33,10 @@ def sentences(facts: Facts) -> list[str]:
     return [f"{', '.join(one['badges'])}: {one['text']}" for one in facts["in_short"]]
 
 
-def _sentence(
+def sentence(
     text: str, badges: list[str], figure: str, sketch: Facts | None, also: str = ""
 ) -> Facts:
+    """One sentence as the pages and JSON have it; ``figure`` may be none, ""."""
     return {"text": text, "badges": badges, "also": also, "figure": figure, "sketch": sketch}
 
 
@@ -63,31 +64,38 @@ def _shape(facts: Facts) -> Facts | None:
             why = f"{words.count(facts['seed'], 'seed')} cannot tell a peak over width from noise"
         else:
             why = "neither test error nor test loss is shown to peak over width"
-        return _sentence(f"With {noise}, {why}.", [UNDECIDED], "double_descent", sketch)
+        return sentence(f"With {noise}, {why}.", [UNDECIDED], "double_descent", sketch)
     # Of losses that can be negative steps are differences.
     ratios = facts["test_loss"]["peak_over_widest"][-1]["value"] is not None
-    also = "; ".join(
-        _steps(what, shapes[what]) + "-fold" * (ratios and what == "test loss") for what in told
-    )
-    also = f"At least ({noise_name(facts['confidence'])}): {also}"
+    steps = (_steps(w, shapes[w], ratios=ratios and w == "test loss") for w in told)
+    also = f"At least ({noise_name(facts['confidence'])}): {'; '.join(steps)}"
     first = told[0]
     if shapes[first]["verdict"] == curve_shape.DOUBLE_DESCENT:
-        way = f"down to {shapes[first]['minimum']}, peak at {shapes[first]['peak']}"
-        text = f"{first.capitalize()} shows double descent over width ({noise}: {way})"
-        rest = f"; so does test loss ({loss['minimum']}, {loss['peak']})" if both else ""
+        own = shapes[first]
+        text = f"Double descent ({noise}): {first} falls to width {own['minimum']}, "
+        text += f"peaks at {own['peak']}, falls"
+        rest = f"; test loss falls to {loss['minimum']}, peaks at {loss['peak']}, falls"
+        rest = rest if both else ""
     else:
         text = f"{first.capitalize()} has a peak over width, at {shapes[first]['peak']} ({noise})"
         rest = f"; so has test loss, at {loss['peak']}" if both else ""
     if not both:
         other = "test loss" if first == "test error" else "test error"
         rest = f"; of {other}, {shapes[other]['verdict']} is shown"
-    return _sentence(f"{text}{rest}.", [SEEN], "double_descent", sketch, f"{also}.")
+    return sentence(f"{text}{rest}.", [SEEN], "double_descent", sketch, f"{also}.")
 
 
-def _steps(what: str, shape: Facts) -> str:
-    steps = [(name, shape[name]) for name in ("descent", "rise", "fall") if shape[name]]
-    told = ", ".join(f"{name} {words.at_least(size, '.3f')}" for name, size in steps)
-    return f"{what} {told}"
+def _steps(what: str, shape: Facts, *, ratios: bool) -> str:
+    """``test loss falls 1.05-fold, rises 2.64-fold``; differences are ``by 0.062``."""
+    verbs = {"descent": "falls", "rise": "rises", "fall": "falls"}
+    told = [
+        f"{verb} {words.at_least(shape[step], '.2f')}-fold"
+        if ratios
+        else f"{verb} by {words.at_least(shape[step], '.3f')}"
+        for step, verb in verbs.items()
+        if shape[step]
+    ]
+    return f"{what} {', '.join(told)}"
 
 
 def _peak(facts: Facts, norm: str) -> Facts | None:
@@ -102,7 +110,7 @@ def _peak(facts: Facts, norm: str) -> Facts | None:
     at = words.widths(possible, facts["width"])
     if len(possible) > len(facts["width"]) / 2:
         text = f"Where the mean {name} constant is largest over width ({noise}) is open: at {at}."
-        return _sentence(text, [UNDECIDED], "double_descent", sketch)
+        return sentence(text, [UNDECIDED], "double_descent", sketch)
     where = f"at width {at}" if len(possible) < 3 else f"somewhere from width {at}"
     text = f"The mean {name} constant ({noise}) is largest {where}"
     badges = [PROVED]
@@ -115,7 +123,7 @@ def _peak(facts: Facts, norm: str) -> Facts | None:
         also = (
             f"From its peak to the widest network it falls at least {words.at_least(falls)}-fold."
         )
-    return _sentence(f"{text}.", badges, "double_descent", sketch, also)
+    return sentence(f"{text}.", badges, "double_descent", sketch, also)
 
 
 def _over_epochs(facts: Facts, norm: str) -> Facts | None:
@@ -142,7 +150,7 @@ def _over_epochs(facts: Facts, norm: str) -> Facts | None:
             return None
         text = f"{start} {loss}; whether the {NORMS[norm]} constant grows is open"
     badges = [PROVED] * (grows > 1) + [SEEN] * seen + [UNDECIDED] * (grows <= 1)
-    return _sentence(f"{text}.", badges, "epoch_curves", sketch, f"{also}.")
+    return sentence(f"{text}.", badges, "epoch_curves", sketch, f"{also}.")
 
 
 def _noise(facts: Facts, norm: str) -> Facts | None:
@@ -171,7 +179,7 @@ def _noise(facts: Facts, norm: str) -> Facts | None:
     sketch = _sketch(facts, *curves)
     badges = [PROVED] if decided else [UNDECIDED]
     also = f"{also[:1].upper()}{also[1:]}."
-    return _sentence(f"{text}.", badges, "double_descent", sketch, also)
+    return sentence(f"{text}.", badges, "double_descent", sketch, also)
 
 
 def _factors(where: str, rows: list[Facts]) -> str:
@@ -183,7 +191,10 @@ def _factors(where: str, rows: list[Facts]) -> str:
 
 
 def _follows(facts: Facts, norm: str) -> Facts | None:
-    """How much of the agreement of the upper bound with the test loss is scale."""
+    """Whether the upper bound moves with test loss, and without its scale, and with test error.
+
+    It does where every seed's rank correlation is above 0, and there are seeds enough.
+    """
     bound = facts["bounds"][norm].get("best upper")
     if bound is None:
         return None
@@ -198,11 +209,35 @@ def _follows(facts: Facts, norm: str) -> Facts | None:
     found = {of: estimate for of, estimate in found.items() if words.known(estimate)}
     if len(found) < 2:
         return None
+    # The range over so many seeds holds the median of all seeds with the confidence asked for.
+    held = statistics.held_by_range(len(facts["seed"])) >= facts["confidence"]
+    start = f"Over width, the {NORMS[norm]} upper bound"
     told = ", ".join(f"{words.value(estimate)} {of}" for of, estimate in found.items())
-    text = f"Over width, the {NORMS[norm]} upper bound's rank correlation is {told}."
+    text = f"{start}'s rank correlation is {told}."
+    if held and (found.get("with test loss", {}).get("low") or -1) > 0:
+        text = f"{start} moves {_told_of_loss(found)}{_told_of_error(found)}."
     ranges = ", ".join(f"{words.interval(estimate)} {of}" for of, estimate in found.items())
     also = f"Medians and ranges of the seeds, {_noise_name(facts)}: {ranges}."
     sketch = _sketch(facts, f"upper, {norm}", "test loss", "test error")
-    # The range over so many seeds holds the median of all seeds with the confidence asked for.
-    held = statistics.held_by_range(len(facts["seed"])) >= facts["confidence"]
-    return _sentence(text, [SEEN if held else UNDECIDED], "alignment", sketch, also)
+    return sentence(text, [SEEN if held else UNDECIDED], "alignment", sketch, also)
+
+
+def _told_of_loss(found: Facts) -> str:
+    """``with test loss (rank correlation 0.88; 0.45 at a fitted logit scale)``."""
+    scaled = found.get("at a fitted logit scale")
+    of_scaled = f"; {words.value(scaled)} at a fitted logit scale" if scaled else ""
+    own = words.value(found["with test loss"])
+    return f"with test loss (rank correlation {own}{of_scaled})"
+
+
+def _told_of_error(found: Facts) -> str:
+    """What the seeds' ranges show of test error: with it, against it, or neither."""
+    error = found.get("with test error")
+    if error is None:
+        return ""
+    value = words.value(error)
+    if (error["low"] or 0) > 0:
+        return f" and with test error ({value})"
+    if (error["high"] or 0) < 0:
+        return f", against test error ({value})"
+    return f"; with test error, not shown ({value})"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple, TypeAlias
 
-from lipdescent.findings.sketch import legend, svg
+from lipdescent.findings.sketch import key, legend, svg
 from lipdescent.findings.words import Facts
 
 
@@ -74,6 +74,7 @@ li { margin: .25rem 0; }
 .short { list-style: none; padding: 0; }
 .short li { display: grid; grid-template-columns: 9.5rem 1fr; gap: 1rem; align-items: center;
             padding: .6rem 0; border-bottom: 1px solid var(--line); }
+.short .bare { display: block; }
 .short p { margin: .1rem 0; font-size: 1.05rem; }
 .short small { color: var(--soft); }
 .badge { font-size: .75rem; border: 1px solid currentColor; border-radius: .8rem;
@@ -83,7 +84,8 @@ li { margin: .25rem 0; }
 svg { width: 100%; max-width: 9.5rem; height: auto; }
 polyline { fill: none; stroke: var(--ink); stroke-width: 1.6; }
 .lower { stroke-dasharray: 4 2; } .least { stroke: var(--soft); }
-.test-error { stroke: var(--seen); } .test-loss { stroke: #d55e00; }
+.test-error { stroke: var(--seen); } .test-loss { stroke: #d55e00; stroke-dasharray: 7 2 1.5 2; }
+.key { white-space: nowrap; } .key svg { width: 1.7rem; height: .5rem; }
 .mark { stroke: var(--soft); stroke-dasharray: 1 2; }
 summary { cursor: pointer; font-weight: 600; margin: .8rem 0; }
 @media (max-width: 40rem) { body { padding: 0 .7rem; margin: 1rem auto; }
@@ -95,7 +97,8 @@ summary { cursor: pointer; font-weight: 600; margin: .8rem 0; }
   details::details-content { content-visibility: visible; }
   .wide { overflow: visible; } table { font-size: 6.8pt; width: 100%; }
   tbody th, td { white-space: normal; } th, td { padding: .15rem .25rem; }
-  tr, .short li { break-inside: avoid; } }
+  tr, .short li { break-inside: avoid; } thead { break-inside: avoid; }
+  h2, h3, summary, caption, thead, thead + tbody tr:first-child { break-after: avoid; } }
 """
 UNFOLD = (
     "addEventListener('beforeprint', () => document.querySelectorAll('details')"
@@ -119,7 +122,7 @@ def _as_markdown(block: Block) -> str:
         case Short(items):
             return "\n".join(
                 f"- **{', '.join(item['badges'])}**: {item['text']} {item['also']}".rstrip()
-                + f" (`{item['figure']}`)"
+                + f" (`{item['figure']}`)" * bool(item["figure"])
                 for item in items
             )
         case Fold(_, inside):
@@ -166,12 +169,12 @@ def _short(item: Facts) -> str:
     label = f"{', '.join(legend(sketch))} over {sketch['over']}" if sketch else ""
     drawn = svg(sketch, label=label) if sketch and sketch["curves"] else ""
     badges = "".join(f'<span class="badge {one}">{one}</span>' for one in item["badges"])
-    below = [label, item["also"], f"Figure: {item['figure']}."]
-    told = " ".join(f"{part.rstrip('.')}." for part in below if part)
-    return (
-        f"<li><div>{drawn}</div><div>{badges}<p>{escape(item['text'])}</p>"
-        f"<small>{escape(told[:1].upper() + told[1:])}</small></div></li>"
-    )
+    below = [item["also"], f"Figure: {item['figure']}." if item["figure"] else ""]
+    told = " ".join(f"{escape(part.rstrip('.'))}." for part in below if part)
+    told = f"{key(sketch)}. {told}" if drawn else told
+    below_it = f"<small>{told}</small>" if told else ""
+    said = f"<div>{badges}<p>{escape(item['text'])}</p>{below_it}</div>"
+    return f"<li><div>{drawn}</div>{said}</li>" if drawn else f'<li class="bare">{said}</li>'
 
 
 def _table(table: Table) -> str:

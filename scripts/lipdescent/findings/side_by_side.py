@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from lipdescent.analysis.groups import Group, Series
 from lipdescent.analysis.labels import noise_name, variant_name
 from lipdescent.analysis.statistics import Array
 from lipdescent.findings import words
-from lipdescent.findings.page import Block, Heading, Table, Text
+from lipdescent.findings.page import Block, Heading, Short, Table, Text
 from lipdescent.findings.words import Facts
 
 COLUMNS = {
@@ -39,8 +39,13 @@ def _mean(name: str, values: Array) -> Array:
     return (statistics.centre if name == "test loss" else statistics.mean)(values)
 
 
-def side_by_side(groups: Sequence[Facts]) -> list[Block]:
-    """A table for every dataset that more than one architecture was trained on."""
+def side_by_side(
+    groups: Sequence[Facts], in_short: Mapping[str, list[Facts]] | None = None
+) -> list[Block]:
+    """A table for every data set that more than one architecture was trained on.
+
+    ``in_short``: data set -> sentences above it.
+    """
     blocks: list[Block] = []
     for dataset in dict.fromkeys(facts["dataset"] for facts in groups):
         rows = [facts for facts in groups if facts["dataset"] == dataset]
@@ -49,6 +54,7 @@ def side_by_side(groups: Sequence[Facts]) -> list[Block]:
         columns = [name for name in (*COLUMNS, *BRACKET) if any(name in f["widest"] for f in rows)]
         blocks += [
             Heading(2, f"{dataset}: architectures side by side"),
+            *([Short(in_short[dataset])] if in_short else []),
             Text(
                 f"Means over seeds, of losses and bounds geometric ones, at width "
                 f"{max(rows[0]['width'])}, epoch {rows[0]['epoch']}. "

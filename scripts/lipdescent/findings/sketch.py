@@ -35,10 +35,8 @@ def svg(sketch: Facts, *, label: str) -> str:
             for x, v in zip(sketch["x"], values, strict=True)
             if v is not None
         ]
-        kind = name.split(",")[0].replace(" ", "-")
-        least = " least" if name.endswith("(least noise)") else ""
         parts.append(
-            f'<polyline class="{kind}{least}" points="{" ".join(points)}">'
+            f'<polyline class="{_class(name)}" points="{" ".join(points)}">'
             f"<title>{escape(name)}</title></polyline>"
         )
     return (
@@ -47,17 +45,32 @@ def svg(sketch: Facts, *, label: str) -> str:
     )
 
 
-def legend(sketch: Facts) -> list[str]:
-    """What is drawn: ``bracket in l2`` for both sides of one."""
-    found = []
+def legend(sketch: Facts) -> dict[str, str]:
+    """What is drawn -> the class of its line: ``bracket in l2`` for both sides of one."""
+    found = {}
     for name in sketch["curves"]:
         side, _, norm = name.partition(", ")
         other = {"lower": "upper", "upper": "lower"}.get(side)
         both = f"{other}, {norm}" in sketch["curves"]
-        found.append(
-            name if other is None else f"{'bracket' if both else f'{side} bound'} in {norm}"
-        )
-    return list(dict.fromkeys(found))
+        told = name if other is None else f"{'bracket' if both else f'{side} bound'} in {norm}"
+        found[told] = _class(name)
+    return found
+
+
+def key(sketch: Facts) -> str:
+    """The legend as HTML, a piece of each line before its name."""
+    lines = (
+        f'<span class="key"><svg viewBox="0 0 22 6" aria-hidden="true">'
+        f'<polyline class="{kind}" points="1,3 21,3"/></svg> {escape(name)}</span>'
+        for name, kind in legend(sketch).items()
+    )
+    return f"{', '.join(lines)} over {escape(sketch['over'])}"
+
+
+def _class(name: str) -> str:
+    """Of a curve's line, for the style of the page."""
+    kind = name.split(",")[0].replace(" ", "-")
+    return f"{kind} least" if name.endswith("(least noise)") else kind
 
 
 def _scale(values: list[float], low: float, high: float) -> Callable[[float], float]:

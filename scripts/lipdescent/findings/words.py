@@ -75,10 +75,11 @@ def span(values: Sequence, form: Callable[[Any], str] = str) -> str:
 
 
 def share(part: int, whole: int, noun: str = "level") -> str:
-    """``all 5 levels``, ``2 of 5 levels``, ``the only level``."""
+    """``all 5 levels``, ``both levels``, ``2 of 5 levels``, ``the only level``."""
     if whole == 1:
         return f"{'the only' if part else 'not the only'} {noun}"
-    return f"all {whole} {noun}s" if part == whole else f"{part} of {whole} {noun}s"
+    every = "both" if whole == 2 else f"all {whole}"
+    return f"{every} {noun}s" if part == whole else f"{part} of {whole} {noun}s"
 
 
 def widths(possible: Sequence[int], every: Sequence[int]) -> str:

@@ -36,7 +36,7 @@ def check(config: dict[str, Any]) -> None:
     ConfigError
         One line per bound and architecture, with what the bound said.
     """
-    tasks = {_key(config, task): task for task in _tasks(config)}
+    tasks = {_key(task): task for task in _tasks(config)}
     kept = asked_once.kept(KEPT)
     new = {key: task for key, task in tasks.items() if key not in kept}
     if not new:
@@ -87,7 +87,7 @@ def _task(config: dict[str, Any], dataset: str, name: str) -> dict[str, Any]:
     }
 
 
-def _key(config: dict[str, Any], task: dict[str, Any]) -> str:
+def _key(task: dict[str, Any]) -> str:
     module, training, maker = task["network"]["module"], task["training"], task["noise_maker"]
     plugins = [*training_files(module, training, maker)]
     for name in ["metrics", *task["quantities"]]:

@@ -16,16 +16,19 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from lipdescent.arithmetic import certified_norms, ulps
+from lipdescent.arithmetic import certified_norms, hermitian, ulps
 from lipdescent.layers._operators import Axis
 from lipdescent.shapes import Complex128, Float64, Int64
 from lipdescent.stacks import products
 
 _CHUNK = 2**18  # complex entries in each temporary, 4 MiB: what a cache holds
+# Of Lanczos' iteration, by which shifts and frequencies are put in order: dearer, the larger.
+_FEWEST_STEPS, _MOST_STEPS = 6, 24
 _TRY_SHIFTS = 2**22  # symbol entries of one model up to which all shifts are tried
 
 
@@ -62,32 +65,77 @@ def symbol(
     -------
     complex128 (B, F, out, residues * in), residues over prod(strides).
     """
-    batch, out, inputs = kernel.shape[:3]
-    device = kernel.device
-    phases, residues = [], []
-    for a, (offset, stride, size) in enumerate(zip(offsets, strides, sizes, strict=True)):
-        steps = torch.div(offset, stride, rounding_mode="floor")
-        # Reduced as integers, so that the angle carries one rounding whatever its size.
-        angle = (grid[:, a, None] * steps) % (2 * size)
-        phases.append((angle.to(torch.float64) * (math.pi / size)).to(device))
-        residues.append(offset % stride)
-    blocks = []
-    for wanted in itertools.product(*[range(stride) for stride in strides]):
-        read = [bool((r == w).any()) for r, w in zip(residues, wanted, strict=True)]
-        if drop_empty and not all(read):
-            continue
-        part, angle = kernel, torch.zeros(len(grid), 1, dtype=torch.float64, device=device)
-        for a, residue in enumerate(wanted):
-            taps = torch.nonzero(residues[a] == residue)[:, 0].to(device)
-            part = part.index_select(3 + a, taps)
-            angle = (angle[:, :, None] + phases[a][:, None, taps]).flatten(1)
-        part = part.reshape(batch, out * inputs, -1).mT  # (B, taps, out in)
-        wave = torch.cat([angle.cos(), angle.sin()])
-        # A product per model: in one of them all, a column's bits would depend on its place.
-        block = products.bmm(wave.expand(batch, -1, -1), part)
-        block = block.reshape(batch, 2, len(grid), out, inputs)
-        blocks.append(torch.complex(block[:, 0], block[:, 1]))
-    return torch.cat(blocks, -1)
+    return _Tables.of_taps(kernel, offsets, strides, sizes, drop_empty=drop_empty).symbol(grid)
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """A kernel (B, out, in, ...) sorted by the residue of the input position that its taps read.
+
+    ``shape`` is (out, in), ``axes`` have (step of each tap, number M of outputs), ``parts`` for
+    each residue a table (B, taps, out in) and the taps of each axis.
+    """
+
+    shape: tuple[int, int]
+    axes: list[tuple[Tensor, int]]
+    parts: list[tuple[Tensor, list[Tensor]]]
+
+    @classmethod
+    def of(cls, kernel: Tensor, axes: list[Axis], sizes: list[int]) -> _Tables:
+        offsets, strides = [axis.offsets() for axis in axes], [axis.stride for axis in axes]
+        return cls.of_taps(kernel, offsets, strides, sizes, drop_empty=True)
+
+    @classmethod
+    def of_taps(
+        cls,
+        kernel: Tensor,
+        offsets: list[Tensor],
+        strides: list[int],
+        sizes: list[int],
+        *,
+        drop_empty: bool,
+    ) -> _Tables:
+        residues = [offset % stride for offset, stride in zip(offsets, strides, strict=True)]
+        parts = []
+        for wanted in itertools.product(*[range(stride) for stride in strides]):
+            own = [torch.nonzero(r == w)[:, 0] for r, w in zip(residues, wanted, strict=True)]
+            if drop_empty and not all(map(len, own)):
+                continue
+            part = kernel
+            for a, taps in enumerate(own):
+                part = part.index_select(3 + a, taps.to(kernel.device))
+            parts.append((part.flatten(3).flatten(1, 2).mT.contiguous(), own))
+        steps = [
+            torch.div(o, s, rounding_mode="floor") for o, s in zip(offsets, strides, strict=True)
+        ]
+        return cls(tuple(kernel.shape[1:3]), list(zip(steps, sizes, strict=True)), parts)
+
+    def __getitem__(self, models: Tensor) -> _Tables:
+        return replace(self, parts=[(part[models], own) for part, own in self.parts])
+
+    def symbols(self, grid: Tensor) -> Iterator[Tensor]:
+        """The symbols at the frequencies ``grid`` (F, axes), chunk by chunk."""
+        entries = len(self.parts) * self.parts[0][0][:, 0].numel()
+        yield from map(self.symbol, grid.split(max(1, _CHUNK // entries)))
+
+    def symbol(self, grid: Tensor) -> Tensor:
+        """:func:`symbol`, in the precision of the kernel."""
+        phases = []
+        for a, (steps, size) in enumerate(self.axes):
+            # Reduced as integers, so that the angle carries one rounding whatever its size.
+            angle = (grid[:, a, None] * steps) % (2 * size)
+            phases.append(angle.to(torch.float64) * (math.pi / size))
+        blocks = []
+        for part, taps in self.parts:
+            angle = torch.zeros(len(grid), 1, dtype=torch.float64)
+            for phase, own in zip(phases, taps, strict=True):
+                angle = (angle[:, :, None] + phase[:, None, own]).flatten(1)
+            wave = torch.cat([angle.cos(), angle.sin()]).to(part)
+            # A product per model: in one of them all, a column's bits would depend on its place.
+            block = products.bmm(wave.expand(len(part), -1, -1), part)
+            block = block.reshape(len(part), 2, len(grid), *self.shape)
+            blocks.append(torch.complex(block[:, 0], block[:, 1]))
+        return blocks[0] if len(blocks) == 1 else torch.cat(blocks, -1)
 
 
 def symbol_error(kernel: Float64[Tensor, "models out in *taps"]) -> Float64[Tensor, " models"]:
@@ -119,6 +167,8 @@ def torus_norm(
     -------
     float64 (B,).
     """
+    if all(axis.kernel == 1 for axis in axes):  # one matrix, at places of its own
+        return certified_norms.certified_spectral_norm(kernel.flatten(2))
     circular = [axis.mode == "circular" for axis in axes]
     sizes = [
         (axis.size if wraps else axis.torus_size()) // axis.stride
@@ -133,23 +183,67 @@ def torus_norm(
         both = [(0,) if c or m == 1 else (0, 1) for c, m in zip(circular, sizes, strict=True)]
         shifts = list(itertools.product(*both))
     size = max(1, _CHUNK // entries)
-    values = [_one_chunk(part, axes, sizes, shifts) for part in kernel.split(size)]
+    values = [_smallest(part, axes, sizes, shifts) for part in kernel.split(size)]
     value = torch.cat(values) + symbol_error(kernel)
     return ulps.unscaled_up(ulps.round_up(value, 2), exponent)
 
 
-def _one_chunk(
+def _smallest(
     kernel: Tensor, axes: list[Axis], sizes: list[int], shifts: list[tuple[int, ...]]
 ) -> Tensor:
-    """Smallest bound (B,) over the shifts of the frequencies."""
-    offsets, strides = [axis.offsets() for axis in axes], [axis.stride for axis in axes]
-    entries = len(kernel) * math.prod(strides) * math.prod(kernel.shape[1:3])
+    """Smallest bound (B,) over the shifts of the frequencies.
+
+    Each model's most promising shift first; what exceeds a bound that is proved already ends early.
+    """
+    grids = [frequencies(sizes, shift) for shift in shifts]
+    tables = _Tables.of(kernel, axes, sizes)
+    single = _Tables.of(kernel.to(torch.float32), axes, sizes)
+    rough = [_rough(single, grid) for grid in grids]
+    largest = torch.stack([values.amax(1) for values in rough])
+    order = largest.argsort(dim=0, stable=True)
     best = kernel.new_full((len(kernel),), math.inf)
-    for shift in shifts:
-        grid = frequencies(sizes, shift).split(max(1, _CHUNK // entries))
-        symbols = (symbol(kernel, offsets, strides, sizes, part, drop_empty=True) for part in grid)
-        best = torch.minimum(best, largest_norm(symbols, enough=best))
+    for rank in order:
+        for place, grid in enumerate(grids):
+            # A rough value is from below, but for its own rounding.
+            left = (rank == place) & (largest[place] * (1 - 1e-4) < best)
+            chosen = left.nonzero()[:, 0]
+            if not len(chosen):
+                continue
+            if len(kernel) == 1:  # the largest first: nothing is looked for twice
+                grid = grid[rough[place][0].argsort(descending=True).to(grid.device)]
+            found = largest_norm(tables[chosen].symbols(grid), enough=best[chosen])
+            best[chosen] = torch.minimum(best[chosen], found)
     return best
+
+
+def _rough(tables: _Tables, grid: Tensor) -> Tensor:
+    """About |H_f|_2, from below, at each frequency: (B, F), to order them by.
+
+    Lanczos' iteration on H^H H (Golub & Van Loan 2013, sec. 10.3) in single precision.
+    """
+    return torch.cat([_krylov(h) for h in tables.symbols(grid)], 1).to(torch.float64)
+
+
+def _krylov(h: Tensor) -> Tensor:
+    if h.shape[-1] > h.shape[-2]:
+        h = h.mT
+    h, transposed = h.contiguous(), h.mT.contiguous()  # rows times matrices are quick
+    size = h.shape[-1]
+    vector = hermitian.start_vector(size, h).expand(*h.shape[:-2], 1, -1)
+    before, off = torch.zeros_like(vector), h.real.new_zeros(*h.shape[:2], 1, 1)
+    diagonal, beside = [], []
+    for _ in range(min(_MOST_STEPS, max(_FEWEST_STEPS, size // 25))):
+        image = ((vector @ transposed).conj() @ h).conj()  # of H^H H
+        here = (vector.conj() * image).sum((-2, -1), keepdim=True).real
+        image = image - here * vector - off * before
+        before, off = vector, _frobenius(image)[..., None, None]
+        vector = image / torch.where(off > 0, off, 1.0)
+        diagonal.append(here[..., 0, 0])
+        beside.append(off[..., 0, 0])
+    form = torch.diag_embed(torch.stack(diagonal, -1))
+    edge = torch.stack(beside[:-1], -1)
+    form = form + torch.diag_embed(edge, 1) + torch.diag_embed(edge, -1)
+    return torch.linalg.eigvalsh(form)[..., -1].clamp_min(0.0).sqrt()
 
 
 def largest_norm(
@@ -167,11 +261,11 @@ def largest_norm(
         nonlocal error
         for h in chunks:
             rows, columns = h.shape[-2:]
-            frobenius = torch.linalg.vector_norm(h, dim=(-2, -1)).amax(1).square()
+            frobenius = _frobenius(h).amax(1).square()
             frobenius = ulps.round_up(frobenius, 2 * rows * columns + 8)
             here = 2 * ulps.gamma(2 * max(rows, columns) + 8) * frobenius
             error = torch.maximum(error, here)
-            yield h @ h.mH if rows <= columns else h.mH @ h
+            yield hermitian.gram(h if rows <= columns else h.mH)
 
     value = largest_eigenvalue(grams(), enough=enough.square())
     return ulps.round_up((value.clamp_min(0.0) + error).sqrt(), 8)
@@ -182,7 +276,7 @@ def largest_eigenvalue(chunks: Iterable[Tensor], *, enough: Tensor | None = None
 
     One Cholesky factor of t I - M_f per frequency at a common t per B, raised where a chunk holds
     a larger eigenvalue: only few frequencies get eigenvalues of their own. All infinite, and the
-    remaining chunks not looked at, once every value exceeds ``enough``.
+    remaining chunks not looked at, once every t, or value, exceeds ``enough``.
     """
     shift: Tensor | None = None
     value: Tensor | None = None
@@ -190,9 +284,11 @@ def largest_eigenvalue(chunks: Iterable[Tensor], *, enough: Tensor | None = None
         if shift is None or value is None:
             shift = value = matrices.real.new_full((len(matrices),), -math.inf)
         shift = _raised(matrices, shift)
+        if enough is not None and bool((shift > enough).all()):
+            return torch.full_like(value, math.inf)
         found, sound = _below(matrices, shift[:, None].expand(matrices.shape[:2]))
         if not bool(sound.all()):
-            found[~sound] = certified_norms.certified_max_eigenvalue(matrices[~sound])
+            found[~sound] = _own(matrices[~sound])
             shift = torch.maximum(shift, torch.where(sound, -math.inf, found).amax(1))
         value = torch.maximum(value, found.amax(1))
         if enough is not None and bool((value > enough).all()):
@@ -201,19 +297,24 @@ def largest_eigenvalue(chunks: Iterable[Tensor], *, enough: Tensor | None = None
     return value
 
 
+def _frobenius(matrices: Tensor) -> Tensor:
+    """Norms (...) of real or complex (..., m, n): of a complex number torch takes the modulus."""
+    if matrices.is_complex():
+        return torch.linalg.vector_norm(torch.view_as_real(matrices), dim=(-3, -2, -1))
+    return torch.linalg.vector_norm(matrices, dim=(-2, -1))
+
+
 def _raised(matrices: Tensor, shift: Tensor) -> Tensor:
     """``shift`` (B,), or an estimate of the largest eigenvalue of (B, F, p, p) where it is larger.
 
     A power iteration tells the frequencies apart; eigenvalues are taken of the leading ones.
     """
     count, p = matrices.shape[1:3]
-    start = torch.randn(p, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    vector = (start[:, 0] + 1j * start[:, 1]).to(matrices.device)[:, None]
+    vector = hermitian.start_vector(p, matrices).expand(*matrices.shape[:2], 1, -1)
     for _ in range(12):
-        vector = matrices @ vector
-        length = torch.linalg.vector_norm(vector, dim=-2, keepdim=True)
-        vector = vector / torch.where(length > 0, length, 1.0)
-    estimate = length[..., 0, 0]
+        vector = vector @ matrices
+        estimate = _frobenius(vector)
+        vector = vector / torch.where(estimate > 0, estimate, 1.0)[..., None, None]
     larger = ~(estimate.amax(1) < shift)
     if not bool(larger.any()):
         return shift
@@ -221,12 +322,35 @@ def _raised(matrices: Tensor, shift: Tensor) -> Tensor:
     # One frequency is enough where eigenvalues are dear: what lies above it is found below.
     top = estimate[larger].topk(min(6 if p <= 128 else 1, count), dim=1).indices
     picked = chosen.gather(1, top[..., None, None].expand(-1, -1, p, p))
-    largest = torch.linalg.eigvalsh(picked)[..., -1].amax(1)
-    scale = chosen.diagonal(dim1=-2, dim2=-1).real.abs().amax((1, 2))
-    slack = 8 * p * p * ulps.UNIT_ROUNDOFF * torch.maximum(scale, largest.abs())
+    largest = _leading(picked.flatten(0, 1)).view(top.shape).amax(1)
     raised = shift.clone()
-    raised[larger] = torch.maximum(shift[larger], largest + slack)
+    raised[larger] = torch.maximum(shift[larger], largest + _slack(chosen, largest))
     return raised
+
+
+def _leading(matrices: Tensor) -> Tensor:
+    """Largest eigenvalues (n,) of (n, p, p), not proved."""
+    p = matrices.shape[-1]
+    if p <= hermitian.LARGE:
+        return torch.linalg.eigvalsh(matrices)[:, -1]
+    found = [hermitian.leading_eigenvalue(m, tolerance=p * ulps.UNIT_ROUNDOFF) for m in matrices]
+    return matrices.real.new_tensor(found)[:, 0]
+
+
+def _slack(matrices: Tensor, value: Tensor) -> Tensor:
+    """By how much t exceeds an estimate (B,) for (B, F, p, p), so that factors are found."""
+    p = matrices.shape[-1]
+    scale = matrices.diagonal(dim1=-2, dim2=-1).real.abs().amax((1, 2))
+    return 8 * p * p * ulps.UNIT_ROUNDOFF * torch.maximum(scale, value.abs())
+
+
+def _own(matrices: Tensor) -> Tensor:
+    """Certified bounds on the largest eigenvalues of (n, p, p), each by its own: (n,)."""
+    top = _leading(matrices)
+    value, sound = _below(matrices, top + _slack(matrices[:, None], top))
+    if not bool(sound.all()):
+        value[~sound] = certified_norms.certified_max_eigenvalue(matrices[~sound])
+    return value
 
 
 def _below(matrices: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
@@ -238,9 +362,10 @@ def _below(matrices: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
     shifted = -matrices
     shifted.diagonal(dim1=-2, dim2=-1).add_(shift[..., None])
     factor, info = torch.linalg.cholesky_ex(shifted)
-    residual = torch.linalg.vector_norm(shifted - factor @ factor.mH, dim=(-2, -1))
+    product = hermitian.factor_product(factor.tril_())
+    residual = _frobenius(shifted - product)
     # | |L| |L|^H |_2 <= |L|_F^2, and the rounding of the product is complex.
-    squares = torch.linalg.vector_norm(factor, dim=(-2, -1)).square()
+    squares = _frobenius(factor).square()
     diagonal = shifted.diagonal(dim1=-2, dim2=-1).abs().amax(-1)
     excess = residual + 2 * ulps.gamma(2 * p + 8) * squares
     excess = excess + 4 * ulps.UNIT_ROUNDOFF * diagonal

@@ -1,0 +1,1 @@
+"""What is taken of a stack's checkpoints: ``measure``, by kinds (``kinds/``), and ``verifying``."""

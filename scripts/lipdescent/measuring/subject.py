@@ -1,8 +1,4 @@
-"""What can be taken of a stack of checkpoints: one file per kind of measurement.
-
-A kind has ``take(subject, options)``, which yields a Measurement per quantity. A bound is the kind
-``bound``, whatever its name, so that adding one means adding a file in bounds/ alone.
-"""
+"""What a measurement is given: a stack of checkpoints and what belongs to it."""
 
 from __future__ import annotations
 

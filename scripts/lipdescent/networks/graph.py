@@ -182,13 +182,17 @@ class Extremum(Join):
 
 @dataclass(frozen=True)
 class Attention(Join):
-    """softmax(scale Q K') V of queries (..., n, k), keys (..., m, k) and values (..., m, d)."""
+    """softmax(scale Q K' + B) V of queries (..., n, k), keys (..., m, k) and values (..., m, d).
+
+    B (..., n, m) is there or not: biases of positions, and minus infinity for keys left out.
+    """
 
     scale: float
 
     def __call__(self, *values: Tensor) -> Tensor:
-        q, k, v = values
-        return torch.softmax(self.scale * (q @ k.transpose(-1, -2)), -1) @ v
+        q, k, v, *bias = values
+        scores = self.scale * (q @ k.transpose(-1, -2))
+        return torch.softmax(scores + bias[0] if bias else scores, -1) @ v
 
 
 def _aligned(*values: Tensor) -> Sequence[Tensor]:

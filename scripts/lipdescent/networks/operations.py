@@ -183,3 +183,11 @@ class Function(nn.Module):
 
     def extra_repr(self) -> str:
         return self.name
+
+
+_POWERS = {2.0: "square", 0.5: "sqrt", -0.5: "rsqrt", -1.0: "reciprocal"}
+
+
+def power(exponent: float) -> Function:
+    """x to the power of a number, by the name that some have."""
+    return Function(_POWERS[exponent]) if exponent in _POWERS else Function("power", exponent)

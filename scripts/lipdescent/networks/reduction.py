@@ -8,6 +8,7 @@ values, stay graphs.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 from torch import nn
@@ -21,7 +22,16 @@ class _Irreducible(Exception):
     """Why a graph is no expression of layers."""
 
 
-def used(graph: Graph) -> Graph:
+def network(graph: Graph) -> tuple[nn.Module, Graph]:
+    """The plain network of a graph, and the graph of what its output depends on.
+
+    ``nn.Sequential`` of a chain of different layers, a :class:`GraphNetwork` otherwise.
+    """
+    graph = _own_modules(_used(graph))
+    return _plain(graph, expression(graph)), graph
+
+
+def _used(graph: Graph) -> Graph:
     """Without vertices that the output does not depend on."""
     wanted, stack = {0}, [graph.output]
     while stack:
@@ -46,8 +56,21 @@ def expression(graph: Graph) -> Node | str:
         return str(error)
 
 
-def plain(graph: Graph, structure: Node | str) -> nn.Module:
-    """``nn.Sequential`` of a chain of different layers, a :class:`GraphNetwork` otherwise."""
+def _own_modules(graph: Graph) -> Graph:
+    """A module of its own for each vertex, but for those with weights."""
+    seen: set[int] = set()
+    vertices = []
+    for vertex in graph.vertices:
+        module = vertex.operation
+        if isinstance(module, nn.Module) and not module._parameters and not module._buffers:
+            if id(module) in seen:
+                vertex = replace(vertex, operation=copy.deepcopy(module))
+            seen.add(id(module))
+        vertices.append(vertex)
+    return Graph(tuple(vertices), graph.output)
+
+
+def _plain(graph: Graph, structure: Node | str) -> nn.Module:
     if isinstance(structure, str):
         return GraphNetwork(graph, structure)
     parts = steps(structure)

@@ -1,0 +1,1 @@
+"""Plug-ins by their file's name (``lookup``), and what a file says of itself (``signatures``)."""

@@ -1,0 +1,1 @@
+"""A study's start page: ``page`` puts answers, figures and the run's ``header`` together."""

@@ -1,0 +1,1 @@
+"""What a constant is good for: certified radii (``certificates``), attacks, errors of logits."""

@@ -90,15 +90,9 @@ def certified_accuracy(radii: Tensor, at: Sequence[float]) -> Tensor:
     return (radii[..., None] > levels).double().mean(1)
 
 
-def mean_certified_radius(radii: Tensor, *, misclassified: str = "zero") -> Tensor:
-    """Mean radius, (num_models,).
-
-    ``misclassified`` points count "zero" (the average certified radius of Zhai et al. 2020) or
-    "negative" (their signed radius, whose mean is W1 / 2 at most: Béthune et al. 2022).
-    """
-    if misclassified not in ("zero", "negative"):
-        raise ValueError(f"misclassified = {misclassified!r}: allowed are zero, negative")
-    return (radii.clamp_min(0) if misclassified == "zero" else radii).mean(1)
+def mean_certified_radius(radii: Tensor) -> Tensor:
+    """Average certified radius of Zhai et al. (2020), (num_models,): wrong points count as 0."""
+    return radii.clamp_min(0).mean(1)
 
 
 def measure(

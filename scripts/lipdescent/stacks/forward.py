@@ -1,43 +1,24 @@
 """Forward pass of a stack of networks, each with its own weights, batch and statistics.
 
-A view of the network's expression: convolutions, linear layers, normalisations and pools of all
-models are one operation each; what is unknown is vectorised by ``torch.func.vmap``. Autograd
-differentiates it: models share nothing, so the gradient of the sum of their losses with respect
-to a stacked parameter is every model's own gradient.
+A view of the network's expression, layer by layer (``layer_passes.py``). Autograd differentiates
+it: models share nothing, so the gradient of the sum of their losses with respect to a stacked
+parameter is every model's own gradient.
 """
 
 from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
-from torch.nn.utils import parametrize
 
-from lipdescent.constrained import Constraint
 from lipdescent.networks.expressions import Chain, Concat, Layer, Node
-from lipdescent.networks.known_classes import BATCH_NORMS, DROPOUT, qualified_name
 from lipdescent.networks.reading import read
-from lipdescent.stacks import products
-from lipdescent.stacks.convolution import (
-    channel_axis,
-    convolve,
-    lies_by_rows,
-    max_pool,
-    one_channel_axis,
-    tiling,
-)
 from lipdescent.stacks.dropout import Dropout
-from lipdescent.stacks.normalisation import normalise, normalise_batch
-from lipdescent.stacks.sorting import SortPairs
-
-EXACT = (nn.Identity, nn.LeakyReLU)  # of one entry and rounded once
-SMOOTH = (nn.ELU, nn.GELU, nn.Sigmoid, nn.SiLU, nn.Softplus, nn.Tanh)
-CONSTRAINED = (nn.Linear, nn.Conv1d, nn.Conv2d)  # whose constraints take whole stacks
+from lipdescent.stacks.layer_passes import Pass, of_layer
+from lipdescent.stacks.pooling import tiling
 
 
 def stacked_forward(
@@ -71,76 +52,23 @@ def stacked_forward(
     TypeError
         For a layer that draws random numbers in training: dropout without ``dropout``, any other.
     """
-    run = _Run(state, train, retracted, dropout)
+    run = Pass(state, train, retracted, dropout)
     node = read(network, declared=False) if isinstance(network, nn.Module) else network
-    return run(node, inputs), run.buffers
+    return _along(run, node, inputs), run.buffers
 
 
-class _Run:
-    """One pass: the stacked tensors, the mode, and the new buffers as they arise."""
-
-    def __init__(
-        self,
-        state: dict[str, Tensor],
-        train: bool,
-        retracted: Collection[str],
-        dropout: Dropout | None,
-    ) -> None:
-        self.state, self.train, self.retracted, self.dropout = state, train, retracted, dropout
-        self.buffers: dict[str, Tensor] = {}
-
-    def tensor(self, layer: Layer, name: str) -> Tensor:
-        return self.state[layer.named(name)]
-
-    def weight_and_bias(self, layer: Layer) -> tuple[Tensor | None, Tensor | None]:
-        """None each where the layer has none."""
-        return self.state.get(layer.named("weight")), self.state.get(layer.named("bias"))
-
-    def __call__(self, node: Node, x: Tensor) -> Tensor:
-        if isinstance(node, Layer):
-            return self._layer(node, x)
-        if isinstance(node, Chain):
-            for part in _pools_first(node.parts):
-                x = self(part, x)
-            return x
-        outputs = [self(part, x) for part in node.parts]
-        if isinstance(node, Concat):
-            return torch.cat(outputs, node.dim + 1 if node.dim >= 0 else node.dim)
-        return functools.reduce(operator.add, outputs)
-
-    def _layer(self, layer: Layer, x: Tensor) -> Tensor:
-        module, kind = layer.module, type(layer.module)
-        if isinstance(module, CONSTRAINED) and parametrize.is_parametrized(module, "weight"):
-            return self._constrained(layer, x)
-        known = LAYERS.get(kind) or LAYERS.get(qualified_name(module))
-        if known is not None:
-            return known(self, layer, x)
-        if any(getattr(part, "inplace", False) for part in module.modules()):
-            x = x.clone()  # it may be the caller's, or be read again
-        if kind in EXACT:
-            return module(x)
-        if kind in SMOOTH:
-            return _smooth(module, x)
-        return _unknown(self, layer, x)
-
-    def _constrained(self, layer: Layer, x: Tensor) -> Tensor:
-        """Constraints of this library take whole stacks; other parametrisations one model."""
-        parametrizations: Any = layer.module.parametrizations
-        steps = parametrizations["weight"]
-        if set(parametrizations) != {"weight"} or not all(
-            isinstance(step, Constraint) for step in steps
-        ):
-            return _unknown(self, layer, x)
-        name = layer.named("parametrizations.weight.original")
-        weight = self.state[name]
-        if name in self.retracted:
-            weight = steps[0].constant * weight
-        else:
-            for step in steps:
-                weight = step(weight)
-        self.state = self.state | {layer.named("weight"): weight}
-        known = _linear if isinstance(layer.module, nn.Linear) else _convolution
-        return known(self, layer, x)
+def _along(run: Pass, node: Node, x: Tensor) -> Tensor:
+    """What an expression makes of the batches."""
+    if isinstance(node, Layer):
+        return of_layer(run, node, x)
+    if isinstance(node, Chain):
+        for part in _pools_first(node.parts):
+            x = _along(run, part, x)
+        return x
+    outputs = [_along(run, part, x) for part in node.parts]
+    if isinstance(node, Concat):
+        return torch.cat(outputs, node.dim + 1 if node.dim >= 0 else node.dim)
+    return functools.reduce(operator.add, outputs)
 
 
 def _pools_first(parts: tuple[Node, ...]) -> list[Node]:
@@ -151,191 +79,3 @@ def _pools_first(parts: tuple[Node, ...]) -> list[Node]:
         if type(first) is nn.ReLU and tiling(second):
             ordered[i : i + 2] = ordered[i + 1], ordered[i]
     return ordered
-
-
-def _smooth(module: nn.Module, x: Tensor) -> Tensor:
-    """A model at a time, in the order in which it lies in memory.
-
-    A CPU takes the last entries of a tensor one by one and rounds them otherwise than the vectors
-    before them: in one pass a model's bits would depend on where it ends.
-    """
-    if x.device.type != "cpu":
-        return module(x)
-    order = [0, *sorted(range(1, x.ndim), key=x.stride, reverse=True)]
-    out = torch.stack([module(part) for part in x.permute(order)])
-    return out.permute([order.index(axis) for axis in range(x.ndim)])
-
-
-def _linear(run: _Run, layer: Layer, x: Tensor) -> Tensor:
-    weight, (_, bias) = run.tensor(layer, "weight"), run.weight_and_bias(layer)
-    flat = x.reshape(x.shape[0], -1, x.shape[-1]).mT
-    # (out, in) @ (in, batch): the fast way round for few outputs.
-    if bias is None:
-        out = products.bmm(weight, flat).mT
-    else:
-        out = products.baddbmm(bias.unsqueeze(2), weight, flat).mT
-    return out.reshape(*x.shape[:-1], -1)
-
-
-def _group_sort(run: _Run, layer: Layer, x: Tensor) -> Tensor:
-    if layer.module.size != 2 or x.shape[2] % 2:
-        return _per_sample(layer.module, x)
-    if x.dim() == 3:  # as _linear leaves it, features lie a batch apart
-        return SortPairs.apply(x.mT).mT
-    return SortPairs.apply(x.transpose(1, 2)).transpose(1, 2)
-
-
-def _convolution(run: _Run, layer: Layer, x: Tensor) -> Tensor:
-    module: Any = layer.module
-    weight, (_, bias) = run.tensor(layer, "weight"), run.weight_and_bias(layer)
-    if module.padding_mode == "circular" and not isinstance(module.padding, str):
-        return _circular(module, x, weight, bias)
-    if module.padding_mode != "zeros":
-        return _unknown(run, layer, x)
-    return convolve(module, x, weight, bias)
-
-
-def _circular(module: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """One convolution of the wrapped inputs with a group (or ``module.groups``) per model."""
-    models = x.shape[0]
-    ends = [p for p in reversed(module.padding) for _ in range(2)]
-    x = nn.functional.pad(x.transpose(0, 1).flatten(1, 2), ends, mode="circular")
-    function = nn.functional.conv1d if x.dim() == 3 else nn.functional.conv2d
-    out = function(
-        x,
-        weight.flatten(0, 1),
-        None if bias is None else bias.flatten(),
-        stride=module.stride,
-        dilation=module.dilation,
-        groups=models * module.groups,
-    )
-    return out.unflatten(1, (models, -1)).transpose(0, 1)
-
-
-def _max_pool(run: _Run, layer: Layer, x: Tensor) -> Tensor:
-    if lies_by_rows(x) and (size := tiling(layer.module)):
-        return max_pool(x, size)
-    return _per_channel(layer.module, x)
-
-
-def _batch_norm(run: _Run, layer: Layer, x: Tensor) -> Tensor:
-    """Each model's own statistics; the running ones change as PyTorch's do."""
-    module: Any = layer.module
-    names = (layer.named("running_mean"), layer.named("running_var"))
-    running = [run.state[name] for name in names if name in run.state]
-    weight, bias = run.weight_and_bias(layer)
-    if running and not run.train:
-        mean, var = running
-        return normalise(x, mean, var, weight, bias, eps=module.eps)
-    count = x[0, :, 0].numel()
-    if count < 2:
-        raise ValueError(
-            f"{layer.path} ({module}): batch statistics of a single value per channel, in a "
-            "batch of one sample; allowed are num_train and batch_size whose last batch has two or "
-            "more"
-        )
-    out, *batch_statistics = normalise_batch(x, weight, bias, eps=module.eps)
-    if running:
-        _update(run, layer, running, batch_statistics)
-    return out
-
-
-def _update(run: _Run, layer: Layer, old: Sequence[Tensor], new: Sequence[Tensor]) -> None:
-    seen = run.tensor(layer, "num_batches_tracked") + 1
-    run.buffers[layer.named("num_batches_tracked")] = seen
-    momentum: Any = layer.module.momentum
-    momentum = 1 / seen.unsqueeze(1) if momentum is None else momentum
-    for name, before, now in zip(("running_mean", "running_var"), old, new, strict=True):
-        run.buffers[layer.named(name)] = before + momentum * (now - before)
-
-
-def _layer_norm(run: _Run, layer: Layer, x: Tensor) -> Tensor:
-    module: Any = layer.module
-    shape = module.normalized_shape
-    out = nn.functional.layer_norm(x, shape, eps=module.eps)
-    between = [1] * (x.ndim - 1 - len(shape))
-    weight, bias = run.weight_and_bias(layer)
-    for tensor, combine in ((weight, torch.mul), (bias, torch.add)):
-        if tensor is not None:
-            out = combine(out, tensor.view(len(tensor), *between, *shape))
-    return out
-
-
-def _dropout(run: _Run, layer: Layer, x: Tensor) -> Tensor:
-    module: Any = layer.module
-    if not run.train or module.p == 0:
-        return x
-    if run.dropout is None or type(module) is not nn.Dropout:
-        raise TypeError(
-            f"{layer.path} ({module}): dropout needs random numbers per replica; set p to 0"
-        )
-    return run.dropout(module.p, x)
-
-
-def _global_average(run: _Run, layer: Layer, x: Tensor) -> Tensor:
-    if layer.module.output_size in (1, (1, 1)):
-        return x.mean((3, 4), keepdim=True)
-    return _per_channel(layer.module, x)
-
-
-def _average(run: _Run, layer: Layer, x: Tensor) -> Tensor:
-    pool = layer.module
-    if pool.kernel_size == x.shape[3] == x.shape[4] and not pool.padding:
-        return x.mean((3, 4), keepdim=True)
-    return _per_channel(pool, x)
-
-
-def _per_channel(module: nn.Module, x: Tensor) -> Tensor:
-    """A layer that treats channels alike: those of all models are the channels of one image.
-
-    So grouped convolutions leave them in memory: nothing is copied.
-    """
-    if lies_by_rows(x):
-        return _per_sample(module, x)
-    return channel_axis(module(one_channel_axis(x)), x.shape[0])
-
-
-def _per_sample(module: nn.Module, x: Tensor) -> Tensor:
-    """A layer without weights that treats samples alike: models and batch are one axis."""
-    return module(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-
-
-def _unknown(run: _Run, layer: Layer, x: Tensor) -> Tensor:
-    module, start = layer.module, layer.named("")
-    for name, part in module.named_modules():
-        if isinstance(part, DROPOUT) and run.train and part.p > 0:
-            raise TypeError(
-                f"{layer.named(name)} ({part}): dropout inside a layer that is called as a whole "
-                "has no random numbers per replica; set p to 0"
-            )
-    own = {n.removeprefix(start): t for n, t in run.state.items() if n.startswith(start)}
-    buffers = {name for name, _ in module.named_buffers()}
-    own = {name: t.clone() if name in buffers else t for name, t in own.items()}
-    if not own and not any(isinstance(part, BATCH_NORMS) for part in module.modules()):
-        return _per_sample(module, x)
-    was_training = module.training
-    module.train(run.train)
-    try:  # buffers are changed in place, each model's its own
-        out = vmap(lambda s, inputs: functional_call(module, s, (inputs,)))(own, x)
-    finally:
-        module.train(was_training)
-    if run.train:
-        run.buffers.update({start + name: own[name] for name in buffers})
-    return out
-
-
-# Layer type, or its qualified name where the package is only imported on demand -> its pass.
-LAYERS: dict[type | str, Callable[[_Run, Layer, Tensor], Tensor]] = {
-    nn.ReLU: lambda run, layer, x: nn.functional.relu(x),  # never in place
-    nn.Linear: _linear,
-    nn.Conv1d: _convolution,
-    nn.Conv2d: _convolution,
-    nn.MaxPool1d: _max_pool,
-    nn.MaxPool2d: _max_pool,
-    nn.AvgPool2d: _average,
-    nn.AdaptiveAvgPool2d: _global_average,
-    nn.LayerNorm: _layer_norm,
-    **dict.fromkeys(BATCH_NORMS, _batch_norm),
-    **dict.fromkeys(DROPOUT, _dropout),
-    "lipdescent.constrained.layers.GroupSort": _group_sort,
-}

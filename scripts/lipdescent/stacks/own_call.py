@@ -70,7 +70,7 @@ def check_call(model: nn.Module, read: Read, inputs: Tensor, places: Sequence[st
         shape = ("n", *map(str, x.shape[1:]))
         raise ValueError(
             f"{_culprit(error, model)} fails where the network is called on {dtype} inputs of "
-            f"shape ({', '.join(shape)}): {type(error).__name__}: {error}"
+            f"shape ({', '.join(shape)}): {type(error).__name__}: {error}{_of_words(model)}"
         ) from error
     first, second, alone, without = map(_output, outputs, (x, x, x[:1], many))
     again = "calling the network twice at the same inputs differs (is it random in eval mode?)"
@@ -87,6 +87,16 @@ def check_call(model: nn.Module, read: Read, inputs: Tensor, places: Sequence[st
         message = f"with gradients, and without them and {_COPIES} times as many inputs, outputs"
         for part in without.split(len(x)):
             compare(part, first, places, message, rounding, cause="")
+
+
+def _of_words(model: nn.Module) -> str:
+    """What to measure in place of a network of whole numbers."""
+    if not any(isinstance(m, (nn.Embedding, nn.EmbeddingBag)) for m in model.modules()):
+        return ""
+    return (
+        "; whole numbers, as an embedding takes them, have no neighbours and so no Lipschitz "
+        "constant: measure the part of the network behind the embedding"
+    )
 
 
 def check_evaluation(

@@ -9,7 +9,6 @@ represent exactly is refused by name: a module that is not understood must never
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,13 +86,6 @@ class AffineChain:
     def _scaled_product(self, factors: list[Tensor]) -> Tensor:
         steepest = [max(abs(low), abs(high)) for low, high in self.slopes]
         return product_up([*factors, *(torch.full_like(factors[0], s) for s in steepest)])
-
-
-def refuse_other_norms(norms: Sequence[str], known: Sequence[str]) -> None:
-    """Raise NotApplicable for the first of ``norms`` that is not ``known``."""
-    for norm in norms:
-        if norm not in known:
-            raise NotApplicable(f"norm {norm!r}: this bound exists in {', '.join(known)}")
 
 
 def affine_chain(stack: ModelStack) -> AffineChain:

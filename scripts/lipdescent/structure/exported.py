@@ -18,6 +18,7 @@ from lipdescent.layers.table import TABLE, is_known
 from lipdescent.measurement import NotApplicable
 from lipdescent.networks.declared import undeclared
 from lipdescent.networks.export.network import Exported, export
+from lipdescent.networks.export.outputs import plain
 from lipdescent.networks.expressions import layers
 from lipdescent.networks.graph import GraphNetwork
 from lipdescent.networks.known_classes import is_attention
@@ -184,6 +185,7 @@ class _AsOne(nn.Module):
 
 def _tensors_in(result: object) -> list[Tensor]:
     """The tensors of an output, in the order in which PyTorch flattens it."""
+    result = plain(result)
     if isinstance(result, Tensor):
         return [result]
     if isinstance(result, Mapping):

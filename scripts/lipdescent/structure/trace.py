@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
@@ -96,15 +97,16 @@ def outputs(structure: Node, stack: ModelStack, inputs: Tensor, dtype: torch.dty
     return _run(structure, inputs.to(dtype), first_state(stack, dtype))[0]
 
 
-def check_state(stack: ModelStack) -> None:
+def check_state(stack: ModelStack, *, masks: bool = False) -> None:
     """Raise ValueError for NaN, inf or a variance that is not positive, naming the tensor.
 
-    And where the processor takes subnormal numbers for 0: errors of underflow are then larger.
+    ``masks``: minus infinity is allowed in buffers, as an attention's mask has it. And where the
+    processor takes subnormal numbers for 0: errors of underflow are then larger.
     """
     _check_subnormals()
     if not stack.num_models:
         raise ValueError("the network has no parameters or buffers: there is nothing to measure")
-    check_finite(stack.state)
+    check_finite(without_masks(stack.module, stack.state) if masks else stack.state)
     for path, part in stack.module.named_modules():
         variance = stack.state.get(Layer(part, path).named("running_var"))
         if variance is None or not hasattr(part, "eps"):
@@ -116,6 +118,19 @@ def check_state(stack: ModelStack) -> None:
                 f"{place(part, path)}: running_var = {smallest:g} with eps = {part.eps:g}; "
                 "allowed is running_var + eps > 0"
             )
+
+
+def without_masks(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors but for buffers of finite numbers and minus infinity, which leave keys out."""
+    own = {name for name, _ in module.named_buffers()}
+    return {
+        name: t
+        for name, t in state.items()
+        if name not in own
+        or not t.is_floating_point()
+        or not bool((t == -math.inf).any())
+        or bool((t.isnan() | (t == math.inf)).any())
+    }
 
 
 def check_finite(state: Mapping[str, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""Check a study's configuration before any job runs, and list the study's runs.
+"""Check a study's configuration before any job runs.
 
 Never imports torch: the Snakefile and every cluster job load this.
 """

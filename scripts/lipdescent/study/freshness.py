@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lipdescent.storage import stamps
-from lipdescent.study.recipes import Recipe
+from lipdescent.storage.stamp_differences import differences
+from lipdescent.study.recipe import Recipe
 
 # Files beside one that carries the stamp.
 WITHOUT_STAMP = (".csv",)
@@ -50,7 +51,7 @@ class Freshness:
                 continue
             stamp = self._stamp(path)
             if stamp is None or stamp["recipe"] != recipe.recipe:
-                return stamps.differences(stamp, recipe.stamp())
+                return differences(stamp, recipe.stamp())
             for one in recipe.inputs:
                 input_stamp = self._stamp(one.path)
                 if input_stamp is None or self._stale[one.path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lipdescent.storage.stamp_differences import differences, few
 from lipdescent.storage.stamps import (
     DESCRIBED,
     NO_RECORD,
@@ -13,10 +14,8 @@ from lipdescent.storage.stamps import (
     START_AGAIN,
     OtherRecipe,
     Stamp,
-    _few,
     below,
     code_digest,
-    differences,
     digest,
     plain,
     read,
@@ -49,7 +48,7 @@ def of(job: Any, **by: Any) -> Stamp | None:
     edited = [name for name, told in job.params.code.items() if code_digest(SCRIPTS / name) != told]
     if edited:
         raise OtherRecipe(
-            f"{job.output[0]}: {_few(f'scripts/{name}' for name in edited)} changed since this run "
+            f"{job.output[0]}: {few(f'scripts/{name}' for name in edited)} changed since this run "
             f"was started, so it is not known which version it would be made with. "
             f"{START_AGAIN.capitalize()}"
         )

@@ -1,0 +1,1 @@
+"""Machinery of ``upper_geolip``: SDPs by ascent, certified by duals (``natural``, ``deep``)."""

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from lipdescent.arithmetic.certified_norms import norm_frobenius
 from lipdescent.arithmetic.ulps import round_up
-from lipdescent.bounds.graph import elementwise, tokens
+from lipdescent.bounds.graph import elementwise, tokens, units
 from lipdescent.bounds.graph.known import (
     Domain,
     Known,
@@ -48,7 +48,7 @@ from lipdescent.measurement import NotApplicable
 from lipdescent.networks import graph as joins
 from lipdescent.networks.declared import declaration_of
 from lipdescent.networks.graph import Graph
-from lipdescent.networks.operations import Reduce
+from lipdescent.networks.operations import Gather, Reduce, Shift
 
 _DENSE = 2**21  # entries of all Jacobians of one vertex on one region
 _SCALED = 2**23  # entries of a matrix with columns scaled, on all regions
@@ -83,6 +83,7 @@ class Analysis:
             for v in vertices
         ]
         self.extreme = _extreme(self.graph)
+        self.units = units.units(self.graph)
         self.layers = self.constants_of_layers or LayerConstants.of_graph(self.graph)
         self.runs: list[Run | None] = [None] * len(vertices)
         if self.thorough and not self.extreme:
@@ -156,7 +157,9 @@ class Analysis:
             own = linear_known(linear, x, value, torch.Size(vertex.shape))
             return _with_lengths(operation, x, own)
         if isinstance(operation, joins.Join):
-            return _joined(operation, inputs, self.norm)
+            own = _joined(operation, inputs, self.norm)
+            unit = self.units.get(i)
+            return own if unit is None else units.of_length(own, inputs[0], unit, self.norm)
         assert isinstance(operation, nn.Module)
         declared = declaration_of(operation)
         if declared is not None and declared.slopes is None:
@@ -168,6 +171,8 @@ class Analysis:
             return own_or_none
         if isinstance(operation, tokens.NORMALISATIONS):
             return tokens.normalised(operation, x, domain)
+        if isinstance(operation, Gather):  # with minus infinity, what a softmax leaves out
+            return tokens.left_out(operation, x, self.norm)
         if isinstance(operation, (nn.Softmax, nn.Softmin, nn.Softmax2d)):
             axis = 1 if isinstance(operation, nn.Softmax2d) else int(operation.dim or -1)
             axis = axis if axis > 0 else x.span.low.ndim + axis
@@ -276,8 +281,8 @@ def _extreme(graph: Graph) -> bool:
     """Whether products of a graph's numbers may leave float64's range: then only constants of
     layers are multiplied, which know how to round there."""
     for vertex in graph.vertices:
-        if not isinstance(vertex.operation, nn.Module):
-            continue
+        if not isinstance(vertex.operation, nn.Module) or isinstance(vertex.operation, Shift):
+            continue  # what is added multiplies nothing
         slope = torch.tensor(
             [float(getattr(vertex.operation, "negative_slope", 1.0))], dtype=torch.float64
         )
@@ -296,7 +301,7 @@ def _joined(operation: joins.Join, inputs: list[Known], norm: str) -> Known:
         joins.Quotient: lambda o: elementwise.quotient(inputs[0], inputs[1], norm),
         joins.MatrixProduct: lambda o: tokens.matrix_product(inputs[0], inputs[1], norm),
         joins.Extremum: lambda o: elementwise.extremum(o.largest, inputs[0], inputs[1], norm),
-        joins.Attention: lambda o: tokens.attention(o.scale, inputs[0], inputs[1], inputs[2], norm),
+        joins.Attention: lambda o: tokens.attention(o.scale, inputs, norm),
     }
     if type(operation) not in rules:
         raise NotApplicable(f"{type(operation).__name__}: no rule for this operation is known")

@@ -8,7 +8,9 @@ Constants, for values a, b with constants L_a, L_b on a convex region:
   a alone has, |a db| <= max over entries of b of the (l2, l1, l_inf) length of a along them.
 - a / b = a (1 / b): d(1 / b) = - db / b^2.
 - max(a, b): each entry moves by at most the larger move, so as side by side.
-- A B: |dA B|_F <= |dA|_F |B|_2 and |B|_2^2 <= |B|_1 |B|_inf (Golub & Van Loan, 2.3.9).
+- A B: |dA B|_F <= |dA|_F |B|_2 and |B|_2^2 <= |B|_1 |B|_inf (Golub & Van Loan, 2.3.9); entries of
+  dA B are at most the largest entry of dA times a column of |B|, their sum a sum over dA times a
+  row of |B|, and so for A dB.
 """
 
 from __future__ import annotations
@@ -252,11 +254,23 @@ def matrix_product(a: Known, b: Known, norm: str) -> Known:
     span, point = (ranges.matrix_product(x, y) for x, y in ((a.span, b.span), (a.point, b.point)))
     infinite = torch.full_like(a.constant, torch.inf)
     lead = torch.broadcast_shapes(a.span.low.shape[:-2], b.span.low.shape[:-2])
-    if norm != "l2" or a.span.low.shape[:-2] != lead or b.span.low.shape[:-2] != lead:
+    if a.span.low.shape[:-2] != lead or b.span.low.shape[:-2] != lead:
         return Known(span, point, infinite)
-    constant = times(_spectral(b.span.size()), a.constant)
-    constant = round_up(constant + times(_spectral(a.span.size()), b.constant))
-    return Known(span, point, constant)
+    return Known(span, point, product_of_matrices(a, b, norm))
+
+
+def product_of_matrices(a: Known, b: Known, norm: str) -> Tensor:
+    """Constant (B,) of A B, of as many matrices each."""
+    sums = {"l2": (None, None), "linf": (-2, -1), "l1": (-1, -2)}[norm]
+    sizes = [_matrix_size(own.span.size(), axis) for own, axis in zip((b, a), sums, strict=True)]
+    return round_up(times(sizes[0], a.constant) + times(sizes[1], b.constant))
+
+
+def _matrix_size(size: Tensor, axis: int | None) -> Tensor:
+    """Largest sum (B,) over an axis of entries up to ``size``; the largest l2 norm without one."""
+    if axis is None:
+        return _spectral(size)
+    return round_up(size.sum(axis), size.shape[axis]).flatten(1).amax(1)
 
 
 def _spectral(size: Tensor) -> Tensor:

@@ -171,7 +171,7 @@ def input_known(domain: Domain, *, dense: bool) -> Known:
 
 
 def tightened(known: Known, domain: Domain) -> Known:
-    """With the values that the form and the distance to the centre's value leave."""
+    """With the values that form, Jacobians and the distance to the centre's value leave."""
     span = known.span
     if known.form is not None:
         form = known.form
@@ -189,6 +189,8 @@ def tightened(known: Known, domain: Domain) -> Known:
             ratio = ratio.reshape(-1, *[1] * (length.ndim - 1))
             reach = round_up(ratio * length + rest + form.error, 3)
             span = span.meet(around(form.constant, reach))
+    if known.slope is not None and domain.regions.bounded:
+        span = span.meet(_by_mean_values(known, known.slope, domain))
     distance = times(domain.reach, known.constant)
     if bool(distance.isfinite().any()):
         middle, doubt = known.point.middle()
@@ -196,6 +198,24 @@ def tightened(known: Known, domain: Domain) -> Known:
         span = span.meet(around(middle, round_up(distance + doubt)))
     # Rounded outwards both ends hold the values; what crosses has no value but for rounding.
     return replace(known, span=Range(span.low, torch.maximum(span.low, span.high)))
+
+
+def _by_mean_values(known: Known, slope: Slope, domain: Domain) -> Range:
+    """f(x) = f(c) + J (x - c), J between the Jacobians of the region, as it is convex.
+
+    An entry moves by at most its own row of |J|: times the half widths, or in l2 times the radius.
+    """
+    n = slope.center.shape[1]
+    size = round_up(slope.center.abs() + slope.radius)
+    half = domain.half.reshape(*domain.half.shape, *[1] * (size.ndim - 2))
+    reach = round_up(torch.where(half == 0, 0.0, size * half).sum(1), n + 2)
+    radius = domain.regions.radius
+    if radius is not None:
+        length = round_up(size.square().sum(1).sqrt(), n + 3)
+        radius = radius.reshape(-1, *[1] * (length.ndim - 1))
+        reach = torch.minimum(reach, torch.where(radius == 0, 0.0, round_up(radius * length)))
+    middle, doubt = known.point.middle()
+    return around(middle, round_up(torch.where(reach.isnan(), math.inf, reach) + doubt))
 
 
 def slope_norm(slope: Slope, norm: str) -> Tensor:

@@ -72,7 +72,7 @@ def linear_of(operation: nn.Module, shape: tuple[int, ...]) -> Linear | None:
     if kind in _AVERAGES:
         window = math.prod(shape)
         return Linear(operation, operation, min(window, 2**20) + 4)
-    if kind in _PADS or kind is Gather:
+    if kind in _PADS or (isinstance(operation, Gather) and math.isfinite(operation.fill)):
         return _rearranging(operation, shape)
     if isinstance(operation, (Scale, Divide, Shift)):
         return _scaling(operation)

@@ -6,16 +6,29 @@ max |gamma| / sqrt(v + eps), v a lower bound of the variance; in l_inf and l1 it
 sum to at most 2 + sqrt(d), as |z_i| <= sqrt(d) and sum |z_j| <= d. |x| -> |P x| is 1-Lipschitz:
 sqrt(v) >= (|P c| - |x - c|) / sqrt(d). Values: |z_i| <= sqrt(d), |z| <= sqrt(d).
 
-Attention O = P V, P = softmax(s Q K') with n queries, in l2 (the terms of Kim et al. 2021, arXiv
-2006.04710, bounded anew). dO_i is the sum of
+Attention O = P V, P = softmax(S), S = s Q K' + B with n queries, minus infinity in B for keys left
+out. dO_i = sum_j P_ij dv_j + sum_j P_ij (v_j - E v) dS_ij, E the mean under P_i; in the second sum
+k may be counted from any centre. So dO_i is the sum of (in l2 as Kim et al. 2021, arXiv
+2006.04710, bounded anew)
 
 - sum_j P_ij dv_j: |P|_2^2 <= |P|_1 |P|_inf <= n, so sqrt(n) |dV|_F;
 - s Cov_i(v, k) dq_i, the covariance under P_i: at most s R_v R_k |dq_i|, R the lengths of v, k
   about any common centre (|E (v - E v)(k - E k)'| <= sd(v) sd(k));
 - s sum_j P_ij (v_j - E v) q_i' dk_j: by Cauchy-Schwarz at most
-  s |q_i| sd(v) sqrt(sum_j P_ij |dk_j|^2); squares summed over i, at most n |dK|_F^2.
+  s |q_i| sd(v) sqrt(sum_j P_ij |dk_j|^2); squares summed over i, at most n |dK|_F^2;
+- sum_j P_ij (v_j - E v) dB_ij: at most sd(v) |dB_i|.
 
-So L <= sqrt(n) L_v + s R_v R_k L_q + s sqrt(n) R_q R_v L_k; heads side by side only add squares.
+So L <= sqrt(n) L_v + s R_v R_k L_q + s sqrt(n) R_q R_v L_k + R_v L_B; heads side by side only add
+squares, and n may be the largest sum of P over the queries. In the other norms, with R^1 and R^inf
+the l1 and l_inf lengths of rows, of k and v about a common centre:
+
+- l_inf: E |v - E v| <= sd(v) <= R^inf_v for each entry, so each is at most R^inf_v max_j |dS_ij|:
+  L <= L_v + R^inf_v (s R^1_k L_q + s R^1_q L_k + L_B);
+- l1: E |v - E v|_1 <= R^1_v and |v_j - E v|_1 <= 2 R^1_v, so
+  L <= n L_v + s R^inf_k R^1_v L_q + 2 s n R^inf_q R^1_v L_k + 2 R^1_v L_B.
+
+Or, if that is less, the bound of the three products one after another, V from its common centre
+once more, as the rows of dP have the sum 0.
 """
 
 from __future__ import annotations
@@ -32,6 +45,8 @@ from lipdescent.bounds.graph import derivatives, elementwise, ranges
 from lipdescent.bounds.graph.elementwise import aligned
 from lipdescent.bounds.graph.known import Domain, Known, Slope, group_lengths, times
 from lipdescent.bounds.graph.ranges import Range, around
+from lipdescent.layers.operations import gather as gather_constant
+from lipdescent.networks.operations import Gather
 
 NORMALISATIONS = (
     nn.LayerNorm,
@@ -157,10 +172,8 @@ def softmax(operation: Any, x: Known, norm: str, classes: int) -> Known:
     axis = axis if axis >= 0 else x.span.low.ndim + axis
     own = x if not isinstance(operation, nn.Softmin) else _negated(x)
     span, point = probabilities(own.span, axis), probabilities(own.point, axis)
-    # |J|_2 <= |J|_inf = 2 max p (1 - p): less than 1/2 where no p comes near 1/2.
-    high = span.high.flatten(1).amax(1).clamp_max(0.5)
-    half = round_up(2 * high * (1 - high), 4).clamp_max(0.5)
-    constant = times(half if classes > 1 else torch.zeros_like(half), x.constant)
+    constant = _softmax_constant(span, x.constant)
+    constant = constant if classes > 1 else torch.zeros_like(constant)
     slope = None if own.slope is None else derivatives.softmax(own.slope, span, axis)
     return Known(span, point, constant, None, None, slope)
 
@@ -190,43 +203,113 @@ def probabilities(x: Range, axis: int) -> Range:
     return Range(low.nan_to_num(0.0).clamp(0.0, 1.0), high.nan_to_num(1.0).clamp(0.0, 1.0))
 
 
-def attention(scale: float, q: Known, k: Known, v: Known, norm: str) -> Known:
-    """softmax(scale Q K') V, queries (..., n, d)."""
-    lengths = [_row_lengths(own) for own in (q, k, v)]
-    q, k, v = aligned([q, k, v])
-    span, point = (
-        _weighted(scale, *own) for own in ((q.span, k.span, v.span), (q.point, k.point, v.point))
+def attention(scale: float, known: list[Known], norm: str) -> Known:
+    """softmax(scale Q K' + B) V of queries (..., n, d), keys, values and perhaps biases."""
+    lengths = [_row_lengths(own) for own in known[:3]]
+    q, k, v, *rest = aligned(known)
+    bias = rest[0] if rest else None
+    spans, points = (
+        [pick(own) for own in (q, k, v, *rest)] for pick in (lambda o: o.span, lambda o: o.point)
     )
-    if norm != "l2" or len({own.span.low.shape[:-2] for own in (q, k, v)}) > 1:
-        infinite = torch.full_like(v.constant, torch.inf)
-        return Known(span, point, infinite, None, None, _attention_slope(scale, q, k, v))
-    rq = lengths[0]
-    rk, rv = (
-        torch.minimum(r, _about_common(own.span))
-        for r, own in zip(lengths[1:], (k, v), strict=True)
+    p, at = (
+        probabilities(_scores(scale, *s[:2], *s[3:]), q.span.low.ndim - 1) for s in (spans, points)
     )
-    n = q.span.low.shape[-2]
-    columns = _column_sums(scale, q.span, k.span).clamp_max(float(n))
-    root = round_up(columns.sqrt(), 2)
-    s = torch.full_like(rq, abs(scale))
-    total = times(root, v.constant)
-    total = total + times(times(times(s, rv), rk), q.constant)
-    total = round_up(total + times(times(times(s, root), times(rq, rv)), k.constant), 4)
-    return Known(span, point, total, None, None, _attention_slope(scale, q, k, v))
+    span, point = _weighted(p, v.span), _weighted(at, v.point)
+    slope = _attention_slope(scale, (q, k, v, bias), p)
+    if len({own.span.low.shape[:-2] for own in (q, k, v)}) > 1:
+        return Known(span, point, torch.full_like(v.constant, torch.inf), None, None, slope)
+    columns = round_up(p.high.sum(-2), p.low.shape[-2]).flatten(1).amax(1)
+    columns = columns.clamp_max(float(p.low.shape[-2]))  # at least |P|_1
+    total = _attention_constant(abs(scale), (q, k, v, bias), lengths, columns, norm)
+    total = torch.minimum(total, _of_products(abs(scale), (q, k, v, bias), p, norm))
+    return Known(span, point, total, None, None, slope)
 
 
-def _attention_slope(scale: float, q: Known, k: Known, v: Known) -> Slope | None:
+def _attention_constant(
+    scale: float, known: tuple[Any, ...], lengths: list[Tensor], columns: Tensor, norm: str
+) -> Tensor:
+    """The sum of the four terms (B,)."""
+    q, k, v, bias = known
+    s = torch.full_like(columns, scale)
+    if norm == "l2":
+        rk, rv = (
+            torch.minimum(r, _about_common(own.span, "l2"))
+            for r, own in zip(lengths[1:], (k, v), strict=True)
+        )
+        own = of_k = round_up(columns.sqrt(), 2)
+        of_q, size_q, of_bias = rv, lengths[0], rv
+    elif norm == "linf":
+        rk, rv = _about_common(k.span, "l1"), _about_common(v.span, "linf")
+        own = of_k = torch.ones_like(columns)
+        of_q, size_q, of_bias = rv, _largest_row(q.span), rv
+    else:
+        rk, rv = _about_common(k.span, "linf"), _about_common(v.span, "l1")
+        own = columns
+        of_q, of_k, of_bias = rv, 2 * columns, 2 * rv
+        size_q = q.span.size().flatten(1).amax(1)
+    terms = [
+        times(own, v.constant),
+        times(times(times(s, of_q), rk), q.constant),
+        times(times(times(s, of_k), times(size_q, rv)), k.constant),
+    ]
+    if bias is not None:
+        terms.append(times(of_bias, bias.constant))
+    return round_up(torch.stack(terms).sum(0), 5)
+
+
+def _of_products(scale: float, known: tuple[Any, ...], p: Range, norm: str) -> Tensor:
+    """L_S = s (|K| L_q + |Q| L_k) + L_B, and then |P| L_v + |V| L_S / 2."""
+    q, k, v, bias = known
+    turned = replace(k, span=k.span.each(lambda t: t.transpose(-1, -2)))
+    scores = times(
+        torch.full_like(q.constant, scale), elementwise.product_of_matrices(q, turned, norm)
+    )
+    if bias is not None:
+        scores = round_up(scores + bias.constant)
+    low, high = v.span.low.amin(-2, keepdim=True), v.span.high.amax(-2, keepdim=True)
+    half = round_up((high - low) / 2, 4).nan_to_num(math.inf).expand_as(v.span.low)
+    weights = replace(v, span=p, constant=_softmax_constant(p, scores))
+    centred = replace(v, span=Range(-half, half))
+    return elementwise.product_of_matrices(weights, centred, norm)
+
+
+def _softmax_constant(p: Range, scores: Tensor) -> Tensor:
+    """|J|_2 <= |J|_inf = 2 max p (1 - p): less than 1/2 where no p comes near 1/2."""
+    high = p.high.flatten(1).amax(1).clamp_max(0.5)
+    return times(round_up(2 * high * (1 - high), 4).clamp_max(0.5), scores)
+
+
+def _attention_slope(scale: float, known: tuple[Any, ...], p: Range) -> Slope | None:
     """Scores, softmax and the weighted sum, one after another."""
-    if q.slope is None or k.slope is None or v.slope is None:
+    q, k, v, bias = known
+    if any(own is not None and own.slope is None for own in known):
         return None
     if not derivatives.finite(q.span, k.span, v.span):
         return None
+    axis = q.span.low.ndim - 1
     turned = k.span.each(lambda t: t.transpose(-1, -2)), derivatives.transposed(k.slope)
     scores = derivatives.matrix_product((q.span, q.slope), turned)
     radius = round_up(scores.radius * abs(scale) + gamma(1) * (scale * scores.center).abs(), 3)
-    p = probabilities(_scores(scale, q.span, k.span), q.span.low.ndim - 1)
-    weights = derivatives.softmax(Slope(scores.center * scale, radius), p, q.span.low.ndim - 1)
+    scores = Slope(scores.center * scale, radius)
+    if bias is not None:
+        scores = elementwise.added(scores, bias.slope)
+    weights = derivatives.softmax(scores, p, axis)
     return derivatives.matrix_product((p, weights), (v.span, v.slope))
+
+
+def left_out(operation: Gather, x: Known, norm: str) -> Known:
+    """Entries of x, and minus infinity in other places."""
+    shown = torch.full_like(x.constant, gather_constant(operation, {}, norm=norm))
+    slope = None
+    if x.slope is not None:
+        move = Gather(operation.index)
+        lead = x.slope.center.shape[:2]
+        center, radius = (
+            move(t.flatten(0, 1)).unflatten(0, lead) for t in (x.slope.center, x.slope.radius)
+        )
+        slope = Slope(center, radius)
+    span, point = (own.each(operation) for own in (x.span, x.point))
+    return Known(span, point, times(shown, x.constant), None, None, slope)
 
 
 def matrix_product(a: Known, b: Known, norm: str) -> Known:
@@ -239,37 +322,21 @@ def matrix_product(a: Known, b: Known, norm: str) -> Known:
     return replace(found, slope=slope)
 
 
-def _column_sums(scale: float, q: Range, k: Range) -> Tensor:
-    """Largest sum (B,) over the queries of the weight of one key: at least |P|_1."""
-    weights = probabilities(_scores(scale, q, k), q.low.ndim - 1)
-    return round_up(weights.high.sum(-2), q.low.shape[-2]).flatten(1).amax(1)
-
-
-def _scores(scale: float, q: Range, k: Range) -> Range:
+def _scores(scale: float, q: Range, k: Range, bias: Range | None = None) -> Range:
     scores = ranges.matrix_product(q, k.each(lambda t: t.transpose(-1, -2)))
-    return ranges.summed([scores], [scale])
+    if bias is None:
+        return ranges.summed([scores], [scale])
+    out = bias.high == -math.inf
+    total = ranges.summed([scores, bias.each(lambda t: torch.where(out, 0.0, t))], [scale, 1.0])
+    return total.each(lambda t: torch.where(out, -math.inf, t))
 
 
-def _weighted(scale: float, q: Range, k: Range, v: Range) -> Range:
+def _weighted(p: Range, v: Range) -> Range:
     """P V lies between the smallest and largest values, column by column."""
-    n = q.low.shape[-2]
-    hull = Range(
-        *(
-            e(v, n)
-            for e in (
-                lambda r, n: r.low.amin(-2, keepdim=True).expand(
-                    *r.low.shape[:-2], n, r.low.shape[-1]
-                ),
-                lambda r, n: r.high.amax(-2, keepdim=True).expand(
-                    *r.high.shape[:-2], n, r.high.shape[-1]
-                ),
-            )
-        )
-    )
-    if hull.low.shape[:-2] != q.low.shape[:-2]:
-        hull = hull.each(lambda t: t.expand(*q.low.shape[:-2], *t.shape[-2:]))
-    exact = ranges.matrix_product(probabilities(_scores(scale, q, k), q.low.ndim - 1), v)
-    return hull.meet(exact)
+    shape = (*p.low.shape[:-1], v.low.shape[-1])
+    low, high = v.low.amin(-2, keepdim=True), v.high.amax(-2, keepdim=True)
+    hull = Range(low.expand(shape), high.expand(shape))
+    return hull.meet(ranges.matrix_product(p, v))
 
 
 def _row_lengths(own: Known) -> Tensor:
@@ -280,8 +347,17 @@ def _row_lengths(own: Known) -> Tensor:
     return rows.flatten(1).amax(1)
 
 
-def _about_common(x: Range) -> Tensor:
+def _about_common(x: Range, norm: str) -> Tensor:
     """Largest length (B,) of rows about the middle of all rows of a head."""
     low, high = x.low.amin(-2), x.high.amax(-2)
-    half = round_up((high - low) / 2, 4)
-    return group_lengths(half.nan_to_num(math.inf)).reshape(len(half), -1).amax(1)
+    half = round_up((high - low) / 2, 4).nan_to_num(math.inf)
+    if norm == "l1":
+        half = round_up(half.sum(-1), half.shape[-1])
+    elif norm == "l2":
+        half = group_lengths(half)
+    return half.reshape(len(half), -1).amax(1)
+
+
+def _largest_row(x: Range) -> Tensor:
+    """Largest l1 length (B,) of a row."""
+    return round_up(x.size().sum(-1), x.low.shape[-1]).flatten(1).amax(1)

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from lipdescent.arithmetic.eigenvalues import largest_eigenvalue
 from lipdescent.arithmetic.ulps import times_power
+from lipdescent.bounds.jacobians.chains import chain_norms, gram, sum_norm
 from lipdescent.shapes import Float64
-from lipdescent.structure.relu_chain import Chain, chain_norms, gram, sum_norm, units_at
+from lipdescent.structure.relu_chain import Chain, activated
 
 _ROUNDOFF, _UNDERFLOW = 2.0**-24, 2.0**-140  # of float32, the latter with room to spare
 _EXACT = 8  # largest norms, at least, that are taken in float64
@@ -59,7 +60,7 @@ def rough_norms(links: Chain, points: Tensor, norm: str) -> Tensor:
     size = weights[-1].shape[1] * max(weight.shape[2] for weight in weights)
     found = []
     for part in points.split(max(1, _CHUNK // size)):
-        slopes = [slope[0].float() for slope in units_at(links, part[None])[1]]
+        slopes = [slope[0].float() for _, _, slope in activated(links, part[None])]
         product = weights[-1].expand(len(part), -1, -1)
         for weight, slope in zip(weights[-2::-1], slopes[::-1], strict=True):
             product = (product * slope[:, None, :]) @ weight[0]

@@ -1,11 +1,11 @@
 """Norms of Jacobians of every model of a stack at every point, in float64.
 
-Chains of Linear and ReLU-like layers go through ``_chain.py``; any other module through
+Chains of Linear and ReLU-like layers go through ``chains.py``; any other module through
 ``torch.func`` in reverse mode, with many outputs by Lanczos with J v and J^T u.
 
 At a kink of an activation these norms follow autograd (the slope on the negative side, 0 for
 ReLU). Such a Jacobian may exceed the Lipschitz constant, so that no norm from this file is a
-bound by itself: ``_certified.py`` turns candidates into lower bounds.
+bound by itself: ``proofs/prover.py`` turns candidates into lower bounds.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from torch.func import functional_call, vjp, vmap
 
 from lipdescent.arithmetic.eigenvalues import largest_eigenvalue
 from lipdescent.arithmetic.ulps import times_power
-from lipdescent.measurement import NotApplicable
+from lipdescent.bounds.jacobians.chains import chain_norms, gram
+from lipdescent.measurement import refuse_other_norms
 from lipdescent.shapes import Float
 from lipdescent.stacks.model_stack import ModelStack
-from lipdescent.structure.relu_chain import chain, chain_norms, gram
+from lipdescent.structure.relu_chain import chain
 
 # (n, *input_shape) -> (n, n_out).
 Function = Callable[[Tensor], Tensor]
@@ -37,9 +38,7 @@ _LANCZOS_STEPS, _REFINING_STEPS = 40, 3
 
 def check(stack: ModelStack, points: Tensor, norms: Sequence[str], *, what: str) -> None:
     """Raise if a norm is unknown or the weights or points are not finite or do not fit."""
-    for norm in norms:
-        if norm not in NORMS:
-            raise NotApplicable(f"norm {norm!r}; known: {', '.join(NORMS)}")
+    refuse_other_norms(norms, NORMS)
     if not stack.num_models:
         raise ValueError("stack: it holds no model")
     if not stack.finite().all():

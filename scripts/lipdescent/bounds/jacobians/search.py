@@ -30,15 +30,8 @@ from torch import Tensor
 
 from lipdescent.arithmetic.eigenvalues import largest_eigenvalue
 from lipdescent.bounds.jacobians.ascent import dual_vectors
-from lipdescent.structure.relu_chain import (
-    Chain,
-    gram,
-    jacobians_at,
-    jacobians_of,
-    slopes_at,
-    sum_norm,
-    units_at,
-)
+from lipdescent.bounds.jacobians.chains import gram, jacobians_at, jacobians_of, sum_norm
+from lipdescent.structure.relu_chain import Chain, activated
 
 KEPT = 10  # points of an island
 _STARTS = 4 * KEPT  # points of an island at first
@@ -167,14 +160,9 @@ def _norms(links: Chain, points: Tensor, norm: str) -> Tensor:
 
 def _quotients(links: Chain, points: Tensor, directions: Tensor, norm: str) -> Tensor:
     """|J(x) v| of points and directions (num_models, k, n_in) of norm 1: at most the norm of J."""
-    hidden, image = points, directions
-    layers = zip(links.weights[:-1], links.biases[:-1], links.slopes, strict=True)
-    for weight, bias, (negative, positive) in layers:
-        hidden, image = hidden @ weight.mT, image @ weight.mT
-        if bias is not None:
-            hidden = hidden + bias[:, None]
-        slope = slopes_at(hidden, negative, positive)
-        hidden, image = hidden * slope, image * slope
+    image = directions
+    for weight, _, slope in activated(links, points):
+        image = (image @ weight.mT) * slope
     return torch.linalg.vector_norm(image @ links.weights[-1].mT, ord=_ORDERS[norm], dim=-1)
 
 
@@ -235,7 +223,8 @@ def _gains(
 
     (num_models, k, width) each, of points (num_models, k, n_in).
     """
-    units, slopes = units_at(links, points)
+    layers = list(activated(links, points))
+    units, slopes = [before for _, before, _ in layers], [slope for _, _, slope in layers]
     matrices = jacobians_of(links, slopes, points.shape[1]).flatten(0, 1)
     left, right, _ = dual_vectors(matrices.nan_to_num(0.0, 0.0, 0.0), norm)
     left, right = (vectors.view(*points.shape[:2], -1) for vectors in (left, right))

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from lipdescent.bounds.jacobians.ascent import dual_vectors
+from lipdescent.bounds.jacobians.chains import jacobians_at, soft_product
 from lipdescent.shapes import Float64
-from lipdescent.structure.relu_chain import Chain, jacobians_at, soft_product
+from lipdescent.structure.relu_chain import Chain
 
 _STEP_SIZES = (0.01, 0.04, 0.15)  # relative to the size of a point
 _SHARPNESS = 4.0  # of the sigmoids

@@ -19,9 +19,13 @@ from lipdescent.bounds.lipsdp.multipliers import layer_multipliers
 from lipdescent.structure.scaling import with_lost
 from lipdescent.structure.slope_intervals import Interval
 
-_FIRST, _GROWTH = 0.1, 8.0  # sharpness per input and unit; by what it grows at most
+_FIRST, _GROWTH = 0.1, 4.0  # sharpness per input and unit; by what it grows at most
+# Sharpness at the end, times the tolerance: per input and unit, and at most. What is left is about
+# half the rank of the optimal dual by the sharpness, and that rank does not grow with the width.
+_LAST, _MOST = 0.05, 5.0
 _LONGEST, _DAMPED = 3.0, 2.0  # a step in log T; a step in units of 1 / (1 + Newton's decrement)
 _ROUGH = 10.0  # squared decrement at which a sharpness that is not the last one is left
+_CENTRED = 0.5  # the same of the last one, by sharpness times tolerance, if that is above 1
 _HALVINGS = 25
 
 
@@ -42,18 +46,19 @@ def deep_lipsdp(
 def minimise(problem: Barrier, log_t: Tensor, *, tolerance: float, max_steps: int) -> Tensor:
     """log T (S, W) near the optimum, from a feasible one. Models that are done leave the batch."""
     found, left = log_t.clone(), torch.arange(len(log_t), device=log_t.device)
-    # Measured, the value is then about a tenth of the tolerance above the optimum.
-    stages = math.ceil(math.log(0.05 / tolerance / _FIRST) / math.log(_GROWTH))
-    growth = (0.05 / tolerance / _FIRST) ** (1 / max(stages, 1))
-    sharpness = torch.full_like(log_t[:, 0], _FIRST * problem.size)
-    last = 0.05 / tolerance * problem.size
+    # Measured, the value is then .1 to .9 of the tolerance above the optimum.
+    first, scaled = _FIRST * problem.size, min(_LAST * problem.size, _MOST)
+    last, near = scaled / tolerance, max(1.0, _CENTRED * scaled)
+    stages = max(math.ceil(math.log(last / first) / math.log(_GROWTH)), 1)
+    growth = (last / first) ** (1 / stages)
+    sharpness = torch.full_like(log_t[:, 0], first)
     point = evaluate(problem, log_t, sharpness)
     for _ in range(max_steps):
         step, decrement = _newton(problem, point, sharpness)
         log_t, point, moved = _moved(problem, log_t, point, step, decrement, sharpness)
         found[left] = log_t
         ends = sharpness >= 0.99 * last
-        centred = (decrement < torch.where(ends, torch.ones_like(decrement), _ROUGH)) | ~moved
+        centred = (decrement < torch.where(ends, decrement.new_tensor(near), _ROUGH)) | ~moved
         stays = ~(centred & ends)
         if not bool(stays.any()):
             break

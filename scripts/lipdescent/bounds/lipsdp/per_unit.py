@@ -1,7 +1,7 @@
 """LipSDP-Neuron of one hidden layer with an interval of slopes for every unit.
 
 Unit i has slopes in [a_i, b_i], m = (a + b) / 2, r = (b - a) / 2; a fixed unit has r_i = 0. As in
-``_lipsdp_shallow``, for every d > 0 (Fazlyab et al. 2019, arXiv 1906.04893)
+``shallow.py``, for every d > 0 (Fazlyab et al. 2019, arXiv 1906.04893)
 
     |J|_2 <= lambda_max [[W1^T diag(r d) W1, (W2 diag(m) W1)^T], [., W2 diag(r / d) W2^T]].
 
@@ -10,7 +10,7 @@ The minimum over d is the maximum over matrices V (n_in, k), U (n_out, k) of Fro
     F = sum_i m_i <p_i, q_i> + r_i |p_i| |q_i|,  p = W1 V, q = W2^T U,
 
 with d_i = |q_i| / |p_i| there. F is convex in V and in U, so moving each in turn to the normalised
-gradient never lowers it; extrapolated as in ``_natural_sdp`` it takes some tens of steps.
+gradient never lowers it; extrapolated as in ``geolip/natural.py`` it takes some tens of steps.
 """
 
 from __future__ import annotations

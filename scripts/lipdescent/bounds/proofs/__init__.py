@@ -1,0 +1,1 @@
+"""What points prove, rounding included: ``prover.Prover``, which every lower bound asks."""

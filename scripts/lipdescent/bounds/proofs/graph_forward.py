@@ -269,12 +269,24 @@ def _matrix_error(left: Known, right: Known) -> Tensor:
 
 
 def _attention_error(join: Attention, inputs: list[Known]) -> Tensor:
-    """Scores, softmax (1/2-Lipschitz), and the product with the values."""
-    (q, _), (k, _), (v, wrong) = inputs
-    scores = _matrix_error(*inputs[:2]) * abs(join.scale)
-    largest = abs(join.scale) * (q @ k.mT)
-    scores = round_up(scores + gamma(4) * _length(largest), 4)
-    keys = k.shape[-2]
-    softmax = gamma(4 * keys + 128) * math.sqrt(2 * largest[0].numel())
-    weights = join.scale * (q @ k.mT)
-    return _matrix_error((weights.softmax(-1), round_up(scores / 2 + softmax, 4)), (v, wrong))
+    """Scores, softmax (1/2-Lipschitz), and the product with the values.
+
+    A key 1000 below the largest score of its query, and by more than 2^-40 of its bias, has less
+    than the weight exp(-900), however its score is rounded; with minus infinity it has none.
+    """
+    (q, _), (k, _), (v, wrong) = inputs[:3]
+    products = join.scale * (q @ k.mT)
+    scores = round_up(
+        _matrix_error(*inputs[:2]) * abs(join.scale) + gamma(4) * _length(products), 4
+    )
+    total, rest = products, 0.0
+    for bias, off in inputs[3:]:
+        total = products + bias
+        last = total.amax(-1, keepdim=True) - 1000.0
+        far = total + 2.0**-40 * bias.abs().nan_to_num(0.0, 0.0, 0.0) < last
+        near = torch.where(far, 0.0, bias)
+        scores = scores + off + gamma(4) * _length(near)
+        scores = torch.where(scores < 50, round_up(scores, 8), torch.inf)
+        rest = 2.0**-900
+    softmax = gamma(4 * k.shape[-2] + 128) * math.sqrt(2 * products[0].numel()) + rest
+    return _matrix_error((total.softmax(-1), round_up(scores / 2 + softmax, 4)), (v, wrong))

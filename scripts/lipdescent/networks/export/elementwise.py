@@ -1,91 +1,22 @@
-"""Functions of single numbers, and sums, products and quotients of values and constants."""
+"""Sums, products and quotients of values and constants."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
-from lipdescent.networks.export.builder import Builder, Constant, Value, refused, shape_of
+from lipdescent.networks.export.activations import clamp, number
+from lipdescent.networks.export.builder import Builder, Constant, refused
+from lipdescent.networks.export.root_mean_square import normalised
 from lipdescent.networks.graph import Combination, Extremum, Product, Quotient
-from lipdescent.networks.operations import SCALARS, Divide, Function, Scale, Shift
+from lipdescent.networks.operations import Divide, Function, Scale, Shift
+from lipdescent.networks.vertices import Value, shape_of
 
 Arguments = dict[str, Any]
-
-
-def _layer(kind: type[nn.Module], *names: str) -> Callable[[Builder, fx.Node, Arguments], Value]:
-    """An activation, whose options are the operation's arguments of these names."""
-
-    def rule(b: Builder, node: fx.Node, a: Arguments) -> Value:
-        options = [a[name] for name in names]
-        return b.entrywise(b.module(kind, *options), a["self"], node)
-
-    return rule
-
-
-def _function(name: str) -> Callable[[Builder, fx.Node, Arguments], Value]:
-    def rule(b: Builder, node: fx.Node, a: Arguments) -> Value:
-        return b.entrywise(b.module(Function, name), a["self"], node)
-
-    return rule
-
-
-def _elu(b: Builder, node: fx.Node, a: Arguments) -> Value:
-    if (a["scale"], a["input_scale"]) != (1, 1):
-        raise refused(node, f"elu with scale {a['scale']}, input_scale {a['input_scale']}")
-    return b.entrywise(b.module(nn.ELU, a["alpha"]), a["self"], node)
-
-
-def _gelu(b: Builder, node: fx.Node, a: Arguments) -> Value:
-    return b.entrywise(b.module(nn.GELU, approximate=a["approximate"]), a["self"], node)
-
-
-def _rrelu(b: Builder, node: fx.Node, a: Arguments) -> Value:
-    return b.entrywise(b.module(nn.RReLU, a["lower"], a["upper"]), a["self"], node)
-
-
-def _prelu(b: Builder, node: fx.Node, a: Arguments) -> Value:
-    value, weight = a["self"], a["weight"]
-    if not isinstance(value, Value) or not isinstance(weight, Constant):
-        raise refused(node, "prelu with a slope that depends on the input")
-    weight = weight.map(torch.flatten, "flat")
-    layer = b.module(nn.PReLU, weight.value.numel(), tensors={"weight": weight})
-    return b.apply(layer, value, value.size, node)
-
-
-def _clamp(b: Builder, node: fx.Node, a: Arguments) -> Value:
-    low, high, value = _number(a.get("min")), _number(a.get("max")), a["self"]
-    if any(isinstance(bound, (Constant, Value)) for bound in (low, high)):
-        raise refused(node, "clamp between tensors")
-    if low is not None and high is not None:
-        if low >= high:
-            raise refused(node, f"clamp between {low} and {high}")
-        return b.entrywise(b.module(nn.Hardtanh, low, high), value, node)
-    if low is not None:
-        layer = b.module(nn.ReLU) if low == 0 else b.module(nn.Threshold, low, low)
-        return b.entrywise(layer, value, node)
-    return value if high is None else b.entrywise(b.module(Function, "at_most", high), value, node)
-
-
-def _power(b: Builder, node: fx.Node, a: Arguments) -> Value:
-    value, exponent = a["self"], _number(a["exponent"])
-    if not isinstance(value, Value) or isinstance(exponent, (Value, Constant)):
-        raise refused(node, "a power whose exponent is not a number")
-    if exponent == 1:
-        return value
-    names = {2: "square", 0.5: "sqrt", -0.5: "rsqrt", -1: "reciprocal"}
-    if exponent in names:
-        return b.entrywise(b.module(Function, names[exponent]), value, node)
-    return b.entrywise(b.module(Function, "power", float(exponent)), value, node)
-
-
-def _number(x: Any) -> Any:
-    """A Python number where a constant is one that no state of the network holds."""
-    if isinstance(x, bool):
-        return float(x)
-    return float(x) if isinstance(x, int) else x
 
 
 def _size(node: fx.Node) -> tuple[int, ...]:
@@ -100,7 +31,7 @@ def _add(b: Builder, node: fx.Node, a: Arguments, sign: float = 1.0) -> Value:
     if not isinstance(y, Value):
         if isinstance(y, Constant):
             return shifted(b, node, x, y if factor == 1 else y.map(lambda t: factor * t, factor))
-        return shifted(b, node, x, factor * _number(y))
+        return shifted(b, node, x, factor * number(y))
     size, pair = _size(node), (b.expanded(x, _size(node), node), b.expanded(y, _size(node), node))
     inputs = [b.in_shape(value, shape_of(size), node) for value in pair]
     if inputs[0] == inputs[1]:
@@ -123,8 +54,26 @@ def _alpha(node: fx.Node, a: Arguments) -> Arguments:
 
 
 def shifted(b: Builder, node: fx.Node, value: Value, by: Any) -> Value:
-    """A value plus a constant or a number."""
-    return _with_constant(b, node, Shift, value, by, 0.0)
+    """A value plus a constant or a number; minus infinity in it, a mask, is put in last."""
+    if not isinstance(by, Constant) or not bool((left := by.value == -math.inf).any()):
+        return _with_constant(b, node, Shift, value, by, 0.0)
+    total = _with_constant(b, node, Shift, value, finite(by), 0.0)
+    places = torch.arange(math.prod(total.size)).reshape(total.size)
+    return b.gathered(total, torch.where(left.cpu(), -1, places), node, -math.inf)
+
+
+def finite(constant: Constant) -> Constant:
+    """0 in place of minus infinity, which has to be in the same places in every network."""
+    left = constant.value == -math.inf
+    if not bool(left.any()):
+        return constant
+
+    def without(t: Tensor) -> Tensor:
+        if not torch.equal((t == -math.inf).cpu(), left.cpu()):
+            raise ValueError("a mask is not the same in all networks of a stack; allowed is one")
+        return torch.where(left.to(t.device), 0.0, t)
+
+    return constant.map(without, "finite")
 
 
 def scaled(b: Builder, node: fx.Node, value: Value, by: Any) -> Value:
@@ -136,7 +85,7 @@ def _with_constant(
     b: Builder, node: fx.Node, kind: type[nn.Module], value: Value, by: Any, nothing: float
 ) -> Value:
     if not isinstance(by, Constant):
-        by = _number(by)
+        by = number(by)
         if by == nothing:
             return value
         return b.entrywise(b.module(kind, None, by), value, node)
@@ -165,6 +114,8 @@ def _multiply(b: Builder, node: fx.Node, a: Arguments) -> Value:
         gate = b.vertices[other.vertex]
         if isinstance(gate.operation, nn.Sigmoid) and gate.inputs == (one.vertex,):
             return b.entrywise(b.module(nn.SiLU), one, node)
+        if one.size == _size(node) and (found := normalised(b, node, one, other, "rsqrt")):
+            return found
     return _two(b, node, Product(), x, y)
 
 
@@ -179,6 +130,8 @@ def _divide(b: Builder, node: fx.Node, a: Arguments) -> Value:
         return scaled(b, node, inverse, x)
     if _is_one_plus_size(b, y.vertex, of=x.vertex):
         return b.entrywise(b.module(nn.Softsign), x, node)
+    if x.size == _size(node) and (found := normalised(b, node, x, y, "sqrt")):
+        return found
     return _two(b, node, Quotient(), x, y)
 
 
@@ -197,7 +150,7 @@ def _largest(b: Builder, node: fx.Node, a: Arguments, largest: bool = True) -> V
     if not isinstance(x, Value) or not isinstance(y, Value):
         value, other = (x, y) if isinstance(x, Value) else (y, x)
         if not isinstance(other, Constant):
-            return _clamp(b, node, {"self": value, ("min" if largest else "max"): other})
+            return clamp(b, node, {"self": value, ("min" if largest else "max"): other})
         # max(x, c) = relu(x - c) + c, min(x, c) = c - relu(c - x)
         minus = other.map(torch.neg, "minus")
         if largest:
@@ -224,6 +177,13 @@ def _negate(b: Builder, node: fx.Node, a: Arguments) -> Value:
     return scaled(b, node, a["self"], -1.0)
 
 
+def _between(b: Builder, node: fx.Node, a: Arguments) -> Value:
+    """``lerp``: x + w (y - x)."""
+    x, y, w = a["self"], a["end"], a["weight"]
+    step = _subtract(b, node, {"self": y, "other": x})
+    return _add(b, node, {"self": x, "other": _multiply(b, node, {"self": step, "other": w})})
+
+
 def _add_product(b: Builder, node: fx.Node, a: Arguments) -> Value:
     """x + value t1 t2, or x + value t1 / t2."""
     pair = {"self": a["tensor1"], "other": a["tensor2"]}
@@ -232,32 +192,6 @@ def _add_product(b: Builder, node: fx.Node, a: Arguments) -> Value:
 
 
 RULES: dict[str, Callable[[Builder, fx.Node, Arguments], Any]] = {
-    "relu": _layer(nn.ReLU),
-    "relu6": _layer(nn.ReLU6),
-    "sigmoid": _layer(nn.Sigmoid),
-    "tanh": _layer(nn.Tanh),
-    "silu": _layer(nn.SiLU),
-    "mish": _layer(nn.Mish),
-    "selu": _layer(nn.SELU),
-    "hardswish": _layer(nn.Hardswish),
-    "hardsigmoid": _layer(nn.Hardsigmoid),
-    "log_sigmoid": _layer(nn.LogSigmoid),
-    "softplus": _layer(nn.Softplus, "beta", "threshold"),
-    "leaky_relu": _layer(nn.LeakyReLU, "negative_slope"),
-    "hardtanh": _layer(nn.Hardtanh, "min_val", "max_val"),
-    "threshold": _layer(nn.Threshold, "threshold", "value"),
-    "softshrink": _layer(nn.Softshrink, "lambd"),
-    "hardshrink": _layer(nn.Hardshrink, "lambd"),
-    "celu": _layer(nn.CELU, "alpha"),
-    "elu": _elu,
-    "gelu": _gelu,
-    "rrelu": _rrelu,
-    "prelu": _prelu,
-    "_prelu_kernel": _prelu,
-    **dict.fromkeys(("clamp", "clip", "clamp_min", "clamp_max"), _clamp),
-    "pow": _power,
-    **{name: _function(name) for name in SCALARS if name not in ("at_most", "power")},
-    "arctan": _function("atan"),
     "neg": _negate,
     "add": _add,
     "sub": _subtract,
@@ -268,6 +202,7 @@ RULES: dict[str, Callable[[Builder, fx.Node, Arguments], Any]] = {
     "div": _divide,
     "divide": _divide,
     "true_divide": _divide,
+    "lerp": _between,
     "addcmul": _add_product,
     "addcdiv": _add_product,
     "maximum": _largest,

@@ -1,4 +1,4 @@
-"""Products with constants, convolutions, products of matrices, attention."""
+"""Products with constants, convolutions, products of matrices."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from lipdescent.networks.export.builder import Builder, Constant, Value, refused, shape_of
-from lipdescent.networks.export.elementwise import scaled, shifted
-from lipdescent.networks.graph import Attention, MatrixProduct
-from lipdescent.networks.operations import Divide, Scale
+from lipdescent.networks.export import attention
+from lipdescent.networks.export.attention import swapped
+from lipdescent.networks.export.builder import Builder, Constant, refused
+from lipdescent.networks.export.elementwise import scaled
+from lipdescent.networks.export.rearranging import as_value
+from lipdescent.networks.graph import MatrixProduct
+from lipdescent.networks.vertices import Value, shape_of
 
 Arguments = dict[str, Any]
 
@@ -20,7 +23,7 @@ def _linear(b: Builder, node: fx.Node, a: Arguments) -> Value:
     value, weight, bias = a["input"], a["weight"], a["bias"]
     if isinstance(weight, Value) or isinstance(bias, Value) or not isinstance(value, Value):
         if isinstance(weight, Value):
-            weight = _swapped(b, node, weight)
+            weight = swapped(b, node, weight)
         else:
             weight = weight.map(lambda t: t.mT, "mT")
         product = _product(b, node, value, weight, _size(node))
@@ -93,7 +96,13 @@ def _matmul(b: Builder, node: fx.Node, a: Arguments) -> Value:
 
 
 def _product(b: Builder, node: fx.Node, x: Any, y: Any, size: tuple[int, ...]) -> Value:
-    """x @ y."""
+    """x @ y; a constant of several matrices as a value that does not depend on the input."""
+    several = [isinstance(z, Constant) and math.prod(z.value.shape[:-2]) > 1 for z in (x, y)]
+    if any(several):
+        like = y if several[0] else x
+        x, y = (
+            as_value(b, node, z, like) if own else z for z, own in zip((x, y), several, strict=True)
+        )
     if isinstance(x, Value) and isinstance(y, Constant):
         y = _matrix(b, node, y)
         return linear(b, node, x, y if y.value.ndim == 1 else y.map(lambda t: t.T, "T"), None)
@@ -101,16 +110,17 @@ def _product(b: Builder, node: fx.Node, x: Any, y: Any, size: tuple[int, ...]) -
         x = _matrix(b, node, x)
         if len(y.size) == 1:
             return Value(linear(b, node, y, x, None).vertex, size)
-        turned = _swapped(b, node, y)
+        turned = swapped(b, node, y)
         linear_turned = _linear_sized(b, node, turned, x)
-        return Value(_swapped(b, node, linear_turned).vertex, size)
+        return Value(swapped(b, node, linear_turned).vertex, size)
     x, y = _at_least_two(x, last=True), _at_least_two(y, last=False)
+    rows = torch.broadcast_shapes(x.size[:-2], y.size[:-2])
+    x, y = (b.expanded(v, (*rows, *v.size[-2:]), node) for v in (x, y))
     shapes = [v.size[1:] if len(v.size) > 2 and v.size[0] == 1 else v.size for v in (x, y)]
     inputs = [b.in_shape(v, shape, node) for v, shape in zip((x, y), shapes, strict=True)]
-    if (found := _attention(b, node, inputs, size)) is not None:
+    if (found := attention.recognised(b, node, inputs, size)) is not None:
         return found
-    rows = torch.broadcast_shapes(shapes[0][:-2], shapes[1][:-2])
-    shape = (*rows, shapes[0][-2], shapes[1][-1])
+    shape = (*shapes[0][:-1], shapes[1][-1])
     return Value(b.vertex(MatrixProduct(), inputs, shape, node), size)
 
 
@@ -126,8 +136,6 @@ def _matrix(b: Builder, node: fx.Node, constant: Constant) -> Constant:
     """Without leading axes of length 1."""
     while constant.value.ndim > 2 and constant.value.shape[0] == 1:
         constant = constant.map(lambda t: t[0], "first")
-    if constant.value.ndim > 2:
-        raise refused(node, f"a product with {constant.value.shape[0]} constant matrices at once")
     return constant
 
 
@@ -135,88 +143,6 @@ def _at_least_two(value: Value, *, last: bool) -> Value:
     if len(value.size) > 1:
         return value
     return Value(value.vertex, (1, *value.size) if last else (*value.size, 1))
-
-
-def _swapped(b: Builder, node: fx.Node, value: Value) -> Value:
-    """The last two axes exchanged."""
-    places = torch.arange(math.prod(value.size)).reshape(value.size)
-    return b.gathered(value, places.mT.contiguous(), node)
-
-
-def _attention(b: Builder, node: fx.Node, inputs: list[int], size: tuple[int, ...]) -> Value | None:
-    """softmax(scale q k') v, if that is what the product of two vertices is, however scaled.
-
-    One number is the scale; other factors that do not depend on the key go to q, exactly:
-    (s q) k' = s (q k').
-    """
-    shape = b.vertices[inputs[0]].shape
-    softmax = b.vertices[b.unviewed(inputs[0])]
-    if type(softmax.operation) is not nn.Softmax or len(softmax.shape) < 2:
-        return None
-    if softmax.operation.dim not in (-1, len(softmax.shape)):
-        return None
-    at, factors = softmax.inputs[0], []
-    while _is_of_rows(b.vertices[at].operation):
-        factors.append(b.vertices[at])
-        at = b.vertices[b.unviewed(at)].inputs[0]
-    scores = b.vertices[b.unviewed(at)]
-    viewed = {v.shape[-2:] for v in (softmax, *factors, scores)} != {shape[-2:]}
-    if scores.operation != MatrixProduct() or viewed:
-        return None
-    q, turned = scores.inputs
-    k = _swapped(b, node, Value(turned, b.vertices[turned].shape))
-    shapes = [b.vertices[i].shape for i in (q, turned, inputs[1])]
-    lead, counts = scores.shape[:-2], {math.prod(s[:-2]) for s in shapes}
-    if len(counts) > 1 or counts != {math.prod(lead)}:
-        return None
-    scale, query, wide = 1.0, Value(q, shapes[0]), shapes[0][-1]
-    for factor in factors:
-        if scale == 1 and type(factor.operation) is Scale and factor.operation.weight is None:
-            scale = factor.operation.number
-            continue
-        own = (*factor.shape[:-1], wide)
-        assert isinstance(factor.operation, nn.Module)
-        query = b.apply(factor.operation, query, own, node, shape=own)
-    parts = [(query, wide), (k, wide), (Value(inputs[1], shapes[2]), shapes[2][-1])]
-    rows = (shape[-2], shapes[1][-1], shapes[2][-2])
-    taken = [
-        b.in_shape(value, (*lead, n, d), node) for (value, d), n in zip(parts, rows, strict=True)
-    ]
-    out = (*scores.shape[:-1], shapes[2][-1])
-    return Value(b.vertex(Attention(scale), taken, out, node), size)
-
-
-def _is_of_rows(operation: Any) -> bool:
-    """Whether it multiplies each row of a matrix by a number, or divides it by one."""
-    if not isinstance(operation, (Scale, Divide)):
-        return False
-    return operation.weight is None or not operation.shape or operation.shape[-1] == 1
-
-
-def _scaled_attention(b: Builder, node: fx.Node, a: Arguments) -> Value:
-    q, k, v = a["query"], a["key"], a["value"]
-    mask, scale = a.get("attn_mask"), a.get("scale")
-    if not all(isinstance(x, Value) for x in (q, k, v)) or a.get("dropout_p"):
-        raise refused(node, "attention with dropout, or between constants")
-    scale = 1 / math.sqrt(q.size[-1]) if scale is None else float(scale)
-    plain = mask is None and not a.get("is_causal")
-    if plain and len({value.size[:-2] for value in (q, k, v)}) == 1:
-        inputs = [b.in_shape(value, shape_of(value.size), node) for value in (q, k, v)]
-        size = _size(node)
-        return Value(b.vertex(Attention(scale), inputs, shape_of(size), node), size)
-    if a.get("is_causal") or (isinstance(mask, Constant) and not bool(mask.value.isfinite().all())):
-        raise refused(node, "attention with a mask that leaves out keys")
-    if isinstance(mask, Constant) and mask.value.dtype == torch.bool:
-        raise refused(node, "attention with a mask that leaves out keys")
-    between = (*q.size[:-1], k.size[-2])
-    scores = _product(b, node, q, _swapped(b, node, k), between)
-    scores = scaled(b, node, scores, scale)
-    if mask is not None:
-        if isinstance(mask, Value):
-            raise refused(node, "attention with a mask that depends on the input")
-        scores = shifted(b, node, scores, mask)
-    weights = b.apply(b.module(nn.Softmax, -1), scores, between, node)
-    return _product(b, node, weights, v, _size(node))
 
 
 def _convolution(b: Builder, node: fx.Node, a: Arguments) -> Value:
@@ -254,7 +180,7 @@ RULES = {
     "addmm": _add_matrix_product,
     "baddbmm": _add_matrix_product,
     **dict.fromkeys(("matmul", "mm", "bmm", "mv", "dot"), _matmul),
-    "scaled_dot_product_attention": _scaled_attention,
+    "scaled_dot_product_attention": attention.fused,
     **dict.fromkeys(("convolution", "conv1d", "conv2d", "conv3d"), _convolution),
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _convolution),
 }

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
 
-from lipdescent.networks.export import elementwise, linear, rearranging, reducing, sorting
-from lipdescent.networks.export.builder import Builder, Constant, Value, refused, shape_of
+from lipdescent.networks.export import (
+    activations,
+    choices,
+    elementwise,
+    linear,
+    normalising,
+    rearranging,
+    reducing,
+    sorting,
+)
+from lipdescent.networks.export.builder import Builder, Constant, refused
 from lipdescent.networks.export.program import Program, called, program, writes
 from lipdescent.networks.export.program import name as name_of
 from lipdescent.networks.graph import Concatenation, Graph
 from lipdescent.networks.reading import Unreadable
-from lipdescent.networks.reduction import expression, plain, used
+from lipdescent.networks.reduction import network
+from lipdescent.networks.vertices import Value, shape_of
 
-RULES = rearranging.RULES | elementwise.RULES | linear.RULES | reducing.RULES | sorting.RULES
+PARTS = rearranging, activations, elementwise, linear, normalising, reducing, sorting, choices
+RULES = {name: rule for part in PARTS for name, rule in part.RULES.items()}
 # What only checks, or is for another machine.
 _NOTHING = ("_assert_tensor_metadata", "_assert_async", "_assert_scalar", "sym_constrain_range")
 
@@ -82,7 +92,6 @@ def export(
     input_shapes: Sequence[Sequence[int]],
     *,
     output: int | str | None = None,
-    state: Mapping[str, Tensor] | None = None,
 ) -> Exported:
     """The plain network of ``module``: what its ``forward`` computes of one example.
 
@@ -113,30 +122,15 @@ def export(
             builder.values[node] = _value(builder, node)
     chosen = None if output is None else _place_of(traced, output)
     result = _output(builder, traced, chosen)
-    graph = _own_modules(used(Graph(tuple(builder.vertices), result)))
-    network = plain(graph, expression(graph))
-    places = {id(m): name for name, m in network.named_modules()}
+    plain, graph = network(Graph(tuple(builder.vertices), result))
+    places = {id(m): name for name, m in plain.named_modules()}
     tensors = {
         f"{places[id(m)]}.{name}": constant
         for (m, name), constant in builder.tensors.items()
         if id(m) in places
     }
     shape = graph.input_shape
-    return Exported(network, graph, traced, tensors, shape, chosen, tuple(builder.notes))
-
-
-def _own_modules(graph: Graph) -> Graph:
-    """A module of its own for each vertex, but for those with weights."""
-    seen: set[int] = set()
-    vertices = []
-    for vertex in graph.vertices:
-        module = vertex.operation
-        if isinstance(module, nn.Module) and not module._parameters and not module._buffers:
-            if id(module) in seen:
-                vertex = replace(vertex, operation=copy.deepcopy(module))
-            seen.add(id(module))
-        vertices.append(vertex)
-    return Graph(tuple(vertices), graph.output)
+    return Exported(plain, graph, traced, tensors, shape, chosen, tuple(builder.notes))
 
 
 def _value(builder: Builder, node: fx.Node) -> Any:
@@ -152,7 +146,8 @@ def _value(builder: Builder, node: fx.Node) -> Any:
     name = name_of(node)
     rule = RULES.get(name) or RULES.get(name.removesuffix("_"))
     if rule is None:
-        raise refused(node, f"the operation {node.target} is not known")
+        why = choices.reason(name) or "is not known"
+        raise refused(node, f"the operation {node.target} {why}")
     given: Any = node.args
     schema = node.target._schema.arguments  # type: ignore[union-attr]
     a = {arg.name: arg.default_value for arg in schema if arg.has_default_value()}

@@ -5,6 +5,8 @@ One example is traced. Whether examples influence each other is for those to ask
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import operator
 import traceback
@@ -19,6 +21,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from lipdescent.networks.export.leaves import Leaf, declared_as_leaves
+from lipdescent.networks.export.outputs import plain_outputs
 from lipdescent.networks.reading import Unreadable
 
 _OURS = (Path(torch.__file__).parent, Path(__file__).parents[2])
@@ -29,6 +32,7 @@ _TAKEN_APART = (
     "gru",
     "rnn_tanh",
     "rnn_relu",
+    *("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"),
     "lp_pool1d",
     "lp_pool2d",
     "_weight_norm",
@@ -128,7 +132,9 @@ def program(
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             logging.getLogger("torch").setLevel(logging.CRITICAL)
-            with declared_as_leaves(module, inputs) as leaves:
+            # What PyTorch prints of a network that it cannot trace is said in the error.
+            quiet = contextlib.redirect_stderr(io.StringIO())
+            with declared_as_leaves(module, inputs) as leaves, plain_outputs(module), quiet:
                 exported = torch.export.export(module, inputs, strict=False)
             exported = _simplified(exported)
     except Exception as error:  # whatever the user's code or PyTorch raises

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, fx
 
 from lipdescent.networks.export import sorting
-from lipdescent.networks.export.builder import Builder, Constant, Value, axis_of, refused, shape_of
+from lipdescent.networks.export.builder import Builder, Constant, refused
 from lipdescent.networks.graph import Concatenation
+from lipdescent.networks.vertices import Value, axis_of, shape_of
 
 Arguments = dict[str, Any]
 
@@ -52,8 +53,8 @@ def masked(b: Builder, node: fx.Node, a: Arguments) -> Any:
         fill = fill.value.item()
     if not isinstance(a["self"], Value) or not isinstance(mask, Constant):
         raise refused(node, "masked_fill where the input says (jumps)")
-    if fill in (float("inf"), float("-inf")):
-        raise refused(node, f"masked_fill by {fill}")
+    if fill == float("inf"):  # minus infinity is what a softmax leaves out
+        raise refused(node, "masked_fill by inf")
     return _of_places(b, node, a["self"], {**a, "value": 0}, float(fill))
 
 
@@ -95,7 +96,7 @@ def joined(b: Builder, node: fx.Node, parts: list, dim: int) -> Value:
     size = tuple(node.meta["val"].shape)
     parts = [p for p in parts if not _empty(p)]
     like = next(part for part in parts if isinstance(part, Value))
-    parts = [p if isinstance(p, Value) else _as_value(b, node, p, like) for p in parts]
+    parts = [p if isinstance(p, Value) else as_value(b, node, p, like) for p in parts]
     if len(parts) == 1:
         return Value(parts[0].vertex, size)
     strip = shape_of(size) != size
@@ -126,7 +127,7 @@ def _leaves(b: Builder, index: int, axis: int) -> list[int]:
     return [leaf for i in vertex.inputs for leaf in _leaves(b, i, axis)]
 
 
-def _as_value(b: Builder, node: fx.Node, constant: Constant, like: Value) -> Value:
+def as_value(b: Builder, node: fx.Node, constant: Constant, like: Value) -> Value:
     """A constant as what no input changes: zeros of its shape, and it added."""
     from lipdescent.networks.export.elementwise import shifted
 

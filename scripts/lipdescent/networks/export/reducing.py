@@ -1,4 +1,4 @@
-"""Normalisation, pools, resampling, softmax, sums and means."""
+"""Pools, resampling, softmax, sums and means."""
 
 from __future__ import annotations
 
@@ -9,18 +9,14 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from lipdescent.networks.export.builder import (
-    Builder,
-    Constant,
-    Value,
-    axis_of,
-    refused,
-    shape_of,
-)
+from lipdescent.networks.export.builder import Builder, Constant, refused
 from lipdescent.networks.export.elementwise import RULES as ELEMENTWISE
 from lipdescent.networks.export.elementwise import scaled
-from lipdescent.networks.graph import Combination
+from lipdescent.networks.export.normalising import example_of
+from lipdescent.networks.export.rearranging import as_value
+from lipdescent.networks.graph import Combination, Concatenation
 from lipdescent.networks.operations import Function, Reduce
+from lipdescent.networks.vertices import Value, axis_of, shape_of
 
 Arguments = dict[str, Any]
 Rule = Callable[[Builder, fx.Node, Arguments], Any]
@@ -29,88 +25,6 @@ Rule = Callable[[Builder, fx.Node, Arguments], Any]
 def _size(node: fx.Node, index: int | None = None) -> tuple[int, ...]:
     value = node.meta["val"]
     return tuple((value if index is None else value[index]).shape)
-
-
-def _example(node: fx.Node, value: Value, what: str) -> tuple[int, ...]:
-    """Shape of the one example that an operation takes as a batch."""
-    if len(value.size) < 2 or value.size[0] != 1:
-        raise refused(node, f"{what} of inputs {value.size}, whose first axis is not the example's")
-    return value.size[1:]
-
-
-def _batch_norm(b: Builder, node: fx.Node, a: Arguments) -> Any:
-    value, mean, variance = a["input"], a["running_mean"], a["running_var"]
-    if a.get("training") or mean is None:
-        raise refused(node, "batch normalisation with the statistics of the batch")
-    shape = _example(node, value, "batch normalisation")
-    weight, bias, channels = a["weight"], a["bias"], shape[0]
-    kind = (nn.BatchNorm1d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[len(shape) - 1]
-    tensors = {"running_mean": mean, "running_var": variance, **_affine(weight, bias, mean)}
-    counted = Constant(torch.zeros((), dtype=torch.int64), lambda c: torch.tensor(0), "counted")
-    layer = b.module(
-        kind,
-        channels,
-        eps=a["eps"],
-        affine="weight" in tensors,
-        tensors=tensors | {"num_batches_tracked": counted},
-    )
-    found = b.apply(layer, value, value.size, node)
-    return [found, None, None] if isinstance(node.meta["val"], (tuple, list)) else found
-
-
-def _affine(weight: Any, bias: Any, like: Constant) -> dict[str, Constant]:
-    """Weight and bias, each filled up where there is only the other."""
-    if weight is None and bias is None:
-        return {}
-    one, zero = like.map(torch.ones_like, "ones"), like.map(torch.zeros_like, "zeros")
-    return {"weight": one if weight is None else weight, "bias": zero if bias is None else bias}
-
-
-def _layer_norm(b: Builder, node: fx.Node, a: Arguments) -> Any:
-    value, weight, bias = a["input"], a["weight"], a["bias"]
-    layer = b.module(
-        nn.LayerNorm,
-        tuple(a["normalized_shape"]),
-        a["eps"],
-        weight is not None,
-        bias is not None,
-        tensors={"weight": weight, "bias": bias},
-    )
-    found = b.apply(layer, value, value.size, node)
-    return [found, None, None] if isinstance(node.meta["val"], (tuple, list)) else found
-
-
-def _rms_norm(b: Builder, node: fx.Node, a: Arguments) -> Value:
-    weight = a["weight"]
-    layer = b.module(
-        nn.RMSNorm,
-        tuple(a["normalized_shape"]),
-        a["eps"],
-        weight is not None,
-        tensors={"weight": weight},
-    )
-    return b.apply(layer, a["input"], a["input"].size, node)
-
-
-def _group_norm(b: Builder, node: fx.Node, a: Arguments) -> Value:
-    value, weight = a["input"], a["weight"]
-    channels = _example(node, value, "group normalisation")[0]
-    tensors = {} if weight is None else _affine(weight, a["bias"], weight)
-    layer = b.module(
-        nn.GroupNorm, a["num_groups"], channels, a["eps"], bool(tensors), tensors=tensors
-    )
-    return b.apply(layer, value, value.size, node)
-
-
-def _instance_norm(b: Builder, node: fx.Node, a: Arguments) -> Value:
-    value, weight = a["input"], a["weight"]
-    if not a["use_input_stats"]:
-        return _batch_norm(b, node, {**a, "training": False})
-    shape = _example(node, value, "instance normalisation")
-    kind = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)[len(shape) - 2]
-    tensors = {} if weight is None else _affine(weight, a["bias"], weight)
-    layer = b.module(kind, shape[0], a["eps"], affine=bool(tensors), tensors=tensors)
-    return b.apply(layer, value, value.size, node)
 
 
 def _pool(kind: str, dims: int, *names: str) -> Rule:
@@ -122,7 +36,7 @@ def _pool(kind: str, dims: int, *names: str) -> Rule:
         several = isinstance(node.meta["val"], (tuple, list))
         value, size = a["self"], _size(node, 0 if several else None)
         if len(value.size) == dims + 2:
-            _example(node, value, "a pool")
+            example_of(node, value, "a pool")
         shapes = [s if len(s) == dims + 1 else s[1:] for s in (value.size, size)]
         index = b.in_shape(value, shapes[0], node)
         found = Value(b.vertex(layer, (index,), shapes[1], node), size)
@@ -139,7 +53,7 @@ def _each(given: Any, dims: int) -> Any:
 def _upsample(mode: str) -> Rule:
     def rule(b: Builder, node: fx.Node, a: Arguments) -> Value:
         value, size = a[next(n for n in ("input", "self") if n in a)], _size(node)
-        shape = _example(node, value, "resampling")
+        shape = example_of(node, value, "resampling")
         scales = a.get("scale_factors") or [
             a[n] for n in ("scales_d", "scales_h", "scales_w", "scales") if a.get(n)
         ]
@@ -202,6 +116,32 @@ def _reduction(kind: str) -> Rule:
     return rule
 
 
+def _log_of_sum(b: Builder, node: fx.Node, a: Arguments) -> Value:
+    """``logaddexp``: log-sum-exp of two values side by side."""
+    size = _size(node)
+    parts = [
+        b.expanded(p if isinstance(p, Value) else as_value(b, node, p, like), size, node)
+        for p, like in ((a["self"], a["other"]), (a["other"], a["self"]))
+    ]
+    shape = shape_of(size)
+    inputs = [b.in_shape(part, (1, *shape), node) for part in parts]
+    both = b.vertex(Concatenation(0), inputs, (2, *shape), node)
+    layer = b.module(Reduce, "logsumexp", (0,))
+    return Value(b.vertex(layer, (both,), shape, node), size)
+
+
+def _running_sum(b: Builder, node: fx.Node, a: Arguments) -> Value:
+    """``cumsum``: a triangle of ones times the axis."""
+    value, dim = a["self"], a["dim"] % len(a["self"].size)
+    places = torch.arange(math.prod(value.size)).reshape(value.size).movedim(dim, -1)
+    turned = b.gathered(value, places.contiguous(), node)
+    ones = torch.ones(value.size[dim], value.size[dim], dtype=torch.get_default_dtype()).tril()
+    weight = Constant(ones, lambda c: ones, ("running sum", value.size[dim]))
+    layer = b.module(nn.Linear, *ones.shape, False, tensors={"weight": weight})
+    total = b.apply(layer, turned, turned.size, node)
+    return b.gathered(total, places.flatten().argsort().reshape(value.size), node)
+
+
 def _length(b: Builder, node: fx.Node, a: Arguments) -> Value:
     order = a.get("ord", a.get("p"))
     order = 2 if order is None else float(order)
@@ -245,7 +185,7 @@ def _declared(b: Builder, node: fx.Node, a: Arguments) -> Value:
     """A layer of which a user has declared the constant."""
     value, size = a["x"], _size(node)
     constants = a["tensors"]
-    shape = _example(node, value, "a declared layer")
+    shape = example_of(node, value, "a declared layer")
     if any(isinstance(c, Value) for c in constants) or size[:1] != (1,):
         raise refused(
             node, "a declared layer whose weights depend on the input, or of mixed examples"
@@ -267,14 +207,6 @@ _MAX = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
 _AVERAGE = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(
-        ("batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"), _batch_norm
-    ),
-    "layer_norm": _layer_norm,
-    "native_layer_norm": _layer_norm,
-    "group_norm": _group_norm,
-    "instance_norm": _instance_norm,
-    "rms_norm": _rms_norm,
     **{f"max_pool{d}d": _pool("MaxPool", d, *_MAX) for d in (1, 2, 3)},
     **{f"max_pool{d}d_with_indices": _pool("MaxPool", d, *_MAX) for d in (1, 2, 3)},
     "avg_pool1d": _pool("AvgPool", 1, *_AVERAGE),
@@ -299,6 +231,8 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("linalg_vector_norm", "norm"), _length),
     "var": _variance(root=False),
     "std": _variance(root=True),
+    "logaddexp": _log_of_sum,
+    "cumsum": _running_sum,
     "glu": _gated,
     "declared": _declared,
 }

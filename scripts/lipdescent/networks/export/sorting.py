@@ -8,8 +8,9 @@ from typing import Any
 from torch import fx
 
 from lipdescent.constrained.layers import GroupSort
-from lipdescent.networks.export.builder import Builder, Value, axis_of, refused, shape_of
+from lipdescent.networks.export.builder import Builder, refused
 from lipdescent.networks.operations import Reduce
+from lipdescent.networks.vertices import Value, axis_of, shape_of
 
 
 def _sort(b: Builder, node: fx.Node, a: dict[str, Any]) -> Any:

@@ -11,30 +11,23 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lipdescent.networks.graph import Join, Vertex
-from lipdescent.networks.operations import Gather, Shift
+from lipdescent.networks.graph import Join
+from lipdescent.networks.operations import Shift
 from lipdescent.networks.reading import Unreadable
+from lipdescent.networks.vertices import Size, Value, Vertices, shape_of
 
-Size = tuple[int, ...]
 # Operators that only move the numbers of their first input, and what they fill gaps with.
 MOVING = (
     "DepthToSpace", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Pad",
     "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
 )  # fmt: skip
 REFERENCE_ONLY = ("Shape", "Size")  # of whatever they are asked about only the size counts
-
-
-class Value(NamedTuple):
-    """What depends on the input: a vertex, and the size that it has in the file."""
-
-    vertex: int
-    size: Size
 
 
 @dataclass(frozen=True)
@@ -89,17 +82,11 @@ class Call:
 Rule = Callable[["Builder", Call], Value]
 
 
-def shape_of(size: Size) -> Size:
-    """Shape of a vertex of this size: without a leading axis of length 1, never without axes."""
-    return size[1:] if len(size) > 1 and size[0] == 1 else size or (1,)
-
-
-class Builder:
-    """The vertices so far; its methods take the call for which a vertex stands.
+class Builder(Vertices[Call]):
+    """The vertices of a file so far; every value's vertex has the shape of its size.
 
     Attributes
     ----------
-    vertices : of the graph.
     values : name in the file -> what is known of it.
     uses : name in the file -> how often it is asked for.
     """
@@ -107,12 +94,12 @@ class Builder:
     def __init__(self, graph: Any, inputs: Mapping[str, Size], opsets: Mapping[str, int]) -> None:
         from onnx import numpy_helper
 
+        (name, size) = next(iter(inputs.items()))
+        super().__init__(shape_of(size), name)
         self.opsets = opsets
         self.values: dict[str, Value | np.ndarray] = {
             tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer
         }
-        (name, size) = next(iter(inputs.items()))
-        self.vertices = [Vertex(None, (), shape_of(size), name)]
         self.values[name] = Value(0, size)
         asked = [i for node in graph.node for i in node.input] + [o.name for o in graph.output]
         self.uses = Counter(asked)
@@ -172,7 +159,8 @@ class Builder:
             given = call.argument(2) if call.opset >= 11 else np.asarray(call.get("value", 0.0))
             fill = 0.0 if given is None or not given.size else float(given.reshape(-1)[0])
             inputs = inputs[:2] + [np.asarray(0)] * (len(inputs) > 2) + inputs[3:]
-        return [self.gathered(value, index - 1, call, fill) for index in self._places(call, inputs)]
+        found = self._places(call, inputs)
+        return [self.gathered(value, torch.from_numpy(i - 1), call, fill) for i in found]
 
     def _places(self, call: Call, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         if (
@@ -183,50 +171,28 @@ class Builder:
             return [np.pad(inputs[0], np.reshape(call.get("pads"), (2, -1)).T)]
         return self.evaluated(call, inputs)
 
-    def gathered(self, value: Value, index: np.ndarray, call: Call, fill: float = 0.0) -> Value:
-        """The numbers of ``value`` at the places ``index`` of its flat form, -1 for ``fill``."""
-        if index.size == 0:
-            raise call.refusal("its output is empty")
-        if index.size == math.prod(value.size) and bool((np.diff(index.reshape(-1)) == 1).all()):
-            return self.in_size(value, index.shape, call)
-        shape = shape_of(index.shape)
-        module = Gather(torch.from_numpy(index.reshape(shape).astype(np.int64)), fill)
-        return Value(self.vertex(module, (value.vertex,), shape, call), index.shape)
+    def place(self, origin: Call) -> str:
+        return origin.place
+
+    def gathered(self, value: Value, index: Tensor, origin: Call, fill: float = 0.0) -> Value:
+        if not index.numel():
+            raise origin.refusal("its output is empty")
+        found = super().gathered(value, index, origin, fill)
+        return self.in_size(found, found.size, origin)
 
     def in_size(self, value: Value, size: Size, call: Call) -> Value:
         """The same numbers in another size."""
         return Value(self.in_shape(value, shape_of(size), call), size)
 
-    def in_shape(self, value: Value, shape: Size, call: Call) -> int:
-        """A vertex of the same numbers in another shape."""
-        index, own = value.vertex, self.vertices[value.vertex].shape
-        if own == shape:
-            return index
-        if len(own) > 1:
-            index = self.vertex(nn.Flatten(), (index,), (math.prod(own),), call)
-        if len(shape) > 1:
-            index = self.vertex(nn.Unflatten(1, shape), (index,), shape, call)
-        return index
-
-    def vertex(
-        self, operation: nn.Module | Join, inputs: Sequence[int], shape: Size, call: Call
-    ) -> int:
-        """A new vertex."""
-        if isinstance(operation, nn.Module):
-            operation.eval()
-        self.vertices.append(Vertex(operation, tuple(inputs), tuple(shape), call.place))
-        return len(self.vertices) - 1
-
-    def apply(self, module: nn.Module, value: Value, call: Call, size: Size | None = None) -> Value:
-        """A layer at a value: in ``size``, or evaluated to know in which."""
-        if size is None:
-            shape = self.vertices[value.vertex].shape
-            try:
-                out = tuple(module.eval()(torch.zeros(1, *shape, dtype=_dtype(module))).shape[1:])
-            except Exception as error:  # whatever a layer raises at what does not fit
-                raise call.refusal(f"does not take inputs of size {value.size}: {error}") from error
-            size = (1, *out) if shape_of((1, *out)) == out else out
-        return Value(self.vertex(module, (value.vertex,), shape_of(size), call), size)
+    def placed(self, module: nn.Module, value: Value, call: Call) -> Value:
+        """A layer at a value, evaluated to know what size that becomes."""
+        shape = self.vertices[value.vertex].shape
+        try:
+            out = tuple(module.eval()(torch.zeros(1, *shape, dtype=_dtype(module))).shape[1:])
+        except Exception as error:  # whatever a layer raises at what does not fit
+            raise call.refusal(f"does not take inputs of size {value.size}: {error}") from error
+        size = (1, *out) if shape_of((1, *out)) == out else out
+        return self.apply(module, value, size, call)
 
     def join(self, join: Join, values: Sequence[Value], size: Size, call: Call) -> Value:
         """Several values that become one of ``size``."""
@@ -234,9 +200,8 @@ class Builder:
 
     def constant(self, array: np.ndarray, call: Call) -> Value:
         """A value that is the same at every input."""
-        shape = shape_of(array.shape)
-        nothing = self.vertex(Gather(torch.full(shape, -1)), (0,), shape, call)
-        return Value(self.vertex(shift(array, shape), (nothing,), shape, call), array.shape)
+        nothing = self.gathered(Value(0, ()), torch.full(array.shape, -1), call)
+        return self.apply(shift(array, shape_of(array.shape)), nothing, array.shape, call)
 
     def dependent(self, call: Call) -> list[Value]:
         """All inputs as values."""

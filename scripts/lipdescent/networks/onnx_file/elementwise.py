@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from lipdescent.networks.graph import Combination, Extremum, Product, Quotient
-from lipdescent.networks.onnx_file.builder import Builder, Call, Rule, Size, Value, shape_of, tensor
-from lipdescent.networks.operations import Divide, Function, Scale, Shift
+from lipdescent.networks.onnx_file.builder import Builder, Call, Rule, tensor
+from lipdescent.networks.operations import Divide, Function, Scale, Shift, power
+from lipdescent.networks.vertices import Size, Value, shape_of
 
 # A parameter's value where the file says nothing, by ONNX's definitions.
 _SELU = {"alpha": 1.6732632423543772, "gamma": 1.0507009873554805}
@@ -76,8 +77,7 @@ def _power(call: Call) -> nn.Module:
     if exponent is None or exponent.size != 1:
         raise call.refusal("its exponent is no single number")
     number = float(exponent.reshape(-1)[0])
-    named = {2.0: "square", 0.5: "sqrt", -0.5: "rsqrt", -1.0: "reciprocal"}
-    return Function(named[number]) if number in named else Function("power", number)
+    return power(number)
 
 
 def _activation(builder: Builder, call: Call) -> Value:
@@ -85,9 +85,7 @@ def _activation(builder: Builder, call: Call) -> Value:
 
 
 def _entrywise(builder: Builder, module: nn.Module, value: Value, call: Call) -> Value:
-    if type(module) is nn.Identity:
-        return value
-    return builder.apply(module, value, call, value.size)
+    return value if type(module) is nn.Identity else builder.entrywise(module, value, call)
 
 
 def _function(builder: Builder, call: Call) -> Value:
@@ -110,7 +108,7 @@ def _prelu(builder: Builder, call: Call) -> Value:
         raise call.refusal("its slopes are not one a channel")
     module = nn.PReLU(slope.size)
     module.weight = nn.Parameter(tensor(slope).reshape(-1))
-    return builder.apply(module, value, call, value.size)
+    return builder.apply(module, value, value.size, call)
 
 
 def _add(builder: Builder, call: Call) -> Value:
@@ -155,21 +153,18 @@ def _becomes_bias(builder: Builder, value: Value, number: np.ndarray) -> bool:
 
 def _with_constant(
     builder: Builder, kind: Callable[..., Any], value: Value, number: np.ndarray, call: Call
-) -> tuple[nn.Module, Value, Call, Size]:
+) -> tuple[nn.Module, Value, Size, Call]:
     """A layer with a number or tensor, and the value in the size that both broadcast to."""
     size = np.broadcast_shapes(value.size, number.shape)
+    value = builder.expanded(value, size, call)
     if number.size == 1:
-        value = builder.in_size(value, size, call)
-        return kind(None, float(number.reshape(-1)[0])), value, call, size
-    if size != value.size:
-        places = np.arange(math.prod(value.size)).reshape(value.size)
-        value = builder.gathered(value, np.ascontiguousarray(np.broadcast_to(places, size)), call)
+        return kind(None, float(number.reshape(-1)[0])), value, size, call
     # Without the batch axis of its own, and with as many axes as the value.
     own = number.reshape((1,) * (len(size) - number.ndim) + number.shape)
     shape = own.shape[1:] if len(shape_of(size)) < len(size) else own.shape
     module = kind(shape)
     module.weight = tensor(number).reshape(shape)
-    return module, value, call, size
+    return module, value, size, call
 
 
 def _multiply(builder: Builder, call: Call) -> Value:

@@ -12,9 +12,10 @@ from torch import nn
 
 from lipdescent.networks.graph import Graph
 from lipdescent.networks.onnx_file import elementwise, reducing, weighted
-from lipdescent.networks.onnx_file.builder import Builder, Call, Rule, Size, Value, shape_of
+from lipdescent.networks.onnx_file.builder import Builder, Call, Rule
 from lipdescent.networks.reading import Unreadable
-from lipdescent.networks.reduction import expression, plain, used
+from lipdescent.networks.reduction import network
+from lipdescent.networks.vertices import Size, Value, shape_of
 
 RULES: dict[str, Rule] = elementwise.RULES | weighted.RULES | reducing.RULES
 _FLOATS = ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16")
@@ -93,9 +94,8 @@ def read_onnx(
     result = builder.values[chosen]
     if not isinstance(result, Value):
         raise ValueError(f"{path}: its output {chosen!r} does not depend on its input {name!r}")
-    read = used(Graph(tuple(builder.vertices), result.vertex))
-    network = plain(read, expression(read)).eval()
-    return OnnxNetwork(network, read, name, size, shape_of(size), chosen)
+    plain, read = network(Graph(tuple(builder.vertices), result.vertex))
+    return OnnxNetwork(plain, read, name, size, shape_of(size), chosen)
 
 
 def _package() -> ModuleType:
@@ -193,6 +193,6 @@ def _custom(kind: Any) -> Rule:
             raise call.refusal(f"{type(error).__name__}: {error}") from error
         if not isinstance(module, nn.Module):
             raise call.refusal(f"{kind} gives a {type(module).__name__}; allowed is an nn.Module")
-        return builder.apply(module.eval(), call.value(), call)
+        return builder.placed(module.eval(), call.value(), call)
 
     return rule

@@ -9,17 +9,16 @@ import numpy as np
 from torch import nn
 
 from lipdescent.networks.graph import Concatenation
-from lipdescent.networks.onnx_file.builder import Builder, Call, Rule, Value, shape_of
-from lipdescent.networks.onnx_file.weighted import padded, pads, spatial
+from lipdescent.networks.onnx_file.builder import Builder, Call, Rule
+from lipdescent.networks.onnx_file.weighted import of_axes, padded, pads, spatial
 from lipdescent.networks.operations import Function, Reduce
+from lipdescent.networks.vertices import Value, shape_of
 
 REDUCED = {
     "ReduceSum": ("sum", ""), "ReduceMean": ("mean", ""), "ReduceMax": ("max", ""),
     "ReduceMin": ("min", ""), "ReduceL2": ("length", ""), "ReduceLogSumExp": ("logsumexp", ""),
     "ReduceL1": ("sum", "abs"), "ReduceSumSquare": ("sum", "square"),
 }  # fmt: skip
-MAX_POOLS: dict[int, Any] = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
-MEAN_POOLS: dict[int, Any] = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
 
 
 def axis_of(call: Call, value: Value, axis: int) -> int:
@@ -46,7 +45,7 @@ def _reduced(builder: Builder, call: Call) -> Value:
         else tuple(n for i, n in enumerate(value.size) if i not in axes)
     )
     if before:
-        value = builder.apply(Function(before), value, call, value.size)
+        value = builder.apply(Function(before), value, value.size, call)
     inner = [axis_of(call, value, a) for a in axes if value.size[a] > 1]
     if not inner:
         return builder.in_size(value, size, call)
@@ -62,9 +61,9 @@ def _softmax(builder: Builder, call: Call) -> Value:
     kind = nn.Softmax if call.node.op_type == "Softmax" else nn.LogSoftmax
     inner = axis_of(call, value, axis)
     if not old or axis == len(value.size) - 1:
-        return builder.apply(kind(dim=inner - len(shape_of(value.size))), value, call, value.size)
+        return builder.apply(kind(dim=inner - len(shape_of(value.size))), value, value.size, call)
     flat = builder.in_size(value, (*value.size[:axis], math.prod(value.size[axis:])), call)
-    return builder.in_size(builder.apply(kind(dim=-1), flat, call, flat.size), value.size, call)
+    return builder.in_size(builder.apply(kind(dim=-1), flat, flat.size, call), value.size, call)
 
 
 def _concatenation(builder: Builder, call: Call) -> Value:
@@ -87,8 +86,6 @@ def _pool(builder: Builder, call: Call) -> Value:
     dilations = call.get("dilations", [1] * count)
     amount, strides = pads(call, value, kernel), call.get("strides", [1] * count)
     options: dict[str, Any] = {"stride": strides, "ceil_mode": bool(call.get("ceil_mode", 0))}
-    if count not in MAX_POOLS:
-        raise call.refusal(f"{count} spatial axes; allowed are 1 to 3")
     counted = bool(call.get("count_include_pad", 0))
     if not bool((amount[0] == amount[1]).all()):
         if largest or not counted:
@@ -96,16 +93,17 @@ def _pool(builder: Builder, call: Call) -> Value:
         value, amount = padded(builder, value, amount, call), np.zeros_like(amount)
     options["padding"] = tuple(amount[0].tolist())
     if largest:
-        return builder.apply(MAX_POOLS[count](kernel, dilation=dilations, **options), value, call)
+        module = of_axes("MaxPool", count)(kernel, dilation=dilations, **options)
+        return builder.placed(module, value, call)
     if any(d != 1 for d in dilations):
         raise call.refusal("a dilated mean; allowed are dilations of 1")
-    module = MEAN_POOLS[count](kernel, count_include_pad=counted, **options)
-    return builder.apply(module, value, call)
+    module = of_axes("AvgPool", count)(kernel, count_include_pad=counted, **options)
+    return builder.placed(module, value, call)
 
 
 def _global_pool(builder: Builder, call: Call) -> Value:
     value = call.value()
-    count = spatial(call, value)
+    count = spatial(call, value, least=0, most=math.inf)
     kind = "max" if call.node.op_type == "GlobalMaxPool" else "mean"
     reduce = Reduce(kind, range(1, count + 1))
     index = builder.vertex(reduce, (value.vertex,), (value.size[1],), call)

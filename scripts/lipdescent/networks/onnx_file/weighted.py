@@ -7,20 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from lipdescent.networks.graph import Attention, MatrixProduct
-from lipdescent.networks.onnx_file.builder import Builder, Call, Rule, Size, Value, shape_of, tensor
+from lipdescent.networks.onnx_file.builder import Builder, Call, Rule, tensor
 from lipdescent.networks.operations import Divide, Scale
-
-# Number of spatial axes -> layer.
-Kinds = dict[int, Any]
-CONVOLUTIONS: Kinds = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-TRANSPOSED: Kinds = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-BATCH_NORMS: Kinds = {
-    0: nn.BatchNorm1d, 1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d,
-}  # fmt: skip
-INSTANCE_NORMS: Kinds = {1: nn.InstanceNorm1d, 2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
+from lipdescent.networks.vertices import Size, Value, shape_of
 
 
 def set_tensors(module: nn.Module, **arrays: np.ndarray | None) -> nn.Module:
@@ -52,29 +45,24 @@ def _gemm(builder: Builder, call: Call) -> Value:
     assert weight is not None
     weight = weight if call.get("transB", 0) else weight.T
     if call.get("transA", 0):
-        value = _swapped(builder, value, call)
+        value = builder.swapped(value, call)
     if bias is not None and bias.size not in (1, len(weight)):
         raise call.refusal(f"its third input has shape {bias.shape}; allowed is a number a column")
     weight = weight if alpha == 1 else weight * np.asarray(alpha, weight.dtype)
     bias = bias if bias is None or beta == 1 else bias * np.asarray(beta, bias.dtype)
-    return builder.apply(linear(weight, bias), value, call, (*value.size[:-1], len(weight)))
-
-
-def _swapped(builder: Builder, value: Value, call: Call) -> Value:
-    places = np.arange(math.prod(value.size)).reshape(value.size)
-    return builder.gathered(value, np.ascontiguousarray(places.swapaxes(-1, -2)), call)
+    return builder.apply(linear(weight, bias), value, (*value.size[:-1], len(weight)), call)
 
 
 def _matmul(builder: Builder, call: Call) -> Value:
     a, b = call.inputs
     if isinstance(a, Value) and isinstance(b, np.ndarray) and b.ndim <= 2:
         weight = b.T.reshape(-1, len(b))
-        value = builder.apply(linear(weight), a, call, (*a.size[:-1], len(weight)))
+        value = builder.apply(linear(weight), a, (*a.size[:-1], len(weight)), call)
         return value if b.ndim == 2 else builder.in_size(value, a.size[:-1], call)
     if isinstance(b, Value) and isinstance(a, np.ndarray) and a.ndim == 2:
-        value = b if len(b.size) == 1 else _swapped(builder, b, call)
-        value = builder.apply(linear(a), value, call, (*value.size[:-1], len(a)))
-        return value if len(b.size) == 1 else _swapped(builder, value, call)
+        value = b if len(b.size) == 1 else builder.swapped(b, call)
+        value = builder.apply(linear(a), value, (*value.size[:-1], len(a)), call)
+        return value if len(b.size) == 1 else builder.swapped(value, call)
     first, second = builder.dependent(call)
     if min(len(first.size), len(second.size)) < 2:
         raise call.refusal("a product of a vector with another value; allowed are matrices")
@@ -102,7 +90,7 @@ def _attention(
     if scores.operation != MatrixProduct() or scores.shape != softmax.shape:
         return None
     q, turned = scores.inputs
-    key = _swapped(builder, Value(turned, builder.vertices[turned].shape), call)
+    key = builder.swapped(Value(turned, builder.vertices[turned].shape), call)
     shapes = [builder.vertices[i].shape for i in (q, key.vertex, values.vertex)]
     if len({shape[:-2] for shape in shapes}) > 1:
         return None
@@ -110,11 +98,19 @@ def _attention(
     return Value(vertex, size)
 
 
-def spatial(call: Call, value: Value) -> int:
+def spatial(call: Call, value: Value, *, least: int = 1, most: float = 3) -> int:
     """Number of spatial axes of a value (1, channels, *axes)."""
     if len(value.size) < 2 or value.size[0] != 1:
         raise call.refusal(f"its input has size {value.size}; allowed is (1, channels, ...)")
-    return len(value.size) - 2
+    count = len(value.size) - 2
+    if not least <= count <= most:
+        raise call.refusal(f"{count} spatial axes; allowed are {least} to {most}")
+    return count
+
+
+def of_axes(name: str, count: int) -> Any:
+    """PyTorch's layer for so many spatial axes, such as ``Conv2d``."""
+    return getattr(nn, f"{name}{count}d")
 
 
 def pads(call: Call, value: Value, kernel: Sequence[int]) -> np.ndarray:
@@ -135,7 +131,7 @@ def padded(builder: Builder, value: Value, amount: np.ndarray, call: Call) -> Va
     """With zeros around the axes behind the channels, (2, axes) of them."""
     places = np.arange(1, 1 + math.prod(value.size)).reshape(value.size)
     widths = [(0, 0), (0, 0), *map(tuple, amount.T)]
-    return builder.gathered(value, np.pad(places, widths) - 1, call)
+    return builder.gathered(value, torch.from_numpy(np.pad(places, widths) - 1), call)
 
 
 def _convolution(builder: Builder, call: Call) -> Value:
@@ -144,16 +140,14 @@ def _convolution(builder: Builder, call: Call) -> Value:
     count, kernel = spatial(call, value), weight.shape[2:]
     dilations = call.get("dilations", [1] * count)
     amount = pads(call, value, kernel)
-    if count not in CONVOLUTIONS:
-        raise call.refusal(f"{count} spatial axes; allowed are 1 to 3")
     if not bool((amount[0] == amount[1]).all()):
         value, amount = padded(builder, value, amount, call), np.zeros_like(amount)
     groups = call.get("group", 1)
-    module = CONVOLUTIONS[count](
+    module = of_axes("Conv", count)(
         weight.shape[1] * groups, len(weight), kernel, call.get("strides", [1] * count),
         tuple(amount[0].tolist()), dilations, groups, bias is not None, device="meta",
     )  # fmt: skip
-    return builder.apply(set_tensors(module, weight=weight, bias=bias), value, call)
+    return builder.placed(set_tensors(module, weight=weight, bias=bias), value, call)
 
 
 def _transposed(builder: Builder, call: Call) -> Value:
@@ -163,49 +157,47 @@ def _transposed(builder: Builder, call: Call) -> Value:
     amount = np.reshape(call.get("pads", [0] * 2 * count), (2, count))
     if call.get("auto_pad", "NOTSET") != "NOTSET" or call.get("output_shape") is not None:
         raise call.refusal("auto_pad and output_shape are unknown; allowed are pads")
-    if count not in TRANSPOSED or not bool((amount[0] == amount[1]).all()):
-        raise call.refusal("allowed are 1 to 3 spatial axes with equal pads before and after")
-    module = TRANSPOSED[count](
+    if not bool((amount[0] == amount[1]).all()):
+        raise call.refusal("allowed are equal pads before and after")
+    module = of_axes("ConvTranspose", count)(
         len(weight), weight.shape[1] * groups, weight.shape[2:], call.get("strides", [1] * count),
         tuple(amount[0].tolist()), tuple(call.get("output_padding", [0] * count)), groups,
         bias is not None, tuple(call.get("dilations", [1] * count)), device="meta",
     )  # fmt: skip
-    return builder.apply(set_tensors(module, weight=weight, bias=bias), value, call)
+    return builder.placed(set_tensors(module, weight=weight, bias=bias), value, call)
 
 
 def _batch_norm(builder: Builder, call: Call) -> Value:
     value = call.value()
     if call.get("training_mode", 0):
         raise call.refusal("is in training mode; export the network in eval mode")
-    count, eps = spatial(call, value), call.get("epsilon", 1e-5)
+    count, eps = spatial(call, value, least=0), call.get("epsilon", 1e-5)
     scale, shift, mean, variance = (call.argument(i) for i in range(1, 5))
-    if count not in BATCH_NORMS or scale is None:
-        raise call.refusal(f"{count} spatial axes; allowed are 0 to 3")
-    module = BATCH_NORMS[count](len(scale), eps=eps)
+    assert scale is not None
+    module = of_axes("BatchNorm", max(count, 1))(len(scale), eps=eps)
     set_tensors(module, weight=scale, bias=shift, running_mean=mean, running_var=variance)
-    return builder.apply(module, value, call, value.size)
+    return builder.apply(module, value, value.size, call)
 
 
 def _instance_norm(builder: Builder, call: Call) -> Value:
     value, scale = call.value(), call.argument(1)
     count = spatial(call, value)
-    if count not in INSTANCE_NORMS or scale is None:
-        raise call.refusal(f"{count} spatial axes; allowed are 1 to 3")
-    module = INSTANCE_NORMS[count](len(scale), eps=call.get("epsilon", 1e-5), affine=True)
+    assert scale is not None
+    module = of_axes("InstanceNorm", count)(len(scale), eps=call.get("epsilon", 1e-5), affine=True)
     set_tensors(module, weight=scale, bias=call.argument(2))
-    return builder.apply(module, value, call, value.size)
+    return builder.apply(module, value, value.size, call)
 
 
 def _group_norm(builder: Builder, call: Call) -> Value:
     value, scale, shift = call.value(), call.argument(1), call.argument(2)
-    spatial(call, value)
+    spatial(call, value, least=0, most=math.inf)
     channels, groups = value.size[1], call.get("num_groups")
     assert scale is not None
     assert shift is not None
     if scale.size == groups != channels:  # of version 18: one for each group
         scale, shift = (np.repeat(a, channels // groups) for a in (scale, shift))
     module = nn.GroupNorm(groups, channels, eps=call.get("epsilon", 1e-5))
-    return builder.apply(set_tensors(module, weight=scale, bias=shift), value, call, value.size)
+    return builder.apply(set_tensors(module, weight=scale, bias=shift), value, value.size, call)
 
 
 def _layer_norm(builder: Builder, call: Call) -> Value:
@@ -220,7 +212,7 @@ def _layer_norm(builder: Builder, call: Call) -> Value:
     else:
         module = nn.LayerNorm(normal, eps=call.get("epsilon", 1e-5), bias=shift is not None)
     arrays = {n: None if a is None else np.broadcast_to(a, normal) for n, a in own.items()}
-    return builder.apply(set_tensors(module, **arrays), value, call, value.size)
+    return builder.apply(set_tensors(module, **arrays), value, value.size, call)
 
 
 RULES: dict[str, Rule] = {

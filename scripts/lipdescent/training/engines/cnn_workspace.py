@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lipdescent.stacks.convolution import windows
+from lipdescent.stacks.pooling import windows
 from lipdescent.training.engines.direct_convolution import DirectConvolution, Pair
 from lipdescent.training.engines.winograd import WinogradConvolution
 

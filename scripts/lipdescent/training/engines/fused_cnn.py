@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lipdescent.networks.known_classes import flattens
-from lipdescent.stacks.convolution import tiling
+from lipdescent.stacks.pooling import tiling
 from lipdescent.training.engines.cnn_workspace import Stage, StageWorkspace
 from lipdescent.training.engines.engine import Loss, Setting
 from lipdescent.training.engines.layouts import FusedChain, chain_layers, logit_gradient

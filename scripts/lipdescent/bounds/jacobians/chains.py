@@ -1,0 +1,153 @@
+"""Jacobians of chains of Linear and piecewise-linear activations, and their norms.
+
+One hidden layer: J(x) = W2 D(x) W1 is linear in the mask D(x), so all points of a model take one
+product ``mask @ T`` with the table T[h, (o, i)] = W2[o, h] W1[h, i]. Deeper: masks forward,
+products backward. One model at a time, in float64, so that a model's numbers are the same bit by
+bit whatever else is in its stack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from lipdescent.arithmetic.eigenvalues import largest_eigenvalue
+from lipdescent.shapes import Float64
+from lipdescent.structure.relu_chain import Chain, activated
+
+_CHUNK = {"cpu": 2**18, "cuda": 2**24}  # numbers in the largest array; measured at n_out n_in = 400
+_TABLE = 2**24  # numbers in the largest table
+_FEW_UNITS = 24  # up to this width equal masks are common enough to look for
+
+
+def chain_norms(
+    links: Chain, models: Sequence[int], points: Tensor, norms: Sequence[str]
+) -> list[dict[str, Tensor]]:
+    """For each of ``models``: norm -> (n,), without 2^exponents."""
+    outputs, features = links.weights[-1].shape[1], points.shape[1]
+    widest = max(weight.shape[1] for weight in links.weights)
+    hidden = links.weights[0].shape[1]
+    shallow = len(links.weights) == 2 and hidden * outputs * features <= _TABLE
+    largest = max(outputs * features, widest if shallow else outputs * widest)
+    chunks = points.split(max(1, _CHUNK.get(points.device.type, 2**18) // largest))
+    jacobians = _table_jacobians if shallow else deep_jacobians
+    grams, inverses, found = [], [], []
+    for model in models:
+        sums: dict[str, list[Tensor]] = {norm: [] for norm in norms if norm != "l2"}
+        for matrices, inverse in jacobians(links[model : model + 1], chunks):
+            if "l2" in norms:
+                grams.append(gram(matrices))
+                inverses.append(inverse)
+            matrices = matrices.abs_() if sums else matrices
+            for norm in sums:
+                sums[norm].append(_restored(sum_norm(matrices, norm), inverse))
+        found.append({norm: torch.cat(parts) for norm, parts in sums.items()})
+    if "l2" in norms:
+        values = largest_eigenvalue(torch.cat(grams)).sqrt().split([len(g) for g in grams])
+        values = [_restored(v, inverse) for v, inverse in zip(values, inverses, strict=True)]
+        for one, value in zip(found, torch.cat(values).split(len(points)), strict=True):
+            one["l2"] = value
+    return found
+
+
+def _restored(values: Tensor, inverse: Tensor | None) -> Tensor:
+    return values if inverse is None else values[inverse]
+
+
+def _table_jacobians(
+    links: Chain, chunks: Sequence[Tensor]
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """One hidden layer, one model, for every chunk (n, n_in) of points.
+
+    Yields the Jacobians (k, n_out, n_in) of the k different masks and the mask (n,) that each
+    point has, or those of the n points and None.
+    """
+    first, last = links.weights[0][0], links.weights[1][0]
+    negative, positive = links.slopes[0]
+    table = (last.T[:, :, None] * first[:, None, :]).flatten(1)
+    base = negative * (last @ first).flatten()
+    powers = 2.0 ** torch.arange(len(first), dtype=torch.float64, device=first.device)
+    for points in chunks:
+        before = points @ first.T
+        if links.biases[0] is not None:
+            before += links.biases[0]
+        masks, inverse = (before > 0).to(torch.float64), None
+        if len(first) <= _FEW_UNITS:
+            masks, inverse = _distinct(masks, powers)
+        flat = masks @ table
+        if positive - negative != 1:
+            flat *= positive - negative
+        if negative:
+            flat += base
+        yield flat.view(len(flat), len(last), -1), inverse
+
+
+def _distinct(masks: Tensor, powers: Tensor) -> tuple[Tensor, Tensor]:
+    """The different rows among (n, width), and which of them each row is."""
+    codes, inverse = torch.unique(masks @ powers, return_inverse=True)
+    where = torch.empty_like(inverse[: len(codes)])
+    where[inverse] = torch.arange(len(inverse), device=inverse.device)
+    return masks[where], inverse
+
+
+def deep_jacobians(links: Chain, chunks: Sequence[Tensor]) -> Iterator[tuple[Tensor, None]]:
+    """Any depth, one model: (n, n_out, n_in) for every chunk (n, n_in) of points."""
+    for points in chunks:
+        yield jacobians_at(links, points[None])[0], None
+
+
+def jacobians_at(
+    links: Chain, points: Float64[Tensor, "models k inputs"]
+) -> Float64[Tensor, "models k outputs inputs"]:
+    """Any depth, own points (num_models, k, n_in) of each model: (num_models, k, n_out, n_in).
+
+    How a batched product rounds may depend on the number of models.
+    """
+    slopes = [slope for _, _, slope in activated(links, points)]
+    return jacobians_of(links, slopes, points.shape[1])
+
+
+def jacobians_of(
+    links: Chain, slopes: Sequence[Tensor], count: int
+) -> Float64[Tensor, "models k outputs inputs"]:
+    """:func:`jacobians_at` ``count`` points of each model with these slopes of every layer."""
+    product = links.weights[-1][:, None].expand(-1, count, -1, -1)
+    for weight, slope in zip(links.weights[-2::-1], slopes[::-1], strict=True):
+        scaled = (product * slope[:, :, None, :]).flatten(1, 2)
+        product = (scaled @ weight).view(*product.shape[:3], -1)
+    return product if slopes else product.clone()  # of a linear map: callers may write in it
+
+
+def soft_product(
+    links: Chain,
+    points: Float64[Tensor, "models k inputs"],
+    left: Float64[Tensor, "models k outputs"],
+    right: Float64[Tensor, "models k inputs"],
+    *,
+    sharpness: float,
+) -> Float64[Tensor, "models k"]:
+    """u^T J(x) v (num_models, k) with sigmoids in place of the steps of the slopes.
+
+    The sigmoids' argument is ``sharpness`` pre-activation / its mean absolute value at a point;
+    ``left`` (num_models, k, n_out), ``right`` (num_models, k, n_in).
+    """
+    tangent = right
+    layers = zip(activated(links, points), links.slopes, strict=True)
+    for (weight, hidden, _), (negative, positive) in layers:
+        scale = hidden.detach().abs().mean(-1, keepdim=True).clamp_min(1e-300)
+        soft = negative + (positive - negative) * torch.sigmoid(sharpness * hidden / scale)
+        tangent = (tangent @ weight.mT) * soft
+    return ((tangent @ links.weights[-1].mT) * left).sum(-1)
+
+
+def gram(matrices: Float64[Tensor, "n outputs inputs"]) -> Float64[Tensor, "n p p"]:
+    """J J^T or J^T J of every matrix (n, n_out, n_in), whichever is smaller."""
+    short = matrices if matrices.shape[-1] >= matrices.shape[-2] else matrices.mT
+    return short @ short.mT
+
+
+def sum_norm(absolute: Float64[Tensor, "n outputs inputs"], norm: str) -> Float64[Tensor, " n"]:
+    """The "linf" or "l1" operator norm (n,) from the absolute values (n, n_out, n_in)."""
+    return absolute.sum(-1 if norm == "linf" else -2).amax(-1)
