@@ -70,3 +70,14 @@ def test_one_point_is_refused(generator):
     logits, labels = draws(generator, points=1)
     with pytest.raises(ValueError, match="1 points: two halves need two points"):
         fitted_scale.calibrated(logits, labels)
+
+
+def test_a_scale_does_not_depend_on_the_other_models(generator):
+    """Beside one that is all right, whose scale takes the most steps."""
+    logits, labels = draws(generator)
+    logits[0] = torch.nn.functional.one_hot(labels[0], 4)
+    together = fitted_scale.calibrated(logits, labels)
+    for model in range(len(logits)):
+        alone = fitted_scale.calibrated(logits[model : model + 1], labels[model : model + 1])
+        for all_of_them, one in zip(together, alone, strict=True):
+            assert torch.equal(all_of_them[model : model + 1], one)

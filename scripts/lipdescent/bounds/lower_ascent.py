@@ -28,6 +28,7 @@ from torch import Tensor
 from lipdescent.bounds.jacobians import norms as jac
 from lipdescent.bounds.jacobians.ascent import ascend
 from lipdescent.bounds.jacobians.awake import awake
+from lipdescent.bounds.jacobians.leading import leading_norms, pays
 from lipdescent.bounds.jacobians.search import FEW_PLACES, mixed_starts, search
 from lipdescent.bounds.jacobians.surrogate import ascend_surrogate
 from lipdescent.bounds.lower_jacobian import largest_certified
@@ -41,9 +42,8 @@ from lipdescent.structure.relu_chain import Chain, chain
 DIRECTION = "lower"
 NORMS = jac.NORMS
 _FEW_UNITS = 24  # in one hidden layer
-_GROUP = 8  # models taken together
-_SMALL, _SMALL_DEEP = 2**18, 2**16  # weights of such a model with one hidden layer, with more
-_POPULATIONS = 24  # of the models searched together
+_GROUP, _POPULATIONS = 24, 24  # models taken together; populations of those searched together
+_TOGETHER = 2**19  # weights of models taken together
 
 
 def measure(
@@ -88,18 +88,17 @@ def measure(
     points = everything[index]
     on_all = prover.links is not None and _cheap(prover.links)
     reached = everything if on_all else points
-    values = jac.jacobian_norms(stack, reached, norms=norms)
-    for norm in norms:
-        own = values[norm][:, index] if on_all else values[norm]
+    for norm, values in _norms(prover, reached, norms).items():
+        own = values[:, index] if on_all else values
         best = own.topk(min(restarts, len(points)), dim=1).indices
         ends = ascent(stack, points[best], norm=norm, steps=steps, seed=seed)
         bound = torch.maximum(
             prover.certify(ends, norm=norm).amax(1),
-            largest_certified(prover, reached, values[norm], norm=norm),
+            largest_certified(prover, reached, values, norm=norm),
         )
         if prover.links is not None and len(prover.links.weights) > 2:
             found = _searched(
-                prover, reached, values[norm], populations, norm=norm, rounds=rounds, seed=seed
+                prover, reached, values, populations, norm=norm, rounds=rounds, seed=seed
             )
             bound = torch.maximum(bound, found)
         for model in (bound == 0).nonzero().flatten().tolist():
@@ -138,7 +137,7 @@ def _groups(links: Chain, size: int) -> Iterator[tuple[Tensor, Chain]]:
     rounds may depend on the size of the batch.
     """
     entries = sum(weight[0].numel() for weight in links.weights)
-    size = size if entries <= (_SMALL if len(links.weights) == 2 else _SMALL_DEEP) else 1
+    size = min(size, max(1, _TOGETHER // entries))
     models = torch.arange(len(links.exponents), device=links.exponents.device)
     filled = torch.cat([models, models[-1:].expand(-len(models) % size)])
     for index in filled.split(size):
@@ -154,6 +153,14 @@ def _awakened(
     both = torch.cat([starts, ascent(one, starts, norm=norm, steps=steps, seed=seed)], 1)
     place = torch.tensor([model], device=both.device)
     return prover.certify(both, norm=norm, models=place).amax()
+
+
+def _norms(prover: Prover, points: Tensor, norms: Sequence[str]) -> dict[str, Tensor]:
+    """Norm -> (num_models, n), exact where they are largest."""
+    links = prover.links
+    if links is None or not pays(links, len(points)):
+        return jac.jacobian_norms(prover.stack, points, norms=norms)
+    return {norm: leading_norms(links, points.flatten(1), norm=norm) for norm in norms}
 
 
 def _cheap(links: Chain) -> bool:

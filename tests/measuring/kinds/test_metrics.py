@@ -24,7 +24,7 @@ def test_metrics_equal_plain_pytorch(make_stack, generator, monkeypatch):
     }
     clean = {s: torch.randint(3, (len(x),), generator=generator) for s, x in inputs.items()}
     noisy = torch.randint(3, (5, 20), generator=generator)
-    monkeypatch.setattr(evaluation, "CHUNK_BYTES", 3000)  # several chunks
+    monkeypatch.setitem(evaluation.CHUNK_BYTES, "cpu", 3000)  # several chunks
     found = {
         m.quantity: m.values
         for m in metrics.measure(

@@ -126,7 +126,9 @@ def _directions(
         found.append(target @ inverse.mT - points)
     else:
         weights = gain.abs()
-        normal = (first.mT[:, None] * weights[:, :, None, :]) @ first[:, None]
+        # Not (N, k, n_in, width) @ (N, 1, width, n_in), which would copy ``first`` for each point.
+        scaled = (first.mT.contiguous()[:, None] * weights[:, :, None, :]).flatten(1, 2)
+        normal = (scaled @ first).view(*points.shape, -1)
         ridge = 1e-9 * normal.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(1e-300)
         normal.diagonal(dim1=-2, dim2=-1).add_(ridge[..., None])
         found.append(torch.linalg.solve(normal, (weights * target) @ first) - points)

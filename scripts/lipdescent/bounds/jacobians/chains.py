@@ -106,7 +106,14 @@ def jacobians_at(
     How a batched product rounds may depend on the number of models.
     """
     slopes = [slope for _, _, slope in activated(links, points)]
-    product = links.weights[-1][:, None].expand(-1, points.shape[1], -1, -1)
+    return jacobians_of(links, slopes, points.shape[1])
+
+
+def jacobians_of(
+    links: Chain, slopes: Sequence[Tensor], count: int
+) -> Float64[Tensor, "models k outputs inputs"]:
+    """:func:`jacobians_at` ``count`` points of each model with these slopes of every layer."""
+    product = links.weights[-1][:, None].expand(-1, count, -1, -1)
     for weight, slope in zip(links.weights[-2::-1], slopes[::-1], strict=True):
         scaled = (product * slope[:, :, None, :]).flatten(1, 2)
         product = (scaled @ weight).view(*product.shape[:3], -1)

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from lipdescent.arithmetic.eigenvalues import largest_eigenvalue
 from lipdescent.bounds.jacobians.ascent import dual_vectors
-from lipdescent.bounds.jacobians.chains import gram, jacobians_at, sum_norm
+from lipdescent.bounds.jacobians.chains import gram, jacobians_at, jacobians_of, sum_norm
 from lipdescent.deadline import over
 from lipdescent.structure.relu_chain import Chain, activated
 
@@ -228,7 +228,7 @@ def _gains(
     """
     layers = list(activated(links, points))
     units, slopes = [before for _, before, _ in layers], [slope for _, _, slope in layers]
-    matrices = jacobians_at(links, points).flatten(0, 1)
+    matrices = jacobians_of(links, slopes, points.shape[1]).flatten(0, 1)
     left, right, _ = dual_vectors(matrices.nan_to_num(0.0, 0.0, 0.0), norm)
     left, right = (vectors.view(*points.shape[:2], -1) for vectors in (left, right))
     ahead, image = [], right
