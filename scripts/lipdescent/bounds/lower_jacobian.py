@@ -188,6 +188,11 @@ def largest_jacobian(
     for part in parts:
         values = jac.jacobian_norms(prover.stack, part, norms=norms)
         for norm in norms:
-            found = largest_certified(prover, part, values[norm], norm=norm)
-            best[norm] = torch.maximum(best[norm], found) if norm in best else found
+            if norm not in best:
+                best[norm] = values[norm].new_zeros(len(values[norm]))
+            # A part whose norms are all below what is proved proves no more.
+            left = values[norm].amax(1) > best[norm]
+            if bool(left.any()):
+                found = largest_certified(prover, part, values[norm], norm=norm)
+                best[norm] = torch.where(left, torch.maximum(best[norm], found), best[norm])
     return best

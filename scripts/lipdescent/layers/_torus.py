@@ -105,7 +105,9 @@ class _Tables:
             for a, taps in enumerate(own):
                 part = part.index_select(3 + a, taps.to(kernel.device))
             parts.append((part.flatten(3).flatten(1, 2).mT.contiguous(), own))
-        steps = [torch.div(o, s, rounding_mode="floor") for o, s in zip(offsets, strides)]
+        steps = [
+            torch.div(o, s, rounding_mode="floor") for o, s in zip(offsets, strides, strict=True)
+        ]
         return cls(tuple(kernel.shape[1:3]), list(zip(steps, sizes, strict=True)), parts)
 
     def __getitem__(self, models: Tensor) -> _Tables:

@@ -9,6 +9,7 @@ from torch.func import functional_call
 from lipdescent.layers import convolution
 
 SUMS = (nn.Linear, *convolution.TABLE)
+_COUNTED: dict[tuple, int] = {}
 
 
 def terms(module: nn.Module, input_shape: tuple[int, ...]) -> int:
@@ -16,8 +17,16 @@ def terms(module: nn.Module, input_shape: tuple[int, ...]) -> int:
 
     Counted by evaluating the layer with all weights, biases and inputs 1, so that groups, strides,
     padding modes and the direction of a convolution need no formula of their own: float64 adds
-    ones exactly.
+    ones exactly. Counted once for each setting.
     """
+    sizes = tuple((name, *tensor.shape) for name, tensor in module.named_parameters())
+    key = (type(module), module.extra_repr(), sizes, input_shape)
+    if key not in _COUNTED:
+        _COUNTED[key] = _counted(module, input_shape)
+    return _COUNTED[key]
+
+
+def _counted(module: nn.Module, input_shape: tuple[int, ...]) -> int:
     ones = {
         name: torch.ones(tensor.shape, dtype=torch.float64)
         for name, tensor in module.named_parameters()

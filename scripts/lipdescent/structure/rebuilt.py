@@ -8,7 +8,9 @@ a copy of it. Built anew, it does what the table of layers takes it for.
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -29,7 +31,7 @@ def rebuilt(module: nn.Module, state: dict[str, Tensor]) -> nn.Module:
     """
     if declaration_of(module) is not None:
         return _copied(module, state)
-    wanted = inspect.signature(type(module).__init__).parameters
+    wanted = _parameters(type(module))
     given: dict[str, Any] = {}
     for name, parameter in list(wanted.items())[1:]:
         if name in ("device", "dtype") or parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:
@@ -47,6 +49,12 @@ def rebuilt(module: nn.Module, state: dict[str, Tensor]) -> nn.Module:
         vars(layer).update({name: state.get(name) for name in own})
         own.clear()
     return layer
+
+
+@functools.lru_cache(maxsize=256)
+def _parameters(kind: type[nn.Module]) -> Mapping[str, inspect.Parameter]:
+    """Of a class's constructor: looking it up takes longer than building most layers."""
+    return inspect.signature(kind.__init__).parameters
 
 
 def _copied(module: nn.Module, state: dict[str, Tensor]) -> nn.Module:

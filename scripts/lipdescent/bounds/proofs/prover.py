@@ -16,8 +16,10 @@ estimates, and are called so (:attr:`Prover.direction`).
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -35,6 +37,7 @@ from lipdescent.arithmetic.ulps import (
 from lipdescent.bounds.jacobians.norms import one_model, steepest
 from lipdescent.bounds.proofs.forward_error import ProvenForward
 from lipdescent.bounds.proofs.graph_forward import ProvenGraph
+from lipdescent.bounds.proofs.precise_forward import PreciseForward
 from lipdescent.domains.domain import Regions
 from lipdescent.measurement import NotApplicable
 from lipdescent.networks.graph import GraphNetwork
@@ -42,7 +45,10 @@ from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.relu_chain import Chain, chain, slopes_at
 
 _CHUNK = 2**23
+_ENOUGH = 0.99  # of a quotient; of what float64 proves less is proved to more digits
+_DIGITS = 48  # bits to which layers are evaluated where float64 loses no more than there is
 _STEPS = tuple(10.0**-k for k in range(1, 7))  # step of a quotient, relative to the point's size
+_FEW_STEPS = (1e-1, 1e-2, 1e-4)  # where rounding does not ask for long ones: kinks do
 
 
 class Prover:
@@ -63,15 +69,28 @@ class Prover:
         self.regions = None if regions is None else regions.to(stack.device)
         self.forward: ProvenForward | ProvenGraph | None = None
         self.reason = ""
+        self.precise: PreciseForward | None = None
         if self.links is None:
             try:
                 self.forward = _proven_forward(stack)
             except (NotApplicable, TypeError, ValueError) as error:
                 self.reason = f"rounding is not proved: {error}"
+        if isinstance(self.forward, ProvenForward):
+            with contextlib.suppress(NotApplicable):
+                self.precise = PreciseForward(self.forward)
 
     @property
     def direction(self) -> str:
         return "estimate" if self.links is None and self.forward is None else "lower"
+
+    @contextlib.contextmanager
+    def only_float64(self) -> Iterator[None]:
+        """Nothing inside is proved to more digits than float64 has."""
+        precise, self.precise = self.precise, None
+        try:
+            yield
+        finally:
+            self.precise = precise
 
     def inside(self, flat: Tensor) -> Tensor:
         """Points (n, n_in) moved into the regions."""
@@ -110,16 +129,49 @@ class Prover:
 
     def quotients(self, model: int, a: Tensor, b: Tensor, *, norm: str) -> Tensor:
         """|f(a) - f(b)| / |a - b| less the rounding errors, rounded down; a, b (n, ...)."""
-        if self.regions is not None:
-            at = self.regions.nearest(a.to(torch.float64))
-            a, b = (self.regions.project(x.to(torch.float64), at) for x in (a, b))
+        a, b = self._pair(a, b)
+        found = [self._quotients(model, a, b, norm)]
+        return self._with_best(model, found, norm)[0]
+
+    def _pair(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        """Pairs in float64, moved into the region of their first point."""
+        a, b = a.to(self.stack.device, torch.float64), b.to(self.stack.device, torch.float64)
+        if self.regions is None:
+            return a, b
+        at = self.regions.nearest(a)
+        return self.regions.project(a, at), self.regions.project(b, at)
+
+    def _quotients(self, model: int, a: Tensor, b: Tensor, norm: str) -> _Quotients:
+        """What float64 proves of the pairs a, b (n, ...)."""
         (above, error), (below, other) = self.evaluate(model, a), self.evaluate(model, b)
-        slack = round_up(_lengths(round_up(error + other), norm)[1])
-        top = round_down(_lengths(above - below, norm)[0], 3) - slack
-        bottom = _lengths((a - b).flatten(1), norm)[1]
-        quotient = top / round_up(torch.where(bottom > 0, bottom, 1.0), 2)
-        sound = (bottom > 2.0**-960) & quotient.isfinite() & (top > 2.0**-900)
-        return torch.where(sound, round_down(quotient, 3), 0.0)
+        together = round_up(error + other)
+        slack = round_up(_lengths(together, norm)[1])
+        if self.forward is not None:  # the error's l2 length, at each output
+            slack = round_up(together[:, 0] * (together.shape[1] ** 0.5 if norm == "l1" else 1), 4)
+        return _Quotients(a, b, above - below, slack, _lengths((a - b).flatten(1), norm)[1], norm)
+
+    def _with_best(self, model: int, found: list[_Quotients], norm: str) -> list[Tensor]:
+        """What is proved of each, and the largest one to as many digits as its proof needs."""
+        proved = [quotients.proved() for quotients in found]
+        guesses = torch.stack([quotients.guess() for quotients in found])
+        enough = _ENOUGH * float(guesses.amax())
+        if self.precise is None or not enough > 0 or bool((torch.stack(proved) >= enough).any()):
+            return proved
+        # Of what is about as good the first: the longer a step, the fewer digits it needs.
+        which, at = (guesses >= 0.999 * guesses.amax()).nonzero()[0].tolist()
+        pair = found[which][at]
+        digits = _DIGITS + math.ceil(math.log2(max(1.0, float(pair.slack / pair.top()[0]))))
+        for more in (0, digits):
+            try:
+                apart, error = self.precise.difference(model, pair.a, pair.b, digits=digits + more)
+            except (NotApplicable, OverflowError):
+                return proved
+            slack = round_up(error * (apart.shape[1] ** 0.5 if norm == "l1" else 1), 4)
+            value = replace(pair, apart=apart, slack=slack).proved()[0]
+            proved[which][at] = torch.maximum(proved[which][at], value)
+            if value >= enough:
+                break
+        return proved
 
     @torch.no_grad()
     def evaluate(self, model: int, points: Tensor) -> tuple[Tensor, Tensor]:
@@ -153,11 +205,47 @@ class Prover:
         size = points.flatten(1).abs().amax(1)
         size = torch.where(size == 0, 1.0, size.clamp_min(2.0**-500))
         size = size.view(-1, *[1] * (points.ndim - 1))
-        best = points.new_zeros(len(points))
-        for step in _STEPS:
+        found = []
+        for step in _STEPS if self.precise is None else _FEW_STEPS:
             above, below = points + step * size * direction, points - step * size * direction
-            best = torch.maximum(best, self.quotients(model, above, below, norm=norm))
-        return best
+            found.append(self._quotients(model, *self._pair(above, below), norm))
+        return torch.stack(self._with_best(model, found, norm)).amax(0)
+
+
+@dataclass(frozen=True)
+class _Quotients:
+    """Pairs of points a, b (n, ...), f(a) - f(b) (n, n_out) as it was computed.
+
+    ``slack`` (n,): how much of its length rounding may be; ``bottom`` (n,) the pairs' distances,
+    rounded up.
+    """
+
+    a: Tensor
+    b: Tensor
+    apart: Tensor
+    slack: Tensor
+    bottom: Tensor
+    norm: str
+
+    def __getitem__(self, at: int) -> _Quotients:
+        names = ("a", "b", "apart", "slack", "bottom")
+        return replace(self, **{name: getattr(self, name)[at : at + 1] for name in names})
+
+    def top(self) -> Tensor:
+        return round_down(_lengths(self.apart, self.norm)[0], 3)
+
+    def guess(self) -> Tensor:
+        """Without the rounding errors, 0 where a quotient means nothing."""
+        return self._over(self.top())
+
+    def proved(self) -> Tensor:
+        return self._over(self.top() - self.slack)
+
+    def _over(self, top: Tensor) -> Tensor:
+        bottom = self.bottom
+        quotient = top / round_up(torch.where(bottom > 0, bottom, 1.0), 2)
+        sound = (bottom > 2.0**-960) & quotient.isfinite() & (top > 2.0**-900)
+        return torch.where(sound, round_down(quotient, 3), 0.0)
 
 
 def _proven_forward(stack: ModelStack) -> ProvenForward | ProvenGraph:
