@@ -3,8 +3,11 @@
 import copy
 import itertools
 import json
+import os
 import re
+import signal
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +22,8 @@ from torch import nn
 
 from lipdescent.datasets import Dataset, digits
 from lipdescent.jobs import network_trial
-from lipdescent.measuring import bound_trial  # fmt: skip
+from lipdescent.layers import convolution
+from lipdescent.measuring import bound_trial
 from lipdescent.plugins import lookup
 from lipdescent.stacks import operation_counts
 from lipdescent.storage import npz_header, seed_blocks
@@ -391,18 +395,58 @@ def test_bounds_that_do_not_exist_for_a_network_are_allowed(own):
     assert bound_trial.mistakes(task()) == []
 
 
-@pytest.mark.parametrize("module", lookup.known("architectures"))
-def test_no_architecture_here_is_refused(module, monkeypatch):
-    """By any bound in any norm that a study may ask for: what does not exist is not applicable."""
-    monkeypatch.setattr(bound_trial, "SECONDS", 0.1)  # a refusal comes as a network is read
+EVERY_BOUND = {name: SMALL.get(name, {}) for name in lookup.known("bounds")}
+
+
+@pytest.fixture(scope="module")
+def read_once():
+    """What PyTorch imports at first uses is there, or each trial would spend its time on it."""
+    network = task_of("cnn")["network"]
+    build = partial(
+        lookup.resolve("architectures", "cnn").build, 4, input_shape=(3, 8, 8), num_classes=3
+    )
+    data, asked = bound_trial.random_data((3, 8, 8), 3, 2), task(network=network)
+    for name in ("exact_enumeration", "upper_layer_product", "upper_graph"):
+        assert not bound_trial._raised(partial(bound_trial._measure, name, {}, build, data, asked))
+
+
+@pytest.fixture
+def a_moment(monkeypatch, read_once):
+    """Bounds compute for a fifth of a second of this processor's time, however busy it is."""
+    start = signal.setitimer
+
+    def of_cpu_time(_, seconds):
+        signal.signal(signal.SIGPROF, lambda *_: os.kill(os.getpid(), signal.SIGALRM))
+        start(signal.ITIMER_PROF, seconds)
+
+    monkeypatch.setattr(signal, "setitimer", of_cpu_time)
+    monkeypatch.setattr(bound_trial, "SECONDS", 0.2)
+
+
+def task_of(module):
+    """Of a small network of an architecture, by every bound."""
     shape = [40] if module in ("conv1d", "mlp", "lipschitz_mlp") else [3, 8, 8]
     options = {"vit": {"patch": 4, "blocks": 1}, "lipschitz_cnn": {"stages": 2}}.get(module, {})
     network = {
         "module": module, "width": 4, "input_shape": shape, "num_classes": 3,
         "options": json.dumps(options),
     }  # fmt: skip
-    everything = {name: SMALL.get(name, {}) for name in lookup.known("bounds")}
-    assert bound_trial.mistakes(task(network=network, bounds=everything, points=2)) == []
+    return task(network=network, bounds=EVERY_BOUND, points=2)
+
+
+@pytest.mark.parametrize("module", lookup.known("architectures"))
+def test_no_architecture_here_is_refused(module, a_moment):
+    """By any bound in any norm that a study may ask for: what does not exist is not applicable."""
+    assert bound_trial.mistakes(task_of(module)) == []
+
+
+def test_a_bound_that_raises_while_it_reads_a_network_is_a_refusal(patient, monkeypatch):
+    monkeypatch.setattr(convolution, "norm_of", None)
+    (line,) = bound_trial.mistakes(
+        task_of("cnn_batchnorm") | {"bounds": {"upper_layer_product": {}}}
+    )
+    assert "bounds.upper_layer_product cannot be taken" in line
+    assert "TypeError" in line
 
 
 def test_a_network_that_cannot_be_trained_is_named(own, patient):
