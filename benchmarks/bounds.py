@@ -11,15 +11,13 @@ Run: OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python benchmarks/bounds.py [--onl
 from __future__ import annotations
 
 import argparse
-import platform
-from pathlib import Path
 
 import bounds_conv
 import bounds_geolip
 import bounds_jacobian
 import bounds_lipsdp
 import bounds_lower
-import torch
+from machine import machine
 
 PARTS = {
     "lipsdp": bounds_lipsdp,
@@ -28,15 +26,6 @@ PARTS = {
     "lower": bounds_lower,
     "conv": bounds_conv,
 }
-
-
-def machine() -> str:
-    """Processor as Linux names it, and the versions that matter."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    name = models[0] if models else platform.processor()
-    return f"{name}, {len(models) or '?'} cores; torch {torch.__version__}, one thread"
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import tightness
 import torch
-from bounds import machine
+from machine import machine
 
 from lipdescent.analysis import groups, ladder, statistics
 from lipdescent.arithmetic import decimals

@@ -25,13 +25,13 @@ import gpu_workflow
 import numpy as np
 import torch
 from cuda_checks import CHECKS
+from gpu_timing import builder, release, seconds, wait
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from lipdescent.bounds import upper_block_lipsdp, upper_layer_product
 from lipdescent.bounds.jacobians.norms import jacobian_norms
 from lipdescent.jobs import device as devices
-from lipdescent.plugins import lookup
 from lipdescent.stacks.workload import multiplications
 from lipdescent.study import sections
 from lipdescent.training.block import TrainingData
@@ -73,26 +73,6 @@ class Report:
             return True
         self.say("", f"Left out, as the time was up: {what}.", "")
         return False
-
-
-def wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def seconds(run: Callable[[], object], device: torch.device, *, least: float) -> float:
-    """Seconds per call, over as many calls as take ``least`` seconds; one call beforehand."""
-    run()
-    wait(device)
-    count, begin = 0, time.perf_counter()
-    while True:
-        run()
-        count += 1
-        if count & (count - 1) == 0:  # waiting is not free: after 1, 2, 4, 8, ... calls
-            wait(device)
-            spent = time.perf_counter() - begin
-            if spent > least:
-                return spent / count
 
 
 def checks(report: Report) -> None:
@@ -166,11 +146,6 @@ def peaks(report: Report) -> None:
     b = torch.empty_like(a)
     spent = seconds(lambda: b.copy_(a), report.device, least=0.2)
     report.row("copy, read + written", f"{2e-9 * a.numel() * 4 / spent:.4g} GB/s")
-
-
-def builder(name: str, width: int, shape: tuple[int, ...], **options):
-    build = lookup.resolve("architectures", name).build
-    return partial(build, width, input_shape=shape, num_classes=10, **options)
 
 
 def stack_epoch(build, shape, *, models, batch, samples, device, precision="float32", **options):
@@ -359,14 +334,6 @@ def convolutions(report: Report) -> None:
                 stacked_autograd.pays_by_rows, fused_cnn.ON_CUDA = usual, False
             release(report.device)
         report.row(f"{name} {width}", models, *cells, profile[-1] if profile else "")
-
-
-def release(device: torch.device) -> None:
-    import gc
-
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
 
 
 def resnet64(report: Report) -> None:

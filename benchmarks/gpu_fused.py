@@ -15,6 +15,7 @@ from functools import partial
 
 import checkout  # noqa: F401
 import torch
+from gpu_timing import builder, release, seconds
 from torch import Tensor
 
 from lipdescent.training import fused_step
@@ -74,8 +75,6 @@ def fused(report) -> None:
 
 def _row(report, measure: Callable, plain) -> tuple[list[str], tuple | None]:
     """Cells of a row, and what was measured; None where it failed."""
-    from gpu import release
-
     try:
         spent, weights, gradients_apart = measure()
     except Exception as error:
@@ -106,8 +105,6 @@ def _interpreted(report) -> None:
 
 
 def _block(device, models: int, batch: int, width: int, options: dict, *, fused: bool) -> Block:
-    from gpu import builder
-
     samples = SAMPLES if device.type == "cuda" else 2 * batch + 10
     draws = torch.Generator().manual_seed(0)
     data = TrainingData(
@@ -124,8 +121,6 @@ def _block(device, models: int, batch: int, width: int, options: dict, *, fused:
 
 def _measured(report, models, batch, width, options, step) -> tuple[float, list[Tensor], str]:
     """Seconds per update, weights after the updates to be compared, error of a first gradient."""
-    from gpu import seconds
-
     is_fused, apart = not step.startswith("plain"), ""
     if is_fused:
         fused_step.FLOAT32_PRODUCTS = step
@@ -156,8 +151,6 @@ def _measured(report, models, batch, width, options, step) -> tuple[float, list[
 
 def fused_tiles(report) -> None:
     """Each kernel of the widest networks with several tiles, to choose ``Plan.of`` by."""
-    from gpu import release, seconds
-
     _interpreted(report)
     models, batch, width = (2, 20, 64) if report.small else (4, 512, 131072)
     report.table(

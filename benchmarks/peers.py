@@ -31,9 +31,9 @@ import checkout  # noqa: F401
 import docs_numbers
 import numpy as np
 import torch
-from bounds import machine
 from bounds_geolip import solver as natural_by
 from bounds_lipsdp import sdp
+from machine import machine
 from torch import Tensor, nn
 
 from lipdescent.arithmetic import decimals

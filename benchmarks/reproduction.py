@@ -13,65 +13,18 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import checkout  # noqa: F401
+from reproduction_words import Measured, Statement
 
 from lipdescent.arithmetic import decimals
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE_NUMBERS = ROOT / "docs/numbers/reproduction.json"
-# The seeds' range is widened by this share: few seeds, and numbers read off figures.
-TOLERANCE = 0.1
 HEADER = ["experiment", "statement", "paper", "measured", "certified bracket", "verdict", "study"]
-
-
-class Measured(NamedTuple):
-    """What one study gives for one statement.
-
-    Attributes
-    ----------
-    values : one per seed, or one alone.
-    bracket : smallest lower and largest upper bound of what the statement is about, over the seeds.
-    holds : of a statement without a number, whether it does; None where it has one.
-    note : what else the run shows: why it differs, at which widths.
-    """
-
-    values: list[float]
-    bracket: tuple[float, float] | None = None
-    holds: bool | None = None
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Statement:
-    """One sentence of a paper.
-
-    Attributes
-    ----------
-    experiment : its number in the list of the main paper's experiments, or the paper's short name.
-    paper : number or both ends of a range; None where the sentence has none.
-    mark : where the number is from: paper, code, measured (by us, beforehand) or derived.
-    studies : the first that has been run is taken; short ones are named so.
-    take : a study's results -> what they give.
-    tolerance : see :func:`verdict`.
-    of_constant : whether the number is said of the true constant, so that the bracket decides.
-    from_numbers : whether the study's file in docs/numbers is read, not its results.
-    """
-
-    key: str
-    experiment: str
-    sentence: str
-    paper: float | tuple[float, float] | None
-    mark: str
-    studies: tuple[str, ...]
-    take: Callable[[Path], Measured]
-    tolerance: float = TOLERANCE
-    of_constant: bool = False
-    from_numbers: bool = False
 
 
 def verdict(statement: Statement, found: Measured | None) -> str:
@@ -198,7 +151,7 @@ def take(results: Path, records: dict[str, Any]) -> dict[str, Any]:
 
 def _about(results: Path, study: str, from_numbers: bool) -> tuple[Path, dict[str, str]] | None:
     """Where a study's numbers are, with their date and machine; None where they are not."""
-    from bounds import machine
+    from machine import machine
 
     if from_numbers:
         path = ROOT / f"docs/numbers/{study}.json"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import checkout  # noqa: F401
 import numpy as np
-from reproduction import Measured
+from reproduction_words import Measured
 
 from lipdescent import datasets
 from lipdescent.analysis import bias_variance, groups, ladder, power_law, statistics

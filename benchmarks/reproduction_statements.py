@@ -10,8 +10,8 @@ import math
 from collections.abc import Iterator
 
 import reproduction_measures as measures
-from reproduction import Statement
 from reproduction_measures import LOWER, MEAN, PAIRS, TEST_LOSS, UPPER
+from reproduction_words import Statement
 
 CURVES = {"upper": UPPER, "lower": LOWER, "mean": MEAN}
 LATE = 10_000  # the rate is constant from here on; where the paper's fits start is not stated

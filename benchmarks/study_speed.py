@@ -21,8 +21,8 @@ from pathlib import Path
 from statistics import median
 
 import psutil
-from bounds import machine
 from checkout import ROOT
+from machine import machine
 
 TOOK = re.compile(r"took ([\d.]+) CPU s")
 # Row of the table -> the jobs in it: rules, or measurements.

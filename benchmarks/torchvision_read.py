@@ -17,7 +17,7 @@ import checkout  # noqa: F401
 import docs_numbers
 import torch
 import torchvision
-from bounds import machine
+from machine import machine
 from torch import nn
 from torchvision.models import regnet
 

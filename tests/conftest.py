@@ -43,9 +43,9 @@ from lipdescent.stacks.model_stack import ModelStack  # noqa: E402 - after the h
 # A file's tests share what they make, so one worker runs them (xdist's loadfile). Files that take
 # longest begin first, or one of them would be what all wait for at the end.
 LONGEST = (
-    "test_workflow.py", "test_faults.py", "test_cuda.py", "test_exact_networks.py",
-    "test_studies.py", "figures/test_figures.py", "test_refusals.py", "test_float64_only.py",
-    "test_axes_end_to_end.py",
+    "test_workflow.py", "test_faults.py", "figures/test_figures.py", "test_cuda.py",
+    "test_studies.py", "test_refusals.py", "test_float64_only.py", "test_axes_end_to_end.py",
+    "test_exact_networks.py",
 )  # fmt: skip
 
 

@@ -128,6 +128,17 @@ def test_files_that_docstrings_name_are_there():
     assert not gone
 
 
+def test_no_circle_among_benchmarks():
+    paths = {path.stem: path for path in (ROOT / "benchmarks").glob("*.py")}
+    graph = {}
+    for name, path in paths.items():
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        found = {one.name for node in nodes if isinstance(node, ast.Import) for one in node.names}
+        found |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+        graph[name] = found & paths.keys()
+    assert set(TopologicalSorter(graph).static_order()) == paths.keys()
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda p: p.stem)
 def test_a_benchmark_takes_the_library_of_its_checkout(path):
     """Run by its path, it finds `lipdescent` only where `checkout` was imported before."""

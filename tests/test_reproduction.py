@@ -12,7 +12,7 @@ import reproduction
 import reproduction_measures as measures
 import reproduction_statements as listed
 import synthetic_study
-from reproduction import Measured, Statement
+from reproduction_words import Measured, Statement
 
 from lipdescent.storage import table
 

@@ -12,10 +12,10 @@ import sys
 
 import pytest
 import torch
+from leaves import tensors
 from small_budgets import SMALL
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from lipdescent.constrained.layers import GroupSort, InvertibleDownsampling
 from lipdescent.layers.table import NORMS, TABLE
@@ -48,15 +48,6 @@ MOVES = {
 PLACES = {"check_state", "noise", "perturbed"}
 
 
-def _low(tree) -> list[torch.Tensor]:
-    return [t for t in tree_leaves(tree) if isinstance(t, torch.Tensor) and t.dtype in LOW]
-
-
-def _floats(tree) -> int:
-    tensors = [t for t in tree_leaves(tree) if isinstance(t, torch.Tensor)]
-    return sum(t.is_floating_point() or t.is_complex() for t in tensors)
-
-
 def _in_named_place() -> bool:
     frame = sys._getframe()
     while frame is not None:
@@ -74,12 +65,13 @@ class Float64Only(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        low, given = _low(out), _low((args, kwargs))
-        moved = func.overloadpacket.__name__ in MOVES and len(given) == _floats((args, kwargs))
+        floats = [t for t in tensors((args, kwargs)) if t.is_floating_point() or t.is_complex()]
+        low, given = ([t for t in some if t.dtype in LOW] for some in (tensors([out]), floats))
+        moved = func.overloadpacket.__name__ in MOVES and len(given) == len(floats)
         if low and not moved:
             assert _in_named_place(), f"{func} returns {low[0].dtype}"
         # A float32 tensor, not only a number, that float64 silently takes in.
-        if given and len(given) < _floats((args, kwargs)):
+        if given and len(given) < len(floats):
             fine = func.overloadpacket.__name__ == "copy_" or _in_named_place()
             assert fine, f"{func} mixes {given[0].dtype} with float64"
         return out

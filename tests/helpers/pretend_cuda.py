@@ -17,10 +17,12 @@ What it cannot see: kernels, streams, memory, speed, and whether cuDNN or cuBLAS
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable
 from unittest import mock
 
 import torch
+from leaves import tensors
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
@@ -160,7 +162,7 @@ class _Functions(TorchFunctionMode):
             return special(func, *args, **kwargs)
         if func in (Tensor.numpy, Tensor.__array__) and pretence.place(tensor) is not None:
             raise TypeError("can't convert cuda:0 device type tensor to numpy.")
-        given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        given = tensors((args, kwargs))
         wanted = kwargs.get("device")
         if wanted is None:
             place = _first(map(pretence.place, given))
@@ -229,6 +231,7 @@ def _first(places) -> int | None:
     return next((place for place in places if place is not None), None)
 
 
+@functools.cache
 def _name(func: Callable) -> str:
     """``device_get`` for the getter of Tensor.device, ``to`` for Tensor.to, "" for functions."""
     owner = getattr(func, "__self__", None)
@@ -262,19 +265,22 @@ class _Operations(TorchDispatchMode):
     def _run(self, func, args: tuple, kwargs: dict):
         pretence = self._pretence
         packet = func.overloadpacket
-        given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        given = tensors((args, kwargs))
         places = list(map(pretence.place, given))
         if any(place is not None for place in places):
             self._check(packet, args, given, places)
         out = func(*args, **kwargs)
-        mine = {_storage(t) for t in given}
         # Without a tensor it is a factory, called by name or by what torch does for another call.
         factory = "device" in kwargs or not given
         place = pretence.inside if factory else _first(places)
-        for made in tree_leaves(out):
-            if isinstance(made, Tensor) and _storage(made) not in mine and place is not None:
+        kept = pretence.captured is not None and place in (None, pretence.capturing)
+        if place is None and not kept:
+            return out
+        mine = {_storage(t) for t in given}
+        for made in tensors([out]):
+            if _storage(made) not in mine and place is not None:
                 pretence.put(made, place)
-        if pretence.captured is not None and place in (None, pretence.capturing):
+        if kept:
             pretence.captured.append((func, args, kwargs, out, mine))
         return out
 

@@ -153,7 +153,8 @@ def _looks(axes: axis_choice.Axes, colour: str | None) -> dict[Value | None, dic
     if len(numbers) < len(values):
         styles = side_by_side.styles(map(str, values))
         return {value: styles[str(value)] for value in values}
-    return dict(style.level_looks(numbers))
+    ordered: dict[Any, dict[str, Any]] = {**style.level_looks(numbers)}
+    return ordered
 
 
 def _draw_line(

@@ -74,7 +74,7 @@ def _pixels(line: Line2D) -> np.ndarray:
 
 def _places(name: Annotation, renderer: RendererBase) -> Iterator[tuple[float, float]]:
     """Offsets of the name's middle, points: nearest first, above and below before the sides."""
-    box, unit = _box(name, renderer), renderer.points_to_pixels(1.0)
+    box, unit = _box(name, renderer), float(renderer.points_to_pixels(1.0))  # type: ignore[arg-type]
     width, height = box.width / unit / 2, box.height / unit / 2
     for distance in DISTANCES:
         for turn in range(DIRECTIONS):

@@ -83,7 +83,7 @@ def _draw_best(
     best = early_stopping.best_epoch(ladder.metric(group, "test_loss"))
     stopped = drawing.mean_of(name)[0](early_stopping.at(values, best))
     for noise in group.noise_ends:
-        axes.plot(group.width, stopped[:, noise], **drawing.BEST | looks[noise])
+        axes.plot(group.width, stopped[:, noise], **drawing.BEST | dict(looks[noise]))
 
 
 def _draw_bracket(row: Sequence[Axes], group: Group, looks: Sequence[Mapping]) -> None:

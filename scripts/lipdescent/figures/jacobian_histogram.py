@@ -29,7 +29,7 @@ from lipdescent.figures import _axes
 from lipdescent.figures import _drawing as drawing
 from lipdescent.figures import _style as style
 
-FILLS = {
+FILLS: dict[str, dict[str, Any]] = {
     "right": {"facecolor": (style.OKABE_ITO[0], 0.6)},
     "wrong": {"facecolor": (style.OKABE_ITO[1], 0.4), "hatch": "/////"},
 }

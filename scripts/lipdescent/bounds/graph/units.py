@@ -130,7 +130,7 @@ def of_length(own: Known, x: Known, unit: Unit, norm: str) -> Known:
     inside = torch.where((low > 0) | (high < 0), torch.minimum(low.abs(), high.abs()), 0.0)
     d = inside.shape[-1]
     rows = round_down(inside.square().sum(-1), d + 2).clamp_min(0.0)  # |x|^2 at least
-    least = rows.flatten(1).amin(1)
+    least = rows.reshape(len(rows), -1).amin(1)
     k = math.sqrt(unit.square) * (1 + 2.0**-50)
     if unit.rooted:
         bottom = round_down(
