@@ -65,7 +65,8 @@ def lanczos(
     steps = min(p, _STEPS)
     basis = like.new_zeros(steps, p)
     vector = start_vector(p, like)
-    diagonal, beside = [], []
+    diagonal: list[float] = []
+    beside: list[float] = []
     for step in range(steps):
         basis[step] = vector
         image = apply(vector[:, None])[:, 0]

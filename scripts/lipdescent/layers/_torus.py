@@ -108,7 +108,7 @@ class _Tables:
         steps = [
             torch.div(o, s, rounding_mode="floor") for o, s in zip(offsets, strides, strict=True)
         ]
-        return cls(tuple(kernel.shape[1:3]), list(zip(steps, sizes, strict=True)), parts)
+        return cls((kernel.shape[1], kernel.shape[2]), list(zip(steps, sizes, strict=True)), parts)
 
     def __getitem__(self, models: Tensor) -> _Tables:
         return replace(self, parts=[(part[models], own) for part, own in self.parts])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -31,7 +31,7 @@ def rebuilt(module: nn.Module, state: dict[str, Tensor]) -> nn.Module:
     """
     if declaration_of(module) is not None:
         return _copied(module, state)
-    wanted = _parameters(type(module))
+    wanted = _parameters(type(module).__init__)
     given: dict[str, Any] = {}
     for name, parameter in list(wanted.items())[1:]:
         if name in ("device", "dtype") or parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:
@@ -52,9 +52,9 @@ def rebuilt(module: nn.Module, state: dict[str, Tensor]) -> nn.Module:
 
 
 @functools.lru_cache(maxsize=256)
-def _parameters(kind: type[nn.Module]) -> Mapping[str, inspect.Parameter]:
-    """Of a class's constructor: looking it up takes longer than building most layers."""
-    return inspect.signature(kind.__init__).parameters
+def _parameters(constructor: Callable[..., None]) -> Mapping[str, inspect.Parameter]:
+    """Looking them up takes longer than building most layers."""
+    return inspect.signature(constructor).parameters
 
 
 def _copied(module: nn.Module, state: dict[str, Tensor]) -> nn.Module:
