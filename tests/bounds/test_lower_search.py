@@ -146,3 +146,12 @@ def test_other_norms_climb_from_where_the_l2_norm_is_large(norm):
         there = torch.stack([torch.func.jacrev(module)(x) for x in ends]).detach()
         largest = float(torch.linalg.matrix_norm(there, ORDERS[norm]).amax())
         assert value >= largest * (1 - 1e-9)
+
+
+def test_repeated_searches_keep_the_best_of_their_seeds():
+    points, module = draw(20, 3), network([3, 8, 8, 2])
+    for norm in ("l2", "linf"):
+        alone = [found([module], points, norm, seed=s, **SMALL)[0] for s in (5, 6, 7)]
+        assert found([module], points, norm, seed=5, repeats=3, **SMALL) == [max(alone)]
+    with pytest.raises(ValueError, match="repeats"):
+        found([module], points, repeats=0)

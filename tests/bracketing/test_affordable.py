@@ -1,99 +1,43 @@
-"""A bound is stopped near its budget, with a reason, and nothing is left behind."""
+"""As many points are used as fit the time that there is."""
 
 from __future__ import annotations
-
-import signal
-import threading
-import time
 
 import pytest
 import torch
 from torch import nn
 
-from lipdescent.bounds import lower_jacobian, upper_layer_product
 from lipdescent.bounds.proofs.prover import Prover
 from lipdescent.bracketing import affordable
-from lipdescent.measurement import NotApplicable
+from lipdescent.bracketing.shares import NotInBudget
 from lipdescent.stacks.model_stack import ModelStack
 
 
-def wait(seconds: float) -> float:
-    began = time.perf_counter()
-    while (passed := time.perf_counter() - began) < seconds:
-        pass
-    return passed
-
-
-@pytest.fixture(autouse=True)
-def _soon(monkeypatch):
-    monkeypatch.setattr(affordable, "_SOONEST", 0.0)
-
-
-def test_what_takes_too_long_is_stopped_with_the_reason():
-    before, began = signal.getsignal(signal.SIGALRM), time.perf_counter()
-    with (
-        pytest.raises(NotApplicable, match=r"stopped after 0\.18 s; the budget is 0\.1 s"),
-        affordable.stopped("upper_lipsdp", budget=0.1),
-    ):
-        wait(20)
-    assert time.perf_counter() - began < 5
-    assert signal.getsignal(signal.SIGALRM) is before
-    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
-
-
-def test_what_catches_the_first_stop_is_stopped_again():
-    def stubborn() -> None:
-        try:
-            wait(20)
-        except NotApplicable:
-            wait(20)
-
-    began = time.perf_counter()
-    with pytest.raises(NotApplicable), affordable.stopped("upper_lipsdp", budget=0.1):
-        stubborn()
-    assert time.perf_counter() - began < 10
-
-
-def test_what_is_quick_is_not_stopped_and_a_timer_of_others_goes_on():
-    heard = []
-    before = signal.signal(signal.SIGALRM, lambda *_: heard.append(1))
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 60)
-        with affordable.stopped("upper_lipsdp", budget=30):
-            pass
-        assert 50 < signal.getitimer(signal.ITIMER_REAL)[0] <= 60
-        signal.raise_signal(signal.SIGALRM)
-        assert heard == [1]
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def test_never_stopped():
-    """The one bound that everything has, an infinite budget, and outside the main thread."""
-    with affordable.stopped("upper_layer_product", budget=0.05):
-        assert wait(0.3) > 0.2
-    with affordable.stopped("upper_lipsdp", budget=float("inf")):
-        assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
-    found: list[float] = []
-
-    def other() -> None:
-        with affordable.stopped("upper_lipsdp", budget=0.05):
-            found.append(wait(0.3))
-
-    thread = threading.Thread(target=other)
-    thread.start()
-    thread.join()
-    assert len(found) == 1
+def two_layers(inputs: int, units: int, outputs: int) -> ModelStack:
+    module = nn.Sequential(nn.Linear(inputs, units), nn.ReLU(), nn.Linear(units, outputs))
+    return ModelStack.from_modules([module], (inputs,))
 
 
 @pytest.mark.parametrize(("outputs", "all_points"), [(3, True), (2000, False)])
 def test_a_chain_with_many_outputs_gets_few_points(outputs, all_points):
-    module = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, outputs))
-    stack = ModelStack.from_modules([module], (64,))
-    bounds = {"lower_jacobian": lower_jacobian, "upper_layer_product": upper_layer_product}
+    stack = two_layers(64, 64, outputs)
     points = torch.randn(5000, 64, generator=torch.Generator().manual_seed(0))
-    count = affordable.points_within(bounds, Prover(stack), {"": points}, norm="l2", budget=3.0)
+    count = affordable.Rate(Prover(stack), {"": points}, norm="l2").points(3.0)
     assert (count >= len(points)) == all_points
-    for name in ("lower_ascent", "lower_search"):
-        assert (affordable.options(name, count) == {}) == all_points
+    assert (affordable.options("lower_ascent", count) == {}) == all_points
+    assert (affordable.options("lower_search", count) == {"repeats": 4}) == all_points
+
+
+def test_points_grow_with_the_time_and_there_is_at_least_one(monkeypatch):
+    rate = affordable.Rate(Prover(two_layers(3, 4, 2)), {"": torch.zeros(5, 3)}, norm="l2")
+    monkeypatch.setattr(affordable, "_FLOPS", 0)  # no network is quick
+    monkeypatch.setattr(rate, "_seconds", lambda points: 0.5 + 0.01 * len(points))
+    assert rate.points(0.0) == 1
+    assert [rate.points(seconds) for seconds in (3.0, 30.0)] == [100, 1000]  # three for each
+
+
+def test_what_nothing_stops_is_not_begun():
+    stack = two_layers(2, 2, 5000)
+    with pytest.raises(NotInBudget, match=r"a layer has 5000 units, too many for 2 s"):
+        affordable.refuse("upper_lipsdp", stack, seconds=2.0)
+    affordable.refuse("upper_lipsdp", stack, seconds=60.0)
+    affordable.refuse("upper_layer_product", stack, seconds=0.0)

@@ -101,14 +101,20 @@ def test_without_data_lower_bounds_start_from_normal_points():
     assert math.isnan(best(again)[1])
 
 
-def test_a_small_budget_takes_few_points_and_every_bound_still_holds():
-    lines = []
-    frame = bracket(
-        network(), (1, 7, 7), data=points(500), methods=[*LAYER_BOUNDS, *SAMPLED], budget=1e-6,
-        report=lines.append,
-    ).table  # fmt: skip
-    assert [line.partition(":")[0] for line in lines] == [*LAYER_BOUNDS, *SAMPLED]
-    assert set(frame.status) == {"ok"}
+def test_a_small_budget_has_both_ends_at_few_points_and_says_what_did_not_fit():
+    lines, methods = [], [*LAYER_BOUNDS, *SAMPLED]
+    found = bracket(
+        network(), (1, 7, 7), data=points(500), methods=methods, budget=1e-6, report=lines.append
+    )
+    frame = found.table
+    assert sorted(line.partition(":")[0] for line in lines) == sorted(methods)
+    assert [name for name in frame.quantity.unique() if name in methods] == methods
+    assert 0 < found.lower <= found.upper < math.inf
+    absent = frame[frame.status != "ok"]
+    assert set(absent.status) == {"not_in_budget"}
+    assert set(absent.reason) == {"the budget of 1e-06 s was spent"}
+    assert set(methods) - set(absent.quantity) == {"upper_layer_product", "lower_jacobian"}
+    assert "not in budget:" in repr(found)
     everything = bracket(
         network(), (1, 7, 7), data=points(500), methods=["lower_jacobian"], budget=1e6
     ).table

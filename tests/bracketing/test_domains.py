@@ -80,7 +80,7 @@ def test_data_outside_the_domain_are_left_out_with_a_message():
         data=data,
         domain=Box(0, 1),
         methods=["lower_jacobian", "upper_graph"],
-        budget=0.5,
+        budget=20,
         report=lines.append,
     )
     assert found.upper >= 1
@@ -117,7 +117,7 @@ def test_the_command_line_names_a_domain(tmp_path, monkeypatch, capsys):
     )
     monkeypatch.chdir(tmp_path)
     asked = ["--model", "line.py:net", "--input-shape", "2", "--methods", "upper_graph"]
-    command.main([*asked, "--budget", "0.5", "--domain", "box:0,1"])
+    command.main([*asked, "--budget", "20", "--domain", "box:0,1"])
     assert "best bracket" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="--domain box:1,0"):
         command.main([*asked, "--domain", "box:1,0"])

@@ -327,7 +327,7 @@ def brackets_equal_the_cpu(place: str, domain: str, *, exported: bool) -> None:
             data=points,
             methods=ANY_NETWORK,
             domain=DOMAINS[domain],
-            budget=2.0,
+            budget=10.0,
         )
 
     torch.manual_seed(0)

@@ -13,6 +13,7 @@ onnx = pytest.importorskip("onnx", reason="the package onnx is not installed: ma
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: make env")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+from small_budgets import SMALL  # noqa: E402
 
 import lipdescent  # noqa: E402
 from lipdescent.bracketing.bracket import bracket  # noqa: E402
@@ -22,6 +23,7 @@ from lipdescent.networks.graph import Attention, GraphNetwork  # noqa: E402
 from lipdescent.networks.onnx_file.builder import MOVING  # noqa: E402
 from lipdescent.networks.onnx_file.file import RULES, read_onnx  # noqa: E402
 from lipdescent.networks.reading import Unreadable  # noqa: E402
+from lipdescent.plugins import lookup  # noqa: E402
 
 RNG = np.random.default_rng(0)
 
@@ -179,7 +181,9 @@ def test_a_chain_has_every_bound_that_the_same_sequential_has(tmp_path):
         layer.weight.data, layer.bias.data = torch.from_numpy(weight), torch.from_numpy(bias)
         layers += [layer, nn.ReLU()]
     same = nn.Sequential(nn.Flatten(), *layers[:-1]).eval()
-    tables = [bracket(net, (1, 1, 5), budget=1.0).table for net in (read.network, same)]
+    methods = {name: SMALL.get(name, {}) for name in lookup.known("bounds")}
+    asked = {"methods": methods, "budget": math.inf}  # the clock has no say
+    tables = [bracket(net, (1, 1, 5), **asked).table for net in (read.network, same)]
     assert [type(m) for m in read.network] == [type(m) for m in same]
     assert tables[0].drop(columns="seconds").equals(tables[1].drop(columns="seconds"))
     assert (tables[0].set_index("quantity").status[["upper_lipsdp", "lower_ascent"]] == "ok").all()

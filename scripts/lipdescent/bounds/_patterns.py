@@ -23,6 +23,7 @@ from lipdescent.arithmetic.certified_norms import certified_spectral_norm, norm_
 from lipdescent.arithmetic.ulps import gamma, round_up
 from lipdescent.bounds.lipsdp.per_unit import lipsdp_per_unit
 from lipdescent.bounds.upper_geolip import one_hidden_layer
+from lipdescent.deadline import over
 
 _BATCH = 64  # nodes split at once
 _CHUNK = 2**14  # patterns looked at once
@@ -121,7 +122,7 @@ def branch_and_bound(
         out = bound <= enough
         closed = torch.maximum(closed, torch.where(out, bound, 0.0).amax()) if len(out) else closed
         low, high, logit, bound, score = (x[~out] for x in (low, high, logit, bound, score))
-        if not len(bound) or nodes >= max_nodes:
+        if not len(bound) or nodes >= max_nodes or over():
             break
         chosen = bound.topk(min(_BATCH, len(bound))).indices
         rest = torch.ones_like(bound, dtype=torch.bool)

@@ -32,6 +32,7 @@ from lipdescent.bounds.jacobians.search import FEW_PLACES, mixed_starts, search
 from lipdescent.bounds.jacobians.surrogate import ascend_surrogate
 from lipdescent.bounds.lower_jacobian import largest_certified
 from lipdescent.bounds.proofs.prover import Prover
+from lipdescent.deadline import over
 from lipdescent.domains.domain import Domain, regions_of
 from lipdescent.measurement import Measurement
 from lipdescent.stacks.model_stack import ModelStack
@@ -213,6 +214,8 @@ def _pair_ascent(stack: ModelStack, points: Tensor, norm: str, steps: int) -> Te
     pair = torch.stack([points.flatten(1), right * (0.03 * size[:, None])])
     best, kept = points.new_zeros(len(points)), points
     for _ in range(steps):
+        if over():
+            break
         with torch.enable_grad():
             middle, half = variable = pair.clone().requires_grad_()
             a, b = (middle + half).view_as(points), (middle - half).view_as(points)

@@ -5,6 +5,9 @@ proofs are in :mod:`lipdescent.bounds.graph`, all rounding is included. Products
 squeeze-and-excitation, normalisation and attention have constants where the values that they
 multiply are bounded: behind a normalisation, a sigmoid or a softmax everywhere, else on a domain.
 
+Chains of affine maps and ReLU or LeakyReLU have a better bound on a domain, LipSDP (l2) or GeoLIP
+(l_inf, l1) of what its open units leave, by :mod:`lipdescent.bounds.local`.
+
 On a box of few inputs the box is halved again and again where the bound is largest, until it is
 within ``gap`` of the largest norm found or ``budget`` seconds have passed.
 
@@ -25,6 +28,9 @@ from lipdescent.bounds.graph.branching import branch
 from lipdescent.bounds.graph.conversion import Settled, graph_of
 from lipdescent.bounds.graph.known import Symbols
 from lipdescent.bounds.graph.layer_constants import LayerConstants
+from lipdescent.bounds.local.branching import branch as branch_chain
+from lipdescent.bounds.local.network import network_of
+from lipdescent.bounds.local.regions import local_bounds
 from lipdescent.domains.domain import Ball, Domain, Everywhere, Regions, domain_of
 from lipdescent.measurement import Measurement, NotApplicable, refuse_other_norms
 from lipdescent.points._parts import some
@@ -127,7 +133,14 @@ def graph_bounds(
     for part in torch.arange(len(regions)).split(max(1, _ENTRIES // each)):
         found.append(analysis.constants(regions[part]))
     values = torch.cat(found)
+    network = network_of(graph) if regions.bounded else None
+    if network is not None:
+        values = torch.minimum(values, local_bounds(network, regions, norm=norm))
     if regions.radius is None and regions.bounded and len(regions) == 1 and inputs <= BRANCHED:
-        ends = branch(graph, regions, norm=norm, start=float(values[0]), gap=gap, budget=budget)
+        start = float(values[0])
+        if network is not None:
+            ends = branch_chain(network, regions, norm=norm, start=start, gap=gap, budget=budget)
+        else:
+            ends = branch(graph, regions, norm=norm, start=start, gap=gap, budget=budget)
         values = values.new_tensor([ends.upper])
     return values

@@ -5,7 +5,8 @@ pre-activation stays in an interval, rounded outwards. A unit whose interval doe
 stable: its slope is known. What is left is bounded as for the whole space, with slopes per unit:
 LipSDP (l2) or GeoLIP (l_inf) for one hidden layer; for deeper networks a product over single
 layers and such pairs of layers, the best of all ways to group them, columns and rows of units
-that are off left out. See ``lipsdp/per_unit.py`` and ``upper_geolip``.
+that are off left out. See ``lipsdp/per_unit.py`` and ``upper_geolip``. The smaller one of that and
+of :mod:`lipdescent.bounds.local`'s bound, which takes all open units together.
 
 No value is above the bound on the whole space, LipSDP (l2) or GeoLIP (l_inf): the smaller one of
 both is returned.
@@ -28,9 +29,13 @@ from torch import Tensor
 from lipdescent.arithmetic.certified_norms import certified_spectral_norm, norm_frobenius, norm_linf
 from lipdescent.arithmetic.ulps import TINY, gamma, round_up
 from lipdescent.bounds import upper_geolip, upper_lipsdp
+from lipdescent.bounds.graph.conversion import graph_of
 from lipdescent.bounds.lipsdp.per_unit import lipsdp_per_unit
+from lipdescent.bounds.local.network import network_of
+from lipdescent.bounds.local.regions import local_bounds as system_bounds
 from lipdescent.bounds.upper_combettes_pesquet import combettes_pesquet
 from lipdescent.bounds.upper_geolip import one_hidden_layer
+from lipdescent.domains.domain import Ball, Regions
 from lipdescent.measurement import Measurement, NotApplicable, refuse_other_norms
 from lipdescent.points._parts import check_count, some
 from lipdescent.shapes import Float64
@@ -112,8 +117,21 @@ def local_bounds(
     bounds = [
         _one_model(chain, model, flat, radius, norm, tolerance) for model in range(stack.num_models)
     ]
+    regions = Ball(float(radius), norm, flat.cpu()).regions((flat.shape[1],))
+    tighter = [
+        _of_system(stack, model, regions, norm).to(flat.device) for model in range(len(bounds))
+    ]
+    bounds = [torch.fmin(*pair) for pair in zip(bounds, tighter, strict=True)]
     # fmin: a ball on which float64 overflows says nothing, the whole space still does.
     return torch.fmin(torch.stack(bounds), _everywhere(stack, chain, norm)[:, None])
+
+
+def _of_system(stack: ModelStack, model: int, regions: Regions, norm: str) -> Tensor:
+    """Bounds (n,) by what the open units leave; infinite where there is none."""
+    network = network_of(graph_of(stack.to(device="cpu"), model))
+    if network is None:
+        return torch.full_like(regions.center[:, 0], torch.inf)
+    return system_bounds(network, regions, norm=norm)
 
 
 def _everywhere(stack: ModelStack, chain: AffineChain, norm: str) -> Tensor:

@@ -14,11 +14,11 @@ from lipdescent.bracketing import affordable, checks, domains
 from lipdescent.bracketing.ends import check_order
 from lipdescent.bracketing.readable import Opaque, readable
 from lipdescent.bracketing.result import Bracket
-from lipdescent.bracketing.rows import COLUMNS, rows_of
+from lipdescent.bracketing.rows import COLUMNS, Asked, rows_of
+from lipdescent.bracketing.shares import Shares
 from lipdescent.domains.domain import Domain, regions_of
 from lipdescent.networks.wrappers import unwrapped
 from lipdescent.plugins import bound_entries, lookup
-from lipdescent.points._parts import some
 from lipdescent.stacks import own_call
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.exported import check_at
@@ -41,7 +41,7 @@ def bracket(
     data: Tensor | np.ndarray | Mapping[str, Tensor | np.ndarray] | None = None,
     methods: Sequence[str] | Mapping[str, Mapping[str, Any]] | None = None,
     seed: int = 0,
-    budget: float = 20.0,
+    budget: float = 60.0,
     domain: Domain | Mapping[str, Any] | str | None = None,
     output: int | str | None = None,
     report: Callable[[str], None] | None = None,
@@ -60,8 +60,9 @@ def bracket(
         configuration's ``bounds``, with their options: ``{"upper_lipsdp": {}, "near": {"bound":
         "lower_jacobian", "points": "gaussian_noise", "points_options": {"radius": 0.1}}}``.
     seed : of the bounds that draw, and of the points used where there are too many.
-    budget : seconds, about, for each bound: of those at points so many points are used as fit,
-        and what takes no points is stopped near twice the budget, but for upper_layer_product.
+    budget : seconds, about, for all methods together, once the network has been read: as many
+        points are used as fit, searches stop with what they have, and what has no result near
+        twice the budget is "not_in_budget" (:mod:`lipdescent.bracketing.shares`).
     domain : where the constant is taken: everywhere unless given, ``Box(0, 1)``, ``Ball(0.1)``
         around data or its ``centers`` (the largest constant of the balls, at most 16 points of the
         data), or as a configuration writes it. Data outside are left out, lower bounds stay
@@ -166,7 +167,7 @@ def _frame(
     budget: float,
     report: Callable[[str], None],
 ) -> pd.DataFrame:
-    """The table of all ``entries``, at as many points as are affordable."""
+    """The table of all ``entries``, in their order, as far as the budget goes."""
     import pandas as pd  # not at the top: takes half a second, `lipdescent --help` need not wait
 
     model, stack, compare = network
@@ -179,15 +180,16 @@ def _frame(
         inputs = domains.inside(given, regions, seed, report, device=stack.device)
     compare(inputs)
     bounds = {n: lookup.resolve("bounds", bound_entries.bound_of(n, e)) for n, e in entries.items()}
-    rows: list[dict] = []
+    own = {n: bound for n, bound in bounds.items() if norm in bound.NORMS}
+    shares = Shares(budget, {n: bound_entries.bound_of(n, entries[n]) for n in own})
+    found: dict[str, list[dict]] = {}
     with own_call.preserved(model):
-        prover = _checked_prover(model, stack, bounds, inputs)  # held, so that the bounds share it
-        count = affordable.points_within(bounds, prover, inputs, norm=norm, budget=budget)
-        inputs = {split: some(points, max(2, count), seed) for split, points in inputs.items()}
-        for name, entry in entries.items():
-            own = affordable.options(bound_entries.bound_of(name, entry), count)
-            own |= domains.options(name, entry, where, budget) | dict(entry)
-            found = rows_of(name, stack, inputs, norm=norm, seed=seed, entry=own, budget=budget)
-            rows += [domains.of_domain(row, own, where) for row in found]
+        # Held, so that the bounds share it: its constants of layers are those of the layer product.
+        prover = _checked_prover(model, stack, bounds, inputs)
+        rate = affordable.Rate(prover, inputs, norm=norm)
+        asked = Asked(stack, inputs, where, norm, seed, rate, shares)
+        for name in [*(n for n in entries if n not in own), *shares.order]:
+            found[name] = rows = rows_of(name, entries[name], asked)
             report(f"{name}: {rows[-1]['status'].replace('_', ' ')}, {rows[-1]['seconds']:.1f} s")
+    rows = [row for name in entries for row in found[name]]
     return pd.DataFrame(rows, columns=list(COLUMNS))

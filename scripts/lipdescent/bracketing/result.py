@@ -22,8 +22,9 @@ class Bracket:
     ----------
     table : one row per quantity and split: quantity, direction ("upper", "lower", "estimate" for a
         lower bound whose rounding is not proved, "metric"), norm, value, status ("ok",
-        "not_applicable", or "error" where the method raised or gave no number), seconds (of its
-        method), split, reason (why it is not applicable, not proved, or what went wrong).
+        "not_applicable", "not_in_budget", or "error" where the method raised or gave no number),
+        seconds (of its method), split, reason (why it is not applicable, not proved, stopped, or
+        what went wrong).
     norm : "l2", "linf" or "l1", on inputs and outputs.
     """
 

@@ -2,56 +2,87 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from lipdescent import deadline
 from lipdescent.bounds import _taken
 from lipdescent.bounds._measured import BOUNDS, described, no_bound
 from lipdescent.bounds.jacobians.awake import why_zero
 from lipdescent.bounds.proofs.prover import Prover
-from lipdescent.bracketing import affordable
+from lipdescent.bracketing import affordable, domains
+from lipdescent.bracketing.shares import NotInBudget, Shares, stopped
+from lipdescent.domains.domain import Domain
 from lipdescent.measurement import NotApplicable
 from lipdescent.networks.declared import said
 from lipdescent.networks.reading import Unreadable
 from lipdescent.plugins import bound_entries, lookup
+from lipdescent.points._parts import some
 from lipdescent.stacks.model_stack import ModelStack
 
+NOT_IN_BUDGET = "not_in_budget"
 COLUMNS = ("quantity", "direction", "norm", "value", "status", "seconds", "split", "reason")
 
 
-def rows_of(
-    name: str,
-    stack: ModelStack,
-    inputs: Mapping[str, Tensor],
-    *,
-    norm: str,
-    seed: int,
-    entry: Mapping[str, Any],
-    budget: float,
-) -> list[dict]:
+class Asked(NamedTuple):
+    """What all methods of a bracket share: the network, where, in which norm, in which time."""
+
+    stack: ModelStack
+    inputs: Mapping[str, Tensor]
+    domain: Domain
+    norm: str
+    seed: int
+    rate: affordable.Rate
+    shares: Shares
+
+
+def rows_of(name: str, entry: Mapping[str, Any], asked: Asked) -> list[dict]:
     """Rows of what ``name: entry`` of ``methods`` gives, at least one; each with its time.
 
-    Stopped near twice ``budget`` seconds.
+    A search stops at the end of its share. What is stopped keeps what it has found, and its rows
+    say so.
     """
-    start = time.perf_counter()
-    file = bound_entries.bound_of(name, entry)
+    clock, norm, rows = asked.shares.clock, asked.norm, []
+    start, file = clock(), bound_entries.bound_of(name, entry)
     bound, quantity = lookup.resolve("bounds", file), bound_entries.called(file, name, entry)
+    entry = dict(entry)
     try:
         if norm not in bound.NORMS:
             raise NotApplicable(f"exists in {', '.join(bound.NORMS)}")
-        affordable.refuse(file, stack, budget=budget)
-        with affordable.stopped(file, budget=budget):
-            rows = list(_measured(name, bound, stack, inputs, norm=norm, seed=seed, entry=entry))
+        share = asked.shares.of(name)
+        affordable.refuse(file, asked.stack, seconds=share.at_most)
+        with stopped(share.at_most), deadline.until(start + share.seconds, clock=clock):
+            inputs, own = _fitting(name, entry, asked, share.seconds, lower=_is_lower(bound))
+            entry = own | entry
+            for row in _measured(name, bound, asked._replace(inputs=inputs), entry):
+                rows.append(row)
+    except NotInBudget as error:
+        rows = [row | {"reason": row["reason"] or str(error)} for row in rows]
+        rows = rows or [_nothing(quantity, bound, norm, str(error), status=NOT_IN_BUDGET)]
     except (NotApplicable, Unreadable) as error:
         rows = [_nothing(quantity, bound, norm, str(error))]
     except Exception as error:  # one method's fault takes nothing from the others
         rows = [_nothing(quantity, bound, norm, described(error, file), status="error")]
-    seconds = time.perf_counter() - start
-    return [row | {"seconds": seconds} for row in rows]
+    seconds = clock() - start
+    return [domains.of_domain(row | {"seconds": seconds}, entry, asked.domain) for row in rows]
+
+
+def _is_lower(bound: ModuleType) -> bool:
+    return bool(bound.DIRECTION == "lower")
+
+
+def _fitting(
+    name: str, entry: Mapping[str, Any], asked: Asked, seconds: float, *, lower: bool
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Copies of as many points as are affordable, and options: a bound may work in place."""
+    count = asked.rate.points(seconds) if lower else affordable.UNLIMITED
+    own = affordable.options(bound_entries.bound_of(name, entry), count)
+    own |= domains.options(name, entry, asked.domain, seconds)
+    some_of = {split: some(p, max(2, count), asked.seed) for split, p in asked.inputs.items()}
+    return {split: points.clone() for split, points in some_of.items()}, own
 
 
 def _nothing(
@@ -62,26 +93,18 @@ def _nothing(
 
 
 def _measured(
-    name: str,
-    bound: ModuleType,
-    stack: ModelStack,
-    inputs: Mapping[str, Tensor],
-    *,
-    norm: str,
-    seed: int,
-    entry: Mapping[str, Any],
+    name: str, bound: ModuleType, asked: Asked, entry: Mapping[str, Any]
 ) -> Iterator[dict]:
-    # Copies: a bound may work in place.
-    copies = {split: points.clone() for split, points in inputs.items()}
+    stack, inputs = asked.stack, asked.inputs
     for m in _taken.take(
         bound,
         name,
         stack,
         entry=entry,
-        inputs=copies,
+        inputs=inputs,
         labels=lambda: None,
-        norms=[norm],
-        seed=seed,
+        norms=[asked.norm],
+        seed=asked.seed,
     ):
         if m.defined is not None and not bool(m.defined[0]):
             continue

@@ -1,7 +1,7 @@
 """Certified bracket of a network's Lipschitz constant, for a network that was not trained here.
 
     lipdescent bracket --model FILE.py:FUNCTION --weights W.safetensors \\
-        --input-shape 1,28,28 --norm l2 [--data X.npz] [--methods a,b] [--seed 0] [--budget 20] \\
+        --input-shape 1,28,28 --norm l2 [--data X.npz] [--methods a,b] [--seed 0] [--budget 60] \\
         [--domain everywhere | box:0,1 | ball:l2:0.1] [--output NAME]
     lipdescent bracket --onnx NET.onnx [--input-shape 1,28,28] [--output NAME] \\
         [--operator NAME=FILE.py:CLASS] ...
@@ -18,10 +18,10 @@ open, --operator for operators that are not ONNX's own: CLASS is
 called with the operator's attributes and gives a layer, PyTorch's or declared by lipdescent.layer.
 --output chooses one of several outputs, of a model also by its place (0, 1, ...).
 X.npz holds floating-point inputs (n, *input_shape), one array per split (X.npy: one array);
-without it lower bounds start from standard normal points. --budget is about how many seconds each
-of them may take. --domain: bounds on the box [0, 1]^d, or on balls around the points of --data
-(the largest of them). Prints every bound, rounded outwards, the best bracket and its ratio; what is
-under way goes to stderr.
+without it lower bounds start from standard normal points. --budget is about how many seconds all
+of them may take together, once the network has been read; what did not fit is said. --domain:
+bounds on the box [0, 1]^d, or on balls around the points of --data (the largest of them). Prints
+every bound, rounded outwards, the best bracket and its ratio; what is under way goes to stderr.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
     parser.add_argument("--data", metavar="X.npz")
     parser.add_argument("--methods", metavar="a,b")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--budget", type=float, default=20.0, metavar="SECONDS")
+    parser.add_argument("--budget", type=float, default=60.0, metavar="SECONDS")
     parser.add_argument("--domain", default="everywhere", metavar="box:0,1")
     args = parser.parse_args(arguments)
     try:

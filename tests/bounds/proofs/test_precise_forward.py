@@ -164,11 +164,8 @@ def test_a_deep_network_has_a_lower_bound_near_its_estimate():
     points = torch.randn(1, 2, 4, 2, 2, dtype=torch.float64)
     for norm, order in (("l2", 2), ("linf", math.inf)):
         proved = float(prover.certify(points, norm=norm).amax())
-        prover.precise, precise = None, prover.precise
-        assert (
-            float(prover.certify(points, norm=norm).amax()) == 0
-        )  # float64 alone has no digit left
-        prover.precise = precise
+        with prover.only_float64():  # which has no digit left
+            assert float(prover.certify(points, norm=norm).amax()) == 0
         jacobians = [
             torch.autograd.functional.jacobian(lambda x: net.double()(x[None])[0], x).flatten(1)
             for x in points[0]

@@ -29,6 +29,7 @@ from lipdescent.arithmetic.ulps import TINY, gamma, round_up, times_power, unsca
 from lipdescent.bounds.geolip.ascent import Ascent
 from lipdescent.bounds.lipsdp.certificate import certify_chain, chain_matrix, normalised
 from lipdescent.bounds.lipsdp.momentum import CHECKS
+from lipdescent.deadline import over
 from lipdescent.shapes import Float64
 from lipdescent.structure.scaling import with_lost
 from lipdescent.structure.slope_intervals import Interval
@@ -74,7 +75,7 @@ def deep_sdp(
     full = math.ceil(math.sqrt(2 * size)) + 1
     loose = ~(upper <= value * (1 + 4 * tolerance))
     if (
-        full > _RANK and not per_layer and bool(loose.any())
+        full > _RANK and not per_layer and bool(loose.any()) and not over()
     ):  # few columns may end in a local maximum
         again, better = tuned([w[loose] for w in small], slopes, rank=full)
         upper[loose] = torch.minimum(upper[loose], again)
@@ -105,7 +106,7 @@ def _solved(
         best = torch.where(better, found, best)
         inputs = torch.where(better[:, None], ascent.inputs, inputs)
         units = [torch.where(better[:, None], a, b) for a, b in zip(shrunk, units, strict=True)]
-        if bool((best <= ascent.value * (1 + tolerance)).all()):
+        if over() or bool((best <= ascent.value * (1 + tolerance)).all()):
             break
     return _certified(weights, slopes, inputs, units, norm), ascent.value
 

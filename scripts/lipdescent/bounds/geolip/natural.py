@@ -31,6 +31,7 @@ from torch import Tensor
 from lipdescent.arithmetic.certified_norms import certified_spectral_norm
 from lipdescent.arithmetic.ulps import TINY, gamma, round_up, times_power, unscaled_up
 from lipdescent.bounds.lipsdp.momentum import CHECKS, momentum
+from lipdescent.deadline import over
 from lipdescent.shapes import Float64
 
 _NEGLIGIBLE = 1e-100  # of the largest entry: such entries leave the matrix and are added back
@@ -77,7 +78,7 @@ def natural_sdp(
     size = min(n, h) + 1
     search.ascend(rank=min(size, 12), max_iterations=max_iterations)
     full_rank = min(size, math.ceil(math.sqrt(2 * (n + h))) + 1)
-    if full_rank > 12:
+    if full_rank > 12 and not over():
         search.ascend(rank=full_rank, max_iterations=max_iterations)
     upper = certificate(scaled, search.p, search.q, norm=norm)
     upper = torch.where(dropped > 0, round_up(upper + round_up(dropped, n * h)), upper)
@@ -149,7 +150,7 @@ class _Search:
             before, x = x, self._unit_rows(matrix @ _unit(z, z.norm(dim=-1, keepdim=True)))
             if k in CHECKS or k == max_iterations:
                 keep = self._check(matrix, x)
-                if not keep.any():
+                if over() or not keep.any():
                     return
                 if not keep.all():
                     matrix, x, before = matrix[keep], x[keep], before[keep]

@@ -17,6 +17,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lipdescent.deadline import over
+
 _PATIENCE = 3  # steps without gain before a point is moved away at random
 _KICK = 0.3  # how far, relative to its size
 _WIDTHS = (0.05, 0.2)  # of the sigmoid, in units of the typical |z|
@@ -53,6 +55,8 @@ def ascend(
     best = first.new_full(points.shape[:2], -torch.inf)
     kept, idle = points.clone(), torch.zeros_like(best)
     for _ in range(steps + 1):
+        if over():
+            break
         before = points @ first.mT + bias
         # No product of masks with a table of W2[o, h] W1[h, i]: reading it takes longer.
         scaled = (rise * (before > 0)[:, :, None]).flatten(1, 2)

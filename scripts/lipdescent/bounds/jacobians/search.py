@@ -31,6 +31,7 @@ from torch import Tensor
 from lipdescent.arithmetic.eigenvalues import largest_eigenvalue
 from lipdescent.bounds.jacobians.ascent import dual_vectors
 from lipdescent.bounds.jacobians.chains import gram, jacobians_at, sum_norm
+from lipdescent.deadline import over
 from lipdescent.structure.relu_chain import Chain, activated
 
 KEPT = 10  # points of an island
@@ -94,6 +95,8 @@ def search(
     for kept in (KEPT, _MERGED):
         islands = points.shape[:2]
         for _ in range(rounds):
+            if over():
+                break
             points, values = _best(points, values, kept)
             born, directions = _children(links, points, norm, brood, generator)
             born = inside(born)

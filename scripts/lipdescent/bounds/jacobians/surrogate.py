@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lipdescent.bounds.jacobians.ascent import dual_vectors
 from lipdescent.bounds.jacobians.chains import jacobians_at, soft_product
+from lipdescent.deadline import over
 from lipdescent.shapes import Float64
 from lipdescent.structure.relu_chain import Chain
 
@@ -32,6 +33,8 @@ def ascend_surrogate(
     left, right, value = _duals(links, points, norm)
     best, kept = value, points
     for _ in range(steps):
+        if over():
+            break
         with torch.enable_grad():
             variable = points.clone().requires_grad_()
             objective = soft_product(links, variable, left, right, sharpness=_SHARPNESS).sum()

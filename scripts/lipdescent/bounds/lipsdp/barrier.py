@@ -183,9 +183,9 @@ def _inverse(matrix: Tensor, blocks: list[slice]) -> Tensor:
     """Inverse of a block tridiagonal matrix, of which the lower half counts, block by block.
 
     Bordering: with the inverse K of the blocks before, c the link to them and
-    S = H_ii - c K c^T it is [[K + D^T S^-1 D, -D^T S^-1], [-S^-1 D, S^-1]], D = c K. Nearly all of it
-    is products of matrices, several times as fast as LAPACK's inverse of the whole.
-    Where a block is not positive definite its inverse is the identity: the step is then none.
+    S = H_ii - c K c^T it is [[K + D^T S^-1 D, -D^T S^-1], [-S^-1 D, S^-1]], D = c K: products of
+    matrices, faster than LAPACK's inverse of the whole. Where a block is not positive definite its
+    inverse is the identity, and no good step comes of it.
     """
     inverse = torch.empty_like(matrix)
     for i, own in enumerate(blocks):

@@ -29,6 +29,7 @@ from lipdescent.bounds.lipsdp.symbols import (
     matrices,
     torus_sizes,
 )
+from lipdescent.deadline import over
 from lipdescent.layers import _torus
 
 # Descent: frequencies in play at each step, steps between two choices of them, choices.
@@ -149,7 +150,7 @@ def _descend(
             better = value < best_value
             best = torch.where(better[:, None], log_d, best)
             best_value = torch.where(better, value, best_value)
-        if k == STEPS * screens:
+        if k == STEPS * screens or over():
             break
         gradient = _gradient(some, values, vectors, log_d, radius)
         step = 0.1 * 0.5 ** (k // STEPS)

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lipdescent.deadline import over
+
 STEPS, SCREEN_EVERY = 200, 20
 _ACTIVE, _VECTORS = 8, 4  # frequencies in play, leading eigenvalues of each
 _RATE, _SOFT = 0.1, 2e-2  # of a step; how soft the maximum is, relative
@@ -67,6 +69,8 @@ def search(blocks: list[Block], channels: list[int]) -> list[Tensor]:
             better = total < best_value
             best_value = torch.where(better, total, best_value)
             best = [torch.where(better[:, None], x, y) for x, y in zip(places, best, strict=True)]
+            if over():
+                break
         rate = _RATE * 0.5 ** (4 * step / max(STEPS, 1))
         for x, gradient, (mean, square) in zip(variables, gradients + own, moments, strict=True):
             mean.mul_(0.8).add_(0.2 * gradient)

@@ -16,6 +16,7 @@ from lipdescent.arithmetic.ulps import unscaled_up
 from lipdescent.bounds.lipsdp.barrier import Barrier, Point, barrier, derivatives, evaluate
 from lipdescent.bounds.lipsdp.certificate import certify_chain, normalised
 from lipdescent.bounds.lipsdp.multipliers import layer_multipliers
+from lipdescent.deadline import over
 from lipdescent.structure.scaling import with_lost
 from lipdescent.structure.slope_intervals import Interval
 
@@ -54,6 +55,8 @@ def minimise(problem: Barrier, log_t: Tensor, *, tolerance: float, max_steps: in
     sharpness = torch.full_like(log_t[:, 0], first)
     point = evaluate(problem, log_t, sharpness)
     for _ in range(max_steps):
+        if over():
+            break
         step, decrement = _newton(problem, point, sharpness)
         log_t, point, moved = _moved(problem, log_t, point, step, decrement, sharpness)
         found[left] = log_t

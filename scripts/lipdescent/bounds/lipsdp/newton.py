@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lipdescent.deadline import over
+
 _TOP = 9  # eigenvectors in the Hessian: few more than an optimal X usually has (1 to 8)
 _CG_STEPS, _CG_TOLERANCE = 6, 0.2  # the latter on the squared preconditioned residual
 _SHRINK, _FIRST = 0.5, 0.2  # of mu N / lambda_max
@@ -206,7 +208,7 @@ def minimise(
     point = _Point(*point[:4], *_barrier(point.values, mu))
     alive = torch.arange(len(theta), device=theta.device)
     for _ in range(max_steps):
-        if not len(alive):
+        if not len(alive) or over():
             break
         step, slope = _direction(problem, point)
         centred = -slope < point.mu

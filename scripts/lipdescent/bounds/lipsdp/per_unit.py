@@ -21,6 +21,7 @@ from torch import Tensor
 from lipdescent.arithmetic.certified_norms import certified_max_eigenvalue, norm_frobenius
 from lipdescent.arithmetic.ulps import gamma, round_up, times_power, unscaled_up
 from lipdescent.bounds.lipsdp.momentum import CHECKS, momentum
+from lipdescent.deadline import over
 from lipdescent.structure.scaling import balanced, with_lost
 
 _RANK = 12
@@ -89,7 +90,7 @@ def _solve(
             slack[todo], value[todo] = gap, torch.maximum(value[todo], now)
             keep = upper[todo] > value[todo] * (1 + tolerance)
             todo = todo[keep]
-            if not len(todo):
+            if not len(todo) or over():
                 break
             if not keep.all():
                 part = tuple(x[keep] for x in part)

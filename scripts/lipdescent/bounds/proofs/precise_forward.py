@@ -97,7 +97,7 @@ class PreciseForward:
         error = a.new_full((2 * len(a),), _all(lost, x))
         with torch.backends.cudnn.flags(enabled=False):
             y, error = self._run(self.forward.node, x, error, state, model, limbs)
-        above, below = (y.map(lambda t, s=s: t.flatten(1).view(2, len(a), -1)[s]) for s in (0, 1))
+        above, below = (_examples(y, range(s, s + len(a))) for s in (0, len(a)))
         apart, lost = added(above, below.map(torch.neg), limbs=2 * limbs)
         rounding = length_up(apart.rounding()) + _all(lost, apart)
         return apart.value(), round_up(error[: len(a)] + error[len(a) :] + rounding, 8)
@@ -131,6 +131,10 @@ class PreciseForward:
             rounding = more + float(_batch_norm_slope(layer.scale.module, own)) * rounding * _UP
         constant = self.forward.constants[layer][model]
         return y, round_up(constant * error + rounding * _UP, 4)
+
+
+def _examples(x: Fixed, rows: range) -> Fixed:
+    return x.map(lambda limb: limb.flatten(1)[rows.start : rows.stop])
 
 
 def _all(each: float, x: Fixed) -> float:
@@ -173,7 +177,7 @@ def _linear(module: Any, state: State, x: Fixed, limbs: int) -> tuple[Fixed, flo
 def _without_bias(module: Any, weight: Tensor) -> Callable[[Tensor], Tensor]:
     if isinstance(module, nn.Linear):
         return lambda x: functional.linear(x, weight)
-    layer = rebuilt(module, {"weight": weight, "bias": None})
+    layer = rebuilt(module, {"weight": weight})
     return lambda x: type(layer).forward(layer, x)
 
 

@@ -228,8 +228,8 @@ class _Quotients:
     norm: str
 
     def __getitem__(self, at: int) -> _Quotients:
-        own = (t[at : at + 1] for t in (self.a, self.b, self.apart, self.slack, self.bottom))
-        return _Quotients(*own, self.norm)
+        names = ("a", "b", "apart", "slack", "bottom")
+        return replace(self, **{name: getattr(self, name)[at : at + 1] for name in names})
 
     def top(self) -> Tensor:
         return round_down(_lengths(self.apart, self.norm)[0], 3)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx, nn
 
-from lipdescent.networks.export.builder import Builder, Constant, refused
+from lipdescent.networks.export.builder import Builder, Constant, refused, size_of
 from lipdescent.networks.export.elementwise import finite, shifted
 from lipdescent.networks.export.rearranging import as_value
 from lipdescent.networks.graph import Attention, Combination, MatrixProduct, Vertex
@@ -22,12 +22,6 @@ from lipdescent.networks.operations import Divide, Gather, Scale, Shift
 from lipdescent.networks.vertices import Value, shape_of
 
 Shape = tuple[int, ...]
-
-
-def swapped(b: Builder, node: fx.Node, value: Value) -> Value:
-    """The last two axes exchanged."""
-    places = torch.arange(math.prod(value.size)).reshape(value.size)
-    return b.gathered(value, places.mT.contiguous(), node)
 
 
 class Factor(NamedTuple):
@@ -67,7 +61,7 @@ def recognised(b: Builder, node: fx.Node, inputs: list[int], size: Shape) -> Val
     if found is None or found.product.shape[-2:] != shape[-2:]:
         return None
     q, turned = found.product.inputs
-    k = swapped(b, node, Value(turned, b.vertices[turned].shape))
+    k = b.swapped(Value(turned, b.vertices[turned].shape), node)
     shapes = [b.vertices[i].shape for i in (q, turned, inputs[1])]
     lead = found.product.shape[:-2]
     if {math.prod(s[:-2]) for s in shapes} != {math.prod(lead)}:
@@ -232,7 +226,7 @@ def fused(b: Builder, node: fx.Node, a: dict[str, Any]) -> Value:
     bias = _given_mask(b, node, mask, between, like, bool(a.get("is_causal")))
     if bias is not None:
         inputs.append(bias)
-    size = tuple(node.meta["val"].shape)
+    size = size_of(node)
     return Value(b.vertex(Attention(scale), inputs, shape_of(size), node), size)
 
 

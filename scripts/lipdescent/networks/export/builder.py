@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from lipdescent.networks.export.program import Program, place
 from lipdescent.networks.operations import Gather
 from lipdescent.networks.reading import Unreadable
-from lipdescent.networks.vertices import Value, Vertices
+from lipdescent.networks.vertices import Size, Value, Vertices
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,12 @@ class Builder(Vertices[fx.Node]):
                 self.tensors[part, own] = constant
             self._modules[key] = layer
         return self._modules[key]
+
+
+def size_of(node: fx.Node, index: int | None = None) -> Size:
+    """Of a node's value, or of one of its values."""
+    value = node.meta["val"]
+    return tuple((value if index is None else value[index]).shape)
 
 
 def refused(node: fx.Node, what: str) -> Unreadable:

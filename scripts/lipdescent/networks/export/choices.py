@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import fx, nn
 
-from lipdescent.networks.export.builder import Builder, Constant, refused
+from lipdescent.networks.export.builder import Builder, Constant, refused, size_of
 from lipdescent.networks.export.rearranging import as_value
 from lipdescent.networks.graph import Concatenation
 from lipdescent.networks.operations import Scale
@@ -72,7 +72,7 @@ def chosen(b: Builder, node: fx.Node, a: Arguments) -> Any:
         return _leaky(b, node, mask, parts)
     if not isinstance(mask, Constant):
         raise refused(node, "where, as the input says (jumps)")
-    size = tuple(node.meta["val"].shape)
+    size = size_of(node)
     keep = mask.value.cpu().expand(size)
     like = next(part for part in parts if isinstance(part, Value))
     for i, part in enumerate(parts):

@@ -10,17 +10,13 @@ import torch
 from torch import Tensor, fx, nn
 
 from lipdescent.networks.export.activations import clamp, number
-from lipdescent.networks.export.builder import Builder, Constant, refused
+from lipdescent.networks.export.builder import Builder, Constant, refused, size_of
 from lipdescent.networks.export.root_mean_square import normalised
 from lipdescent.networks.graph import Combination, Extremum, Product, Quotient
 from lipdescent.networks.operations import Divide, Function, Scale, Shift
 from lipdescent.networks.vertices import Value, shape_of
 
 Arguments = dict[str, Any]
-
-
-def _size(node: fx.Node) -> tuple[int, ...]:
-    return tuple(node.meta["val"].shape)
 
 
 def _add(b: Builder, node: fx.Node, a: Arguments, sign: float = 1.0) -> Value:
@@ -32,7 +28,8 @@ def _add(b: Builder, node: fx.Node, a: Arguments, sign: float = 1.0) -> Value:
         if isinstance(y, Constant):
             return shifted(b, node, x, y if factor == 1 else y.map(lambda t: factor * t, factor))
         return shifted(b, node, x, factor * number(y))
-    size, pair = _size(node), (b.expanded(x, _size(node), node), b.expanded(y, _size(node), node))
+    size = size_of(node)
+    pair = [b.expanded(value, size, node) for value in (x, y)]
     inputs = [b.in_shape(value, shape_of(size), node) for value in pair]
     if inputs[0] == inputs[1]:
         return scaled(b, node, Value(inputs[0], size), 1 + factor)
@@ -114,7 +111,7 @@ def _multiply(b: Builder, node: fx.Node, a: Arguments) -> Value:
         gate = b.vertices[other.vertex]
         if isinstance(gate.operation, nn.Sigmoid) and gate.inputs == (one.vertex,):
             return b.entrywise(b.module(nn.SiLU), one, node)
-        if one.size == _size(node) and (found := normalised(b, node, one, other, "rsqrt")):
+        if one.size == size_of(node) and (found := normalised(b, node, one, other, "rsqrt")):
             return found
     return _two(b, node, Product(), x, y)
 
@@ -130,7 +127,7 @@ def _divide(b: Builder, node: fx.Node, a: Arguments) -> Value:
         return scaled(b, node, inverse, x)
     if _is_one_plus_size(b, y.vertex, of=x.vertex):
         return b.entrywise(b.module(nn.Softsign), x, node)
-    if x.size == _size(node) and (found := normalised(b, node, x, y, "sqrt")):
+    if x.size == size_of(node) and (found := normalised(b, node, x, y, "sqrt")):
         return found
     return _two(b, node, Quotient(), x, y)
 
@@ -167,7 +164,7 @@ def _smallest(b: Builder, node: fx.Node, a: Arguments) -> Value:
 
 
 def _two(b: Builder, node: fx.Node, join: Any, x: Value, y: Value) -> Value:
-    size = _size(node)
+    size = size_of(node)
     inputs = [b.in_shape(value, shape_of(value.size), node) for value in (x, y)]
     shape = tuple(torch.broadcast_shapes(*(b.vertices[i].shape for i in inputs)))
     return Value(b.vertex(join, inputs, shape, node), size)

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from lipdescent.networks.export import attention
-from lipdescent.networks.export.attention import swapped
-from lipdescent.networks.export.builder import Builder, Constant, refused
+from lipdescent.networks.export.builder import Builder, Constant, refused, size_of
 from lipdescent.networks.export.elementwise import scaled
 from lipdescent.networks.export.rearranging import as_value
 from lipdescent.networks.graph import MatrixProduct
@@ -23,10 +22,10 @@ def _linear(b: Builder, node: fx.Node, a: Arguments) -> Value:
     value, weight, bias = a["input"], a["weight"], a["bias"]
     if isinstance(weight, Value) or isinstance(bias, Value) or not isinstance(value, Value):
         if isinstance(weight, Value):
-            weight = swapped(b, node, weight)
+            weight = b.swapped(weight, node)
         else:
             weight = weight.map(lambda t: t.mT, "mT")
-        product = _product(b, node, value, weight, _size(node))
+        product = _product(b, node, value, weight, size_of(node))
         return product if bias is None else _sum(b, node, product, bias)
     return linear(b, node, value, weight, bias)
 
@@ -48,9 +47,9 @@ def linear(
     shape = shape_of(value.size)
     size = (*value.size[:-1], outputs)
     if len(value.size) == 1:  # no axis for the example: shape_of keeps the last one
-        return Value(b.apply(layer, value, size, node).vertex, _size(node))
+        return Value(b.apply(layer, value, size, node).vertex, size_of(node))
     index = b.in_shape(value, shape, node)
-    return Value(b.vertex(layer, (index,), (*shape[:-1], outputs), node), _size(node))
+    return Value(b.vertex(layer, (index,), (*shape[:-1], outputs), node), size_of(node))
 
 
 def _sum(b: Builder, node: fx.Node, value: Value, other: Any) -> Value:
@@ -66,7 +65,7 @@ def _add_matrix_product(b: Builder, node: fx.Node, a: Arguments) -> Value:
     plain = (a.get("alpha", 1), a.get("beta", 1)) == (1, 1)
     if plain and _are_matrix_and_bias(second, shift):
         return linear(b, node, first, second.map(lambda t: t.T, "T"), shift.map(_flat, "flat"))
-    product = scaled(b, node, _product(b, node, first, second, _size(node)), a.get("alpha", 1))
+    product = scaled(b, node, _product(b, node, first, second, size_of(node)), a.get("alpha", 1))
     beta = a.get("beta", 1)
     if beta == 0:  # what it would be added to may be anything, such as torch.empty
         return product
@@ -92,7 +91,7 @@ def _flat(t: Tensor) -> Tensor:
 def _matmul(b: Builder, node: fx.Node, a: Arguments) -> Value:
     first = a["self"]
     second = next(a[n] for n in ("other", "mat2", "vec", "tensor") if n in a)
-    return _product(b, node, first, second, _size(node))
+    return _product(b, node, first, second, size_of(node))
 
 
 def _product(b: Builder, node: fx.Node, x: Any, y: Any, size: tuple[int, ...]) -> Value:
@@ -110,9 +109,9 @@ def _product(b: Builder, node: fx.Node, x: Any, y: Any, size: tuple[int, ...]) -
         x = _matrix(b, node, x)
         if len(y.size) == 1:
             return Value(linear(b, node, y, x, None).vertex, size)
-        turned = swapped(b, node, y)
+        turned = b.swapped(y, node)
         linear_turned = _linear_sized(b, node, turned, x)
-        return Value(swapped(b, node, linear_turned).vertex, size)
+        return Value(b.swapped(linear_turned, node).vertex, size)
     x, y = _at_least_two(x, last=True), _at_least_two(y, last=False)
     rows = torch.broadcast_shapes(x.size[:-2], y.size[:-2])
     x, y = (b.expanded(v, (*rows, *v.size[-2:]), node) for v in (x, y))
@@ -165,14 +164,10 @@ def _convolution(b: Builder, node: fx.Node, a: Arguments) -> Value:
     kernel = tuple(weight.value.shape[2:])
     layer = b.module(kind, *channels, kernel, tensors={"weight": weight, "bias": bias}, **options)
     shape = value.size if len(value.size) == dims + 1 else value.size[1:]
-    size = _size(node)
+    size = size_of(node)
     index = b.in_shape(value, shape, node)
     out = size if len(size) == dims + 1 else size[1:]
     return Value(b.vertex(layer, (index,), out, node), size)
-
-
-def _size(node: fx.Node) -> tuple[int, ...]:
-    return tuple(node.meta["val"].shape)
 
 
 RULES = {

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from lipdescent.networks.export import sorting
-from lipdescent.networks.export.builder import Builder, Constant, refused
+from lipdescent.networks.export.builder import Builder, Constant, refused, size_of
 from lipdescent.networks.graph import Concatenation
 from lipdescent.networks.vertices import Value, axis_of, shape_of
 
@@ -79,7 +79,7 @@ def shown_as(b: Builder, node: fx.Node, a: Arguments) -> Value:
     value = a["self"]
     if not isinstance(value, Value):
         raise refused(node, "a constant in the size of a value")
-    return b.expanded(value, tuple(node.meta["val"].shape), node)
+    return b.expanded(value, size_of(node), node)
 
 
 def side_by_side(b: Builder, node: fx.Node, a: Arguments) -> Value:
@@ -93,7 +93,7 @@ def side_by_side(b: Builder, node: fx.Node, a: Arguments) -> Value:
 
 def joined(b: Builder, node: fx.Node, parts: list, dim: int) -> Value:
     """Values and constants side by side."""
-    size = tuple(node.meta["val"].shape)
+    size = size_of(node)
     parts = [p for p in parts if not _empty(p)]
     like = next(part for part in parts if isinstance(part, Value))
     parts = [p if isinstance(p, Value) else as_value(b, node, p, like) for p in parts]

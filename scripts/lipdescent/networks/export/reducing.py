@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from lipdescent.networks.export.builder import Builder, Constant, refused
+from lipdescent.networks.export.builder import Builder, Constant, refused, size_of
 from lipdescent.networks.export.elementwise import RULES as ELEMENTWISE
 from lipdescent.networks.export.elementwise import scaled
 from lipdescent.networks.export.normalising import example_of
@@ -22,11 +22,6 @@ Arguments = dict[str, Any]
 Rule = Callable[[Builder, fx.Node, Arguments], Any]
 
 
-def _size(node: fx.Node, index: int | None = None) -> tuple[int, ...]:
-    value = node.meta["val"]
-    return tuple((value if index is None else value[index]).shape)
-
-
 def _pool(kind: str, dims: int, *names: str) -> Rule:
     """A layer of ``torch.nn`` of this name, with the arguments of these names."""
 
@@ -34,7 +29,7 @@ def _pool(kind: str, dims: int, *names: str) -> Rule:
         options = {n: _each(a[n], dims) for n in names if n in a and a[n] not in ([], None)}
         layer = b.module(getattr(nn, f"{kind}{dims}d"), **options)
         several = isinstance(node.meta["val"], (tuple, list))
-        value, size = a["self"], _size(node, 0 if several else None)
+        value, size = a["self"], size_of(node, 0 if several else None)
         if len(value.size) == dims + 2:
             example_of(node, value, "a pool")
         shapes = [s if len(s) == dims + 1 else s[1:] for s in (value.size, size)]
@@ -52,7 +47,7 @@ def _each(given: Any, dims: int) -> Any:
 
 def _upsample(mode: str) -> Rule:
     def rule(b: Builder, node: fx.Node, a: Arguments) -> Value:
-        value, size = a[next(n for n in ("input", "self") if n in a)], _size(node)
+        value, size = a[next(n for n in ("input", "self") if n in a)], size_of(node)
         shape = example_of(node, value, "resampling")
         scales = a.get("scale_factors") or [
             a[n] for n in ("scales_d", "scales_h", "scales_w", "scales") if a.get(n)
@@ -110,7 +105,7 @@ def _reduction(kind: str) -> Rule:
         several = isinstance(node.meta["val"], (tuple, list))
         value = a["self"]
         index = reduced(b, node, kind, value, _axes(node, value, a))
-        found = Value(index, _size(node, 0 if several else None))
+        found = Value(index, size_of(node, 0 if several else None))
         return [found, None] if several else found
 
     return rule
@@ -118,7 +113,7 @@ def _reduction(kind: str) -> Rule:
 
 def _log_of_sum(b: Builder, node: fx.Node, a: Arguments) -> Value:
     """``logaddexp``: log-sum-exp of two values side by side."""
-    size = _size(node)
+    size = size_of(node)
     parts = [
         b.expanded(p if isinstance(p, Value) else as_value(b, node, p, like), size, node)
         for p, like in ((a["self"], a["other"]), (a["other"], a["self"]))
@@ -147,11 +142,11 @@ def _length(b: Builder, node: fx.Node, a: Arguments) -> Value:
     order = 2 if order is None else float(order)
     value, axes = a["self"], _axes(node, a["self"], a)
     if order == 2:
-        return Value(reduced(b, node, "length", value, axes), _size(node))
+        return Value(reduced(b, node, "length", value, axes), size_of(node))
     if order not in (1, math.inf):
         raise refused(node, f"a norm of order {order}; known are 1, 2 and inf")
     sizes = b.entrywise(b.module(Function, "abs"), value, node)
-    return Value(reduced(b, node, "sum" if order == 1 else "max", sizes, axes), _size(node))
+    return Value(reduced(b, node, "sum" if order == 1 else "max", sizes, axes), size_of(node))
 
 
 def _variance(root: bool) -> Rule:
@@ -173,7 +168,7 @@ def _variance(root: bool) -> Rule:
         shape = shape_of(value.size)
         centred = Value(b.vertex(Combination((1.0, -1.0)), inputs, shape, node), value.size)
         squares = b.entrywise(b.module(Function, "square"), centred, node)
-        found = Value(reduced(b, node, "mean", squares, axes), _size(node))
+        found = Value(reduced(b, node, "mean", squares, axes), size_of(node))
         if correction:
             found = scaled(b, node, found, count / (count - correction))
         return b.entrywise(b.module(Function, "sqrt"), found, node) if root else found
@@ -183,7 +178,7 @@ def _variance(root: bool) -> Rule:
 
 def _declared(b: Builder, node: fx.Node, a: Arguments) -> Value:
     """A layer of which a user has declared the constant."""
-    value, size = a["x"], _size(node)
+    value, size = a["x"], size_of(node)
     constants = a["tensors"]
     shape = example_of(node, value, "a declared layer")
     if any(isinstance(c, Value) for c in constants) or size[:1] != (1,):

@@ -1,0 +1,66 @@
+"""Branch and bound closes on the largest Jacobian, holds at any moment and stays in its limits."""
+
+import pytest
+import torch
+from local_cases import ORDERS, chain, jacobians, network
+
+from lipdescent.bounds.local import branching
+from lipdescent.domains.domain import Box
+
+
+def on_a_grid(model, norm, count):
+    axis = torch.linspace(-1, 1, count, dtype=torch.float64) + 1e-9
+    grid = torch.cartesian_prod(axis, axis)
+    return float(torch.linalg.matrix_norm(jacobians(model, grid), ORDERS[norm]).max())
+
+
+@pytest.mark.parametrize("norm", list(ORDERS))
+@pytest.mark.parametrize("slope", [0.0, 0.1])
+def test_it_closes_on_the_largest_norm_of_a_grid(norm, slope):
+    for seed in range(2):
+        model = chain(2, 8, 8, 8, 2, slope=slope, seed=seed)
+        truth = on_a_grid(model, norm, 150)
+        box = Box(-1.0, 1.0).regions((2,))
+        found = branching.branch(
+            network(model, 2), box, norm=norm, start=1e9, gap=0.02, budget=20.0
+        )
+        assert truth <= found.upper <= 1.02 * found.lower
+        assert found.lower >= 0.9 * truth
+
+
+def test_what_holds_at_the_start_is_never_exceeded():
+    model = chain(3, 12, 12, 2, seed=1)
+    own, box = network(model, 3), Box(-1.0, 1.0).regions((3,))
+    found = branching.branch(own, box, norm="l2", start=1.5, gap=0.0, budget=1e-9)
+    assert found.upper == 1.5
+
+
+def test_all_moments_are_bounds(monkeypatch):
+    """Stopped after any number of rounds."""
+    model = chain(2, 10, 10, 2, seed=2)
+    own, box, truth = network(model, 2), Box(-1.0, 1.0).regions((2,)), on_a_grid(model, "l2", 80)
+    before = torch.inf
+    for rounds in (1, 3, 6, 12):
+        left = iter([0.0] * (4 * rounds) + [1e9] * 100_000)
+        monkeypatch.setattr(branching.time, "monotonic", lambda own=left: next(own))
+        found = branching.branch(own, box, norm="l2", start=1e3, gap=0.01, budget=1.0)
+        assert truth * (1 - 1e-12) <= found.upper <= before
+        before = found.upper
+
+
+def test_memory_is_bounded(monkeypatch):
+    monkeypatch.setattr(branching, "_ROOM", 20_000)
+    model = chain(4, 20, 20, 20, 2, seed=3)
+    box = Box(-1.0, 1.0).regions((4,))
+    found = branching.branch(network(model, 4), box, norm="l2", start=1e9, gap=0.0, budget=60.0)
+    assert found.parts * 4 * 8 < 20_000 * (1 + branching._BATCH)
+    assert found.upper < 1e9
+
+
+def test_effort_follows_success():
+    effort = branching._Effort(100.0, 0.5 / 100**3)
+    effort.learn(torch.tensor([95, 98]), torch.tensor([True, True]))
+    assert effort.most > 100
+    effort.learn(torch.tensor([103, 104]), torch.tensor([False, False]))
+    effort.learn(torch.tensor([103, 104]), torch.tensor([False, False]))
+    assert effort.most < 100
