@@ -136,6 +136,14 @@ def test_branching_closes_the_gap_on_a_box_of_few_inputs():
     assert found.upper <= start
 
 
+@pytest.mark.parametrize("layer", [nn.LayerNorm(2), nn.RMSNorm(2, eps=1e-2), nn.Softmax(-1)])
+def test_a_box_of_few_inputs_is_halved_behind_what_is_not_entry_by_entry(layer):
+    graph = joined(layer, nn.Tanh(), inputs=[(0,), (1,)])
+    point = torch.tensor([[1.5, 1.0]], dtype=torch.float64)
+    truth = torch.linalg.matrix_norm(torch.autograd.functional.jacobian(graph, point)[0, :, 0], 2)
+    assert bound(graph, Box(1.0, 2.0)) >= float(truth) * (1 - 1e-9)
+
+
 def test_balls_around_data_give_a_value_each_of_every_model():
     torch.manual_seed(0)
     models = [nn.Sequential(nn.Linear(3, 5), nn.GELU(), nn.Linear(5, 2)).eval() for _ in range(2)]

@@ -17,6 +17,8 @@ from lipdescent.arithmetic.ulps import gamma, round_up
 from lipdescent.bounds.graph.elementwise import scaled
 from lipdescent.bounds.graph.known import Known, Slope, slope_norm
 from lipdescent.bounds.graph.linear_maps import Linear
+from lipdescent.bounds.graph.ranges import Range
+from lipdescent.bounds.graph.scalars import bounded_slopes
 from lipdescent.networks.graph import Combination, Concatenation, Graph
 
 MOST = 6  # open units: 64 Jacobians
@@ -27,12 +29,22 @@ def affordable(graph: Graph, maps: list[Linear | None]) -> bool:
     """Whether all operations are linear, joins of such, or act entry by entry."""
     for vertex, linear in zip(graph.vertices[1:], maps[1:], strict=True):
         joined = isinstance(vertex.operation, (Combination, Concatenation))
-        scalar = isinstance(vertex.operation, nn.Module) and vertex.shape == (
-            graph.vertices[vertex.inputs[0]].shape
-        )
-        if linear is None and not joined and not scalar:
+        if (
+            linear is None
+            and not joined
+            and not _acts_entry_by_entry(vertex.operation, vertex.shape)
+        ):
             return False
     return True
+
+
+def _acts_entry_by_entry(operation: Any, shape: tuple[int, ...]) -> bool:
+    """Not so of a normalisation, whose result has the shape of what it takes, too."""
+    zero = torch.zeros(1, *shape, dtype=torch.float64)
+    return (
+        isinstance(operation, nn.Module)
+        and bounded_slopes(operation, Range(zero, zero)) is not None
+    )
 
 
 def largest_norms(
