@@ -45,7 +45,8 @@ MOVES = {
 
 # A refusal of what the network itself, in its own precision, would divide by: no bound. And an
 # attack that looks for points, in the network's precision; the bound is taken at what it finds.
-PLACES = {"check_state", "noise", "perturbed"}
+# And the order in which a convolution's frequencies are looked at.
+PLACES = {"check_state", "noise", "perturbed", "_rough_norms"}
 
 
 def _in_named_place() -> bool:

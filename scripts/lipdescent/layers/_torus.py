@@ -197,8 +197,7 @@ def _smallest(
     """
     grids = [frequencies(sizes, shift) for shift in shifts]
     tables = _Tables.of(kernel, axes, sizes)
-    single = _Tables.of(kernel.to(torch.float32), axes, sizes)
-    rough = [_rough(single, grid) for grid in grids]
+    rough = _rough_norms(kernel, axes, sizes, grids)
     largest = torch.stack([values.amax(1) for values in rough])
     order = largest.argsort(dim=0, stable=True)
     best = kernel.new_full((len(kernel),), math.inf)
@@ -216,12 +215,16 @@ def _smallest(
     return best
 
 
-def _rough(tables: _Tables, grid: Tensor) -> Tensor:
-    """About |H_f|_2, from below, at each frequency: (B, F), to order them by.
+def _rough_norms(
+    kernel: Tensor, axes: list[Axis], sizes: list[int], grids: list[Tensor]
+) -> list[Tensor]:
+    """About |H_f|_2, from below, at each frequency: (B, F) for each grid, to order them by.
 
     Lanczos' iteration on H^H H (Golub & Van Loan 2013, sec. 10.3) in single precision.
     """
-    return torch.cat([_krylov(h) for h in tables.symbols(grid)], 1).to(torch.float64)
+    tables = _Tables.of(kernel.to(torch.float32), axes, sizes)
+    values = [torch.cat([_krylov(h) for h in tables.symbols(grid)], 1) for grid in grids]
+    return [value.to(torch.float64) for value in values]
 
 
 def _krylov(h: Tensor) -> Tensor:
