@@ -260,7 +260,8 @@ def test_slopes_have_a_row_for_each_axis_of_numbers_at_each_value_of_the_others(
     style.fit(drawn)
     drawn.draw_without_rendering()
     titles = [axes.get_title() for axes in drawn.axes[::3]]
-    assert titles[:2] == ["ce, rate 0.1, label noise 0 %", "mse, rate 0.1, label noise 0 %"]
+    # A number stays with its unit where a title goes on in another line.
+    assert titles[:2] == ["ce, rate 0.1, label noise 0 %", "mse, rate 0.1, label noise\n0 %"]
     assert len(titles) == 5  # of 4 over depth and 6 over the rate
     line = drawn.axes[0].lines[0]
     np.testing.assert_array_equal(line.get_xdata(), [1, 2, 3])

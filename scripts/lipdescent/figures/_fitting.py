@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -59,7 +60,7 @@ def _break(text: Text, room: float, renderer: RendererBase) -> None:
     ]
     for line in given:
         lines.append("")
-        for word in line.split(" "):
+        for word in re.split(" (?!%)", line):  # a number and its unit stay together
             longer = f"{lines[-1]} {word}" if lines[-1] else word
             if lines[-1] and _width(text, longer, renderer) > room:
                 lines.append(word)
