@@ -4,8 +4,11 @@ import pytest
 import torch
 from local_cases import ORDERS, chain, jacobians, network
 
+from lipdescent.bounds.graph import branching as graph_branching
+from lipdescent.bounds.graph.conversion import graph_of
 from lipdescent.bounds.local import branching
 from lipdescent.domains.domain import Box
+from lipdescent.stacks.model_stack import ModelStack
 
 
 def on_a_grid(model, norm, count):
@@ -64,3 +67,31 @@ def test_effort_follows_success():
     effort.learn(torch.tensor([103, 104]), torch.tensor([False, False]))
     effort.learn(torch.tensor([103, 104]), torch.tensor([False, False]))
     assert effort.most < 100
+
+
+def bent_at_the_end():
+    """max(x, 2 x - 1) on [0, 1]: its slope is 1, but both slopes meet at 1."""
+    model = chain(1, 2, 1, seed=0)
+    with torch.no_grad():
+        for name, value in {"0.weight": [[1.0], [1.0]], "0.bias": [0.0, -1.0],
+                            "2.weight": [[1.0, 1.0]], "2.bias": [0.0]}.items():  # fmt: skip
+            model.get_parameter(name).copy_(torch.tensor(value))
+    return model
+
+
+def test_a_kink_at_the_end_is_not_halved_for_ever():
+    model, box = bent_at_the_end(), Box(0.0, 1.0).regions((1,))
+    own = {"norm": "l2", "start": 1e9, "gap": 0.05, "budget": 1e9}
+    for found in (
+        branching.branch(network(model, 1), box, **own),
+        graph_branching.branch(graph_of(ModelStack.from_modules([model], (1,)), 0), box, **own),
+    ):
+        assert 1 <= found.upper <= 2.0001
+        assert found.parts < 100
+
+
+def test_a_box_without_width_ends_at_once():
+    model, box = chain(2, 8, 8, 2, seed=3), Box(0.5, 0.5).regions((2,))
+    found = branching.branch(network(model, 2), box, norm="l2", start=1e9, gap=0.0, budget=1e9)
+    truth = torch.linalg.matrix_norm(jacobians(model, torch.full((1, 2), 0.5).double()), 2)
+    assert float(truth) <= found.upper <= 1.0001 * float(truth)

@@ -24,6 +24,8 @@ from lipdescent.networks.graph import Graph
 
 _BATCH = 1024  # parts that are halved at once
 _ROOM = 2**22  # parts that are held
+# Of the box, as wide as a part that is not halved again: its bound stays where a kink touches it.
+LEAST = 2.0**-32
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ def branch(
     ):
         worst = bound.topk(min(_BATCH, len(bound))).indices
         worst = worst[bound[worst] > lower * (1 + gap)]
+        if too_narrow(low[worst[0]], high[worst[0]], _axis(widths[worst[:1]]), regions):
+            break
         keep = torch.ones(len(bound), dtype=torch.bool)
         keep[worst] = False
         ends = _halved(low[worst], high[worst], widths[worst])
@@ -79,6 +83,16 @@ def branch(
     closed = lower * (1 + 2.0**-30)  # parts left out have bounds of at most ``lower``
     upper = max(float(bound.max()) if len(bound) else 0.0, closed)
     return Found(min(upper, start), lower, len(bound))
+
+
+def too_narrow(low: Tensor, high: Tensor, axis: Tensor, regions: Regions) -> bool:
+    """Whether a part of the box ``regions`` is not to be halved along ``axis`` (1,)."""
+    own, whole = (high - low).flatten()[axis], (regions.high - regions.low).flatten()[axis]
+    return bool(own <= LEAST * whole)
+
+
+def _axis(widths: Tensor) -> Tensor:
+    return widths.nan_to_num(0.0).argmax(1)
 
 
 def _bounds(analysis: Analysis, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,7 +128,7 @@ def _halved(low: Tensor, high: Tensor, widths: Tensor) -> tuple[Tensor, Tensor]:
     shape = low.shape
     low, high = low.flatten(1), high.flatten(1)
     rows = torch.arange(len(low))
-    axis = widths.nan_to_num(0.0).argmax(1)
+    axis = _axis(widths)
     cut = low[rows, axis] / 2 + high[rows, axis] / 2
     below, above = high.clone(), low.clone()
     below[rows, axis], above[rows, axis] = cut, cut

@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from lipdescent.bounds.graph.branching import Found
+from lipdescent.bounds.graph.branching import Found, too_narrow
 from lipdescent.bounds.local.network import Network, slopes_where
 from lipdescent.bounds.local.regions import bounded, parts
 from lipdescent.bounds.local.values import values
@@ -110,8 +110,9 @@ def branch(
     opened = _bounded(network, opened, norm, 0.0, effort, deadline, steps=_THOROUGH)
     effort.most = 0.6 * network.units + 16
     while len(opened) and time.monotonic() < deadline and opened.bytes < _ROOM:
-        top = float(opened.bound.max())
-        if top <= lower * (1 + gap):
+        first = opened[opened.bound.argmax()[None]]
+        top = float(first.bound)
+        if top <= lower * (1 + gap) or too_narrow(first.low, first.high, first.axis, regions):
             break
         goal = max(_SHARE * top, lower * (1 + gap))
         worst = opened.bound.topk(min(_BATCH, len(opened))).indices
