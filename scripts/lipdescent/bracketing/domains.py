@@ -72,6 +72,9 @@ def inside(
     return {UNIFORM: regions.project(drawn, at).to(device)}
 
 
+LEAST = 1e-3  # seconds that a bound is told where nothing is left: it is begun in any case
+
+
 def options(name: str, entry: Mapping[str, Any], domain: Domain, budget: float) -> dict[str, Any]:
     """What a bound is told: the domain if it takes one and has none of its own, and the budget."""
     file = bound_entries.bound_of(name, entry)
@@ -80,7 +83,7 @@ def options(name: str, entry: Mapping[str, Any], domain: Domain, budget: float) 
     if "domain" in known and not isinstance(domain, Everywhere):
         told["domain"] = domain
     if "domain" in known and "budget" in known:
-        told["budget"] = budget
+        told["budget"] = max(budget, LEAST)
     return told
 
 

@@ -14,8 +14,8 @@ from lipdescent.bounds._measured import BOUNDS, described, no_bound
 from lipdescent.bounds.jacobians.awake import why_zero
 from lipdescent.bounds.proofs.prover import Prover
 from lipdescent.bracketing import affordable, domains
-from lipdescent.bracketing.shares import NotInBudget, Shares, stopped
-from lipdescent.domains.domain import Domain
+from lipdescent.bracketing.shares import LOWER, NotInBudget, Shares, stopped
+from lipdescent.domains.domain import Domain, Everywhere
 from lipdescent.measurement import NotApplicable
 from lipdescent.networks.declared import said
 from lipdescent.networks.reading import Unreadable
@@ -61,13 +61,27 @@ def rows_of(name: str, entry: Mapping[str, Any], asked: Asked) -> list[dict]:
                 rows.append(row)
     except NotInBudget as error:
         rows = [row | {"reason": row["reason"] or str(error)} for row in rows]
-        rows = rows or [_nothing(quantity, bound, norm, str(error), status=NOT_IN_BUDGET)]
+        rows = (
+            rows
+            or _of_one_point(quantity, file, asked, str(error))
+            or [_nothing(quantity, bound, norm, str(error), status=NOT_IN_BUDGET)]
+        )
     except (NotApplicable, Unreadable) as error:
         rows = [_nothing(quantity, bound, norm, str(error))]
     except Exception as error:  # one method's fault takes nothing from the others
         rows = [_nothing(quantity, bound, norm, described(error, file), status="error")]
     seconds = clock() - start
     return [domains.of_domain(row | {"seconds": seconds}, entry, asked.domain) for row in rows]
+
+
+def _of_one_point(name: str, file: str, asked: Asked, reason: str) -> list[dict]:
+    """Of the bound that is begun in any case: what its time was measured with proves something."""
+    proved = asked.rate.proved
+    if file != LOWER or not proved > 0 or not isinstance(asked.domain, Everywhere):
+        return []
+    row = {"quantity": name, "direction": asked.rate.prover.direction, "norm": asked.norm}
+    row |= {"split": next(iter(asked.inputs)), "status": "ok", "reason": f"of one point: {reason}"}
+    return [row | {"value": proved}]
 
 
 def _is_lower(bound: ModuleType) -> bool:
@@ -81,7 +95,7 @@ def _fitting(
     count = asked.rate.points(seconds) if lower else affordable.UNLIMITED
     own = affordable.options(bound_entries.bound_of(name, entry), count)
     own |= domains.options(name, entry, asked.domain, seconds)
-    some_of = {split: some(p, max(2, count), asked.seed) for split, p in asked.inputs.items()}
+    some_of = {split: some(p, max(1, count), asked.seed) for split, p in asked.inputs.items()}
     return {split: points.clone() for split, points in some_of.items()}, own
 
 

@@ -48,6 +48,7 @@ _CHUNK = 2**23
 _ENOUGH = 0.99  # of a quotient; of what float64 proves less is proved to more digits
 _DIGITS = 48  # bits to which layers are evaluated where float64 loses no more than there is
 _STEPS = tuple(10.0**-k for k in range(1, 7))  # step of a quotient, relative to the point's size
+_TOGETHER = 4  # points up to which all steps are evaluated at once
 _FEW_STEPS = (1e-1, 1e-2, 1e-4)  # where rounding does not ask for long ones: kinks do
 
 
@@ -143,7 +144,11 @@ class Prover:
 
     def _quotients(self, model: int, a: Tensor, b: Tensor, norm: str) -> _Quotients:
         """What float64 proves of the pairs a, b (n, ...)."""
-        (above, error), (below, other) = self.evaluate(model, a), self.evaluate(model, b)
+        if len(a) <= len(_STEPS) * _TOGETHER:
+            outputs, errors = self.evaluate(model, torch.cat([a, b]))
+            (above, below), (error, other) = outputs.split(len(a)), errors.split(len(a))
+        else:
+            (above, error), (below, other) = self.evaluate(model, a), self.evaluate(model, b)
         together = round_up(error + other)
         slack = round_up(_lengths(together, norm)[1])
         if self.forward is not None:  # the error's l2 length, at each output
@@ -159,7 +164,7 @@ class Prover:
             return proved
         # Of what is about as good the first: the longer a step, the fewer digits it needs.
         which, at = (guesses >= 0.999 * guesses.amax()).nonzero()[0].tolist()
-        pair = found[which][at]
+        pair = found[which][torch.tensor([at])]
         digits = _DIGITS + math.ceil(math.log2(max(1.0, float(pair.slack / pair.top()[0]))))
         for more in (0, digits):
             try:
@@ -205,10 +210,16 @@ class Prover:
         size = points.flatten(1).abs().amax(1)
         size = torch.where(size == 0, 1.0, size.clamp_min(2.0**-500))
         size = size.view(-1, *[1] * (points.ndim - 1))
-        found = []
-        for step in _STEPS if self.precise is None else _FEW_STEPS:
-            above, below = points + step * size * direction, points - step * size * direction
-            found.append(self._quotients(model, *self._pair(above, below), norm))
+        pairs = [
+            self._pair(points + step * size * direction, points - step * size * direction)
+            for step in (_STEPS if self.precise is None else _FEW_STEPS)
+        ]
+        if len(points) <= _TOGETHER:  # each evaluation reads all weights
+            a, b = (torch.cat(ends) for ends in zip(*pairs, strict=True))
+            together = self._quotients(model, a, b, norm)
+            found = [together[rows] for rows in torch.arange(len(a)).split(len(points))]
+        else:
+            found = [self._quotients(model, a, b, norm) for a, b in pairs]
         return torch.stack(self._with_best(model, found, norm)).amax(0)
 
 
@@ -227,9 +238,9 @@ class _Quotients:
     bottom: Tensor
     norm: str
 
-    def __getitem__(self, at: int) -> _Quotients:
+    def __getitem__(self, at: Tensor) -> _Quotients:
         names = ("a", "b", "apart", "slack", "bottom")
-        return replace(self, **{name: getattr(self, name)[at : at + 1] for name in names})
+        return replace(self, **{name: getattr(self, name)[at] for name in names})
 
     def top(self) -> Tensor:
         return round_down(_lengths(self.apart, self.norm)[0], 3)
