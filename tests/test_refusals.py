@@ -412,7 +412,7 @@ def read_once():
 
 @pytest.fixture
 def a_moment(monkeypatch, read_once):
-    """Bounds compute for a fifth of a second of this processor's time, however busy it is."""
+    """Bounds compute for a tenth of a second of this processor's time, however busy it is."""
     start = signal.setitimer
 
     def of_cpu_time(_, seconds):
@@ -420,7 +420,7 @@ def a_moment(monkeypatch, read_once):
         start(signal.ITIMER_PROF, seconds)
 
     monkeypatch.setattr(signal, "setitimer", of_cpu_time)
-    monkeypatch.setattr(bound_trial, "SECONDS", 0.2)
+    monkeypatch.setattr(bound_trial, "SECONDS", 0.1)
 
 
 def task_of(module):
