@@ -241,3 +241,15 @@ def test_a_layer_that_others_take_beside_its_normalisation_keeps_its_constant():
     matrix = (torch.eye(2) + torch.diag(slopes.detach())) @ first.weight.detach()
     truth = float(torch.linalg.matrix_norm(matrix.double(), 2))  # where both units are positive
     assert bound(both, Everywhere()) >= truth * (1 - 1e-9)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e40])
+def test_extreme_weights_have_the_bound_of_the_whole_space_on_a_box(scale):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)).double().eval()
+    with torch.no_grad():
+        model[0].weight.mul_(scale)
+    graph = graph_of(ModelStack.from_modules([model], (2,)), 0)
+    everywhere = graph_bounds(graph, Everywhere().regions((2,)), norm="l2")
+    box = graph_bounds(graph, Box(0.0, 1.0).regions((2,)), norm="l2")
+    assert 0 < float(box) <= float(everywhere) * (1 + 1e-9)

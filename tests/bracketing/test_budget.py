@@ -44,3 +44,15 @@ def test_what_is_begun_without_time_has_some(network, monkeypatch):
     found = bracket(network, (1, 5, 5), methods=["upper_graph", "upper_layer_product"])
     assert set(found.table["status"]) == {"ok"}
     assert domains.LEAST > 0
+
+
+@pytest.mark.parametrize("budget", ["5", None, True, 0, -1.0, float("nan")])
+def test_what_is_no_time_is_refused(network, budget):
+    with pytest.raises(ValueError, match=r"budget = .*: allowed are seconds > 0"):
+        bracket(network, (1, 5, 5), methods=["upper_layer_product"], budget=budget)
+
+
+def test_a_time_without_end_stops_nothing(network):
+    for budget in (1e10, 1e300, float("inf")):
+        found = bracket(network, (1, 5, 5), methods=["upper_layer_product"], budget=budget)
+        assert set(found.table["status"]) == {"ok"}

@@ -47,6 +47,7 @@ _WORTH = {
 }
 _OTHERS = 2  # of upper_local, which is no part of the bracket, and of bounds of one's own
 _LEAST = 5.0  # seconds for what is begun in any case, however small the budget
+_ENDLESS = 1e8  # seconds: three years, and what timers take
 _AGAIN = 0.5  # seconds until the next alarm, should a bound have caught the first
 
 
@@ -78,8 +79,9 @@ class Shares:
         *,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        if not budget > 0:
-            raise ValueError(f"budget = {budget}: allowed are seconds > 0")
+        if isinstance(budget, bool) or not isinstance(budget, (int, float)) or not budget > 0:
+            raise ValueError(f"budget = {budget!r}: allowed are seconds > 0")
+        budget = float(budget) if budget < _ENDLESS else math.inf
         self.budget, self.files, self.clock = budget, files, clock
         self.began = clock()
         places = {file: place for place, file in enumerate(_WORTH)}

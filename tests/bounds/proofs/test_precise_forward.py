@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from fractions import Fraction
 
 import mpmath
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from lipdescent.architectures._blocks import Residual
+from lipdescent.arithmetic.fixed_point import bits_for
 from lipdescent.bounds import lower_jacobian, lower_pairs, upper_layer_product
 from lipdescent.bounds.proofs.forward_error import ProvenForward
 from lipdescent.bounds.proofs.precise_forward import PreciseForward
@@ -204,3 +206,20 @@ def test_numbers_out_of_range_prove_what_float64_proves():
     with pytest.raises(OverflowError):
         prover.precise.difference(0, a, -a, digits=60)
     assert float(prover.quotients(0, a, -a, norm="l2")) > 0
+
+
+@pytest.mark.parametrize("size", [5, 9, 31])
+def test_padding_that_repeats_an_entry_adds_up_what_weights_lose(size):
+    """Every tap reads the one entry: with few digits the weights' last limbs are cut off."""
+    bits = bits_for(size, 2)
+    convolution = nn.Conv1d(
+        1, 1, size, padding=size // 2, padding_mode="replicate", bias=False
+    ).double()
+    with torch.no_grad():
+        convolution.weight.fill_(1 - 0.98 * 2.0 ** -(bits + 1))
+    stack = ModelStack.from_modules([nn.Sequential(convolution, nn.Flatten()).eval()], (1, 1))
+    a = torch.full((1, 1, 1), float((2 ** (bits - 1) - 2) // size)).double()
+    precise = PreciseForward(ProvenForward(stack))
+    value, error = precise.difference(0, a, torch.zeros_like(a), digits=10)
+    truth = size * Fraction(float(convolution.weight.detach()[0, 0, 0])) * Fraction(float(a))
+    assert abs(Fraction(float(value)) - truth) <= Fraction(float(error))

@@ -20,6 +20,7 @@ from lipdescent.bounds.graph import patterns
 from lipdescent.bounds.graph.analysis import Analysis
 from lipdescent.bounds.graph.known import slope_norm
 from lipdescent.domains.domain import Regions
+from lipdescent.measurement import NotApplicable
 from lipdescent.networks.graph import Graph
 
 _BATCH = 1024  # parts that are halved at once
@@ -52,11 +53,14 @@ def branch(
     deadline = time.monotonic() + budget
     analysis = Analysis(graph, norm, thorough=False)
     low, high = regions.low, regions.high
-    first = analysis(regions)[graph.output]
-    if first is None or first.slope is None:  # an operation without Jacobians: nothing to gain
+    try:
+        first = analysis(regions)[graph.output]
+        if first is None or first.slope is None:  # an operation without Jacobians: nothing to gain
+            return Found(start, 0.0, 1)
+        bound, widths = _bounds(analysis, low, high)
+        lower = _at_points(analysis, (low / 2 + high / 2))
+    except NotApplicable:  # less is tried here than for ``start``, such as of extreme weights
         return Found(start, 0.0, 1)
-    bound, widths = _bounds(analysis, low, high)
-    lower = _at_points(analysis, (low / 2 + high / 2))
     bound = bound.clamp_max(start)
     while (
         bool(bound.max() > lower * (1 + gap)) and time.monotonic() < deadline and len(low) < _ROOM
@@ -68,8 +72,11 @@ def branch(
         keep = torch.ones(len(bound), dtype=torch.bool)
         keep[worst] = False
         ends = _halved(low[worst], high[worst], widths[worst])
-        found, across = _bounds(analysis, *ends)
-        lower = max(lower, _at_points(analysis, ends[0] / 2 + ends[1] / 2))
+        try:
+            found, across = _bounds(analysis, *ends)
+            lower = max(lower, _at_points(analysis, ends[0] / 2 + ends[1] / 2))
+        except NotApplicable:
+            break
         found = torch.minimum(found, bound[worst].repeat(2))
         # Parts below the best norm are done: they only count by ``lower``.
         open_ = found > lower

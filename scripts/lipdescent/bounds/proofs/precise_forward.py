@@ -157,7 +157,11 @@ def _relu(module: nn.Module, state: State, x: Fixed, limbs: int) -> tuple[Fixed,
 
 
 def _linear(module: Any, state: State, x: Fixed, limbs: int) -> tuple[Fixed, float]:
-    """A weight that has more limbs is off by ``lost``: |dW|_2 <= |dW|_F, T entries an output."""
+    """A weight that has more limbs is off by ``lost``.
+
+    An output is off by at most ``lost`` times the sum of the T entries it takes: sqrt(T) times
+    their length where they are different ones, T times that of x where padding repeats some.
+    """
     weight, lost = fixed(state["weight"], x.bits, limbs)
 
     layers_of = {id(part): _without_bias(module, part) for part in weight.limbs}
@@ -165,7 +169,9 @@ def _linear(module: Any, state: State, x: Fixed, limbs: int) -> tuple[Fixed, flo
     terms, outputs = state["weight"][0].numel(), y.limbs[0][0].numel()
     rounding = _all(cut, y)
     if lost:
-        rounding += lost * math.sqrt(terms * outputs) * _largest(x) * _UP
+        repeats = getattr(module, "padding_mode", "zeros") != "zeros"
+        taken = terms if repeats else math.sqrt(terms)
+        rounding += lost * taken * math.sqrt(outputs) * _largest(x) * _UP
     if state.get("bias") is not None:
         shape = (-1,) if isinstance(module, nn.Linear) else (-1, *[1] * (len(y.shape) - 2))
         bias, lost = fixed(state["bias"].reshape(shape), x.bits, limbs + 64 // x.bits + 2)
