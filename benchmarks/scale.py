@@ -4,7 +4,8 @@
 
 20 widths x 10 noise levels x 500 seeds x 12 epochs, seeds in blocks of 50. Measurements are drawn
 at random in the files' real format; aggregating and plotting run the workflow's own scripts. Prints
-seconds (wall clock and CPU) and the largest resident memory of each step, beside their limits.
+seconds (wall clock and CPU) and the largest resident memory of each step, beside their limits; with
+all figures the table goes to docs/cluster.md.
 """
 
 import json
@@ -15,15 +16,18 @@ import tempfile
 import time
 from pathlib import Path
 
+import docs_numbers
 import numpy as np
 import yaml
 from checkout import ROOT
+from machine import machine
 
 from lipdescent.storage import table
 
 WIDTHS = [4, 8, 12, 16, 24, 32, 40, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 512]
 NOISE = [0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5]
 EPOCHS = [0, 1, 2, 4, 8, 15, 30, 55, 100, 170, 290, 500]
+HEADER = ["step", "seconds", "of CPU", "limit", "memory, MiB", "limit"]
 SEEDS, BLOCK = 500, 50
 METRICS = [
     ("train_loss", "train"),
@@ -127,12 +131,13 @@ def script(folder: Path, name: str, **job) -> tuple[float, float, float]:
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the table; of all figures, record it."""
+    rows: list[list[str]] = []
     config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
-    print("| step | seconds | of CPU | limit | memory, MiB | limit |\n|---|---|---|---|---|---|")
+    print(f"| {' | '.join(HEADER)} |\n|{'---|' * len(HEADER)}")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        say("job graph, 100,000 models", job_graph(folder), 15, 1024)
+        say(rows, "job graph, 100,000 models", job_graph(folder), 15, 1024)
         paths = measurements(folder)
         aggregate = script(
             folder, "aggregate.py", input=paths, log=["log"],
@@ -140,8 +145,8 @@ def main() -> None:
                     "words": "results/scale/table.json"},
             params={"axes": {}}, config=config,
         )  # fmt: skip
-        rows = table.pq.read_metadata(folder / "results/scale/table.parquet").num_rows
-        say(f"aggregate {len(paths)} files, {rows:,} rows", aggregate, 60, 4096)
+        count = table.pq.read_metadata(folder / "results/scale/table.parquet").num_rows
+        say(rows, f"aggregate {len(paths)} files, {count:,} rows", aggregate, 60, 4096)
         given = {"input": {"table": "results/scale/table.parquet"}, "log": ["log"]}
         statistics = {"statistics": config["statistics"]}
         for name in sys.argv[1:] or config["figures"]:
@@ -151,23 +156,33 @@ def main() -> None:
                 params={**statistics, "loss": config["training"]["loss"], "module": name,
                         "options": {}, "figure": config["figure"], "width_unit": "units"},
             )  # fmt: skip
-            say(f"figure {name}", figure, 120, 4096)
+            say(rows, f"figure {name}", figure, 120, 4096)
         kinds = {"json": "f.json", "markdown": "f.md", "html": "f.html"}
         for name, output in (("findings", kinds), ("explorer", ["e.html"])):
             found = script(
                 folder, f"{name}.py", **given, output=output, params=statistics,
                 wildcards={"study": "scale"},
             )  # fmt: skip
-            say(name, found, 120, 4096)
+            say(rows, name, found, 120, 4096)
         size = (folder / "e.html").stat().st_size / 1e6
         print(f"\nThe explorer is of {size:.1f} MB: {(folder / 'log').read_text().splitlines()[0]}")
+    if not sys.argv[1:]:
+        docs_numbers.record(
+            "scale",
+            command="python benchmarks/scale.py",
+            machine=machine(),
+            repetitions="once",
+            texts={"scale": {"header": HEADER, "rows": rows}, "explorer": f"{size:.1f} MB"},
+        )
 
 
-def say(name: str, found: tuple[float, float, float], limit: float, most: float) -> None:
+def say(
+    rows: list[list[str]], name: str, found: tuple[float, float, float], limit: float, most: float
+) -> None:
     """One line of the table."""
     seconds, cpu, memory = found
-    line = f"| {name} | {seconds:.1f} | {cpu:.1f} | {limit} | {memory:.0f} | {most} |"
-    print(line, flush=True)
+    rows.append([name, f"{seconds:.1f}", f"{cpu:.1f}", f"{limit}", f"{memory:.0f}", f"{most}"])
+    print(f"| {' | '.join(rows[-1])} |", flush=True)
 
 
 if __name__ == "__main__":
