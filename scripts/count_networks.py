@@ -1,10 +1,19 @@
 """Count what networks take: a list of them in JSON on stdin, what was found on stdout."""
 
+from lipdescent.jobs import fork_server
+
+fork_server.hand_over(any_threads=True)
+
 import contextlib
 import dataclasses
 import json
+import os
 import sys
 from functools import partial
+
+os.environ["CUDA_VISIBLE_DEVICES"], os.environ["OMP_NUM_THREADS"] = "", "1"
+
+import torch
 
 from lipdescent.plugins import lookup
 from lipdescent.stacks import operation_counts
@@ -30,6 +39,7 @@ def found(task: dict) -> dict:
 def main() -> None:
     """Stdout is the answer's alone."""
     tasks = json.load(sys.stdin)
+    torch.set_num_threads(1)  # or a fork would wait for threads that it does not have
     with contextlib.redirect_stdout(sys.stderr):
         answers = [found(task) for task in tasks]
     json.dump(answers, sys.stdout)

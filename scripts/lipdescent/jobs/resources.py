@@ -41,8 +41,11 @@ CHECKPOINT_SECONDS, PARAMETER_SECONDS = 0.02, 2e-5
 # kernels take longer to launch than the processor to compute. At 4.6e4 (two hidden layers of 192)
 # an H100 took 9 s instead of 19 (lower_jacobian) and 10 instead of 34 (upper_lipsdp), but 56
 # instead of 39 for the many small steps of an ascent (docs/gpu.md).
-GPU_PRODUCTS, ASCENT_PRODUCTS = 3e4, 1e6
+GPU_PRODUCTS, ASCENT_PRODUCTS = 1e5, 1e6
 ASCENTS = ("lower_ascent", "lower_search")
+# Expected seconds of a measurement for which another process pays (it takes 1/5 to 1/50 of them), a
+# machine's cores for each, and how many at most: a few models are not faster than some more.
+WORKER_SECONDS, CORES_PER_WORKER, MOST_WORKERS = 30, 4, 8
 MEMORY_GROWTH, RUNTIME_GROWTH = 1.5, 2.0
 
 
@@ -170,6 +173,19 @@ def measure_seconds(
     passes = _sample_passes(config, run.dataset, name)
     parameters = 0.0 if name == "metrics" else cost.parameters * PARAMETER_SECONDS
     return models * (CHECKPOINT_SECONDS + parameters + passes * sample)
+
+
+def measure_workers(config: dict[str, Any], run: Run, *, name: str, cores: int) -> int:
+    """Processes that share a measurement of a stack on the processor, of a machine's ``cores``.
+
+    Where a study has more cores than stacks, the last jobs are those of its widest networks, each a
+    process that all others wait for. Values do not depend on it.
+    """
+    is_bound = name in config["bounds"] and "points" not in (config["bounds"][name] or {})
+    if not is_bound or config["execution"]["threads"] > 1:
+        return 1
+    wanted = math.ceil(measure_seconds(config, run, name=name) / WORKER_SECONDS)
+    return max(1, min(wanted, cores // CORES_PER_WORKER, MOST_WORKERS))
 
 
 def _sample_passes(config: dict[str, Any], dataset: str, name: str) -> float:

@@ -12,9 +12,10 @@ from lipdescent.plugins import lookup
 from lipdescent.storage import stamps
 
 SCRIPTS = Path(__file__).resolve().parents[2]
-# How a job starts, and what a file says of its making, change no result.
+# How a job starts, how many processes share it, and what a file says of its making, change no
+# result.
 NOT_COVERED = (
-    *(f"lipdescent/jobs/{name}.py" for name in ("fork_server", "forking", "lifeline")),
+    *(f"lipdescent/jobs/{name}.py" for name in ("fork_server", "forking", "lifeline", "workers")),
     "lipdescent/storage/stamps.py",
 )
 # Statements at a module's top level, those in parentheses over several lines.
