@@ -2,7 +2,8 @@
 
 from lipdescent.jobs import fork_server
 
-fork_server.hand_over(any_threads=True)
+if __name__ == "__main__":
+    fork_server.hand_over(any_threads=True)
 
 import contextlib
 import dataclasses
@@ -10,8 +11,6 @@ import json
 import os
 import sys
 from functools import partial
-
-os.environ["CUDA_VISIBLE_DEVICES"], os.environ["OMP_NUM_THREADS"] = "", "1"
 
 import torch
 
@@ -39,6 +38,7 @@ def found(task: dict) -> dict:
 def main() -> None:
     """Stdout is the answer's alone."""
     tasks = json.load(sys.stdin)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # whatever they build, it is not on a GPU
     torch.set_num_threads(1)  # or a fork would wait for threads that it does not have
     with contextlib.redirect_stdout(sys.stderr):
         answers = [found(task) for task in tasks]

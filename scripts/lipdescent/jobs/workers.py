@@ -56,10 +56,15 @@ def mapped(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Re
         other.close()
         running.append((child, end))
     results: list[Any] = [None] * len(items)
-    results[::count] = [function(item) for item in items[::count]]
-    for first, (child, end) in enumerate(running, start=1):
-        results[first::count] = _answer(end)
-        child.join()
+    try:
+        results[::count] = [function(item) for item in items[::count]]
+        for first, (_, end) in enumerate(running, start=1):
+            results[first::count] = _answer(end)
+    finally:
+        for child, end in running:
+            child.terminate()  # where it has answered it only ends
+            child.join()
+            end.close()
     return results
 
 

@@ -47,10 +47,18 @@ def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
         print(f"{subject.name}: declared, not proved here: {believed}")
 
     def taken(models: Tensor | None) -> list[Measurement]:
-        own = stack if models is None else stack[models]
-        given = {"entry": options, "inputs": subject.inputs, "norms": norms, "seed": seed}
-        labels = partial(_labels, subject, models)
-        return list(_taken.take(bound, subject.name, own, labels=labels, **given))
+        return list(
+            _taken.take(
+                bound,
+                subject.name,
+                stack if models is None else stack[models],
+                entry=options,
+                inputs=subject.inputs,
+                labels=partial(_labels, subject, models),
+                norms=norms,
+                seed=seed,
+            )
+        )
 
     for m in _together(workers.mapped(taken, _parts(stack, options)), stack.num_models):
         # What rests on a declaration is no certified bound: no bracket, no certificate has it.
