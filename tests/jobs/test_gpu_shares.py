@@ -42,6 +42,28 @@ def test_large_networks_are_measured_on_the_gpu(config, asked, name, expected):
     assert [resources.measures_on_gpu(config, run, name) for run in runs] == expected
 
 
+@pytest.mark.parametrize(
+    ("asked", "training", "expected"),
+    [
+        ("auto", {}, [False, True, True]),
+        ("auto", {"precision": "tf32"}, [True, True, True]),
+        ("device", {}, [True, True, True]),
+        ("cpu", {"precision": "tf32"}, [False, False, False]),
+    ],
+)
+def test_trainings_of_seconds_stay_on_the_processor(config, asked, training, expected):
+    config = config | {
+        "execution": config["execution"] | {"training_device": asked},
+        "training": config["training"] | training,
+    }
+    runs = sorted(runs_of(config), key=lambda run: run.width)
+    assert [resources.trains_on_gpu(config, run) for run in runs] == expected
+    # Ten times the epochs are no training of seconds.
+    longer = config | {"grid": config["grid"] | {"epoch": [0, 3000]}}
+    if asked == "auto":
+        assert all(resources.trains_on_gpu(longer, run) for run in runs)
+
+
 def test_wide_stacks_take_more_of_a_gpu(config):
     runs = sorted(runs_of(config), key=lambda run: run.width)
     for needs in (resources.train_gpu_mb, resources.measure_gpu_mb):
@@ -91,7 +113,7 @@ def test_jobs_of_a_study_ask_for_shares(tmp_path, counted_here):
     )
     trained = [gpu for rule, gpu in rules if rule == "train"]
     measured = [gpu for rule, gpu in rules if rule == "measure"]
-    assert trained == ["2"] * 9
+    assert sorted(trained) == ["0"] * 5 + ["2"] * 4  # up to width 32 a core takes seconds
     assert measured == ["0"] * 45
     cores = {}
     for job in re.split(r"^rule ", said, flags=re.MULTILINE):

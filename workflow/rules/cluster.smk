@@ -56,10 +56,12 @@ def gpu_of(stage):
 
     def wanted(wildcards):
         run = run_of(wildcards)
-        if not GPUS or (
-            stage == "measure"
-            and not resources.measures_on_gpu(config, run, wildcards.measure)
-        ):
+        if stage == "train":
+            wants_one = GPUS and resources.trains_on_gpu(config, run)
+        else:
+            name = wildcards.measure
+            wants_one = GPUS and resources.measures_on_gpu(config, run, name)
+        if not wants_one:
             return 0
         if submits:
             return GPUS
@@ -90,7 +92,7 @@ def long_jobs_first():
     def seconds(job):
         run = run_of(job.wildcards)
         if job.rule.name == "train":
-            return resources.train_seconds(config, run, gpus=GPUS)
+            return resources.train_seconds(config, run)
         return resources.measure_seconds(config, run, name=job.wildcards.measure)
 
     for rule in ("train", "measure"):

@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 
 from lipdescent.jobs import forking
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 _allowed = 1
 
 
