@@ -104,13 +104,20 @@ def _followed(path: Path) -> list[Path]:
                 modules += _looked_up(node)
     files = [init for folder in path.parents if (init := folder / "__init__.py").is_file()]
     for module in modules:
-        place = SCRIPTS.joinpath(*module.split("."))
-        for parent in [place, *place.parents]:
-            if parent == SCRIPTS or SCRIPTS not in parent.parents:
-                break
-            for file in (parent.with_suffix(".py"), parent / "__init__.py"):
-                if file.is_file():
-                    files.append(file)
+        files += _files(module)
+    return files
+
+
+@cache
+def _files(module: str) -> list[Path]:
+    """Of a module of the library and the packages around it; none of others."""
+    files, place = [], SCRIPTS.joinpath(*module.split("."))
+    for parent in [place, *place.parents]:
+        if parent == SCRIPTS or SCRIPTS not in parent.parents:
+            break
+        for file in (parent.with_suffix(".py"), parent / "__init__.py"):
+            if file.is_file():
+                files.append(file)
     return files
 
 
