@@ -98,34 +98,51 @@ def checks(report: Report) -> None:
 def workflow(report: Report) -> None:
     """The default study from the data to the report, on the device."""
     place = str(report.device)
-    if study_run(report, "gpu", place):
+
+    def compared() -> None:
         for name, (apart, count) in gpu_workflow.bounds_apart("gpu", place).items():
             what = f"largest relative difference to the processor, {name}"
             report.row(what, f"{apart:.1e} of {count} checkpoints")
 
+    study_run(report, "gpu", place, compared)
+
 
 def processor(report: Report) -> None:
     """The same on the processor, and the device's table against its."""
-    if not study_run(report, "processor", "cpu") or not Path("results/gpu/table.parquet").exists():
-        return
-    for quantity in ("train_loss", "test_loss", "test_accuracy", "upper_layer_product"):
-        report.row(
-            f"largest difference, {quantity}", gpu_workflow.apart("gpu", "processor", quantity)
-        )
+
+    def compared() -> None:
+        if not Path("results/gpu/table.parquet").exists():
+            return
+        for quantity in ("train_loss", "test_loss", "test_accuracy", "upper_layer_product"):
+            report.row(
+                f"largest difference, {quantity}", gpu_workflow.apart("gpu", "processor", quantity)
+            )
+
+    study_run(report, "processor", "cpu", compared)
 
 
-def study_run(report: Report, study: str, device: str) -> bool:
-    """Whether the default study ran; its seconds and those of its stages are written."""
+def study_run(
+    report: Report, study: str, device: str, compared: Callable[[], None] | None = None
+) -> None:
+    """The default study: its seconds, those of its stages, what ``compared`` adds to them; when
+    each of its jobs began and ended, with an x for those that the end waited for."""
     report.table(f"The workflow end to end on {device}", "what", "found")
     if absent := gpu_workflow.missing():
         report.row("not run", f"missing: {', '.join(absent)}; make gpu-wheels brings them")
-        return False
+        return
     folder = report.path.parent.resolve()
-    spent = gpu_workflow.run_study(study, device, folder, small=report.small)
+    begin, spent = gpu_workflow.run_study(study, device, folder, small=report.small)
     report.row("default study, data to report", f"{spent:.0f} s")
-    for stage, (count, total, longest) in gpu_workflow.stages(study).items():
+    jobs = gpu_workflow.jobs(study)
+    for stage, (count, total, longest) in gpu_workflow.stages(jobs).items():
         report.row(stage, f"{count} jobs, {total:.1f} s, longest {longest:.1f} s")
-    return True
+    if compared is not None:
+        compared()
+    on_chain = set(gpu_workflow.chain(jobs))
+    report.table(f"When its jobs ran on {device}", "job", "start", "end", "CPU s", "on the chain")
+    for job in jobs:
+        times = (f"{job.start - begin:.1f}", f"{job.end - begin:.1f}", f"{job.cpu:.1f}")
+        report.row(f"{job.rule} {job.name}".strip(), *times, "x" if job in on_chain else "")
 
 
 def peaks(report: Report) -> None:

@@ -43,7 +43,7 @@ for name in ("SIGTERM", "SIGUSR1"):
 
 torch.set_num_threads(job.threads)
 torch.set_flush_denormal(True)  # the momentum of dead units decays into denormals, which are slow
-place = device.choose(job.config["device"])
+place = device.choose(job.config["device"] if job.resources.gpu else "cpu")
 made = job_stamps.of(job, **device.described(place))
 options = TrainingOptions(**job.params.training)
 dtype = device.set_precision(options.precision)

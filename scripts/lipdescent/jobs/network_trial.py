@@ -15,7 +15,7 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-from lipdescent.jobs import fork_server
+from lipdescent.jobs import forking
 from lipdescent.plugins import bound_entries
 from lipdescent.study import asked_once, axes, network_checks, network_costs
 from lipdescent.study.code_digest import code_versions, measurement_files, training_files
@@ -105,7 +105,7 @@ def _key(task: dict[str, Any]) -> str:
 def _tried(tasks: list[dict[str, Any]], threads: int) -> dict[str, Any] | None:
     """What the process said that tried them; None where it has no PyTorch."""
     # As a job of this Snakemake, so that the fork server takes it, which has imported PyTorch.
-    environ = dict.fromkeys(fork_server.THREADS, str(threads))
+    environ = dict.fromkeys(forking.THREADS, str(threads))
     found, why = asked_once.answer("try_bounds.py", tasks, **environ)
     if found is None:
         print(f"the bounds were not tried before the jobs ({why})", file=sys.stderr)
