@@ -15,7 +15,7 @@ import platform
 import re
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -256,6 +256,13 @@ def training(report: Report) -> None:
                 del epoch
                 release(device)
     devices.set_precision("float32")
+    profile_table(report, profiles)
+
+
+def profile_table(
+    report: Report, profiles: Sequence[tuple[str, int, tuple[float, float, int, str] | None]]
+) -> None:
+    """What :func:`profiled` found of stacks, each with its updates in an epoch."""
     report.table(
         "Where an epoch's time goes",
         "stack", "host and device (ms)", "device busy (ms)", "kernels per update", "longest (ms)",
@@ -341,13 +348,15 @@ def resnet64(report: Report) -> None:
     width, shape, samples, batch = (
         (4, (3, 8, 8), 64, 32) if report.small else (64, CIFAR, 8192, 128)
     )
-    device, least = report.device, 0.2 if report.small else 3.0
+    device, least = report.device, 0.2 if report.small else 1.5
     build = builder("resnet18", width, shape)
     report.table(f"ResNet18 of width {width} alone, batch {batch}", "way", "samples/s")
-    tuned = seconds(tuned_epoch(build, shape, samples, batch, device, report), device, least=least)
+    loop = tuned_epoch(build, shape, samples, batch, device, report)
+    tuned = seconds(loop, device, least=least)
     report.row(
         "plain loop: bfloat16, channels last, compiled, data resident", f"{samples / tuned:.4g}"
     )
+    profiles = [("plain loop", profiled(loop, device))]
     for precision, last in (("bfloat16", True), ("bfloat16", False), ("tf32", False)):
         epoch = stack_epoch(
             build, shape, models=1, batch=batch, samples=samples, device=device,
@@ -356,8 +365,12 @@ def resnet64(report: Report) -> None:
         spent = seconds(epoch, device, least=least)
         text = f"lipdescent: {precision}{', channels_last' if last else ''}"
         report.row(text, f"{samples / spent:.4g} ({100 * tuned / spent:.0f} % of the tuned loop)")
+        profiles.append((text, profiled(epoch, device)))
+        del epoch
         release(device)
     devices.set_precision("float32")
+    updates = -(-samples // batch)
+    profile_table(report, [(label, updates, profile) for label, profile in profiles])
 
 
 def tuned_epoch(build, shape, samples, batch, device, report) -> Callable[[], None]:
