@@ -80,9 +80,9 @@ def draw(
         column[-1].set_xlabel(side_by_side.width_name(groups))
     for place in axes.flat:
         _axes.width_axis(place, first.width)
-    side_by_side.legend(figure, looks, {"interpolation threshold": drawing.ring_key()})
-    band = stats.band_name(len(first.seed), statistics["confidence"])
-    side_by_side.heading(figure, groups, f"epoch {first.epoch[-1]}", band)
+    side_by_side.legend(figure, looks, {"interpolation threshold": drawing.RING})
+    epoch = f"epoch {first.epoch[-1]}"
+    side_by_side.heading(figure, groups, epoch, confidence=statistics["confidence"])
     return figure
 
 

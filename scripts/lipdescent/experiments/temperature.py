@@ -26,7 +26,7 @@ from lipdescent.architectures import lipschitz_mlp
 from lipdescent.bounds.upper_layer_product import layer_product
 from lipdescent.experiments._drawing import (
     GREY,
-    legend,
+    key_of,
     look,
     name_point,
     panels,
@@ -239,8 +239,7 @@ def draw(frame: pd.DataFrame) -> Figure:
     else:
         say_nothing_here(right, "no images here")
         right.set_xticks([])
-    ours, theirs = (axis.get_legend_handles_labels() for axis in (left, right))
-    legend(figure, ours[0] + theirs[0], ours[1] + theirs[1], columns=5)
+    key_of(figure, left, right, columns=5)
     return figure
 
 

@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
@@ -35,6 +34,7 @@ RING: dict[str, Any] = {
     "linestyle": "",
     "markersize": 6.5,
     "markerfacecolor": "none",
+    "markeredgecolor": "black",
     "markeredgewidth": 1.1,
 }
 # Small: they tell brackets apart, the lines are what is read.
@@ -42,6 +42,7 @@ ON_BRACKET = 2.2
 EQUALITY: dict[str, Any] = {"color": style.GREY, "linestyle": ":", "linewidth": 0.9, "gid": "p=n"}
 CHANCE: dict[str, Any] = {"color": style.GREY, "linestyle": "-.", "linewidth": 0.7, "gid": "chance"}
 BEST: dict[str, Any] = {
+    "color": "black",
     "linestyle": (0, (2, 1.2)),
     "linewidth": 0.8,
     "marker": "",
@@ -54,14 +55,16 @@ HALO = [patheffects.withStroke(linewidth=2.6, foreground="white")]
 LEAST: dict[str, Any] = {"color": "#D55E00", "linestyle": "-", "linewidth": 1.3}
 PEAK: dict[str, Any] = {
     "marker": "o",
+    "linestyle": "",
     "markersize": 3.4,
     "color": "white",
     "markeredgecolor": "black",
     "markeredgewidth": 0.6,
 }
+HEAT_MAP_KEYS = {"peak over width": PEAK, "interpolation threshold": {"color": "black"}}
 
 
-def curve(axes: Axes, x: Axis, y: Estimate, **look: Any) -> Line2D:
+def curve(axes: Axes, x: Axis, y: Estimate, **look: Any) -> None:
     """Line through the values with a band over their intervals; bars where it is a single point.
 
     A band is pale and has an edge: where several lie on each other each can be followed.
@@ -74,7 +77,20 @@ def curve(axes: Axes, x: Axis, y: Estimate, **look: Any) -> Line2D:
         )
     else:
         axes.vlines(x, y.low, y.high, color=line.get_color())
-    return line
+
+
+def mean_curve(
+    axes: Axes,
+    x: Axis,
+    values: Array,
+    *,
+    confidence: float,
+    estimated: Callable[..., Estimate] = stats.centre_estimate,
+    **look: Any,
+) -> None:
+    """:func:`curve` of the means over seeds of ``values`` (P, S); nothing where all are NaN."""
+    if np.isfinite(values).any():
+        curve(axes, x, estimated(values, confidence=confidence), **look)
 
 
 def bracket(axes: Axes, x: Axis, lower: Array, upper: Array, *, look: Mapping[str, Any]) -> None:
@@ -95,39 +111,17 @@ def ring(axes: Axes, x: Axis, y: Array, at: ArrayLike, colour: Colour) -> None:
     """Mark the point of a curve at ``at`` (NaN: no mark)."""
     here = np.flatnonzero(x == at)
     if len(here) and np.isfinite(y[here[0]]):
-        axes.plot(
-            at,
-            y[here[0]],
-            markeredgecolor=colour,
-            zorder=4,
-            **RING,
-        )
-
-
-def key(**look: Any) -> Line2D:
-    """An entry of a legend."""
-    return Line2D([], [], **look)
-
-
-def ring_key() -> Line2D:
-    """The ring's entry in a legend."""
-    return key(markeredgecolor="black", **RING)
-
-
-def peak_key() -> Line2D:
-    """The entry of :func:`peak_marks` in a legend."""
-    return key(linestyle="", **PEAK)
+        axes.plot(at, y[here[0]], zorder=4, **RING | {"markeredgecolor": colour})
 
 
 def noise_legend(
-    figure: Figure, looks: Mapping[float, Mapping], extra: Mapping[str, Line2D]
+    figure: Figure, looks: Mapping[float, Mapping], extra: Mapping[str, Mapping]
 ) -> None:
-    """Levels of label noise by colour and marker, then ``extra`` entries: name -> handle."""
-    handles = [key(**look) for look in looks.values()]
+    """Levels of label noise by colour and marker, then ``extra`` lines."""
     names = [labels.noise_name(level) for level in looks]
     names[0] = f"label noise {names[0]}"
-    handles = [*handles, *extra.values()]
-    style.legend(figure, handles, [*names, *extra], columns=len(handles))
+    entries = {**dict(zip(names, looks.values(), strict=True)), **extra}
+    style.legend(figure, entries, columns=len(entries))
 
 
 def points(axes: Axes, x: Axis, y: Estimate, **look: Any) -> None:
@@ -204,23 +198,17 @@ def over_width(panels: Iterable[Axes], group: Group) -> None:
 
 
 def equality_legend(
-    figure: Figure,
-    panels: Iterable[Axes],
-    handles: Sequence[Line2D],
-    names: Sequence[str],
-    *,
-    columns: int,
+    figure: Figure, panels: Iterable[Axes], entries: Mapping[str, Mapping], *, columns: int
 ) -> None:
-    """A legend that says what p = n is, if one of the panels has it."""
-    keys = mark_keys(panels)
-    style.legend(figure, [*handles, *keys.values()], [*names, *keys], columns=columns)
+    """A legend of lines that says what p = n is, if one of the panels has it."""
+    style.legend(figure, {**entries, **mark_keys(panels)}, columns=columns)
 
 
-def mark_keys(axes: Iterable[Axes]) -> dict[str, Line2D]:
+def mark_keys(axes: Iterable[Axes]) -> dict[str, dict[str, Any]]:
     """Entries of a legend for the lines above, where one of ``axes`` has them."""
     looks = {"p = n": EQUALITY, "chance": CHANCE}
     there = [line.get_gid() for place in axes for line in place.lines]
-    return {name: key(**look) for name, look in looks.items() if look["gid"] in there}
+    return {name: look for name, look in looks.items() if look["gid"] in there}
 
 
 def outcomes(group: Group, loss: str) -> dict[str, Array]:
@@ -265,11 +253,12 @@ def heat_map(
     y: Axis,
     *,
     norm: LogNorm | None,
-    empty: str = "none in this study",
+    empty: str,
+    diverged: NDArray[np.bool_],
 ) -> None:
     """Equal cells, ``values`` (len(y), len(x)), named by ``x`` and ``y``; hatched: no value.
 
-    ``empty`` is said where there is no value at all.
+    ``empty`` is said where there is no value at all, unless all models have ``diverged``.
     """
     axes.grid(False)
     axes.spines[:].set_visible(True)
@@ -285,7 +274,7 @@ def heat_map(
         )
     else:
         axes.set(xlim=(-0.5, len(x) - 0.5), ylim=(-0.5, len(y) - 0.5))
-        say_nothing_here(axes, empty)
+        say_nothing_here(axes, empty, diverged=diverged)
     longest = max(len(f"{name:g}") for name in x)
     room = axes.get_window_extent().width / axes.figure.dpi * 72 / style.small()
     columns = max(2, int(1.4 * room / (longest + 0.5)))
@@ -316,7 +305,7 @@ def peak_marks(axes: Axes, values: Array, confidence: float, *, aside: bool = Fa
     for column in range(values.shape[1]):
         row = peak(values[:, column], confidence)
         if row >= 0:
-            axes.plot(column + 0.4 * aside, row, linestyle="", **PEAK)
+            axes.plot(column + 0.4 * aside, row, **PEAK)
 
 
 def has_room(axes: Axes, x: Axis, y: Axis) -> bool:

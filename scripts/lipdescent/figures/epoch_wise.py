@@ -24,7 +24,6 @@ from matplotlib.figure import Figure
 from lipdescent.analysis import labels, ladder
 from lipdescent.analysis import statistics as stats
 from lipdescent.analysis.groups import Group
-from lipdescent.figures import _axes
 from lipdescent.figures import _drawing as drawing
 from lipdescent.figures import _style as style
 
@@ -49,10 +48,10 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
             shown = means if column < 2 else np.stack([*map(stats.centre, bounds)])
             norm = drawing.common_log_norm(shown[..., rows, :])
         for place, noise in zip(axes[:, column], rows, strict=True):
-            empty = _axes.why_empty(group.diverged[:, noise], absent.get(name, ""))
             drawing.heat_map(
-                place, means[:, noise], group.epoch, group.width, norm=norm, empty=empty
-            )
+                place, means[:, noise], group.epoch, group.width, norm=norm,
+                empty=absent.get(name, ""), diverged=group.diverged[:, noise],
+            )  # fmt: skip
             drawing.peak_marks(place, values[:, noise], statistics["confidence"])
             drawing.boundary(place, accuracy[:, noise] >= statistics["interpolation_accuracy"])
             drawing.least_line(place, best[:, noise])
@@ -65,16 +64,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     for place, noise in zip(axes[:, 0], rows, strict=True):
         level = labels.noise_name(group.label_noise[noise])
         place.set_ylabel(f"label noise {level}\n{labels.width_name(group.width_unit)}")
-    style.legend(
-        figure,
-        [
-            drawing.peak_key(),
-            drawing.key(color="black"),
-            drawing.key(**drawing.LEAST),
-            drawing.key(**drawing.EQUALITY),
-        ],
-        ["peak over width", "interpolation threshold", "best epoch", "p = n"],
-        columns=4,
-    )
+    entries = drawing.HEAT_MAP_KEYS | {"best epoch": drawing.LEAST, "p = n": drawing.EQUALITY}
+    style.legend(figure, entries, columns=4)
     style.heading(figure, group)
     return figure

@@ -21,7 +21,6 @@ from matplotlib.figure import Figure
 from lipdescent.analysis import labels, ladder
 from lipdescent.analysis import statistics as stats
 from lipdescent.analysis.groups import Group
-from lipdescent.figures import _axes
 from lipdescent.figures import _drawing as drawing
 from lipdescent.figures import _style as style
 
@@ -38,8 +37,10 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     for place, (name, values) in zip(axes[0], panels.items(), strict=True):
         means = drawing.mean_of(name)[0](values[:, :, -1])
         norm = drawing.common_log_norm(means, *(bounds if name not in outcomes else []))
-        empty = _axes.why_empty(group.diverged[:, :, -1], absent.get(name, ""))
-        drawing.heat_map(place, means, percent, group.width, norm=norm, empty=empty)
+        drawing.heat_map(
+            place, means, percent, group.width, norm=norm,
+            empty=absent.get(name, ""), diverged=group.diverged[:, :, -1],
+        )  # fmt: skip
         drawing.peak_marks(place, values[:, :, -1], statistics["confidence"], aside=numbers)
         if numbers:
             drawing.cell_numbers(place, means, norm)
@@ -52,11 +53,6 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     if not numbers:
         drawing.colour_bar(figure, axes[0, 2:].tolist(), norm, most=8)
     axes[0, 0].set_ylabel(labels.width_name(group.width_unit))
-    style.legend(
-        figure,
-        [drawing.peak_key(), drawing.key(color="black"), drawing.key(**drawing.EQUALITY)],
-        ["peak over width", "interpolation threshold", "p = n"],
-        columns=3,
-    )
+    style.legend(figure, drawing.HEAT_MAP_KEYS | {"p = n": drawing.EQUALITY}, columns=3)
     style.heading(figure, group, f"epoch {group.epoch[-1]}")
     return figure
