@@ -40,7 +40,6 @@ from lipdescent.bracketing.foreign_network import (
     load_shape,
 )
 from lipdescent.bracketing.onnx_network import load_onnx
-from lipdescent.domains.written import parsed
 
 
 def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> None:
@@ -73,7 +72,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
             methods=None if args.methods is None else _names(args.methods),
             seed=args.seed,
             budget=args.budget,
-            domain=parsed(args.domain),
+            domain=args.domain,
             output=None if args.onnx is not None else _place_or_name(args.output),
             report=_said,
         )
