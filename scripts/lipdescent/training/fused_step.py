@@ -25,9 +25,9 @@ from lipdescent.training.options import TrainingOptions
 logger = logging.getLogger(__name__)
 
 # How the kernels multiply float32 factors. "ieee" rounds as a processor does; "tf32x3" splits each
-# into two of 10 bits and leaves out the product of the small parts: nearly the same accuracy, on
-# tensor cores.
-FLOAT32_PRODUCTS = "tf32x3"
+# into two of 10 bits, "bf16x6" into three of 8, and they leave out the products of the small parts:
+# nearly the same accuracy, on tensor cores.
+FLOAT32_PRODUCTS = "bf16x6"
 MOST_FEATURES, MOST_CLASSES = 128, 32
 # Distance from the plain path's gradient, of its norm, at which the kernels are not taken. Products
 # of 10 bits move a logit over the ReLU at an output now and then, which is a part of a gradient.
@@ -44,11 +44,34 @@ LOSSES: dict[str, Callable[[int], float]] = {
 
 @dataclass(frozen=True)
 class Tile:
-    """Samples and hidden units of a tile, powers of two; warps of 32 threads that work on it."""
+    """How one program works.
+
+    Attributes
+    ----------
+    rows, units : samples and hidden units of a tile, powers of two.
+    warps : of 32 threads, that work on it.
+    joined : of what products those of parts are joined; see the kernels.
+    parts : most of the features, 1 or 2: less to wait for, or less padding.
+    registers : of a thread at most; None leaves it to the compiler.
+    stages : of loops: loads that are ahead of their use, and one.
+    """
 
     rows: int
     units: int
     warps: int
+    joined: int = 0
+    parts: int = 2
+    registers: int | None = None
+    stages: int = 2
+
+    def launch(self, features: int) -> dict[str, int | None]:
+        """What a kernel is told of it."""
+        one, two = _two_parts(features) if self.parts == 2 else (_padded(features), 0)
+        return {
+            "ROWS": self.rows, "UNITS": self.units, "JOINED": self.joined, "FEATURES": features,
+            "FA": one, "FB": two, "num_warps": self.warps, "maxnreg": self.registers,
+            "num_stages": self.stages,
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,14 +82,12 @@ class Plan:
     ----------
     part : hidden units over which one program of the forward pass sums the logits.
     span : samples over which one program of the backward pass sums gradients.
-    stages : of loops: loads that are ahead of their use, and one.
     """
 
     forward: Tile
     backward: Tile
     part: int
     span: int
-    stages: int = 2
 
     @classmethod
     def of(cls, width: int, batch: int) -> Plan:
@@ -74,7 +95,7 @@ class Plan:
 
         Narrow networks are cut in many pieces, for one program alone would take too long.
         """
-        forward, backward = Tile(64, 64, 4), Tile(32, 64, 4)
+        forward, backward = Tile(64, 64, 4, joined=1), Tile(32, 64, 4, parts=1)
         part = max(128, _up(-(-width // MOST_PARTS), forward.units))
         pieces = max(1, 32 // -(-width // backward.units))
         span = max(64, _up(-(-batch // pieces), backward.rows))
@@ -170,8 +191,7 @@ class OneHiddenLayer:
         self._classes = {"C": classes, "CP": padded, "BIAS": bool(biases)}
         self._loss = {"LOSS": LOSSES[options.loss](classes), "SLOPE": engine.output_slope}
         self._rule = {"MOMENTUM": optimizer.momentum, "DECAY": optimizer.weight_decay}
-        one, two = _two_parts(features)
-        self._features = {"FEATURES": features, "FA": one, "FB": two}
+        self._features = features
         self._products = "tf32" if options.precision == "tf32" else FLOAT32_PRODUCTS
         self._slopes = first.new_empty(self._models * options.batch_size * padded)
         # Of the logits, where their sum over the hidden units is in several parts.
@@ -244,9 +264,8 @@ class OneHiddenLayer:
         units = min(self._plan.part, _up(self._width, tile.units))
         self._kernels.forward[(self._models, -(-batch // tile.rows), self._parts)](
             x, w1, b1, w2, b2, self._slopes if whole else self._sums, targets, batch, self._width,
-            units, x.stride(0), *targets.stride(), **self._features, **self._classes, **self._loss,
-            ROWS=tile.rows, UNITS=tile.units, PRODUCTS=self._products, WHOLE=whole,
-            num_warps=tile.warps, num_stages=self._plan.stages,
+            units, x.stride(0), *targets.stride(), **self._classes, **self._loss,
+            **tile.launch(self._features), PRODUCTS=self._products, WHOLE=whole,
         )  # fmt: skip
         if not whole:
             self._kernels.add_parts[(self._models, -(-batch // 4))](
@@ -264,8 +283,8 @@ class OneHiddenLayer:
         self._kernels.backward[(self._models, self._num_tiles, self._spans)](
             x, w1, b1, w2, b2, self._slopes, g1, gb1, g2, gb2, self._squares, rate,
             x.shape[1], self._plan.span, self._width, x.stride(0),
-            **self._features, **self._classes, **rule, ROWS=tile.rows, UNITS=tile.units,
-            PRODUCTS=self._products, KEEP=keep, num_warps=tile.warps, num_stages=self._plan.stages,
+            **self._classes, **rule, **tile.launch(self._features),
+            PRODUCTS=self._products, KEEP=keep,
         )  # fmt: skip
 
     def add_spans(self, rate: Tensor) -> None:
@@ -273,7 +292,7 @@ class OneHiddenLayer:
         w1, w2, b1, b2 = _four(self._weights)
         s1, s2, sb1, sb2 = _four(self._by_span)
         g1, g2, gb1, gb2 = _four(self._buffers)
-        features = self._features["FEATURES"]
+        features = self._features
         self._kernels.add_spans[(self._models, self._num_tiles)](
             w1, b1, w2, b2, s1, sb1, s2, sb2, g1, gb1, g2, gb2, self._squares, rate, self._width,
             FEATURES=features, FP=_padded(features), **self._classes, **self._rule,
@@ -287,7 +306,7 @@ class OneHiddenLayer:
         g1, g2, gb1, gb2 = _four(self._buffers)
         v1, v2, vb1, vb2 = _four(self._memory)
         assert self._clip is not None
-        features, units = self._features["FEATURES"], 64
+        features, units = self._features, 64
         self._kernels.clipped_step[(self._models, -(-self._width // units))](
             w1, b1, w2, b2, g1, gb1, g2, gb2, v1, vb1, v2, vb2, self._squares, rate,
             self._num_tiles, self._width, float(self._clip),
