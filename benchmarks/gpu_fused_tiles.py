@@ -35,7 +35,8 @@ COMPILING = 45  # seconds that are waited for other processes' compilations
 PER_GRAPH = 20  # launches
 MOST_APART = 1e-5  # of a kernel's results, by their norm
 FAR = 1e-5  # a hidden unit from its kink, to be compared: rounding does not move it over
-WIDTHS = (131072, 4096, 64, 1024, 32768, 16)
+WIDEST_NARROW = 128
+WIDTHS = (131072, 64, 4096, 1024, 128, 32768, 16)
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,20 @@ def variants(width: int, batch: int) -> tuple[list[Variant], list[Variant]]:
     )
 
 
+NARROW = [
+    Variant(Tile(32, 64, 4, joined=2), 32),
+    Variant(Tile(32, 64, 4, parts=1), 32),
+    Variant(Tile(16, 64, 4, parts=1), 16),
+    Variant(Tile(16, 64, 4), 16),
+    Variant(Tile(16, 32, 2, parts=1), 16),
+    Variant(Tile(32, 64, 4, parts=1), 64),
+    Variant(Tile(32, 32, 4, parts=1), 32),
+    Variant(Tile(16, 16, 1, parts=1), 16),
+    Variant(Tile(16, 64, 4, parts=1), 16, "tf32x3"),
+    Variant(Tile(32, 64, 4, parts=1), 32, "ieee"),
+]
+
+
 class Bench:
     """A stack of networks of one width, a batch, and what float64 makes of it."""
 
@@ -144,6 +159,27 @@ class Bench:
         plan = Plan(forward.tile, backward.tile, part=forward.piece, span=backward.piece)
         assert isinstance(self.engine, StackedMLP)
         return OneHiddenLayer(self.engine, self.optimizer, self.options, plan=plan)
+
+    def narrow(self, variant: Variant) -> OneHiddenLayer:
+        fused_step.FLOAT32_PRODUCTS = variant.products
+        plan = Plan(variant.tile, variant.tile, part=256, span=variant.piece, narrow=True)
+        assert isinstance(self.engine, StackedMLP)
+        return OneHiddenLayer(self.engine, self.optimizer, self.options, plan=plan)
+
+    def both_passes(self, step: OneHiddenLayer) -> tuple[Callable[[], None], float]:
+        """As :meth:`forward`; sums over spans are not a part of it, but its error is of them."""
+        step._slopes.fill_(torch.nan)
+        for buffer in step._by_span:
+            buffer.fill_(torch.nan)
+        step.both_passes(self.x, self.targets, self.rate)
+        last = self.engine.parameters[1].double()
+        dh = (self.slopes @ last) * (self.hidden > 0)
+        truths = self.x.double().mT @ dh, self.slopes.mT @ self.hidden.relu()
+        mask, errors = self.compared[:, None], []
+        for found, truth in zip(step._by_span, truths, strict=True):
+            apart = torch.where(mask, found.double().sum(0) - truth, 0.0).norm()
+            errors.append(float(apart / torch.where(mask, truth, 0.0).norm()))
+        return partial(step.both_passes, self.x, self.targets, self.rate), max(errors)
 
     def forward(self, step: OneHiddenLayer) -> tuple[Callable[[], None], float]:
         """What is to be timed, and its relative error."""
@@ -184,6 +220,14 @@ def compiled(models: int, batch: int, width: int, forward: Variant, backward: Va
     torch.cuda.synchronize()
 
 
+def compiled_narrow(models: int, batch: int, variant: Variant) -> None:
+    """As :func:`compiled`."""
+    for width in (16, 64, 128):
+        bench = Bench(torch.device("cuda"), models, batch, width)
+        bench.narrow(variant)(bench.x, bench.targets, bench.rate)
+    torch.cuda.synchronize()
+
+
 def compile_all(models: int, batch: int) -> str:
     """All variants at once; one that fails is seen again where it is to be timed."""
     jobs: dict[tuple, int] = {}
@@ -196,6 +240,7 @@ def compile_all(models: int, batch: int) -> str:
     workers = max(1, min(14, (os.cpu_count() or 2) - 2))
     pool = ProcessPoolExecutor(workers, mp_context=context)
     tasks = [pool.submit(compiled, models, batch, width, *own) for (own, _), width in jobs.items()]
+    tasks += [pool.submit(compiled_narrow, models, batch, variant) for variant in NARROW]
     done, late = wait(tasks, timeout=COMPILING)
     pool.shutdown(wait=False, cancel_futures=True)
     bad = sum(task.exception() is not None for task in done)
@@ -243,9 +288,33 @@ def fused_tiles(report) -> None:
         release(report.device)
 
 
+def _of_narrow(report, bench: Bench, width: int, end: float) -> None:
+    """Updates in two kernels."""
+    least = 0.01 if report.small else 0.05
+    for variant in NARROW:
+        if time.perf_counter() > end:
+            report.row(width, "both passes", variant, "left out, the time was up", "", "")
+            continue
+        try:
+            step = bench.narrow(variant)
+            run, error = bench.both_passes(step)
+            spent = microseconds(run, bench.device, least=least)
+            update = partial(step, bench.x, bench.targets, bench.rate)
+            whole = microseconds(update, bench.device, least=least)
+            report.row(
+                width, "both passes", variant, f"{spent:.1f}", f"{error:.1e}",
+                f"update of two kernels {whole:.1f}" + (" WRONG" if not error < MOST_APART else ""),
+            )  # fmt: skip
+        except Exception as error:
+            report.row(width, "both passes", variant, failed(error), "", "")
+        release(bench.device)
+
+
 def _of_width(report, bench: Bench, width: int, batch: int, end: float) -> None:
     least = 0.01 if report.small else 0.05
     forwards, backwards = variants(width, batch)
+    if width <= WIDEST_NARROW:
+        _of_narrow(report, bench, width, end)
     best = []
     for kernel, options in (("forward", forwards), ("backward", backwards)):
         found: dict[Variant, float] = {}

@@ -24,6 +24,8 @@ FEATURES, CLASSES, RATES = 40, 10, (0.05, 0.1)
 SMALL = Plan(Tile(64, 16, 4), Tile(64, 16, 4), part=16, span=64)
 LARGE = Plan(Tile(256, 128, 4), Tile(256, 128, 4), part=256, span=512)
 
+NARROW = Plan(Tile(64, 16, 4), Tile(16, 16, 4), part=16, span=32, narrow=True)
+
 
 def networks(width, *, bias=False, slope=None, features=FEATURES, models=2) -> ModelStack:
     build = partial(
@@ -88,6 +90,8 @@ def plain(stack, options, data, model):
         (4, 7, {}, {}, None),
         (4, 100, {"bias": True}, {"gradient_clip": 0.1}, None),
         (24, 7, {"slope": 0.0}, {"momentum": 0.9, "weight_decay": 0.01}, None),
+        (40, 100, {"bias": True, "slope": 0.0}, {"gradient_clip": 0.1, "momentum": 0.9}, NARROW),
+        (24, 33, {}, {"momentum": 0.9, "weight_decay": 0.01}, NARROW),
         (24, 100, {"features": 100}, {"gradient_clip": 0.1, "momentum": 0.9}, SMALL),
         (64, 512, {"slope": 0.0}, {"gradient_clip": 50.0}, LARGE),
         (64, 100, {"bias": True, "slope": 0.01}, {"momentum": 0.9, "weight_decay": 0.01}, None),

@@ -82,12 +82,14 @@ class Plan:
     ----------
     part : hidden units over which one program of the forward pass sums the logits.
     span : samples over which one program of the backward pass sums gradients.
+    narrow : an update is two kernels: a span's program makes both passes over all hidden units.
     """
 
     forward: Tile
     backward: Tile
     part: int
     span: int
+    narrow: bool = False
 
     @classmethod
     def of(cls, width: int, batch: int) -> Plan:
@@ -199,7 +201,7 @@ class OneHiddenLayer:
         self._squares = first.new_empty(self._models * self._num_tiles)
         # Of the gradients, where their sum over the batch is in several spans.
         self._by_span = self._buffers
-        if self._spans > 1:
+        if self._spans > 1 or self._plan.narrow:
             self._by_span = [b.new_empty(self._spans, *b.shape) for b in self._buffers]
 
     def __call__(self, inputs: Tensor, targets: Tensor, rate: Tensor) -> None:
@@ -207,6 +209,10 @@ class OneHiddenLayer:
         x = inputs.flatten(2)
         if x.stride()[1:] != (x.shape[2], 1):
             x = x.contiguous()
+        if self._plan.narrow:
+            self.both_passes(x, targets, rate)
+            self.clipped_spans(rate)
+            return
         self.forward(x, targets)
         self.backward(x, rate)
         if self._spans > 1:
@@ -312,6 +318,32 @@ class OneHiddenLayer:
             self._num_tiles, self._width, float(self._clip),
             FEATURES=features, FP=_padded(features), **self._classes, **self._rule,
             UNITS=units, TILES=512, num_warps=4,
+        )  # fmt: skip
+
+    def both_passes(self, x: Tensor, targets: Tensor, rate: Tensor) -> None:
+        """Gradients by span, of a narrow network."""
+        tile = self._plan.backward
+        w1, w2, b1, b2 = _four(self._weights)
+        g1, g2, gb1, gb2 = _four(self._by_span)
+        self._kernels.both_passes[(self._models, self._spans)](
+            x, w1, b1, w2, b2, self._slopes, targets, g1, gb1, g2, gb2, self._squares, rate,
+            x.shape[1], self._width, _up(self._width, tile.units), self._num_tiles,
+            x.stride(0), *targets.stride(), **self._classes, **self._loss, SPAN=self._plan.span,
+            PRODUCTS=self._products, **tile.launch(self._features),
+        )  # fmt: skip
+
+    def clipped_spans(self, rate: Tensor) -> None:
+        """The step by gradients that were taken by span, clipped or not, of a narrow network."""
+        w1, w2, b1, b2 = _four(self._weights)
+        s1, s2, sb1, sb2 = _four(self._by_span)
+        v1, v2, vb1, vb2 = _four(self._memory)
+        features = self._features
+        self._kernels.clipped_spans[(self._models,)](
+            w1, b1, w2, b2, s1, sb1, s2, sb2, v1, vb1, v2, vb2, rate, self._width,
+            0.0 if self._clip is None else float(self._clip),
+            FEATURES=features, FP=_padded(features), **self._classes, **self._rule,
+            UNITS=_padded(self._width), SPANS=self._spans, CLIP=self._clip is not None,
+            num_warps=8,
         )  # fmt: skip
 
 

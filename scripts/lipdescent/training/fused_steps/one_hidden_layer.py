@@ -140,22 +140,17 @@ def write_slope(
     tl.store(slopes + at, slope, mask=rows[:, None] < batch)
 
 
-@triton.jit(do_not_specialize=PLAIN)
-def forward(
+@triton.jit
+def forward_tile(
+    model, row_tile, part,
     x, w1, b1, w2, b2, out, targets, batch, width, units,
     x_model, target_model, target_row, target_class,
     FEATURES: constexpr, FA: constexpr, FB: constexpr, C: constexpr, CP: constexpr,
     LOSS: constexpr, SLOPE: constexpr, BIAS: constexpr, ROWS: constexpr, UNITS: constexpr,
     PRODUCTS: constexpr, JOINED: constexpr, WHOLE: constexpr,
 ):  # fmt: skip
-    """Programs (model, tile of samples, ``units`` hidden units).
-
-    If these are all there are (WHOLE), ``out`` are the slopes; else they are parts of the logits,
-    (parts, models, batch, CP), to be summed by :func:`add_parts`.
-    """
-    model = tl.program_id(0).to(tl.int64)
-    part = tl.program_id(2).to(tl.int64)
-    rows = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    """A program of :func:`forward`."""
+    rows = row_tile * ROWS + tl.arange(0, ROWS)
     classes = tl.arange(0, CP)
     fa = tl.arange(0, FA)
     x += model * x_model
@@ -167,7 +162,7 @@ def forward(
         xb = split(read(x, rows, FEATURES, batch, fb, 1, FEATURES), PRODUCTS)
     z = tl.zeros((ROWS, CP), dtype=tl.float32)
     for first in range(0, units, UNITS):
-        own = tl.program_id(2) * units + first + tl.arange(0, UNITS)
+        own = part * units + first + tl.arange(0, UNITS)
         wa = split(read(w1, fa, width, FEATURES, own, 1, width), PRODUCTS)
         h = product(xa, wa, PRODUCTS, JOINED > 1)
         if FB > 0:
@@ -183,9 +178,30 @@ def forward(
             C, CP, LOSS, SLOPE, BIAS,
         )  # fmt: skip
     else:
-        at = (part * tl.num_programs(0) + model) * batch
+        at = (part.to(tl.int64) * tl.num_programs(0) + model) * batch
         at = (at + rows[:, None]) * CP + classes[None, :]
         tl.store(out + at, z, mask=rows[:, None] < batch)
+
+
+@triton.jit(do_not_specialize=PLAIN)
+def forward(
+    x, w1, b1, w2, b2, out, targets, batch, width, units,
+    x_model, target_model, target_row, target_class,
+    FEATURES: constexpr, FA: constexpr, FB: constexpr, C: constexpr, CP: constexpr,
+    LOSS: constexpr, SLOPE: constexpr, BIAS: constexpr, ROWS: constexpr, UNITS: constexpr,
+    PRODUCTS: constexpr, JOINED: constexpr, WHOLE: constexpr,
+):  # fmt: skip
+    """Programs (model, tile of samples, ``units`` hidden units).
+
+    If these are all there are (WHOLE), ``out`` are the slopes; else they are parts of the logits,
+    (parts, models, batch, CP), to be summed by :func:`add_parts`.
+    """
+    model = tl.program_id(0).to(tl.int64)
+    forward_tile(
+        model, tl.program_id(1), tl.program_id(2), x, w1, b1, w2, b2, out, targets, batch, width, units,
+        x_model, target_model, target_row, target_class, FEATURES, FA, FB, C, CP, LOSS, SLOPE, BIAS,
+        ROWS, UNITS, PRODUCTS, JOINED, WHOLE,
+    )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=[*PLAIN, "num_parts"])
@@ -231,23 +247,16 @@ def put(g, at, inside, buffer, p, rate, KEEP: constexpr, MOMENTUM: constexpr, DE
     return tl.sum(tl.where(inside, g * g, 0.0))
 
 
-@triton.jit(do_not_specialize=[*PLAIN, "span"])
-def backward(
+@triton.jit
+def backward_tile(
+    model, tile, num_tiles, part,
     x, w1, b1, w2, b2, slopes, g1, gb1, g2, gb2, squares, rates, batch, span, width, x_model,
     FEATURES: constexpr, FA: constexpr, FB: constexpr, C: constexpr, CP: constexpr,
     BIAS: constexpr, ROWS: constexpr, UNITS: constexpr, PRODUCTS: constexpr,
     JOINED: constexpr, KEEP: constexpr, MOMENTUM: constexpr, DECAY: constexpr,
 ):  # fmt: skip
-    """Programs (model, tile of hidden units, ``span`` samples): gradients of these units' weights.
-
-    They are kept (KEEP) by span, (spans, models, ...), or the step is made at once. Hidden units
-    are the rows of every product: (UNITS, ROWS) of activations, (UNITS, features) and (UNITS,
-    classes) of gradients. A program reads no weights but those that it changes.
-    """
-    model = tl.program_id(0).to(tl.int64)
-    tile = tl.program_id(1)
+    """A program of :func:`backward`."""
     own = tile * UNITS + tl.arange(0, UNITS)
-    part = tl.program_id(2)
     classes = tl.arange(0, CP)
     fa = tl.arange(0, FA)
     x += model * x_model
@@ -308,7 +317,56 @@ def backward(
         last = classes < tl.where(tile == 0, C, 0)
         square += put(g_out, model * C + classes, last, gb2, b2, rate, KEEP, MOMENTUM, DECAY)
     if KEEP:
-        tl.store(squares + model * tl.num_programs(1) + tile, square)  # of use if span >= batch
+        tl.store(squares + model * num_tiles + tile, square)  # of use if span >= batch
+
+
+@triton.jit(do_not_specialize=[*PLAIN, "span"])
+def backward(
+    x, w1, b1, w2, b2, slopes, g1, gb1, g2, gb2, squares, rates, batch, span, width, x_model,
+    FEATURES: constexpr, FA: constexpr, FB: constexpr, C: constexpr, CP: constexpr,
+    BIAS: constexpr, ROWS: constexpr, UNITS: constexpr, PRODUCTS: constexpr,
+    JOINED: constexpr, KEEP: constexpr, MOMENTUM: constexpr, DECAY: constexpr,
+):  # fmt: skip
+    """Programs (model, tile of hidden units, ``span`` samples): gradients of these units' weights.
+
+    They are kept (KEEP) by span, (spans, models, ...), or the step is made at once. Hidden units
+    are the rows of every product: (UNITS, ROWS) of activations, (UNITS, features) and (UNITS,
+    classes) of gradients. A program reads no weights but those that it changes.
+    """
+    model = tl.program_id(0).to(tl.int64)
+    backward_tile(
+        model, tl.program_id(1), tl.num_programs(1), tl.program_id(2),
+        x, w1, b1, w2, b2, slopes, g1, gb1, g2, gb2, squares, rates, batch, span, width, x_model,
+        FEATURES, FA, FB, C, CP, BIAS, ROWS, UNITS, PRODUCTS, JOINED, KEEP, MOMENTUM, DECAY,
+    )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=[*PLAIN, "units", "num_tiles"])
+def both_passes(
+    x, w1, b1, w2, b2, slopes, targets, g1, gb1, g2, gb2, squares, rates, batch, width, units,
+    num_tiles, x_model, target_model, target_row, target_class,
+    FEATURES: constexpr, FA: constexpr, FB: constexpr, C: constexpr, CP: constexpr,
+    LOSS: constexpr, SLOPE: constexpr, BIAS: constexpr, SPAN: constexpr, ROWS: constexpr,
+    UNITS: constexpr, PRODUCTS: constexpr, JOINED: constexpr,
+):  # fmt: skip
+    """Programs (model, SPAN samples): gradients by span, as by both kernels; of few hidden units.
+
+    A span's slopes are written and read by its own program alone.
+    """
+    model = tl.program_id(0).to(tl.int64)
+    part = tl.program_id(1)
+    forward_tile(
+        model, part, 0, x, w1, b1, w2, b2, slopes, targets, batch, width, units,
+        x_model, target_model, target_row, target_class, FEATURES, FA, FB, C, CP, LOSS, SLOPE, BIAS,
+        SPAN, UNITS, PRODUCTS, JOINED, True,
+    )  # fmt: skip
+    tl.debug_barrier()  # what a thread has written, the others read
+    for tile in range(num_tiles):
+        backward_tile(
+            model, tile, num_tiles, part, x, w1, b1, w2, b2, slopes, g1, gb1, g2, gb2, squares,
+            rates, batch, SPAN, width, x_model, FEATURES, FA, FB, C, CP, BIAS, ROWS, UNITS,
+            PRODUCTS, JOINED, True, 0.0, 0.0,
+        )  # fmt: skip
 
 
 @triton.jit
@@ -388,3 +446,40 @@ def clipped_step(
         inside = classes < tl.where(tile == 0, C, 0)
         g = factor * tl.load(gb2 + at, mask=inside, other=0.0)
         move(b2, vb2, at, inside, g, rate, MOMENTUM, DECAY)
+
+
+@triton.jit(do_not_specialize=PLAIN)
+def clipped_spans(
+    w1, b1, w2, b2, s1, sb1, s2, sb2, v1, vb1, v2, vb2, rates, width, largest,
+    FEATURES: constexpr, FP: constexpr, C: constexpr, CP: constexpr, BIAS: constexpr,
+    UNITS: constexpr, SPANS: constexpr, CLIP: constexpr, MOMENTUM: constexpr, DECAY: constexpr,
+):  # fmt: skip
+    """Programs (model): :func:`add_spans`, and :func:`clipped_step` (CLIP), of UNITS at most."""
+    model = tl.program_id(0).to(tl.int64)
+    models = tl.num_programs(0).to(tl.int64)
+    own = tl.arange(0, UNITS)
+    features = tl.arange(0, FP)
+    classes = tl.arange(0, CP)
+    at1 = (model * FEATURES + features[:, None]) * width + own[None, :]
+    inside1 = (features[:, None] < FEATURES) & (own[None, :] < width)
+    g1 = sum_spans(s1, at1, inside1, models * FEATURES * width, SPANS)
+    at2 = (model * C + classes[:, None]) * width + own[None, :]
+    inside2 = (classes[:, None] < C) & (own[None, :] < width)
+    g2 = sum_spans(s2, at2, inside2, models * C * width, SPANS)
+    square = tl.sum(g1 * g1) + tl.sum(g2 * g2)
+    if BIAS:
+        at3 = model * width + own
+        g3 = sum_spans(sb1, at3, own < width, models * width, SPANS)
+        at4 = model * C + classes
+        g4 = sum_spans(sb2, at4, classes < C, models * C, SPANS)
+        square += tl.sum(g3 * g3) + tl.sum(g4 * g4)
+    rate = tl.load(rates + model)
+    factor = 1.0
+    if CLIP:
+        factor = largest / (tl.sqrt(square) + 1e-6)
+        factor = tl.where(factor > 1.0, 1.0, factor)  # NaN stays NaN
+    move(w1, v1, at1, inside1, factor * g1, rate, MOMENTUM, DECAY)
+    move(w2, v2, at2, inside2, factor * g2, rate, MOMENTUM, DECAY)
+    if BIAS:
+        move(b1, vb1, at3, own < width, factor * g3, rate, MOMENTUM, DECAY)
+        move(b2, vb2, at4, classes < C, factor * g4, rate, MOMENTUM, DECAY)
