@@ -192,16 +192,17 @@ def test_the_trial_compares_with_the_plain_path_and_leaves_no_trace(network, opt
         assert torch.equal(tensor, old)
 
 
-def test_kernels_that_compute_something_else_are_said_and_left(data, monkeypatch):
+@pytest.mark.parametrize(("width", "kernel"), [(12, "both_passes"), (130, "backward")])
+def test_kernels_that_compute_something_else_are_said_and_left(data, monkeypatch, width, kernel):
     monkeypatch.setattr(fused_step, "fused_step_available", fused_step.computed)
-    right = OneHiddenLayer.backward
+    right = getattr(OneHiddenLayer, kernel)
 
-    def wrong(self, x, rate):
-        right(self, x * 1.01, rate)
+    def wrong(self, x, *others):
+        right(self, x * 1.01, *others)
 
-    monkeypatch.setattr(OneHiddenLayer, "backward", wrong)
+    monkeypatch.setattr(OneHiddenLayer, kernel, wrong)
     with logged() as said:
-        assert trained(networks(12), data, fused_step=True).fused_step is None
+        assert trained(networks(width), data, fused_step=True).fused_step is None
     assert any("from the plain ones" in line for line in said), said
 
 

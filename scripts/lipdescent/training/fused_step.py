@@ -33,6 +33,7 @@ MOST_FEATURES, MOST_CLASSES = 128, 32
 # of 10 bits move a logit over the ReLU at an output now and then, which is a part of a gradient.
 MOST_APART = {"float32": 1e-3, "tf32": 0.2}
 TRIED_ROWS = 64  # of a batch, in what is compared before training
+MOST_NARROW, MOST_SPANS = 128, 32  # hidden units and spans of an update in two kernels
 MOST_PARTS = 64  # of the hidden units in the forward pass
 # Factor of outputs - targets in the gradient, by the number of classes; 0 for the cross-entropy.
 LOSSES: dict[str, Callable[[int], float]] = {
@@ -97,6 +98,9 @@ class Plan:
 
         Narrow networks are cut in many pieces, for one program alone would take too long.
         """
+        if width <= MOST_NARROW and batch <= 32 * MOST_SPANS:
+            tile = Tile(32, 64, 4, parts=1)
+            return cls(tile, tile, part=MOST_NARROW, span=32, narrow=True)
         forward, backward = Tile(64, 64, 4, joined=1), Tile(32, 64, 4, parts=1)
         part = max(128, _up(-(-width // MOST_PARTS), forward.units))
         pieces = max(1, 32 // -(-width // backward.units))

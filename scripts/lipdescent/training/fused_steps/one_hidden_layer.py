@@ -198,9 +198,9 @@ def forward(
     """
     model = tl.program_id(0).to(tl.int64)
     forward_tile(
-        model, tl.program_id(1), tl.program_id(2), x, w1, b1, w2, b2, out, targets, batch, width, units,
-        x_model, target_model, target_row, target_class, FEATURES, FA, FB, C, CP, LOSS, SLOPE, BIAS,
-        ROWS, UNITS, PRODUCTS, JOINED, WHOLE,
+        model, tl.program_id(1), tl.program_id(2), x, w1, b1, w2, b2, out, targets, batch, width,
+        units, x_model, target_model, target_row, target_class,
+        FEATURES, FA, FB, C, CP, LOSS, SLOPE, BIAS, ROWS, UNITS, PRODUCTS, JOINED, WHOLE,
     )  # fmt: skip
 
 
