@@ -21,6 +21,7 @@ from pathlib import Path
 
 import checkout  # noqa: F401
 import gpu_fused
+import gpu_fused_tiles
 import gpu_workflow
 import numpy as np
 import torch
@@ -526,7 +527,7 @@ def _norms(stack, *, n: int) -> Tensor:
 
 
 SECTIONS = (
-    checks, workflow, peaks, training, convolutions, gpu_fused.fused, gpu_fused.fused_tiles,
+    checks, workflow, peaks, training, convolutions, gpu_fused.fused, gpu_fused_tiles.fused_tiles,
     projections, bounds, resnet64, processor,
 )  # fmt: skip
 HALVES = {
