@@ -192,7 +192,7 @@ def test_the_trial_compares_with_the_plain_path_and_leaves_no_trace(network, opt
         assert torch.equal(tensor, old)
 
 
-@pytest.mark.parametrize(("width", "kernel"), [(12, "both_passes"), (130, "backward")])
+@pytest.mark.parametrize(("width", "kernel"), [(12, "both_passes"), (130, "forward")])
 def test_kernels_that_compute_something_else_are_said_and_left(data, monkeypatch, width, kernel):
     monkeypatch.setattr(fused_step, "fused_step_available", fused_step.computed)
     right = getattr(OneHiddenLayer, kernel)

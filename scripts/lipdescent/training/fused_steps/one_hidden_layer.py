@@ -7,12 +7,14 @@ model's bits are the same each time, and do not depend on the other models.
 
 Layouts are those of :class:`lipdescent.training.engines.fused_mlp.StackedMLP`: w1 (models,
 features, width), w2 (models, classes, width), b1 (models, width), b2 (models, classes); slopes of
-the mean loss at the logits are (models, batch, CP). Features are taken in two parts of FA and FB,
-classes padded to CP: powers of two. ROWS samples or UNITS hidden units are a tile. BIAS says
-whether there are biases. PRODUCTS is the precision of ``tl.dot``, or "bf16x6": factors are split
-here, each once and not at each product, and NaN are not looked for. Products with activations need
-no exchange between threads in bfloat16, as they would in tf32. JOINED: see :func:`product`; 1 for
-those whose second factor lies in memory as it is wanted, 2 for all.
+the mean loss at the logits are (models, batch, CP), and the inputs xs (models, batch, FX). These
+two lie split in memory, (3, models, ...), as the forward pass leaves them: the backward kernel
+reads them where the tensor cores do, and splits none of them again. Features are taken in two parts
+of FA and FB, classes padded to CP: powers of two. ROWS samples or UNITS hidden units are a tile.
+BIAS says whether there are biases. PRODUCTS is the precision of ``tl.dot``, or "bf16x6": factors
+are split here, each once and not at each product, and NaN are not looked for. Products with
+activations need no exchange between threads in bfloat16, as they would in tf32. JOINED: see
+:func:`product`; 1 for those whose second factor lies in memory as it is wanted, 2 for all.
 """
 
 # No ``from __future__ import annotations``, and no annotations but Triton's own: it reads them.
@@ -110,9 +112,31 @@ def read(start, rows, row_stride, num_rows, columns, column_stride, num_columns)
 
 
 @triton.jit
+def write_split(start, parts, at, inside, plane, PRODUCTS: constexpr):
+    """Parts of a split matrix, ``plane`` numbers apart; one alone where it is not split."""
+    tl.store(start + at, parts[0], mask=inside)
+    if PRODUCTS == "bf16x6":
+        tl.store(start + plane + at, parts[1], mask=inside)
+        tl.store(start + 2 * plane + at, parts[2], mask=inside)
+
+
+@triton.jit
+def read_split(start, at, inside, plane, PRODUCTS: constexpr):
+    """What :func:`write_split` wrote: it goes to the tensor cores as it lies in memory."""
+    high = tl.load(start + at, mask=inside, other=0.0)
+    if PRODUCTS == "bf16x6":
+        middle = tl.load(start + plane + at, mask=inside, other=0.0)
+        low = tl.load(start + 2 * plane + at, mask=inside, other=0.0)
+        return high, middle, low
+    else:
+        return high, high, high
+
+
+@triton.jit
 def write_slope(
     z, slopes, b2, targets, model, rows, batch, target_model, target_row, target_class,
     C: constexpr, CP: constexpr, LOSS: constexpr, SLOPE: constexpr, BIAS: constexpr,
+    PRODUCTS: constexpr,
 ):  # fmt: skip
     """Slope of the mean loss at the logits z (ROWS, CP); zeros for classes that are padding.
 
@@ -137,15 +161,16 @@ def write_slope(
         slope = tl.where(z > 0, slope, SLOPE * slope)
     slope = tl.where(classes[None, :] < C, slope / batch, 0.0)
     at = (model * batch + rows[:, None]) * CP + classes[None, :]
-    tl.store(slopes + at, slope, mask=rows[:, None] < batch)
+    plane = tl.num_programs(0).to(tl.int64) * batch * CP
+    write_split(slopes, split(slope, PRODUCTS), at, rows[:, None] < batch, plane, PRODUCTS)
 
 
 @triton.jit
 def forward_tile(
     model, row_tile, part,
-    x, w1, b1, w2, b2, out, targets, batch, width, units,
+    x, w1, b1, w2, b2, xs, out, targets, batch, width, units,
     x_model, target_model, target_row, target_class,
-    FEATURES: constexpr, FA: constexpr, FB: constexpr, C: constexpr, CP: constexpr,
+    FEATURES: constexpr, FX: constexpr, FA: constexpr, FB: constexpr, C: constexpr, CP: constexpr,
     LOSS: constexpr, SLOPE: constexpr, BIAS: constexpr, ROWS: constexpr, UNITS: constexpr,
     PRODUCTS: constexpr, JOINED: constexpr, WHOLE: constexpr,
 ):  # fmt: skip
@@ -160,6 +185,12 @@ def forward_tile(
     if FB > 0:
         fb = FA + tl.arange(0, FB)
         xb = split(read(x, rows, FEATURES, batch, fb, 1, FEATURES), PRODUCTS)
+    if part == 0:
+        at = (model * batch + rows[:, None]) * FX
+        plane = tl.num_programs(0).to(tl.int64) * batch * FX
+        write_split(xs, xa, at + fa[None, :], rows[:, None] < batch, plane, PRODUCTS)
+        if FB > 0:
+            write_split(xs, xb, at + fb[None, :], rows[:, None] < batch, plane, PRODUCTS)
     z = tl.zeros((ROWS, CP), dtype=tl.float32)
     for first in range(0, units, UNITS):
         own = part * units + first + tl.arange(0, UNITS)
@@ -175,7 +206,7 @@ def forward_tile(
     if WHOLE:
         write_slope(
             z, out, b2, targets, model, rows, batch, target_model, target_row, target_class,
-            C, CP, LOSS, SLOPE, BIAS,
+            C, CP, LOSS, SLOPE, BIAS, PRODUCTS,
         )  # fmt: skip
     else:
         at = (part.to(tl.int64) * tl.num_programs(0) + model) * batch
@@ -185,9 +216,9 @@ def forward_tile(
 
 @triton.jit(do_not_specialize=PLAIN)
 def forward(
-    x, w1, b1, w2, b2, out, targets, batch, width, units,
+    x, w1, b1, w2, b2, xs, out, targets, batch, width, units,
     x_model, target_model, target_row, target_class,
-    FEATURES: constexpr, FA: constexpr, FB: constexpr, C: constexpr, CP: constexpr,
+    FEATURES: constexpr, FX: constexpr, FA: constexpr, FB: constexpr, C: constexpr, CP: constexpr,
     LOSS: constexpr, SLOPE: constexpr, BIAS: constexpr, ROWS: constexpr, UNITS: constexpr,
     PRODUCTS: constexpr, JOINED: constexpr, WHOLE: constexpr,
 ):  # fmt: skip
@@ -198,9 +229,9 @@ def forward(
     """
     model = tl.program_id(0).to(tl.int64)
     forward_tile(
-        model, tl.program_id(1), tl.program_id(2), x, w1, b1, w2, b2, out, targets, batch, width,
-        units, x_model, target_model, target_row, target_class,
-        FEATURES, FA, FB, C, CP, LOSS, SLOPE, BIAS, ROWS, UNITS, PRODUCTS, JOINED, WHOLE,
+        model, tl.program_id(1), tl.program_id(2), x, w1, b1, w2, b2, xs, out, targets, batch,
+        width, units, x_model, target_model, target_row, target_class,
+        FEATURES, FX, FA, FB, C, CP, LOSS, SLOPE, BIAS, ROWS, UNITS, PRODUCTS, JOINED, WHOLE,
     )  # fmt: skip
 
 
@@ -208,7 +239,7 @@ def forward(
 def add_parts(
     parts, slopes, b2, targets, batch, num_parts, target_model, target_row, target_class,
     C: constexpr, CP: constexpr, LOSS: constexpr, SLOPE: constexpr, BIAS: constexpr,
-    ROWS: constexpr, PARTS: constexpr,
+    PRODUCTS: constexpr, ROWS: constexpr, PARTS: constexpr,
 ):  # fmt: skip
     """Programs (model, tile of samples): slopes of the sum of at most PARTS parts of the logits."""
     model = tl.program_id(0).to(tl.int64)
@@ -220,7 +251,7 @@ def add_parts(
     z = tl.sum(tl.load(parts + at, mask=inside, other=0.0), 0)
     write_slope(
         z, slopes, b2, targets, model, rows, batch, target_model, target_row, target_class,
-        C, CP, LOSS, SLOPE, BIAS,
+        C, CP, LOSS, SLOPE, BIAS, PRODUCTS,
     )  # fmt: skip
 
 
@@ -250,8 +281,8 @@ def put(g, at, inside, buffer, p, rate, KEEP: constexpr, MOMENTUM: constexpr, DE
 @triton.jit
 def backward_tile(
     model, tile, num_tiles, part,
-    x, w1, b1, w2, b2, slopes, g1, gb1, g2, gb2, squares, rates, batch, span, width, x_model,
-    FEATURES: constexpr, FA: constexpr, FB: constexpr, C: constexpr, CP: constexpr,
+    xs, w1, b1, w2, b2, slopes, g1, gb1, g2, gb2, squares, rates, batch, span, width,
+    FEATURES: constexpr, FX: constexpr, FA: constexpr, FB: constexpr, C: constexpr, CP: constexpr,
     BIAS: constexpr, ROWS: constexpr, UNITS: constexpr, PRODUCTS: constexpr,
     JOINED: constexpr, KEEP: constexpr, MOMENTUM: constexpr, DECAY: constexpr,
 ):  # fmt: skip
@@ -259,7 +290,6 @@ def backward_tile(
     own = tile * UNITS + tl.arange(0, UNITS)
     classes = tl.arange(0, CP)
     fa = tl.arange(0, FA)
-    x += model * x_model
     at1 = model * FEATURES * width
     at2 = model * C * width
     wa = split(read(w1 + at1, own, 1, width, fa, width, FEATURES), PRODUCTS)
@@ -274,18 +304,22 @@ def backward_tile(
         bias = tl.load(b1 + model * width + own, mask=own < width, other=0.0)
         g_bias = tl.zeros((UNITS,), dtype=tl.float32)
         g_out = tl.zeros((CP,), dtype=tl.float32)
+    x_plane = tl.num_programs(0).to(tl.int64) * batch * FX
+    d_plane = tl.num_programs(0).to(tl.int64) * batch * CP
     for first in range(part * span, min(batch, (part + 1) * span), ROWS):
         rows = first + tl.arange(0, ROWS)
-        xa = split(read(x, rows, FEATURES, batch, fa, 1, FEATURES), PRODUCTS)
+        at = (model * batch + rows[:, None]) * FX
+        inside = rows[:, None] < batch
+        xa = read_split(xs, at + fa[None, :], inside, x_plane, PRODUCTS)
         h = product(wa, trans(xa), PRODUCTS, JOINED > 1)
         if FB > 0:
-            xb = split(read(x, rows, FEATURES, batch, fb, 1, FEATURES), PRODUCTS)
+            xb = read_split(xs, at + fb[None, :], inside, x_plane, PRODUCTS)
             h += product(wb, trans(xb), PRODUCTS, JOINED > 1)
         if BIAS:
             h += bias[:, None]
         h = relu(h)
-        d = read(slopes + model * batch * CP, rows, CP, batch, classes, 1, CP)
-        ds = split(d, PRODUCTS)
+        at = (model * batch + rows[:, None]) * CP + classes[None, :]
+        ds = read_split(slopes, at, inside, d_plane, PRODUCTS)
         gc += product(split(h, PRODUCTS), ds, PRODUCTS, JOINED > 1)
         dh = product(w2_own, trans(ds), PRODUCTS, JOINED > 0)
         dh = tl.where(h <= 0, 0.0, dh)
@@ -295,6 +329,9 @@ def backward_tile(
             gb += product(dhs, xb, PRODUCTS, JOINED > 1)
         if BIAS:
             g_bias += tl.sum(dh, 1)
+            d = ds[0].to(tl.float32)
+            if PRODUCTS == "bf16x6":
+                d += ds[1].to(tl.float32) + ds[2].to(tl.float32)
             g_out += tl.sum(d, 0)
     rate = tl.load(rates + model)
     others = (part * tl.num_programs(0)).to(tl.int64)  # models of the spans before this one
@@ -322,8 +359,8 @@ def backward_tile(
 
 @triton.jit(do_not_specialize=[*PLAIN, "span"])
 def backward(
-    x, w1, b1, w2, b2, slopes, g1, gb1, g2, gb2, squares, rates, batch, span, width, x_model,
-    FEATURES: constexpr, FA: constexpr, FB: constexpr, C: constexpr, CP: constexpr,
+    xs, w1, b1, w2, b2, slopes, g1, gb1, g2, gb2, squares, rates, batch, span, width,
+    FEATURES: constexpr, FX: constexpr, FA: constexpr, FB: constexpr, C: constexpr, CP: constexpr,
     BIAS: constexpr, ROWS: constexpr, UNITS: constexpr, PRODUCTS: constexpr,
     JOINED: constexpr, KEEP: constexpr, MOMENTUM: constexpr, DECAY: constexpr,
 ):  # fmt: skip
@@ -336,16 +373,16 @@ def backward(
     model = tl.program_id(0).to(tl.int64)
     backward_tile(
         model, tl.program_id(1), tl.num_programs(1), tl.program_id(2),
-        x, w1, b1, w2, b2, slopes, g1, gb1, g2, gb2, squares, rates, batch, span, width, x_model,
-        FEATURES, FA, FB, C, CP, BIAS, ROWS, UNITS, PRODUCTS, JOINED, KEEP, MOMENTUM, DECAY,
+        xs, w1, b1, w2, b2, slopes, g1, gb1, g2, gb2, squares, rates, batch, span, width,
+        FEATURES, FX, FA, FB, C, CP, BIAS, ROWS, UNITS, PRODUCTS, JOINED, KEEP, MOMENTUM, DECAY,
     )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=[*PLAIN, "units", "num_tiles"])
 def both_passes(
-    x, w1, b1, w2, b2, slopes, targets, g1, gb1, g2, gb2, squares, rates, batch, width, units,
+    x, w1, b1, w2, b2, xs, slopes, targets, g1, gb1, g2, gb2, squares, rates, batch, width, units,
     num_tiles, x_model, target_model, target_row, target_class,
-    FEATURES: constexpr, FA: constexpr, FB: constexpr, C: constexpr, CP: constexpr,
+    FEATURES: constexpr, FX: constexpr, FA: constexpr, FB: constexpr, C: constexpr, CP: constexpr,
     LOSS: constexpr, SLOPE: constexpr, BIAS: constexpr, SPAN: constexpr, ROWS: constexpr,
     UNITS: constexpr, PRODUCTS: constexpr, JOINED: constexpr,
 ):  # fmt: skip
@@ -356,15 +393,15 @@ def both_passes(
     model = tl.program_id(0).to(tl.int64)
     part = tl.program_id(1)
     forward_tile(
-        model, part, 0, x, w1, b1, w2, b2, slopes, targets, batch, width, units,
-        x_model, target_model, target_row, target_class, FEATURES, FA, FB, C, CP, LOSS, SLOPE, BIAS,
-        SPAN, UNITS, PRODUCTS, JOINED, True,
+        model, part, 0, x, w1, b1, w2, b2, xs, slopes, targets, batch, width, units,
+        x_model, target_model, target_row, target_class,
+        FEATURES, FX, FA, FB, C, CP, LOSS, SLOPE, BIAS, SPAN, UNITS, PRODUCTS, JOINED, True,
     )  # fmt: skip
     tl.debug_barrier()  # what a thread has written, the others read
     for tile in range(num_tiles):
         backward_tile(
-            model, tile, num_tiles, part, x, w1, b1, w2, b2, slopes, g1, gb1, g2, gb2, squares,
-            rates, batch, SPAN, width, x_model, FEATURES, FA, FB, C, CP, BIAS, ROWS, UNITS,
+            model, tile, num_tiles, part, xs, w1, b1, w2, b2, slopes, g1, gb1, g2, gb2, squares,
+            rates, batch, SPAN, width, FEATURES, FX, FA, FB, C, CP, BIAS, ROWS, UNITS,
             PRODUCTS, JOINED, True, 0.0, 0.0,
         )  # fmt: skip
 
