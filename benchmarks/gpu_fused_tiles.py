@@ -63,13 +63,15 @@ def variants(width: int, batch: int) -> tuple[list[Variant], list[Variant]]:
     planned = Variant(plan.forward, part), Variant(plan.backward, span)
     if width > 256:
         forward = [
+            Variant(Tile(128, 64, 8, joined=1, parts=3), part),
+            Variant(Tile(128, 64, 4, joined=1, parts=3), part),
+            Variant(Tile(256, 64, 8, joined=1, parts=3), part),
+            Variant(Tile(64, 64, 4, joined=1, parts=3), part),
             Variant(Tile(128, 64, 8, joined=1), part),
             Variant(Tile(128, 64, 4, joined=1), part),
-            Variant(Tile(256, 64, 8, joined=1), part),
-            Variant(Tile(64, 64, 4, joined=1), part),
-            Variant(Tile(128, 64, 4, joined=1, parts=1), part),
-            Variant(Tile(128, 128, 8, joined=1), part),
-            Variant(Tile(128, 64, 8, joined=1), 2 * part),
+            Variant(Tile(128, 128, 8, joined=1, parts=3), part),
+            Variant(Tile(128, 64, 8, joined=1, parts=3), 2 * part),
+            Variant(Tile(128, 64, 8, joined=1, parts=3, stages=1), part),
         ]
     else:
         forward = [

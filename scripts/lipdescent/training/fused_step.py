@@ -34,6 +34,7 @@ MOST_FEATURES, MOST_CLASSES = 128, 32
 MOST_APART = {"float32": 1e-3, "tf32": 0.2}
 TRIED_ROWS = 64  # of a batch, in what is compared before training
 MOST_NARROW, MOST_SPANS = 64, 32  # hidden units and spans of an update in two kernels
+MOST_REST = 64  # terms, see Tile
 MOST_PARTS = 64  # of the hidden units in the forward pass
 # Factor of outputs - targets in the gradient, by the number of classes; 0 for the cross-entropy.
 LOSSES: dict[str, Callable[[int], float]] = {
@@ -52,7 +53,8 @@ class Tile:
     rows, units : samples and hidden units of a tile, powers of two.
     warps : of 32 threads, that work on it.
     joined : of what products those of parts are joined; see the kernels.
-    parts : most of the features, 1 or 2: less to wait for, or less padding.
+    parts : most of the features, 1 or 2: less to wait for, or less padding. 3 in the forward pass:
+        2, and the products of the second one's parts are one product, if few features are in it.
     registers : of a thread at most; None leaves it to the compiler.
     stages : of loops: loads that are ahead of their use, and one.
     """
@@ -67,12 +69,17 @@ class Tile:
 
     def launch(self, features: int) -> dict[str, int | None]:
         """What a kernel is told of it."""
-        one, two = _two_parts(features) if self.parts == 2 else (_padded(features), 0)
+        one, two = _two_parts(features) if self.parts > 1 else (_padded(features), 0)
         return {
             "ROWS": self.rows, "UNITS": self.units, "JOINED": self.joined, "FEATURES": features,
             "FX": _padded(features), "FA": one, "FB": two, "num_warps": self.warps,
             "num_stages": self.stages, "maxnreg": self.registers,
         }  # fmt: skip
+
+    def rest(self, features: int) -> int:
+        """Length of the sums where products of the second part's parts are one product; 0 else."""
+        rest = 6 * (features - _two_parts(features)[0])
+        return _padded(rest) if self.parts == 3 and 0 < rest <= MOST_REST else 0
 
 
 @dataclass(frozen=True)
@@ -102,7 +109,8 @@ class Plan:
             tile = Tile(32, 64, 4, parts=1) if width > 32 else Tile(16, _padded(width), 2, parts=1)
             return cls(tile, tile, part=MOST_NARROW, span=tile.rows, narrow=True)
         part = max(128 if width < 4096 else 256, _up(-(-width // MOST_PARTS), 64))
-        forward = Tile(64, 64, 4, joined=1) if width <= 4096 else Tile(128, 64, 8, joined=1)
+        rows, warps = (64, 4) if width <= 4096 else (128, 8)
+        forward = Tile(rows, 64, warps, joined=1, parts=3)
         backward, programs = Tile(64, 64, 4), 64
         if width <= 256:
             forward, backward, programs = Tile(32, 64, 4), Tile(32, 16, 4, parts=1), 128
@@ -285,6 +293,7 @@ class OneHiddenLayer:
             x, w1, b1, w2, b2, self._inputs, self._slopes if whole else self._sums, targets, batch,
             self._width, units, x.stride(0), *targets.stride(), **self._classes, **self._loss,
             **tile.launch(self._features), PRODUCTS=self._products, WHOLE=whole,
+            FJ=tile.rest(self._features) if self._products == "bf16x6" else 0,
         )  # fmt: skip
         if not whole:
             self._kernels.add_parts[(self._models, -(-batch // 4))](
@@ -345,8 +354,8 @@ class OneHiddenLayer:
         self._kernels.both_passes[(self._models, self._spans)](
             x, w1, b1, w2, b2, self._inputs, self._slopes, targets, g1, gb1, g2, gb2,
             self._squares, rate, x.shape[1], self._width, _up(self._width, tile.units),
-            self._num_tiles, x.stride(0), *targets.stride(), **self._classes, **self._loss, SPAN=self._plan.span,
-            PRODUCTS=self._products, **tile.launch(self._features),
+            self._num_tiles, x.stride(0), *targets.stride(), **self._classes, **self._loss,
+            SPAN=self._plan.span, PRODUCTS=self._products, **tile.launch(self._features),
         )  # fmt: skip
 
     def clipped_spans(self, rate: Tensor) -> None:

@@ -58,6 +58,15 @@ def split(a, PRODUCTS: constexpr):
 
 
 @triton.jit
+def pick(a, which):
+    """Of ``a`` its first, second or third part, as ``which`` says by 0, 1 and 2."""
+    _, second = cut(a)
+    _, third = cut(second)
+    part, _ = cut(tl.where(which == 0, a, tl.where(which == 1, second, third)))
+    return part
+
+
+@triton.jit
 def beside(a, b):
     return tl.reshape(tl.permute(tl.join(a, b), (0, 2, 1)), (a.shape[0], 2 * a.shape[1]))
 
@@ -172,7 +181,7 @@ def forward_tile(
     x_model, target_model, target_row, target_class,
     FEATURES: constexpr, FX: constexpr, FA: constexpr, FB: constexpr, C: constexpr, CP: constexpr,
     LOSS: constexpr, SLOPE: constexpr, BIAS: constexpr, ROWS: constexpr, UNITS: constexpr,
-    PRODUCTS: constexpr, JOINED: constexpr, WHOLE: constexpr,
+    PRODUCTS: constexpr, JOINED: constexpr, WHOLE: constexpr, FJ: constexpr,
 ):  # fmt: skip
     """A program of :func:`forward`."""
     rows = row_tile * ROWS + tl.arange(0, ROWS)
@@ -185,6 +194,13 @@ def forward_tile(
     if FB > 0:
         fb = FA + tl.arange(0, FB)
         xb = split(read(x, rows, FEATURES, batch, fb, 1, FEATURES), PRODUCTS)
+    if FJ > 0:  # six products of FEATURES - FA terms are one of FJ terms
+        term = tl.arange(0, FJ)
+        place = term // (FEATURES - FA)
+        fj = tl.where(place < 6, FA + term % (FEATURES - FA), FEATURES)
+        of_x = tl.where(place == 0, 2, tl.where((place == 2) | (place == 3), 1, 0))
+        of_w = tl.where(place == 1, 2, tl.where((place == 2) | (place == 4), 1, 0))
+        xj = pick(read(x, rows, FEATURES, batch, fj, 1, FEATURES), of_x[None, :])
     if part == 0:
         at = (model * batch + rows[:, None]) * FX
         plane = tl.num_programs(0).to(tl.int64) * batch * FX
@@ -196,7 +212,10 @@ def forward_tile(
         own = part * units + first + tl.arange(0, UNITS)
         wa = split(read(w1, fa, width, FEATURES, own, 1, width), PRODUCTS)
         h = product(xa, wa, PRODUCTS, JOINED > 1)
-        if FB > 0:
+        if FJ > 0:
+            wj = pick(read(w1, fj, width, FEATURES, own, 1, width), of_w[:, None])
+            h = dot(xj, wj, h)
+        elif FB > 0:
             wb = split(read(w1, fb, width, FEATURES, own, 1, width), PRODUCTS)
             h += product(xb, wb, PRODUCTS, JOINED > 1)
         if BIAS:
@@ -220,7 +239,7 @@ def forward(
     x_model, target_model, target_row, target_class,
     FEATURES: constexpr, FX: constexpr, FA: constexpr, FB: constexpr, C: constexpr, CP: constexpr,
     LOSS: constexpr, SLOPE: constexpr, BIAS: constexpr, ROWS: constexpr, UNITS: constexpr,
-    PRODUCTS: constexpr, JOINED: constexpr, WHOLE: constexpr,
+    PRODUCTS: constexpr, JOINED: constexpr, WHOLE: constexpr, FJ: constexpr,
 ):  # fmt: skip
     """Programs (model, tile of samples, ``units`` hidden units).
 
@@ -231,7 +250,7 @@ def forward(
     forward_tile(
         model, tl.program_id(1), tl.program_id(2), x, w1, b1, w2, b2, xs, out, targets, batch,
         width, units, x_model, target_model, target_row, target_class,
-        FEATURES, FX, FA, FB, C, CP, LOSS, SLOPE, BIAS, ROWS, UNITS, PRODUCTS, JOINED, WHOLE,
+        FEATURES, FX, FA, FB, C, CP, LOSS, SLOPE, BIAS, ROWS, UNITS, PRODUCTS, JOINED, WHOLE, FJ,
     )  # fmt: skip
 
 
@@ -395,7 +414,7 @@ def both_passes(
     forward_tile(
         model, part, 0, x, w1, b1, w2, b2, xs, slopes, targets, batch, width, units,
         x_model, target_model, target_row, target_class,
-        FEATURES, FX, FA, FB, C, CP, LOSS, SLOPE, BIAS, SPAN, UNITS, PRODUCTS, JOINED, True,
+        FEATURES, FX, FA, FB, C, CP, LOSS, SLOPE, BIAS, SPAN, UNITS, PRODUCTS, JOINED, True, 0,
     )  # fmt: skip
     tl.debug_barrier()  # what a thread has written, the others read
     for tile in range(num_tiles):
