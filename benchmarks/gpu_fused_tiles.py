@@ -82,22 +82,24 @@ def variants(width: int, batch: int) -> tuple[list[Variant], list[Variant]]:
     if width > 2048:
         backward = [
             Variant(Tile(64, 64, 4), span),
+            Variant(Tile(64, 64, 4, parts=3), span),
+            Variant(Tile(32, 64, 4, parts=3), span),
             Variant(Tile(64, 64, 4, parts=1), span),
             Variant(Tile(32, 64, 4), span),
+            Variant(Tile(64, 64, 4, parts=4), span),
             Variant(Tile(64, 128, 8, registers=168), span),
+            Variant(Tile(32, 128, 8, parts=3), span),
             Variant(Tile(128, 64, 4), span),
             Variant(Tile(32, 128, 4), span),
+            Variant(Tile(32, 64, 4, parts=4), span),
             Variant(Tile(64, 64, 4, stages=3), span),
-            Variant(Tile(64, 64, 4, stages=1), span),
             Variant(Tile(32, 64, 4, parts=1), span),
-            Variant(Tile(128, 128, 8), span),
-            Variant(Tile(64, 64, 4, registers=128), span),
         ]
     else:
         backward = [
             Variant(Tile(64, 64, 4), 128),
-            Variant(Tile(64, 64, 4, parts=1), 128),
-            Variant(Tile(32, 64, 4), 64),
+            Variant(Tile(64, 64, 4, parts=3), 128),
+            Variant(Tile(32, 64, 4, parts=3), 64),
             Variant(Tile(32, 32, 2, parts=1), 128),
             Variant(Tile(32, 32, 2, parts=1), 256),
             Variant(Tile(32, 16, 4, parts=1), 64),

@@ -34,7 +34,7 @@ MOST_FEATURES, MOST_CLASSES = 128, 32
 MOST_APART = {"float32": 1e-3, "tf32": 0.2}
 TRIED_ROWS = 64  # of a batch, in what is compared before training
 MOST_NARROW, MOST_SPANS = 64, 32  # hidden units and spans of an update in two kernels
-MOST_REST = 64  # terms, see Tile
+MOST_SIX = 64  # terms of six sums that are one
 MOST_PARTS = 64  # of the hidden units in the forward pass
 # Factor of outputs - targets in the gradient, by the number of classes; 0 for the cross-entropy.
 LOSSES: dict[str, Callable[[int], float]] = {
@@ -53,8 +53,9 @@ class Tile:
     rows, units : samples and hidden units of a tile, powers of two.
     warps : of 32 threads, that work on it.
     joined : of what products those of parts are joined; see the kernels.
-    parts : most of the features, 1 or 2: less to wait for, or less padding. 3 in the forward pass:
-        2, and the products of the second one's parts are one product, if few features are in it.
+    parts : most of the features, 1 or 2: less to wait for, or less padding. 3 is 2, and six
+        products of parts of few terms are one: those of the second part of the features and, in
+        the backward pass, those of the classes; 4 those of the classes alone.
     registers : of a thread at most; None leaves it to the compiler.
     stages : of loops: loads that are ahead of their use, and one.
     """
@@ -75,11 +76,6 @@ class Tile:
             "FX": _padded(features), "FA": one, "FB": two, "num_warps": self.warps,
             "num_stages": self.stages, "maxnreg": self.registers,
         }  # fmt: skip
-
-    def rest(self, features: int) -> int:
-        """Length of the sums where products of the second part's parts are one product; 0 else."""
-        rest = 6 * (features - _two_parts(features)[0])
-        return _padded(rest) if self.parts == 3 and 0 < rest <= MOST_REST else 0
 
 
 @dataclass(frozen=True)
@@ -216,6 +212,13 @@ class OneHiddenLayer:
         sizes = 3 if split else 1, self._models, options.batch_size
         self._inputs = first.new_zeros(*sizes, _padded(features), dtype=dtype)
         self._slopes = first.new_zeros(*sizes, padded, dtype=dtype)
+        forward, backward = self._plan.forward.parts, self._plan.backward.parts
+        rest = _six(features - _two_parts(features)[0]) if split and forward == 3 else 0
+        six = _six(classes) if split and backward > 2 else 0
+        self._forward_sums = {"FJ": rest, "DJ": six}
+        self._backward_sums = {"FJ": rest if backward == 3 else 0, "DJ": six}
+        self._inputs_six = first.new_zeros(*sizes[1:], max(1, rest), dtype=dtype)
+        self._slopes_six = first.new_zeros(*sizes[1:], max(1, six), dtype=dtype)
         # Of the logits, where their sum over the hidden units is in several parts.
         parts = self._parts if self._parts > 1 else 0
         self._sums = first.new_empty(parts, *sizes[1:], padded)
@@ -290,16 +293,17 @@ class OneHiddenLayer:
         w1, w2, b1, b2 = _four(self._weights)
         units = min(self._plan.part, _up(self._width, tile.units))
         self._kernels.forward[(self._models, -(-batch // tile.rows), self._parts)](
-            x, w1, b1, w2, b2, self._inputs, self._slopes if whole else self._sums, targets, batch,
+            x, w1, b1, w2, b2, self._inputs, self._inputs_six,
+            self._slopes if whole else self._sums, self._slopes_six, targets, batch,
             self._width, units, x.stride(0), *targets.stride(), **self._classes, **self._loss,
             **tile.launch(self._features), PRODUCTS=self._products, WHOLE=whole,
-            FJ=tile.rest(self._features) if self._products == "bf16x6" else 0,
+            **self._forward_sums,
         )  # fmt: skip
         if not whole:
             self._kernels.add_parts[(self._models, -(-batch // 4))](
-                self._sums, self._slopes, b2, targets, batch, self._parts, *targets.stride(),
-                **self._classes, **self._loss, PRODUCTS=self._products, ROWS=4,
-                PARTS=MOST_PARTS, num_warps=4,
+                self._sums, self._slopes, self._slopes_six, b2, targets, batch, self._parts,
+                *targets.stride(), **self._classes, **self._loss, PRODUCTS=self._products,
+                DJ=self._forward_sums["DJ"], ROWS=4, PARTS=MOST_PARTS, num_warps=4,
             )  # fmt: skip
 
     def backward(self, batch: int, rate: Tensor) -> None:
@@ -313,10 +317,11 @@ class OneHiddenLayer:
         keep = self._spans > 1 or self._clip is not None
         rule = dict.fromkeys(self._rule, 0.0) if keep else self._rule  # less to compile
         self._kernels.backward[(self._models, self._num_tiles, self._spans)](
-            self._inputs, w1, b1, w2, b2, self._slopes, g1, gb1, g2, gb2, self._squares, rate,
+            self._inputs, self._inputs_six, w1, b1, w2, b2, self._slopes, self._slopes_six,
+            g1, gb1, g2, gb2, self._squares, rate,
             batch, self._plan.span, self._width,
             **self._classes, **rule, **tile.launch(self._features),
-            PRODUCTS=self._products, KEEP=keep,
+            PRODUCTS=self._products, KEEP=keep, **self._backward_sums,
         )  # fmt: skip
 
     def add_spans(self, rate: Tensor) -> None:
@@ -387,6 +392,11 @@ def _up(count: int, step: int) -> int:
 def _padded(count: int) -> int:
     """The least power of two that a product of the kernels may have."""
     return max(16, 1 << (count - 1).bit_length())
+
+
+def _six(count: int) -> int:
+    """Length of six sums of ``count`` terms that are one; 0 where it is none or too long."""
+    return _padded(6 * count) if 0 < 6 * count <= MOST_SIX else 0
 
 
 def _two_parts(count: int) -> tuple[int, int]:
