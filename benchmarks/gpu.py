@@ -55,6 +55,7 @@ class Report:
         self.small = device.type == "cpu"
         self.peaks: dict[str, float] = {}
         self.again: set[str] | None = None  # the checks to run, None for all
+        self.networks: list[str] | None = None  # those that are timed, None for all
 
     def say(self, *lines: str) -> None:
         with self.path.open("a") as file:
@@ -67,6 +68,10 @@ class Report:
 
     def row(self, *cells: object) -> None:
         self.say(f"| {' | '.join(map(str, cells))} |")
+
+    def chosen(self, cases: Sequence[tuple]) -> list[tuple]:
+        """Those of the networks asked for; a case begins with its network."""
+        return [case for case in cases if self.networks is None or case[0] in self.networks]
 
     def in_time(self, what: str) -> bool:
         """Whether there is time left; where there is none, what is left out is said."""
@@ -244,7 +249,7 @@ def training(report: Report) -> None:
         "ratio, data on the device", "of the measured peak",
     )  # fmt: skip
     least, profiles = 0.2 if small else 1.2, []
-    for name, shape, samples, batch, models, widths, options in cases:
+    for name, shape, samples, batch, models, widths, options in report.chosen(cases):
         for width in widths:
             if not report.in_time(f"{name} {width}"):
                 break
@@ -335,7 +340,7 @@ def convolutions(report: Report) -> None:
     ways = {"groups": (False, False), "rows": (True, False), "fused": (False, True)}
     usual = stacked_autograd.pays_by_rows
     report.table("Convolutions of a stack, float32", "stack", "models", *ways, "profile of rows")
-    for name, shape, samples, batch, models, width in cases:
+    for name, shape, samples, batch, models, width in report.chosen(cases):
         cells, profile = [], None
         for way, (rows, fused) in ways.items():
             if way == "fused" and name != "cnn":
@@ -554,6 +559,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--out", type=Path, default=Path("results/gpu/gpu.md"))
     parser.add_argument("--only", nargs="+", choices=known, default=list(known))
+    parser.add_argument("--networks", nargs="+", help="of the sections training, convolutions")
     parser.add_argument("--half", type=int, choices=HALVES, help="1 or 2; 2 goes on where 1 ended")
     parser.add_argument(
         "--minutes", type=float, default=math.inf, help="what comes later is left out"
@@ -566,6 +572,7 @@ def main() -> None:
         first, out = (out.with_stem(f"{out.stem}{half}") for half in (1, arguments.half))
         names = HALVES[arguments.half]
     report = Report(out, device, minutes=arguments.minutes)
+    report.networks = arguments.networks
     if arguments.half == 2:
         report.again = failed_checks(first)
     torch.manual_seed(0)
