@@ -33,6 +33,7 @@ from lipdescent.training.stack_training import StackTraining
 
 SEEDS, CLASSES = [0, 1, 2], 4
 SAMPLES = 45  # in batches of ten, the last one smaller
+EPOCHS = (0, 1, 3)
 NETWORKS = {
     "mlp": ("mlp", 6, (5,), {}),
     "conv1d": ("conv1d", 3, (40,), {}),
@@ -50,7 +51,7 @@ def builder(network: str):
 
 
 def training(
-    network: str, place: str, *, dtype=torch.float64, samples=None, epochs=(0, 1, 3), **options
+    network: str, place: str, *, dtype=torch.float64, samples=None, epochs=None, **options
 ):
     build, shape = builder(network)
     samples = samples or SAMPLES
@@ -63,7 +64,7 @@ def training(
         initial_stack(build, SEEDS, shape),
         data,
         seeds=SEEDS,
-        epochs=list(epochs),
+        epochs=list(epochs or EPOCHS),
         options=TrainingOptions(**settings),
     )
 
