@@ -19,6 +19,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 NUMBERS = ROOT / "docs/numbers"
@@ -74,16 +75,27 @@ def write() -> list[str]:
     return changed
 
 
-def record(source: str, *, command: str, machine: str, repetitions: str, texts: dict) -> None:
-    """Store what a benchmark found, and fill the pages with it."""
-    stored = {
-        "command": command,
-        "date": datetime.date.today().isoformat(),
-        "machine": machine,
-        "repetitions": repetitions,
-        "texts": texts,
-    }
-    (NUMBERS / f"{source}.json").write_text(json.dumps(stored, indent=1) + "\n")
+def store(
+    source: str,
+    folder: Path = NUMBERS,
+    *,
+    command: str,
+    machine: str,
+    repetitions: str,
+    texts: dict,
+    date: str | None = None,
+    **more: object,
+) -> None:
+    """Write what was found, with how: of today, if no ``date`` is given."""
+    date = datetime.date.today().isoformat() if date is None else date
+    about = {"command": command, "date": date, "machine": machine, "repetitions": repetitions}
+    stored = json.dumps(about | {"texts": texts} | more, indent=1, ensure_ascii=False)
+    (folder / f"{source}.json").write_text(stored + "\n")
+
+
+def record(source: str, **found: Any) -> None:
+    """:func:`store` what a benchmark found, and fill the pages with it."""
+    store(source, **found)
     write()
 
 
