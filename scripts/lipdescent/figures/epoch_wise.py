@@ -36,11 +36,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     accuracy = stats.mean(ladder.metric(group, "train_accuracy"))
     rows = group.noise_ends
     figure, axes = style.new_figure(
-        len(rows),
-        4,
-        height=0.6 + 1.9 * len(rows),
-        sharex=True,
-        sharey=True,
+        len(rows), 4, height=0.6 + 1.9 * len(rows), sharex=True, sharey=True
     )
     for column, (name, values) in enumerate(panels.items()):
         means = drawing.mean_of(name)[0](values)

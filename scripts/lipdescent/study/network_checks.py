@@ -61,11 +61,7 @@ def _not_built(name: str, dataset: str, found: list[tuple[Network, Count]]) -> l
 
 
 def _last_batch(
-    config: dict[str, Any],
-    name: str,
-    dataset: str,
-    points: int,
-    found: list[tuple[Network, Count]],
+    config: dict[str, Any], name: str, dataset: str, points: int, found: list[tuple[Network, Count]]
 ) -> list[str]:
     """No batch of one sample where BatchNorm sees one value per channel: it has no variance.
 
