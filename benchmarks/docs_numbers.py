@@ -77,7 +77,6 @@ def write() -> list[str]:
 
 def store(
     source: str,
-    folder: Path = NUMBERS,
     *,
     command: str,
     machine: str,
@@ -90,7 +89,7 @@ def store(
     date = datetime.date.today().isoformat() if date is None else date
     about = {"command": command, "date": date, "machine": machine, "repetitions": repetitions}
     stored = json.dumps(about | {"texts": texts} | more, indent=1, ensure_ascii=False)
-    (folder / f"{source}.json").write_text(stored + "\n")
+    (NUMBERS / f"{source}.json").write_text(stored + "\n")
 
 
 def record(source: str, **found: Any) -> None:
@@ -135,7 +134,8 @@ def main() -> None:
         print(f"{wanted.agree}: {len(fresh) - len(apart)} of {len(fresh)} means agree")
         sys.exit("\n".join(apart) or 0)
     if not wanted.write:
-        for study in docs_sources.take_all(ROOT / "results", NUMBERS):
+        for study, found in docs_sources.take_all(ROOT / "results"):
+            store(study, **found)
             print(f"taken: {study}")
     print(f"written: {', '.join(write()) or 'nothing changed'}")
 

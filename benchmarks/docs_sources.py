@@ -9,9 +9,9 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import checkout  # noqa: F401
-import docs_numbers
 import groupsort_sources
 import lipschitz_sources
 import numpy as np
@@ -32,8 +32,8 @@ NOISE_COLUMNS = {
 }
 
 
-def take_all(results: Path, folder: Path) -> Iterator[str]:
-    """Take every source whose study is in ``results``, into ``folder``; their names."""
+def take_all(results: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every source whose study is in ``results``, and what docs_numbers.py stores of it."""
     torch.set_num_threads(1)
     for name, take in SOURCES.items():
         study = results / name
@@ -41,8 +41,7 @@ def take_all(results: Path, folder: Path) -> Iterator[str]:
             continue
         more = {"means": means(study)} if name == "default" else {}
         about = {"command": command(name), "machine": machine(), "repetitions": "one run"}
-        docs_numbers.store(name, folder, **about, texts=take(study), **more)
-        yield name
+        yield name, about | {"texts": take(study)} | more
 
 
 def command(study: str) -> str:
