@@ -51,7 +51,17 @@ def test_what_is_no_domain_is_refused_with_what_is_allowed(value, named):
 
 @pytest.mark.parametrize(
     "text",
-    ["box:1,0", "box:a,b", "ball:l2", "ball:0.1", "sphere:1", "box", "", "{box: [0, 1]", "{box: 0}"],
+    [
+        "box:1,0",
+        "box:a,b",
+        "ball:l2",
+        "ball:0.1",
+        "sphere:1",
+        "box",
+        "",
+        "{box: [0, 1]",
+        "{box: 0}",
+    ],
 )
 def test_wrong_words_are_refused_by_name(text):
     with pytest.raises(ValueError, match=f"domain {re.escape(text)}.*(allowed|could not|expected)"):
