@@ -86,8 +86,9 @@ def measuring_threads(wildcards):
 
 
 def long_jobs_first():
-    """Of what can run, what is expected to take longest begins: the end waits for its widest
-    networks. No minimum version of Snakemake lets a rule say so of its jobs."""
+    """Of what can run, what is expected to take longest begins: the end waits for the widest
+    networks. The oldest Snakemake allowed, 9.13, has one priority for all jobs alike.
+    """
 
     def seconds(job):
         run = run_of(job.wildcards)
@@ -95,8 +96,8 @@ def long_jobs_first():
             return resources.train_seconds(config, run)
         return resources.measure_seconds(config, run, name=job.wildcards.measure)
 
-    for rule in ("train", "measure"):
-        jobs = [job for job in workflow.dag.needrun_jobs() if job.rule.name == rule]
+    for stage in ("train", "measure"):
+        jobs = [job for job in workflow.dag.needrun_jobs() if job.rule.name == stage]
         expected = {job: seconds(job) for job in jobs}
         for job in jobs:
             share = expected[job] / max(expected.values())

@@ -15,7 +15,7 @@ from lipdescent.jobs import (
     terminal,
 )
 from lipdescent.study.config import as_in_a_file, prepare
-from lipdescent.study import ending, failures, published
+from lipdescent.study import ending, published
 from lipdescent.study import network_checks
 from lipdescent.study.runs import (
     check_folder,
@@ -86,11 +86,15 @@ try:
         default=Path(workflow.basedir) / "config/config.yaml",
     )
     check_folder(prepared["study"])
-    if not plan_file(prepared["study"]).exists() and not runs_nothing(sys.argv):
-        # A new study's jobs are sure to run: while they are planned, what they need is imported.
+    # A new study's jobs are sure to run: while they are planned, what they need is imported, and
+    # its bounds are tried.
+    is_new = not (plan_file(prepared["study"]).exists() or runs_nothing(sys.argv))
+    if is_new:
         start_fork_server(prepared["execution"])
     if workflow.is_main_process and not prepared["experiments"]:
         network_checks.check(prepared)
+        if is_new and jobs_run_here():
+            network_trial.begin(prepared)
     # In place: scripts are given this very object.
     config.update(prepared)
     gpus.check_device(config["device"], local=not (submits or workflow.remote_exec))

@@ -75,11 +75,7 @@ def draw(
     panels = [panels[place] for place in side_by_side.spread(len(panels), most=MAX_PANELS)]
     rows = [BRACKET, *_loss_rows(cells), ERROR]
     figure, grid_of_axes = style.new_figure(
-        len(rows),
-        len(panels),
-        height=0.9 + 1.6 * len(rows),
-        sharex=True,
-        sharey="row",
+        len(rows), len(panels), height=0.9 + 1.6 * len(rows), sharex=True, sharey="row"
     )
     looks = _looks(axes, choice.colour)
     for column, value in zip(grid_of_axes.T, panels, strict=True):

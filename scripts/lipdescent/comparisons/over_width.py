@@ -54,11 +54,7 @@ def draw(
     }
     noises = side_by_side.spread(len(first.label_noise))
     figure, axes = style.new_figure(
-        len(panels),
-        len(noises),
-        height=0.8 + 1.6 * len(panels),
-        sharex=True,
-        sharey="row",
+        len(panels), len(noises), height=0.8 + 1.6 * len(panels), sharex=True, sharey="row"
     )
     for name, group in groups.items():
         for column, noise in zip(axes.T, noises, strict=True):

@@ -38,7 +38,6 @@ def draw(
     groups: Mapping[str, Group], *, statistics: Mapping[str, Any], losses: Mapping[str, str]
 ) -> Figure:
     """See the module: its docstring is the caption."""
-    del losses
     found = point_slopes.panels(list(groups.values()), norm="l2", options=statistics)
     rows = _power_laws.rows(found)
     rows = [rows[place] for place in side_by_side.spread(len(rows), most=MAX_ROWS)] if rows else []

@@ -33,10 +33,7 @@ def panels(count: int, *, height: float = 2.4, **options: Any) -> tuple[Figure, 
 
 def look(index: int) -> dict[str, Any]:
     """Colour and marker of the ``index``-th kind."""
-    return {
-        "color": OKABE_ITO[index % len(OKABE_ITO)],
-        "marker": MARKERS[index % len(MARKERS)],
-    }
+    return {"color": OKABE_ITO[index % len(OKABE_ITO)], "marker": MARKERS[index % len(MARKERS)]}
 
 
 def key_of(figure: Figure, *panels: Axes, columns: int = 6) -> None:

@@ -45,11 +45,7 @@ from lipdescent.training.losses import cross_entropy_temperature, hinge, hkr
 Task = Literal["mixture", "moons", "fashion_mnist"]
 TAUS = (1, 2, 4, 8, 64, 256)
 RADIUS_LIMIT = 1.70  # half the Wasserstein-1 distance, (.9 (2 + 2) - .1 (1 + 1)) / 2
-LOSSES = {
-    "cross_entropy_temperature": cross_entropy_temperature,
-    "hinge": hinge,
-    "hkr": hkr,
-}
+LOSSES = {"cross_entropy_temperature": cross_entropy_temperature, "hinge": hinge, "hkr": hkr}
 # Loss -> what the legend and its options are called.
 LOSS_NAMES = {
     "cross_entropy_temperature": ("cross-entropy (tau)", "tau"),

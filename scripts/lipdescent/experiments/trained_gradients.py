@@ -197,11 +197,7 @@ def draw(frame: pd.DataFrame) -> Figure:
     """Singular values over steps, units that never switch, pictures of gradients."""
     constraints = [name for name in NAMES if (frame["constraint"] == name).any()]
     figure, grid = new_figure(
-        3,
-        len(constraints),
-        height=4.9,
-        gridspec_kw={"height_ratios": (3, 1.4, 1.7)},
-        sharey="row",
+        3, len(constraints), height=4.9, gridspec_kw={"height_ratios": (3, 1.4, 1.7)}, sharey="row"
     )
     for (top, middle, bottom), constraint in zip(grid.T, constraints, strict=True):
         part = frame[frame["constraint"] == constraint]

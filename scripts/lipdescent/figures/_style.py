@@ -233,11 +233,7 @@ def legend(
 
 
 def heading(
-    figure: Figure,
-    group: Group,
-    *parts: str,
-    confidence: float | None = None,
-    drawn: str = "bands",
+    figure: Figure, group: Group, *parts: str, confidence: float | None = None, drawn: str = "bands"
 ) -> None:
     """One line above the axes: what was studied, of how many models, and how many are left out.
 

@@ -34,11 +34,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     styles = style.rung_styles(ladder.all_rungs(group))
     noises = dict(zip(group.noise_ends, ("-", "--"), strict=False))
     figure, axes = style.new_figure(
-        len(gaps),
-        3,
-        height=0.8 + 1.7 * len(gaps),
-        sharex="col",
-        sharey="row",
+        len(gaps), 3, height=0.8 + 1.7 * len(gaps), sharex="col", sharey="row"
     )
     for row, (norm, ratios) in zip(axes, gaps.items(), strict=True):
         row[0].set_ylabel(f"upper bound / best lower bound ({labels.NORMS[norm]})")

@@ -36,7 +36,6 @@ Curves = dict[Rung, Estimate]
 
 def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     """See the module: its docstring is the caption."""
-    del loss
     last = len(group.label_noise) - 1
     noises = sorted({0, last // 2, last})
     rows = _rows(group, noises, statistics["confidence"])

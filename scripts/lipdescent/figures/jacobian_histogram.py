@@ -40,7 +40,6 @@ SPLIT = "test"
 
 def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     """See the module: its docstring is the caption."""
-    del loss
     noises = group.noise_ends
     fitting = ladder.critical_width(group, statistics["interpolation_accuracy"])
     widths = sorted({0, fitting, len(group.width) - 1})

@@ -42,7 +42,6 @@ BRACKET = {"color": "0.8", "linewidth": 5}
 
 def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     """See the module: its docstring is the caption."""
-    del loss
     noises = group.noise_ends
     middle = ladder.critical_width(group, statistics["interpolation_accuracy"])
     columns = {

@@ -49,7 +49,6 @@ ROWS: dict[str, dict[str, tuple[Series, dict[str, Any]]]] = {
 
 def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     """See the module: its docstring is the caption."""
-    del loss
     noises = group.noise_ends
     figure, axes = style.new_figure(2, len(noises), height=4.4, sharex=True, sharey="row")
     for column, noise in zip(axes.T, noises, strict=True):

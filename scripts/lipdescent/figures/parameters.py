@@ -37,7 +37,6 @@ ROWS = {
 
 def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     """See the module: its docstring is the caption."""
-    del loss
     rows = {name: group.series[key] for name, key in ROWS.items() if key in group.series}
     rows = rows or {next(iter(ROWS)): np.full(group.diverged.shape, np.nan)}
     figure, axes = style.new_figure(

@@ -39,7 +39,6 @@ CORRELATIONS = {
 
 def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     """See the module: its docstring is the caption."""
-    del loss
     noises = group.noise_ends
     figure, axes = style.new_figure(2, len(noises), height=4.2, sharex=True, sharey="row")
     rows = (

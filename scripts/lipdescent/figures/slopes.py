@@ -34,7 +34,6 @@ from lipdescent.figures import _style as style
 
 def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     """See the module: its docstring is the caption."""
-    del loss
     looks = _power_laws.looks([group])
     rows = _power_laws.rows(
         panel
