@@ -56,7 +56,7 @@ onsuccess:
     print(
         f"study {STUDY}: start at {RESULTS}/report.html; all of it lies in {RESULTS}/"
     )
-    for line in failures.failed_bounds(RESULTS):
+    for line in ending.failed_bounds(RESULTS):
         print(line, file=sys.stderr)
 
 

@@ -32,8 +32,7 @@ from lipdescent.training.stack_training import Interrupted, StackTraining
 job = snakemake  # type: ignore[name-defined]  # noqa: F821  Snakemake puts it there
 run, execution = job.params.run, job.config["execution"]
 log_to(
-    job.log[0],
-    label="{dataset}/{architecture}/width={width}/seeds={seeds}".format(**job.wildcards),
+    job.log[0], label="{dataset}/{architecture}/width={width}/seeds={seeds}".format(**job.wildcards)
 )
 logger = logging.getLogger("lipdescent.train")
 

@@ -15,7 +15,7 @@ from lipdescent.jobs import (
     terminal,
 )
 from lipdescent.study.config import as_in_a_file, prepare
-from lipdescent.study import ending, failures, published
+from lipdescent.study import ending, published
 from lipdescent.study import network_checks
 from lipdescent.study.runs import (
     check_folder,
