@@ -86,21 +86,23 @@ def measuring_threads(wildcards):
 
 
 def long_jobs_first():
-    """Of what can run, what is expected to take longest begins: the end waits for the widest
-    networks. The oldest Snakemake allowed, 9.13, has one priority for all jobs alike.
+    """Of what can run, jobs of the widest networks begin, of them those expected to take longest:
+    the end waits for them. The oldest Snakemake allowed, 9.13, has one priority for all jobs alike.
     """
 
-    def seconds(job):
+    def expected(job):
         run = run_of(job.wildcards)
+        trained = resources.train_seconds(config, run)
         if job.rule.name == "train":
-            return resources.train_seconds(config, run)
-        return resources.measure_seconds(config, run, name=job.wildcards.measure)
+            return trained, 0
+        name = job.wildcards.measure
+        return trained, resources.measure_seconds(config, run, name=name)
 
     for stage in ("train", "measure"):
         jobs = [job for job in workflow.dag.needrun_jobs() if job.rule.name == stage]
-        expected = {job: seconds(job) for job in jobs}
+        ranks = {pair: i for i, pair in enumerate(sorted(set(map(expected, jobs))), 1)}
         for job in jobs:
-            share = expected[job] / max(expected.values())
+            share = ranks[expected(job)] / (len(ranks) + 1)
             workflow.dag._priority[job] = job.rule.priority + share
 
 
