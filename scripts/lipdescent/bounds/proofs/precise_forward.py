@@ -91,10 +91,7 @@ class PreciseForward:
             bits = bits_for(self.terms, limbs)
             if bits < 4:
                 raise OverflowError(f"{digits} bits of sums of {self.terms} terms")
-        state = {
-            name: t[model].to(torch.float64) if t.is_floating_point() else t[model]
-            for name, t in self.forward.stack.state.items()
-        }
+        state = self.forward.stack.state_of(model)
         x, lost = fixed(torch.cat([a, b]), bits, limbs + 64 // bits + 2)
         error = a.new_full((2 * len(a),), _all(lost, x))
         with torch.backends.cudnn.flags(enabled=False):
