@@ -39,7 +39,7 @@ from lipdescent.networks.graph import (
 )
 from lipdescent.networks.operations import Function
 from lipdescent.stacks.model_stack import ModelStack
-from lipdescent.structure.composition import layer_bound
+from lipdescent.structure.layer_constants import layer_bound
 from lipdescent.structure.rebuilt import evaluate
 from lipdescent.structure.trace import trace
 
