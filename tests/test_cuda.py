@@ -11,6 +11,8 @@ import torch
 from cuda_checks import DOMAINS
 from pretend_cuda import PretendCuda
 
+from lipdescent.bounds.lipsdp import blocks, channel_scales
+
 ROOT = Path(__file__).parents[1]
 # About real memory, the same as float32 on any other device, or of torch.export, which follows
 # tensors through functions that the pretended device stands in for.
@@ -28,6 +30,9 @@ def test_on_cuda(check):
 def little(monkeypatch):
     """Every operation on the pretended device is watched in Python: fewer of the same."""
     monkeypatch.setattr(cuda_checks, "SAMPLES", 15)  # two updates an epoch
+    monkeypatch.setattr(cuda_checks, "EPOCHS", (0, 1, 2))
+    monkeypatch.setattr(blocks, "STEPS", 2)  # of a search, on the device and on the CPU
+    monkeypatch.setattr(channel_scales, "STEPS", channel_scales.SCREEN_EVERY + 1)
     # Three residual blocks in place of eight, of either kind.
     few = ("resnet_cifar", 2, (3, 8, 8), {"blocks": 1})
     monkeypatch.setitem(cuda_checks.NETWORKS, "resnet18", few)

@@ -175,7 +175,7 @@ def test_first_epoch(path, folder):
     noise, seeds = replicas([grid["label_noise"][-1]], SEEDS)
     maker = config["noise_maker"]
     labels = noisy_labels(dataset, maker=maker, label_noise=noise, seeds=seeds)
-    options = sections.training_options(config, architecture) | {"batch_size": 5}
+    options = sections.training_options(config, architecture) | {"batch_size": 6}
     training = StackTraining(
         initial_stack(build, seeds, dataset.input_shape),
         TrainingData(torch.from_numpy(dataset.train_inputs), labels, dataset.num_classes),

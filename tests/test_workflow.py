@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -9,7 +10,7 @@ import time
 
 import pytest
 import yaml
-from tiny_study import NO_BOUNDS, ROOT, TINY, command, planned, run, source
+from tiny_study import NO_BOUNDS, ROOT, TINY, code, command, planned, run, source
 
 from lipdescent import datasets
 from lipdescent.analysis import groups
@@ -33,6 +34,31 @@ def study(finished, tmp_path):
     folder = tmp_path / "study"
     shutil.copytree(finished, folder, symlinks=True)
     return folder
+
+
+@pytest.fixture
+def edit():
+    """Changes a file of the code that all folders run; it is as it was afterwards.
+
+    Of a copy of its own a folder's jobs would be no forks: their environment says where it is.
+    """
+    before = {}
+
+    def write(name, change):
+        path = code() / "scripts/lipdescent" / name
+        before.setdefault(path, path.read_bytes() if path.exists() else None)
+        path.write_text(change(path.read_text() if path.exists() else ""))
+
+    yield write
+    for path, content in before.items():
+        if content is None:
+            path.unlink()
+        else:
+            path.write_bytes(content)
+
+
+def commented(text):
+    return text + "\n# another comment\n"
 
 
 def test_everything_published_is_there(finished):
@@ -95,6 +121,20 @@ def test_checkpoints_say_how_they_were_made(finished):
     assert (stack.num_models, stack.module[-1].in_features) == (3 * 4, 5)
 
 
+def test_what_takes_longest_is_wanted_first(finished):
+    """Training before measuring, in each of them wide networks before narrow ones."""
+    (log,) = (finished / ".snakemake/log").glob("*.log")
+    found = {"train": {}, "measure": {}}
+    for job in re.split(r"^(?:local)?rule ", log.read_text(), flags=re.MULTILINE):
+        rule = job.partition(":")[0]
+        if rule == "train" or (rule == "measure" and "measure=lower_jacobian" in job):
+            width, priority = re.search(r"width=(\d+)", job), re.search(r"priority: ([\d.]+)", job)
+            found[rule][int(width[1])] = float(priority[1])
+    for priorities in found.values():
+        assert 0 < priorities[2] < priorities[5]
+    assert found["measure"][5] < found["train"][2]
+
+
 def test_nothing_reruns_untouched_or_after_touching(study):
     assert "Nothing to be done" in run(study, "-n")
     os.utime(study / "results/tiny/datasets/mnist1d.npz")
@@ -106,9 +146,8 @@ def test_nothing_reruns_untouched_or_after_touching(study):
     assert "Nothing to be done" in run(study, "-n")
 
 
-def test_a_changed_bound_reruns_only_what_depends_on_it(study):
-    path = source(study) / "scripts/lipdescent/bounds/upper_layer_product.py"
-    path.write_text(path.read_text() + "\n# another comment\n")
+def test_a_changed_bound_reruns_only_what_depends_on_it(study, edit):
+    edit("bounds/upper_layer_product.py", commented)
     jobs = planned(run(study, "-n"))
     assert jobs["measure"] == 2
     assert "train" not in jobs
@@ -131,9 +170,8 @@ def measure(stack, *, inputs, norms, seed):
 '''
 
 
-def test_a_failing_bound_is_rows_of_their_own_and_named_at_the_end(study):
-    path = source(study) / "scripts/lipdescent/bounds/upper_mine.py"
-    path.write_text(FAULTY)
+def test_a_failing_bound_is_rows_of_their_own_and_named_at_the_end(study, edit):
+    edit("bounds/upper_mine.py", lambda _: FAULTY)
     bounds = {name: {"norms": ["l2"]} for name in ("upper_mine", "upper_layer_product")}
     grid = TINY["grid"] | {"width": [2]}
     config = TINY | {"grid": grid, "figures": [], "bounds": NO_BOUNDS | bounds}
@@ -145,23 +183,21 @@ def test_a_failing_bound_is_rows_of_their_own_and_named_at_the_end(study):
     assert set(frame[frame["quantity"] == "upper_mine"]["status"]) == {"error"}
     assert set(frame[frame["quantity"] != "upper_mine"]["status"]) == {"ok"}
     assert "upper_mine failed with an error at 1 width (2)" in (results / "findings.md").read_text()
-    path.write_text(FAULTY.replace("norm)", "norm.double())"))
+    edit("bounds/upper_mine.py", lambda _: FAULTY.replace("norm)", "norm.double())"))
     jobs = planned(run(study, "-n", config=config))
     assert jobs["measure"] == 1
     assert "train" not in jobs
 
 
-def test_changed_training_code_retrains(study):
-    path = source(study) / "scripts/lipdescent/training/engines/fused_mlp.py"
-    path.write_text(path.read_text() + "\n# another comment\n")
+def test_changed_training_code_retrains(study, edit):
+    edit("training/engines/fused_mlp.py", commented)
     jobs = planned(run(study, "-n"))
     assert jobs["train"] == 2
     assert "dataset" not in jobs
 
 
-def test_a_changed_and_a_lost_figure_redraw_only_them_and_the_page(study):
-    path = source(study) / "scripts/lipdescent/figures/bound_gap.py"
-    path.write_text(path.read_text() + "\n# another comment\n")
+def test_a_changed_and_a_lost_figure_redraw_only_them_and_the_page(study, edit):
+    edit("figures/bound_gap.py", commented)
     assert planned(run(study, "-n")) == {"figure": 1, "start_page": 1}
     (study / "results/tiny/figures/mnist1d/mlp/alignment.pdf").unlink()
     assert planned(run(study, "-n")) == {"figure": 2, "start_page": 1}

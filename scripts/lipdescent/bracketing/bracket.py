@@ -16,7 +16,7 @@ from lipdescent.bracketing.readable import Opaque, readable
 from lipdescent.bracketing.result import Bracket
 from lipdescent.bracketing.rows import COLUMNS, Asked, rows_of
 from lipdescent.bracketing.shares import Shares
-from lipdescent.domains.domain import Domain, regions_of
+from lipdescent.domains.domain import Domain, Regions, regions_of
 from lipdescent.networks.wrappers import unwrapped
 from lipdescent.plugins import bound_entries, lookup
 from lipdescent.stacks import own_call
@@ -145,12 +145,16 @@ def _entries(
 
 
 def _checked_prover(
-    model: nn.Module, stack: ModelStack, bounds: Mapping[str, ModuleType], inputs: dict[str, Tensor]
+    model: nn.Module,
+    stack: ModelStack,
+    bounds: Mapping[str, ModuleType],
+    inputs: dict[str, Tensor],
+    regions: Regions | None,
 ) -> Prover:
     """The network's prover, once its call and its precisions are what the bounds rely on."""
     directions = {bound.DIRECTION for bound in bounds.values()}
     checks.check_reading(model, stack, inputs)
-    prover = Prover(stack)
+    prover = Prover(stack, regions)
     if "lower" in directions:
         checks.check_precisions(prover)
     return prover
@@ -185,8 +189,8 @@ def _frame(
     found: dict[str, list[dict]] = {}
     with own_call.preserved(model):
         # Held, so that the bounds share it: its constants of layers are those of the layer product.
-        prover = _checked_prover(model, stack, bounds, inputs)
-        rate = affordable.Rate(prover, inputs, norm=norm)
+        prover = _checked_prover(model, stack, bounds, inputs, regions)
+        rate = affordable.Rate(prover, inputs, norm=norm, seed=seed)
         asked = Asked(stack, inputs, where, norm, seed, rate, shares)
         for name in [*(n for n in entries if n not in own), *shares.order]:
             found[name] = rows = rows_of(name, entries[name], asked)

@@ -33,12 +33,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from lipdescent.bracketing.bracket import NORMS, bracket
-from lipdescent.bracketing.foreign_network import (
-    load_data,
-    load_function,
-    load_model,
-    load_shape,
-)
+from lipdescent.bracketing.foreign_network import load_data, load_function, load_model, load_shape
 from lipdescent.bracketing.onnx_network import load_onnx
 
 

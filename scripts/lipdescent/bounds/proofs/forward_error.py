@@ -66,10 +66,7 @@ class ProvenForward:
 
         ``points`` float64 (n, *input_shape), exact.
         """
-        state = {
-            name: t[model].to(torch.float64) if t.is_floating_point() else t[model]
-            for name, t in self.stack.state.items()
-        }
+        state = self.stack.state_of(model)
         with torch.backends.cudnn.flags(enabled=False):
             y, error = self._run(self.node, points, points.new_zeros(len(points)), state, model)
         return y.flatten(1), error

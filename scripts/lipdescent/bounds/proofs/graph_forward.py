@@ -136,10 +136,7 @@ class ProvenGraph:
     @torch.no_grad()
     def __call__(self, model: int, points: Tensor) -> Known:
         """Outputs (n, n_out) of one model, and bounds (n,) on the l2 norm of their errors."""
-        state = {
-            name: t[model].to(torch.float64) if t.is_floating_point() else t[model]
-            for name, t in self.stack.state.items()
-        }
+        state = self.stack.state_of(model)
         known: list[Known] = [(points, points.new_zeros(len(points)))]
         with torch.backends.cudnn.flags(enabled=False):
             for i, (operation, places) in enumerate(self.operations):
