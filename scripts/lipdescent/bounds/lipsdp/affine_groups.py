@@ -6,7 +6,7 @@ the pair that is bounded. A product of a weight and factors is off by one roundi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -53,7 +53,7 @@ def _is_part(node: Node) -> bool:
 
 
 def composed(
-    node: Chain | Layer, stack: ModelStack, linear_map: Callable[[Layer], LinearMap | None]
+    node: Node, stack: ModelStack, linear_map: Callable[[Layer], LinearMap | None]
 ) -> LinearMap | None:
     """The map of such a chain, or of a factor alone; None for anything else.
 
@@ -61,12 +61,12 @@ def composed(
     ----------
     linear_map : of a linear layer.
     """
-    parts = steps(node)
-    if not all(map(_is_part, parts)) or sum(map(_is_linear, parts)) > 1:
+    parts = [part for part in steps(node) if isinstance(part, Layer) and _is_part(part)]
+    if len(parts) < len(steps(node)) or sum(map(_is_linear, parts)) > 1:
         return None
     at = next((i for i, part in enumerate(parts) if _is_linear(part)), 0)
     found = linear_map(parts[at]) if _is_linear(parts[at]) else _identity(parts[0], stack)
-    rest: Sequence[Layer] = [p for p in parts if not _is_linear(p)]
+    rest = [part for part in parts if not _is_linear(part)]
     for i, factor in enumerate(rest):
         if found is None:
             return None
