@@ -357,6 +357,13 @@ def _function(operation: Function) -> Scalar | None:
             if even
             else (-math.inf, math.inf, math.inf, math.inf),
         )
+    if operation.name == "power" and power not in (0.0, 1.0):  # where x > 0, NaN elsewhere
+        steep = math.inf if power > 1 else 0.0
+        return Scalar(
+            lambda x: torch.where(x > 0, x, math.nan) ** power,
+            lambda x: power * torch.where(x > 0, x, math.nan) ** (power - 1),
+            ends=(math.nan, math.inf if power > 0 else 0.0, math.nan, steep),
+        )
     own = {
         "swish": lambda a: _stretched(_SILU, a, 1.0, operation),
         "erf_gate": lambda a: _stretched(_GELU, math.sqrt(2) * a, 2.0, operation),
