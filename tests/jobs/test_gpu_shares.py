@@ -36,13 +36,13 @@ def config():
         ("cpu", "upper_lipsdp", [False, False, False]),
     ],
 )
-def test_large_networks_are_measured_on_the_gpu(config, asked, name, expected):
+def test_large_networks_are_measured_on_the_gpu(config, counted_here, asked, name, expected):
     config = config | {"execution": config["execution"] | {"measuring_device": asked}}
     runs = sorted(runs_of(config), key=lambda run: run.width)
     assert [resources.measures_on_gpu(config, run, name) for run in runs] == expected
 
 
-def test_wide_stacks_take_more_of_a_gpu(config):
+def test_wide_stacks_take_more_of_a_gpu(config, counted_here):
     runs = sorted(runs_of(config), key=lambda run: run.width)
     for needs in (resources.train_gpu_mb, resources.measure_gpu_mb):
         narrow, middle, wide = (needs(config, run) for run in runs)
