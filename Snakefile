@@ -38,10 +38,11 @@ onstart:
     terminal.outlive(workflow.logger_manager.logger.handlers)
     if jobs_run_here():
         lifeline.let_out()
-    if EXECUTION["fork_server"] and jobs_run_in_this_environment():
-        fork_server.start(threads=EXECUTION["threads"], modules=PREAMBLE)
+    start_fork_server(EXECUTION)
     try_bounds()
     allow_continuations()
+    if jobs_run_here():
+        long_jobs_first()
     record_plan(config, command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
     print(f"study {STUDY}: {what_runs()}")
     WATCHED.append(watched())
@@ -55,7 +56,7 @@ onsuccess:
     print(
         f"study {STUDY}: start at {RESULTS}/report.html; all of it lies in {RESULTS}/"
     )
-    for line in failures.failed_bounds(RESULTS):
+    for line in ending.failed_bounds(RESULTS):
         print(line, file=sys.stderr)
 
 

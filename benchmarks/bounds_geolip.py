@@ -187,8 +187,7 @@ def study(models: int, repetitions: int) -> None:
         for width in WIDTHS:
             stack = networks(models, width)
             taken = seconds(
-                lambda s=stack, t=tolerance: list(upper_geolip.measure(s, tolerance=t)),
-                repetitions,
+                lambda s=stack, t=tolerance: list(upper_geolip.measure(s, tolerance=t)), repetitions
             )
             each[width] = taken / models
         shown = " / ".join(f"{each[w] * 1e3:.2f}" for w in (4, 64, 512))

@@ -19,6 +19,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 NUMBERS = ROOT / "docs/numbers"
@@ -74,16 +75,26 @@ def write() -> list[str]:
     return changed
 
 
-def record(source: str, *, command: str, machine: str, repetitions: str, texts: dict) -> None:
-    """Store what a benchmark found, and fill the pages with it."""
-    stored = {
-        "command": command,
-        "date": datetime.date.today().isoformat(),
-        "machine": machine,
-        "repetitions": repetitions,
-        "texts": texts,
-    }
-    (NUMBERS / f"{source}.json").write_text(json.dumps(stored, indent=1) + "\n")
+def store(
+    source: str,
+    *,
+    command: str,
+    machine: str,
+    repetitions: str,
+    texts: dict,
+    date: str | None = None,
+    **more: object,
+) -> None:
+    """Write what was found, with how: of today, if no ``date`` is given."""
+    date = datetime.date.today().isoformat() if date is None else date
+    about = {"command": command, "date": date, "machine": machine, "repetitions": repetitions}
+    stored = json.dumps(about | {"texts": texts} | more, indent=1, ensure_ascii=False)
+    (NUMBERS / f"{source}.json").write_text(stored + "\n")
+
+
+def record(source: str, **found: Any) -> None:
+    """:func:`store` what a benchmark found, and fill the pages with it."""
+    store(source, **found)
     write()
 
 
@@ -123,7 +134,8 @@ def main() -> None:
         print(f"{wanted.agree}: {len(fresh) - len(apart)} of {len(fresh)} means agree")
         sys.exit("\n".join(apart) or 0)
     if not wanted.write:
-        for study in docs_sources.take_all(ROOT / "results", NUMBERS):
+        for study, found in docs_sources.take_all(ROOT / "results"):
+            store(study, **found)
             print(f"taken: {study}")
     print(f"written: {', '.join(write()) or 'nothing changed'}")
 

@@ -5,11 +5,11 @@ A function gives key -> text, or key -> table (``header``, ``rows``) of cells as
 
 from __future__ import annotations
 
-import datetime
 import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import checkout  # noqa: F401
 import groupsort_sources
@@ -21,6 +21,7 @@ import torch
 from machine import machine
 
 from lipdescent.analysis import groups, ladder, statistics
+from lipdescent.analysis.loading import load
 from lipdescent.arithmetic import decimals
 from lipdescent.study.runs import runs_of
 
@@ -31,23 +32,16 @@ NOISE_COLUMNS = {
 }
 
 
-def take_all(results: Path, folder: Path) -> Iterator[str]:
-    """Take every source whose study is in ``results``, into ``folder``; their names."""
+def take_all(results: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every source whose study is in ``results``, and what docs_numbers.py stores of it."""
     torch.set_num_threads(1)
     for name, take in SOURCES.items():
         study = results / name
         if not (study / "provenance.json").is_file():
             continue
-        about = {
-            "command": command(name),
-            "date": str(datetime.date.today()),
-            "machine": machine(),
-            "repetitions": "one run",
-        }
-        taken = {"texts": take(study)} | ({"means": means(study)} if name == "default" else {})
-        text = json.dumps(about | taken, indent=1, ensure_ascii=False)
-        (folder / f"{name}.json").write_text(text + "\n")
-        yield name
+        more = {"means": means(study)} if name == "default" else {}
+        about = {"command": command(name), "machine": machine(), "repetitions": "one run"}
+        yield name, about | {"texts": take(study)} | more
 
 
 def command(study: str) -> str:
@@ -62,7 +56,7 @@ def means(study: Path) -> dict[str, list[float]]:
     Another processor rounds otherwise and training amplifies that: two runs of a study are two
     draws, and agree where all their intervals meet.
     """
-    group = groups.load_group(study / "table.parquet", dataset="mnist1d", architecture="mlp")
+    group = load(study)["mnist1d", "mlp"]
     found = {"test loss": ladder.metric(group, "test_loss"), "test error": ladder.test_error(group)}
     for norm in ladder.norms(group):
         for side in ("lower", "upper"):
@@ -88,7 +82,7 @@ def default(study: Path) -> dict[str, object]:
     logs = "".join(path.read_text() for path in (study / "logs").rglob("*.log"))
     seconds = sum(float(took) for took in re.findall(r"took ([\d.]+) CPU s", logs))
     texts = {"in_short": "\n" + "\n".join(sentences) + "\n", "cpu": f"{seconds:.0f} CPU seconds"}
-    group = groups.load_group(study / "table.parquet", dataset="mnist1d", architecture="mlp")
+    group = load(study)["mnist1d", "mlp"]
     ratio = ladder.best(group, "upper", "l2") / ladder.best(group, "lower", "l2")
     texts["upper_over_lower"] = _span(statistics.geometric_mean(ratio[:, :, -1]), "{:.3g}")
     return texts | _sizes(facts, study)
@@ -97,7 +91,7 @@ def default(study: Path) -> dict[str, object]:
 def one_hidden_layer(study: Path) -> dict[str, object]:
     """The study with nearly closed brackets: tightness, label noise, what sentences quote."""
     (facts,) = json.loads((study / "findings.json").read_text())["groups"]
-    group = groups.load_group(study / "table.parquet", dataset="mnist1d", architecture="mlp")
+    group = load(study)["mnist1d", "mlp"]
     told = tightness.rows(study, exact=12)
     texts: dict[str, object] = {
         key: {"header": tightness.HEADER, "rows": rows}
@@ -337,9 +331,8 @@ def _outwards(quantity: str, value: float | None) -> str:
 
 def random_labels(study: Path) -> dict[str, object]:
     """Which widths fit labels that are all random, medians over seeds; the largest constant."""
-    path, fits = study / "table.parquet", {}
-    for _, name in groups.group_names(path):
-        group = groups.load_group(path, dataset="mnist1d", architecture=name)
+    fits = {}
+    for (_, name), group in load(study).items():
         accuracy = np.median(ladder.metric(group, "train_accuracy")[:, -1, -1], axis=-1)
         told = [f"{100 * a:.0f} % at {w}" for w, a in zip(group.width, accuracy, strict=True)]
         fits["lipschitz" if "lipschitz" in name else "free"] = ", ".join(told)
@@ -467,9 +460,9 @@ def any_forward_small(study: Path) -> dict[str, object]:
     """Every architecture's bounds at the widest and last, and how many checkpoints have both."""
     table = pd.read_parquet(study / "table.parquet")
     table["split"] = table["split"].astype(str)
-    bounds = table[table.direction.isin(["lower", "upper"]) & (table.status == "ok")]
+    known = table[table.direction.isin(["lower", "upper"]) & (table.status == "ok")]
     cell = ["architecture", "width", "label_noise", "seed", "epoch"]
-    sides = bounds.groupby(cell, observed=True).direction.nunique()
+    sides = known.groupby(cell, observed=True).direction.nunique()
     last = table[(table.width == table.width.max()) & (table.epoch == table.epoch.max())]
     rows = []
     for name in dict.fromkeys(table.architecture):
@@ -479,15 +472,9 @@ def any_forward_small(study: Path) -> dict[str, object]:
             found = own[(own.quantity == quantity) & (own.status == "ok")].value
             return float(found.max()) if len(found) else None
 
-        rows.append(
-            [
-                f"`{name}`",
-                f"{value('test_accuracy'):.2f}",
-                _outwards("lower_jacobian", value("lower_jacobian")),
-                _outwards("upper_layer_product", value("upper_layer_product")),
-                _outwards("upper_graph", value("upper_graph")),
-            ]
-        )
+        bounds = ("lower_jacobian", "upper_layer_product", "upper_graph")
+        cells = [_outwards(bound, value(bound)) for bound in bounds]
+        rows.append([f"`{name}`", f"{value('test_accuracy'):.2f}", *cells])
     header = ["architecture", "test accuracy", "lower: Jacobian", "layer product", "upper: graph"]
     return {
         "bounds": {"header": header, "rows": rows},

@@ -15,12 +15,13 @@ import platform
 import re
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import checkout  # noqa: F401
 import gpu_fused
+import gpu_fused_tiles
 import gpu_workflow
 import numpy as np
 import torch
@@ -54,6 +55,7 @@ class Report:
         self.small = device.type == "cpu"
         self.peaks: dict[str, float] = {}
         self.again: set[str] | None = None  # the checks to run, None for all
+        self.networks: list[str] | None = None  # those that are timed, None for all
 
     def say(self, *lines: str) -> None:
         with self.path.open("a") as file:
@@ -66,6 +68,10 @@ class Report:
 
     def row(self, *cells: object) -> None:
         self.say(f"| {' | '.join(map(str, cells))} |")
+
+    def chosen(self, cases: Sequence[tuple]) -> list[tuple]:
+        """Those of the networks asked for; a case begins with its network."""
+        return [case for case in cases if self.networks is None or case[0] in self.networks]
 
     def in_time(self, what: str) -> bool:
         """Whether there is time left; where there is none, what is left out is said."""
@@ -98,34 +104,51 @@ def checks(report: Report) -> None:
 def workflow(report: Report) -> None:
     """The default study from the data to the report, on the device."""
     place = str(report.device)
-    if study_run(report, "gpu", place):
+
+    def compared() -> None:
         for name, (apart, count) in gpu_workflow.bounds_apart("gpu", place).items():
             what = f"largest relative difference to the processor, {name}"
             report.row(what, f"{apart:.1e} of {count} checkpoints")
 
+    study_run(report, "gpu", place, compared)
+
 
 def processor(report: Report) -> None:
     """The same on the processor, and the device's table against its."""
-    if not study_run(report, "processor", "cpu") or not Path("results/gpu/table.parquet").exists():
-        return
-    for quantity in ("train_loss", "test_loss", "test_accuracy", "upper_layer_product"):
-        report.row(
-            f"largest difference, {quantity}", gpu_workflow.apart("gpu", "processor", quantity)
-        )
+
+    def compared() -> None:
+        if not Path("results/gpu/table.parquet").exists():
+            return
+        for quantity in ("train_loss", "test_loss", "test_accuracy", "upper_layer_product"):
+            report.row(
+                f"largest difference, {quantity}", gpu_workflow.apart("gpu", "processor", quantity)
+            )
+
+    study_run(report, "processor", "cpu", compared)
 
 
-def study_run(report: Report, study: str, device: str) -> bool:
-    """Whether the default study ran; its seconds and those of its stages are written."""
+def study_run(
+    report: Report, study: str, device: str, compared: Callable[[], None] | None = None
+) -> None:
+    """The default study: its seconds, those of its stages, what ``compared`` adds to them; when
+    each of its jobs began and ended, with an x for those that the end waited for."""
     report.table(f"The workflow end to end on {device}", "what", "found")
     if absent := gpu_workflow.missing():
         report.row("not run", f"missing: {', '.join(absent)}; make gpu-wheels brings them")
-        return False
+        return
     folder = report.path.parent.resolve()
-    spent = gpu_workflow.run_study(study, device, folder, small=report.small)
+    begin, spent = gpu_workflow.run_study(study, device, folder, small=report.small)
     report.row("default study, data to report", f"{spent:.0f} s")
-    for stage, (count, total, longest) in gpu_workflow.stages(study).items():
+    jobs = gpu_workflow.jobs(study)
+    for stage, (count, total, longest) in gpu_workflow.stages(jobs).items():
         report.row(stage, f"{count} jobs, {total:.1f} s, longest {longest:.1f} s")
-    return True
+    if compared is not None:
+        compared()
+    on_chain = set(gpu_workflow.chain(jobs))
+    report.table(f"When its jobs ran on {device}", "job", "start", "end", "CPU s", "on the chain")
+    for job in jobs:
+        times = (f"{job.start - begin:.1f}", f"{job.end - begin:.1f}", f"{job.cpu:.1f}")
+        report.row(f"{job.rule} {job.name}".strip(), *times, "x" if job in on_chain else "")
 
 
 def peaks(report: Report) -> None:
@@ -226,7 +249,7 @@ def training(report: Report) -> None:
         "ratio, data on the device", "of the measured peak",
     )  # fmt: skip
     least, profiles = 0.2 if small else 1.2, []
-    for name, shape, samples, batch, models, widths, options in cases:
+    for name, shape, samples, batch, models, widths, options in report.chosen(cases):
         for width in widths:
             if not report.in_time(f"{name} {width}"):
                 break
@@ -256,6 +279,13 @@ def training(report: Report) -> None:
                 del epoch
                 release(device)
     devices.set_precision("float32")
+    profile_table(report, profiles)
+
+
+def profile_table(
+    report: Report, profiles: Sequence[tuple[str, int, tuple[float, float, int, str] | None]]
+) -> None:
+    """What :func:`profiled` found of stacks, each with its updates in an epoch."""
     report.table(
         "Where an epoch's time goes",
         "stack", "host and device (ms)", "device busy (ms)", "kernels per update", "longest (ms)",
@@ -310,7 +340,7 @@ def convolutions(report: Report) -> None:
     ways = {"groups": (False, False), "rows": (True, False), "fused": (False, True)}
     usual = stacked_autograd.pays_by_rows
     report.table("Convolutions of a stack, float32", "stack", "models", *ways, "profile of rows")
-    for name, shape, samples, batch, models, width in cases:
+    for name, shape, samples, batch, models, width in report.chosen(cases):
         cells, profile = [], None
         for way, (rows, fused) in ways.items():
             if way == "fused" and name != "cnn":
@@ -341,13 +371,18 @@ def resnet64(report: Report) -> None:
     width, shape, samples, batch = (
         (4, (3, 8, 8), 64, 32) if report.small else (64, CIFAR, 8192, 128)
     )
-    device, least = report.device, 0.2 if report.small else 3.0
+    device, least = report.device, 0.2 if report.small else 1.5
     build = builder("resnet18", width, shape)
     report.table(f"ResNet18 of width {width} alone, batch {batch}", "way", "samples/s")
-    tuned = seconds(tuned_epoch(build, shape, samples, batch, device, report), device, least=least)
-    report.row(
-        "plain loop: bfloat16, channels last, compiled, data resident", f"{samples / tuned:.4g}"
-    )
+    rates, profiles = [], []
+    for mode in ("default",) if report.small else ("default", "reduce-overhead"):
+        loop = tuned_epoch(build, shape, samples, batch, report, mode)
+        rates.append(samples / seconds(loop, device, least=least))
+        text = f"plain loop: bfloat16, channels last, compiled ({mode}), data resident"
+        report.row(text, f"{rates[-1]:.4g}")
+        profiles.append((text, profiled(loop, device)))
+        del loop
+        release(device)
     for precision, last in (("bfloat16", True), ("bfloat16", False), ("tf32", False)):
         epoch = stack_epoch(
             build, shape, models=1, batch=batch, samples=samples, device=device,
@@ -355,16 +390,23 @@ def resnet64(report: Report) -> None:
         )  # fmt: skip
         spent = seconds(epoch, device, least=least)
         text = f"lipdescent: {precision}{', channels_last' if last else ''}"
-        report.row(text, f"{samples / spent:.4g} ({100 * tuned / spent:.0f} % of the tuned loop)")
+        share = 100 * samples / spent / max(rates)
+        report.row(text, f"{samples / spent:.4g} ({share:.0f} % of the faster plain loop)")
+        profiles.append((text, profiled(epoch, device)))
+        del epoch
         release(device)
     devices.set_precision("float32")
+    updates = -(-samples // batch)
+    profile_table(report, [(label, updates, profile) for label, profile in profiles])
 
 
-def tuned_epoch(build, shape, samples, batch, device, report) -> Callable[[], None]:
+def tuned_epoch(build, shape, samples, batch, report, mode) -> Callable[[], None]:
+    """With "reduce-overhead" passes are replayed from CUDA graphs, as ours are."""
     devices.set_precision("tf32")
+    device = report.device
     model = build().to(device, memory_format=torch.channels_last)
     if not report.small:
-        model = torch.compile(model)
+        model = torch.compile(model, mode=mode)
     inputs = torch.randn(samples, *shape, device=device).to(memory_format=torch.channels_last)
     labels = torch.randint(10, (samples,), device=device)
     fused = device.type == "cuda"
@@ -496,7 +538,7 @@ def _norms(stack, *, n: int) -> Tensor:
 
 
 SECTIONS = (
-    checks, workflow, peaks, training, convolutions, gpu_fused.fused, gpu_fused.fused_tiles,
+    checks, workflow, peaks, training, convolutions, gpu_fused.fused, gpu_fused_tiles.fused_tiles,
     projections, bounds, resnet64, processor,
 )  # fmt: skip
 HALVES = {
@@ -517,6 +559,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--out", type=Path, default=Path("results/gpu/gpu.md"))
     parser.add_argument("--only", nargs="+", choices=known, default=list(known))
+    parser.add_argument("--networks", nargs="+", help="of the sections training, convolutions")
     parser.add_argument("--half", type=int, choices=HALVES, help="1 or 2; 2 goes on where 1 ended")
     parser.add_argument(
         "--minutes", type=float, default=math.inf, help="what comes later is left out"
@@ -529,6 +572,7 @@ def main() -> None:
         first, out = (out.with_stem(f"{out.stem}{half}") for half in (1, arguments.half))
         names = HALVES[arguments.half]
     report = Report(out, device, minutes=arguments.minutes)
+    report.networks = arguments.networks
     if arguments.half == 2:
         report.again = failed_checks(first)
     torch.manual_seed(0)

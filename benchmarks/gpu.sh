@@ -17,7 +17,7 @@ cd "$(dirname "$0")/.."
 folder=${1:-${OUT:-results/gpu}}
 python=${PYTHON:-$(command -v python3 || command -v python)}
 mkdir -p "$folder"
-if [ -d .whl ]; then
+if [ -d .whl ] && ! "$python" -c "import snakemake" 2> /dev/null; then
   site=$(mktemp -d)
   "$python" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --target "$site" .whl/*.whl
   export PYTHONPATH="$site${PYTHONPATH:+:$PYTHONPATH}"

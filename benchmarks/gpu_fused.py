@@ -1,4 +1,4 @@
-"""Sections of gpu.py: the fused training step against the plain one, and tiles for it.
+"""Sections of gpu.py: the fused training step against the plain one.
 
 The plain one is the step of the workflow, in its CUDA graph; times are of whole epochs on data that
 lie on the device, gathering included. Each figure is written as it is found, and one that fails
@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 
 import checkout  # noqa: F401
@@ -21,7 +20,6 @@ from torch import Tensor
 from lipdescent.training import fused_step
 from lipdescent.training.block import Block, TrainingData
 from lipdescent.training.draws import initial_stack
-from lipdescent.training.fused_step import OneHiddenLayer, Plan, Tile
 from lipdescent.training.options import TrainingOptions
 
 FEATURES, CLASSES, SAMPLES = 40, 10, 4000
@@ -31,15 +29,6 @@ CLIPPED = {"gradient_clip": 50.0}  # as config/studies/ks_fcn_ce.yaml, whose net
 # Models, batch, width, options; the first ones are the most telling.
 CASES = [(4, 512, w, CLIPPED) for w in (131072, 64, 4096, 512, 32768, 16)]
 CASES.insert(2, (30, 100, 64, {"momentum": 0.9}))
-# Forward and backward (rows, units, warps), the loads ahead, hidden units of a part.
-TILES = [
-    ((64, 64, 4), (32, 64, 4), 2, 2048),
-    ((64, 64, 4), (32, 64, 4), 3, 4096),
-    ((64, 128, 8), (64, 128, 8), 2, 2048),
-    ((128, 64, 8), (64, 64, 4), 2, 2048),
-    ((64, 64, 4), (32, 128, 4), 1, 8192),
-    ((32, 64, 4), (32, 128, 8), 2, 2048),
-]
 
 
 def fused(report) -> None:
@@ -48,7 +37,7 @@ def fused(report) -> None:
     Weights of networks that end in a ReLU come apart where a logit is moved over its kink, by any
     rounding: the control is the plain step from weights that are moved by 1e-6 of themselves.
     """
-    _interpreted(report)
+    interpreted(report)
     cases = [(2, 20, 16, CLIPPED), (3, 20, 8, {"momentum": 0.9})] if report.small else CASES
     report.table(
         "The fused step (Triton) against the plain one in a CUDA graph, MNIST1D's sizes",
@@ -58,7 +47,7 @@ def fused(report) -> None:
     )  # fmt: skip
     end = time.perf_counter() + SECONDS
     found: dict[tuple, tuple[float, list[Tensor]]] = {}
-    for products in ("tf32x3", "plain, moved by 1e-6", "ieee"):
+    for products in ("bf16x6", "plain, moved by 1e-6", "tf32x3"):
         for case in cases:
             for step in ("plain", products):
                 if step == "plain" and case[:3] in found:
@@ -78,12 +67,7 @@ def _row(report, measure: Callable, plain) -> tuple[list[str], tuple | None]:
     try:
         spent, weights, gradients_apart = measure()
     except Exception as error:
-        return [
-            f"FAILED: {type(error).__name__}: {' '.join(str(error).split())[:300]}",
-            "",
-            "",
-            "",
-        ], None
+        return [failed(error), "", "", ""], None
     finally:
         release(report.device)
     cells = [f"{1e6 * spent:.1f}", "", "", gradients_apart]
@@ -94,11 +78,11 @@ def _row(report, measure: Callable, plain) -> tuple[list[str], tuple | None]:
     return cells, (spent, weights)
 
 
-def _failed(error: Exception) -> str:
+def failed(error: Exception) -> str:
     return f"FAILED: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
-def _interpreted(report) -> None:
+def interpreted(report) -> None:
     """A rehearsal: with TRITON_INTERPRET=1 the kernels run on a CPU, slowly."""
     if report.small and os.environ.get("TRITON_INTERPRET") == "1":
         fused_step.fused_step_available = fused_step.computed
@@ -147,41 +131,3 @@ def _measured(report, models, batch, width, options, step) -> tuple[float, list[
         weights,
         apart,
     )
-
-
-def fused_tiles(report) -> None:
-    """Each kernel of the widest networks with several tiles, to choose ``Plan.of`` by."""
-    _interpreted(report)
-    models, batch, width = (2, 20, 64) if report.small else (4, 512, 131072)
-    report.table(
-        f"Tiles of the fused step, {models} networks of width {width}, batch {batch}: milliseconds",
-        "products", "forward", "backward", "stages", "part", "forward kernels", "backward kernel",
-        "clipping and step",
-    )  # fmt: skip
-    fused_step.FLOAT32_PRODUCTS = "tf32x3"
-    block = _block(report.device, models, batch, width, CLIPPED, fused=False)
-    x = block.inputs[:batch].expand(models, -1, -1).contiguous()
-    targets = torch.zeros(models, CLASSES, batch, device=report.device).mT
-    rate = torch.full((models,), 0.005, device=report.device)
-    end, least = time.perf_counter() + SECONDS, 0.02 if report.small else 0.1
-    for forward, backward, stages, part in TILES:
-        cells = "tf32x3", forward, backward, stages, part
-        if time.perf_counter() > end or not report.in_time(f"tiles {cells}"):
-            report.row(*cells, "left out, the time was up", "", "")
-            continue
-        plan = Plan(Tile(*forward), Tile(*backward), part=part, span=512, stages=stages)
-        try:
-            options = replace(block.options, fused_step=True)
-            step = OneHiddenLayer(block.engine, block.optimizer, options, plan=plan)
-            found = [
-                1e3 * seconds(run, report.device, least=least)
-                for run in (
-                    partial(step.forward, x, targets),
-                    partial(step.backward, x, rate),
-                    partial(step.clipped_step, rate),
-                )
-            ]
-            report.row(*cells, *(f"{ms:.3f}" for ms in found))
-        except Exception as error:
-            report.row(*cells, _failed(error), "", "")
-        release(report.device)

@@ -8,14 +8,11 @@ The page that gpu.py wrote is kept as it is; of its tables those that docs/ name
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from pathlib import Path
 
 import docs_numbers
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def tables(page: str) -> dict[str, dict[str, list]]:
@@ -69,16 +66,16 @@ def main() -> None:
     marked = [m for p in docs_numbers.pages() for m in docs_numbers.MARKED.findall(p.read_text())]
     used = {key for _, source, key, *_ in marked if source == "gpu"}
     date = re.search(r"20\d\d-\d\d-\d\d", page.read_text())
-    record = {
-        "command": f"benchmarks/gpu.sh; python benchmarks/gpu_numbers.py {sys.argv[1]}",
-        "date": date[0] if date else "",
-        "machine": found["device"],
-        "repetitions": "one run, each time the mean of as many calls as take a second or so",
-        "texts": {key: text for key, text in found.items() if key in used},
-    }
-    target = ROOT / "docs/numbers/gpu.json"
-    target.write_text(json.dumps(record, indent=1) + "\n")
-    print(f"{len(record['texts'])} texts in {target.relative_to(ROOT)}")
+    texts_used = {key: text for key, text in found.items() if key in used}
+    docs_numbers.store(
+        "gpu",
+        command=f"benchmarks/gpu.sh; python benchmarks/gpu_numbers.py {sys.argv[1]}",
+        date=date[0] if date else "",
+        machine=found["device"],
+        repetitions="one run, each time the mean of as many calls as take a second or so",
+        texts=texts_used,
+    )
+    print(f"{len(texts_used)} texts in docs/numbers/gpu.json")
 
 
 if __name__ == "__main__":

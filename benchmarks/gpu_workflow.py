@@ -6,11 +6,14 @@ Snakemake and what it needs travel as wheels where a machine has no network: ``m
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -31,8 +34,12 @@ def missing() -> list[str]:
     return [name for name in NEEDED if importlib.util.find_spec(name) is None]
 
 
-def run_study(study: str, device: str, folder: Path, *, small: bool) -> float:
-    """Seconds from the data to the report of the default study, trained and measured on a device.
+def run_study(study: str, device: str, folder: Path, *, small: bool) -> tuple[float, float]:
+    """The default study from the data to the report, trained and measured on a device.
+
+    Returns
+    -------
+    When it began, in seconds since the epoch, and how many seconds it took.
 
     Raises
     ------
@@ -44,9 +51,9 @@ def run_study(study: str, device: str, folder: Path, *, small: bool) -> float:
         overlay = folder / "small.yaml"
         overlay.write_text(SMALL)
         arguments += ["--configfile", str(overlay)]
-    begin = time.perf_counter()
+    begin = time.time()
     snakemake(arguments, folder / f"{study}.log")
-    return time.perf_counter() - begin
+    return begin, time.time() - begin
 
 
 def bounds_apart(study: str, device: str) -> dict[str, tuple[float, int]]:
@@ -76,15 +83,55 @@ def bounds_apart(study: str, device: str) -> dict[str, tuple[float, int]]:
     return {name: (max(each), len(each)) for name, each in found.items()}
 
 
-def stages(study: str) -> dict[str, tuple[int, float, float]]:
+@dataclass(frozen=True)
+class Job:
+    """A job of a study: ``start`` and ``end`` in seconds since the epoch, ``cpu`` its own seconds.
+
+    Snakemake takes the seconds between the two, and writes them down where it ends.
+    """
+
+    rule: str
+    name: str
+    start: float
+    end: float
+    cpu: float
+
+    @property
+    def stage(self) -> str:
+        return f"measure: {Path(self.name).name}" if self.rule == "measure" else self.rule
+
+
+def jobs(study: str) -> list[Job]:
+    """All that the study's files tell of, in the order of their start."""
+    found, folder = [], ROOT / "results" / study
+    for path in (folder / "benchmarks").rglob("*.tsv"):
+        name = path.relative_to(folder / "benchmarks").with_suffix("")
+        seconds = float(path.read_text().splitlines()[1].split("\t")[0])
+        end = path.stat().st_mtime
+        log = folder / "logs" / name.parent / f"{name.name}.log"
+        took = re.findall(r"took ([\d.]+) CPU s", log.read_text())
+        cpu = float(took[-1]) if took else math.nan
+        found.append(Job(name.parts[0], "/".join(name.parts[1:]), end - seconds, end, cpu))
+    return sorted(found, key=lambda job: job.start)
+
+
+def stages(all_jobs: Iterable[Job]) -> dict[str, tuple[int, float, float]]:
     """Stage -> number of jobs, seconds of all, seconds of the longest; as Snakemake measured it."""
     found: dict[str, list[float]] = {}
-    folder = ROOT / "results" / study / "benchmarks"
-    for path in folder.rglob("*.tsv"):
-        kind = path.relative_to(folder).parts[0].removesuffix(".tsv")
-        name = f"measure: {path.stem}" if kind == "measure" else kind
-        found.setdefault(name, []).append(float(path.read_text().splitlines()[1].split("\t")[0]))
+    for job in all_jobs:
+        found.setdefault(job.stage, []).append(job.end - job.start)
     return {name: (len(s), sum(s), max(s)) for name, s in sorted(found.items())}
+
+
+def chain(all_jobs: Sequence[Job]) -> list[Job]:
+    """What the end waited for: the job that ended last, the last that had ended before it began...
+
+    A job that waited for a core has whichever job freed one before it.
+    """
+    found = [max(all_jobs, key=lambda job: job.end)]
+    while before := [job for job in all_jobs if job.end <= found[0].start + 0.05]:
+        found.insert(0, max(before, key=lambda job: job.end))
+    return found
 
 
 def snakemake(arguments: Sequence[str], log: Path) -> None:

@@ -8,8 +8,9 @@ import checkout  # noqa: F401
 import numpy as np
 import pandas as pd
 
-from lipdescent.analysis import groups, ladder, statistics
+from lipdescent.analysis import ladder, statistics
 from lipdescent.analysis.groups import Group
+from lipdescent.analysis.loading import load
 from lipdescent.figures import _side_by_side as side_by_side
 
 Array = np.ndarray
@@ -26,13 +27,9 @@ NAMES = {
 STATEMENT = ["statement", "paper's number", "found", "verdict"]
 
 
-def _groups(study: Path, dataset: str) -> dict[tuple, Group]:
+def _groups(study: Path) -> dict[tuple, Group]:
     """(architecture, values of the further axes) -> group."""
-    path, found = study / "table.parquet", {}
-    for _, name in groups.group_names(path):
-        group = groups.load_group(path, dataset=dataset, architecture=name)
-        found[group.architecture, *group.point.values()] = group
-    return found
+    return {(g.architecture, *g.point.values()): g for g in load(study).values()}
 
 
 def _seeds(values: Array) -> Array:
@@ -64,7 +61,7 @@ def _over_radius(group: Group, kind: str, norm: str) -> dict[float, Array]:
 
 def groupsort_classification(study: Path) -> dict[str, object]:
     """Clean, certified and attacked accuracy of every constraint and activation; statements."""
-    found = _groups(study, "fashion_mnist")
+    found = _groups(study)
     at = (("l2", 0.1), ("l2", 0.4), ("linf", 0.02))
     texts: dict[str, object] = {}
     for word in ("ReLU", "MaxMin", "FullSort"):
@@ -224,7 +221,7 @@ def _gradient_statements(last: pd.DataFrame) -> list[list[str]]:
 
 def groupsort_small_data(study: Path) -> dict[str, object]:
     """Test accuracy from 30 and 100 images of every class."""
-    found = _groups(study, "fashion_mnist_balanced")
+    found = _groups(study)
     rows = []
     for name in ("unconstrained", "dropout", "bjorck", "spectral", "parseval"):
         accuracies = [
@@ -250,7 +247,7 @@ def groupsort_small_data(study: Path) -> dict[str, object]:
 
 def groupsort_margins(study: Path) -> dict[str, object]:
     """Accuracy, certified and attacked, over K at margin 1."""
-    found = _groups(study, "fashion_mnist")
+    found = _groups(study)
     rows = []
     for name, norm, radius in (("bjorck", "l2", 0.1), ("l1_rows", "linf", 0.02)):
         for scale in (1, 3, 10, 30, 100):

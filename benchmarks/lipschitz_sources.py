@@ -13,8 +13,9 @@ import checkout  # noqa: F401
 import numpy as np
 import pandas as pd
 
-from lipdescent.analysis import groups, ladder
+from lipdescent.analysis import ladder
 from lipdescent.analysis.groups import Group
+from lipdescent.analysis.loading import load
 from lipdescent.comparisons import _lines
 from lipdescent.figures import _side_by_side as side_by_side
 
@@ -26,11 +27,7 @@ LOSSES = {
 
 
 def _groups(study: Path) -> dict[str, Group]:
-    path = study / "table.parquet"
-    return {
-        name: groups.load_group(path, dataset=dataset, architecture=name)
-        for dataset, name in groups.group_names(path)
-    }
+    return {name: group for (_, name), group in load(study).items()}
 
 
 def _verdict(holds: bool) -> str:

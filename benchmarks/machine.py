@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import platform
-from pathlib import Path
+import os
 
+import checkout  # noqa: F401
 import torch
+
+from lipdescent.study.machine import cpu_model
 
 
 def machine() -> str:
     """Processor as Linux names it, and the versions that matter."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    name = models[0] if models else platform.processor()
-    return f"{name}, {len(models) or '?'} cores; torch {torch.__version__}, one thread"
+    return f"{cpu_model()}, {os.cpu_count()} cores; torch {torch.__version__}, one thread"

@@ -174,17 +174,19 @@ def main() -> None:
     if "--check" in sys.argv:
         sys.exit(whole["texts"] != tables(whole["records"]))
     records = take(ROOT / "results", whole["records"])
-    about = {
-        "command": "make reproduction; of each record: its own",
-        "date": max((r["date"] for r in records.values()), default=""),
-        "machine": " | ".join(sorted({r["machine"] for r in records.values()})),
-        "repetitions": "one run",
-    }
-    whole = about | {"texts": tables(records), "records": records}
-    PAGE_NUMBERS.write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
     import docs_numbers
 
-    print(whole["texts"]["summary"])
+    texts = tables(records)
+    docs_numbers.store(
+        "reproduction",
+        command="make reproduction; of each record: its own",
+        date=max((r["date"] for r in records.values()), default=None),
+        machine=" | ".join(sorted({r["machine"] for r in records.values()})),
+        repetitions="one run",
+        texts=texts,
+        records=records,
+    )
+    print(texts["summary"])
     print(f"written: {', '.join(docs_numbers.write()) or 'nothing changed'}")
 
 

@@ -1,22 +1,26 @@
 """What a study's results, or its file in docs/numbers, give for a statement of a paper.
 
-Each function gives the function that a statement takes: a folder -> :class:`reproduction.Measured`.
+Each takes the folder and, those that are ``asked``, what else is wanted of it: a statement takes
+``growth("test loss")``, a function of the folder alone.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import checkout  # noqa: F401
 import numpy as np
 from reproduction_words import Measured
 
 from lipdescent import datasets
-from lipdescent.analysis import bias_variance, groups, ladder, power_law, statistics
+from lipdescent.analysis import bias_variance, ladder, power_law, statistics
 from lipdescent.analysis.groups import Group, Series
+from lipdescent.analysis.loading import load
 from lipdescent.analysis.statistics import Array
 from lipdescent.storage import checkpoints
 from lipdescent.storage.variants import Value
@@ -36,6 +40,16 @@ NUMBER = r"-?\d*\.?\d+(?:e-?\d+)?"
 
 class Missing(LookupError):
     """The study was run without something: the statement stays as it was recorded, or open."""
+
+
+def asked(take: Callable[..., Measured]) -> Callable[..., Take]:
+    """``take(folder, *options)`` as ``take(*options)(folder)``."""
+
+    @functools.wraps(take)
+    def given(*options: Any, **named: Any) -> Take:
+        return lambda folder: take(folder, *options, **named)
+
+    return given
 
 
 def values(group: Group, name: str) -> Array:
@@ -68,11 +82,7 @@ def _complete(group: Group, name: str) -> Array:
 
 def all_groups(study: Path, architecture: str = "") -> list[Group]:
     """Every group of a study, or those of one architecture."""
-    path = study / "table.parquet"
-    found = [
-        groups.load_group(path, dataset=d, architecture=a) for d, a in groups.group_names(path)
-    ]
-    return [g for g in found if architecture in ("", g.architecture)]
+    return [g for g in load(study).values() if architecture in ("", g.architecture)]
 
 
 def _place(group: Group, axis: str, value: int) -> int:
@@ -89,43 +99,38 @@ def _ends(lower: Array, upper: Array) -> tuple[float, float] | None:
     return float(np.nextafter(lower.min(), -np.inf)), float(np.nextafter(upper.max(), np.inf))
 
 
-def growth(name: str) -> Take:
+@asked
+def growth(study: Path, name: str) -> Measured:
     """Last over first checkpoint at the largest width and the least noise."""
-
-    def taken(study: Path) -> Measured:
-        (group,) = all_groups(study)
-        curve = values(group, name)[-1, 0]
-        lower, upper = (side[-1, 0] for side in ladder.bracket(group, "l2"))
-        ends = _ends(lower[-1] / upper[0], upper[-1] / lower[0])
-        return Measured((curve[-1] / curve[0]).tolist(), ends)
-
-    return taken
+    (group,) = all_groups(study)
+    curve = values(group, name)[-1, 0]
+    lower, upper = (side[-1, 0] for side in ladder.bracket(group, "l2"))
+    ends = _ends(lower[-1] / upper[0], upper[-1] / lower[0])
+    return Measured((curve[-1] / curve[0]).tolist(), ends)
 
 
-def at(name: str, *, epoch: int | None = None, width: int | None = None, **point: Value) -> Take:
+@asked
+def at(
+    study: Path, name: str, *, epoch: int | None = None, width: int | None = None, **point: Value
+) -> Measured:
     """One checkpoint, the last and the widest where nothing else is said, at a point of axes."""
-
-    def taken(study: Path) -> Measured:
-        (group,) = (g for g in all_groups(study) if g.point == point)
-        w = -1 if width is None else _place(group, "width", width)
-        e = -1 if epoch is None else _place(group, "epoch", epoch)
-        lower, upper = (side[w, 0, e] for side in ladder.bracket(group, "l2"))
-        return Measured(values(group, name)[w, 0, e].tolist(), _ends(lower, upper))
-
-    return taken
+    (group,) = (g for g in all_groups(study) if g.point == point)
+    w = -1 if width is None else _place(group, "width", width)
+    e = -1 if epoch is None else _place(group, "epoch", epoch)
+    lower, upper = (side[w, 0, e] for side in ladder.bracket(group, "l2"))
+    return Measured(values(group, name)[w, 0, e].tolist(), _ends(lower, upper))
 
 
-def metric(quantity: str) -> Take:
+@asked
+def metric(study: Path, quantity: str) -> Measured:
     """A loss or an accuracy at the last checkpoint, the largest width and the least noise."""
-
-    def taken(study: Path) -> Measured:
-        (group,) = all_groups(study)
-        return Measured(ladder.metric(group, quantity)[-1, 0, -1].tolist())
-
-    return taken
+    (group,) = all_groups(study)
+    return Measured(ladder.metric(group, quantity)[-1, 0, -1].tolist())
 
 
+@asked
 def exponent(
+    study: Path,
     name: str,
     axis: str,
     *,
@@ -133,7 +138,7 @@ def exponent(
     end: float = np.inf,
     epoch: int = -1,
     starts_from: float | None = None,
-) -> Take:
+) -> Measured:
     """Log-log slope over epochs or a further axis, and between which ones the constant's lies.
 
     Parameters
@@ -142,35 +147,31 @@ def exponent(
     epoch : place of the checkpoint, where the axis is another.
     starts_from : the note tells the largest mean slope of all starts from here on.
     """
-
-    def taken(study: Path) -> Measured:
-        x, sides = _along(all_groups(study), name, axis, epoch)
-        note = ""
-        if starts_from is not None:
-            starts = [s for s in x[: 1 - power_law.MIN_POINTS] if s >= starts_from]
-            each = [
-                (power_law.weights(x[x >= s])["least_squares"] @ np.log(sides[0][x >= s])).mean()
-                for s in starts
-            ]
-            note = f"from any start, epoch {starts_from:g} on, at most {max(each):.3g}"
-        kept = (x >= start) & (x <= end)
-        x, (curve, lower, upper) = x[kept], [side[kept] for side in sides]
-        slope = power_law.weights(x)["least_squares"] @ np.log(curve)
-        if axis == "depth":  # hidden layers here; to count the output layer, too, is as natural
-            more = power_law.weights(x + 1)["least_squares"] @ np.log(curve)
-            note = f"over all layers, with the output layer, {more.mean():.3g}"
-            note += f" ({more.min():.3g} to {more.max():.3g})"
-        if not (np.isfinite(lower).all() and np.isfinite(upper).all()):
-            return Measured(slope.tolist(), note=note)
-        proved = [
-            power_law.bracketed(x, lower[:, [seed]], upper[:, [seed]], confidence=0.95)
-            for seed in range(lower.shape[1])
+    x, sides = _along(all_groups(study), name, axis, epoch)
+    note = ""
+    if starts_from is not None:
+        starts = [s for s in x[: 1 - power_law.MIN_POINTS] if s >= starts_from]
+        each = [
+            (power_law.weights(x[x >= s])["least_squares"] @ np.log(sides[0][x >= s])).mean()
+            for s in starts
         ]
-        ranges = [found["least_squares"] for found in proved]
-        ends = (min(found.low for found in ranges), max(found.high for found in ranges))
-        return Measured(slope.tolist(), ends, None, note)
-
-    return taken
+        note = f"from any start, epoch {starts_from:g} on, at most {max(each):.3g}"
+    kept = (x >= start) & (x <= end)
+    x, (curve, lower, upper) = x[kept], [side[kept] for side in sides]
+    slope = power_law.weights(x)["least_squares"] @ np.log(curve)
+    if axis == "depth":  # hidden layers here; to count the output layer, too, is as natural
+        more = power_law.weights(x + 1)["least_squares"] @ np.log(curve)
+        note = f"over all layers, with the output layer, {more.mean():.3g}"
+        note += f" ({more.min():.3g} to {more.max():.3g})"
+    if not (np.isfinite(lower).all() and np.isfinite(upper).all()):
+        return Measured(slope.tolist(), note=note)
+    proved = [
+        power_law.bracketed(x, lower[:, [seed]], upper[:, [seed]], confidence=0.95)
+        for seed in range(lower.shape[1])
+    ]
+    ranges = [found["least_squares"] for found in proved]
+    ends = (min(found.low for found in ranges), max(found.high for found in ranges))
+    return Measured(slope.tolist(), ends, None, note)
 
 
 def _along(found: list[Group], name: str, axis: str, epoch: int) -> tuple[Array, list[Array]]:
@@ -185,17 +186,14 @@ def _along(found: list[Group], name: str, axis: str, epoch: int) -> tuple[Array,
     return x, [np.stack([sides[i][-1, 0, epoch] for sides in each]) for i in range(3)]
 
 
-def peak(name: str) -> Take:
+@asked
+def peak(study: Path, name: str) -> Measured:
     """Width of the largest value of each seed; between which the mean constant's can be."""
-
-    def taken(study: Path) -> Measured:
-        (group,) = all_groups(study)
-        found = group.width[_complete(group, name)[:, 0, -1].argmax(0)]
-        can = _can_peak(group)
-        ends = (float(can[0]), float(can[-1])) if can else None
-        return Measured(found.astype(float).tolist(), ends)
-
-    return taken
+    (group,) = all_groups(study)
+    found = group.width[_complete(group, name)[:, 0, -1].argmax(0)]
+    can = _can_peak(group)
+    ends = (float(can[0]), float(can[-1])) if can else None
+    return Measured(found.astype(float).tolist(), ends)
 
 
 def constant_peak(study: Path) -> Measured:
@@ -216,18 +214,15 @@ def _can_peak(group: Group) -> list[int]:
     return group.width[high >= low.max()].tolist()
 
 
-def tandem(names: Sequence[str]) -> Take:
+@asked
+def tandem(study: Path, names: Sequence[str]) -> Measured:
     """Whether the means over seeds of all curves peak inside the grid, at most a width apart."""
-
-    def taken(study: Path) -> Measured:
-        (group,) = all_groups(study)
-        means = [statistics.geometric_mean(_complete(group, name)[:, 0, -1]) for name in names]
-        places = [int(mean.argmax()) for mean in means]
-        inside = all(0 < place < len(group.width) - 1 for place in places)
-        told = ", ".join(f"{n} at {group.width[p]}" for n, p in zip(names, places, strict=True))
-        return Measured([], None, inside and max(places) - min(places) <= 1, told)
-
-    return taken
+    (group,) = all_groups(study)
+    means = [statistics.geometric_mean(_complete(group, name)[:, 0, -1]) for name in names]
+    places = [int(mean.argmax()) for mean in means]
+    inside = all(0 < place < len(group.width) - 1 for place in places)
+    told = ", ".join(f"{n} at {group.width[p]}" for n, p in zip(names, places, strict=True))
+    return Measured([], None, inside and max(places) - min(places) <= 1, told)
 
 
 def fidelity(study: Path) -> Measured:
@@ -238,106 +233,83 @@ def fidelity(study: Path) -> Measured:
     return Measured(ratio.mean(0).tolist(), (least, 1.0))
 
 
-def ratio(quantity: str, other: str) -> Take:
+@asked
+def ratio(study: Path, quantity: str, other: str) -> Measured:
     """A bound over another on the same networks, the mean over widths of each seed."""
-
-    def taken(study: Path) -> Measured:
-        (group,) = all_groups(study)
-        each = values(group, quantity)[:, 0, -1] / values(group, other)[:, 0, -1]
-        told = f"{each.min():.3f} to {each.max():.3f} over widths and seeds"
-        return Measured(each.mean(0).tolist(), None, None, told)
-
-    return taken
+    (group,) = all_groups(study)
+    each = values(group, quantity)[:, 0, -1] / values(group, other)[:, 0, -1]
+    told = f"{each.min():.3f} to {each.max():.3f} over widths and seeds"
+    return Measured(each.mean(0).tolist(), None, None, told)
 
 
+@asked
 def between_points(
-    name: str, axis: str, over: Value, under: Value, *, width: int = -1, **rest: Value
-) -> Take:
+    study: Path, name: str, axis: str, over: Value, under: Value, *, width: int = -1, **rest: Value
+) -> Measured:
     """A curve at one point of an axis over that at another; also the constant's.
 
     ``rest`` are the points of other further axes, ``width`` -1 the largest.
     """
-
-    def taken(study: Path) -> Measured:
-        ends = []
-        for value in (over, under):
-            (group,) = (g for g in all_groups(study) if g.point == {axis: value} | rest)
-            place = width if width < 0 else _place(group, "width", width)
-            sides = (_complete(group, name), *ladder.bracket(group, "l2"))
-            ends.append([side[place, 0, -1] for side in sides])
-        above, below = ends
-        return Measured(
-            (above[0] / below[0]).tolist(), _ends(above[1] / below[2], above[2] / below[1])
-        )
-
-    return taken
+    ends = []
+    for value in (over, under):
+        (group,) = (g for g in all_groups(study) if g.point == {axis: value} | rest)
+        place = width if width < 0 else _place(group, "width", width)
+        sides = (_complete(group, name), *ladder.bracket(group, "l2"))
+        ends.append([side[place, 0, -1] for side in sides])
+    above, below = ends
+    return Measured((above[0] / below[0]).tolist(), _ends(above[1] / below[2], above[2] / below[1]))
 
 
-def best_is_inside(axis: str, **rest: Value) -> Take:
+@asked
+def best_is_inside(study: Path, axis: str, **rest: Value) -> Measured:
     """Whether some value of an axis but its first has a smaller mean test loss, intervals apart."""
-
-    def taken(study: Path) -> Measured:
-        found = [g for g in all_groups(study) if rest.items() <= g.point.items()]
-        found.sort(key=lambda group: group.point[axis])
-        loss = np.stack([_complete(g, TEST_LOSS)[-1, 0, -1] for g in found])
-        y = statistics.centre_estimate(loss, confidence=0.95)
-        best = int(y.value.argmin())
-        told = ", ".join(
-            f"{group.point[axis]:g}: {value:.3f}"
-            for group, value in zip(found, y.value, strict=True)
-        )
-        return Measured([], None, bool(y.high[best] < y.low[0]), f"test loss at {told}")
-
-    return taken
+    found = [g for g in all_groups(study) if rest.items() <= g.point.items()]
+    found.sort(key=lambda group: group.point[axis])
+    loss = np.stack([_complete(g, TEST_LOSS)[-1, 0, -1] for g in found])
+    y = statistics.centre_estimate(loss, confidence=0.95)
+    best = int(y.value.argmin())
+    told = ", ".join(
+        f"{group.point[axis]:g}: {value:.3f}" for group, value in zip(found, y.value, strict=True)
+    )
+    return Measured([], None, bool(y.high[best] < y.low[0]), f"test loss at {told}")
 
 
-def below_caps(axis: str, **rest: Value) -> Take:
+@asked
+def below_caps(study: Path, axis: str, **rest: Value) -> Measured:
     """Whether the layer product of two layers is at most the cap's square, but for rounding."""
-
-    def taken(study: Path) -> Measured:
-        found = [g for g in all_groups(study) if rest.items() <= g.point.items()]
-        found.sort(key=lambda group: group.point[axis])
-        shares = [values(g, UPPER)[-1, 0, -1].max() / g.point[axis] ** 2 for g in found]
-        told = ", ".join(
-            f"cap {group.point[axis]:g}: {share:.4g} of it"
-            for group, share in zip(found, shares, strict=True)
-        )
-        return Measured([], None, bool(max(shares) <= 1 + 1e-4), told)
-
-    return taken
+    found = [g for g in all_groups(study) if rest.items() <= g.point.items()]
+    found.sort(key=lambda group: group.point[axis])
+    shares = [values(g, UPPER)[-1, 0, -1].max() / g.point[axis] ** 2 for g in found]
+    told = ", ".join(
+        f"cap {group.point[axis]:g}: {share:.4g} of it"
+        for group, share in zip(found, shares, strict=True)
+    )
+    return Measured([], None, bool(max(shares) <= 1 + 1e-4), told)
 
 
-def softmax(side: str) -> Take:
+@asked
+def softmax(study: Path, side: str) -> Measured:
     """A bound of the probabilities over that of the logits, widest networks; the constants'."""
-
-    def taken(study: Path) -> Measured:
-        (group,) = all_groups(study)
-        quantity = {"lower": "lower_jacobian", "upper": "upper_layer_product"}[side]
-        both = []
-        for norm in ("l2_softmax", "l2"):
-            rungs = {rung.quantity: v for rung, v in ladder.rungs(group, norm).items()}
-            if quantity not in rungs:
-                raise Missing(f"{group.study}: no {quantity} in {norm}")
-            both.append([rungs[quantity], *ladder.bracket(group, norm)])
-        over, under = ([part[-1, 0, -1] for part in parts] for parts in both)
-        return Measured(
-            (over[0] / under[0]).tolist(), _ends(over[1] / under[2], over[2] / under[1])
-        )
-
-    return taken
+    (group,) = all_groups(study)
+    quantity = {"lower": "lower_jacobian", "upper": "upper_layer_product"}[side]
+    both = []
+    for norm in ("l2_softmax", "l2"):
+        rungs = {rung.quantity: v for rung, v in ladder.rungs(group, norm).items()}
+        if quantity not in rungs:
+            raise Missing(f"{group.study}: no {quantity} in {norm}")
+        both.append([rungs[quantity], *ladder.bracket(group, norm)])
+    over, under = ([part[-1, 0, -1] for part in parts] for parts in both)
+    return Measured((over[0] / under[0]).tolist(), _ends(over[1] / under[2], over[2] / under[1]))
 
 
-def noise_effect(name: str, architecture: str) -> Take:
+@asked
+def noise_effect(study: Path, name: str, architecture: str) -> Measured:
     """The most over the least label noise at the largest width; also the constant's."""
-
-    def taken(study: Path) -> Measured:
-        (group,) = all_groups(study, architecture)
-        curve = values(group, name)[-1, :, -1]
-        lower, upper = (side[-1, :, -1] for side in ladder.bracket(group, "l2"))
-        ends = _ends(lower[-1] / upper[0], upper[-1] / lower[0])
-        return Measured((curve[-1] / curve[0]).tolist(), ends)
-
-    return taken
+    (group,) = all_groups(study, architecture)
+    curve = values(group, name)[-1, :, -1]
+    lower, upper = (side[-1, :, -1] for side in ladder.bracket(group, "l2"))
+    ends = _ends(lower[-1] / upper[0], upper[-1] / lower[0])
+    return Measured((curve[-1] / curve[0]).tolist(), ends)
 
 
 def variance_bound(study: Path) -> Measured:
@@ -355,16 +327,13 @@ def variance_bound(study: Path) -> Measured:
     return Measured([], None, bool((bound >= 1).all()), told)
 
 
-def linearised_share(width: int) -> Take:
+@asked
+def linearised_share(study: Path, width: int) -> Measured:
     """Mean Jacobian norm of the linearised network over the network's, on the training points."""
-
-    def taken(study: Path) -> Measured:
-        (group,) = all_groups(study)
-        place = _place(group, "width", width)
-        ours = group.series[Series("linearised_jacobian_norm_mean", "metric", "l2", "train")]
-        return Measured((ours / values(group, MEAN))[place, 0, -1].tolist())
-
-    return taken
+    (group,) = all_groups(study)
+    place = _place(group, "width", width)
+    ours = group.series[Series("linearised_jacobian_norm_mean", "metric", "l2", "train")]
+    return Measured((ours / values(group, MEAN))[place, 0, -1].tolist())
 
 
 def nearer_with_width(study: Path) -> Measured:
@@ -376,18 +345,15 @@ def nearer_with_width(study: Path) -> Measured:
     return Measured([], None, bool((np.diff(mean) < 0).all()), f"relative difference at {told}")
 
 
-def wrong_over_right(split: str) -> Take:
+@asked
+def wrong_over_right(study: Path, split: str) -> Measured:
     """Mean Jacobian norm at points classified wrongly over rightly, widest and least noise."""
-
-    def taken(study: Path) -> Measured:
-        (group,) = all_groups(study)
-        wrong, right = (
-            group.series[Series(f"jacobian_norm_mean_{name}", "metric", "l2", split)][-1, 0, -1]
-            for name in ("wrong", "right")
-        )
-        return Measured((wrong / right).tolist())
-
-    return taken
+    (group,) = all_groups(study)
+    wrong, right = (
+        group.series[Series(f"jacobian_norm_mean_{name}", "metric", "l2", split)][-1, 0, -1]
+        for name in ("wrong", "right")
+    )
+    return Measured((wrong / right).tolist())
 
 
 def more_data_hurts(study: Path) -> Measured:
@@ -453,26 +419,22 @@ def kinks(study: Path) -> Measured:
     return found._replace(note=note if len(near) > 1 else "")
 
 
-def cell(key: str, row: str, column: int, *, place: int = 0) -> Take:
+@asked
+def cell(path: Path, key: str, row: str, column: int, *, place: int = 0) -> Measured:
     """Numbers of a cell of docs/numbers: one, or three seeds' as ``median (smallest largest)``."""
-
-    def taken(path: Path) -> Measured:
-        text = _rows(path, key, row)[place][column]
-        found = re.match(rf"({NUMBER})(?: \(({NUMBER}) ({NUMBER})\))?", text)
-        if found is None:
-            raise ValueError(f"{path.name}: {key}: {text!r} begins with no number")
-        return Measured([float(number) for number in found.groups() if number is not None])
-
-    return taken
+    text = _rows(path, key, row)[place][column]
+    found = re.match(rf"({NUMBER})(?: \(({NUMBER}) ({NUMBER})\))?", text)
+    if found is None:
+        raise ValueError(f"{path.name}: {key}: {text!r} begins with no number")
+    return Measured([float(number) for number in found.groups() if number is not None])
 
 
-def holds(key: str, test: Callable[[list[list[str]]], bool], *, row: str = "") -> Take:
+@asked
+def holds(
+    path: Path, key: str, test: Callable[[list[list[str]]], bool], *, row: str = ""
+) -> Measured:
     """Whether something is true of rows of docs/numbers."""
-
-    def taken(path: Path) -> Measured:
-        return Measured([], None, test(_rows(path, key, row)))
-
-    return taken
+    return Measured([], None, test(_rows(path, key, row)))
 
 
 def _rows(path: Path, key: str, start: str) -> list[list[str]]:

@@ -2,15 +2,13 @@
 
     python benchmarks/study_speed.py [default | one_hidden_layer] [--runs N]
 
-Writes docs/numbers/STUDY_speed.json; docs_numbers.py brings it into the pages. CPU seconds are
+Writes docs/numbers/STUDY_speed.json, and the pages with it. CPU seconds are
 those that every job writes into the last line of its log; memory is sampled over all processes.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import re
 import subprocess
 import sys
@@ -20,6 +18,7 @@ from collections import Counter
 from pathlib import Path
 from statistics import median
 
+import docs_numbers
 import psutil
 from checkout import ROOT
 from machine import machine
@@ -116,16 +115,13 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             runs.append(run(Path(folder), asked.study))
             print(f"{runs[-1]['seconds']:.0f} s, {dict(runs[-1]['cpu'])}", flush=True)
-    about = {
-        "command": f"python benchmarks/study_speed.py {asked.study}",
-        "date": str(datetime.date.today()),
-        "machine": machine(),
-        "repetitions": f"{len(runs)} runs",
-        "texts": texts(runs),
-    }
-    path = ROOT / f"docs/numbers/{asked.study}_speed.json"
-    path.write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n")
-    print("now: python benchmarks/docs_numbers.py --write")
+    docs_numbers.record(
+        f"{asked.study}_speed",
+        command=f"python benchmarks/study_speed.py {asked.study}",
+        machine=machine(),
+        repetitions=f"{len(runs)} runs",
+        texts=texts(runs),
+    )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,18 @@
 """Count what networks take: a list of them in JSON on stdin, what was found on stdout."""
 
+from lipdescent.jobs import fork_server
+
+if __name__ == "__main__":
+    fork_server.hand_over(any_threads=True)
+
 import contextlib
 import dataclasses
 import json
+import os
 import sys
 from functools import partial
+
+import torch
 
 from lipdescent.plugins import lookup
 from lipdescent.stacks import operation_counts
@@ -30,6 +38,8 @@ def found(task: dict) -> dict:
 def main() -> None:
     """Stdout is the answer's alone."""
     tasks = json.load(sys.stdin)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # whatever they build, it is not on a GPU
+    torch.set_num_threads(1)  # or a fork would wait for threads that it does not have
     with contextlib.redirect_stdout(sys.stderr):
         answers = [found(task) for task in tasks]
     json.dump(answers, sys.stdout)

@@ -2,7 +2,7 @@
 
 from lipdescent.jobs import fork_server
 
-fork_server.hand_over()
+fork_server.hand_over(any_threads=True)
 
 import logging
 import time
@@ -10,7 +10,7 @@ import time
 import torch
 
 from lipdescent import datasets
-from lipdescent.jobs import device
+from lipdescent.jobs import device, workers
 from lipdescent.jobs.progress import log_to
 from lipdescent.measuring.measure import checkpoint_stack, measure, to_table
 from lipdescent.storage import atomic, checkpoints, table
@@ -20,9 +20,12 @@ job = snakemake  # type: ignore[name-defined]  # noqa: F821  Snakemake puts it t
 w = job.wildcards
 log_to(job.log[0], label=f"{w.dataset}/{w.architecture}/width={w.width}/seeds={w.seeds}")
 
-torch.set_num_threads(job.threads)
+threads = job.config["execution"]["threads"]
+torch.set_num_threads(threads)
 place = device.choose(job.config["device"] if job.resources.gpu else "cpu")
-made = job_stamps.of(job, **device.described(place))
+if threads == 1 and place.type == "cpu":
+    workers.allow(job.threads)
+made = job_stamps.of(job, threads=threads, **device.described(place))
 began = time.perf_counter()
 with atomic.sound(job.input.dataset):
     dataset = datasets.read(job.input.dataset)

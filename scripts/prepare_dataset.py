@@ -2,7 +2,7 @@
 
 from lipdescent.jobs import fork_server
 
-fork_server.hand_over(patience=0)  # most datasets need no PyTorch
+fork_server.hand_over(patience=0.5)  # most datasets need no PyTorch
 
 from lipdescent.jobs.progress import log_to
 from lipdescent.plugins import lookup

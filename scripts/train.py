@@ -32,8 +32,7 @@ from lipdescent.training.stack_training import Interrupted, StackTraining
 job = snakemake  # type: ignore[name-defined]  # noqa: F821  Snakemake puts it there
 run, execution = job.params.run, job.config["execution"]
 log_to(
-    job.log[0],
-    label="{dataset}/{architecture}/width={width}/seeds={seeds}".format(**job.wildcards),
+    job.log[0], label="{dataset}/{architecture}/width={width}/seeds={seeds}".format(**job.wildcards)
 )
 logger = logging.getLogger("lipdescent.train")
 
@@ -43,7 +42,7 @@ for name in ("SIGTERM", "SIGUSR1"):
 
 torch.set_num_threads(job.threads)
 torch.set_flush_denormal(True)  # the momentum of dead units decays into denormals, which are slow
-place = device.choose(job.config["device"])
+place = device.choose(job.config["device"] if job.resources.gpu else "cpu")
 made = job_stamps.of(job, **device.described(place))
 options = TrainingOptions(**job.params.training)
 dtype = device.set_precision(options.precision)

@@ -2,7 +2,7 @@
 
 from lipdescent.jobs import fork_server
 
-fork_server.hand_over()
+fork_server.hand_over(any_threads=True)
 
 import contextlib
 import json

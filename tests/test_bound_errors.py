@@ -22,7 +22,7 @@ from lipdescent.measurement import Measurement, NotApplicable
 from lipdescent.measuring.kinds.certificates import smallest_upper
 from lipdescent.plugins import lookup
 from lipdescent.storage import table
-from lipdescent.study import failures
+from lipdescent.study import ending
 
 F64 = torch.float64
 
@@ -156,13 +156,13 @@ def failed_study(tmp_path, *, widths=(2,)):
 
 
 def test_the_end_of_a_run_names_what_failed(tmp_path):
-    assert failures.failed_bounds(tmp_path) == []
+    assert ending.failed_bounds(tmp_path) == []
     facts = {"dataset": "d", "architecture": "a", "failed": {"upper_mine": [2, 4], "lower_x": [8]}}
     (tmp_path / "findings.json").write_text(json.dumps({"groups": [facts]}))
     log = tmp_path / "logs/measure/d/a/width=2/seeds=0-1/upper_mine.log"
     log.parent.mkdir(parents=True)
     log.write_text("noise\nerror: upper_mine: TypeError: float32 (upper_mine.py, line 3)\n")
-    lines = failures.failed_bounds(tmp_path)
+    lines = ending.failed_bounds(tmp_path)
     assert lines[0] == (
         "error: upper_mine of d/a failed at width 2, 4: upper_mine: TypeError: float32 "
         f"(upper_mine.py, line 3) [{log}]"

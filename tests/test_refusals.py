@@ -514,6 +514,22 @@ def test_what_passed_is_not_tried_again(monkeypatch, tmp_path):
     assert answers == [1] * 5
 
 
+def test_a_trial_that_was_begun_is_waited_for(monkeypatch, tmp_path):
+    """And no other begun: the answer is the one that the first process gives."""
+    monkeypatch.chdir(tmp_path)
+    begun = []
+
+    def begin(script, tasks, **environ):
+        begun.append(script)
+        return lambda: ({"mistakes": [["config: bounds.x"]], "loaded": []}, "")
+
+    monkeypatch.setattr(network_trial.asked_once, "begin", begin)
+    network_trial.begin(check())
+    with pytest.raises(ConfigError, match=r"bounds\.x"):
+        network_trial.check(check())
+    assert begun == ["try_bounds.py"]
+
+
 def test_a_data_set_that_says_nothing_is_loaded(counted_here, monkeypatch):
     """And then its batches are looked at as well."""
     config = study_of({"module": "resnet18"}, 65, 32)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -118,6 +119,20 @@ def test_checkpoints_say_how_they_were_made(finished):
     assert list(levels) == [(0.0, 0), (0.0, 1), (0.2, 0), (0.2, 1)]
     stack = checkpoint_stack(saved, datasets.read(results / "datasets/mnist1d.npz"))
     assert (stack.num_models, stack.module[-1].in_features) == (3 * 4, 5)
+
+
+def test_what_takes_longest_is_wanted_first(finished):
+    """Training before measuring, in each of them wide networks before narrow ones."""
+    (log,) = (finished / ".snakemake/log").glob("*.log")
+    found = {"train": {}, "measure": {}}
+    for job in re.split(r"^(?:local)?rule ", log.read_text(), flags=re.MULTILINE):
+        rule = job.partition(":")[0]
+        if rule == "train" or (rule == "measure" and "measure=lower_jacobian" in job):
+            width, priority = re.search(r"width=(\d+)", job), re.search(r"priority: ([\d.]+)", job)
+            found[rule][int(width[1])] = float(priority[1])
+    for priorities in found.values():
+        assert 0 < priorities[2] < priorities[5]
+    assert found["measure"][5] < found["train"][2]
 
 
 def test_nothing_reruns_untouched_or_after_touching(study):

@@ -119,5 +119,5 @@ def test_the_command_line_names_a_domain(tmp_path, monkeypatch, capsys):
     asked = ["--model", "line.py:net", "--input-shape", "2", "--methods", "upper_graph"]
     command.main([*asked, "--budget", "20", "--domain", "box:0,1"])
     assert "best bracket" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="--domain box:1,0"):
+    with pytest.raises(SystemExit, match="domain box:1,0"):
         command.main([*asked, "--domain", "box:1,0"])

@@ -1,4 +1,6 @@
-"""Domains as a configuration and the command line write them."""
+"""Domains as a configuration, the command line and Python write them."""
+
+import re
 
 import pytest
 
@@ -13,10 +15,12 @@ from lipdescent.domains import written
         ("box:-.5,.5", {"box": [-0.5, 0.5]}),
         ("ball:l2:0.1", {"ball": {"radius": 0.1, "norm": "l2"}}),
         ("ball:linf:0", {"ball": {"radius": 0.0, "norm": "linf"}}),
+        ("{box: [0, 1]}", {"box": [0.0, 1.0]}),
+        ("{ball: {radius: 0.5}}", {"ball": {"radius": 0.5, "norm": "l2"}}),
     ],
 )
-def test_words_of_the_command_line(text, meant):
-    assert written.parsed(text) == meant == written.checked(meant)
+def test_words_mean_what_a_mapping_says(text, meant):
+    assert written.checked(text) == meant == written.checked(meant)
 
 
 def test_the_ball_of_a_configuration_is_l2_unless_it_says_otherwise():
@@ -45,7 +49,20 @@ def test_what_is_no_domain_is_refused_with_what_is_allowed(value, named):
         written.checked(value)
 
 
-@pytest.mark.parametrize("text", ["box:1,0", "box:a,b", "ball:l2", "ball:0.1", "sphere:1", "box"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "box:1,0",
+        "box:a,b",
+        "ball:l2",
+        "ball:0.1",
+        "sphere:1",
+        "box",
+        "",
+        "{box: [0, 1]",
+        "{box: 0}",
+    ],
+)
 def test_wrong_words_are_refused_by_name(text):
-    with pytest.raises(ValueError, match=f"--domain {text}"):
-        written.parsed(text)
+    with pytest.raises(ValueError, match=f"domain {re.escape(text)}.*(allowed|could not|expected)"):
+        written.checked(text)

@@ -8,7 +8,7 @@ import synthetic_study
 from matplotlib.text import Text
 
 from lipdescent.analysis import groups, labels
-from lipdescent.figures import _drawing as drawing
+from lipdescent.figures import _heat_maps as heat_maps
 from lipdescent.figures import _style as style
 from lipdescent.figures import bound_ladder, double_descent, epoch_wise, label_noise
 from lipdescent.plugins import lookup
@@ -69,7 +69,7 @@ def dots(axes):
     return [
         (line.get_xdata()[0], line.get_ydata()[0])
         for line in axes.lines
-        if line.get_marker() == "o" and line.get_markerfacecolor() == drawing.PEAK["color"]
+        if line.get_marker() == "o" and line.get_markerfacecolor() == heat_maps.PEAK["color"]
     ]
 
 

@@ -24,6 +24,8 @@ FEATURES, CLASSES, RATES = 40, 10, (0.05, 0.1)
 SMALL = Plan(Tile(64, 16, 4), Tile(64, 16, 4), part=16, span=64)
 LARGE = Plan(Tile(256, 128, 4), Tile(256, 128, 4), part=256, span=512)
 
+NARROW = Plan(Tile(64, 16, 4), Tile(16, 16, 4), part=16, span=32, narrow=True)
+
 
 def networks(width, *, bias=False, slope=None, features=FEATURES, models=2) -> ModelStack:
     build = partial(
@@ -88,6 +90,8 @@ def plain(stack, options, data, model):
         (4, 7, {}, {}, None),
         (4, 100, {"bias": True}, {"gradient_clip": 0.1}, None),
         (24, 7, {"slope": 0.0}, {"momentum": 0.9, "weight_decay": 0.01}, None),
+        (40, 100, {"bias": True, "slope": 0.0}, {"gradient_clip": 0.1, "momentum": 0.9}, NARROW),
+        (24, 33, {}, {"momentum": 0.9, "weight_decay": 0.01}, NARROW),
         (24, 100, {"features": 100}, {"gradient_clip": 0.1, "momentum": 0.9}, SMALL),
         (64, 512, {"slope": 0.0}, {"gradient_clip": 50.0}, LARGE),
         (64, 100, {"bias": True, "slope": 0.01}, {"momentum": 0.9, "weight_decay": 0.01}, None),
@@ -188,16 +192,17 @@ def test_the_trial_compares_with_the_plain_path_and_leaves_no_trace(network, opt
         assert torch.equal(tensor, old)
 
 
-def test_kernels_that_compute_something_else_are_said_and_left(data, monkeypatch):
+@pytest.mark.parametrize(("width", "kernel"), [(12, "both_passes"), (130, "backward")])
+def test_kernels_that_compute_something_else_are_said_and_left(data, monkeypatch, width, kernel):
     monkeypatch.setattr(fused_step, "fused_step_available", fused_step.computed)
-    right = OneHiddenLayer.backward
+    right = getattr(OneHiddenLayer, kernel)
 
-    def wrong(self, x, rate):
-        right(self, x * 1.01, rate)
+    def wrong(self, x, *others):
+        right(self, x * 1.01, *others)
 
-    monkeypatch.setattr(OneHiddenLayer, "backward", wrong)
+    monkeypatch.setattr(OneHiddenLayer, kernel, wrong)
     with logged() as said:
-        assert trained(networks(12), data, fused_step=True).fused_step is None
+        assert trained(networks(width), data, fused_step=True).fused_step is None
     assert any("from the plain ones" in line for line in said), said
 
 

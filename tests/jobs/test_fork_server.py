@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from lipdescent.jobs import fork_server
+from lipdescent.jobs.terminal import LIVE
 
 SCRIPTS = Path(fork_server.__file__).parents[2]
 SNAKEMAKE = """
@@ -40,9 +41,11 @@ ENVIRON["PYTHONPATH"] = str(SCRIPTS)
 class Job(subprocess.Popen):
     """A script in a file of its own, started as Snakemake starts it."""
 
-    def __init__(self, folder, body, *arguments, address=None, threads="1", patience=60, **environ):
+    def __init__(
+        self, folder, body, *arguments, address=None, threads="1", patience=60, head=HEAD, **environ
+    ):
         script = folder / f"script{time.monotonic_ns()}.py"
-        script.write_text(HEAD + body)
+        script.write_text(head + body)
         environ |= dict.fromkeys(fork_server.THREADS, threads)
         if address:
             environ[fork_server.ADDRESS] = address
@@ -116,6 +119,16 @@ def test_a_script_finds_what_it_would_find_in_its_own_process(address, tmp_path,
         assert (pid != job.pid) is imported is (forks and place is not None)
         seen.append(found)
     assert seen[0] == seen[1]
+
+
+def test_jobs_that_set_their_threads_and_those_below_a_live_view_are_forks_too(address, tmp_path):
+    body = "print(os.getpid())"
+    job = Job(tmp_path, body, address=address, **{LIVE: "1"})
+    assert int(job.end()[1]) != job.pid
+    head = HEAD.replace("[-1])", "[-1]), any_threads=True")
+    assert head != HEAD
+    job = Job(tmp_path, body, address=address, threads="4", head=head)
+    assert int(job.end()[1]) != job.pid
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,30 @@ def test_large_networks_are_measured_on_the_gpu(config, counted_here, asked, nam
     assert [resources.measures_on_gpu(config, run, name) for run in runs] == expected
 
 
+@pytest.mark.parametrize(
+    ("asked", "training", "expected"),
+    [
+        ("auto", {}, [False, True, True]),
+        ("auto", {"precision": "tf32"}, [True, True, True]),
+        ("device", {}, [True, True, True]),
+        ("cpu", {"precision": "tf32"}, [False, False, False]),
+    ],
+)
+def test_trainings_of_seconds_stay_on_the_processor(
+    config, counted_here, asked, training, expected
+):
+    config = config | {
+        "execution": config["execution"] | {"training_device": asked},
+        "training": config["training"] | training,
+    }
+    runs = sorted(runs_of(config), key=lambda run: run.width)
+    assert [resources.trains_on_gpu(config, run) for run in runs] == expected
+    # Ten times the epochs are no training of seconds.
+    longer = config | {"grid": config["grid"] | {"epoch": [0, 3000]}}
+    if asked == "auto":
+        assert all(resources.trains_on_gpu(longer, run) for run in runs)
+
+
 def test_wide_stacks_take_more_of_a_gpu(config, counted_here):
     runs = sorted(runs_of(config), key=lambda run: run.width)
     for needs in (resources.train_gpu_mb, resources.measure_gpu_mb):
@@ -61,8 +85,14 @@ def test_shares_of_a_gpu_are_what_its_memory_holds(monkeypatch, says, expected):
         gpus.shares.cache_clear()
 
 
+@pytest.mark.parametrize(("told", "expected"), [(8, [2, 2, 4, 8]), (3, [1, 1, 3, 3])])
+def test_no_more_than_four_trainings_share_a_gpu(monkeypatch, told, expected):
+    monkeypatch.setattr(gpus, "shares", lambda: told)
+    assert [gpus.shares_of_training(mb) for mb in (1, 2500, 8000, 1e6)] == expected
+
+
 def test_jobs_of_a_study_ask_for_shares(tmp_path, counted_here):
-    """The default study on a machine whose driver shows one GPU: a dry run."""
+    """The default study on a machine of 16 cores whose driver shows one GPU: a dry run."""
     if gpus.visible_gpus():
         pytest.skip("this machine has GPUs of its own")
     default = checked(copy.deepcopy(DEFAULT))
@@ -73,7 +103,10 @@ def test_jobs_of_a_study_ask_for_shares(tmp_path, counted_here):
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     command = [sys.executable, "-m", "snakemake", "-n", "--snakefile", str(ROOT / "Snakefile")]
     done = subprocess.run(
-        [*command, "--directory", str(tmp_path)], env=environment, capture_output=True, text=True
+        [*command, "--directory", str(tmp_path), "--cores", "16"],
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     said = done.stdout + done.stderr
@@ -82,5 +115,14 @@ def test_jobs_of_a_study_ask_for_shares(tmp_path, counted_here):
     )
     trained = [gpu for rule, gpu in rules if rule == "train"]
     measured = [gpu for rule, gpu in rules if rule == "measure"]
-    assert set(trained) == {"1"}
-    assert (measured.count("1"), measured.count("0")) == (4, 41)  # of width 192, but its ascent
+    assert sorted(trained) == ["0"] * 5 + ["2"] * 4  # up to width 32 a core takes seconds
+    assert sorted(measured) == ["0"] * 41 + ["1"] * 4  # of the widest, all but its ascents
+    cores = {}
+    for job in re.split(r"^rule ", said, flags=re.MULTILINE):
+        if job.startswith("measure"):
+            threads = re.search(r"threads: (\d+)", job)
+            width, measure = re.search(r"width=(\d+), seeds=[^,]+, measure=(\w+)", job).groups()
+            cores[f"{width} {measure}"] = int(threads[1]) if threads else 1
+    assert len(cores) == 45
+    assert cores["192 lower_ascent"] == 4  # a quarter of the machine
+    assert cores["192 upper_lipsdp"] == cores["192 metrics"] == cores["4 lower_ascent"] == 1

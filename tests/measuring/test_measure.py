@@ -4,12 +4,14 @@ import re
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from lipdescent.architectures import lipschitz_mlp
 from lipdescent.bounds import upper_layer_product
 from lipdescent.datasets import Dataset
+from lipdescent.jobs import workers
 from lipdescent.measurement import Measurement
 from lipdescent.measuring.measure import checkpoint_stack, measure, to_table
 from lipdescent.plugins import lookup
@@ -59,6 +61,20 @@ def test_bounds_see_ordinary_layers(study):
     assert (frame["value"] <= 1).all()
     assert (frame["status"] == "ok").all()
     assert set(frame["num_parameters"]) == {6 * 8 + 8 + 8 * 2 + 2}
+
+
+@pytest.mark.parametrize("name", ["lower_jacobian", "lower_ascent", "upper_lipsdp", "lower_pairs"])
+def test_processes_that_share_a_bound_change_no_bit_of_it(study, name):
+    """Neither of values, nor of statuses, nor of where a quantity is defined."""
+    options = {"norms": ["l2"]}
+    alone = measured(name, study, options=options)
+    workers.allow(3)
+    try:
+        shared = measured(name, study, options=options)
+    finally:
+        workers.allow(1)
+    pd.testing.assert_frame_equal(shared, alone, check_exact=True)
+    assert alone["value"].nunique() > 2
 
 
 def test_metrics_of_constrained_networks(study):

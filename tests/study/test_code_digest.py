@@ -39,6 +39,7 @@ def scripts(tmp_path, monkeypatch):
 def forget():
     """Files are read once in a process."""
     digests._followed.cache_clear()
+    digests._files.cache_clear()
     digests._digest.cache_clear()
 
 

@@ -56,18 +56,52 @@ def gpu_of(stage):
 
     def wanted(wildcards):
         run = run_of(wildcards)
-        if not GPUS or (
-            stage == "measure"
-            and not resources.measures_on_gpu(config, run, wildcards.measure)
-        ):
+        if stage == "train":
+            wants_one = GPUS and resources.trains_on_gpu(config, run)
+        else:
+            name = wildcards.measure
+            wants_one = GPUS and resources.measures_on_gpu(config, run, name)
+        if not wants_one:
             return 0
         if submits:
             return GPUS
-        memory = {"train": resources.train_gpu_mb, "measure": resources.measure_gpu_mb}
         limit = workflow.global_resources["gpu"].value
-        return min(limit, gpus.shares_of_job(memory[stage](config, run)))
+        if stage == "train":
+            shares = gpus.shares_of_training(resources.train_gpu_mb(config, run))
+        else:
+            shares = gpus.shares_of_job(resources.measure_gpu_mb(config, run))
+        return min(limit, shares)
 
     return wanted
+
+
+def measuring_threads(wildcards):
+    """Cores of a measuring job: on this machine several processes may share one."""
+    threads = EXECUTION["threads"]
+    if not jobs_run_here() or not workflow.cores or gpu_of("measure")(wildcards):
+        return threads
+    return threads * resources.measure_workers(
+        config, run_of(wildcards), name=wildcards.measure, cores=workflow.cores
+    )
+
+
+def long_jobs_first():
+    """Of what can run, what is expected to take longest begins: the end waits for the widest
+    networks. The oldest Snakemake allowed, 9.13, has one priority for all jobs alike.
+    """
+
+    def seconds(job):
+        run = run_of(job.wildcards)
+        if job.rule.name == "train":
+            return resources.train_seconds(config, run)
+        return resources.measure_seconds(config, run, name=job.wildcards.measure)
+
+    for stage in ("train", "measure"):
+        jobs = [job for job in workflow.dag.needrun_jobs() if job.rule.name == stage]
+        expected = {job: seconds(job) for job in jobs}
+        for job in jobs:
+            share = expected[job] / max(expected.values())
+            workflow.dag._priority[job] = job.rule.priority + share
 
 
 def needs(stage, key):

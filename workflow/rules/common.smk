@@ -15,11 +15,12 @@ from lipdescent.jobs import (
     terminal,
 )
 from lipdescent.study.config import as_in_a_file, prepare
-from lipdescent.study import ending, failures, published
+from lipdescent.study import ending, published
 from lipdescent.study import network_checks
 from lipdescent.study.runs import (
     check_folder,
     experiment_parts,
+    plan_file,
     plan_is_whole,
     record_plan,
 )
@@ -33,6 +34,39 @@ from snakemake.utils import update_config
 
 # Here and inside of the jobs of a cluster.
 job_environment.fix(Path(workflow.basedir).resolve() / "scripts")
+
+
+# Where jobs are submitted, other machines compute: their devices are not known here.
+submits = workflow.resource_settings.nodes is not None
+# What Snakemake puts in front of every script imports these.
+PREAMBLE = ["snakemake.logging", "snakemake.iocontainers"]
+
+
+def jobs_run_here():
+    """True where jobs are processes of this machine."""
+    return workflow.is_main_process and not (workflow.remote_exec or submits)
+
+
+def jobs_run_in_this_environment():
+    """True where they are of this very Python environment too."""
+    return jobs_run_here() and not workflow.deployment_settings.deployment_method
+
+
+def start_fork_server(execution):
+    """The process that jobs are forks of, where they can be and if there is none yet."""
+    if execution["fork_server"] and jobs_run_in_this_environment():
+        fork_server.start(threads=execution["threads"], modules=PREAMBLE)
+
+
+def runs_nothing(arguments):
+    """True for a dry run and for other ways to look at a workflow, as far as they are known."""
+    return any(
+        re.match(
+            "-[a-zA-Z]*n|--(dry|lint|list|report|summary|detail|unlock|touch|delete|clean)",
+            one,
+        )
+        for one in arguments[1:]
+    )
 
 
 update_config(config, as_in_a_file(workflow.config_settings.config))
@@ -52,12 +86,17 @@ try:
         default=Path(workflow.basedir) / "config/config.yaml",
     )
     check_folder(prepared["study"])
+    # A new study's jobs are sure to run: while they are planned, what they need is imported, and
+    # its bounds are tried.
+    is_new = not (plan_file(prepared["study"]).exists() or runs_nothing(sys.argv))
+    if is_new:
+        start_fork_server(prepared["execution"])
     if workflow.is_main_process and not prepared["experiments"]:
         network_checks.check(prepared)
+        if is_new and jobs_run_here():
+            network_trial.begin(prepared)
     # In place: scripts are given this very object.
     config.update(prepared)
-    # Where jobs are submitted, other machines compute: their devices are not known here.
-    submits = workflow.resource_settings.nodes is not None
     gpus.check_device(config["device"], local=not (submits or workflow.remote_exec))
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
@@ -73,8 +112,6 @@ MEASUREMENTS = [
     for run in RUNS
     for measure in MEASURES
 ]
-# What Snakemake puts in front of every script imports these.
-PREAMBLE = ["snakemake.logging", "snakemake.iocontainers"]
 GPUS = gpus.gpus_per_job(config["device"])
 # On this machine a GPU is shared by as many small jobs as its memory holds, unless --resources
 # gpu=N says otherwise; on a cluster the scheduler counts whole ones.
@@ -98,16 +135,6 @@ wildcard_constraints:
 def run_of(wildcards):
     """The run that a job's wildcards name."""
     return RECIPES.by_path[RUN.format(**wildcards)]
-
-
-def jobs_run_here():
-    """True where jobs are processes of this machine."""
-    return workflow.is_main_process and not (workflow.remote_exec or submits)
-
-
-def jobs_run_in_this_environment():
-    """True where they are of this very Python environment too."""
-    return jobs_run_here() and not workflow.deployment_settings.deployment_method
 
 
 def try_bounds():

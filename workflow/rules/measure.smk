@@ -13,7 +13,7 @@ rule measure:
         f"results/{{study}}/benchmarks/measure/{RUN}/{{measure}}.tsv"
     conda:
         "../../envs/lipdescent.yaml"
-    threads: EXECUTION["threads"]
+    threads: measuring_threads
     resources:
         gpu=gpu_of("measure"),
         mem_mb=needs("measure", "mem_mb"),

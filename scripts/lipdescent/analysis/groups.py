@@ -222,10 +222,7 @@ def _parts(source: Source, columns: Sequence[str]) -> Iterable[pa.Table]:
 
 
 def _fill(
-    series: dict[Series, Array],
-    rows: pa.Table,
-    cell: NDArray[np.int64],
-    shape: tuple[int, ...],
+    series: dict[Series, Array], rows: pa.Table, cell: NDArray[np.int64], shape: tuple[int, ...]
 ) -> None:
     """Put the values of some rows into the arrays of their series."""
     words, codes = [], np.zeros(rows.num_rows, dtype=np.int64)

@@ -13,11 +13,7 @@ WIDTH_UNIT = "channels"
 
 
 def build(
-    width: int,
-    *,
-    input_shape: tuple[int, ...],
-    num_classes: int,
-    bias: bool = True,
+    width: int, *, input_shape: tuple[int, ...], num_classes: int, bias: bool = True
 ) -> nn.Sequential:
     """Three strided convolutions of ``width`` channels (kernels 5, 3, 3), ReLU, a linear layer.
 

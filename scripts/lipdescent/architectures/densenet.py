@@ -48,12 +48,7 @@ class DenseNet(nn.Module):
 
 
 def build(
-    width: int,
-    *,
-    input_shape: tuple[int, ...],
-    num_classes: int,
-    blocks: int = 2,
-    layers: int = 2,
+    width: int, *, input_shape: tuple[int, ...], num_classes: int, blocks: int = 2, layers: int = 2
 ) -> nn.Module:
     """DenseNet without bottlenecks; ``width`` is its growth rate, the first layer has twice that.
 

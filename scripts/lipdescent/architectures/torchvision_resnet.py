@@ -18,11 +18,7 @@ BLOCKS = {18: ("BasicBlock", (2, 2, 2, 2)), 50: ("Bottleneck", (3, 4, 6, 3))}
 
 
 def build(
-    width: int,
-    *,
-    input_shape: tuple[int, ...],
-    num_classes: int,
-    depth: Literal[18, 50] = 18,
+    width: int, *, input_shape: tuple[int, ...], num_classes: int, depth: Literal[18, 50] = 18
 ) -> nn.Module:
     """torchvision's ``ResNet`` with stages of w, 2w, 4w, 8w planes.
 

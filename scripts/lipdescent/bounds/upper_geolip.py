@@ -259,11 +259,7 @@ def _deep(
     if units > max_units:
         raise NotApplicable(f"{units} inputs and hidden units in a deep network, > {max_units}")
     solve = partial(
-        deep_sdp,
-        norm=norm,
-        tolerance=tolerance,
-        max_iterations=max_iterations,
-        per_layer=per_layer,
+        deep_sdp, norm=norm, tolerance=tolerance, max_iterations=max_iterations, per_layer=per_layer
     )
     at_once = max(1, _LARGEST // (8 * units**2))
     values = []

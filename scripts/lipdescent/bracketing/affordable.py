@@ -17,12 +17,13 @@ from torch import Tensor
 from lipdescent.bounds.jacobians.norms import jacobian_norms
 from lipdescent.bounds.proofs.prover import Prover
 from lipdescent.bracketing.shares import NotInBudget
+from lipdescent.points._parts import some
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.relu_chain import chain
 
 NORMAL, NUM_NORMAL = "normal", 256  # the split that is drawn where no data are given, its points
 UNLIMITED = 2**31
-_DEAR = 1.0  # seconds of a point that are not measured twice
+_DEAR, _DEARER = 1.0, 3.0  # seconds of a proof after which a point is not measured; times as many
 _CUBIC, _CUBIC_FLOPS = ("upper_eclipse_fast", "upper_lipsdp", "upper_local"), 2e10
 _AMPLE = {"lower_search": {"repeats": 4}}  # where time is no matter, but for the deadline
 _SEARCHED, _POPULATION = 2**16, 1200  # points of lower_search, and of each of its populations
@@ -73,14 +74,20 @@ def normal(stack: ModelStack, seed: int) -> dict[str, Tensor]:
 class Rate:
     """How many points fit a time: what one costs is measured when it is first asked for.
 
+    Of a network that is no chain the first to be measured is a quick proof of one point, the one
+    that is used where only one is affordable: what comes later may be stopped, that bound remains.
+
     Parameters
     ----------
     prover, inputs : of the network; ``inputs`` split -> (n, *input_shape).
     norm : of the Jacobians and proofs.
+    seed : of the points used where there are too many.
     """
 
-    def __init__(self, prover: Prover, inputs: Mapping[str, Tensor], *, norm: str) -> None:
-        self.prover, self.inputs, self.norm = prover, inputs, norm
+    def __init__(
+        self, prover: Prover, inputs: Mapping[str, Tensor], *, norm: str, seed: int = 0
+    ) -> None:
+        self.prover, self.inputs, self.norm, self.seed = prover, inputs, norm, seed
         self.proved = 0.0  # at a point that time was measured with
 
     def points(self, seconds: float) -> int:
@@ -102,12 +109,16 @@ class Rate:
     @cached_property
     def _one(self) -> float:
         """Seconds that one point takes; 0 where that is not known: each bound says why."""
-        first = next(iter(self.inputs.values()))[:1]
+        first = some(next(iter(self.inputs.values())), 1, self.seed)
         # A chain's points are taken together: it is the further ones that cost.
         together = 1 if self.prover.links is None else 9
         least = math.inf
         for _ in range(2):  # the first time holds what is paid once
             try:
+                if self.prover.links is None and not self.proved:
+                    quick = self._seconds_of_a_proof(first)
+                    if quick > _DEAR:
+                        return _DEARER * quick
                 one = self._seconds(first)
                 if together > 1:
                     more = first.expand(together, *first.shape[1:])
@@ -119,10 +130,17 @@ class Rate:
                 break
         return least
 
+    def _seconds_of_a_proof(self, point: Tensor) -> float:
+        start = time.perf_counter()
+        self._keep(self.prover.certify(point[None], norm=self.norm, quick=True))
+        return time.perf_counter() - start
+
     def _seconds(self, points: Tensor) -> float:
         start = time.perf_counter()
         jacobian_norms(self.prover.stack, points, norms=[self.norm])
         with self.prover.only_float64():  # more digits are one point's, however many points
-            found = self.prover.certify(points[None, :1], norm=self.norm)
-        self.proved = max(self.proved, float(found))
+            self._keep(self.prover.certify(points[None, :1], norm=self.norm))
         return time.perf_counter() - start
+
+    def _keep(self, found: Tensor) -> None:
+        self.proved = max(self.proved, float(found))

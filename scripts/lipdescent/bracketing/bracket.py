@@ -16,7 +16,7 @@ from lipdescent.bracketing.readable import Opaque, readable
 from lipdescent.bracketing.result import Bracket
 from lipdescent.bracketing.rows import COLUMNS, Asked, rows_of
 from lipdescent.bracketing.shares import Shares
-from lipdescent.domains.domain import Domain, regions_of
+from lipdescent.domains.domain import Domain, Regions, regions_of
 from lipdescent.networks.wrappers import unwrapped
 from lipdescent.plugins import bound_entries, lookup
 from lipdescent.stacks import own_call
@@ -61,12 +61,12 @@ def bracket(
         "lower_jacobian", "points": "gaussian_noise", "points_options": {"radius": 0.1}}}``.
     seed : of the bounds that draw, and of the points used where there are too many.
     budget : seconds, about, for all methods together, once the network has been read: as many
-        points are used as fit, searches stop with what they have, and what has no result near
-        twice the budget is "not_in_budget" (:mod:`lipdescent.bracketing.shares`).
+        points are used as fit, searches stop, what has no result near twice the budget is
+        "not_in_budget". A SIGALRM of your own comes when the method that runs has ended.
     domain : where the constant is taken: everywhere unless given, ``Box(0, 1)``, ``Ball(0.1)``
         around data or its ``centers`` (the largest constant of the balls, at most 16 points of the
-        data), or as a configuration writes it. Data outside are left out, lower bounds stay
-        inside; without data in a box they start from 256 uniform points, the split "uniform".
+        data), or as a configuration or the command line writes it: "box:0,1". Data outside are
+        left out; without data in a box 256 uniform points, the split "uniform", are used.
     output : which one, where the network returns several, by its place (0, 1, ...) or its name
         ("logits" of a dictionary); all side by side, in one norm, unless given.
     report : called with a line of text when a method has ended, and for data that are left out.
@@ -145,12 +145,16 @@ def _entries(
 
 
 def _checked_prover(
-    model: nn.Module, stack: ModelStack, bounds: Mapping[str, ModuleType], inputs: dict[str, Tensor]
+    model: nn.Module,
+    stack: ModelStack,
+    bounds: Mapping[str, ModuleType],
+    inputs: dict[str, Tensor],
+    regions: Regions | None,
 ) -> Prover:
     """The network's prover, once its call and its precisions are what the bounds rely on."""
     directions = {bound.DIRECTION for bound in bounds.values()}
     checks.check_reading(model, stack, inputs)
-    prover = Prover(stack)
+    prover = Prover(stack, regions)
     if "lower" in directions:
         checks.check_precisions(prover)
     return prover
@@ -185,8 +189,8 @@ def _frame(
     found: dict[str, list[dict]] = {}
     with own_call.preserved(model):
         # Held, so that the bounds share it: its constants of layers are those of the layer product.
-        prover = _checked_prover(model, stack, bounds, inputs)
-        rate = affordable.Rate(prover, inputs, norm=norm)
+        prover = _checked_prover(model, stack, bounds, inputs, regions)
+        rate = affordable.Rate(prover, inputs, norm=norm, seed=seed)
         asked = Asked(stack, inputs, where, norm, seed, rate, shares)
         for name in [*(n for n in entries if n not in own), *shares.order]:
             found[name] = rows = rows_of(name, entries[name], asked)

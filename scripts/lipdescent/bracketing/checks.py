@@ -16,7 +16,7 @@ from lipdescent.measurement import NotApplicable
 from lipdescent.networks.reading import Unreadable
 from lipdescent.stacks import own_call
 from lipdescent.stacks.model_stack import ModelStack, tensors
-from lipdescent.structure.trace import first_state, outputs, trace
+from lipdescent.structure.trace import outputs, trace
 
 NUM_COMPARED = 2  # points of each split at which calling the network is compared
 LARGEST = 1e150  # of the data: distances between points are sums of squares
@@ -116,7 +116,7 @@ def check_reading(model: nn.Module, stack: ModelStack, inputs: Mapping[str, Tens
     def read(points: Tensor, dtype: torch.dtype) -> Tensor:
         if structure is not None:
             return outputs(structure, stack, points, dtype)
-        state = {name: t.clone() for name, t in first_state(stack, dtype).items()}
+        state = {name: t.clone() for name, t in stack.state_of(0, dtype).items()}
         return functional_call(stack.module, state, (points.to(dtype, copy=True),))
 
     points, places = own_call.random_inputs(stack.input_shape, stack.device)

@@ -33,14 +33,8 @@ from collections.abc import Sequence
 from torch import nn
 
 from lipdescent.bracketing.bracket import NORMS, bracket
-from lipdescent.bracketing.foreign_network import (
-    load_data,
-    load_function,
-    load_model,
-    load_shape,
-)
+from lipdescent.bracketing.foreign_network import load_data, load_function, load_model, load_shape
 from lipdescent.bracketing.onnx_network import load_onnx
-from lipdescent.domains.written import parsed
 
 
 def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> None:
@@ -73,7 +67,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
             methods=None if args.methods is None else _names(args.methods),
             seed=args.seed,
             budget=args.budget,
-            domain=parsed(args.domain),
+            domain=args.domain,
             output=None if args.onnx is not None else _place_or_name(args.output),
             report=_said,
         )

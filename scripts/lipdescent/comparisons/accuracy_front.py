@@ -24,7 +24,6 @@ from lipdescent.analysis import statistics as stats
 from lipdescent.analysis.groups import Group
 from lipdescent.comparisons._lines import first_axis, lines
 from lipdescent.figures import _axes
-from lipdescent.figures import _drawing as drawing
 from lipdescent.figures import _side_by_side as side_by_side
 from lipdescent.figures import _style as style
 from lipdescent.figures._names_at_points import name_point
@@ -55,16 +54,13 @@ def draw(
         _axes.say_nothing_here(axes[0, 0], "no certificates\nin this study")
         axes[0, 0].set_xlabel("accuracy within a radius")
     axes[0, 0].set_ylabel("test accuracy")
-    keys = {
-        "certified": drawing.key(color="black", marker="o", **KINDS["certified_accuracy"]),
-        "under PGD": drawing.key(color="black", marker="o", **KINDS["pgd_accuracy"]),
-    }
-    side_by_side.legend(figure, looks, keys)
+    black = {"color": "black", "marker": "o"}
+    kinds = zip(("certified", "under PGD"), KINDS.values(), strict=True)
+    side_by_side.legend(figure, looks, {name: black | look for name, look in kinds})
     first = next(iter(groups.values()))
     noise = labels.noise_name(first.label_noise[0])
-    band = stats.band_name(len(first.seed), statistics["confidence"])
-    told = f"width {first.width[-1]}", f"label noise {noise}", f"epoch {first.epoch[-1]}", band
-    side_by_side.heading(figure, groups, *told)
+    told = f"width {first.width[-1]}", f"label noise {noise}", f"epoch {first.epoch[-1]}"
+    side_by_side.heading(figure, groups, *told, confidence=statistics["confidence"])
     return figure
 
 

@@ -65,12 +65,12 @@ def draw(
     for place, (title, _) in zip(axes[0], panels, strict=True):
         place.set_title(title)
     axes[0, 0].set_ylim(bottom=-0.01)
-    dashes = {"certified": "-", "under PGD": "--"}
-    keys = {label: drawing.key(color="black", linestyle=dash) for label, dash in dashes.items()}
+    kinds_of = zip(("certified", "under PGD"), kinds.values(), strict=True)
+    keys = {name: {"color": "black", "linestyle": dash} for name, dash in kinds_of}
     side_by_side.legend(figure, looks, keys)
     noise = labels.noise_name(first.label_noise[0])
-    band = stats.band_name(len(first.seed), statistics["confidence"])
-    side_by_side.heading(figure, groups, f"label noise {noise}", f"epoch {first.epoch[-1]}", band)
+    told = f"label noise {noise}", f"epoch {first.epoch[-1]}"
+    side_by_side.heading(figure, groups, *told, confidence=statistics["confidence"])
     return figure
 
 

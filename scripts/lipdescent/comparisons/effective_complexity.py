@@ -33,6 +33,7 @@ from lipdescent.figures import _style as style
 
 AXIS = "num_train"
 MAX_WIDTHS = 5
+PARAMETERS: dict[str, Any] = {"color": "black", "linestyle": "--"}
 
 
 def draw(
@@ -64,8 +65,8 @@ def draw(
         right.set_title(", ".join([*_rest(family[0]), f"label noise {noise}"]))
         left.set_title(", ".join(_rest(family[0])))
     _legend(figure, looks, kinds)
-    band = stats.band_name(len(first.seed), statistics["confidence"])
-    side_by_side.heading(figure, groups, f"epoch {first.epoch[-1]}", band)
+    epoch = f"epoch {first.epoch[-1]}"
+    side_by_side.heading(figure, groups, epoch, confidence=statistics["confidence"])
     return figure
 
 
@@ -99,14 +100,14 @@ def _complexities(
         place.plot(x[bounded], low[bounded], linestyle="", **look)
         place.plot(x[whole], low[whole], linestyle="", markerfacecolor="white", **look)
         place.vlines(x[bounded], low[bounded], high[bounded], color=look["color"], lw=1)
-    place.plot(group.width, group.num_parameters, color="black", linestyle="--")
+    place.plot(group.width, group.num_parameters, **PARAMETERS)
     _axes.width_axis(place, group.width)
     _axes.log_values(place)
     place.set_xlabel(labels.width_name(group.width_unit))
     place.set_ylabel("effective complexity\n(training points)")
     if not np.isfinite(found).any():
         why = "no width fits\nthe smallest number"
-        _axes.say_nothing_here(place, _axes.why_empty(group.diverged, why), ticks=True)
+        _axes.say_nothing_here(place, why, diverged=group.diverged, ticks=True)
 
 
 def _losses(
@@ -134,7 +135,5 @@ def _losses(
 def _legend(figure: Figure, looks: Mapping[float, Mapping], kinds: Mapping[float, Mapping]) -> None:
     noises = {f"label noise {labels.noise_name(n)}": look for n, look in looks.items()}
     widths = {f"width {width:g}": look for width, look in kinds.items()}
-    handles = [drawing.key(**look) for look in (noises | widths).values()]
-    handles += [drawing.key(color="black", linestyle="--"), drawing.ring_key()]
-    names = [*noises, *widths, "number of parameters", "effective complexity"]
-    style.legend(figure, handles, names, columns=5)
+    marks = {"number of parameters": PARAMETERS, "effective complexity": drawing.RING}
+    style.legend(figure, {**noises, **widths, **marks}, columns=5)

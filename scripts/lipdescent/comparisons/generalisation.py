@@ -55,16 +55,12 @@ def draw(
     for place, of in ((left, shown[::2]), (right, shown[1::2])):
         if of and stats.has_logarithm(np.concatenate(of)):
             _axes.log_values(place)
-    keys = {"test": drawing.key(color="black"), "train": drawing.key(color="black", linestyle="--")}
+    keys = {"test": {"color": "black"}, "train": {"color": "black", "linestyle": "--"}}
     side_by_side.legend(figure, looks, keys)
-    noise, band = labels.noise_name(first.label_noise[0]), _band(first, statistics)
-    told = f"width {first.width[-1]}", f"label noise {noise}", f"epoch {first.epoch[-1]}", band
-    side_by_side.heading(figure, groups, *told)
+    noise = labels.noise_name(first.label_noise[0])
+    told = f"width {first.width[-1]}", f"label noise {noise}", f"epoch {first.epoch[-1]}"
+    side_by_side.heading(figure, groups, *told, confidence=statistics["confidence"])
     return figure
-
-
-def _band(first: Group, statistics: Mapping[str, Any]) -> str:
-    return stats.band_name(len(first.seed), statistics["confidence"])
 
 
 def _draw_line(

@@ -53,22 +53,17 @@ def draw(
         for place in column:
             _axes.epoch_axis(place, group.epoch)
             if np.isfinite(mean).any():
-                place.axvline(group.epoch[np.nanargmin(mean)], color="black", **drawing.BEST)
+                place.axvline(group.epoch[np.nanargmin(mean)], **drawing.BEST)
         column[-1].set_xlabel("epoch")
     told = list(dict.fromkeys(labels.loss_name("test", losses[name]) for name in names))
     for place, text in zip(axes[:, 0], (" / ".join(told), *NORMS.values()), strict=True):
         place.set_ylabel(text)
     for row in axes:
-        if any(place.lines for place in row):
-            _axes.log_values(*(place for place in row if place.lines))
-    keys = {name: drawing.key(**_look(number)) for number, name in enumerate(layers)}
-    keys["least test loss"] = drawing.key(color="black", **drawing.BEST)
-    style.legend(figure, list(keys.values()), list(keys), columns=6)
-    noise, band = (
-        labels.noise_name(first.label_noise[0]),
-        stats.band_name(len(first.seed), confidence),
-    )
-    side_by_side.heading(figure, groups, f"width {first.width[-1]}", f"label noise {noise}", band)
+        _axes.log_values(*row)
+    keys = {name: _look(number) for number, name in enumerate(layers)}
+    style.legend(figure, keys | {"least test loss": drawing.BEST}, columns=6)
+    at = f"width {first.width[-1]}", f"label noise {labels.noise_name(first.label_noise[0])}"
+    side_by_side.heading(figure, groups, *at, confidence=confidence)
     return figure
 
 

@@ -75,11 +75,7 @@ def draw(
     panels = [panels[place] for place in side_by_side.spread(len(panels), most=MAX_PANELS)]
     rows = [BRACKET, *_loss_rows(cells), ERROR]
     figure, grid_of_axes = style.new_figure(
-        len(rows),
-        len(panels),
-        height=0.9 + 1.6 * len(rows),
-        sharex=True,
-        sharey="row",
+        len(rows), len(panels), height=0.9 + 1.6 * len(rows), sharex=True, sharey="row"
     )
     looks = _looks(axes, choice.colour)
     for column, value in zip(grid_of_axes.T, panels, strict=True):
@@ -93,21 +89,20 @@ def draw(
             column[0].set_title(_named(choice.panel, value))
     units = [group.width_unit for group in groups.values()]
     _finish(grid_of_axes, rows, cells, choice, units)
-    handles = {_named(choice.colour, hue): drawing.key(**look) for hue, look in looks.items()}
     if choice.colour:
-        style.legend(figure, list(handles.values()), list(handles), columns=6)
+        entries = {_named(choice.colour, hue): look for hue, look in looks.items()}
+        style.legend(figure, entries, columns=6)
     told = [_named(name, value) for name, value in choice.at.items() if len(axes[name]) > 1]
-    band = stats.band_name(len(first.seed), statistics["confidence"])
-    _heading(figure, cells, first, *told, band)
+    counts = _counts(cells, len(first.seed))
+    style.heading_of(figure, first, *told, counts=counts, confidence=statistics["confidence"])
     return figure
 
 
-def _heading(figure: Figure, cells: list[Cell], first: Group, *parts: str) -> None:
-    """One line above the axes; networks count once, whatever the number of their epochs shown."""
+def _counts(cells: list[Cell], seeds: int) -> tuple[int, int]:
+    """Networks, and those that diverged: each once, whatever the number of its epochs shown."""
     last = max(cell.places["epoch"] for cell in cells)
     ends = [cell for cell in cells if cell.places["epoch"] == last]
-    models, diverged = len(ends) * len(first.seed), sum(cell.num_diverged for cell in ends)
-    side_by_side.heading_of(figure, first, *parts, models=models, diverged=diverged)
+    return len(ends) * seeds, sum(cell.num_diverged for cell in ends)
 
 
 def _cells(group: Group, loss: str, choice: Choice) -> Iterator[Cell]:

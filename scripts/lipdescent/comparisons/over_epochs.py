@@ -78,8 +78,8 @@ def draw(
         _axes.log_values(bracket)
     else:
         _axes.say_nothing_here(bracket, _axes.NO_BRACKET)
-    side_by_side.legend(figure, looks, {"fitted": drawing.ring_key()})
+    side_by_side.legend(figure, looks, {"fitted": drawing.RING})
     noise = labels.noise_name(group.label_noise[0])
-    band = stats.band_name(len(group.seed), statistics["confidence"])
-    side_by_side.heading(figure, groups, f"width {group.width[-1]}", f"label noise {noise}", band)
+    told = f"width {group.width[-1]}", f"label noise {noise}"
+    side_by_side.heading(figure, groups, *told, confidence=statistics["confidence"])
     return figure

@@ -54,11 +54,7 @@ def draw(
     }
     noises = side_by_side.spread(len(first.label_noise))
     figure, axes = style.new_figure(
-        len(panels),
-        len(noises),
-        height=0.8 + 1.6 * len(panels),
-        sharex=True,
-        sharey="row",
+        len(panels), len(noises), height=0.8 + 1.6 * len(panels), sharex=True, sharey="row"
     )
     for name, group in groups.items():
         for column, noise in zip(axes.T, noises, strict=True):
@@ -80,9 +76,9 @@ def draw(
         column[-1].set_xlabel(side_by_side.width_name(groups))
     for place in axes.flat:
         _axes.width_axis(place, first.width)
-    side_by_side.legend(figure, looks, {"interpolation threshold": drawing.ring_key()})
-    band = stats.band_name(len(first.seed), statistics["confidence"])
-    side_by_side.heading(figure, groups, f"epoch {first.epoch[-1]}", band)
+    side_by_side.legend(figure, looks, {"interpolation threshold": drawing.RING})
+    epoch = f"epoch {first.epoch[-1]}"
+    side_by_side.heading(figure, groups, epoch, confidence=statistics["confidence"])
     return figure
 
 

@@ -18,12 +18,13 @@ Diverged models are left out and counted in the heading.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from lipdescent.analysis import labels, point_slopes
-from lipdescent.analysis import statistics as stats
 from lipdescent.analysis.groups import Group
 from lipdescent.analysis.slopes import Panel
 from lipdescent.figures import _axes, _power_laws
@@ -37,9 +38,8 @@ def draw(
     groups: Mapping[str, Group], *, statistics: Mapping[str, Any], losses: Mapping[str, str]
 ) -> Figure:
     """See the module: its docstring is the caption."""
-    del losses
     found = point_slopes.panels(list(groups.values()), norm="l2", options=statistics)
-    rows = _rows(found)
+    rows = _power_laws.rows(found)
     rows = [rows[place] for place in side_by_side.spread(len(rows), most=MAX_ROWS)] if rows else []
     looks = _power_laws.looks(groups.values())
     height = 0.9 + 1.75 * max(len(rows), 1)
@@ -48,34 +48,15 @@ def draw(
         for place in axes[0]:
             _axes.say_nothing_here(place, "no further axis\nof numbers")
             place.set_xticks([])
-    empty = all(group.diverged.all() for group in groups.values())
+    diverged = np.array([group.diverged.all() for group in groups.values()])
     for row, panels in zip(axes, rows, strict=False):
-        for place, panel in zip(row, panels, strict=False):
-            why = "all models diverged" if empty else panel.reason
-            _power_laws.curves(place, panel, looks, why)
-            place.set_title(_where(panel, found))
-            place.set_xlabel(labels.axis_name(panel.axis))
-        if len(panels) == 1:
-            _axes.say_nothing_here(row[1], "one level\nof label noise")
-            row[1].set_xticks([])
-        _power_laws.one_scale(row[:2])
-        row[0].set_ylabel(labels.constant_name("bound or norm", "l2"))
-        _power_laws.exponents(row[2], panels, looks)
+        title = partial(_where, found=found)
+        _power_laws.draw_row(row, panels, looks, title=title, diverged=diverged)
     _power_laws.legend(figure, looks)
     first = next(iter(groups.values()))
-    band = stats.band_name(len(first.seed), statistics["confidence"]).replace("bands", "bars")
     told = [labels.place_name(name, getattr(first, name)[-1].item()) for name in ("width", "epoch")]
-    side_by_side.heading(figure, groups, *told, band)
+    side_by_side.heading(figure, groups, *told, confidence=statistics["confidence"], drawn="bars")
     return figure
-
-
-def _rows(found: list[Panel]) -> list[list[Panel]]:
-    """Panels that differ in label noise alone, together."""
-    rows: dict[tuple, list[Panel]] = {}
-    for panel in found:
-        rest = tuple(item for item in panel.at.items() if item[0] != "label_noise")
-        rows.setdefault((panel.axis, *rest), []).append(panel)
-    return list(rows.values())
 
 
 def _where(panel: Panel, found: list[Panel]) -> str:

@@ -106,12 +106,7 @@ def simple_bound(matrix: Tensor, gram: Tensor) -> Tensor:
 
 
 def convolution_bound(
-    kernel: Tensor,
-    *,
-    sizes: Sequence[int],
-    padding: Sequence[int],
-    circular: bool,
-    stride: int = 1,
+    kernel: Tensor, *, sizes: Sequence[int], padding: Sequence[int], circular: bool, stride: int = 1
 ) -> Tensor:
     """Upper bound (...) on the norm of a convolution on its real input size.
 

@@ -60,11 +60,7 @@ def load(
         If the files are missing; ValueError if one is corrupt or an option is out of range.
     """
     arrays = load_idx(
-        "FashionMNIST",
-        FILES,
-        data_dir=data_dir,
-        download=download,
-        system_folders=[DEBIAN_FOLDER],
+        "FashionMNIST", FILES, data_dir=data_dir, download=download, system_folders=[DEBIAN_FOLDER]
     )
     return prepare(
         arrays,

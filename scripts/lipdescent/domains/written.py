@@ -1,7 +1,7 @@
-"""A domain as a configuration or the command line writes it; imports no torch.
+"""A domain as a configuration, the command line and Python write it; imports no torch.
 
-``everywhere``; ``{box: [0, 1]}``; ``{ball: {radius: 0.1, norm: l2}}``, around every data point.
-On the command line ``everywhere``, ``box:0,1``, ``ball:l2:0.1``.
+``everywhere``; ``{box: [0, 1]}``; ``{ball: {radius: 0.1, norm: l2}}``, around every data point; or
+in one word ``box:0,1``, ``ball:l2:0.1``. Each of them is taken in all three places.
 """
 
 from __future__ import annotations
@@ -10,9 +10,14 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import yaml
+
 EVERYWHERE = "everywhere"
 NORMS = ("l2", "linf")
-ALLOWED = "allowed are everywhere, {box: [low, high]}, {ball: {radius: R, norm: l2 or linf}}"
+ALLOWED = (
+    "allowed are everywhere, {box: [low, high]}, {ball: {radius: R, norm: l2 or linf}}, and the "
+    "words box:0,1 and ball:l2:0.1"
+)
 
 
 def checked(value: Any) -> str | dict[str, Any]:
@@ -26,25 +31,29 @@ def checked(value: Any) -> str | dict[str, Any]:
     """
     if value is None or value == EVERYWHERE:
         return EVERYWHERE
+    if isinstance(value, str):
+        return _of_words(value)
     if not isinstance(value, Mapping) or len(value) != 1 or set(value) - {"box", "ball"}:
         raise ValueError(f"domain = {value!r}: {ALLOWED}")
     return _box(value["box"]) if "box" in value else _ball(value["ball"])
 
 
-def parsed(text: str) -> str | dict[str, Any]:
-    """The domain that the command line's words mean; ValueError as :func:`checked`."""
+def _of_words(text: str) -> str | dict[str, Any]:
+    """The domain that a text means: words with colons, or a mapping as in a configuration."""
     kind, _, rest = text.partition(":")
     try:
+        if text.lstrip().startswith("{"):
+            return checked(yaml.safe_load(text))
         if kind == "box":
             return checked({"box": [float(number) for number in rest.split(",")]})
         if kind == "ball":
             norm, _, radius = rest.partition(":")
             return checked({"ball": {"radius": float(radius), "norm": norm}})
+    except yaml.YAMLError:
+        pass
     except ValueError as error:
-        raise ValueError(f"--domain {text}: {error}") from None
-    if text != EVERYWHERE:
-        raise ValueError(f"--domain {text}: allowed are everywhere, box:0,1 and ball:l2:0.1")
-    return EVERYWHERE
+        raise ValueError(f"domain {text}: {error}") from None
+    raise ValueError(f"domain {text}: {ALLOWED}")
 
 
 def _box(ends: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -14,7 +15,6 @@ from lipdescent.figures._style import GREY, MARKERS, OKABE_ITO, legend, new_figu
 __all__ = [
     "GREY",
     "key_of",
-    "legend",
     "log_values",
     "look",
     "name_point",
@@ -33,13 +33,13 @@ def panels(count: int, *, height: float = 2.4, **options: Any) -> tuple[Figure, 
 
 def look(index: int) -> dict[str, Any]:
     """Colour and marker of the ``index``-th kind."""
-    return {
-        "color": OKABE_ITO[index % len(OKABE_ITO)],
-        "marker": MARKERS[index % len(MARKERS)],
-    }
+    return {"color": OKABE_ITO[index % len(OKABE_ITO)], "marker": MARKERS[index % len(MARKERS)]}
 
 
-def key_of(figure: Figure, axis: Axes, *, columns: int = 6) -> None:
-    """One legend below all panels, of what ``axis`` shows."""
-    handles, names = axis.get_legend_handles_labels()
-    legend(figure, handles, names, columns=columns)
+def key_of(figure: Figure, *panels: Axes, columns: int = 6) -> None:
+    """One legend below all panels, of what some of them show."""
+    entries: dict[str, Artist] = {}
+    for axes in panels:
+        handles, names = axes.get_legend_handles_labels()
+        entries |= zip(names, handles, strict=True)
+    legend(figure, entries, columns=columns)

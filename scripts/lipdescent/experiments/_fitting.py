@@ -94,12 +94,7 @@ class Descent:
 
 
 def minimise(
-    stack: ModelStack,
-    loss: Loss,
-    *,
-    steps: int,
-    learning_rate: float,
-    cosine: bool = True,
+    stack: ModelStack, loss: Loss, *, steps: int, learning_rate: float, cosine: bool = True
 ) -> ModelStack:
     """Every model after so many steps of :class:`Descent`.
 

@@ -31,12 +31,7 @@ from lipdescent.experiments._distance import feature_map, fit
 from lipdescent.experiments._drawing import key_of, look, panels
 from lipdescent.experiments._fitting import Fit
 from lipdescent.experiments._kernel_head import KernelHead, area_under_curve
-from lipdescent.experiments.distance_preservation_images import (
-    BAND,
-    TITLES,
-    load,
-    network,
-)
+from lipdescent.experiments.distance_preservation_images import BAND, TITLES, load, network
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.stacks.seeding import generator
 
@@ -103,8 +98,7 @@ def scores(
 def measure(data: Dataset, *, seed: int, how: Fit, **options: Any) -> Iterator[dict[str, Any]]:
     """Rows of one network: accuracies, then what each uncertainty tells of far inputs."""
     inputs, labels, test, test_labels = map(
-        torch.from_numpy,
-        (data.train_inputs, data.train_labels, data.test_inputs, data.test_labels),
+        torch.from_numpy, (data.train_inputs, data.train_labels, data.test_inputs, data.test_labels)
     )
     left_out = torch.tensor(classes_left_out(seed, data.num_classes))
     kept, near_ones = (~torch.isin(own, left_out) for own in (labels, test_labels))

@@ -68,12 +68,7 @@ def make_generator(pixels: int, width: int) -> nn.Sequential:
 
 
 def train_generators(
-    data: Tensor,
-    *,
-    seeds: Sequence[int],
-    width: int,
-    steps: int,
-    batch_size: int = 64,
+    data: Tensor, *, seeds: Sequence[int], width: int, steps: int, batch_size: int = 64
 ) -> ModelStack:
     """One generator per seed, against its own critic of orthonormal layers and MaxMin.
 
@@ -84,10 +79,7 @@ def train_generators(
     makers = initial_stack(lambda: make_generator(pixels, width), list(seeds), (LATENT,))
     critics = initial_stack(lambda: _critic(pixels, width, "MaxMin"), list(seeds), shape)
     random = [generator("generated_distances", "wgan", seed) for seed in seeds]
-    making, judging = (
-        Descent(makers, learning_rate=1e-3),
-        Descent(critics, learning_rate=2e-3),
-    )
+    making, judging = (Descent(makers, learning_rate=1e-3), Descent(critics, learning_rate=2e-3))
 
     def noise() -> Tensor:
         return torch.stack([torch.randn(batch_size, LATENT, generator=g) for g in random])
@@ -217,12 +209,7 @@ def _pixels(name: str, real: Tensor, made: Tensor) -> list[dict[str, Any]]:
 def draw(frame: pd.DataFrame) -> Figure:
     """Images of both samples, and below estimates relative to the exact distance over steps."""
     names = list(frame["images"].unique())
-    figure, grid = new_figure(
-        2,
-        len(names),
-        height=3.4,
-        gridspec_kw={"height_ratios": (1, 3)},
-    )
+    figure, grid = new_figure(2, len(names), height=3.4, gridspec_kw={"height_ratios": (1, 3)})
     for (strip, axis), name in zip(grid.T, names, strict=True):
         of = frame[frame["images"] == name]
         part = of[of["task"] == "estimate"]

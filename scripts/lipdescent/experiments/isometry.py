@@ -78,10 +78,7 @@ def draw(frame: pd.DataFrame) -> Figure:
         left.plot(depth, median, label=activation, **style)
         away = (1 - by_depth["smallest"].min()).combine(by_depth["largest"].max() - 1, max)
         right.plot(depth, away.clip(lower=FLOOR), **style)
-    for axis, name in (
-        (left, "singular values"),
-        (right, "largest |singular value - 1|"),
-    ):
+    for axis, name in ((left, "singular values"), (right, "largest |singular value - 1|")):
         axis.set_yscale("log")
         axis.set_xlabel("hidden layers")
         axis.set_ylabel(name)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from lipdescent.architectures import lipschitz_mlp
 from lipdescent.bounds.upper_layer_product import layer_product
-from lipdescent.experiments._drawing import GREY, legend, look, panels, small
+from lipdescent.experiments._drawing import GREY, key_of, look, panels, small
 from lipdescent.experiments._fitting import Forward, certified, minimise
 from lipdescent.training.draws import initial_stack
 from lipdescent.training.losses import binary_hinge, positive
@@ -155,5 +155,5 @@ def draw(frame: pd.DataFrame) -> Figure:
     axis.set_ylim(bottom=0)
     axis.set_xlabel("number of points n")
     axis.set_ylabel("margin fitted with all labels")
-    legend(figure, *axis.get_legend_handles_labels(), columns=3)
+    key_of(figure, axis, columns=3)
     return figure

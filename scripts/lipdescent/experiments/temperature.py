@@ -26,7 +26,7 @@ from lipdescent.architectures import lipschitz_mlp
 from lipdescent.bounds.upper_layer_product import layer_product
 from lipdescent.experiments._drawing import (
     GREY,
-    legend,
+    key_of,
     look,
     name_point,
     panels,
@@ -45,11 +45,7 @@ from lipdescent.training.losses import cross_entropy_temperature, hinge, hkr
 Task = Literal["mixture", "moons", "fashion_mnist"]
 TAUS = (1, 2, 4, 8, 64, 256)
 RADIUS_LIMIT = 1.70  # half the Wasserstein-1 distance, (.9 (2 + 2) - .1 (1 + 1)) / 2
-LOSSES = {
-    "cross_entropy_temperature": cross_entropy_temperature,
-    "hinge": hinge,
-    "hkr": hkr,
-}
+LOSSES = {"cross_entropy_temperature": cross_entropy_temperature, "hinge": hinge, "hkr": hkr}
 # Loss -> what the legend and its options are called.
 LOSS_NAMES = {
     "cross_entropy_temperature": ("cross-entropy (tau)", "tau"),
@@ -239,8 +235,7 @@ def draw(frame: pd.DataFrame) -> Figure:
     else:
         say_nothing_here(right, "no images here")
         right.set_xticks([])
-    ours, theirs = (axis.get_legend_handles_labels() for axis in (left, right))
-    legend(figure, ours[0] + theirs[0], ours[1] + theirs[1], columns=5)
+    key_of(figure, left, right, columns=5)
     return figure
 
 

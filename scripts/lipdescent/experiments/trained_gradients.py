@@ -26,10 +26,10 @@ from lipdescent.architectures import lipschitz_mlp
 from lipdescent.bounds.jacobians.norms import one_model, rows
 from lipdescent.constrained.layers import GroupSort
 from lipdescent.datasets import fashion_mnist
-from lipdescent.experiments._drawing import look
+from lipdescent.experiments._drawing import key_of, look
 from lipdescent.experiments._fitting import Descent, Forward, annealed, certified
 from lipdescent.experiments.wasserstein import ACTIVATIONS
-from lipdescent.figures._style import legend, new_figure, small
+from lipdescent.figures._style import new_figure, small
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.stacks.seeding import generator
 from lipdescent.training.draws import initial_stack
@@ -197,11 +197,7 @@ def draw(frame: pd.DataFrame) -> Figure:
     """Singular values over steps, units that never switch, pictures of gradients."""
     constraints = [name for name in NAMES if (frame["constraint"] == name).any()]
     figure, grid = new_figure(
-        3,
-        len(constraints),
-        height=4.9,
-        gridspec_kw={"height_ratios": (3, 1.4, 1.7)},
-        sharey="row",
+        3, len(constraints), height=4.9, gridspec_kw={"height_ratios": (3, 1.4, 1.7)}, sharey="row"
     )
     for (top, middle, bottom), constraint in zip(grid.T, constraints, strict=True):
         part = frame[frame["constraint"] == constraint]
@@ -211,8 +207,7 @@ def draw(frame: pd.DataFrame) -> Figure:
         _draw_pictures(bottom, frame, constraint, first=constraint == constraints[0])
     grid[0, 0].set_ylabel("singular values")
     grid[1, 0].set_ylabel("units that\nnever switch")
-    handles, names = grid[0, 0].get_legend_handles_labels()
-    legend(figure, handles, names, columns=3)
+    key_of(figure, grid[0, 0], columns=3)
     return figure
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from lipdescent.analysis.statistics import Array
 from lipdescent.architectures import lipschitz_mlp
 from lipdescent.bounds.upper_layer_product import layer_product
-from lipdescent.experiments._drawing import GREY, legend, log_values, look, panels
+from lipdescent.experiments._drawing import GREY, key_of, log_values, look, panels
 from lipdescent.experiments._fitting import Forward, certified, minimise
 from lipdescent.experiments.temperature import fit_mixture, mixture
 from lipdescent.stacks.model_stack import ModelStack
@@ -151,9 +151,7 @@ def draw(frame: pd.DataFrame) -> Figure:
     log_values(right)
     right.set_ylabel("error")
     right.set_xlabel("loss of the network")
-    handles, told = left.get_legend_handles_labels()
-    more, lines = right.get_legend_handles_labels()
-    legend(figure, [*handles, *more], [*told, *lines], columns=4)
+    key_of(figure, left, right, columns=4)
     return figure
 
 

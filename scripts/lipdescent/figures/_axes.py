@@ -132,13 +132,14 @@ def log_values(*axes: Axes) -> None:
 
     Axes without a finite value, as of models that have all diverged, stay as they are.
     """
-    ends = [end for place in axes for end in place.dataLim.intervaly if 0 < end < math.inf]
+    of = {place: [end for end in place.dataLim.intervaly if 0 < end < math.inf] for place in axes}
+    ends = [end for own in of.values() for end in own]
     if not ends:
         return
     low, high = min(ends), max(ends)
     margin = max((high / low) ** 0.05, 1.02)
     low, high = low / margin, high * margin
-    for place in axes:
+    for place in filter(of.get, of):
         place.set_yscale("log")
         place.set_ylim(low, high)
         place.yaxis.set_minor_locator(NullLocator())
@@ -166,15 +167,17 @@ def log_ticks(low: float, high: float) -> list[float]:
     return inside if len(inside) > 1 else [low, high]
 
 
-def why_empty(diverged: np.ndarray, otherwise: str) -> str:
-    """What a panel without data says: that its models have all diverged, or something else."""
-    return "all models diverged" if diverged.all() else otherwise
+def say_nothing_here(
+    axes: Axes, text: str, *, diverged: np.ndarray | None = None, ticks: bool = False
+) -> None:
+    """A panel that has no data says why: that its models have all ``diverged``, or ``text``.
 
-
-def say_nothing_here(axes: Axes, text: str, *, ticks: bool = False) -> None:
-    """A panel that has no data says why; it has no ticks unless others of its row have data."""
+    It has no ticks unless others of its row have data.
+    """
     if not ticks:
         axes.set_yticks([])
+    if diverged is not None and diverged.all():
+        text = "all models diverged"
     axes.text(
         0.5,
         0.5,

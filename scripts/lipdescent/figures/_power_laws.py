@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from lipdescent.analysis import labels, ladder, slopes
 from lipdescent.analysis import statistics as stats
@@ -19,7 +20,7 @@ from lipdescent.figures import _drawing as drawing
 from lipdescent.figures import _style as style
 
 JACOBIAN = {"color": "#777777", "marker": "*", "linestyle": "-."}
-CONSTANT = "true constant (proved)"
+PROVED = {"color": "black", "linewidth": 3, "alpha": 0.6}  # of the true constant
 FILLS = (("least", "full"), ("most", "none"))  # of the exponents' markers, by label noise
 EXPONENT: dict[str, Any] = {"color": "black", "marker": "o", "linestyle": "", "markersize": 4.5}
 
@@ -34,14 +35,45 @@ def looks(groups: Iterable[Group]) -> dict[str, dict]:
 
 def legend(figure: Figure, looks: Mapping[str, dict], panels: Sequence[Axes] = ()) -> None:
     """Curves, then what is proved of the constant, and marks that one of ``panels`` has."""
-    handles = [drawing.key(**look) for look in looks.values()]
-    proved = drawing.key(color="black", linewidth=3, alpha=0.6)
-    marks = {f"{which} noise": drawing.key(**EXPONENT, fillstyle=fill) for which, fill in FILLS}
-    names = [*looks, CONSTANT, *marks]
-    drawing.equality_legend(figure, panels, [*handles, proved, *marks.values()], names, columns=4)
+    marks = {f"{which} noise": EXPONENT | {"fillstyle": fill} for which, fill in FILLS}
+    entries = {**looks, "true constant (proved)": PROVED, **marks}
+    drawing.equality_legend(figure, panels, entries, columns=4)
 
 
-def curves(place: Axes, panel: Panel, looks: Mapping[str, dict], empty: str) -> None:
+def rows(panels: Iterable[Panel]) -> list[list[Panel]]:
+    """Panels that differ in label noise alone, together."""
+    found: dict[tuple, list[Panel]] = {}
+    for panel in panels:
+        rest = (item for item in panel.at.items() if item[0] != "label_noise")
+        found.setdefault((panel.axis, *rest), []).append(panel)
+    return list(found.values())
+
+
+def draw_row(
+    row: Sequence[Axes],
+    panels: Sequence[Panel],
+    looks: Mapping[str, dict],
+    *,
+    title: Callable[[Panel], str],
+    unit: str = "",
+    diverged: NDArray[np.bool_],
+) -> None:
+    """Curves of one or two levels of label noise, and their exponents; ``unit`` is the width's."""
+    for place, panel in zip(row, panels, strict=False):
+        _curves(place, panel, looks, diverged)
+        place.set_title(title(panel))
+        place.set_xlabel(labels.axis_name(panel.axis, unit))
+    if len(panels) == 1:
+        _axes.say_nothing_here(row[1], "one level\nof label noise")
+        row[1].set_xticks([])
+    _one_scale(row[:2])
+    row[0].set_ylabel(labels.constant_name("bound or norm", "l2"))
+    _exponents(row[2], panels, looks)
+
+
+def _curves(
+    place: Axes, panel: Panel, looks: Mapping[str, dict], diverged: NDArray[np.bool_]
+) -> None:
     """Means over seeds and their lines."""
     seen = False
     for name, values in panel.curves.items():
@@ -54,7 +86,7 @@ def curves(place: Axes, panel: Panel, looks: Mapping[str, dict], empty: str) -> 
         _axes.width_axis(place, panel.x)
     if panel.start is None:
         if not seen:
-            _axes.say_nothing_here(place, empty)
+            _axes.say_nothing_here(place, panel.reason, diverged=diverged)
         return
     x = panel.x[panel.start :]
     for name, fit in panel.fits.items():
@@ -64,7 +96,7 @@ def curves(place: Axes, panel: Panel, looks: Mapping[str, dict], empty: str) -> 
         place.plot(x, np.exp(line), **look)
 
 
-def one_scale(pair: Sequence[Axes]) -> None:
+def _one_scale(pair: Sequence[Axes]) -> None:
     """Logarithmic values of panels side by side, named at the first that has some."""
     drawn = [place for place in pair if place.lines]
     _axes.log_values(*drawn)
@@ -72,7 +104,7 @@ def one_scale(pair: Sequence[Axes]) -> None:
         place.tick_params(labelleft=False)
 
 
-def exponents(place: Axes, panels: Sequence[Panel], looks: Mapping[str, dict]) -> None:
+def _exponents(place: Axes, panels: Sequence[Panel], looks: Mapping[str, dict]) -> None:
     """Exponents with their intervals, and what is proved of the constant's."""
     names, fills = list(looks), [fill for _, fill in FILLS]
     shown = [panel for panel in panels if panel.fits]

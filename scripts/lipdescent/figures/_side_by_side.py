@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -11,7 +12,6 @@ from matplotlib.figure import Figure
 from lipdescent.analysis import labels
 from lipdescent.analysis.groups import Group, load_group
 from lipdescent.analysis.statistics import Array
-from lipdescent.figures import _drawing as drawing
 from lipdescent.figures import _style as style
 
 MAX_PANELS = 3
@@ -67,12 +67,11 @@ def losses_apart(losses: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 def legend(
-    figure: Figure, looks: Mapping[str, dict[str, str]], extra: Mapping[str, object]
+    figure: Figure, looks: Mapping[str, dict[str, str]], extra: Mapping[str, dict[str, Any]]
 ) -> None:
-    """Architectures, then ``extra`` entries: name -> handle."""
-    handles = [drawing.key(**look) for look in looks.values()]
+    """Architectures, then ``extra`` lines."""
     names = [name.replace("_", " ") for name in _told_apart(list(looks))]
-    style.legend(figure, [*handles, *extra.values()], [*names, *extra], columns=6)
+    style.legend(figure, {**dict(zip(names, looks.values(), strict=True)), **extra}, columns=6)
 
 
 def _told_apart(variants: Sequence[str]) -> list[str]:
@@ -82,17 +81,15 @@ def _told_apart(variants: Sequence[str]) -> list[str]:
     return [", ".join([p for p in own if p not in shared] or own) for own in parts]
 
 
-def heading(figure: Figure, groups: Mapping[str, Group], *parts: str) -> None:
-    """One line above the axes: data set, models, seeds, and how many models are left out."""
+def heading(
+    figure: Figure,
+    groups: Mapping[str, Group],
+    *parts: str,
+    confidence: float,
+    drawn: str = "bands",
+) -> None:
+    """One line above the axes, as of a single group (:func:`_style.heading`)."""
     models = sum(group.num_models for group in groups.values())
-    diverged = sum(group.num_diverged for group in groups.values())
-    heading_of(figure, next(iter(groups.values())), *parts, models=models, diverged=diverged)
-
-
-def heading_of(figure: Figure, first: Group, *parts: str, models: int, diverged: int) -> None:
-    """:func:`heading` of so many models, with the first group's data set and seeds."""
-    text = [first.dataset, *filter(None, parts), style.count(models, "model")]
-    text.append(style.count(len(first.seed), "seed"))
-    if diverged:
-        text.append(f"{style.count(diverged, 'diverged model')} left out")
-    figure.suptitle("; ".join(text), fontsize=7, color=style.GREY)
+    counts = models, sum(group.num_diverged for group in groups.values())
+    first = next(iter(groups.values()))
+    style.heading_of(figure, first, *parts, counts=counts, confidence=confidence, drawn=drawn)

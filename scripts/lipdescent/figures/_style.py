@@ -7,21 +7,24 @@ readable with a colour vision deficiency; markers and dashes repeat what colours
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from lipdescent.analysis import labels
 from lipdescent.analysis.groups import Group, Rung
+from lipdescent.analysis.statistics import band_name
 from lipdescent.figures._fitting import fit
 from lipdescent.storage import atomic, stamps
 
@@ -197,19 +200,25 @@ def rung_styles(rungs: Iterable[Rung]) -> dict[Rung, dict]:
     return styles
 
 
-def legend(figure: Figure, handles: Sequence, names: Sequence[str], *, columns: int) -> None:
+def legend(
+    figure: Figure, entries: Mapping[str, Mapping[str, Any] | Artist], *, columns: int
+) -> None:
     """Legend below the axes, never over data nor wider than the figure: it grows higher instead.
 
-    ``columns`` is the largest number of columns.
+    Parameters
+    ----------
+    entries : name -> what is shown, or how a line looks.
+    columns : the largest number of columns.
     """
-    if not handles:
+    if not entries:
         return
-    most = min(columns, len(names))
+    handles = [e if isinstance(e, Artist) else Line2D([], [], **e) for e in entries.values()]
+    most = min(columns, len(entries))
     for widest in range(most, 0, -1):
-        ncols = -(-len(names) // -(-len(names) // widest))  # no nearly empty last line
+        ncols = -(-len(entries) // -(-len(entries) // widest))  # no nearly empty last line
         shown = figure.legend(
             handles,
-            names,
+            list(entries),
             loc="outside lower center",
             ncols=ncols,
             handlelength=2.2,
@@ -219,21 +228,39 @@ def legend(figure: Figure, handles: Sequence, names: Sequence[str], *, columns: 
         if widest == 1 or box.width <= figure.bbox.width:
             break
         shown.remove()
-    lines, asked = -(-len(names) // ncols), -(-len(names) // most)
+    lines, asked = -(-len(entries) // ncols), -(-len(entries) // most)
     figure.set_figheight(figure.get_figheight() + (lines - asked) / lines * box.height / figure.dpi)
 
 
-def heading(figure: Figure, group: Group, *parts: str) -> None:
-    """One line above the axes: what was studied, of how many models, and how many are left out."""
-    text = [
-        group.dataset,
-        labels.variant_name(group.variant),
-        *filter(None, parts),
-        f"{count(group.num_models, 'model')}, {count(len(group.seed), 'seed')}",
-    ]
-    if group.num_diverged:
-        text.append(f"{count(group.num_diverged, 'diverged model')} left out")
-    figure.suptitle("; ".join(text), fontsize=small(), color=GREY)
+def heading(
+    figure: Figure, group: Group, *parts: str, confidence: float | None = None, drawn: str = "bands"
+) -> None:
+    """One line above the axes: what was studied, of how many models, and how many are left out.
+
+    ``confidence`` is that of the bands, or of what else is ``drawn``, where there is something.
+    """
+    parts = labels.variant_name(group.variant), *parts
+    counts = group.num_models, group.num_diverged
+    heading_of(figure, group, *parts, counts=counts, confidence=confidence, drawn=drawn)
+
+
+def heading_of(
+    figure: Figure,
+    group: Group,
+    *parts: str,
+    counts: tuple[int, int],
+    confidence: float | None,
+    drawn: str = "bands",
+) -> None:
+    """A heading with the group's data set and seeds; ``counts``: of models, of diverged ones."""
+    (models, diverged), seeds = counts, len(group.seed)
+    text = [group.dataset, *parts]
+    if confidence is not None:
+        text.append(band_name(seeds, confidence).replace("bands", drawn))
+    text.append(f"{count(models, 'model')}, {count(seeds, 'seed')}")
+    if diverged:
+        text.append(f"{count(diverged, 'diverged model')} left out")
+    figure.suptitle("; ".join(filter(None, text)), fontsize=small(), color=GREY)
 
 
 def count(number: int, word: str) -> str:

@@ -41,7 +41,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
         place.set_xlim(-0.6, len(positions) - 0.4)
         place.axhline(0, color=style.GREY, lw=0.6)
         if not rungs or diverged.all():
-            _axes.say_nothing_here(place, _axes.why_empty(diverged, "no bound in this study"))
+            _axes.say_nothing_here(place, "no bound in this study", diverged=diverged)
         elif len(group.width) < stats.MIN_POINTS:
             _axes.say_nothing_here(place, f"needs {stats.MIN_POINTS} widths")
         elif not np.isfinite(values).any():
@@ -49,7 +49,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     lowest = min(place.dataLim.y0 for place in axes[0])
     axes[0, 0].set_ylim(min(lowest, 0.0) - 0.08, 1.08)
     axes[0, 0].set_ylabel("Spearman's rank correlation\nover width")
-    handles = [drawing.key(**styles[rung] | {"linestyle": ""}) for rung in rungs]
-    style.legend(figure, handles, [labels.rung_name(rung) for rung in rungs], columns=5)
+    entries = {labels.rung_name(rung): styles[rung] | {"linestyle": ""} for rung in rungs}
+    style.legend(figure, entries, columns=5)
     style.heading(figure, group, style.count(len(group.width), "width"), f"epoch {group.epoch[-1]}")
     return figure

@@ -43,13 +43,12 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     """See the module: its docstring is the caption."""
     found, noises = bias_variance.parts(group), group.noise_ends
     figure, axes = style.new_figure(2, len(noises), height=4.4, sharex=True, sharey="row")
-    said = _axes.why_empty(group.diverged[:, :, -1], _why(group, loss))
     for column, noise in zip(axes.T, noises, strict=True):
         level = labels.noise_name(group.label_noise[noise])
         column[0].set_title(f"label noise {level}")
         if found is None or not np.isfinite(found.variance[:, noise, -1]).any():
             for place in column:
-                _axes.say_nothing_here(place, said)
+                _axes.say_nothing_here(place, _why(group, loss), diverged=group.diverged[:, :, -1])
             continue
         error = stats.mean_estimate(
             found.each_error[:, noise, -1], confidence=statistics["confidence"]
@@ -66,12 +65,10 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
             place.plot(group.width, values[:, noise, -1], **LOOKS[name])
     for row, name in zip(axes, ("squared test error", "variance and its bounds"), strict=True):
         row[0].set_ylabel(name)
-        _axes.log_values(*(place for place in row if place.lines))
+        _axes.log_values(*row)
     drawing.over_width(axes.flat, group)
-    handles = [drawing.key(**look) for look in LOOKS.values()]
-    drawing.equality_legend(figure, axes.flat, handles, list(LOOKS), columns=3)
-    band = stats.band_name(len(group.seed), statistics["confidence"])
-    style.heading(figure, group, f"epoch {group.epoch[-1]}", band)
+    drawing.equality_legend(figure, axes.flat, LOOKS, columns=3)
+    style.heading(figure, group, f"epoch {group.epoch[-1]}", confidence=statistics["confidence"])
     return figure
 
 

@@ -34,11 +34,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     styles = style.rung_styles(ladder.all_rungs(group))
     noises = dict(zip(group.noise_ends, ("-", "--"), strict=False))
     figure, axes = style.new_figure(
-        len(gaps),
-        3,
-        height=0.8 + 1.7 * len(gaps),
-        sharex="col",
-        sharey="row",
+        len(gaps), 3, height=0.8 + 1.7 * len(gaps), sharex="col", sharey="row"
     )
     for row, (norm, ratios) in zip(axes, gaps.items(), strict=True):
         row[0].set_ylabel(f"upper bound / best lower bound ({labels.NORMS[norm]})")
@@ -64,16 +60,10 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     for column, width in zip((1, 2), group.width[[middle, -1]], strict=True):
         axes[-1, column].set_xlabel("epoch")
         axes[0, column].set_title(f"width {width}")
-    shown = list(dict.fromkeys(rung for ratios in gaps.values() for rung in ratios))
-    drawing.equality_legend(
-        figure,
-        axes[:, 0],
-        [drawing.key(**styles[rung]) for rung in shown]
-        + [drawing.key(color="black", linestyle=dash) for dash in noises.values()],
-        [labels.rung_name(rung) for rung in shown]
-        + [f"label noise {labels.noise_name(group.label_noise[noise])}" for noise in noises],
-        columns=5,
-    )
-    band = stats.band_name(len(group.seed), statistics["confidence"])
-    style.heading(figure, group, band)
+    entries = {labels.rung_name(rung): styles[rung] for ratios in gaps.values() for rung in ratios}
+    for noise, dash in noises.items():
+        level = labels.noise_name(group.label_noise[noise])
+        entries[f"label noise {level}"] = {"color": "black", "linestyle": dash}
+    drawing.equality_legend(figure, axes[:, 0], entries, columns=5)
+    style.heading(figure, group, confidence=statistics["confidence"])
     return figure

@@ -36,7 +36,6 @@ Curves = dict[Rung, Estimate]
 
 def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     """See the module: its docstring is the caption."""
-    del loss
     last = len(group.label_noise) - 1
     noises = sorted({0, last // 2, last})
     rows = _rows(group, noises, statistics["confidence"])
@@ -59,7 +58,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
                 drawing.curve(place, group.width, stats.pick(y, np.s_[:, column]), **styles[rung])
             diverged = group.diverged[:, noise, -1]
             if not rungs or diverged.all():
-                _axes.say_nothing_here(place, _axes.why_empty(diverged, "no bound in this study"))
+                _axes.say_nothing_here(place, "no bound in this study", diverged=diverged)
         if rungs:
             _axes.log_values(*row)
         if base:
@@ -70,11 +69,9 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     for place, noise in zip(axes[0], noises, strict=True):
         place.set_title(f"label noise {labels.noise_name(group.label_noise[noise])}")
     drawing.over_width(axes.flat, group)
-    handles = [drawing.key(**styles[rung]) for rung in rungs]
-    names = [labels.rung_name(rung) for rung in rungs]
-    drawing.equality_legend(figure, axes.flat, handles, names, columns=5)
-    band = stats.band_name(len(group.seed), statistics["confidence"])
-    style.heading(figure, group, f"epoch {group.epoch[-1]}", band)
+    entries = {labels.rung_name(rung): styles[rung] for rung in rungs}
+    drawing.equality_legend(figure, axes.flat, entries, columns=5)
+    style.heading(figure, group, f"epoch {group.epoch[-1]}", confidence=statistics["confidence"])
     return figure
 
 

@@ -48,8 +48,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     for place, (name, values) in zip(axes.flat, panels.items(), strict=False):
         place.set_ylabel(name)
         if not np.isfinite(values[:, :, -1]).any():
-            empty = _axes.why_empty(group.diverged[:, :, -1], absent.get(name, ""))
-            _axes.say_nothing_here(place, empty)
+            _axes.say_nothing_here(place, absent.get(name, ""), diverged=group.diverged[:, :, -1])
             continue
         whole = drawing.mean_of(name)[1](values[:, :, -1], confidence=statistics["confidence"])
         for noise, look in enumerate(looks.values()):
@@ -65,12 +64,11 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
         drawing.chance_line(place, chances.get(name))
     _draw_bracket(axes[1], group, list(looks.values()))
     drawing.over_width(axes.flat, group)
-    extra = {"interpolation threshold": drawing.ring_key()}
+    extra = {"interpolation threshold": drawing.RING}
     if len(group.epoch) > 1:
-        extra["at the best epoch"] = drawing.key(color="black", **drawing.BEST)
+        extra["at the best epoch"] = drawing.BEST
     drawing.noise_legend(figure, looks, extra | drawing.mark_keys(axes.flat))
-    band = stats.band_name(len(group.seed), statistics["confidence"])
-    style.heading(figure, group, f"epoch {group.epoch[-1]}", band)
+    style.heading(figure, group, f"epoch {group.epoch[-1]}", confidence=statistics["confidence"])
     return figure
 
 
@@ -92,8 +90,7 @@ def _draw_bracket(row: Sequence[Axes], group: Group, looks: Sequence[Mapping]) -
     last.set_ylabel(labels.constant_name("certified bracket", "l2"))
     lower, upper = (stats.geometric_mean(side[:, :, -1]) for side in ladder.bracket(group, "l2"))
     if not np.isfinite(lower).any():
-        nothing = _axes.why_empty(group.diverged[:, :, -1], _axes.NO_BRACKET)
-        _axes.say_nothing_here(last, nothing)
+        _axes.say_nothing_here(last, _axes.NO_BRACKET, diverged=group.diverged[:, :, -1])
         return
     for noise in group.noise_ends:
         sides = lower[:, noise], upper[:, noise]

@@ -44,9 +44,10 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
         for place, (values, estimated) in pairs.items():
             last, stopped = values[:, noise, -1], early_stopping.at(values, best)[:, noise]
             for shown, how in ((last, {}), (stopped, STOPPED)):
-                if np.isfinite(shown).any():
-                    y = estimated(shown, confidence=confidence)
-                    drawing.curve(place, group.width, y, **looks[level] | how)
+                look = looks[level] | how
+                drawing.mean_curve(
+                    place, group.width, shown, confidence=confidence, estimated=estimated, **look
+                )
         epochs = early_stopping.positions(best, group.epoch)[:, noise]
         if np.isfinite(epochs).any():
             y = stats.mean_estimate(epochs + 1, confidence=confidence, geometric=True)
@@ -62,11 +63,10 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     if left.lines:
         _axes.log_values(left)
         _axes.epoch_values(right, group.epoch)
-    handles = [drawing.key(**looks[level]) for level in levels.values()]
-    names = [f"label noise {labels.noise_name(level)}" for level in levels.values()]
-    times = {"last epoch": {}, "best checkpoint": STOPPED}
-    handles += [drawing.key(**{"color": "black", "marker": "o"} | how) for how in times.values()]
     drawing.over_width(panels, group)
-    drawing.equality_legend(figure, panels, handles, [*names, *times], columns=5)
-    style.heading(figure, group, stats.band_name(len(group.seed), confidence))
+    entries = {f"label noise {labels.noise_name(n)}": looks[n] for n in levels.values()}
+    for name, how in (("last epoch", {}), ("best checkpoint", STOPPED)):
+        entries[name] = {"color": "black", "marker": "o"} | how
+    drawing.equality_legend(figure, panels, entries, columns=5)
+    style.heading(figure, group, confidence=confidence)
     return figure

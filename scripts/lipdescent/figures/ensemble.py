@@ -49,8 +49,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
             keys = [Series(f"ensemble_{what}_of_mean_{of}", "metric", "", "test") for of in MEANS]
             each = [group.series.get(key, nothing)[:, noise, -1] for key in keys]
             if not np.isfinite(each).any():
-                said = _axes.why_empty(group.diverged[:, noise, -1], absent)
-                _axes.say_nothing_here(place, said)
+                _axes.say_nothing_here(place, absent, diverged=group.diverged[:, noise, -1])
                 continue
             y = stats.mean_estimate(own[:, noise, -1], confidence=statistics["confidence"])
             looks = list(LOOKS.values())
@@ -59,10 +58,8 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
                 place.plot(group.width, np.fmax.reduce(values, axis=-1), **look)  # shared by seeds
     axes[0, 0].set_ylabel(labels.loss_name("test", loss))
     axes[1, 0].set_ylabel("test error")
-    _axes.log_values(*(place for place in axes[0] if place.lines))
+    _axes.log_values(*axes[0])
     drawing.over_width(axes.flat, group)
-    handles = [drawing.key(**look) for look in LOOKS.values()]
-    drawing.equality_legend(figure, axes.flat, handles, list(LOOKS), columns=3)
-    band = stats.band_name(len(group.seed), statistics["confidence"])
-    style.heading(figure, group, f"epoch {group.epoch[-1]}", band)
+    drawing.equality_legend(figure, axes.flat, LOOKS, columns=3)
+    style.heading(figure, group, f"epoch {group.epoch[-1]}", confidence=statistics["confidence"])
     return figure

@@ -66,10 +66,9 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
         drawing.best_epochs(column, group, best[width], list(looks.values()))
     for place in axes[3]:
         place.set_xlabel("epoch")
-    extra = {"peak": drawing.ring_key()} if ringed else {}
-    extra["best epoch"] = drawing.key(color="black", **drawing.BEST)
+    extra = ({"peak": drawing.RING} if ringed else {}) | {"best epoch": drawing.BEST}
     drawing.noise_legend(figure, looks, extra | drawing.mark_keys(axes.flat))
-    style.heading(figure, group, stats.band_name(len(group.seed), confidence))
+    style.heading(figure, group, confidence=confidence)
     return figure
 
 

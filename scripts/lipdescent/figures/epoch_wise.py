@@ -24,8 +24,8 @@ from matplotlib.figure import Figure
 from lipdescent.analysis import labels, ladder
 from lipdescent.analysis import statistics as stats
 from lipdescent.analysis.groups import Group
-from lipdescent.figures import _axes
 from lipdescent.figures import _drawing as drawing
+from lipdescent.figures import _heat_maps as heat_maps
 from lipdescent.figures import _style as style
 
 
@@ -37,44 +37,31 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     accuracy = stats.mean(ladder.metric(group, "train_accuracy"))
     rows = group.noise_ends
     figure, axes = style.new_figure(
-        len(rows),
-        4,
-        height=0.6 + 1.9 * len(rows),
-        sharex=True,
-        sharey=True,
+        len(rows), 4, height=0.6 + 1.9 * len(rows), sharex=True, sharey=True
     )
     for column, (name, values) in enumerate(panels.items()):
         means = drawing.mean_of(name)[0](values)
         if column != 3:  # both sides of the bracket have one scale
             shown = means if column < 2 else np.stack([*map(stats.centre, bounds)])
-            norm = drawing.common_log_norm(shown[..., rows, :])
+            norm = heat_maps.common_log_norm(shown[..., rows, :])
         for place, noise in zip(axes[:, column], rows, strict=True):
-            empty = _axes.why_empty(group.diverged[:, noise], absent.get(name, ""))
-            drawing.heat_map(
-                place, means[:, noise], group.epoch, group.width, norm=norm, empty=empty
-            )
-            drawing.peak_marks(place, values[:, noise], statistics["confidence"])
-            drawing.boundary(place, accuracy[:, noise] >= statistics["interpolation_accuracy"])
-            drawing.least_line(place, best[:, noise])
-            drawing.equality_row(place, group)
+            heat_maps.heat_map(
+                place, means[:, noise], group.epoch, group.width, norm=norm,
+                empty=absent.get(name, ""), diverged=group.diverged[:, noise],
+            )  # fmt: skip
+            heat_maps.peak_marks(place, values[:, noise], statistics["confidence"])
+            heat_maps.boundary(place, accuracy[:, noise] >= statistics["interpolation_accuracy"])
+            heat_maps.least_line(place, best[:, noise])
+            heat_maps.equality_row(place, group)
         axes[0, column].set_title(drawing.short_title(name))
         axes[-1, column].set_xlabel("epoch")
         if column != 2:
             whose = axes[:, column] if column < 2 else axes[:, 2:].ravel().tolist()
-            drawing.colour_bar(figure, whose, norm, most=4 if column < 2 else 8)
+            heat_maps.colour_bar(figure, whose, norm, most=4 if column < 2 else 8)
     for place, noise in zip(axes[:, 0], rows, strict=True):
         level = labels.noise_name(group.label_noise[noise])
         place.set_ylabel(f"label noise {level}\n{labels.width_name(group.width_unit)}")
-    style.legend(
-        figure,
-        [
-            drawing.peak_key(),
-            drawing.key(color="black"),
-            drawing.key(**drawing.LEAST),
-            drawing.key(**drawing.EQUALITY),
-        ],
-        ["peak over width", "interpolation threshold", "best epoch", "p = n"],
-        columns=4,
-    )
+    entries = heat_maps.KEYS | {"best epoch": heat_maps.LEAST, "p = n": drawing.EQUALITY}
+    style.legend(figure, entries, columns=4)
     style.heading(figure, group)
     return figure

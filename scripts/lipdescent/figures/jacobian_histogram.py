@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -26,19 +25,21 @@ from lipdescent.analysis import labels, ladder
 from lipdescent.analysis.groups import Group
 from lipdescent.analysis.statistics import Array
 from lipdescent.figures import _axes
-from lipdescent.figures import _drawing as drawing
 from lipdescent.figures import _style as style
 
 FILLS: dict[str, dict[str, Any]] = {
     "right": {"facecolor": (style.OKABE_ITO[0], 0.6)},
     "wrong": {"facecolor": (style.OKABE_ITO[1], 0.4), "hatch": "/////"},
 }
+SIDES: dict[str, dict[str, Any]] = {
+    "best lower bound": {"color": "black", "linestyle": "--"},
+    "best upper bound": {"color": "black", "linestyle": "-"},
+}
 SPLIT = "test"
 
 
 def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     """See the module: its docstring is the caption."""
-    del loss
     noises = group.noise_ends
     fitting = ladder.critical_width(group, statistics["interpolation_accuracy"])
     widths = sorted({0, fitting, len(group.width) - 1})
@@ -54,7 +55,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
             place.set_title(f"width {group.width[width]}, label noise {level}")
             if not bins or group.diverged[index].all():
                 absent = "not measured: quantities\nhas no jacobian_points"
-                _axes.say_nothing_here(place, _axes.why_empty(group.diverged[index], absent))
+                _axes.say_nothing_here(place, absent, diverged=group.diverged[index])
                 place.set_xticks([])
             else:
                 _histogram(place, group, bins, index)
@@ -69,10 +70,8 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
             _axes.width_axis(place, np.array([low, high]))
             place.set_xticks(ticks, labels=[_axes.short(tick) for tick in ticks])
             place.set_ylim(bottom=0)
-    handles: list[Artist] = [Patch(linewidth=0, **fill) for fill in FILLS.values()]
-    handles += [drawing.key(color="black", linestyle=dash) for dash in ("--", "-")]
-    names = [*FILLS, "best lower bound", "best upper bound"]
-    style.legend(figure, handles, names, columns=4)
+    fills = {name: Patch(linewidth=0, **fill) for name, fill in FILLS.items()}
+    style.legend(figure, {**fills, **SIDES}, columns=4)
     style.heading(figure, group, f"epoch {group.epoch[-1]}")
     return figure
 
@@ -106,6 +105,6 @@ def _histogram(place: Axes, group: Group, bins: Mapping, index: tuple) -> None:
     if zero:
         place.set_title(f"{place.get_title()}\n{100 * zero:.3g} % have norm 0")
     lower, upper = (side[index][sound] for side in ladder.bracket(group, "l2"))
-    for value, dash in ((lower.min(), "--"), (upper.max(), "-")):
+    for value, look in zip((lower.min(), upper.max()), SIDES.values(), strict=True):
         if np.isfinite(value):
-            place.axvline(float(value), color="black", linestyle=dash, lw=0.8)
+            place.axvline(float(value), lw=0.8, **look)

@@ -35,14 +35,13 @@ HOLLOW: dict[str, Any] = {"marker": "s", "markersize": 5, "markerfacecolor": "no
 KEYS: dict[str, dict[str, Any]] = {
     "mean, training points": {"color": BLUE, "marker": "o"},
     "mean, test points": {"color": BLUE, "linestyle": "--", **HOLLOW},
-    "quantiles": {"color": BLUE, "linewidth": 5, "alpha": 0.15},
-    "certified bracket": {"color": "0.8", "linewidth": 5},
 }
+QUANTILES = {"color": BLUE, "linewidth": 5, "alpha": 0.15}
+BRACKET = {"color": "0.8", "linewidth": 5}
 
 
 def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     """See the module: its docstring is the caption."""
-    del loss
     noises = group.noise_ends
     middle = ladder.critical_width(group, statistics["interpolation_accuracy"])
     columns = {
@@ -68,16 +67,14 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
             _axes.epoch_axis(place, group.epoch)
     for place in axes[-1, 1:]:
         place.set_xlabel("epoch")
-    _axes.log_values(*(place for place in axes.flat if place.lines or place.collections))
-    quantiles = _quantiles(group)
-    shown = {k: v for k, v in KEYS.items() if k != "quantiles" or quantiles}
-    names = [
-        f"{k} {quantiles[0][0]} to {quantiles[-1][0]} %" if k == "quantiles" else k for k in shown
-    ]
+    _axes.log_values(*axes.flat)
     drawing.over_width(axes[:, 0], group)
-    handles = [drawing.key(**look) for look in shown.values()]
-    drawing.equality_legend(figure, axes[:, 0], handles, names, columns=4)
-    style.heading(figure, group, stats.band_name(len(group.seed), statistics["confidence"]))
+    entries = dict(KEYS)
+    if quantiles := _quantiles(group):
+        entries[f"quantiles {quantiles[0][0]} to {quantiles[-1][0]} %"] = QUANTILES
+    entries["certified bracket"] = BRACKET
+    drawing.equality_legend(figure, axes[:, 0], entries, columns=4)
+    style.heading(figure, group, confidence=statistics["confidence"])
     return figure
 
 
@@ -88,10 +85,7 @@ def _panel(place: Axes, group: Group, index: tuple, x: Axis, confidence: float) 
     quantiles = [stats.geometric_mean(values[index]) for _, values in _quantiles(group)]
     if quantiles:
         place.fill_between(x, quantiles[0], quantiles[-1], color=BLUE, alpha=0.15, linewidth=0)
-    for split, look in (
-        ("train", KEYS["mean, training points"]),
-        ("test", KEYS["mean, test points"]),
-    ):
+    for split, look in zip(("train", "test"), KEYS.values(), strict=True):
         values = group.series.get(Series("jacobian_norm_mean", "metric", "l2", split))
         if values is None or not np.isfinite(values[index]).any():
             continue
@@ -102,7 +96,7 @@ def _panel(place: Axes, group: Group, index: tuple, x: Axis, confidence: float) 
             place.plot(x, whole.value, **look)
     if not place.lines:
         absent = "no Jacobian norm\nin this study"
-        _axes.say_nothing_here(place, _axes.why_empty(group.diverged[index], absent))
+        _axes.say_nothing_here(place, absent, diverged=group.diverged[index])
 
 
 def _quantiles(group: Group) -> list[tuple[str, Array]]:

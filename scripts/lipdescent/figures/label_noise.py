@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 from lipdescent.analysis import labels, ladder
 from lipdescent.analysis import statistics as stats
 from lipdescent.analysis.groups import Group
-from lipdescent.figures import _axes
 from lipdescent.figures import _drawing as drawing
+from lipdescent.figures import _heat_maps as heat_maps
 from lipdescent.figures import _style as style
 
 
@@ -34,29 +34,26 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     bounds = [stats.centre(v[:, :, -1]) for name, v in panels.items() if name not in outcomes]
     percent = 100 * np.asarray(group.label_noise)
     figure, axes = style.new_figure(1, 4, height=3, sharey=True)
-    numbers = drawing.has_room(axes[0, 0], percent, group.width)
+    numbers = heat_maps.has_room(axes[0, 0], percent, group.width)
     for place, (name, values) in zip(axes[0], panels.items(), strict=True):
         means = drawing.mean_of(name)[0](values[:, :, -1])
-        norm = drawing.common_log_norm(means, *(bounds if name not in outcomes else []))
-        empty = _axes.why_empty(group.diverged[:, :, -1], absent.get(name, ""))
-        drawing.heat_map(place, means, percent, group.width, norm=norm, empty=empty)
-        drawing.peak_marks(place, values[:, :, -1], statistics["confidence"], aside=numbers)
+        norm = heat_maps.common_log_norm(means, *(bounds if name not in outcomes else []))
+        heat_maps.heat_map(
+            place, means, percent, group.width, norm=norm,
+            empty=absent.get(name, ""), diverged=group.diverged[:, :, -1],
+        )  # fmt: skip
+        heat_maps.peak_marks(place, values[:, :, -1], statistics["confidence"], aside=numbers)
         if numbers:
-            drawing.cell_numbers(place, means, norm)
-        drawing.boundary(place, accuracy >= statistics["interpolation_accuracy"])
-        drawing.equality_row(place, group)
+            heat_maps.cell_numbers(place, means, norm)
+        heat_maps.boundary(place, accuracy >= statistics["interpolation_accuracy"])
+        heat_maps.equality_row(place, group)
         place.set_title(drawing.short_title(name))
         place.set_xlabel("label noise (%)")
         if not numbers and name in outcomes:
-            drawing.colour_bar(figure, place, norm, most=4)
+            heat_maps.colour_bar(figure, place, norm, most=4)
     if not numbers:
-        drawing.colour_bar(figure, axes[0, 2:].tolist(), norm, most=8)
+        heat_maps.colour_bar(figure, axes[0, 2:].tolist(), norm, most=8)
     axes[0, 0].set_ylabel(labels.width_name(group.width_unit))
-    style.legend(
-        figure,
-        [drawing.peak_key(), drawing.key(color="black"), drawing.key(**drawing.EQUALITY)],
-        ["peak over width", "interpolation threshold", "p = n"],
-        columns=3,
-    )
+    style.legend(figure, heat_maps.KEYS | {"p = n": drawing.EQUALITY}, columns=3)
     style.heading(figure, group, f"epoch {group.epoch[-1]}")
     return figure

@@ -20,7 +20,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lipdescent.analysis import labels
-from lipdescent.analysis import statistics as stats
 from lipdescent.analysis.groups import Group, Series
 from lipdescent.figures import _axes
 from lipdescent.figures import _drawing as drawing
@@ -50,7 +49,6 @@ ROWS: dict[str, dict[str, tuple[Series, dict[str, Any]]]] = {
 
 def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     """See the module: its docstring is the caption."""
-    del loss
     noises = group.noise_ends
     figure, axes = style.new_figure(2, len(noises), height=4.4, sharex=True, sharey="row")
     for column, noise in zip(axes.T, noises, strict=True):
@@ -62,11 +60,10 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     for row, name in zip(axes, ROWS, strict=True):
         of_constants = name == next(iter(ROWS))
         row[0].set_ylabel(labels.constant_name(name, "l2") if of_constants else name)
-        _axes.log_values(*(place for place in row if place.lines))
+        _axes.log_values(*row)
     looks = {name: look for lines in ROWS.values() for name, (_, look) in lines.items()}
-    style.legend(figure, [drawing.key(**look) for look in looks.values()], list(looks), columns=4)
-    band = stats.band_name(len(group.seed), statistics["confidence"])
-    style.heading(figure, group, f"width {group.width[-1]}", band)
+    style.legend(figure, looks, columns=4)
+    style.heading(figure, group, f"width {group.width[-1]}", confidence=statistics["confidence"])
     return figure
 
 
@@ -81,10 +78,7 @@ def _lines(
     for key, look in lines.values():
         found = group.series.get(key, np.full(group.diverged.shape, np.nan))[-1, noise]
         found = np.where(found > 0, found, np.nan)
-        if np.isfinite(found).any():
-            drawing.curve(
-                place, group.epoch, stats.centre_estimate(found, confidence=confidence), **look
-            )
+        drawing.mean_curve(place, group.epoch, found, confidence=confidence, **look)
     if not place.lines:
         absent = "not measured: quantities\nhas no linearised"
-        _axes.say_nothing_here(place, _axes.why_empty(group.diverged[-1, noise], absent))
+        _axes.say_nothing_here(place, absent, diverged=group.diverged[-1, noise])

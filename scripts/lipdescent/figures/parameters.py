@@ -37,7 +37,6 @@ ROWS = {
 
 def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     """See the module: its docstring is the caption."""
-    del loss
     rows = {name: group.series[key] for name, key in ROWS.items() if key in group.series}
     rows = rows or {next(iter(ROWS)): np.full(group.diverged.shape, np.nan)}
     figure, axes = style.new_figure(
@@ -53,21 +52,18 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
             (row[1], group.epoch, values[-1]),
         ):
             for curves, look in zip(shown, looks.values(), strict=True):
-                if np.isfinite(curves).any():
-                    y = stats.centre_estimate(curves, confidence=statistics["confidence"])
-                    drawing.curve(place, x, y, **look)
+                drawing.mean_curve(place, x, curves, confidence=statistics["confidence"], **look)
             if not place.lines:
-                absent = "not in this study"
-                _axes.say_nothing_here(place, _axes.why_empty(group.diverged[:, :, -1], absent))
+                diverged = group.diverged[:, :, -1]
+                _axes.say_nothing_here(place, "not in this study", diverged=diverged)
         _axes.epoch_axis(row[1], group.epoch)
         if stats.has_logarithm(values):
-            _axes.log_values(*(place for place in row if place.lines))
+            _axes.log_values(*row)
     axes[0, 0].set_title(f"epoch {group.epoch[-1]}")
     axes[0, 1].set_title(f"width {group.width[-1]}")
     drawing.over_width(axes[:, 0], group)
     axes[-1, 1].set_xlabel("epoch")
-    handles = [drawing.key(**look) for look in looks.values()]
-    names = [f"label noise {labels.noise_name(level)}" for level in looks]
-    drawing.equality_legend(figure, axes[:, 0], handles, names, columns=5)
-    style.heading(figure, group, stats.band_name(len(group.seed), statistics["confidence"]))
+    entries = {f"label noise {labels.noise_name(level)}": look for level, look in looks.items()}
+    drawing.equality_legend(figure, axes[:, 0], entries, columns=5)
+    style.heading(figure, group, confidence=statistics["confidence"])
     return figure

@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -40,7 +39,6 @@ CORRELATIONS = {
 
 def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     """See the module: its docstring is the caption."""
-    del loss
     noises = group.noise_ends
     figure, axes = style.new_figure(2, len(noises), height=4.2, sharex=True, sharey="row")
     rows = (
@@ -51,22 +49,19 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
         for place, (what, estimated, absent) in zip(column, rows, strict=True):
             _curves(place, group, noise, what, estimated, statistics["confidence"])
             if not place.lines:
-                said = _axes.why_empty(group.diverged[:, noise, -1], absent)
-                _axes.say_nothing_here(place, said)
+                _axes.say_nothing_here(place, absent, diverged=group.diverged[:, noise, -1])
         column[0].set_title(f"label noise {labels.noise_name(group.label_noise[noise])}")
     axes[0, 0].set_ylabel(labels.constant_name("mean Jacobian norm", "l2"))
     axes[1, 0].set_ylabel("correlation of norm and loss")
-    _axes.log_values(*(place for place in axes[0] if place.lines))
+    _axes.log_values(*axes[0])
     for place in axes[1]:
         if place.lines:
             place.axhline(0, color=style.GREY, lw=0.6)
     looks = {name: look for name, (_, look) in (NORMS | CORRELATIONS).items()}
     looks |= {f"{split} points": {"color": "black", "linestyle": d} for split, d in SPLITS.items()}
     drawing.over_width(axes.flat, group)
-    handles = [drawing.key(**look) for look in looks.values()]
-    drawing.equality_legend(figure, axes.flat, handles, list(looks), columns=6)
-    band = stats.band_name(len(group.seed), statistics["confidence"])
-    style.heading(figure, group, f"epoch {group.epoch[-1]}", band)
+    drawing.equality_legend(figure, axes.flat, looks, columns=6)
+    style.heading(figure, group, f"epoch {group.epoch[-1]}", confidence=statistics["confidence"])
     return figure
 
 
@@ -82,6 +77,9 @@ def _curves(
     for quantity, look in what.values():
         for split, dash in SPLITS.items():
             values = group.series.get(Series(quantity, "metric", "l2", split))
-            if values is not None and np.isfinite(values[:, noise, -1]).any():
-                y = estimated(values[:, noise, -1], confidence=confidence)
-                drawing.curve(place, group.width, y, **look, linestyle=dash)
+            if values is not None:
+                how = look | {"linestyle": dash}
+                shown = values[:, noise, -1]
+                drawing.mean_curve(
+                    place, group.width, shown, confidence=confidence, estimated=estimated, **how
+                )

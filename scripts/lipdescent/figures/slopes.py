@@ -25,31 +25,26 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from lipdescent.analysis import labels, slopes
-from lipdescent.analysis import statistics as stats
 from lipdescent.analysis.groups import Group
 from lipdescent.analysis.slopes import Panel
-from lipdescent.figures import _axes, _power_laws
 from lipdescent.figures import _drawing as drawing
+from lipdescent.figures import _power_laws
 from lipdescent.figures import _style as style
 
 
 def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     """See the module: its docstring is the caption."""
-    del loss
     looks = _power_laws.looks([group])
-    rows = _rows(group, statistics)
+    rows = _power_laws.rows(
+        panel
+        for axis in slopes.OVER
+        for panel in slopes.panels(group, axis, norm="l2", options=statistics)
+    )
     figure, axes = style.new_figure(len(rows), 3, height=0.9 + 1.75 * len(rows))
     for row, panels in zip(axes, rows, strict=True):
-        for place, panel in zip(row, panels, strict=False):
-            _power_laws.curves(place, panel, looks, _axes.why_empty(group.diverged, panel.reason))
-            place.set_title(_where(panel))
-            place.set_xlabel(labels.axis_name(panel.axis, group.width_unit))
-        if len(panels) == 1:
-            _axes.say_nothing_here(row[1], "one level\nof label noise")
-            row[1].set_xticks([])
-        _power_laws.one_scale(row[:2])
-        row[0].set_ylabel(labels.constant_name("bound or norm", "l2"))
-        _power_laws.exponents(row[2], panels, looks)
+        _power_laws.draw_row(
+            row, panels, looks, title=_where, unit=group.width_unit, diverged=group.diverged
+        )
     widths = [
         place
         for row, panels in zip(axes, rows, strict=True)
@@ -58,19 +53,8 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     ]
     drawing.over_width(widths, group)
     _power_laws.legend(figure, looks, widths)
-    band = stats.band_name(len(group.seed), statistics["confidence"])
-    style.heading(figure, group, band.replace("bands", "bars"))
+    style.heading(figure, group, confidence=statistics["confidence"], drawn="bars")
     return figure
-
-
-def _rows(group: Group, statistics: Mapping[str, Any]) -> list[list[Panel]]:
-    """Panels that differ in label noise alone, together."""
-    rows: dict[tuple, list[Panel]] = {}
-    for axis in slopes.OVER:
-        for panel in slopes.panels(group, axis, norm="l2", options=statistics):
-            rest = {name: value for name, value in panel.at.items() if name != "label_noise"}
-            rows.setdefault((axis, *rest.items()), []).append(panel)
-    return list(rows.values())
 
 
 def _where(panel: Panel) -> str:

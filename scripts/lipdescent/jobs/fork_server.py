@@ -31,10 +31,8 @@ from collections.abc import Sequence
 from types import TracebackType
 
 from lipdescent.jobs import forking, lifeline
-from lipdescent.jobs.forking import ADDRESS, REQUEST_SECONDS, STATUS
+from lipdescent.jobs.forking import ADDRESS, REQUEST_SECONDS, STATUS, THREADS
 
-THREADS = [f"{n}_NUM_THREADS" for n in ("OMP", "GOTO", "OPENBLAS", "MKL", "NUMEXPR")]
-THREADS.append("VECLIB_MAXIMUM_THREADS")
 # What the library imports; a library that is missing is left to the job that needs it.
 MODULES = (
     "torch", "torch.func", "numpy", "pandas", "pyarrow.parquet", "pyarrow.compute", "pyarrow.csv",
@@ -53,7 +51,8 @@ FORWARDED = [
 
 
 def start(*, threads: int, modules: Sequence[str] = ()) -> None:
-    """Start the server; jobs of this process's children find it by an environment variable.
+    """Start the server, if there is none; jobs of this process's children find it by an
+    environment variable.
 
     Parameters
     ----------
@@ -61,7 +60,7 @@ def start(*, threads: int, modules: Sequence[str] = ()) -> None:
         runs in its own process.
     modules : imported beside :data:`MODULES`.
     """
-    if not hasattr(socket, "AF_UNIX") or not hasattr(os, "fork"):
+    if ADDRESS in os.environ or not hasattr(socket, "AF_UNIX") or not hasattr(os, "fork"):
         return
     folder = tempfile.mkdtemp(prefix="lipdescent-")  # mode 0700
     address = os.path.join(folder, "socket")
@@ -97,11 +96,13 @@ def _stop(server: subprocess.Popen, folder: str) -> None:
 # In a job
 
 
-def hand_over(*, patience: float = 60.0) -> None:
+def hand_over(*, patience: float = 60.0, any_threads: bool = False) -> None:
     """Let the server run this script and exit with its status; return where there is no server.
 
     ``patience`` : seconds to wait for a server that is still importing, from a cold network file
     system perhaps. A script that needs little of what it imports is sooner done by itself.
+    ``any_threads`` : even if the environment asks for another number of threads than the server's:
+    the script sets its own.
 
     In whatever process the script runs, it ends when its Snakemake has gone (lifeline.py).
     """
@@ -114,7 +115,7 @@ def hand_over(*, patience: float = 60.0) -> None:
     with socket.socket(socket.AF_UNIX) as connection:
         waker, woken = socket.socketpair()
         waker.setblocking(False)
-        pid = _asked(connection, address, waker, patience)
+        pid = _asked(connection, address, waker, patience, any_threads)
         status = None if pid is None else _waited(connection, woken, pid)
     if status is None:
         return
@@ -142,13 +143,18 @@ def _open_standard_streams() -> None:
 
 
 def _asked(
-    connection: socket.socket, address: str, waker: socket.socket, patience: float
+    connection: socket.socket,
+    address: str,
+    waker: socket.socket,
+    patience: float,
+    any_threads: bool,
 ) -> int | None:
     """The fork that runs this script, whose signals wake ``waker``; None where there is none."""
     try:
         connection.connect(address)
         connection.settimeout(patience)
-        if forking.receive(connection) != forking.identity():
+        there, here = forking.receive(connection), forking.identity()
+        if there != here | ({"threads": there["threads"]} if any_threads else {}):
             return None
         connection.settimeout(REQUEST_SECONDS)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)

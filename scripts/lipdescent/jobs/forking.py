@@ -32,6 +32,7 @@ ADDRESS = "LIPDESCENT_FORK_SERVER"
 VOLATILE = {
     ADDRESS,
     "LIPDESCENT_LIFELINE",
+    "LIPDESCENT_LIVE",
     "TMPDIR",
     "TMP",
     "TEMP",
@@ -45,15 +46,23 @@ VOLATILE = {
 FILES = ("fork_server.py", "forking.py")
 REQUEST_SECONDS = 10
 LENGTH, STATUS = struct.Struct("!Q"), struct.Struct("!i")
+# How many threads libraries start where nobody says it later.
+THREADS = [f"{n}_NUM_THREADS" for n in ("OMP", "GOTO", "OPENBLAS", "MKL", "NUMEXPR")]
+THREADS.append("VECLIB_MAXIMUM_THREADS")
 
 
 def identity() -> dict[str, object]:
     """What a job and its server must have in common."""
-    environ = {name: value for name, value in os.environ.items() if name not in VOLATILE}
+    unlike = {*VOLATILE, *THREADS}
+    environ = {name: value for name, value in os.environ.items() if name not in unlike}
     digest = hashlib.sha256(json.dumps(environ, sort_keys=True).encode()).hexdigest()
     both = b"".join(Path(__file__).with_name(name).read_bytes() for name in FILES)
-    protocol = hashlib.sha256(both).hexdigest()
-    return {"python": [sys.executable, sys.version], "environ": digest, "protocol": protocol}
+    return {
+        "python": [sys.executable, sys.version],
+        "environ": digest,
+        "threads": [os.environ.get(name) for name in THREADS],
+        "protocol": hashlib.sha256(both).hexdigest(),
+    }
 
 
 def send(connection: socket.socket, message: object, *, descriptors: Sequence[int] = ()) -> None:
@@ -187,7 +196,7 @@ class Server:
 def _become(request: dict) -> types.ModuleType:
     """Make this fork the process that asked for it; returns its __main__."""
     script = request["argv"][0]
-    _die_with(request["server"], ".".join(script.split(".")[-2:]))  # tmpab12.train.py
+    die_with(request["server"], ".".join(script.split(".")[-2:]))  # tmpab12.train.py
     for target, descriptor in enumerate(request["descriptors"]):
         os.dup2(descriptor, target)
         os.close(descriptor)
@@ -207,8 +216,8 @@ def _become(request: dict) -> types.ModuleType:
     return main
 
 
-def _die_with(server: int, name: str) -> None:
-    """End with the server; elsewhere than on Linux the waiting process sees to it."""
+def die_with(server: int, name: str) -> None:
+    """End with the parent, a server; elsewhere than on Linux the waiting process sees to it."""
     if sys.platform == "linux":
         import ctypes
 

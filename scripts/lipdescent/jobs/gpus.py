@@ -14,6 +14,9 @@ from lipdescent.study.schema import ConfigError
 SHARE_MB, CONTEXT_MB = 2500, 700
 # Beyond these, jobs in turns on one GPU gain nothing.
 MOST_SHARES = 8
+# Trainings at once on one GPU: of 8 each took 3.4 times as long as alone (docs/gpu.md), and what is
+# to be measured of the widest networks, which takes longest, had to wait for all of them.
+MOST_TRAININGS = 4
 WSL = "/usr/lib/wsl/lib"  # where Windows puts its driver's programs
 
 
@@ -74,6 +77,11 @@ def shares_of_machine(device: str) -> int:
 def shares_of_job(megabytes: float) -> int:
     """What a job asks of the ``gpu`` resource on this machine, by the memory of a GPU it needs."""
     return max(1, min(shares(), -(-int(megabytes) // SHARE_MB)))
+
+
+def shares_of_training(megabytes: float) -> int:
+    """The same of a training job, so that no more than :data:`MOST_TRAININGS` share a GPU."""
+    return max(shares_of_job(megabytes), shares() // MOST_TRAININGS)
 
 
 def check_device(device: str, *, local: bool) -> None:

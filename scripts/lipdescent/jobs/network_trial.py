@@ -12,10 +12,11 @@ import hashlib
 import itertools
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from lipdescent.jobs import fork_server
+from lipdescent.jobs import forking
 from lipdescent.plugins import bound_entries
 from lipdescent.study import asked_once, axes, network_checks, network_costs
 from lipdescent.study.code_digest import code_versions, measurement_files, training_files
@@ -26,6 +27,18 @@ from lipdescent.study.sections import data_module, data_options, training_option
 KEPT = "trials"
 # The largest number of points of each split.
 POINTS = 8
+
+
+# Trials that have been begun: their tasks, as JSON -> what waits for the answer.
+_BEGUN: dict[str, Callable[[], tuple[Any, str]]] = {}
+
+
+def begin(config: dict[str, Any]) -> None:
+    """Begin what :func:`check` will wait for."""
+    tasks = {_key(task): task for task in _tasks(config)}
+    kept = asked_once.kept(KEPT)
+    if new := [task for key, task in tasks.items() if key not in kept]:
+        _BEGUN[json.dumps(new)] = _begun(new, config["execution"]["threads"])
 
 
 def check(config: dict[str, Any]) -> None:
@@ -102,11 +115,16 @@ def _key(task: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
+def _begun(tasks: list[dict[str, Any]], threads: int) -> Callable[[], tuple[Any, str]]:
+    # As a job of this Snakemake, so that the fork server takes it, which has imported PyTorch.
+    environ = dict.fromkeys(forking.THREADS, str(threads))
+    return asked_once.begin("try_bounds.py", tasks, **environ)
+
+
 def _tried(tasks: list[dict[str, Any]], threads: int) -> dict[str, Any] | None:
     """What the process said that tried them; None where it has no PyTorch."""
-    # As a job of this Snakemake, so that the fork server takes it, which has imported PyTorch.
-    environ = dict.fromkeys(fork_server.THREADS, str(threads))
-    found, why = asked_once.answer("try_bounds.py", tasks, **environ)
+    answer = _BEGUN.pop(json.dumps(tasks), None) or _begun(tasks, threads)
+    found, why = answer()
     if found is None:
         print(f"the bounds were not tried before the jobs ({why})", file=sys.stderr)
     return found

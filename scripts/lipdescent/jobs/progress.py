@@ -50,7 +50,8 @@ def _say_usage(log: TextIO) -> None:
         peak = f"{int(status.split('VmHWM:')[1].split()[0]) / 2**10:.0f} MB"
     except (OSError, IndexError):
         peak = "unknown memory"
-    print(f"took {time.process_time():.2f} CPU s, {peak} at most", file=log)
+    of_workers = sum(os.times()[2:4])
+    print(f"took {time.process_time() + of_workers:.2f} CPU s, {peak} at most", file=log)
 
 
 @dataclass

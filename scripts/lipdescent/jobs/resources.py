@@ -40,9 +40,17 @@ CHECKPOINT_SECONDS, PARAMETER_SECONDS = 0.02, 2e-5
 # Multiply-adds of a sample's pass through a network from which measuring it pays on a GPU: below,
 # kernels take longer to launch than the processor to compute. At 4.6e4 (two hidden layers of 192)
 # an H100 took 9 s instead of 19 (lower_jacobian) and 10 instead of 34 (upper_lipsdp), but 56
-# instead of 39 for the many small steps of an ascent (docs/gpu.md).
+# instead of 39 for the many small steps of an ascent (docs/gpu.md). Several processes (below) are
+# faster where their cores are free, but while shorter jobs wait, cores become free one by one.
 GPU_PRODUCTS, ASCENT_PRODUCTS = 3e4, 1e6
 ASCENTS = ("lower_ascent", "lower_search")
+# Expected seconds of a measurement for which another process pays (it takes 1/5 to 1/50 of them), a
+# machine's cores for each, and how many at most: a few models are not faster than some more.
+WORKER_SECONDS, CORES_PER_WORKER, MOST_WORKERS = 30, 4, 8
+# Expected seconds of a training on the processor (it takes 1/15 to 1/30 of them) from which a GPU
+# pays: in the default study stacks of width 4 to 32 took 5 to 7 s of a core, and 5 s on an H100 by
+# themselves, 11 s beside seven others: CUDA starts, graphs are captured, processes take turns.
+GPU_SECONDS = 200
 MEMORY_GROWTH, RUNTIME_GROWTH = 1.5, 2.0
 
 
@@ -115,6 +123,16 @@ def measure_gpu_mb(config: dict[str, Any], run: Run) -> float:
     return CONTEXT_MB + MEASURE_MB + values * 8 / 2**20
 
 
+def trains_on_gpu(config: dict[str, Any], run: Run) -> bool:
+    """Whether a study that has a GPU trains a stack there."""
+    wanted = config["execution"]["training_device"]
+    if wanted != "auto":
+        return wanted == "device"
+    options = training_options(at(config, run), run.architecture)
+    for_gpus = options["fused_step"] or options["precision"] in ("tf32", "bfloat16")
+    return for_gpus or train_seconds(config, run) > GPU_SECONDS
+
+
 def measures_on_gpu(config: dict[str, Any], run: Run, name: str) -> bool:
     """Whether a study that has a GPU takes the measurement ``name`` of a stack there."""
     wanted = config["execution"]["measuring_device"]
@@ -170,6 +188,19 @@ def measure_seconds(
     passes = _sample_passes(config, run.dataset, name)
     parameters = 0.0 if name == "metrics" else cost.parameters * PARAMETER_SECONDS
     return models * (CHECKPOINT_SECONDS + parameters + passes * sample)
+
+
+def measure_workers(config: dict[str, Any], run: Run, *, name: str, cores: int) -> int:
+    """Processes that share a measurement of a stack on the processor, of a machine's ``cores``.
+
+    Where a study has more cores than stacks, the last jobs are those of its widest networks, each a
+    process that all others wait for. Values do not depend on it.
+    """
+    is_bound = name in config["bounds"] and "points" not in (config["bounds"][name] or {})
+    if not is_bound or config["execution"]["threads"] > 1:
+        return 1
+    wanted = math.ceil(measure_seconds(config, run, name=name) / WORKER_SECONDS)
+    return max(1, min(wanted, cores // CORES_PER_WORKER, MOST_WORKERS))
 
 
 def _sample_passes(config: dict[str, Any], dataset: str, name: str) -> float:

@@ -11,15 +11,7 @@ from torch import Tensor
 
 from lipdescent.arithmetic import ulps
 from lipdescent.measurement import NotApplicable
-from lipdescent.networks.operations import (
-    SCALARS,
-    Divide,
-    Function,
-    Gather,
-    Reduce,
-    Scale,
-    Shift,
-)
+from lipdescent.networks.operations import SCALARS, Divide, Function, Gather, Reduce, Scale, Shift
 
 State = dict[str, Tensor]
 Shape = tuple[int, ...]

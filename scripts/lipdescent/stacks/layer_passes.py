@@ -18,12 +18,7 @@ from lipdescent.constrained import Constraint
 from lipdescent.networks.expressions import Layer
 from lipdescent.networks.known_classes import BATCH_NORMS, DROPOUT, qualified_name
 from lipdescent.stacks import products
-from lipdescent.stacks.convolution import (
-    channel_axis,
-    convolve,
-    lies_by_rows,
-    one_channel_axis,
-)
+from lipdescent.stacks.convolution import channel_axis, convolve, lies_by_rows, one_channel_axis
 from lipdescent.stacks.dropout import Dropout
 from lipdescent.stacks.normalisation import normalise, normalise_batch
 from lipdescent.stacks.pooling import max_pool, tiling

@@ -6,7 +6,7 @@ when checkpoints are measured.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -64,6 +64,10 @@ class ModelStack:
         state = {name: tensor[index] for name, tensor in self.state.items()}
         return ModelStack(self.module, state, self.input_shape)
 
+    def state_of(self, model: int, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
+        """Tensors of one model, floating-point ones in ``dtype``."""
+        return in_dtype({name: tensor[model] for name, tensor in self.state.items()}, dtype)
+
     def to(
         self, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
     ) -> ModelStack:
@@ -79,7 +83,7 @@ class ModelStack:
         ok = torch.ones(self.num_models, dtype=torch.bool, device=self.device)
         for tensor in self.state.values():
             if tensor.is_floating_point():
-                ok &= tensor.isfinite().flatten(1).all(1)
+                ok &= tensor.isfinite().reshape(self.num_models, -1).all(1)
         return ok
 
     def __call__(self, inputs: Tensor) -> Tensor:
@@ -104,6 +108,11 @@ def tensors(module: nn.Module) -> dict[str, Tensor]:
         for name, tensor in own.items()
         if tensor is not None
     }
+
+
+def in_dtype(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """The same tensors, floating-point ones in ``dtype``."""
+    return {name: t.to(dtype) if t.is_floating_point() else t for name, t in state.items()}
 
 
 def refuse_shared(module: nn.Module) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lipdescent.networks.declared import declaration_of
+from lipdescent.stacks.model_stack import in_dtype
 from lipdescent.structure.rebuilt import evaluate
 
 _SCALES = (1e-3, 1e-2, 1e-1, 1.0, 3.0, 10.0, 1e2)
@@ -32,7 +33,7 @@ def check_declared(
     """
     declaration = declaration_of(module)
     assert declaration is not None
-    own = {name: t.double() if t.is_floating_point() else t for name, t in state.items()}
+    own = in_dtype(state, torch.float64)
     x, y = _pairs(input_shape)
     above, below = (evaluate(module, own, points) for points in (x, y))
     finite = (above.isfinite() & below.isfinite()).flatten(1).all(1)

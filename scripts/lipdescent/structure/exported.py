@@ -24,7 +24,7 @@ from lipdescent.networks.graph import GraphNetwork
 from lipdescent.networks.known_classes import is_attention
 from lipdescent.networks.reading import declares, read
 from lipdescent.stacks import own_call
-from lipdescent.stacks.model_stack import ModelStack, tensors
+from lipdescent.stacks.model_stack import ModelStack, in_dtype, tensors
 from lipdescent.structure.unchanged import check_measurable, check_module
 
 Shapes = Sequence[int] | Sequence[Sequence[int]]
@@ -44,6 +44,8 @@ def needs_export(module: nn.Module) -> bool:
     for layer in found:
         if not is_known(layer.module) or TABLE.get(type(layer.module)) in _PRODUCTS:
             return True
+        if isinstance(layer.module, nn.RMSNorm) and layer.module.eps is None:
+            return True  # torch takes it by the type of what the network computes with
     try:
         check_module(module)
     except (TypeError, ValueError):
@@ -210,10 +212,7 @@ def _compare(
     x = x.to(device)
 
     def plain(points: Tensor, dtype: torch.dtype) -> Tensor:
-        state = {
-            name: t.to(dtype) if t.is_floating_point() else t
-            for name, t in tensors(network).items()
-        }
+        state = in_dtype(tensors(network), dtype)
         return functional_call(network, state, (points.to(dtype),)).flatten(1)
 
     with torch.no_grad():

@@ -15,6 +15,7 @@ from lipdescent.arithmetic import ulps
 from lipdescent.constrained import Constraint, is_constrained
 from lipdescent.layers.table import constant
 from lipdescent.networks.expressions import Layer
+from lipdescent.stacks.model_stack import in_dtype
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ def materialise(module: nn.Module, state: dict[str, Tensor]) -> tuple[nn.Module,
     if not is_constrained(module):
         return module, state
     plain = _without_parametrisations(copy.deepcopy(module)).eval()
-    state = {n: t.double() if t.is_floating_point() else t for n, t in state.items()}
+    state = in_dtype(state, torch.float64)
     for layer in (Layer(part, path) for path, part in module.named_modules()):
         if hasattr(type(layer.module), "PLAIN"):
             plain = _replace(plain, layer.path, _plain_batch_norm(layer.module))

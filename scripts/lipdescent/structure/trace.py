@@ -56,7 +56,7 @@ def trace(stack: ModelStack) -> Node:
     for layer in layers(node):
         if not is_known(layer.module):
             raise unknown(layer)
-    state = first_state(stack, torch.float64)
+    state = stack.state_of(0)
     x, places = own_call.random_inputs(stack.input_shape, stack.device)
     with torch.no_grad():
         y, node = _run(node, x, state)
@@ -86,15 +86,9 @@ def trace(stack: ModelStack) -> Node:
     return _simplify(node)
 
 
-def first_state(stack: ModelStack, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Tensors of the first model, floating-point ones in ``dtype``."""
-    own = {name: tensor[0] for name, tensor in stack.state.items()}
-    return {name: t.to(dtype) if t.is_floating_point() else t for name, t in own.items()}
-
-
 def outputs(structure: Node, stack: ModelStack, inputs: Tensor, dtype: torch.dtype) -> Tensor:
     """What the layers of :func:`trace` make of inputs (n, ...) in ``dtype``, the first model's."""
-    return _run(structure, inputs.to(dtype), first_state(stack, dtype))[0]
+    return _run(structure, inputs.to(dtype), stack.state_of(0, dtype))[0]
 
 
 def check_state(stack: ModelStack, *, masks: bool = False) -> None:

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +28,31 @@ def answer(script: str, tasks: list[Any], **environ: str) -> tuple[Any, str]:
     script : file in scripts/, which reads the tasks as JSON.
     environ : variables beside this process's.
     """
-    done = subprocess.run(
+    return begin(script, tasks, **environ)()
+
+
+def begin(script: str, tasks: list[Any], **environ: str) -> Callable[[], tuple[Any, str]]:
+    """:func:`answer` once its result is called, which waits for it: until then it is looked for."""
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(
         [sys.executable, str(SCRIPTS / script)],
-        input=json.dumps(tasks),
-        capture_output=True,
-        text=True,
-        env=os.environ | environ,
-    )
-    try:
-        return json.loads(done.stdout), ""
-    except ValueError:
-        said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        return None, said[-1]
+        stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=os.environ | environ,
+    )  # fmt: skip
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError):  # what it said of that is in its answer
+        process.stdin.write(json.dumps(tasks))
+        process.stdin.close()
+    process.stdin = None  # or it would be closed again
+
+    def found() -> tuple[Any, str]:
+        stdout, stderr = process.communicate()
+        try:
+            return json.loads(stdout), ""
+        except ValueError:
+            said = stderr.strip().splitlines() or [f"exit status {process.returncode}"]
+            return None, said[-1]
+
+    return found
 
 
 def kept(name: str) -> dict[str, Any]:

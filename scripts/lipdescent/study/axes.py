@@ -16,7 +16,7 @@ data set, is none of its own. Everything that depends on a point reads the confi
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,12 +101,15 @@ def _number(name: str) -> Value:
 
 def points(config: Mapping[str, Any], dataset: str, architecture: str) -> list[dict[str, Value]]:
     """Points of the axes that networks of a data set and an architecture depend on."""
-    own = [axis for axis in axes(config) if concerns(config, axis, dataset, architecture)]
-    names = [axis.name for axis in own]
-    return [
-        dict(zip(names, values, strict=True))
-        for values in itertools.product(*(axis.points for axis in own))
-    ]
+    return products(
+        [axis for axis in axes(config) if concerns(config, axis, dataset, architecture)]
+    )
+
+
+def products(of: Sequence[Axis]) -> list[dict[str, Value]]:
+    """Every point of some axes; one, of none, where there are none."""
+    values = itertools.product(*(axis.points for axis in of))
+    return [dict(zip((axis.name for axis in of), point, strict=True)) for point in values]
 
 
 def concerns(config: Mapping[str, Any], axis: Axis, dataset: str, architecture: str) -> bool:

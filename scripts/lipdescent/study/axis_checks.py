@@ -117,7 +117,7 @@ def check_points(
     a mapping that varies goes into ``config``, too.
     """
     found = axes.axes(config)
-    for point in _products(found):
+    for point in axes.products(found) if found else ():
         try:
             _fill(found, config, check(axes.at(config, point), point), point)
         except ConfigError as error:
@@ -125,14 +125,6 @@ def check_points(
     for dataset in config["grid"]["dataset"]:
         for architecture in config["grid"]["architecture"]:
             _check_different(config, dataset, architecture)
-
-
-def _products(found: list[Axis]) -> list[dict[str, variants.Value]]:
-    names = [axis.name for axis in found]
-    return [
-        dict(zip(names, values, strict=True))
-        for values in itertools.product(*(axis.points for axis in found))
-    ] if found else []  # fmt: skip
 
 
 def _fill(

@@ -11,7 +11,7 @@ from typing import Any
 
 from lipdescent.domains import written
 from lipdescent.plugins import bound_entries, lookup, signatures
-from lipdescent.study.schema import ConfigError
+from lipdescent.study.schema import ConfigError, mistakes
 
 
 def check(config: dict[str, Any]) -> None:
@@ -53,12 +53,9 @@ def _check_files(name: str, entry: dict[str, Any]) -> None:
 
 def _check_domain(name: str, entry: dict[str, Any]) -> None:
     """A domain that there is; certificates hold only where a bound is one of the whole space."""
-    if "domain" not in entry:
-        return
-    try:
-        written.checked(entry["domain"])
-    except ValueError as error:
-        raise ConfigError(f"config: bounds.{name}: {error}") from None
+    if "domain" in entry:
+        with mistakes(f"bounds.{name}: "):
+            written.checked(entry["domain"])
 
 
 def _check_name(name: str, bound: str) -> None:

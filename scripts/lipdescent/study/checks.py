@@ -12,12 +12,13 @@ from lipdescent.analysis import axis_choice
 from lipdescent.plugins import bound_entries, lookup, signatures
 from lipdescent.study import axes, bound_checks, dataset_checks, print_checks
 from lipdescent.study.runs import variants_of
-from lipdescent.study.schema import ConfigError, check_schema
+from lipdescent.study.schema import ConfigError, check_schema, mistakes
 from lipdescent.study.sections import (
     build_options,
     data_module,
     data_options,
     drawn,
+    training_key,
     training_options,
 )
 from lipdescent.study.sections import module as module_of
@@ -120,10 +121,8 @@ def _check_names(config: dict[str, Any], figures: list[str], comparisons: list[s
     for kind, known in (("figures", figures), ("comparisons", comparisons)):
         checks += [(kind, module, sorted(known)) for module, _ in drawn(config, kind).values()]
     for key, name, allowed in checks:
-        try:
+        with mistakes():
             lookup.check(key, name, allowed)
-        except ValueError as error:
-            raise ConfigError(f"config: {error}") from None
 
 
 def _check_options(config: dict[str, Any]) -> None:
@@ -157,10 +156,8 @@ def _check_options(config: dict[str, Any]) -> None:
     for key, package, name, options in given:
         allowed, needed = signatures.options(package, name)
         for option in options:
-            try:
+            with mistakes():
                 lookup.check(f"option of {key} ({name})", option, allowed)
-            except ValueError as error:
-                raise ConfigError(f"config: {error}") from None
         missing = [option for option in needed if option not in options]
         if missing:
             raise ConfigError(f"config: {key}: {name} needs {', '.join(missing)}")
@@ -172,12 +169,9 @@ def _check_experiments(config: dict[str, Any]) -> None:
     """What an experiment's ``CHECK`` refuses, its ``run`` would refuse, too."""
     for name, options in config["experiments"].items():
         check = signatures.function("experiments", name, "CHECK")
-        if check is None:
-            continue
-        try:
-            check(**options)
-        except ValueError as error:
-            raise ConfigError(f"config: experiments.{name}: {error}") from None
+        if check is not None:
+            with mistakes(f"experiments.{name}: "):
+                check(**options)
 
 
 def _check_optimizers(config: dict[str, Any], written: dict[str | None, dict[str, Any]]) -> None:
@@ -224,22 +218,18 @@ def _check_axes(config: dict[str, Any]) -> None:
             continue
         for dataset in config["grid"]["dataset"]:
             of = variants_of(config, dataset).values()
-            try:
+            with mistakes(f"comparisons.{name} ({dataset}): "):
                 axis_choice.choose(axis_choice.axes_of(of, grid), **options)
-            except ValueError as error:
-                raise ConfigError(f"config: comparisons.{name} ({dataset}): {error}") from None
 
 
 def _check_fits(config: dict[str, Any]) -> None:
     """Power laws start at values of axes that they are over."""
     numbers = [axis.name for axis in axes.axes(config) if axis.kind != "text"]
     for name in config["statistics"]["fit_from"]:
-        try:
+        with mistakes():
             lookup.check(
                 "axis of numbers in statistics.fit_from", name, ["epoch", "width", *numbers]
             )
-        except ValueError as error:
-            raise ConfigError(f"config: {error}") from None
 
 
 def _check_quantities(config: dict[str, Any]) -> None:
@@ -256,8 +246,7 @@ def _check_quantities(config: dict[str, Any]) -> None:
         for architecture in grid["architecture"]:
             loss = training_options(config, architecture)["loss"]
             if losses and loss not in losses:
-                own = "loss" in config["architectures"][architecture].get("training", {})
-                key = f"architectures.{architecture}.training.loss" if own else "training.loss"
+                key = training_key(config, architecture, "loss")
                 raise ConfigError(
                     f"config: quantities has {name} and {key} = {loss}: allowed with it is "
                     f"{' or '.join(losses)}"
@@ -271,8 +260,6 @@ def _check_split(config: dict[str, Any]) -> None:
             n: [k for k, v in o.items() if v and isinstance(v, list)]
             for n, o in config["experiments"].items()
         }
-        try:
+        with mistakes():
             lookup.check("execution.split", name, sorted(lists))
             lookup.check(f"execution.split.{name}", option, sorted(lists[name]))
-        except ValueError as error:
-            raise ConfigError(f"config: {error}") from None

@@ -12,9 +12,10 @@ from lipdescent.plugins import lookup
 from lipdescent.storage import stamps
 
 SCRIPTS = Path(__file__).resolve().parents[2]
-# How a job starts, and what a file says of its making, change no result.
+# How a job starts, how many processes share it, and what a file says of its making, change no
+# result.
 NOT_COVERED = (
-    *(f"lipdescent/jobs/{name}.py" for name in ("fork_server", "forking", "lifeline")),
+    *(f"lipdescent/jobs/{name}.py" for name in ("fork_server", "forking", "lifeline", "workers")),
     "lipdescent/storage/stamps.py",
 )
 # Statements at a module's top level, those in parentheses over several lines.
@@ -103,13 +104,20 @@ def _followed(path: Path) -> list[Path]:
                 modules += _looked_up(node)
     files = [init for folder in path.parents if (init := folder / "__init__.py").is_file()]
     for module in modules:
-        place = SCRIPTS.joinpath(*module.split("."))
-        for parent in [place, *place.parents]:
-            if parent == SCRIPTS or SCRIPTS not in parent.parents:
-                break
-            for file in (parent.with_suffix(".py"), parent / "__init__.py"):
-                if file.is_file():
-                    files.append(file)
+        files += _files(module)
+    return files
+
+
+@cache
+def _files(module: str) -> list[Path]:
+    """Of a module of the library and the packages around it; none of others."""
+    files, place = [], SCRIPTS.joinpath(*module.split("."))
+    for parent in [place, *place.parents]:
+        if parent == SCRIPTS or SCRIPTS not in parent.parents:
+            break
+        for file in (parent.with_suffix(".py"), parent / "__init__.py"):
+            if file.is_file():
+                files.append(file)
     return files
 
 

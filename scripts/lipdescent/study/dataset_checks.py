@@ -11,7 +11,7 @@ from typing import Any
 
 from lipdescent.plugins import signatures
 from lipdescent.study.schema import ConfigError
-from lipdescent.study.sections import data_module, data_options, training_options
+from lipdescent.study.sections import data_module, data_options, training_key, training_options
 
 # Options whose values are counts, and the constant that says how many there are.
 COUNTS = {"num_train": "NUM_TRAIN", "num_test": "NUM_TEST"}
@@ -66,10 +66,9 @@ def _augmentation(config: dict[str, Any]) -> list[str]:
         for name in config["grid"]["architecture"]:
             wanted = training_options(config, name)["augmentation"]
             if wanted is not None and shape is not None and len(shape) != 3:
-                own = "augmentation" in config["architectures"][name].get("training", {})
-                key = f"architectures.{name}.training" if own else "training"
+                key = training_key(config, name, "augmentation")
                 mistakes.append(
-                    f"config: {key}.augmentation = {wanted}: inputs of grid.dataset = {dataset} "
+                    f"config: {key} = {wanted}: inputs of grid.dataset = {dataset} "
                     f"are {shape}; allowed are images (channels, height, width), or null"
                 )
     return mistakes

@@ -1,25 +1,21 @@
-"""What is said at the end of a run: the answers in short, and what diverged. No torch here."""
+"""What is said at a run's end: the answers in short, what diverged or failed. No torch here."""
 
 from __future__ import annotations
 
 import json
 import textwrap
 from pathlib import Path
+from typing import Any
 
 WIDTH = 100
 
 
 def in_short(results: str | Path) -> list[str]:
     """Lines of a study's short sentences, with their badges, and of its diverged networks."""
-    try:
-        found = json.loads(Path(results, "findings.json").read_text(encoding="utf-8"))
-        groups = found["groups"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []  # a study of experiments has none
-    lines = []
+    found, lines = _findings(results), []
     for dataset, sentences in found.get("side_by_side", {}).items():
         lines += [f"{dataset}, architectures side by side:", *_points(sentences)]
-    for group in groups:
+    for group in found["groups"]:
         name = f"{group['dataset']}, {group['architecture']}"
         if group.get("in_short"):
             lines += [f"{name}, in short:", *_points(group["in_short"])]
@@ -36,3 +32,41 @@ def _points(sentences: list[dict]) -> list[str]:
         text = f"{sentence['text']} ({', '.join(sentence['badges'])})"
         lines += textwrap.wrap(text, WIDTH, initial_indent="  - ", subsequent_indent="    ")
     return lines
+
+
+def failed_bounds(results: str | Path) -> list[str]:
+    """A line for each bound that has the status ``error`` in a study's findings.
+
+    It names the bound, the widths, the log of the first of them and what that says.
+    """
+    lines = []
+    for group in _findings(results)["groups"]:
+        place = Path(results, "logs", "measure", group["dataset"], group["architecture"])
+        for name, widths in group.get("failed", {}).items():
+            what = f"{name} of {group['dataset']}/{group['architecture']}"
+            at = ", ".join(map(str, widths))
+            reason = _reason(place / f"width={widths[0]}", name)
+            lines.append(f"error: {what} failed at width {at}: {reason}")
+    return lines
+
+
+def _reason(folder: Path, name: str) -> str:
+    """What the log of a measurement says of its error, and where the log is."""
+    for log in sorted(folder.glob(f"*/{name}.log")):
+        try:
+            said = log.read_text(errors="replace").splitlines()
+        except OSError:
+            continue
+        for line in said:
+            if line.startswith(f"error: {name}"):
+                return f"{line.removeprefix('error: ')} [{log}]"
+    return f"see {folder}"
+
+
+def _findings(results: str | Path) -> dict[str, Any]:
+    """Of a study; no groups in one of experiments, which has none, or where they are broken."""
+    try:
+        found = json.loads(Path(results, "findings.json").read_text(encoding="utf-8"))
+        return found if isinstance(found["groups"], list) else {"groups": []}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {"groups": []}

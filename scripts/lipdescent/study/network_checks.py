@@ -15,7 +15,7 @@ from lipdescent.plugins import signatures
 from lipdescent.study import axes, network_costs
 from lipdescent.study.network_costs import Count, Network
 from lipdescent.study.schema import ConfigError
-from lipdescent.study.sections import data_module, training_options
+from lipdescent.study.sections import data_module, training_key, training_options
 
 
 def check(config: dict[str, Any]) -> None:
@@ -61,11 +61,7 @@ def _not_built(name: str, dataset: str, found: list[tuple[Network, Count]]) -> l
 
 
 def _last_batch(
-    config: dict[str, Any],
-    name: str,
-    dataset: str,
-    points: int,
-    found: list[tuple[Network, Count]],
+    config: dict[str, Any], name: str, dataset: str, points: int, found: list[tuple[Network, Count]]
 ) -> list[str]:
     """No batch of one sample where BatchNorm sees one value per channel: it has no variance.
 
@@ -75,8 +71,7 @@ def _last_batch(
     layers = next((count.single for _, count in found if count.single), ())
     if not layers or not leaves_one(points, batch):
         return []
-    own = "batch_size" in config["architectures"][name].get("training", {})
-    key = f"architectures.{name}.training.batch_size" if own else "training.batch_size"
+    key = training_key(config, name, "batch_size")
     named = f"{layers[0]}" + (f" and {len(layers) - 1} more" if len(layers) > 1 else "")
     sizes = _next_to(batch, lambda size: size > 1 and not leaves_one(points, size))
     most = signatures.constant("datasets", data_module(config, dataset), "NUM_TRAIN") or math.inf

@@ -215,9 +215,7 @@ def _as_count(entry: dict[str, Any] | None) -> Count:
 def _count(networks: Sequence[Network]) -> list[dict[str, Any]]:
     """Counted in another process; nothing where it has no PyTorch."""
     tasks = [dataclasses.asdict(network) for network in networks]
-    found, why = asked_once.answer(
-        "count_networks.py", tasks, CUDA_VISIBLE_DEVICES="", OMP_NUM_THREADS="1"
-    )
+    found, why = asked_once.answer("count_networks.py", tasks)
     if found is None:
         print(
             f"the networks could not be counted ({why}): memory and time are guessed "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lipdescent.plugins import lookup
-from lipdescent.study.schema import ConfigError
+from lipdescent.study.schema import ConfigError, mistakes
 
 INCHES_PER_POINT = 0.65  # below, the names of three panels side by side run into each other
 ALWAYS_THERE = "DejaVu Sans"  # Matplotlib brings it
@@ -32,7 +32,5 @@ def check(config: dict[str, Any]) -> None:
     from matplotlib import font_manager
 
     known = sorted({entry.name for entry in font_manager.fontManager.ttflist})
-    try:
+    with mistakes():
         lookup.check("font in figure.font", font, known)
-    except ValueError as error:
-        raise ConfigError(f"config: {error}") from None

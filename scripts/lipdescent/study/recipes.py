@@ -95,8 +95,7 @@ class Recipes:
             (f"{self.base}/datasets/{dataset}.npz",),
             {"options": here["datasets"].get(name, {})},
             self.code(
-                "prepare_dataset.py",
-                f"lipdescent/datasets/{sections.data_module(here, name)}.py",
+                "prepare_dataset.py", f"lipdescent/datasets/{sections.data_module(here, name)}.py"
             ),
         )
 

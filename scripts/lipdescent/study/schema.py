@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
@@ -44,6 +45,15 @@ LARGEST_INTEGER = 2**63 - 1
 
 class ConfigError(ValueError):
     """A mistake in the configuration; the message names the key, the value and what is allowed."""
+
+
+@contextmanager
+def mistakes(place: str = "") -> Iterator[None]:
+    """What a ValueError inside says is a mistake of the configuration, at ``place``."""
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError(f"config: {place}{error}") from None
 
 
 def check_schema(config: dict[str, Any], schema: dict[str, Any], *, place: str = "") -> None:

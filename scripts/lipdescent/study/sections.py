@@ -10,6 +10,12 @@ def training_options(config: dict[str, Any], architecture: str) -> dict[str, Any
     return {**config["training"], **config["architectures"][architecture].get("training", {})}
 
 
+def training_key(config: dict[str, Any], architecture: str, option: str) -> str:
+    """Where an option of an architecture's training stands: its own entry, or the section."""
+    own = option in config["architectures"][architecture].get("training", {})
+    return f"architectures.{architecture}.training.{option}" if own else f"training.{option}"
+
+
 def build_options(config: dict[str, Any], architecture: str) -> dict[str, Any]:
     """What goes to the architecture's ``build``: its entry less ``module`` and ``training``."""
     entry = config["architectures"][architecture]

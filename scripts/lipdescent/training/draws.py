@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lipdescent.stacks import own_call
 from lipdescent.stacks.forward import stacked_forward
-from lipdescent.stacks.model_stack import ModelStack, refuse_shared
+from lipdescent.stacks.model_stack import ModelStack, in_dtype, refuse_shared
 from lipdescent.stacks.seeding import generator, seed_of
 from lipdescent.training import augmentation
 
@@ -50,8 +50,7 @@ def check_call(stack: ModelStack) -> None:
     """
 
     def read(points: Tensor, dtype: torch.dtype) -> Tensor:
-        own = {n: t[:1].clone() for n, t in stack.state.items()}
-        own = {n: t.to(dtype) if t.is_floating_point() else t for n, t in own.items()}
+        own = in_dtype({name: t[:1].clone() for name, t in stack.state.items()}, dtype)
         batch = points.to(dtype, copy=True)[None]
         return stacked_forward(stack.module, own, batch, train=False)[0][0]
 

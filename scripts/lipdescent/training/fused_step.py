@@ -25,14 +25,15 @@ from lipdescent.training.options import TrainingOptions
 logger = logging.getLogger(__name__)
 
 # How the kernels multiply float32 factors. "ieee" rounds as a processor does; "tf32x3" splits each
-# into two of 10 bits and leaves out the product of the small parts: nearly the same accuracy, on
-# tensor cores.
-FLOAT32_PRODUCTS = "tf32x3"
+# into two of 10 bits, "bf16x6" into three of 8, and they leave out the products of the small parts:
+# nearly the same accuracy, on tensor cores.
+FLOAT32_PRODUCTS = "bf16x6"
 MOST_FEATURES, MOST_CLASSES = 128, 32
 # Distance from the plain path's gradient, of its norm, at which the kernels are not taken. Products
 # of 10 bits move a logit over the ReLU at an output now and then, which is a part of a gradient.
 MOST_APART = {"float32": 1e-3, "tf32": 0.2}
 TRIED_ROWS = 64  # of a batch, in what is compared before training
+MOST_NARROW, MOST_SPANS = 128, 32  # hidden units and spans of an update in two kernels
 MOST_PARTS = 64  # of the hidden units in the forward pass
 # Factor of outputs - targets in the gradient, by the number of classes; 0 for the cross-entropy.
 LOSSES: dict[str, Callable[[int], float]] = {
@@ -44,11 +45,34 @@ LOSSES: dict[str, Callable[[int], float]] = {
 
 @dataclass(frozen=True)
 class Tile:
-    """Samples and hidden units of a tile, powers of two; warps of 32 threads that work on it."""
+    """How one program works.
+
+    Attributes
+    ----------
+    rows, units : samples and hidden units of a tile, powers of two.
+    warps : of 32 threads, that work on it.
+    joined : of what products those of parts are joined; see the kernels.
+    parts : most of the features, 1 or 2: less to wait for, or less padding.
+    registers : of a thread at most; None leaves it to the compiler.
+    stages : of loops: loads that are ahead of their use, and one.
+    """
 
     rows: int
     units: int
     warps: int
+    joined: int = 0
+    parts: int = 2
+    registers: int | None = None
+    stages: int = 2
+
+    def launch(self, features: int) -> dict[str, int | None]:
+        """What a kernel is told of it."""
+        one, two = _two_parts(features) if self.parts == 2 else (_padded(features), 0)
+        return {
+            "ROWS": self.rows, "UNITS": self.units, "JOINED": self.joined, "FEATURES": features,
+            "FA": one, "FB": two, "num_warps": self.warps, "maxnreg": self.registers,
+            "num_stages": self.stages,
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,14 +83,14 @@ class Plan:
     ----------
     part : hidden units over which one program of the forward pass sums the logits.
     span : samples over which one program of the backward pass sums gradients.
-    stages : of loops: loads that are ahead of their use, and one.
+    narrow : an update is two kernels: a span's program makes both passes over all hidden units.
     """
 
     forward: Tile
     backward: Tile
     part: int
     span: int
-    stages: int = 2
+    narrow: bool = False
 
     @classmethod
     def of(cls, width: int, batch: int) -> Plan:
@@ -74,7 +98,10 @@ class Plan:
 
         Narrow networks are cut in many pieces, for one program alone would take too long.
         """
-        forward, backward = Tile(64, 64, 4), Tile(32, 64, 4)
+        if width <= MOST_NARROW and batch <= 32 * MOST_SPANS:
+            tile = Tile(32, 64, 4, parts=1)
+            return cls(tile, tile, part=MOST_NARROW, span=32, narrow=True)
+        forward, backward = Tile(64, 64, 4, joined=1), Tile(32, 64, 4, parts=1)
         part = max(128, _up(-(-width // MOST_PARTS), forward.units))
         pieces = max(1, 32 // -(-width // backward.units))
         span = max(64, _up(-(-batch // pieces), backward.rows))
@@ -170,8 +197,7 @@ class OneHiddenLayer:
         self._classes = {"C": classes, "CP": padded, "BIAS": bool(biases)}
         self._loss = {"LOSS": LOSSES[options.loss](classes), "SLOPE": engine.output_slope}
         self._rule = {"MOMENTUM": optimizer.momentum, "DECAY": optimizer.weight_decay}
-        one, two = _two_parts(features)
-        self._features = {"FEATURES": features, "FA": one, "FB": two}
+        self._features = features
         self._products = "tf32" if options.precision == "tf32" else FLOAT32_PRODUCTS
         self._slopes = first.new_empty(self._models * options.batch_size * padded)
         # Of the logits, where their sum over the hidden units is in several parts.
@@ -179,7 +205,7 @@ class OneHiddenLayer:
         self._squares = first.new_empty(self._models * self._num_tiles)
         # Of the gradients, where their sum over the batch is in several spans.
         self._by_span = self._buffers
-        if self._spans > 1:
+        if self._spans > 1 or self._plan.narrow:
             self._by_span = [b.new_empty(self._spans, *b.shape) for b in self._buffers]
 
     def __call__(self, inputs: Tensor, targets: Tensor, rate: Tensor) -> None:
@@ -187,6 +213,10 @@ class OneHiddenLayer:
         x = inputs.flatten(2)
         if x.stride()[1:] != (x.shape[2], 1):
             x = x.contiguous()
+        if self._plan.narrow:
+            self.both_passes(x, targets, rate)
+            self.clipped_spans(rate)
+            return
         self.forward(x, targets)
         self.backward(x, rate)
         if self._spans > 1:
@@ -244,9 +274,8 @@ class OneHiddenLayer:
         units = min(self._plan.part, _up(self._width, tile.units))
         self._kernels.forward[(self._models, -(-batch // tile.rows), self._parts)](
             x, w1, b1, w2, b2, self._slopes if whole else self._sums, targets, batch, self._width,
-            units, x.stride(0), *targets.stride(), **self._features, **self._classes, **self._loss,
-            ROWS=tile.rows, UNITS=tile.units, PRODUCTS=self._products, WHOLE=whole,
-            num_warps=tile.warps, num_stages=self._plan.stages,
+            units, x.stride(0), *targets.stride(), **self._classes, **self._loss,
+            **tile.launch(self._features), PRODUCTS=self._products, WHOLE=whole,
         )  # fmt: skip
         if not whole:
             self._kernels.add_parts[(self._models, -(-batch // 4))](
@@ -264,8 +293,8 @@ class OneHiddenLayer:
         self._kernels.backward[(self._models, self._num_tiles, self._spans)](
             x, w1, b1, w2, b2, self._slopes, g1, gb1, g2, gb2, self._squares, rate,
             x.shape[1], self._plan.span, self._width, x.stride(0),
-            **self._features, **self._classes, **rule, ROWS=tile.rows, UNITS=tile.units,
-            PRODUCTS=self._products, KEEP=keep, num_warps=tile.warps, num_stages=self._plan.stages,
+            **self._classes, **rule, **tile.launch(self._features),
+            PRODUCTS=self._products, KEEP=keep,
         )  # fmt: skip
 
     def add_spans(self, rate: Tensor) -> None:
@@ -273,7 +302,7 @@ class OneHiddenLayer:
         w1, w2, b1, b2 = _four(self._weights)
         s1, s2, sb1, sb2 = _four(self._by_span)
         g1, g2, gb1, gb2 = _four(self._buffers)
-        features = self._features["FEATURES"]
+        features = self._features
         self._kernels.add_spans[(self._models, self._num_tiles)](
             w1, b1, w2, b2, s1, sb1, s2, sb2, g1, gb1, g2, gb2, self._squares, rate, self._width,
             FEATURES=features, FP=_padded(features), **self._classes, **self._rule,
@@ -287,12 +316,38 @@ class OneHiddenLayer:
         g1, g2, gb1, gb2 = _four(self._buffers)
         v1, v2, vb1, vb2 = _four(self._memory)
         assert self._clip is not None
-        features, units = self._features["FEATURES"], 64
+        features, units = self._features, 64
         self._kernels.clipped_step[(self._models, -(-self._width // units))](
             w1, b1, w2, b2, g1, gb1, g2, gb2, v1, vb1, v2, vb2, self._squares, rate,
             self._num_tiles, self._width, float(self._clip),
             FEATURES=features, FP=_padded(features), **self._classes, **self._rule,
             UNITS=units, TILES=512, num_warps=4,
+        )  # fmt: skip
+
+    def both_passes(self, x: Tensor, targets: Tensor, rate: Tensor) -> None:
+        """Gradients by span, of a narrow network."""
+        tile = self._plan.backward
+        w1, w2, b1, b2 = _four(self._weights)
+        g1, g2, gb1, gb2 = _four(self._by_span)
+        self._kernels.both_passes[(self._models, self._spans)](
+            x, w1, b1, w2, b2, self._slopes, targets, g1, gb1, g2, gb2, self._squares, rate,
+            x.shape[1], self._width, _up(self._width, tile.units), self._num_tiles,
+            x.stride(0), *targets.stride(), **self._classes, **self._loss, SPAN=self._plan.span,
+            PRODUCTS=self._products, **tile.launch(self._features),
+        )  # fmt: skip
+
+    def clipped_spans(self, rate: Tensor) -> None:
+        """The step by gradients that were taken by span, clipped or not, of a narrow network."""
+        w1, w2, b1, b2 = _four(self._weights)
+        s1, s2, sb1, sb2 = _four(self._by_span)
+        v1, v2, vb1, vb2 = _four(self._memory)
+        features = self._features
+        self._kernels.clipped_spans[(self._models,)](
+            w1, b1, w2, b2, s1, sb1, s2, sb2, v1, vb1, v2, vb2, rate, self._width,
+            0.0 if self._clip is None else float(self._clip),
+            FEATURES=features, FP=_padded(features), **self._classes, **self._rule,
+            UNITS=_padded(self._width), SPANS=self._spans, CLIP=self._clip is not None,
+            num_warps=8,
         )  # fmt: skip
 
 

@@ -19,10 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def on_every(
-    blocks: list[Block],
-    work: Callable[[Block], Any],
-    *,
-    changes: bool = False,
+    blocks: list[Block], work: Callable[[Block], Any], *, changes: bool = False
 ) -> list[Any]:
     """``work(block)`` for each block in turn; ``blocks`` is changed where one is halved.
 

@@ -19,6 +19,7 @@ from lipdescent.bounds.proofs.forward_error import ProvenForward
 from lipdescent.bounds.proofs.precise_forward import PreciseForward
 from lipdescent.bounds.proofs.prover import Prover
 from lipdescent.measurement import NotApplicable
+from lipdescent.networks.operations import Gather
 from lipdescent.stacks.model_stack import ModelStack
 
 mp = mpmath.mp.clone()
@@ -73,6 +74,18 @@ def slow(module: nn.Module, x: np.ndarray) -> np.ndarray:
         return (x - mean[:, None, None]) * (weight / root)[:, None, None] + bias[:, None, None]
     if isinstance(module, nn.ReLU):
         return np.vectorize(lambda v: max(v, mp.mpf(0)), otypes=[object])(x)
+    if isinstance(module, nn.Hardtanh):
+        low, high = mp.mpf(module.min_val), mp.mpf(module.max_val)
+        return np.vectorize(lambda v: min(max(v, low), high), otypes=[object])(x)
+    if isinstance(module, Gather):
+        flat = np.append(x.flatten(), mp.mpf(0))
+        return flat[module.index.numpy()]
+    if isinstance(module, nn.MaxPool2d) and module.ceil_mode:  # of windows of 3 by steps of 2
+        rows, columns = (n - 1 for n in x.shape[1:])
+        assert (module.kernel_size, module.stride, module.padding) == (3, 2, 0)
+        out = [[x[:, i : i + 3, j : j + 3].max((1, 2)) for j in range(0, columns, 2)]
+               for i in range(0, rows, 2)]  # fmt: skip
+        return np.moveaxis(np.array(out, dtype=object), 2, 0)
     if isinstance(module, nn.MaxPool2d):
         return pooled(x, module, max, mp.mpf("-inf"))
     if isinstance(module, nn.AvgPool2d):
@@ -107,6 +120,11 @@ NETWORKS = {
         *(nn.MaxPool2d((2, 3), (1, 2)), nn.Conv2d(2, 4, (1, 2), padding=(1, 0), bias=False)),
         *(nn.AvgPool2d(3, 2, 1), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d((2, 3)), nn.Flatten()),
         *(nn.ReLU(), nn.Linear(24, 3)),
+    ),
+    "clipped": lambda: nn.Sequential(
+        *(nn.Conv2d(2, 4, 3), nn.ReLU6(), nn.MaxPool2d(3, 2, ceil_mode=True), nn.Conv2d(4, 3, 1)),
+        *(nn.Hardtanh(-0.1, 0.3), Gather(torch.tensor([[25, 3, -1], [7, 7, 20]])), nn.Flatten()),
+        nn.Linear(6, 3),
     ),
 }  # fmt: skip
 
@@ -186,7 +204,7 @@ def test_bounds_at_points_and_of_pairs_are_proved_too():
         assert float(found.values) > 0
 
 
-@pytest.mark.parametrize("layer", [nn.GELU(), nn.MaxPool2d(2, ceil_mode=True)])
+@pytest.mark.parametrize("layer", [nn.GELU(), nn.AvgPool2d(3, 2, ceil_mode=True)])
 def test_what_has_no_rule_is_proved_in_float64(layer):
     net = nn.Sequential(nn.Conv2d(1, 2, 3), layer, nn.Flatten(), nn.LazyLinear(2))
     net(torch.zeros(1, 1, 6, 6))

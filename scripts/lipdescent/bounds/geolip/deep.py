@@ -64,11 +64,7 @@ def deep_sdp(
     """
     small, slopes, exponent, lost = normalised(list(weights), list(slopes))
     tuned = partial(
-        _solved,
-        norm=norm,
-        tolerance=tolerance,
-        max_iterations=max_iterations,
-        per_layer=per_layer,
+        _solved, norm=norm, tolerance=tolerance, max_iterations=max_iterations, per_layer=per_layer
     )
     upper, value = tuned(small, slopes, rank=_RANK)
     size = small[0].shape[2] + sum(w.shape[1] for w in small[:-1])

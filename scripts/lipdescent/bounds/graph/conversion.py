@@ -38,8 +38,7 @@ def graph_of(stack: ModelStack, model: int) -> Settled:
     NotApplicable, TypeError, ValueError
         As :func:`lipdescent.structure.trace.trace`, for what is neither graph nor expression.
     """
-    state = {name: tensor[model].detach() for name, tensor in stack.state.items()}
-    state = {n: t.double() if t.is_floating_point() else t for n, t in state.items()}
+    state = {name: tensor.detach() for name, tensor in stack.state_of(model).items()}
     own = getattr(stack.module, "graph", None)
     if isinstance(own, Graph):
         return _with_tensors(own, stack.module, state)

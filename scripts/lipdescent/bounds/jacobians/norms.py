@@ -10,13 +10,16 @@ bound by itself: ``proofs/prover.py`` turns candidates into lower bounds.
 
 from __future__ import annotations
 
+import contextlib
+import operator
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import functional_call, vjp, vmap
+from torch.func import functional_call, jvp, vjp, vmap
 
 from lipdescent.arithmetic.eigenvalues import largest_eigenvalue
 from lipdescent.arithmetic.ulps import times_power
@@ -33,7 +36,8 @@ _CHUNK_BYTES = {"cpu": 2**28, "cuda": 2**32}  # activations and their gradients 
 _MATRICES = 2**13  # spectral norms taken together
 _MANY_OUTPUTS = 128  # above, the l2 norm is taken by Lanczos and no Jacobian is formed
 _ROWS = 32  # of a Jacobian held at once, where that is enough
-_LANCZOS_STEPS, _REFINING_STEPS = 40, 3
+_LANCZOS_STEPS, _REFINING_STEPS, _QUICK_STEPS = 40, 3, 6
+_KEPT_POINTS, _KEPT = 64, 2**22  # whose directions are kept, and so many numbers of them
 
 
 def check(stack: ModelStack, points: Tensor, norms: Sequence[str], *, what: str) -> None:
@@ -92,7 +96,7 @@ def jacobian_norms(
     # The spectral norms of a few models are taken together: more matrices per operation.
     for group in models.split(max(1, _MATRICES // len(points))):
         if links is None:
-            found = [_module_norms(stack[i : i + 1], points, norms) for i in group.tolist()]
+            found = [_module_norms(stack, i, points, norms) for i in group.tolist()]
         else:
             found = chain_norms(links, group.tolist(), points.flatten(1), norms)
         for norm in norms:
@@ -104,9 +108,11 @@ def jacobian_norms(
     return result
 
 
-def _module_norms(stack: ModelStack, points: Tensor, norms: Sequence[str]) -> dict[str, Tensor]:
+def _module_norms(
+    stack: ModelStack, model: int, points: Tensor, norms: Sequence[str]
+) -> dict[str, Tensor]:
     """One model of any kind: norm -> (n,)."""
-    function = one_model(stack)
+    function = one_model(stack[model : model + 1])
     outputs, values = _size(stack.module, function, points[:1])
     held = 8 * values * (2 + (outputs if outputs <= _MANY_OUTPUTS else 8))
     size = max(1, _CHUNK_BYTES.get(points.device.type, 2**28) // held)
@@ -117,7 +123,7 @@ def _module_norms(stack: ModelStack, points: Tensor, norms: Sequence[str]) -> di
             if few:
                 part["l2"] = largest_eigenvalue(gram(rows(function, chunk, outputs))).sqrt()
             else:
-                part["l2"] = _leading(stack, chunk)[0]
+                part["l2"] = _leading(stack, model, chunk)[0]
         if set(norms) - {"l2"}:
             part |= _sum_norms(function, chunk, outputs)
         parts.append(part)
@@ -172,27 +178,39 @@ def rows(
 
 
 def steepest(
-    stack: ModelStack, points: Float[Tensor, "n ..."], norm: str
+    stack: ModelStack,
+    points: Float[Tensor, "n ..."],
+    norm: str,
+    *,
+    model: int = 0,
+    quick: bool = False,
 ) -> Float[Tensor, "n inputs"]:
     """Directions (n, n_in) of norm about 1 with |J v| close to the norm of J at each point.
 
-    Of the first model of the stack; no more rows of a Jacobian than a chunk are held.
+    Of one model; no more rows of a Jacobian than a chunk are held. ``quick``: of many outputs a few
+    rows or steps of Lanczos, which costs a seventh or less; |J v| may be smaller then.
     """
-    function = one_model(stack)
+    function = one_model(stack[model : model + 1])
     outputs = function(points[:1]).shape[1]
     if norm == "l2" and outputs <= _MANY_OUTPUTS:
         jacobians = rows(function, points, outputs).nan_to_num(0.0, 0.0, 0.0)
         return torch.linalg.svd(jacobians, full_matrices=False)[2][:, 0]
+    if norm == "l2" and quick:
+        with contextlib.suppress(RuntimeError):  # a module of other people that wants float64
+            single = one_model(stack[model : model + 1], torch.float32)
+            found = _lanczos(single, points.float(), _start(points).float(), _QUICK_STEPS)[1]
+            return found.to(torch.float64).nan_to_num(0.0, 0.0, 0.0)
     if norm == "l2":
-        return _leading(stack, points)[1]
+        return _leading(stack, model, points)[1]
+    blocks = islice(_row_blocks(function, points, outputs), 1 if quick else None)
     if norm == "l1":
         columns = points.new_zeros(len(points), points[0].numel())
-        for block in _row_blocks(function, points, outputs):
+        for block in blocks:
             columns = columns + block.abs().sum(-2)
         return torch.nn.functional.one_hot(columns.argmax(-1), columns.shape[-1]).to(points.dtype)
     largest, row = points.new_full((len(points),), -1.0), points.new_zeros(len(points), 1)
     row = row.expand(-1, points[0].numel())
-    for block in _row_blocks(function, points, outputs):
+    for block in blocks:
         sums, index = block.abs().sum(-1).max(-1)
         chosen = block[torch.arange(len(block), device=block.device), index]
         row = torch.where((sums > largest)[:, None], chosen, row)
@@ -216,16 +234,42 @@ def _sum_norms(function: Function, points: Tensor, outputs: int) -> dict[str, Te
     return {"linf": largest, "l1": columns.amax(-1)}
 
 
-def _leading(stack: ModelStack, points: Tensor) -> tuple[Tensor, Tensor]:
-    """Largest singular values (n,) of the Jacobians and right singular vectors (n, n_in).
+def _leading(stack: ModelStack, model: int, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Largest singular values (n,) of a model's Jacobians and right singular vectors (n, n_in).
+
+    Those of the last few points are kept beside the stack, as long as its tensors are unchanged:
+    what proves a norm asks for the direction after the norm.
+    """
+    own = [*stack.state.values()]
+    if len(points) > _KEPT_POINTS or points.numel() > _KEPT or any(t.is_inference() for t in own):
+        return _found_leading(stack[model : model + 1], points)
+    key, versions = ("leading", model), [t._version for t in own]
+    tensors, then, known, *found = stack.known.get(key, ([], [], points[:0]))
+    if versions == then and all(map(operator.is_, tensors, own)) and len(known):
+        same = (points[:, None] == known).flatten(2).all(2)
+        if bool(same.any(1).all()):
+            at = same.to(torch.uint8).argmax(1)
+            return found[0][at], found[1][at]
+    values, vectors = _found_leading(stack[model : model + 1], points)
+    stack.known[key] = own, versions, points.clone(), values, vectors
+    return values, vectors
+
+
+def _start(points: Tensor) -> Tensor:
+    """Where the iteration starts, the same direction for all points: (n, n_in)."""
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(points[0].numel(), dtype=torch.float64, generator=generator)
+    return start.to(points.device).expand(len(points), -1)
+
+
+def _found_leading(stack: ModelStack, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the first model of the stack.
 
     float32 finds the vectors, which takes most of the steps, float64 refines them: their errors
     are squared. Where float32 is no use (its range, a kink it sees on the other side), float64
     does it all.
     """
-    function, count = one_model(stack), points[0].numel()
-    start = torch.randn(count, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    start = start.to(points.device).expand(len(points), -1)
+    function, start = one_model(stack), _start(points)
     try:
         single = one_model(stack, torch.float32)
         rough, found = _lanczos(single, points.float(), start.float(), _LANCZOS_STEPS)
@@ -249,8 +293,7 @@ def _lanczos(
     """
     with torch.enable_grad():
         outputs, pull = vjp(function, points)[:2]
-        # J v as the pull-back of u -> J^T u: forward mode would need a deprecated part of torch.
-        push = vjp(lambda u: pull(u)[0], torch.zeros_like(outputs))[1]
+    push = _pushed(function, points, outputs, pull)
     steps = min(steps, outputs.shape[1], points[0].numel())
     noise = 1e-13 if points.dtype == torch.float64 else 1e-6
     right, _ = _unit(start, [], points.new_zeros(len(points)))
@@ -259,7 +302,7 @@ def _lanczos(
     bidiagonal = points.new_zeros(len(points), steps, steps)
     scale = points.new_zeros(len(points))
     for k in range(steps):
-        image = push(rights[k].view_as(points))[0]
+        image = push(rights[k].view_as(points))
         left, bidiagonal[:, k, k] = _unit(image, lefts, noise * scale)
         scale = torch.maximum(scale, bidiagonal[:, k, k])
         lefts.append(left)
@@ -269,6 +312,30 @@ def _lanczos(
             rights.append(right)
     _, values, vectors = torch.linalg.svd(bidiagonal.nan_to_num(0.0, 0.0, 0.0))
     return values[:, 0], (vectors[:, :1] @ torch.stack(rights, 1))[:, 0]
+
+
+def _pushed(
+    function: Function, points: Tensor, outputs: Tensor, pull: Callable[[Tensor], tuple]
+) -> Callable[[Tensor], Tensor]:
+    """v (n, *shape) -> J v, as the pull-back of u -> J^T u.
+
+    In forward mode, which needs a deprecated part of torch, only where torch has no derivative of a
+    derivative: of hardsigmoid's, say.
+    """
+    with torch.enable_grad():
+        twice = vjp(lambda u: pull(u)[0], torch.zeros_like(outputs))[1]
+
+    def push(v: Tensor) -> Tensor:
+        try:
+            return twice(v)[0]
+        except RuntimeError as error:
+            if "is not implemented" not in str(error):
+                raise
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r"`torch\.jit")
+            return jvp(function, (points,), (v,))[1]
+
+    return push
 
 
 def _unit(vectors: Tensor, basis: list[Tensor], floor: Tensor) -> tuple[Tensor, Tensor]:

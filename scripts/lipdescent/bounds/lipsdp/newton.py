@@ -168,12 +168,7 @@ def _search(problem: _Problem, point: _Point, step: Tensor, slope: Tensor) -> tu
     todo = torch.arange(len(slope), device=slope.device)
     for _ in range(7):
         part, start = (
-            (problem, point)
-            if len(todo) == len(slope)
-            else (
-                problem.take(todo),
-                point.take(todo),
-            )
+            (problem, point) if len(todo) == len(slope) else (problem.take(todo), point.take(todo))
         )
         trial = part.at(start.theta + length[todo, None] * step[todo], start.mu)
         expected = length[todo] * slope[todo]

@@ -160,11 +160,7 @@ def _tighten(
 
 
 def _through(
-    own: Layer,
-    relaxed: tuple[Tensor, Tensor, Tensor],
-    error: Tensor,
-    row: Tensor,
-    constant: Tensor,
+    own: Layer, relaxed: tuple[Tensor, Tensor, Tensor], error: Tensor, row: Tensor, constant: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Rows of h_j as rows of the layer's input, the constant so far, and what rounding may add."""
     below, chord, offset = relaxed

@@ -136,10 +136,7 @@ class ProvenGraph:
     @torch.no_grad()
     def __call__(self, model: int, points: Tensor) -> Known:
         """Outputs (n, n_out) of one model, and bounds (n,) on the l2 norm of their errors."""
-        state = {
-            name: t[model].to(torch.float64) if t.is_floating_point() else t[model]
-            for name, t in self.stack.state.items()
-        }
+        state = self.stack.state_of(model)
         known: list[Known] = [(points, points.new_zeros(len(points)))]
         with torch.backends.cudnn.flags(enabled=False):
             for i, (operation, places) in enumerate(self.operations):
@@ -167,7 +164,8 @@ class ProvenGraph:
 
 def _is_steady(module: nn.Module) -> bool:
     """Whether a function has bounded slopes on the whole line."""
-    return isinstance(module, Function) and module.name not in _SLOPES
+    nearby = (*_SLOPES, "power") if getattr(module, "argument", 0.0) > 1 else _SLOPES
+    return isinstance(module, Function) and module.name not in nearby
 
 
 def _slope(module: Function, x: Tensor, error: Tensor) -> Tensor:
@@ -176,7 +174,10 @@ def _slope(module: Function, x: Tensor, error: Tensor) -> Tensor:
     size = flat.abs().amax(1) + error
     values = flat.abs() if module.name == "reciprocal" else flat
     low = round_down(values.amin(1) - error, 4)
-    steep = _SLOPES[module.name](low, flat.amax(1) + error, size)
+    if module.name == "power":
+        steep = module.argument * size ** (module.argument - 1)
+    else:
+        steep = _SLOPES[module.name](low, flat.amax(1) + error, size)
     steep = round_up(steep, 64)
     if module.name in ("sqrt", "rsqrt", "reciprocal", "log"):
         return torch.where(low > 0, steep, torch.inf)

@@ -40,6 +40,7 @@ from lipdescent.layers import linear
 from lipdescent.measurement import NotApplicable
 from lipdescent.networks.expressions import Chain, Concat, Layer, Node, Sum, layers
 from lipdescent.networks.known_classes import BATCH_NORMS
+from lipdescent.networks.operations import Gather
 from lipdescent.structure.rebuilt import evaluate, rebuilt
 
 State = dict[str, Tensor]
@@ -89,10 +90,7 @@ class PreciseForward:
             bits = bits_for(self.terms, limbs)
             if bits < 4:
                 raise OverflowError(f"{digits} bits of sums of {self.terms} terms")
-        state = {
-            name: t[model].to(torch.float64) if t.is_floating_point() else t[model]
-            for name, t in self.forward.stack.state.items()
-        }
+        state = self.forward.stack.state_of(model)
         x, lost = fixed(torch.cat([a, b]), bits, limbs + 64 // bits + 2)
         error = a.new_full((2 * len(a),), _all(lost, x))
         with torch.backends.cudnn.flags(enabled=False):
@@ -154,6 +152,27 @@ def _exact(module: Any, state: State, x: Fixed, limbs: int) -> tuple[Fixed, floa
 def _relu(module: nn.Module, state: State, x: Fixed, limbs: int) -> tuple[Fixed, float]:
     on = (x.value() > 0).to(torch.float64)
     return x.map(lambda limb: limb * on), 0.0
+
+
+def _hardtanh(module: Any, state: State, x: Fixed, limbs: int) -> tuple[Fixed, float]:
+    """Beyond a limit the limit: on which side a number is, its difference's sign says."""
+    ends = [x.limbs[0].new_tensor(float(end)) for end in (module.max_val, module.min_val)]
+    high, low = (fixed(end, x.bits, 64 // x.bits + 2)[0] for end in ends)
+    many = len(x.limbs) + abs(x.first) + sum(len(e.limbs) + abs(e.first) for e in (high, low)) + 2
+    above = (added(x, high.map(torch.neg), limbs=many)[0].value() > 0).to(torch.float64)
+    below = (added(x, low.map(torch.neg), limbs=many)[0].value() < 0).to(torch.float64)
+    inside = (1 - above) * (1 - below)
+    kept = x.map(lambda limb: limb * inside)
+    y, cut = added(
+        kept, high.map(lambda limb: limb * above), low.map(lambda limb: limb * below), limbs=limbs
+    )
+    return y, _all(cut, y)
+
+
+def _gather(module: Gather, state: State, x: Fixed, limbs: int) -> tuple[Fixed, float]:
+    if module.fill != 0:
+        raise NotApplicable(f"what is filled with {module.fill:g}: not in fixed point")
+    return _exact(module, state, x, limbs)
 
 
 def _linear(module: Any, state: State, x: Fixed, limbs: int) -> tuple[Fixed, float]:
@@ -273,20 +292,21 @@ def _average(module: Any, state: State, x: Fixed, limbs: int) -> tuple[Fixed, fl
 
 def _max_pool(module: Any, state: State, x: Fixed, limbs: int) -> tuple[Fixed, float]:
     """The windows' taps one after another; the larger of two by the sign of their difference."""
-    if module.ceil_mode:
-        raise NotApplicable("MaxPool2d with ceil_mode: not in fixed point")
     kernel, stride, padding, dilation = (
         v if isinstance(v, tuple) else (v, v)
         for v in (module.kernel_size, module.stride, module.padding, module.dilation)
     )
     low = -(2.0 ** (x.bits * (1 - x.first)))  # below any number, in the first limb
-    pad = (padding[1], padding[1], padding[0], padding[0])
+    sizes = module(x.limbs[0][:1]).shape[2:]  # with ceil_mode windows may reach further
+    ends = [
+        max(p, s * (m - 1) + d * (k - 1) + 1 - n - p)
+        for m, n, k, s, p, d in zip(
+            sizes, x.shape[2:], kernel, stride, padding, dilation, strict=True
+        )
+    ]
+    pad = (padding[1], ends[1], padding[0], ends[0])
     fills = [low] + [0.0] * (len(x.limbs) - 1)
     padded = [functional.pad(t, pad, value=v) for t, v in zip(x.limbs, fills, strict=True)]
-    sizes = [
-        (n + 2 * p - d * (k - 1) - 1) // s + 1
-        for n, k, s, p, d in zip(x.shape[2:], kernel, stride, padding, dilation, strict=True)
-    ]
 
     def tap(i: int, j: int) -> Fixed:
         begin = i * dilation[0], j * dilation[1]
@@ -310,6 +330,8 @@ RULES: dict[type[nn.Module], Callable[[Any, State, Fixed, int], tuple[Fixed, flo
     **dict.fromkeys((nn.Linear, *_CONVOLUTIONS), _linear),
     **dict.fromkeys(BATCH_NORMS, _batch_norm),
     nn.ReLU: _relu,
+    **dict.fromkeys((nn.ReLU6, nn.Hardtanh), _hardtanh),
+    Gather: _gather,
     nn.MaxPool2d: _max_pool,
     nn.AvgPool2d: _average,
     **dict.fromkeys((nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d), _adaptive),

@@ -99,7 +99,14 @@ class Prover:
         return self.regions.project(flat, self.regions.nearest(flat))
 
     @torch.no_grad()
-    def certify(self, points: Tensor, *, norm: str, models: Tensor | None = None) -> Tensor:
+    def certify(
+        self,
+        points: Tensor,
+        *,
+        norm: str,
+        models: Tensor | None = None,
+        quick: bool = False,
+    ) -> Tensor:
         """Lower bound (or estimate) of the Lipschitz constant that every point proves.
 
         Parameters
@@ -107,6 +114,8 @@ class Prover:
         points : (num_models, k, *input_shape), own candidates for each model.
         norm : "l2", "linf" or "l1", the same on inputs and outputs.
         models : indices of the models that the rows of ``points`` belong to; all unless given.
+        quick : of a network that is no chain with directions that are found in little time, see
+            :func:`lipdescent.bounds.jacobians.norms.steepest`; a smaller but still a proved bound.
 
         Returns
         -------
@@ -120,7 +129,7 @@ class Prover:
             models = torch.arange(self.stack.num_models, device=points.device)
         if self.links is None:
             pairs = zip(models.tolist(), points, strict=True)
-            return torch.stack([self._certify_module(m, own, norm) for m, own in pairs])
+            return torch.stack([self._certify_module(m, own, norm, quick) for m, own in pairs])
         width = max(math.prod(w.shape[1:]) for w in self.links.weights)
         rows = torch.arange(len(models), device=points.device)
         parts = rows.split(max(1, _CHUNK // (points.shape[1] * width)))
@@ -203,9 +212,9 @@ class Prover:
         allowance = torch.maximum(8 * 2.0**-29 * gap, floor)
         return outputs, torch.where(allowance.isfinite(), allowance, torch.inf).expand_as(outputs)
 
-    def _certify_module(self, model: int, points: Tensor, norm: str) -> Tensor:
+    def _certify_module(self, model: int, points: Tensor, norm: str, quick: bool) -> Tensor:
         """Best quotient (k,) along the steepest direction at each point (k, *input_shape)."""
-        direction = steepest(self.stack[model : model + 1], points, norm).view_as(points)
+        direction = steepest(self.stack, points, norm, model=model, quick=quick).view_as(points)
         size = points.flatten(1).abs().amax(1)
         size = torch.where(size == 0, 1.0, size.clamp_min(2.0**-500))
         size = size.view(-1, *[1] * (points.ndim - 1))

@@ -8,13 +8,18 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from lipdescent.bounds import _taken
+from lipdescent.jobs import workers
 from lipdescent.measurement import Measurement, NotApplicable
 from lipdescent.measuring.as_read import as_read
 from lipdescent.measuring.point_labels import labels_of
 from lipdescent.measuring.subject import Subject
 from lipdescent.networks.declared import said
 from lipdescent.plugins import bound_entries, lookup
+from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.stacks.seeding import seed_of
 from lipdescent.structure.trace import trace
 
@@ -40,15 +45,59 @@ def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
     believed = said(stack.module)
     if believed:
         print(f"{subject.name}: declared, not proved here: {believed}")
-    for m in _taken.take(
-        bound,
-        subject.name,
-        stack,
-        entry=options,
-        inputs=subject.inputs,
-        labels=partial(labels_of, subject),
-        norms=norms,
-        seed=seed,
-    ):
+
+    def taken(models: Tensor | None) -> list[Measurement]:
+        return list(
+            _taken.take(
+                bound,
+                subject.name,
+                stack if models is None else stack[models],
+                entry=options,
+                inputs=subject.inputs,
+                labels=partial(_labels, subject, models),
+                norms=norms,
+                seed=seed,
+            )
+        )
+
+    for m in _together(workers.mapped(taken, _parts(stack, options)), stack.num_models):
         # What rests on a declaration is no certified bound: no bracket, no certificate has it.
         yield replace(m, direction="declared") if believed and m.direction == "upper" else m
+
+
+def _parts(stack: ModelStack, options: dict[str, Any]) -> list[Tensor] | list[None]:
+    """Models that are measured apart, as no value depends on the others; None: all at once.
+
+    Every so many-th one, as what models take changes with their epoch. Not on sets of points, which
+    are drawn for all.
+    """
+    count = 1 if "points" in options else min(workers.allowed(), stack.num_models)
+    return [torch.arange(k, stack.num_models, count) for k in range(count)] if count > 1 else [None]
+
+
+def _labels(subject: Subject, models: Tensor | None) -> dict[str, Tensor]:
+    found = labels_of(subject)
+    if models is None:
+        return found
+    return {split: one if one.dim() == 1 else one[models] for split, one in found.items()}
+
+
+def _together(parts: list[list[Measurement]], count: int) -> list[Measurement]:
+    """The measurements of ``count`` models by those of every so many-th."""
+    if len(parts) == 1:
+        return parts[0]
+
+    def joined(tensors: list[Tensor]) -> Tensor:
+        whole = tensors[0].new_empty(count)
+        for k, tensor in enumerate(tensors):
+            whole[k :: len(parts)] = tensor
+        return whole
+
+    return [
+        replace(
+            same[0],
+            values=joined([m.values for m in same]),
+            defined=None if same[0].defined is None else joined([m.defined for m in same]),
+        )
+        for same in zip(*parts, strict=True)
+    ]

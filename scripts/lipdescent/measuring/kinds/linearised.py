@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from lipdescent.measurement import Measurement
 from lipdescent.measuring.subject import Subject
-from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.stacks.model_stack import ModelStack, in_dtype
 
 PART = 128  # points whose Jacobians are taken together
 
@@ -57,11 +57,8 @@ def measure(
         points = points[:num_points].to(stack.device, torch.float64)
         rows = []
         for model in range(stack.num_models):
-            start, here = (
-                {n: t[model].double() if t.is_floating_point() else t[model] for n, t in s.items()}
-                for s in (initial, stack.state)
-            )
-            rows.append(_of_one(module, start, here, points))
+            start = in_dtype({name: t[model] for name, t in initial.items()}, torch.float64)
+            rows.append(_of_one(module, start, stack.state_of(model), points))
         names = ("jacobian_norm_max", "jacobian_norm_mean", "relative_error")
         columns = torch.tensor(rows, dtype=torch.float64).reshape(-1, len(names)).T
         for name, values in zip(names, columns, strict=True):

@@ -9,7 +9,10 @@ Layouts are those of :class:`lipdescent.training.engines.fused_mlp.StackedMLP`: 
 features, width), w2 (models, classes, width), b1 (models, width), b2 (models, classes); slopes of
 the mean loss at the logits are (models, batch, CP). Features are taken in two parts of FA and FB,
 classes padded to CP: powers of two. ROWS samples or UNITS hidden units are a tile. BIAS says
-whether there are biases; PRODUCTS is the precision of ``tl.dot``.
+whether there are biases. PRODUCTS is the precision of ``tl.dot``, or "bf16x6": factors are split
+here, each once and not at each product, and NaN are not looked for. Products with activations need
+no exchange between threads in bfloat16, as they would in tf32. JOINED: see :func:`product`; 1 for
+those whose second factor lies in memory as it is wanted, 2 for all.
 """
 
 # No ``from __future__ import annotations``, and no annotations but Triton's own: it reads them.
@@ -19,11 +22,83 @@ from triton.language import constexpr
 
 # Numbers of which no code of their own is wanted for each multiple of 16.
 PLAIN = ["batch", "targets", "rates", "target_model", "target_row", "target_class"]
+INTERPRETED = constexpr(triton.knobs.runtime.interpret)
 
 
 @triton.jit
 def relu(h):
-    return tl.where(h <= 0, 0.0, h)  # NaN stays NaN, as in PyTorch
+    return tl.maximum(h, 0.0, propagate_nan=tl.PropagateNan.ALL)  # as in PyTorch
+
+
+@triton.jit
+def cut(a):
+    """The first 8 bits of float32 numbers, as bfloat16, and the rest: no conversion, which is slow.
+
+    Of NaN and inf the rest is NaN.
+    """
+    bits = a.to(tl.int32, bitcast=True)
+    high = (bits & -65536).to(tl.float32, bitcast=True)
+    if INTERPRETED:  # the interpreter's bfloat16 are integers to its products
+        return high, a - high
+    return (bits >> 16).to(tl.int16).to(tl.bfloat16, bitcast=True), a - high
+
+
+@triton.jit
+def split(a, PRODUCTS: constexpr):
+    """Three factors of 8 bits whose sum is ``a`` to its last bit; else ``a`` as it is."""
+    if PRODUCTS == "bf16x6":
+        high, rest = cut(a)
+        middle, rest = cut(rest)
+        low, _ = cut(rest)
+        return high, middle, low
+    else:
+        return a, a, a
+
+
+@triton.jit
+def beside(a, b):
+    return tl.reshape(tl.permute(tl.join(a, b), (0, 2, 1)), (a.shape[0], 2 * a.shape[1]))
+
+
+@triton.jit
+def below(a, b):
+    return tl.reshape(tl.permute(tl.join(a, b), (2, 0, 1)), (2 * a.shape[0], a.shape[1]))
+
+
+@triton.jit
+def dot(a, b, c):
+    if INTERPRETED:
+        return tl.dot(a, b, c, input_precision="ieee")
+    return tl.dot(a, b, c)
+
+
+@triton.jit
+def product(a, b, PRODUCTS: constexpr, JOINED: constexpr):
+    """Product of two split matrices.
+
+    Of the nine products of parts the three least, of 2^-22 and less, are left out. Small ones come
+    first: tensor cores cut off what a sum's last bit does not hold, and large sums are thus few.
+    JOINED, they are two products of longer sums: a program waits for each product to end.
+    """
+    if PRODUCTS == "bf16x6":
+        c = tl.zeros((a[0].shape[0], b[0].shape[1]), dtype=tl.float32)
+        if JOINED:
+            first = beside(beside(a[2], a[0]), beside(a[1], a[1]))
+            c = dot(first, below(below(b[0], b[2]), below(b[1], b[0])), c)
+            return dot(beside(a[0], a[0]), below(b[1], b[0]), c)
+        c = dot(a[2], b[0], c)
+        c = dot(a[0], b[2], c)
+        c = dot(a[1], b[1], c)
+        c = dot(a[1], b[0], c)
+        c = dot(a[0], b[1], c)
+        return dot(a[0], b[0], c)
+    else:
+        return tl.dot(a[0], b[0], input_precision=PRODUCTS)
+
+
+@triton.jit
+def trans(a):
+    return tl.trans(a[0]), tl.trans(a[1]), tl.trans(a[2])
 
 
 @triton.jit
@@ -65,13 +140,56 @@ def write_slope(
     tl.store(slopes + at, slope, mask=rows[:, None] < batch)
 
 
+@triton.jit
+def forward_tile(
+    model, row_tile, part,
+    x, w1, b1, w2, b2, out, targets, batch, width, units,
+    x_model, target_model, target_row, target_class,
+    FEATURES: constexpr, FA: constexpr, FB: constexpr, C: constexpr, CP: constexpr,
+    LOSS: constexpr, SLOPE: constexpr, BIAS: constexpr, ROWS: constexpr, UNITS: constexpr,
+    PRODUCTS: constexpr, JOINED: constexpr, WHOLE: constexpr,
+):  # fmt: skip
+    """A program of :func:`forward`."""
+    rows = row_tile * ROWS + tl.arange(0, ROWS)
+    classes = tl.arange(0, CP)
+    fa = tl.arange(0, FA)
+    x += model * x_model
+    w1 += model * FEATURES * width
+    w2 += model * C * width
+    xa = split(read(x, rows, FEATURES, batch, fa, 1, FEATURES), PRODUCTS)
+    if FB > 0:
+        fb = FA + tl.arange(0, FB)
+        xb = split(read(x, rows, FEATURES, batch, fb, 1, FEATURES), PRODUCTS)
+    z = tl.zeros((ROWS, CP), dtype=tl.float32)
+    for first in range(0, units, UNITS):
+        own = part * units + first + tl.arange(0, UNITS)
+        wa = split(read(w1, fa, width, FEATURES, own, 1, width), PRODUCTS)
+        h = product(xa, wa, PRODUCTS, JOINED > 1)
+        if FB > 0:
+            wb = split(read(w1, fb, width, FEATURES, own, 1, width), PRODUCTS)
+            h += product(xb, wb, PRODUCTS, JOINED > 1)
+        if BIAS:
+            h += tl.load(b1 + model * width + own, mask=own < width, other=0.0)[None, :]
+        w = split(read(w2, own, 1, width, classes, width, C), PRODUCTS)
+        z += product(split(relu(h), PRODUCTS), w, PRODUCTS, JOINED > 0)
+    if WHOLE:
+        write_slope(
+            z, out, b2, targets, model, rows, batch, target_model, target_row, target_class,
+            C, CP, LOSS, SLOPE, BIAS,
+        )  # fmt: skip
+    else:
+        at = (part.to(tl.int64) * tl.num_programs(0) + model) * batch
+        at = (at + rows[:, None]) * CP + classes[None, :]
+        tl.store(out + at, z, mask=rows[:, None] < batch)
+
+
 @triton.jit(do_not_specialize=PLAIN)
 def forward(
     x, w1, b1, w2, b2, out, targets, batch, width, units,
     x_model, target_model, target_row, target_class,
     FEATURES: constexpr, FA: constexpr, FB: constexpr, C: constexpr, CP: constexpr,
     LOSS: constexpr, SLOPE: constexpr, BIAS: constexpr, ROWS: constexpr, UNITS: constexpr,
-    PRODUCTS: constexpr, WHOLE: constexpr,
+    PRODUCTS: constexpr, JOINED: constexpr, WHOLE: constexpr,
 ):  # fmt: skip
     """Programs (model, tile of samples, ``units`` hidden units).
 
@@ -79,36 +197,11 @@ def forward(
     (parts, models, batch, CP), to be summed by :func:`add_parts`.
     """
     model = tl.program_id(0).to(tl.int64)
-    part = tl.program_id(2).to(tl.int64)
-    rows = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
-    classes = tl.arange(0, CP)
-    fa = tl.arange(0, FA)
-    x += model * x_model
-    w1 += model * FEATURES * width
-    w2 += model * C * width
-    xa = read(x, rows, FEATURES, batch, fa, 1, FEATURES)
-    if FB > 0:
-        fb = FA + tl.arange(0, FB)
-        xb = read(x, rows, FEATURES, batch, fb, 1, FEATURES)
-    z = tl.zeros((ROWS, CP), dtype=tl.float32)
-    for first in range(0, units, UNITS):
-        own = tl.program_id(2) * units + first + tl.arange(0, UNITS)
-        h = tl.dot(xa, read(w1, fa, width, FEATURES, own, 1, width), input_precision=PRODUCTS)
-        if FB > 0:
-            wb = read(w1, fb, width, FEATURES, own, 1, width)
-            h = tl.dot(xb, wb, h, input_precision=PRODUCTS)
-        if BIAS:
-            h += tl.load(b1 + model * width + own, mask=own < width, other=0.0)[None, :]
-        z = tl.dot(relu(h), read(w2, own, 1, width, classes, width, C), z, input_precision=PRODUCTS)
-    if WHOLE:
-        write_slope(
-            z, out, b2, targets, model, rows, batch, target_model, target_row, target_class,
-            C, CP, LOSS, SLOPE, BIAS,
-        )  # fmt: skip
-    else:
-        at = (part * tl.num_programs(0) + model) * batch
-        at = (at + rows[:, None]) * CP + classes[None, :]
-        tl.store(out + at, z, mask=rows[:, None] < batch)
+    forward_tile(
+        model, tl.program_id(1), tl.program_id(2), x, w1, b1, w2, b2, out, targets, batch, width,
+        units, x_model, target_model, target_row, target_class,
+        FEATURES, FA, FB, C, CP, LOSS, SLOPE, BIAS, ROWS, UNITS, PRODUCTS, JOINED, WHOLE,
+    )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=[*PLAIN, "num_parts"])
@@ -154,34 +247,27 @@ def put(g, at, inside, buffer, p, rate, KEEP: constexpr, MOMENTUM: constexpr, DE
     return tl.sum(tl.where(inside, g * g, 0.0))
 
 
-@triton.jit(do_not_specialize=[*PLAIN, "span"])
-def backward(
+@triton.jit
+def backward_tile(
+    model, tile, num_tiles, part,
     x, w1, b1, w2, b2, slopes, g1, gb1, g2, gb2, squares, rates, batch, span, width, x_model,
     FEATURES: constexpr, FA: constexpr, FB: constexpr, C: constexpr, CP: constexpr,
     BIAS: constexpr, ROWS: constexpr, UNITS: constexpr, PRODUCTS: constexpr,
-    KEEP: constexpr, MOMENTUM: constexpr, DECAY: constexpr,
+    JOINED: constexpr, KEEP: constexpr, MOMENTUM: constexpr, DECAY: constexpr,
 ):  # fmt: skip
-    """Programs (model, tile of hidden units, ``span`` samples): gradients of these units' weights.
-
-    They are kept (KEEP) by span, (spans, models, ...), or the step is made at once. Hidden units
-    are the rows of every product: (UNITS, ROWS) of activations, (UNITS, features) and (UNITS,
-    classes) of gradients. A program reads no weights but those that it changes.
-    """
-    model = tl.program_id(0).to(tl.int64)
-    tile = tl.program_id(1)
+    """A program of :func:`backward`."""
     own = tile * UNITS + tl.arange(0, UNITS)
-    part = tl.program_id(2)
     classes = tl.arange(0, CP)
     fa = tl.arange(0, FA)
     x += model * x_model
     at1 = model * FEATURES * width
     at2 = model * C * width
-    wa = read(w1 + at1, own, 1, width, fa, width, FEATURES)
-    w2_own = read(w2 + at2, own, 1, width, classes, width, C)
+    wa = split(read(w1 + at1, own, 1, width, fa, width, FEATURES), PRODUCTS)
+    w2_own = split(read(w2 + at2, own, 1, width, classes, width, C), PRODUCTS)
     ga = tl.zeros((UNITS, FA), dtype=tl.float32)
     if FB > 0:
         fb = FA + tl.arange(0, FB)
-        wb = read(w1 + at1, own, 1, width, fb, width, FEATURES)
+        wb = split(read(w1 + at1, own, 1, width, fb, width, FEATURES), PRODUCTS)
         gb = tl.zeros((UNITS, FB), dtype=tl.float32)
     gc = tl.zeros((UNITS, CP), dtype=tl.float32)
     if BIAS:
@@ -190,21 +276,23 @@ def backward(
         g_out = tl.zeros((CP,), dtype=tl.float32)
     for first in range(part * span, min(batch, (part + 1) * span), ROWS):
         rows = first + tl.arange(0, ROWS)
-        xa = read(x, rows, FEATURES, batch, fa, 1, FEATURES)
-        h = tl.dot(wa, tl.trans(xa), input_precision=PRODUCTS)
+        xa = split(read(x, rows, FEATURES, batch, fa, 1, FEATURES), PRODUCTS)
+        h = product(wa, trans(xa), PRODUCTS, JOINED > 1)
         if FB > 0:
-            xb = read(x, rows, FEATURES, batch, fb, 1, FEATURES)
-            h = tl.dot(wb, tl.trans(xb), h, input_precision=PRODUCTS)
+            xb = split(read(x, rows, FEATURES, batch, fb, 1, FEATURES), PRODUCTS)
+            h += product(wb, trans(xb), PRODUCTS, JOINED > 1)
         if BIAS:
             h += bias[:, None]
         h = relu(h)
         d = read(slopes + model * batch * CP, rows, CP, batch, classes, 1, CP)
-        gc = tl.dot(h, d, gc, input_precision=PRODUCTS)
-        dh = tl.dot(w2_own, tl.trans(d), input_precision=PRODUCTS)
+        ds = split(d, PRODUCTS)
+        gc += product(split(h, PRODUCTS), ds, PRODUCTS, JOINED > 1)
+        dh = product(w2_own, trans(ds), PRODUCTS, JOINED > 0)
         dh = tl.where(h <= 0, 0.0, dh)
-        ga = tl.dot(dh, xa, ga, input_precision=PRODUCTS)
+        dhs = split(dh, PRODUCTS)
+        ga += product(dhs, xa, PRODUCTS, JOINED > 1)
         if FB > 0:
-            gb = tl.dot(dh, xb, gb, input_precision=PRODUCTS)
+            gb += product(dhs, xb, PRODUCTS, JOINED > 1)
         if BIAS:
             g_bias += tl.sum(dh, 1)
             g_out += tl.sum(d, 0)
@@ -229,7 +317,56 @@ def backward(
         last = classes < tl.where(tile == 0, C, 0)
         square += put(g_out, model * C + classes, last, gb2, b2, rate, KEEP, MOMENTUM, DECAY)
     if KEEP:
-        tl.store(squares + model * tl.num_programs(1) + tile, square)  # of use if span >= batch
+        tl.store(squares + model * num_tiles + tile, square)  # of use if span >= batch
+
+
+@triton.jit(do_not_specialize=[*PLAIN, "span"])
+def backward(
+    x, w1, b1, w2, b2, slopes, g1, gb1, g2, gb2, squares, rates, batch, span, width, x_model,
+    FEATURES: constexpr, FA: constexpr, FB: constexpr, C: constexpr, CP: constexpr,
+    BIAS: constexpr, ROWS: constexpr, UNITS: constexpr, PRODUCTS: constexpr,
+    JOINED: constexpr, KEEP: constexpr, MOMENTUM: constexpr, DECAY: constexpr,
+):  # fmt: skip
+    """Programs (model, tile of hidden units, ``span`` samples): gradients of these units' weights.
+
+    They are kept (KEEP) by span, (spans, models, ...), or the step is made at once. Hidden units
+    are the rows of every product: (UNITS, ROWS) of activations, (UNITS, features) and (UNITS,
+    classes) of gradients. A program reads no weights but those that it changes.
+    """
+    model = tl.program_id(0).to(tl.int64)
+    backward_tile(
+        model, tl.program_id(1), tl.num_programs(1), tl.program_id(2),
+        x, w1, b1, w2, b2, slopes, g1, gb1, g2, gb2, squares, rates, batch, span, width, x_model,
+        FEATURES, FA, FB, C, CP, BIAS, ROWS, UNITS, PRODUCTS, JOINED, KEEP, MOMENTUM, DECAY,
+    )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=[*PLAIN, "units", "num_tiles"])
+def both_passes(
+    x, w1, b1, w2, b2, slopes, targets, g1, gb1, g2, gb2, squares, rates, batch, width, units,
+    num_tiles, x_model, target_model, target_row, target_class,
+    FEATURES: constexpr, FA: constexpr, FB: constexpr, C: constexpr, CP: constexpr,
+    LOSS: constexpr, SLOPE: constexpr, BIAS: constexpr, SPAN: constexpr, ROWS: constexpr,
+    UNITS: constexpr, PRODUCTS: constexpr, JOINED: constexpr,
+):  # fmt: skip
+    """Programs (model, SPAN samples): gradients by span, as by both kernels; of few hidden units.
+
+    A span's slopes are written and read by its own program alone.
+    """
+    model = tl.program_id(0).to(tl.int64)
+    part = tl.program_id(1)
+    forward_tile(
+        model, part, 0, x, w1, b1, w2, b2, slopes, targets, batch, width, units,
+        x_model, target_model, target_row, target_class, FEATURES, FA, FB, C, CP, LOSS, SLOPE, BIAS,
+        SPAN, UNITS, PRODUCTS, JOINED, True,
+    )  # fmt: skip
+    tl.debug_barrier()  # what a thread has written, the others read
+    for tile in range(num_tiles):
+        backward_tile(
+            model, tile, num_tiles, part, x, w1, b1, w2, b2, slopes, g1, gb1, g2, gb2, squares,
+            rates, batch, SPAN, width, x_model, FEATURES, FA, FB, C, CP, BIAS, ROWS, UNITS,
+            PRODUCTS, JOINED, True, 0.0, 0.0,
+        )  # fmt: skip
 
 
 @triton.jit
@@ -309,3 +446,40 @@ def clipped_step(
         inside = classes < tl.where(tile == 0, C, 0)
         g = factor * tl.load(gb2 + at, mask=inside, other=0.0)
         move(b2, vb2, at, inside, g, rate, MOMENTUM, DECAY)
+
+
+@triton.jit(do_not_specialize=PLAIN)
+def clipped_spans(
+    w1, b1, w2, b2, s1, sb1, s2, sb2, v1, vb1, v2, vb2, rates, width, largest,
+    FEATURES: constexpr, FP: constexpr, C: constexpr, CP: constexpr, BIAS: constexpr,
+    UNITS: constexpr, SPANS: constexpr, CLIP: constexpr, MOMENTUM: constexpr, DECAY: constexpr,
+):  # fmt: skip
+    """Programs (model): :func:`add_spans`, and :func:`clipped_step` (CLIP), of UNITS at most."""
+    model = tl.program_id(0).to(tl.int64)
+    models = tl.num_programs(0).to(tl.int64)
+    own = tl.arange(0, UNITS)
+    features = tl.arange(0, FP)
+    classes = tl.arange(0, CP)
+    at1 = (model * FEATURES + features[:, None]) * width + own[None, :]
+    inside1 = (features[:, None] < FEATURES) & (own[None, :] < width)
+    g1 = sum_spans(s1, at1, inside1, models * FEATURES * width, SPANS)
+    at2 = (model * C + classes[:, None]) * width + own[None, :]
+    inside2 = (classes[:, None] < C) & (own[None, :] < width)
+    g2 = sum_spans(s2, at2, inside2, models * C * width, SPANS)
+    square = tl.sum(g1 * g1) + tl.sum(g2 * g2)
+    if BIAS:
+        at3 = model * width + own
+        g3 = sum_spans(sb1, at3, own < width, models * width, SPANS)
+        at4 = model * C + classes
+        g4 = sum_spans(sb2, at4, classes < C, models * C, SPANS)
+        square += tl.sum(g3 * g3) + tl.sum(g4 * g4)
+    rate = tl.load(rates + model)
+    factor = 1.0
+    if CLIP:
+        factor = largest / (tl.sqrt(square) + 1e-6)
+        factor = tl.where(factor > 1.0, 1.0, factor)  # NaN stays NaN
+    move(w1, v1, at1, inside1, factor * g1, rate, MOMENTUM, DECAY)
+    move(w2, v2, at2, inside2, factor * g2, rate, MOMENTUM, DECAY)
+    if BIAS:
+        move(b1, vb1, at3, own < width, factor * g3, rate, MOMENTUM, DECAY)
+        move(b2, vb2, at4, classes < C, factor * g4, rate, MOMENTUM, DECAY)
