@@ -36,7 +36,7 @@ def config():
         ("cpu", "upper_lipsdp", [False, False, False]),
     ],
 )
-def test_large_networks_are_measured_on_the_gpu(config, asked, name, expected):
+def test_large_networks_are_measured_on_the_gpu(config, counted_here, asked, name, expected):
     config = config | {"execution": config["execution"] | {"measuring_device": asked}}
     runs = sorted(runs_of(config), key=lambda run: run.width)
     assert [resources.measures_on_gpu(config, run, name) for run in runs] == expected
@@ -51,7 +51,9 @@ def test_large_networks_are_measured_on_the_gpu(config, asked, name, expected):
         ("cpu", {"precision": "tf32"}, [False, False, False]),
     ],
 )
-def test_trainings_of_seconds_stay_on_the_processor(config, asked, training, expected):
+def test_trainings_of_seconds_stay_on_the_processor(
+    config, counted_here, asked, training, expected
+):
     config = config | {
         "execution": config["execution"] | {"training_device": asked},
         "training": config["training"] | training,
@@ -79,7 +81,7 @@ def test_long_measurements_have_processes_where_there_are_cores_for_them(config)
     assert workers(wide, "lower_pairs", own=config | {"bounds": drawn}) == 1
 
 
-def test_wide_stacks_take_more_of_a_gpu(config):
+def test_wide_stacks_take_more_of_a_gpu(config, counted_here):
     runs = sorted(runs_of(config), key=lambda run: run.width)
     for needs in (resources.train_gpu_mb, resources.measure_gpu_mb):
         narrow, middle, wide = (needs(config, run) for run in runs)
