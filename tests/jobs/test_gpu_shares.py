@@ -66,7 +66,7 @@ def test_trainings_of_seconds_stay_on_the_processor(
         assert all(resources.trains_on_gpu(longer, run) for run in runs)
 
 
-def test_long_measurements_have_processes_where_there_are_cores_for_them(config):
+def test_long_measurements_have_processes_where_there_are_cores_for_them(config, counted_here):
     narrow, middle, wide = sorted(runs_of(config), key=lambda run: run.width)
 
     def workers(run, name="lower_ascent", cores=16, own=config):
