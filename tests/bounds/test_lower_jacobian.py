@@ -257,7 +257,7 @@ def test_part_of_the_points():
         for p, n in ((points, 8), (points[:8], None))
     )
     assert [m.values.tolist() for m in part] == [m.values.tolist() for m in whole]
-    with pytest.raises(ValueError, match="num_points = 0; allowed are integers from 1"):
+    with pytest.raises(ValueError, match="num_points = 0: allowed are integers >= 1"):
         list(lower_jacobian.measure(stack, inputs={"train": points}, num_points=0))
 
 
