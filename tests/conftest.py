@@ -65,6 +65,10 @@ def pytest_collection_finish():
     gc.set_threshold(20_000, 20, 20)
 
 
+def pytest_unconfigure():
+    gc.unfreeze()  # or libraries that count what is left at the end call it leaked
+
+
 settings.register_profile("project", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("project")
 torch.set_num_threads(1)

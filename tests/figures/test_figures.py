@@ -78,6 +78,14 @@ def drawn_study(figure: str, study: str) -> Figure:
     return drawn_of(figure, group(study))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forgotten():
+    """They take a GiB, and tests behind these make forks of this process."""
+    yield
+    drawn_study.cache_clear()
+    group.cache_clear()
+
+
 def draw(figure: str, rows) -> Figure:
     """The figure of a table, before it is laid out."""
     return unfitted(figure, groups.group_of(rows, dataset="mnist1d", architecture="mlp"))

@@ -381,3 +381,39 @@ def test_an_operator_that_is_declared(tmp_path, monkeypatch):
     found = bracket(read.network, (3,), methods=["upper_layer_product", "lower_jacobian"])
     assert 6 <= found.upper <= 6 * (1 + 1e-9)
     assert "declared, not proved here: 1 (Snake): slopes (0.0, 2.0)" in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "activation"),
+    [
+        ([("Sigmoid", ["x"], "s"), ("Mul", ["x", "s"], "y")], nn.SiLU()),
+        (
+            [
+                ("Div", ["x", "root"], "t"), ("Erf", ["t"], "e"), ("Add", ["e", "one"], "f"),
+                ("Mul", ["x", "f"], "m"), ("Mul", ["m", "half"], "y"),
+            ],
+            nn.GELU(),
+        ),
+        ([("Softplus", ["x"], "s"), ("Tanh", ["s"], "t"), ("Mul", ["x", "t"], "y")], nn.Mish()),
+        ([("HardSigmoid", ["x"], "s"), ("Mul", ["x", "s"], "y")], nn.Hardswish()),
+    ],
+    ids=lambda given: type(given).__name__,
+)  # fmt: skip
+def test_activations_that_exporters_write_out_have_their_constant(tmp_path, nodes, activation):
+    alpha = {"alpha": 1 / 6} if nodes[0][0] == "HardSigmoid" else {}
+    made = [
+        helper.make_node(
+            k, ["v" if n == "x" else n for n in i], [o], **(alpha if k[0] == "H" else {})
+        )
+        for k, i, o in nodes
+    ]
+    made.insert(0, helper.make_node("Mul", ["x", "ones"], ["v"]))
+    numbers = {"root": math.sqrt(2), "one": 1.0, "half": 0.5, "ones": [1.0] * 5}
+    weights = {name: np.array(number, np.float32) for name, number in numbers.items()}
+    path = saved(tmp_path / "net.onnx", made, (1, 5), weights)
+    read = load_onnx(path)
+    found = bracket(read.network, read.input_shape, methods=["upper_graph"])
+    x = torch.linspace(-9, 9, 90001, dtype=torch.float64, requires_grad=True)
+    steepest = float(torch.autograd.grad(activation(x).sum(), x)[0].abs().max())
+    assert found.upper == pytest.approx(steepest, rel=1e-3)
+    assert found.upper >= steepest

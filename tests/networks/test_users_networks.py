@@ -109,6 +109,10 @@ READ = {
     "a number": lambda s, x: torch.where(s.adjacency[:, :4] > 0.5, s.a(x), 0.25),
     "lerp": lambda s, x: torch.lerp(x, s.a(x), 0.3),
     "log of sum": lambda s, x: torch.logaddexp(x, s.a(x)),
+    "the largest": lambda s, x: x.topk(3)[0][:, :3] - x.topk(3, 1, False)[0][..., :3],
+    "downwards": lambda s, x: torch.sort(s.a(x), -1, descending=True).values,
+    "distances": lambda s, x: torch.cdist(x, s.adjacency[:, :4]) - torch.cdist(x, s.a(x)),
+    "bilinear": lambda s, x: F.bilinear(x[:, 0], s.a(x[:, 1]), s.kernels, s.adjacency[0]),
     "running sum": lambda s, x: torch.cumsum(x, 1) + torch.cumsum(s.a(x), -1),
     "root mean square": root_mean_square,
     "centred": centred,
@@ -153,7 +157,7 @@ def changed(s, x):
 
 
 REFUSED = {
-    "top": (lambda s, x: x.topk(1).values, r"topk.default jumps or picks .* relu, clamp"),
+    "top": (lambda s, x: x.argmax(-1), r"argmax.default jumps or picks .* relu, clamp"),
     "rounding": (lambda s, x: x.round(), r"round.default jumps"),
     "sign": (lambda s, x: x * (x > 0), r"gt.Scalar jumps"),
     "by index": (changed, r"lt.Scalar jumps"),

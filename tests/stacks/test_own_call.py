@@ -384,7 +384,7 @@ def test_a_declared_product_of_inputs_has_no_constant():
 
     frame = measured(drawn(Square), BOTH[1:])
     assert list(frame.status) == ["not_applicable"]
-    assert "bilinear" in frame.reason[0]
+    assert "MatrixProduct" in frame.reason[0]
 
 
 SETTINGS = {

@@ -29,7 +29,7 @@ from lipdescent.bounds.jacobians import norms as jac
 from lipdescent.bounds.jacobians.ascent import ascend
 from lipdescent.bounds.jacobians.awake import awake
 from lipdescent.bounds.jacobians.leading import leading_norms, pays
-from lipdescent.bounds.jacobians.search import FEW_PLACES, mixed_starts, search
+from lipdescent.bounds.jacobians.search import FEW_PLACES, STARTS, mixed_starts, search
 from lipdescent.bounds.jacobians.surrogate import ascend_surrogate
 from lipdescent.bounds.lower_jacobian import largest_certified
 from lipdescent.bounds.proofs.prover import Prover
@@ -89,7 +89,8 @@ def measure(
     points = everything[index]
     on_all = prover.links is not None and _cheap(prover.links)
     reached = everything if on_all else points
-    for norm, values in _norms(prover, reached, norms).items():
+    wanted = {"count": _every_second(populations) * STARTS, "always": index if on_all else None}
+    for norm, values in _norms(prover, reached, norms, **wanted).items():
         own = values[:, index] if on_all else values
         best = own.topk(min(restarts, len(points)), dim=1).indices
         ends = ascent(stack, points[best], norm=norm, steps=steps, seed=seed)
@@ -156,12 +157,20 @@ def _awakened(
     return prover.certify(both, norm=norm, models=place).amax()
 
 
-def _norms(prover: Prover, points: Tensor, norms: Sequence[str]) -> dict[str, Tensor]:
-    """Norm -> (num_models, n), exact where they are largest."""
+def _norms(
+    prover: Prover, points: Tensor, norms: Sequence[str], *, count: int, always: Tensor | None
+) -> dict[str, Tensor]:
+    """Norm -> (num_models, n): the ``count`` largest and those at ``always``; others are below."""
     links = prover.links
     if links is None or not pays(links, len(points)):
         return jac.jacobian_norms(prover.stack, points, norms=norms)
-    return {norm: leading_norms(links, points.flatten(1), norm=norm) for norm in norms}
+    flat, wanted = points.flatten(1), {"count": min(count, len(points)), "always": always}
+    return {norm: leading_norms(links, flat, norm=norm, **wanted) for norm in norms}
+
+
+def _every_second(populations: int) -> int:
+    """Populations that start from the best of the data."""
+    return -(-populations // 2)
 
 
 def _cheap(links: Chain) -> bool:
@@ -183,7 +192,7 @@ def _searched(
     assert prover.links is not None
     points, ends = points.flatten(1), []
     drawn = mixed_starts(points, populations, seed=seed)
-    every_second = -(-populations // 2)
+    every_second = _every_second(populations)
     wanted = every_second * drawn.shape[1]
     # The best points one to each population, the next best one to each, and so on.
     best = values.topk(min(len(points), wanted), dim=1).indices

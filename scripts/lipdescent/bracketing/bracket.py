@@ -61,13 +61,12 @@ def bracket(
         "lower_jacobian", "points": "gaussian_noise", "points_options": {"radius": 0.1}}}``.
     seed : of the bounds that draw, and of the points used where there are too many.
     budget : seconds, about, for all methods together, once the network has been read: as many
-        points are used as fit, searches stop with what they have, and what has no result near
-        twice the budget is "not_in_budget" (:mod:`lipdescent.bracketing.shares`). That takes the
-        process's timer (SIGALRM): an alarm of your own comes when the method that runs has ended.
+        points are used as fit, searches stop, what has no result near twice the budget is
+        "not_in_budget". A SIGALRM of your own comes when the method that runs has ended.
     domain : where the constant is taken: everywhere unless given, ``Box(0, 1)``, ``Ball(0.1)``
         around data or its ``centers`` (the largest constant of the balls, at most 16 points of the
-        data), or as a configuration or the command line writes it, such as "box:0,1". Data
-        outside are left out, lower bounds stay inside; without data in a box they start from 256 uniform points, the split "uniform".
+        data), or as a configuration or the command line writes it: "box:0,1". Data outside are
+        left out; without data in a box 256 uniform points, the split "uniform", are used.
     output : which one, where the network returns several, by its place (0, 1, ...) or its name
         ("logits" of a dictionary); all side by side, in one norm, unless given.
     report : called with a line of text when a method has ended, and for data that are left out.

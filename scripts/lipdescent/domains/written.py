@@ -15,8 +15,8 @@ import yaml
 EVERYWHERE = "everywhere"
 NORMS = ("l2", "linf")
 ALLOWED = (
-    "allowed are everywhere, {box: [low, high]}, {ball: {radius: R, norm: l2 or linf}}, and the words "
-    "box:0,1 and ball:l2:0.1"
+    "allowed are everywhere, {box: [low, high]}, {ball: {radius: R, norm: l2 or linf}}, and the "
+    "words box:0,1 and ball:l2:0.1"
 )
 
 

@@ -144,7 +144,25 @@ def _unbounded(argument: float) -> None:
     return None
 
 
+def _steepest(formula: Callable[[float], float], *, down: bool) -> Callable[[float], tuple]:
+    """From 0, or from minus it, to the steepest slope of an argument, rounded up."""
+
+    def slopes(argument: float) -> tuple[float, float]:
+        steep = formula(argument) * (1 + 2.0**-50)
+        return (-steep if down else 0.0), steep
+
+    return slopes
+
+
+def _log_of_one_and(x: Tensor, precise: float) -> Tensor:
+    return x.log1p() if precise else (1 + x).log()
+
+
+# x gate(x) has slopes of x gate(a x), too: a times it is the same function of a x.
+_SILU, _GELU = (-0.0998393201288670, 1.0998393201288670), (-0.1289041451851549, 1.1289041451851549)
 _TWO_BY_ROOT_PI = math.nextafter(2 / math.sqrt(math.pi), math.inf)
+# Those that no operation of PyTorch is alone: networks write them out.
+WRITTEN_OUT = ("swish", "erf_gate", "softsign", "isru", "gaussian", "logcosh", "softplus")
 # ``argument`` is the second number of those that take two.
 SCALARS: dict[str, Scalar] = {
     "sin": Scalar(lambda x, _: x.sin(), _slopes(-1.0, 1.0)),
@@ -153,6 +171,25 @@ SCALARS: dict[str, Scalar] = {
     "atan": Scalar(lambda x, _: x.atan(), _slopes(0.0, 1.0)),
     "asinh": Scalar(lambda x, _: x.asinh(), _slopes(0.0, 1.0)),
     "erf": Scalar(lambda x, _: x.erf(), _slopes(0.0, _TWO_BY_ROOT_PI)),
+    # a is ``argument``, > 0 but for the gates: x sigmoid(a x), x (1 + erf(a x)), x / (|x| + a),
+    # x / sqrt(x^2 + a), exp(-a x^2), log(cosh(x)); softplus as log(1 + exp(x)), or by log1p
+    # where a = 1. The last two overflow and vanish where what is written out does.
+    "swish": Scalar(lambda x, a: x * torch.sigmoid(a * x), _slopes(*_SILU)),
+    "erf_gate": Scalar(lambda x, a: x * (1 + torch.erf(a * x)), _slopes(*(2 * s for s in _GELU))),
+    "softsign": Scalar(lambda x, a: x / (x.abs() + a), _steepest(lambda a: 1 / a, down=False)),
+    "isru": Scalar(
+        lambda x, a: x / torch.hypot(x, torch.full_like(x, a).sqrt()),
+        _steepest(lambda a: 1 / math.sqrt(a), down=False),
+    ),
+    "gaussian": Scalar(
+        lambda x, a: torch.exp(-a * x * x),
+        _steepest(lambda a: math.sqrt(2 * a / math.e), down=True),
+    ),
+    "logcosh": Scalar(
+        lambda x, _: x.cosh().log(),
+        _slopes(-1.0, 1.0),
+    ),
+    "softplus": Scalar(lambda x, a: _log_of_one_and(x.exp(), a), _slopes(0.0, 1.0)),
     "at_most": Scalar(lambda x, c: x.clamp_max(c), _slopes(0.0, 1.0)),
     "exp": Scalar(lambda x, _: x.exp(), _unbounded),
     "expm1": Scalar(lambda x, _: x.expm1(), _unbounded),

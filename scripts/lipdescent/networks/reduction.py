@@ -16,6 +16,7 @@ from torch import nn
 from lipdescent.networks.expressions import Chain, Concat, Layer, Node, Sum, steps
 from lipdescent.networks.graph import Combination, Concatenation, Graph, GraphNetwork, Vertex
 from lipdescent.networks.operations import Gather, Scale
+from lipdescent.networks.written_out import recognised
 
 
 class _Irreducible(Exception):
@@ -27,7 +28,7 @@ def network(graph: Graph) -> tuple[nn.Module, Graph]:
 
     ``nn.Sequential`` of a chain of different layers, a :class:`GraphNetwork` otherwise.
     """
-    graph = _own_modules(_used(graph))
+    graph = _own_modules(_used(recognised(graph)))
     return _plain(graph, expression(graph)), graph
 
 

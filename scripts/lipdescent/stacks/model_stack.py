@@ -83,7 +83,7 @@ class ModelStack:
         ok = torch.ones(self.num_models, dtype=torch.bool, device=self.device)
         for tensor in self.state.values():
             if tensor.is_floating_point():
-                ok &= tensor.isfinite().flatten(1).all(1)
+                ok &= tensor.isfinite().reshape(self.num_models, -1).all(1)
         return ok
 
     def __call__(self, inputs: Tensor) -> Tensor:

@@ -44,6 +44,8 @@ def needs_export(module: nn.Module) -> bool:
     for layer in found:
         if not is_known(layer.module) or TABLE.get(type(layer.module)) in _PRODUCTS:
             return True
+        if isinstance(layer.module, nn.RMSNorm) and layer.module.eps is None:
+            return True  # torch takes it by the type of what the network computes with
     try:
         check_module(module)
     except (TypeError, ValueError):

@@ -191,6 +191,8 @@ def _scaled_pair(pair: tuple[float, float]) -> tuple[tuple[float, float], int]:
 
 def slopes_at(before: Tensor, negative: float, positive: float) -> Tensor:
     """Slopes of an activation at pre-activations, in their dtype."""
+    if (negative, positive) == (0.0, 1.0):  # a comparison takes half the time of a choice
+        return (before > 0).to(before.dtype)
     return torch.where(before > 0, before.new_tensor(positive), before.new_tensor(negative))
 
 
@@ -205,7 +207,7 @@ def activated(
     for weight, bias, (negative, positive) in layers:
         before = points @ weight.mT
         if bias is not None:
-            before = before + bias[:, None]
+            before += bias[:, None]
         slope = slopes_at(before, negative, positive)
         yield weight, before, slope
         points = before * slope

@@ -1,6 +1,7 @@
 """No bound of a random graph lies below a sampled Jacobian norm, on any kind of domain."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -15,11 +16,13 @@ from lipdescent.domains.domain import Ball, Box, Everywhere
 from lipdescent.measurement import NotApplicable
 from lipdescent.networks import graph as joins
 from lipdescent.networks.graph import Graph, Vertex
+from lipdescent.networks.operations import WRITTEN_OUT, Function, Gather, Scale, Shift
 
 TOKENS, WIDTH = 3, 4
 SHAPE = (TOKENS, WIDTH)
 ACTIVATIONS = [nn.ReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.LeakyReLU, nn.ELU, nn.Softplus]
 ACTIVATIONS += [nn.Hardswish, nn.Mish, nn.ReLU6, nn.SELU]
+ACTIVATIONS += [partial(Function, name, 0.7) for name in WRITTEN_OUT]
 ORDERS = {"l2": 2, "linf": math.inf, "l1": 1}
 
 
@@ -52,7 +55,9 @@ def random_graph(seed: int, depth: int, *, tokens: bool) -> Graph:
 
     at = add(linear(), 0)
     for _ in range(depth):
-        other, kind = draw(len(vertices)), draw(11 if tokens else 7)
+        alike = [i for i, v in enumerate(vertices) if v.shape == SHAPE]
+        other, third = (alike[draw(len(alike))] for _ in range(2))
+        kind = draw(14 if tokens else 10)
         if kind == 0:
             at = add(linear(), at)
         elif kind in (1, 2):
@@ -65,11 +70,24 @@ def random_graph(seed: int, depth: int, *, tokens: bool) -> Graph:
             at = add(joins.Extremum(bool(draw(2))), at, other)
         elif kind == 6:
             at = add(joins.Product(), at, other)
-        elif kind == 7:
+        elif kind == 7:  # a mixture of two by a gate
+            gate = add(nn.Sigmoid(), third)
+            apart = add(joins.Combination((1.0, -1.0)), at, other)
+            at = add(joins.Combination((1.0, 1.0)), add(joins.Product(), apart, gate), other)
+        elif kind == 8:  # a root of squares
+            at = add(Shift(None, 0.1), add(Function("square"), at))
+            at = add(Function("sqrt"), at)
+        elif kind == 9:  # a sum over tokens, which are different inputs at first
+            turned = torch.arange(TOKENS * WIDTH).reshape(SHAPE)
+            keep = torch.tensor([[draw(2)] for _ in range(TOKENS)]).bool()
+            one, two = (Gather(torch.where(k, turned, -1)) for k in (keep, ~keep))
+            scale = Scale(None, -2.0)
+            at = add(joins.Combination((1.0, 1.0)), add(one, at), add(scale, add(two, other)))
+        elif kind == 10:
             at = add(normalised(), at)
-        elif kind == 8:
+        elif kind == 11:
             at = add(joins.Attention(0.5), add(linear(), at), add(linear(), other), at)
-        elif kind == 9:
+        elif kind == 12:
             at = add(nn.Softmax(-1), at)
         else:
             both = add(joins.Concatenation(1), at, other, shape=(TOKENS, 2 * WIDTH))

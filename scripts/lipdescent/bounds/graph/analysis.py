@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from lipdescent.arithmetic.certified_norms import norm_frobenius
 from lipdescent.arithmetic.ulps import round_up
 from lipdescent.bounds.graph import elementwise, tokens, units
+from lipdescent.bounds.graph.dependencies import dependencies
 from lipdescent.bounds.graph.known import (
     Domain,
     Known,
@@ -38,7 +39,9 @@ from lipdescent.bounds.graph.known import (
 )
 from lipdescent.bounds.graph.layer_constants import LayerConstants
 from lipdescent.bounds.graph.linear_maps import Linear, linear_of
+from lipdescent.bounds.graph.mixtures import fixed, mixed, mixtures
 from lipdescent.bounds.graph.ranges import Range, around
+from lipdescent.bounds.graph.roots import rooted, roots
 from lipdescent.bounds.graph.runs import Matrix, Run, linear_runs
 from lipdescent.bounds.graph.scalars import within
 from lipdescent.bounds.lipsdp.per_unit import lipsdp_per_unit
@@ -84,6 +87,10 @@ class Analysis:
         ]
         self.extreme = _extreme(self.graph)
         self.units = units.units(self.graph)
+        self.mixtures, self.roots = mixtures(self.graph), roots(self.graph)
+        self.depends: list[Tensor | None] = [None] * len(vertices)
+        if self.thorough and not self.extreme:
+            self.depends = dependencies(self.graph, self.maps)
         self.layers = self.constants_of_layers or LayerConstants.of_graph(self.graph)
         self.runs: list[Run | None] = [None] * len(vertices)
         if self.thorough and not self.extreme:
@@ -120,16 +127,17 @@ class Analysis:
         self.spared = set() if regions.bounded else self.layers.passed
         self.influence = domain.half * 0
         known: list[Any] = [input_known(domain, dense=self.dense)]
+        known[0] = replace(known[0], depends=self.depends[0])
         reason, symbols = "", Symbols(math.prod(self.graph.input_shape))
         for i in range(1, self.graph.output + 1):
             vertex = self.graph.vertices[i]
             inputs = [known[j] for j in vertex.inputs]
-            own = self._rule(i, inputs, domain, symbols)
+            own = self._rule(i, inputs, domain, symbols, known)
             if self.thorough and i in self.layers.folded:
                 own = self._with_normalisation(i, own, known)
             if self.thorough or i == self.graph.output:
                 own = self._best(i, own, known)
-            own = tightened(own, domain)
+            own = replace(tightened(own, domain), depends=self.depends[i])
             if not reason and i not in self.spared and not bool(own.constant.isfinite().all()):
                 reason = _why(vertex, inputs, regions)
             known.append(own)
@@ -146,7 +154,9 @@ class Analysis:
         assert found is not None
         return found.constant
 
-    def _rule(self, i: int, inputs: list[Known], domain: Domain, symbols: Symbols) -> Known:
+    def _rule(
+        self, i: int, inputs: list[Known], domain: Domain, symbols: Symbols, known: list[Any]
+    ) -> Known:
         vertex = self.graph.vertices[i]
         operation, x = vertex.operation, inputs[0]
         linear = self.maps[i]
@@ -158,6 +168,10 @@ class Analysis:
             return _with_lengths(operation, x, own)
         if isinstance(operation, joins.Join):
             own = _joined(operation, inputs, self.norm)
+            if (mixture := self.mixtures.get(i)) is not None:
+                gate, second, first = known[mixture.gate], known[mixture.second], mixture.first
+                other = known[first] if isinstance(first, int) else fixed(first, second)
+                return mixed(own, gate, other, second, self.norm)
             unit = self.units.get(i)
             return own if unit is None else units.of_length(own, inputs[0], unit, self.norm)
         assert isinstance(operation, nn.Module)
@@ -168,7 +182,10 @@ class Analysis:
         if own_or_none is not None and x.form is not None:
             self._add_influence(x, own_or_none)
         if own_or_none is not None:
-            return own_or_none
+            root = self.roots.get(i)
+            if root is None:
+                return own_or_none
+            return rooted(own_or_none, known[root.base], root, self.norm)
         if isinstance(operation, tokens.NORMALISATIONS):
             return tokens.normalised(operation, x, domain)
         if isinstance(operation, Gather):  # with minus infinity, what a softmax leaves out
@@ -210,7 +227,10 @@ class Analysis:
         error = round_up(distance * steep + 2.0**-44 * size, x.span.low[0].numel())
         error = error.reshape(-1, *[1] * (result.ndim - 1)).expand_as(result)
         infinite = torch.full_like(result, math.inf)
-        span = within(operation, Range(-infinite, infinite))
+        is_length = isinstance(operation, Reduce) and operation.kind == "length"
+        span = within(
+            operation, Range(torch.zeros_like(result) if is_length else -infinite, infinite)
+        )
         return Known(span, around(result, error), value)
 
     def _best(self, i: int, own: Known, known: list[Any]) -> Known:
@@ -221,7 +241,7 @@ class Analysis:
             run = self.runs[i]
             assert run is not None
             parts = [self._through(i, b, m, known, single=len(run) == 1) for b, m in run.items()]
-            total = parts[0] if len(parts) == 1 else round_up(torch.stack(parts).sum(0), len(parts))
+            total = elementwise.together(parts, [known[b].depends for b in run], self.norm)
             value = torch.minimum(value, total)
         return replace(own, constant=value)
 

@@ -105,7 +105,7 @@ def aligned(known: Sequence[Known]) -> list[Known]:
             form = Form(wide(form.constant, 1), wide(form.linear, 2), wide(form.error, 1))
         if slope is not None:
             slope = Slope(wide(slope.center, 2), wide(slope.radius, 2))
-        found.append(Known(span, point, k.constant, None, form, slope))
+        found.append(Known(span, point, k.constant, None, form, slope, depends=k.depends))
     return found
 
 
@@ -114,16 +114,14 @@ def combination(factors: Sequence[float], known: Sequence[Known], norm: str) -> 
     known = aligned(known)
     span = ranges.summed([k.span for k in known], factors)
     point = ranges.summed([k.point for k in known], factors)
-    constant = torch.zeros_like(known[0].constant)
+    constant, parts = known[0].constant, []
     for factor, k in zip(factors, known, strict=True):
         repeats = span.low[0].numel() / max(1, k.span.low[0].numel())
         shown = {"l2": repeats**0.5, "l1": repeats, "linf": 1.0}[norm]
-        weight = torch.full_like(constant, abs(factor) * shown * (1 + 2.0**-50))
-        weight = torch.where(weight == 1 + 2.0**-50, 1.0, weight)
-        constant = constant + (
-            k.constant if bool((weight == 1).all()) else times(weight, k.constant)
-        )
-    constant = round_up(constant, len(known)) if len(known) > 1 else constant
+        share = torch.full_like(constant, abs(factor) * shown * (1 + 2.0**-50))
+        share = torch.where(share == 1 + 2.0**-50, 1.0, share)
+        parts.append(k.constant if bool((share == 1).all()) else times(share, k.constant))
+    constant = together(parts, [k.depends for k in known], norm)
     form = slope = None
     count = len(known) + 2
     if all(k.form is not None for k in known):
@@ -165,7 +163,11 @@ def concatenation(axis: int, known: Sequence[Known], norm: str) -> Known:
     if all(k.slope is not None for k in known):
         slopes: list[Any] = [k.slope for k in known]
         slope = Slope(joined([s.center for s in slopes], 2), joined([s.radius for s in slopes], 2))
-    constant = side_by_side([k.constant for k in known], norm)
+    constants = [k.constant for k in known]
+    if apart([k.depends for k in known]):
+        constant = torch.stack(constants).amax(0)
+    else:
+        constant = side_by_side(constants, norm)
     return Known(
         both([k.span for k in known]), both([k.point for k in known]), constant, None, form, slope
     )
@@ -183,15 +185,35 @@ def side_by_side(constants: Sequence[Tensor], norm: str) -> Tensor:
     return torch.where(finite, value, torch.inf)
 
 
+def apart(depends: Sequence[Tensor | None]) -> bool:
+    """Whether values are known to depend on different inputs each."""
+    known = [own for own in depends if own is not None]
+    return len(known) == len(depends) and bool((torch.stack(known).sum(0) <= 1).all())
+
+
+def together(changes: Sequence[Tensor], depends: Sequence[Tensor | None], norm: str) -> Tensor:
+    """Constant (B,) of a sum whose parts have the constants ``changes``.
+
+    Where the parts depend on different inputs, sum_k L_k |dx_k| is at most the l2 length of all L_k
+    times |dx| (Cauchy-Schwarz), and in l1 the largest L_k times it.
+    """
+    if len(changes) == 1:
+        return changes[0]
+    if norm != "linf" and apart(depends):
+        return side_by_side(changes, "l2") if norm == "l2" else torch.stack(list(changes)).amax(0)
+    return round_up(torch.stack(list(changes)).sum(0), len(changes))
+
+
 def product(a: Known, b: Known, norm: str) -> Known:
     """a b, entry by entry."""
     a, b = aligned([a, b])
     span, point = ranges.product(a.span, b.span), ranges.product(a.point, b.point)
     shape = span.low.shape
-    constant = times(_weight(a.span.size(), b.span.low.shape, shape, norm), b.constant)
-    constant = round_up(
-        constant + times(_weight(b.span.size(), a.span.low.shape, shape, norm), a.constant)
-    )
+    parts = [
+        times(weight(x.span.size(), y.span.low.shape, shape, norm), y.constant)
+        for x, y in ((a, b), (b, a))
+    ]
+    constant = together(parts, [b.depends, a.depends], norm)
     slope = None
     if a.slope is not None and b.slope is not None:
         (ma, ra), (mb, rb) = a.span.middle(), b.span.middle()
@@ -240,9 +262,7 @@ def extremum(largest: bool, a: Known, b: Known, norm: str) -> Known:
             middle, round_up(torch.maximum(high - middle, middle - low) + gamma(4) * size, 2)
         )
     parts = [
-        times(
-            _weight(torch.ones_like(span.low), k.span.low.shape, span.low.shape, norm), k.constant
-        )
+        times(weight(torch.ones_like(span.low), k.span.low.shape, span.low.shape, norm), k.constant)
         for k in (a, b)
     ]
     return Known(span, best(a.point, b.point), side_by_side(parts, norm), None, None, slope)
@@ -263,7 +283,8 @@ def product_of_matrices(a: Known, b: Known, norm: str) -> Tensor:
     """Constant (B,) of A B, of as many matrices each."""
     sums = {"l2": (None, None), "linf": (-2, -1), "l1": (-1, -2)}[norm]
     sizes = [_matrix_size(own.span.size(), axis) for own, axis in zip((b, a), sums, strict=True)]
-    return round_up(times(sizes[0], a.constant) + times(sizes[1], b.constant))
+    parts = [times(sizes[0], a.constant), times(sizes[1], b.constant)]
+    return together(parts, [a.depends, b.depends], norm)
 
 
 def _matrix_size(size: Tensor, axis: int | None) -> Tensor:
@@ -284,7 +305,7 @@ def _spectral(size: Tensor) -> Tensor:
     )
 
 
-def _weight(size: Tensor, own: torch.Size, shape: torch.Size, norm: str) -> Tensor:
+def weight(size: Tensor, own: torch.Size, shape: torch.Size, norm: str) -> Tensor:
     """Largest length (B,) of what multiplies one entry of a value of shape ``own``."""
     size = size.expand(shape)
     axes = [i for i in range(1, len(shape)) if own[i] == 1 and shape[i] > 1]

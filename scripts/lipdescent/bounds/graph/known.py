@@ -88,6 +88,7 @@ class Known:
     length : (B, *shape[:-1]), l2 lengths along the last axis, or None.
     form, slope : where affordable.
     slopes : of an elementwise operation, its slopes on the values of its input; else None.
+    depends : bool (n,), the inputs on which it may depend, or None.
     """
 
     span: Range
@@ -97,6 +98,7 @@ class Known:
     form: Form | None = None
     slope: Slope | None = None
     slopes: Range | None = None
+    depends: Tensor | None = None
 
 
 @dataclass(frozen=True)

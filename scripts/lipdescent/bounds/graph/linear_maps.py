@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lipdescent.arithmetic.ulps import TINY, gamma, round_up
-from lipdescent.bounds.graph.ranges import Range, around
+from lipdescent.bounds.graph.ranges import Range, added, around, product
 from lipdescent.layers import convolution, pooling
 from lipdescent.layers.linear import TABLE as MOVES
 from lipdescent.layers.normalisation import batch_scale
@@ -29,7 +29,8 @@ from lipdescent.networks.operations import Divide, Gather, Reduce, Scale, Shift
 class Linear:
     """x -> apply(x) + bias; functions of (N, *shape in), ``bias`` (*shape out) or None.
 
-    ``absolute`` is |A|. ``bias_error`` bounds what rounding has done to the bias.
+    ``absolute`` is |A|. ``bias_error`` bounds what rounding has done to the bias. ``ends`` gives
+    the values of what acts entry by entry, where only one end of a range may be finite.
     """
 
     apply: Callable[[Tensor], Tensor]
@@ -37,6 +38,7 @@ class Linear:
     terms: int
     bias: Tensor | None = None
     bias_error: Tensor | None = None
+    ends: Callable[[Range], Range] | None = None
 
     def range(self, x: Range) -> Range:
         """A m + b +- |A| r for values m +- r, with all roundings."""
@@ -48,7 +50,8 @@ class Linear:
             reach = reach + 2.0**-52 * (value.abs() + self.bias.abs())
         if self.bias_error is not None:
             reach = reach + self.bias_error
-        return around(value, round_up(reach, 4))
+        found = around(value, round_up(reach, 4))
+        return found if self.ends is None else found.meet(self.ends(x))
 
     def spread(self, size: Tensor, radius: Tensor) -> Tensor:
         """|A| radius, and what rounding adds to A x for \\|x\\| <= size, rounded up."""
@@ -85,7 +88,7 @@ def _rearranging(operation: Any, shape: tuple[int, ...]) -> Linear:
     """Pads, slices, permutations: each output is an input or a constant."""
     constant = operation(torch.zeros(1, *shape, dtype=torch.float64))[0]
     if not bool(constant.any()):
-        return Linear(operation, operation, 0)
+        return Linear(operation, operation, 0, ends=lambda x: x.each(operation))
     fixed = constant != 0
 
     def linear(x: Tensor) -> Tensor:
@@ -99,9 +102,15 @@ def _scaling(operation: Scale | Divide | Shift) -> Linear:
     weight = operation.number if operation.weight is None else operation.weight.detach()
     weight = torch.as_tensor(weight, dtype=torch.float64)
     if isinstance(operation, Shift):
-        return Linear(lambda x: x + 0 * weight, lambda x: x + 0 * weight, 0, weight)
+        zero = 0 * weight
+        return Linear(
+            lambda x: x + zero, lambda x: x + zero, 0, weight, ends=lambda x: added(x, weight)
+        )
+    own = Range(weight, weight)
     if isinstance(operation, Scale):
-        return Linear(lambda x: x * weight, lambda x: x * weight.abs(), 1)
+        return Linear(
+            lambda x: x * weight, lambda x: x * weight.abs(), 1, ends=lambda x: product(x, own)
+        )
     return Linear(lambda x: x / weight, lambda x: x / weight.abs(), 1)
 
 

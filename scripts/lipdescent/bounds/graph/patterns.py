@@ -32,14 +32,14 @@ def affordable(graph: Graph, maps: list[Linear | None]) -> bool:
         if (
             linear is None
             and not joined
-            and not _acts_entry_by_entry(vertex.operation, vertex.shape)
+            and not acts_entry_by_entry(vertex.operation, vertex.shape)
         ):
             return False
     return True
 
 
-def _acts_entry_by_entry(operation: Any, shape: tuple[int, ...]) -> bool:
-    """Not so of a normalisation, whose result has the shape of what it takes, too."""
+def acts_entry_by_entry(operation: Any, shape: tuple[int, ...]) -> bool:
+    """Whether each entry is a function of one; a normalisation's has the same shape, too."""
     zero = torch.zeros(1, *shape, dtype=torch.float64)
     return (
         isinstance(operation, nn.Module)

@@ -65,6 +65,13 @@ def summed(ranges: Sequence[Range], factors: Sequence[float]) -> Range:
     return around(middle, round_up(radius + gamma(count) * size, 2 * count))
 
 
+def added(a: Range, number: Tensor) -> Range:
+    """A number more, entry by entry."""
+    exact = number == 0
+    low, high = a.low + number, a.high + number
+    return Range(torch.where(exact, low, round_down(low)), torch.where(exact, high, round_up(high)))
+
+
 def product(a: Range, b: Range) -> Range:
     """Entry by entry; 0 times what is unbounded is 0."""
     ends = [x * y for x in (a.low, a.high) for y in (b.low, b.high)]

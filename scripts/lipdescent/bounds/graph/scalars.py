@@ -37,7 +37,7 @@ class Scalar:
     bends : where f' has one or jumps, with its values there.
     ends : limits of f and of f' at minus and plus infinity.
     pad : what torch's f may be off by, besides rounding.
-    defined : smallest number that f takes.
+    limits : values that f does not pass, however it is rounded.
     """
 
     function: Formula
@@ -47,6 +47,7 @@ class Scalar:
     ends: tuple[float, float, float, float] = (-math.inf, math.inf, 0.0, 1.0)
     pad: float = 0.0
     exact: bool = False
+    limits: tuple[float, float] = (-math.inf, math.inf)
     period: tuple[tuple[float, float], ...] = ()  # (extremum of f, its value), modulo 2 pi
 
     def values(self, x: Range) -> Range:
@@ -67,7 +68,8 @@ class Scalar:
             return _sound(low, high)
         size = x.size().clamp_max(64.0)
         pad = _PAD * size + self.pad
-        return _sound(low - pad - _PAD * low.abs(), high + pad + _PAD * high.abs())
+        found = _sound(low - pad - _PAD * low.abs(), high + pad + _PAD * high.abs())
+        return Range(found.low.clamp(*self.limits), found.high.clamp(*self.limits))
 
     def slopes(self, x: Range) -> Range:
         """f'([low, high]), one-sided slopes at kinks included."""
@@ -150,9 +152,14 @@ _SIGMOID = Scalar(
     lambda x: torch.sigmoid(x) * torch.sigmoid(-x),
     bends=((0.0, (0.25,)),),
     ends=(0.0, 1.0, 0.0, 0.0),
+    limits=(0.0, 1.0),
 )
 _TANH = Scalar(
-    torch.tanh, lambda x: 1 - torch.tanh(x) ** 2, bends=((0.0, (1.0,)),), ends=(-1.0, 1.0, 0.0, 0.0)
+    torch.tanh,
+    lambda x: 1 - torch.tanh(x) ** 2,
+    bends=((0.0, (1.0,)),),
+    ends=(-1.0, 1.0, 0.0, 0.0),
+    limits=(-1.0, 1.0),
 )
 _GELU = Scalar(
     F.gelu,
@@ -271,6 +278,61 @@ FUNCTIONS: dict[str, Scalar] = {
 }
 
 
+def _stretched(base: Scalar, by: float, factor: float, function: Formula) -> Scalar:
+    """``factor`` f(by x) / by of a gated function f(x) = x g(x); ``by`` may be negative."""
+    return Scalar(
+        function,
+        lambda x: factor * base.slope(by * x),
+        turns=tuple(turn / by for turn in base.turns),
+        bends=tuple(
+            (place / by, tuple(factor * v for v in values)) for place, values in base.bends
+        ),
+        ends=(0.0, math.inf, 0.0, factor) if by > 0 else (-math.inf, 0.0, factor, 0.0),
+        # Where a gate is 0 but for rounding, x times its error: beyond |by x| = 8 it is exact.
+        pad=64 * _PAD / abs(by),
+    )
+
+
+def _softsign(e: float) -> Scalar:
+    return Scalar(
+        lambda x: x / (x.abs() + e),
+        lambda x: e / (x.abs() + e).square(),
+        bends=((0.0, (1 / e,)),),
+        ends=(-1.0, 1.0, 0.0, 0.0),
+    )
+
+
+def _root_unit(e: float) -> Scalar:
+    """x / sqrt(x^2 + e)."""
+    return Scalar(
+        lambda x: x / torch.hypot(x, torch.full_like(x, e).sqrt()),
+        lambda x: e * (x.square() + e) ** -1.5,
+        bends=((0.0, (1 / math.sqrt(e),)),),
+        ends=(-1.0, 1.0, 0.0, 0.0),
+    )
+
+
+def _bell(c: float) -> Scalar:
+    """exp(-c x^2), steepest at +-1 / sqrt(2 c)."""
+    place, steep = 1 / math.sqrt(2 * c), math.sqrt(2 * c / math.e)
+    return Scalar(
+        lambda x: torch.exp(-c * x.square()),
+        lambda x: -2 * c * x * torch.exp(-c * x.square()),
+        turns=(0.0,),
+        bends=((-place, (steep,)), (place, (-steep,))),
+        ends=(0.0,) * 4,
+    )
+
+
+_LOG_COSH = Scalar(
+    lambda x: x.abs() + torch.log1p(torch.exp(-2 * x.abs())) - math.log(2),
+    torch.tanh,
+    turns=(0.0,),
+    ends=(math.inf, math.inf, -1.0, 1.0),
+    pad=_PAD,  # near 0 two numbers of size log 2 cancel
+)
+
+
 def scalar_of(operation: Any) -> Scalar | None:
     """The function that an operation applies entry by entry, or None."""
     if type(operation) is nn.GELU:
@@ -295,7 +357,16 @@ def _function(operation: Function) -> Scalar | None:
             if even
             else (-math.inf, math.inf, math.inf, math.inf),
         )
-    return FUNCTIONS.get(operation.name)
+    own = {
+        "swish": lambda a: _stretched(_SILU, a, 1.0, operation),
+        "erf_gate": lambda a: _stretched(_GELU, math.sqrt(2) * a, 2.0, operation),
+        "softsign": _softsign,
+        "isru": _root_unit,
+        "gaussian": _bell,
+        "logcosh": lambda a: _LOG_COSH,
+        "softplus": lambda a: _softplus(1.0),
+    }.get(operation.name)
+    return FUNCTIONS.get(operation.name) if own is None else own(power)
 
 
 def within(operation: object, values: Range) -> Range:

@@ -17,7 +17,7 @@ from lipdescent.arithmetic.eigenvalues import largest_eigenvalue
 from lipdescent.shapes import Float64
 from lipdescent.structure.relu_chain import Chain, activated
 
-_CHUNK = {"cpu": 2**18, "cuda": 2**24}  # numbers in the largest array; measured at n_out n_in = 400
+_CHUNK = {"cpu": 2**16, "cuda": 2**24}  # numbers in the largest array; measured at n_out n_in = 400
 _TABLE = 2**24  # numbers in the largest table
 _FEW_UNITS = 24  # up to this width equal masks are common enough to look for
 
@@ -26,13 +26,8 @@ def chain_norms(
     links: Chain, models: Sequence[int], points: Tensor, norms: Sequence[str]
 ) -> list[dict[str, Tensor]]:
     """For each of ``models``: norm -> (n,), without 2^exponents."""
-    outputs, features = links.weights[-1].shape[1], points.shape[1]
-    widest = max(weight.shape[1] for weight in links.weights)
-    hidden = links.weights[0].shape[1]
-    shallow = len(links.weights) == 2 and hidden * outputs * features <= _TABLE
-    largest = max(outputs * features, widest if shallow else outputs * widest)
-    chunks = points.split(max(1, _CHUNK.get(points.device.type, 2**18) // largest))
-    jacobians = _table_jacobians if shallow else deep_jacobians
+    chunks = points.split(chunk_size(links))
+    jacobians = _table_jacobians if _has_table(links) else deep_jacobians
     grams, inverses, found = [], [], []
     for model in models:
         sums: dict[str, list[Tensor]] = {norm: [] for norm in norms if norm != "l2"}
@@ -50,6 +45,19 @@ def chain_norms(
         for one, value in zip(found, torch.cat(values).split(len(points)), strict=True):
             one["l2"] = value
     return found
+
+
+def _has_table(links: Chain) -> bool:
+    outputs, hidden, features = (*links.weights[-1].shape[1:], links.weights[0].shape[2])
+    return len(links.weights) == 2 and hidden * outputs * features <= _TABLE
+
+
+def chunk_size(links: Chain) -> int:
+    """Points whose Jacobians are taken at a time."""
+    outputs, features = links.weights[-1].shape[1], links.weights[0].shape[2]
+    widest = max(weight.shape[1] for weight in links.weights)
+    largest = max(outputs * features, widest if _has_table(links) else outputs * widest)
+    return max(1, _CHUNK.get(links.exponents.device.type, 2**18) // largest)
 
 
 def _restored(values: Tensor, inverse: Tensor | None) -> Tensor:
@@ -114,10 +122,14 @@ def jacobians_of(
 ) -> Float64[Tensor, "models k outputs inputs"]:
     """:func:`jacobians_at` ``count`` points of each model with these slopes of every layer."""
     product = links.weights[-1][:, None].expand(-1, count, -1, -1)
+    if not slopes:
+        return product.clone()  # of a linear map: callers may write in it
+    last = slopes[-1]
     for weight, slope in zip(links.weights[-2::-1], slopes[::-1], strict=True):
-        scaled = (product * slope[:, :, None, :]).flatten(1, 2)
-        product = (scaled @ weight).view(*product.shape[:3], -1)
-    return product if slopes else product.clone()  # of a linear map: callers may write in it
+        wide = slope[:, :, None, :]
+        scaled = product * wide if slope is last else product.mul_(wide)
+        product = (scaled.flatten(1, 2) @ weight).view(*product.shape[:3], -1)
+    return product
 
 
 def soft_product(

@@ -1,74 +1,169 @@
 """Norms of a deep chain's Jacobians at many points, for whoever wants the largest of them.
 
-Signs of pre-activations are taken in float64, the products of the layers in float32, which takes
-half the time. How far such a norm is off is bounded (Higham 2002, eq. 3.13), so that a point which
-may have one of the largest norms is known, and there the norm is taken in float64.
+|J|_2 lies between |J|_F / sqrt(rank) and |J|_F, and closer between two numbers that the entries of
+J J^T give (Schatten norms). Points that cannot be among the largest are known by that, and no
+eigenvalue of theirs is taken.
+
+Of wide chains signs of pre-activations are taken in float64, the products of the layers in float32,
+which takes half the time. How far such a norm is off is bounded (Higham 2002, eq. 3.13), so that a
+point which may have one of the largest norms is known, and there the norm is taken in float64.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from lipdescent.arithmetic.eigenvalues import largest_eigenvalue
 from lipdescent.arithmetic.ulps import times_power
-from lipdescent.bounds.jacobians.chains import chain_norms, gram, sum_norm
+from lipdescent.bounds.jacobians.chains import chain_norms, chunk_size, gram, jacobians_at, sum_norm
 from lipdescent.shapes import Float64
 from lipdescent.structure.relu_chain import Chain, activated
 
 _ROUNDOFF, _UNDERFLOW = 2.0**-24, 2.0**-140  # of float32, the latter with room to spare
 _EXACT = 8  # largest norms, at least, that are taken in float64
 _NARROW = 32  # below this width products are not what takes the time
-_CHUNK = 2**18  # numbers in the largest array
+_CHUNK = 2**16  # numbers in the largest array
+_MODELS = 16  # whose eigenvalues are taken together
+# What rounding may do to |J|_F, relative and absolute, and to the numbers that J J^T gives.
+_SUM, _SMALL, _SLIGHTLY = 1e-4, 1e-16, 1e-12
 
 
 def pays(links: Chain, count: int) -> bool:
-    """Whether :func:`leading_norms` of ``count`` points is faster than all norms in float64.
+    """Whether :func:`leading_norms` of ``count`` points is faster than all norms in float64."""
+    on_cpu = links.exponents.device.type == "cpu"
+    return on_cpu and len(links.weights) > 2 and count > _EXACT
 
-    Not where float32 products may be rounded to TF32 or bfloat16, which its bound knows nothing of.
+
+def in_single(links: Chain) -> bool:
+    """Whether products are taken in float32.
+
+    Not where they may be rounded to TF32 or bfloat16, which the bound on their errors knows nothing
+    of.
     """
-    wide = len(links.weights) > 2 and max(weight.shape[1] for weight in links.weights) >= _NARROW
-    plain = (
-        links.exponents.device.type == "cpu" and torch.get_float32_matmul_precision() == "highest"
-    )
-    return wide and plain and count > _EXACT
+    wide = max(weight.shape[1] for weight in links.weights) >= _NARROW
+    return wide and torch.get_float32_matmul_precision() == "highest"
 
 
 def leading_norms(
-    links: Chain, points: Float64[Tensor, "points inputs"], *, norm: str
+    links: Chain,
+    points: Float64[Tensor, "points inputs"],
+    *,
+    norm: str,
+    count: int = _EXACT,
+    always: Tensor | None = None,
 ) -> Float64[Tensor, "models points"]:
-    """The 8 largest norms of each model in float64, and which they are; the others in float32."""
-    found = [_of_one(links[m : m + 1], points, norm) for m in range(len(links.exponents))]
-    return times_power(torch.stack(found), links.exponents[:, None].clamp(-2100, 2100))
+    """Norms of each model where they are largest, and something below them elsewhere.
+
+    Parameters
+    ----------
+    count : largest norms that are taken, the 8 largest of them in float64 whatever the products.
+    always : indices of points whose norms are taken as well.
+    """
+    taken = torch.zeros(len(points), dtype=torch.bool)
+    if always is not None:
+        taken[always] = True
+    rough = _rough_values(links, points, norm, max(count, _EXACT), taken)
+    if in_single(links):
+        for model, values in enumerate(rough):
+            _refine(links[model : model + 1], points, values, norm)
+    return times_power(rough, links.exponents[:, None].clamp(-2100, 2100))
 
 
-def _of_one(links: Chain, points: Tensor, norm: str) -> Tensor:
-    values = rough_norms(links, points, norm)
+def _rough_values(
+    links: Chain, points: Tensor, norm: str, count: int, always: Tensor
+) -> Float64[Tensor, "models points"]:
+    """:func:`leading_norms` without 2^exponents, of products in float32 where they are taken so."""
+    ones = [links[m : m + 1] for m in range(len(links.exponents))]
+    if norm != "l2":
+        return torch.stack([rough_norms(one, points, norm) for one in ones])
+    values = []
+    for start in range(0, len(ones), _MODELS):
+        found = [_candidates(one, points, count, always) for one in ones[start : start + _MODELS]]
+        grams = [candidates[2] for candidates in found]
+        roots = largest_eigenvalue(torch.cat(grams)).sqrt().split([len(g) for g in grams])
+        for (below, where, _), root in zip(found, roots, strict=True):
+            below[where] = root
+            values.append(below)
+    return torch.stack(values)
+
+
+def _candidates(
+    links: Chain, points: Tensor, count: int, always: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of one model: numbers below all norms (n,), indices of points that may have one of the
+    ``count`` largest rough norms or one that rounding hides, and J J^T of these (k, p, p)."""
+    slack = 2 * rough_error(links, "l2") if in_single(links) else 0.0
+    below, largest = points.new_zeros(len(points)), points.new_zeros(count)
+    places, grams, above, start = [], [], [], 0
+    for matrices in _products(links, points):
+        size = torch.linalg.vector_norm(matrices.flatten(1), dim=1).to(torch.float64)
+        stop = start + len(size)
+        below[start:stop] = size * ((1 - _SUM) / math.sqrt(min(matrices.shape[1:])))
+        least = largest[-1] * (1 - _SLIGHTLY) - slack
+        # Not ">=": what has overflowed is looked at, too.
+        doubtful = ~(size * (1 + _SUM) + _SMALL < least)
+        chosen = (doubtful | always[start:stop]).nonzero().flatten()
+        if len(chosen):
+            found = gram(matrices[chosen].to(torch.float64))
+            low, high = _between(found)
+            largest = torch.cat([largest, low.nan_to_num(0.0, 0.0, 0.0)]).topk(count).values
+            places.append(chosen + start)
+            grams.append(found)
+            above.append(high)
+        start = stop
+    where, least = torch.cat(places), largest[-1] * (1 - _SLIGHTLY) - slack
+    still = ~(torch.cat(above) < least) | always[where]
+    return below.nan_to_num(0.0, 0.0, 0.0), where[still], torch.cat(grams)[still]
+
+
+def _between(grams: Tensor) -> tuple[Tensor, Tensor]:
+    """Numbers below and above the square roots of the largest eigenvalues of (n, p, p).
+
+    tr(G^2) / tr(G) <= lambda <= sqrt(tr(G^2)).
+    """
+    trace = grams.diagonal(dim1=-2, dim2=-1).sum(-1)
+    share = (grams / trace[:, None, None]).flatten(1).square().sum(1)
+    low, high = (trace * share).sqrt(), (trace * share.sqrt()).sqrt()
+    return low * (1 - _SLIGHTLY), high * (1 + _SLIGHTLY)
+
+
+def _refine(links: Chain, points: Tensor, values: Tensor, norm: str) -> None:
+    """The largest of one model's rough norms (n,) taken in float64, in place."""
     error = rough_error(links, norm) + 1e-9 * values
     threshold = (values - error).topk(_EXACT).values[-1]
     # Not ">=": what has overflowed in float32 is looked at, too.
     open_ones = (~(values + error < threshold)).nonzero().flatten()
     values[open_ones] = chain_norms(links, [0], points[open_ones], [norm])[0][norm]
-    return values
+
+
+def _products(links: Chain, points: Tensor) -> Iterator[Tensor]:
+    """Jacobians (k, n_out, n_in) of one model at the points, part by part, rough or not."""
+    if not in_single(links):
+        for part in points.split(chunk_size(links)):
+            yield jacobians_at(links, part[None])[0]
+        return
+    first, *rest = [weight[0].float() for weight in links.weights[::-1]]
+    size = first.shape[0] * max(weight.shape[2] for weight in links.weights)
+    for part in points.split(max(1, _CHUNK // size)):
+        slopes = [slope[0].float() for _, _, slope in activated(links, part[None])]
+        product = first * slopes.pop()[:, None, :]
+        for weight, slope in zip(rest, [*slopes[::-1], None], strict=True):
+            product = (product.flatten(0, 1) @ weight).view(len(part), len(first), -1)
+            if slope is not None:
+                product *= slope[:, None, :]
+        yield product
 
 
 def rough_norms(links: Chain, points: Tensor, norm: str) -> Tensor:
-    """(n,) of one model, from products in float32, without 2^exponents."""
-    weights = [weight.float() for weight in links.weights]
-    size = weights[-1].shape[1] * max(weight.shape[2] for weight in weights)
+    """(n,) of one model at all points, without 2^exponents, from products as they are taken."""
     found = []
-    for part in points.split(max(1, _CHUNK // size)):
-        slopes = [slope[0].float() for _, _, slope in activated(links, part[None])]
-        product = weights[-1].expand(len(part), -1, -1)
-        for weight, slope in zip(weights[-2::-1], slopes[::-1], strict=True):
-            product = (product * slope[:, None, :]) @ weight[0]
-        matrices = product.double()
-        if norm == "l2":
-            found.append(gram(matrices))
-        else:
-            found.append(sum_norm(matrices.abs(), norm))
+    for matrices in _products(links, points):
+        matrices = matrices.double()
+        found.append(gram(matrices) if norm == "l2" else sum_norm(matrices.abs(), norm))
     together = torch.cat(found)
     return largest_eigenvalue(together).sqrt() if norm == "l2" else together
 

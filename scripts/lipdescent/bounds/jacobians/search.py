@@ -35,7 +35,7 @@ from lipdescent.deadline import over
 from lipdescent.structure.relu_chain import Chain, activated
 
 KEPT = 10  # points of an island
-_STARTS = 4 * KEPT  # points of an island at first
+STARTS = 4 * KEPT  # points of an island at first
 _SCALES = (-1.5, 1.0)  # powers of ten between which Gaussian points lie, in units of the data's
 _SAME = 1e-9  # relative difference of norms that are taken for one
 _ENDS = 4  # best points of every island that go on
@@ -113,7 +113,7 @@ def mixed_starts(points: Tensor, islands: int, *, seed: int) -> Tensor:
     """(islands, 40, n_in): every second island is drawn from points (n, n_in), the others
     are Gaussian, on their scale and on those around it."""
     generator = torch.Generator().manual_seed(seed)
-    shape = (islands, _STARTS)
+    shape = (islands, STARTS)
     index = torch.randint(len(points), shape, generator=generator)
     low, high = _SCALES
     power = low + (high - low) * torch.rand(*shape, 1, generator=generator, dtype=torch.float64)
@@ -128,7 +128,7 @@ def mixed_starts(points: Tensor, islands: int, *, seed: int) -> Tensor:
 def drawn_from(points: Tensor, islands: int, *, seed: int) -> Tensor:
     """(islands, 40, n_in) of points (n, n_in), again and again."""
     generator = torch.Generator().manual_seed(seed)
-    index = torch.randint(len(points), (islands, _STARTS), generator=generator)
+    index = torch.randint(len(points), (islands, STARTS), generator=generator)
     return points[index.to(points.device)]
 
 

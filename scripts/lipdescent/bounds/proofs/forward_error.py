@@ -206,13 +206,22 @@ def _reduce(module: Reduce, state: State, x: Tensor, y: Tensor) -> Tensor:
 _RELATIVE_FUNCTIONS = ("exp", "expm1", "square", "sqrt", "rsqrt", "reciprocal", "log")
 
 
+# A gate is off by few roundings of itself and of its argument, times its slope there; x^2 exp(-x^2)
+# and the like are below 1.
+_STEADY_FUNCTIONS = (
+    *("sin", "cos", "atan", "asinh", "erf"),
+    *("swish", "erf_gate", "gaussian", "logcosh", "softplus"),
+)
+
+
 def _scalar(module: Function, state: State, x: Tensor, y: Tensor) -> Tensor:
     """64 roundings of |x|, |y| and 1 where slopes are at most 2; else of the result alone."""
     if module.name in ("abs", "at_most"):
         return _exact(module, state, x, y)
-    if module.name in _RELATIVE_FUNCTIONS:
+    power = module.name == "power" and module.argument > 1
+    if power or module.name in (*_RELATIVE_FUNCTIONS, "softsign", "isru"):
         return 64 * UNIT_ROUNDOFF * _length(y)
-    if module.name not in ("sin", "cos", "atan", "asinh", "erf"):
+    if module.name not in _STEADY_FUNCTIONS:
         return torch.full_like(x.flatten(1)[:, 0], torch.inf)
     return 64 * UNIT_ROUNDOFF * _length(x.abs() + y.abs() + 1.0)
 

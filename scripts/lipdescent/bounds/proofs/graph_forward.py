@@ -164,7 +164,8 @@ class ProvenGraph:
 
 def _is_steady(module: nn.Module) -> bool:
     """Whether a function has bounded slopes on the whole line."""
-    return isinstance(module, Function) and module.name not in _SLOPES
+    nearby = (*_SLOPES, "power") if getattr(module, "argument", 0.0) > 1 else _SLOPES
+    return isinstance(module, Function) and module.name not in nearby
 
 
 def _slope(module: Function, x: Tensor, error: Tensor) -> Tensor:
@@ -173,7 +174,10 @@ def _slope(module: Function, x: Tensor, error: Tensor) -> Tensor:
     size = flat.abs().amax(1) + error
     values = flat.abs() if module.name == "reciprocal" else flat
     low = round_down(values.amin(1) - error, 4)
-    steep = _SLOPES[module.name](low, flat.amax(1) + error, size)
+    if module.name == "power":
+        steep = module.argument * size ** (module.argument - 1)
+    else:
+        steep = _SLOPES[module.name](low, flat.amax(1) + error, size)
     steep = round_up(steep, 64)
     if module.name in ("sqrt", "rsqrt", "reciprocal", "log"):
         return torch.where(low > 0, steep, torch.inf)

@@ -9,10 +9,11 @@ import torch
 from torch import fx, nn
 
 from lipdescent.networks.export.builder import Builder, Constant, refused
-from lipdescent.networks.operations import SCALARS, Function, power
+from lipdescent.networks.operations import SCALARS, WRITTEN_OUT, Function, power
 from lipdescent.networks.vertices import Value
 
 Arguments = dict[str, Any]
+_OTHERS = ("at_most", "power", *WRITTEN_OUT)  # no operations of these names
 
 
 def _layer(kind: type[nn.Module], *names: str) -> Callable[[Builder, fx.Node, Arguments], Value]:
@@ -110,6 +111,6 @@ RULES: dict[str, Callable[[Builder, fx.Node, Arguments], Any]] = {
     "_prelu_kernel": _prelu,
     **dict.fromkeys(("clamp", "clip", "clamp_min", "clamp_max"), clamp),
     "pow": _power,
-    **{name: _function(name) for name in SCALARS if name not in ("at_most", "power")},
+    **{name: _function(name) for name in SCALARS if name not in _OTHERS},
     "arctan": _function("atan"),
 }

@@ -108,9 +108,6 @@ def _multiply(b: Builder, node: fx.Node, a: Arguments) -> Value:
     if x.vertex == y.vertex and x.size == y.size:
         return b.entrywise(b.module(Function, "square"), x, node)
     for one, other in ((x, y), (y, x)):
-        gate = b.vertices[other.vertex]
-        if isinstance(gate.operation, nn.Sigmoid) and gate.inputs == (one.vertex,):
-            return b.entrywise(b.module(nn.SiLU), one, node)
         if one.size == size_of(node) and (found := normalised(b, node, one, other, "rsqrt")):
             return found
     return _two(b, node, Product(), x, y)
@@ -125,21 +122,9 @@ def _divide(b: Builder, node: fx.Node, a: Arguments) -> Value:
     if not isinstance(x, Value):
         inverse = b.entrywise(b.module(Function, "reciprocal"), y, node)
         return scaled(b, node, inverse, x)
-    if _is_one_plus_size(b, y.vertex, of=x.vertex):
-        return b.entrywise(b.module(nn.Softsign), x, node)
     if x.size == size_of(node) and (found := normalised(b, node, x, y, "sqrt")):
         return found
     return _two(b, node, Quotient(), x, y)
-
-
-def _is_one_plus_size(b: Builder, index: int, *, of: int) -> bool:
-    """Whether a vertex is 1 + |x|."""
-    shift = b.vertices[index]
-    if not isinstance(shift.operation, Shift) or shift.operation.number != 1:
-        return False
-    size = b.vertices[shift.inputs[0]]
-    known = isinstance(size.operation, Function) and size.operation.name == "abs"
-    return known and shift.operation.shape is None and size.inputs == (of,)
 
 
 def _largest(b: Builder, node: fx.Node, a: Arguments, largest: bool = True) -> Value:

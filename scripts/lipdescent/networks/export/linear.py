@@ -144,6 +144,20 @@ def _at_least_two(value: Value, *, last: bool) -> Value:
     return Value(value.vertex, (1, *value.size) if last else (*value.size, 1))
 
 
+def _bilinear(b: Builder, node: fx.Node, a: Arguments) -> Value:
+    """x' W_k y + b_k for every k: W y, a matrix, times x."""
+    x, y, weight = a["input1"], a["input2"], a["weight"]
+    values = isinstance(x, Value) and isinstance(y, Value) and isinstance(weight, Constant)
+    if not values or len(x.size) != 2:
+        raise refused(node, "a bilinear map of something else than two vectors of the input")
+    outputs, first, second = weight.value.shape
+    flat = weight.map(lambda t: t.reshape(outputs * first, second), "rows")
+    matrix = _linear_sized(b, node, y, flat)._replace(size=(1, outputs, first))
+    column = x._replace(size=(1, first, 1))
+    found = _product(b, node, matrix, column, (1, outputs, 1))._replace(size=size_of(node))
+    return found if a.get("bias") is None else _sum(b, node, found, a["bias"])
+
+
 def _convolution(b: Builder, node: fx.Node, a: Arguments) -> Value:
     value, weight, bias = a["input"], a["weight"], a["bias"]
     if not isinstance(value, Value) or not isinstance(weight, Constant) or isinstance(bias, Value):
@@ -172,6 +186,7 @@ def _convolution(b: Builder, node: fx.Node, a: Arguments) -> Value:
 
 RULES = {
     "linear": _linear,
+    "bilinear": _bilinear,
     "addmm": _add_matrix_product,
     "baddbmm": _add_matrix_product,
     **dict.fromkeys(("matmul", "mm", "bmm", "mv", "dot"), _matmul),

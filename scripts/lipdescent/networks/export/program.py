@@ -11,7 +11,7 @@ import logging
 import operator
 import traceback
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -137,6 +137,7 @@ def program(
             with declared_as_leaves(module, inputs) as leaves, plain_outputs(module), quiet:
                 exported = torch.export.export(module, inputs, strict=False)
             exported = _simplified(exported)
+            _settle_eps(exported.graph.nodes)
     except Exception as error:  # whatever the user's code or PyTorch raises
         raise Unreadable(_why(error)) from error
     finally:
@@ -155,6 +156,23 @@ def _simplified(exported: Any) -> Any:
         return exported
     table = torch.export.default_decompositions() if wanted else {}
     return exported.run_decompositions({op: table[op] for op in wanted if op in table})
+
+
+def _settle_eps(nodes: Iterable[fx.Node]) -> None:
+    """Give RMS normalisations without eps the one that torch takes by the type of the network.
+
+    It is part of what the network computes: in float64, in which bounds are taken, torch would take
+    a smaller one.
+    """
+    for node in nodes:
+        if name(node) == "rms_norm":
+            given = (*node.args, None, None)[:4]
+            eps = node.kwargs.get("eps", given[3])
+            double = node.meta["val"].dtype is torch.float64
+            own = torch.finfo(torch.float64 if double else torch.float32).eps
+            weight = node.kwargs.get("weight", given[2])
+            node.args = (*given[:2], weight, own if eps is None else eps)
+            node.kwargs = {}
 
 
 def name(node: fx.Node) -> str:

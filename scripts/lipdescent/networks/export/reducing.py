@@ -149,6 +149,22 @@ def _length(b: Builder, node: fx.Node, a: Arguments) -> Value:
     return Value(reduced(b, node, "sum" if order == 1 else "max", sizes, axes), size_of(node))
 
 
+def _distances(b: Builder, node: fx.Node, a: Arguments) -> Value:
+    """``cdist``: the lengths of all differences."""
+    parts = [a["x1"], a["x2"]]
+    like = next(part for part in parts if isinstance(part, Value))
+    size = (*size_of(node), like.size[-1])
+    pair = []
+    for part, new in zip(parts, (-2, -3), strict=True):
+        value = part if isinstance(part, Value) else as_value(b, node, part, like)
+        value = Value(value.vertex, tuple(torch.empty(value.size).unsqueeze(new).shape))
+        pair.append(b.in_shape(b.expanded(value, size, node), shape_of(size), node))
+    order = float(a.get("p", 2.0))
+    shape = shape_of(size)
+    apart = Value(b.vertex(Combination((1.0, -1.0)), pair, shape, node), size)
+    return _length(b, node, {"self": apart, "ord": order, "dim": [len(size) - 1]})
+
+
 def _variance(root: bool) -> Rule:
     """Mean of the squares of what is left when the mean is taken off."""
 
@@ -224,6 +240,7 @@ RULES: dict[str, Rule] = {
     "min": _reduction("min"),
     "logsumexp": _reduction("logsumexp"),
     **dict.fromkeys(("linalg_vector_norm", "norm"), _length),
+    "cdist": _distances,
     "var": _variance(root=False),
     "std": _variance(root=True),
     "logaddexp": _log_of_sum,

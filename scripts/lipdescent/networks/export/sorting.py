@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import fx
 
 from lipdescent.constrained.layers import GroupSort
@@ -15,11 +16,32 @@ from lipdescent.networks.vertices import Value, axis_of, shape_of
 
 def _sort(b: Builder, node: fx.Node, a: dict[str, Any]) -> Any:
     value, dim = a["self"], a.get("dim", -1)
+    found = _upwards(b, node, value, dim)
+    if a.get("descending"):
+        places = torch.arange(math.prod(value.size)).reshape(value.size)
+        found = b.gathered(found, places.flip(dim), node)
+    return [found, None]
+
+
+def _largest(b: Builder, node: fx.Node, a: dict[str, Any]) -> Any:
+    """``topk``: the last ones of all in order, or the first."""
+    value, count, dim = a["self"], a["k"], a.get("dim", -1)
+    if not a.get("sorted", True):
+        raise refused(node, "topk in no order")
+    found, size = _upwards(b, node, value, dim), value.size[dim]
+    places = torch.arange(math.prod(value.size)).reshape(value.size)
+    if a.get("largest", True):
+        places = places.narrow(dim, size - count, count).flip(dim)
+    else:
+        places = places.narrow(dim, 0, count)
+    return [b.gathered(found, places, node), None]
+
+
+def _upwards(b: Builder, node: fx.Node, value: Value, dim: int) -> Value:
     axis = axis_of(value.size, dim)
-    if a.get("descending") or axis < 0:
-        raise refused(node, "sorting downwards, or of the examples")
-    shape = shape_of(value.size)
-    return [Value(sorted_axis(b, node, value, shape, axis), value.size), None]
+    if axis < 0:
+        raise refused(node, "sorting the examples")
+    return Value(sorted_axis(b, node, value, shape_of(value.size), axis), value.size)
 
 
 def sorted_axis(b: Builder, node: fx.Node, value: Value, shape: tuple[int, ...], axis: int) -> int:
@@ -51,4 +73,4 @@ def _reduced(b: Builder, index: int) -> tuple[str, int, tuple[int, ...]] | None:
     return vertex.operation.kind, vertex.inputs[0], vertex.operation.axes
 
 
-RULES = {"sort": _sort}
+RULES = {"sort": _sort, "topk": _largest}
