@@ -19,12 +19,11 @@ Run: python benchmarks/bounds_lipsdp.py [--widest] [--study] [--clarabel] [--scs
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from itertools import pairwise
 
 import checkout  # noqa: F401
 import torch
+from cpu_time import seconds
 from torch import Tensor
 
 from lipdescent.bounds.lipsdp import newton, shallow
@@ -85,15 +84,6 @@ def dual_lower_bound(weights: list[Tensor]) -> float:
         value = 2 * (a * b).sqrt().sum() + 2 * (cross * x[:, n:, :n]).sum()
         best = max(best, float(value))
     return best * 2.0 ** int(exponent)
-
-
-def seconds(call, repetitions: int) -> tuple[float, object]:
-    times, result = [], None  # of this process's CPU, so that other load does not count
-    for _ in range(repetitions):
-        start = time.process_time()
-        result = call()
-        times.append(time.process_time() - start)
-    return statistics.median(times), result
 
 
 def sdp(weights: list[Tensor], solver: str, limit: float) -> float:
