@@ -69,9 +69,7 @@ def enumerated(first: torch.Tensor, last: torch.Tensor, norm: str) -> float:
 
 LINE = torch.linspace(-2, 2, 41, dtype=torch.float64)[:, None]  # -1 and 0 are among them
 CONSTANT = network(
-    [[1.0], [-1.0], [1.0], [-1.0]],
-    [[1.0, -1.0, -1.0, 1.0]],
-    biases=[[0.0, 0.0, 1.0, -1.0], [0.0]],
+    [[1.0], [-1.0], [1.0], [-1.0]], [[1.0, -1.0, -1.0, 1.0]], biases=[[0.0, 0.0, 1.0, -1.0], [0.0]]
 )
 
 
