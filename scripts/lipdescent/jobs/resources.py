@@ -40,8 +40,9 @@ CHECKPOINT_SECONDS, PARAMETER_SECONDS = 0.02, 2e-5
 # Multiply-adds of a sample's pass through a network from which measuring it pays on a GPU: below,
 # kernels take longer to launch than the processor to compute. At 4.6e4 (two hidden layers of 192)
 # an H100 took 9 s instead of 19 (lower_jacobian) and 10 instead of 34 (upper_lipsdp), but 56
-# instead of 39 for the many small steps of an ascent (docs/gpu.md).
-GPU_PRODUCTS, ASCENT_PRODUCTS = 1e5, 1e6
+# instead of 39 for the many small steps of an ascent (docs/gpu.md). Several processes (below) are
+# faster where their cores are free, but while shorter jobs wait, cores become free one by one.
+GPU_PRODUCTS, ASCENT_PRODUCTS = 3e4, 1e6
 ASCENTS = ("lower_ascent", "lower_search")
 # Expected seconds of a measurement for which another process pays (it takes 1/5 to 1/50 of them), a
 # machine's cores for each, and how many at most: a few models are not faster than some more.
