@@ -123,4 +123,5 @@ def test_jobs_of_a_study_ask_for_shares(tmp_path, counted_here):
             cores[f"{width} {measure}"] = int(threads[1]) if threads else 1
     assert len(cores) == 45
     assert cores["192 lower_ascent"] == 4  # a quarter of the machine
+    assert cores["96 lower_ascent"] == 2
     assert cores["192 upper_lipsdp"] == cores["192 metrics"] == cores["4 lower_ascent"] == 1

@@ -20,6 +20,7 @@ attention, the direction is "estimate" (``proofs/prover.py``).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -89,8 +90,8 @@ def measure(
     points = everything[index]
     on_all = prover.links is not None and _cheap(prover.links)
     reached = everything if on_all else points
-    wanted = {"count": _every_second(populations) * STARTS, "always": index if on_all else None}
-    for norm, values in _norms(prover, reached, norms, **wanted).items():
+    count, always = _every_second(populations) * STARTS, index if on_all else None
+    for norm, values in _norms(prover, reached, norms, count=count, always=always).items():
         own = values[:, index] if on_all else values
         best = own.topk(min(restarts, len(points)), dim=1).indices
         ends = ascent(stack, points[best], norm=norm, steps=steps, seed=seed)
@@ -164,8 +165,8 @@ def _norms(
     links = prover.links
     if links is None or not pays(links, len(points)):
         return jac.jacobian_norms(prover.stack, points, norms=norms)
-    flat, wanted = points.flatten(1), {"count": min(count, len(points)), "always": always}
-    return {norm: leading_norms(links, flat, norm=norm, **wanted) for norm in norms}
+    take = partial(leading_norms, count=min(count, len(points)), always=always)
+    return {norm: take(links, points.flatten(1), norm=norm) for norm in norms}
 
 
 def _every_second(populations: int) -> int:
