@@ -398,10 +398,7 @@ def _norms(stack: ModelStack) -> torch.Tensor:
     return torch.stack(list(jacobian_norms(stack, points, norms=["l2", "linf"]).values()))
 
 
-FUSED = {
-    "momentum": {"weight_decay": 1e-3},
-    "clipping": {"gradient_clip": 0.1, "momentum": 0.0},
-}
+FUSED = {"momentum": {"weight_decay": 1e-3}, "clipping": {"gradient_clip": 0.1, "momentum": 0.0}}
 IMAGES = ("cnn", "cnn_batchnorm", "resnet18")
 CHECKS = {
     **{f"follows the CPU: {n}": partial(follows_the_cpu, network=n) for n in NETWORKS},

@@ -37,6 +37,7 @@ from lipdescent.bounds.proofs.prover import Prover
 from lipdescent.deadline import over
 from lipdescent.domains.domain import Domain, regions_of
 from lipdescent.measurement import Measurement
+from lipdescent.points._parts import check_count
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.relu_chain import Chain, chain
 
@@ -80,8 +81,8 @@ def measure(
     """
     options = {"restarts": restarts, "steps": steps, "num_candidates": num_candidates}
     for name, value in (options | {"populations": populations, "rounds": rounds}).items():
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise ValueError(f"{name} = {value!r}: allowed are integers >= 1")
+        if value is not None:
+            check_count(name, value)
     jac.check_inputs(stack, inputs, norms)
     prover = Prover(stack, regions_of(domain, stack.input_shape, inputs))
     everything = torch.cat([p.to(stack.device, torch.float64) for p in inputs.values()])

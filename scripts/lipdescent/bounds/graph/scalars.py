@@ -211,16 +211,10 @@ _SQUARE = Scalar(
     torch.square, lambda x: 2 * x, turns=(0.0,), ends=(math.inf, math.inf, -math.inf, math.inf)
 )
 _SINE = Scalar(
-    torch.sin,
-    torch.cos,
-    ends=(0.0,) * 4,
-    period=((math.pi / 2, 1.0), (-math.pi / 2, -1.0)),
+    torch.sin, torch.cos, ends=(0.0,) * 4, period=((math.pi / 2, 1.0), (-math.pi / 2, -1.0))
 )
 _COSINE = Scalar(
-    torch.cos,
-    lambda x: -torch.sin(x),
-    ends=(0.0,) * 4,
-    period=((0.0, 1.0), (math.pi, -1.0)),
+    torch.cos, lambda x: -torch.sin(x), ends=(0.0,) * 4, period=((0.0, 1.0), (math.pi, -1.0))
 )
 # By the name of the function in torch.
 FUNCTIONS: dict[str, Scalar] = {
