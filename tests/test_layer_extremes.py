@@ -11,7 +11,7 @@ from lipdescent.bounds import upper_block_lipsdp, upper_layer_product
 from lipdescent.networks.expressions import layers as all_layers
 from lipdescent.networks.expressions import residual
 from lipdescent.stacks.model_stack import ModelStack
-from lipdescent.structure import composition
+from lipdescent.structure import composition, layer_constants
 from lipdescent.structure.trace import trace
 
 NORMS = ("l1", "l2", "linf")
@@ -127,6 +127,6 @@ def test_a_constant_has_the_same_bits_alone_and_among_others(name):
     stack = ModelStack(module, state, shape)
     layer = next(all_layers(trace(stack)))
     for norm in NORMS:
-        together = composition.layer_bound(layer, stack, norm=norm)
-        apart = [composition.layer_bound(layer, stack[i : i + 1], norm=norm) for i in range(42)]
+        together = layer_constants.layer_bound(layer, stack, norm=norm)
+        apart = [layer_constants.layer_bound(layer, stack[i : i + 1], norm=norm) for i in range(42)]
         assert torch.equal(torch.cat(apart), together), norm

@@ -26,7 +26,7 @@ from lipdescent.plugins import lookup
 from lipdescent.robustness import certificates
 from lipdescent.robustness.logit_error import logit_error
 from lipdescent.stacks.model_stack import ModelStack
-from lipdescent.structure.composition import layer_bound
+from lipdescent.structure.layer_constants import layer_bound
 from lipdescent.structure.trace import trace
 
 LOW = (torch.float32, torch.float16, torch.bfloat16, torch.complex64)

@@ -10,6 +10,7 @@ from lipdescent.bounds import upper_graph
 from lipdescent.bounds.graph.analysis import Analysis
 from lipdescent.bounds.graph.branching import branch
 from lipdescent.bounds.graph.conversion import double, graph_of
+from lipdescent.bounds.graph.layer_constants import LayerConstants
 from lipdescent.bounds.upper_graph import graph_bounds
 from lipdescent.bounds.upper_layer_product import layer_product
 from lipdescent.domains.domain import Ball, Box, Everywhere
@@ -17,6 +18,7 @@ from lipdescent.measurement import NotApplicable
 from lipdescent.networks import graph as joins
 from lipdescent.networks.graph import Graph, Vertex
 from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.structure import layer_constants
 
 POINT = torch.zeros(1, 2, dtype=torch.float64)
 
@@ -253,3 +255,37 @@ def test_extreme_weights_have_the_bound_of_the_whole_space_on_a_box(scale):
     everywhere = graph_bounds(graph, Everywhere().regions((2,)), norm="l2")
     box = graph_bounds(graph, Box(0.0, 1.0).regions((2,)), norm="l2")
     assert 0 < float(box) <= float(everywhere) * (1 + 1e-9)
+
+
+def test_linear_layers_that_follow_each_other_are_one_map(monkeypatch):
+    """The pool shows each number 49 times; the dense layer's own norm is never taken."""
+    torch.manual_seed(0)
+    layers = nn.Conv2d(2, 3, 2), nn.BatchNorm2d(3), nn.ReLU(), nn.AdaptiveAvgPool2d(7), nn.Flatten()
+    dense = nn.Linear(147, 9), nn.BatchNorm1d(9), nn.ReLU(), nn.Linear(9, 4)
+    net = nn.Sequential(*layers, *dense).eval()
+    graph = graph_of(ModelStack.from_modules([net], (2, 2, 2)), 0)
+    constants = LayerConstants.of_graph(graph)
+    ((end, (start, run)),) = constants.runs.items()
+    assert [type(layer.module) for layer in run] == [nn.AdaptiveAvgPool2d, nn.Flatten, nn.Linear]
+    assert run[-1].scale is not None
+    assert graph.vertices[start].shape == (3, 1, 1)
+    assert graph.vertices[end].shape == (9,)
+    taken = []
+    plain = layer_constants.constant
+    monkeypatch.setattr(
+        layer_constants,
+        "constant",
+        lambda module, state, **o: taken.append((module, o["norm"])) or plain(module, state, **o),
+    )
+    stack = ModelStack.from_modules([net], (2, 2, 2))
+    (found,) = (float(m.values) for m in upper_graph.measure(stack))
+    assert (dense[-1], "l2") in taken
+    assert (dense[0], "l2") not in taken
+    product = float(layer_product(stack))
+    folded = nn.Sequential(*dense[:1], dense[1]).double().eval()
+    pool = nn.Sequential(*layers[3:], folded)
+    matrix = torch.autograd.functional.jacobian(pool, torch.zeros(1, 3, 1, 1).double())
+    exact = float(torch.linalg.matrix_norm(matrix.reshape(9, 3), 2))
+    with_run = float(constants.with_run(end, "l2"))
+    assert exact * (1 - 1e-12) <= with_run <= exact * (1 + 1e-9)
+    assert found <= product * (1 + 1e-9)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -53,6 +54,21 @@ def test_a_stopped_lower_bound_leaves_what_its_time_was_measured_with(network, m
     assert 0 < found.lower <= whole.lower
     assert row["status"] == "ok"
     assert row["reason"] == "of one point: stopped after 3 s"
+
+
+def test_the_bound_is_never_less_than_what_its_time_was_measured_with(network, monkeypatch):
+    whole = bracket(network, (1, 5, 5), methods=["lower_jacobian"])
+    plain = lower_jacobian.measure
+
+    def less(*args, **options):
+        for m in plain(*args, **options):
+            yield replace(m, values=m.values / 4) if m.direction == "lower" else m
+
+    monkeypatch.setattr(lower_jacobian, "measure", less)
+    found = bracket(network, (1, 5, 5), methods=["lower_jacobian"])
+    assert whole.lower / 4 < found.lower <= whole.lower
+    means = (one.table.set_index("quantity").value["jacobian_norm_mean"] for one in (whole, found))
+    assert next(means) == next(means)
 
 
 def test_what_is_left_of_a_stopped_bound_on_a_domain_holds_there(monkeypatch):

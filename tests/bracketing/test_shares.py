@@ -10,6 +10,7 @@ import time
 import pytest
 
 from lipdescent import deadline
+from lipdescent.bracketing import shares
 from lipdescent.bracketing.shares import GRAPH, LOWER, UPPER, NotInBudget, Shares, stopped
 from lipdescent.plugins import lookup
 
@@ -109,6 +110,25 @@ def test_what_takes_too_long_is_stopped_with_the_reason():
         assert not wait(60)
     assert signal.getsignal(signal.SIGALRM) is before
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+
+
+def test_what_is_needed_is_stopped_by_the_time_it_worked(monkeypatch):
+    """The processor's time stands still: others have it."""
+    monkeypatch.setattr(shares, "_AGAIN", 0.01)
+    monkeypatch.setattr(time, "process_time", lambda: 0.0)
+    answers = [True, True, False]
+    start = time.perf_counter()
+    with pytest.raises(NotInBudget), stopped(0.05, needed=lambda: answers.pop(0)):
+        wait(60)
+    assert not answers
+    with pytest.raises(NotInBudget), stopped(0.05, needed=lambda: True):
+        wait(60)
+    assert 0.05 + 0.05 * 4 <= time.perf_counter() - start < 30
+    monkeypatch.setattr(time, "process_time", time.perf_counter)  # nobody else has it
+    asked = []
+    with pytest.raises(NotInBudget), stopped(0.05, needed=lambda: asked.append(1) or True):
+        wait(60)
+    assert not asked
 
 
 def test_an_alarm_at_once_leaves_nothing_behind_either():

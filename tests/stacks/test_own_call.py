@@ -21,6 +21,7 @@ from lipdescent.layers.table import TABLE
 from lipdescent.networks import operations
 from lipdescent.networks.expressions import chain
 from lipdescent.stacks.model_stack import ModelStack, tensors
+from lipdescent.stacks.own_call import FEW_SCALES, SCALES, random_inputs
 from lipdescent.structure.rebuilt import evaluate, rebuilt
 from lipdescent.training.draws import initial_stack
 
@@ -531,3 +532,12 @@ def test_a_process_that_flushes_subnormal_numbers_takes_no_bounds():
     finally:
         torch.set_flush_denormal(False)
     assert best(measured(net))[1] > 0
+
+
+@pytest.mark.parametrize(("shape", "scales"), [((3, 64, 64), SCALES), ((3, 224, 224), FEW_SCALES)])
+def test_networks_with_large_inputs_are_compared_at_few(shape, scales):
+    x, places = random_inputs(shape, torch.device("cpu"))
+    assert set(FEW_SCALES) <= set(SCALES)
+    assert {min(SCALES), max(SCALES), 1.0} == set(FEW_SCALES)
+    assert [float(f"{row.std():.1g}") for row in x] == list(scales)
+    assert places == [f"inputs of size {scale:g}" for scale in scales]

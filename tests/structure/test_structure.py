@@ -15,7 +15,7 @@ from lipdescent.measurement import NotApplicable
 from lipdescent.networks.expressions import add, chain, concat, residual
 from lipdescent.networks.expressions import layers as leaves
 from lipdescent.stacks.model_stack import ModelStack
-from lipdescent.structure import composition
+from lipdescent.structure import layer_constants
 from lipdescent.structure.composition import bound
 from lipdescent.structure.trace import trace
 
@@ -411,5 +411,19 @@ def test_constants_are_not_computed_twice(monkeypatch):
     module = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 3)).eval()
     stack = ModelStack.from_modules([module], (5,))
     first = bound(trace(stack), stack, norm="l2")
-    monkeypatch.delattr(composition, "constant")
+    monkeypatch.delattr(layer_constants, "constant")
     assert torch.equal(bound(trace(stack), stack, norm="l2"), first)
+
+
+def test_a_network_is_compared_again_once_its_tensors_or_settings_change():
+    module = nn.Sequential(nn.Conv1d(1, 2, 3, padding=1), nn.ReLU(), nn.Flatten()).eval()
+    stack = ModelStack.from_modules([module], (1, 5))
+    first = trace(stack)
+    assert trace(stack) is first
+    stack.state["0.weight"].mul_(2)
+    assert trace(stack) is not first
+    module[0].stride = (2,)
+    assert [layer.output_shape for layer in trace(stack).parts] == [(2, 3), (2, 3), (6,)]
+    module[0].forward = lambda x: x
+    with pytest.raises(ValueError, match="forward"):
+        trace(stack)

@@ -17,14 +17,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lipdescent.bounds.lipsdp.affine_groups import composed, grouped
 from lipdescent.bounds.lipsdp.blocks import block_bound
 from lipdescent.bounds.lipsdp.symbols import LinearMap
 from lipdescent.layers import activation, convolution
 from lipdescent.layers._operators import Axis
 from lipdescent.measurement import Measurement, NotApplicable, refuse_other_norms
 from lipdescent.networks.expressions import Chain, Layer, Node, Sum
+from lipdescent.networks.operations import Divide, Scale
 from lipdescent.stacks.model_stack import ModelStack
-from lipdescent.structure import composition
+from lipdescent.structure import layer_constants
 from lipdescent.structure.composition import bound
 from lipdescent.structure.trace import trace
 
@@ -62,7 +64,7 @@ def block_lipsdp(stack: ModelStack) -> Tensor:
         found = found or value is not None
         return value
 
-    value = bound(trace(stack), stack, norm="l2", shortcut=shortcut)
+    value = bound(grouped(trace(stack)), stack, norm="l2", shortcut=shortcut)
     if not found:
         raise NotApplicable("no pair of linear layers or convolutions with an activation between")
     return value
@@ -108,27 +110,28 @@ def _is_identity(node: Node) -> bool:
 
 
 def linear_map(node: Node, stack: ModelStack) -> LinearMap | None:
-    """A zero-padded convolution, or a linear layer as one of a single pixel; None for others."""
+    """A zero-padded convolution, or a linear layer as one of a single pixel; None for others.
+
+    Either of them times numbers, too, see :mod:`lipdescent.bounds.lipsdp.affine_groups`.
+    """
+    factors = isinstance(node, Layer) and isinstance(node.module, (Scale, Divide))
+    if isinstance(node, Chain) or factors:
+        return composed(node, stack, lambda layer: linear_map(layer, stack))
     if not isinstance(node, Layer):
         return None
     module: Any = node.module
     kind = type(module)
     if kind is nn.Linear and len(node.input_shape) == 1:
-        weight = composition.folded_state(node, stack.state)["weight"].to(torch.float64)
+        weight = layer_constants.folded_state(node, stack.state)["weight"].to(torch.float64)
         return LinearMap(weight[..., None], [Axis(1, 1, 1)], _lost(node, stack))
     plain = kind in (nn.Conv1d, nn.Conv2d, nn.Conv3d) and module.padding_mode == "zeros"
     if not plain:
         return None
-    state = composition.folded_state(node, stack.state)
+    state = layer_constants.folded_state(node, stack.state)
     operator = convolution.operator(module, state, node.input_shape, node.output_shape)
-    kernel = operator.kernel
-    models, groups, out, inputs = kernel.shape[:4]
-    full = kernel.new_zeros(models, groups, out, groups, inputs, *kernel.shape[4:])
-    for g in range(groups):
-        full[:, g, :, g] = kernel[:, g]
-    return LinearMap(full.flatten(3, 4).flatten(1, 2), operator.axes, _lost(node, stack))
+    return LinearMap(convolution.one_group(operator.kernel), operator.axes, _lost(node, stack))
 
 
 def _lost(node: Layer, stack: ModelStack) -> Tensor | float:
     """What has underflowed where a batch normalisation was multiplied into the weights."""
-    return 0.0 if node.scale is None else composition.folding_loss(node, stack.state)
+    return 0.0 if node.scale is None else layer_constants.folding_loss(node, stack.state)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 NORMS = ("l2", "linf", "l1")
 # What is measured, a stack of it alone, and what compares it with the call it was read from.
-Network = tuple[nn.Module, ModelStack, Callable[[dict[str, Tensor]], None]]
+Network = tuple[nn.Module, ModelStack, Callable[[dict[str, Tensor]], None] | None]
 
 
 def bracket(
@@ -111,7 +111,7 @@ def _read(
     model, input_shape, found = readable(model, input_shape, output=output)
     stack = checks.stack_of_one(model, input_shape)
     check_state(stack, masks=isinstance(model, Opaque))
-    compare = (lambda inputs: None) if found is None else partial(check_at, own, found)
+    compare = None if found is None else partial(check_at, own, found)
     return model, stack, compare
 
 
@@ -150,10 +150,13 @@ def _checked_prover(
     bounds: Mapping[str, ModuleType],
     inputs: dict[str, Tensor],
     regions: Regions | None,
+    *,
+    directly: bool,
 ) -> Prover:
-    """The network's prover, once its call and its precisions are what the bounds rely on."""
+    """The network's prover, once its precisions, and its call, are what the bounds rely on."""
     directions = {bound.DIRECTION for bound in bounds.values()}
-    checks.check_reading(model, stack, inputs)
+    if directly:
+        checks.check_reading(model, stack, inputs)
     prover = Prover(stack, regions)
     if "lower" in directions:
         checks.check_precisions(prover)
@@ -182,14 +185,17 @@ def _frame(
         inputs = given or affordable.normal(stack, seed)
     else:
         inputs = domains.inside(given, regions, seed, report, device=stack.device)
-    compare(inputs)
+    if given and compare is not None:  # random ones have been compared
+        compare(inputs)
     bounds = {n: lookup.resolve("bounds", bound_entries.bound_of(n, e)) for n, e in entries.items()}
     own = {n: bound for n, bound in bounds.items() if norm in bound.NORMS}
     shares = Shares(budget, {n: bound_entries.bound_of(n, entries[n]) for n in own})
     found: dict[str, list[dict]] = {}
     with own_call.preserved(model):
         # Held, so that the bounds share it: its constants of layers are those of the layer product.
-        prover = _checked_prover(model, stack, bounds, inputs, regions)
+        # A plain network has been compared with the user's own.
+        directly = compare is None or not own_call.is_large(stack.input_shape)
+        prover = _checked_prover(model, stack, bounds, inputs, regions, directly=directly)
         rate = affordable.Rate(prover, inputs, norm=norm, seed=seed)
         asked = Asked(stack, inputs, where, norm, seed, rate, shares)
         for name in [*(n for n in entries if n not in own), *shares.order]:

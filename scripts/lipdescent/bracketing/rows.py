@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -54,11 +55,15 @@ def rows_of(name: str, entry: Mapping[str, Any], asked: Asked) -> list[dict]:
             raise NotApplicable(f"exists in {', '.join(bound.NORMS)}")
         share = asked.shares.of(name)
         affordable.refuse(file, asked.stack, seconds=share.at_most)
-        with stopped(share.at_most), deadline.until(start + share.seconds, clock=clock):
+        needed = partial(_is_needed, file, asked.rate)
+        with (
+            stopped(share.at_most, needed=needed),
+            deadline.until(start + share.seconds, clock=clock),
+        ):
             inputs, own = _fitting(name, entry, asked, share.seconds, lower=_is_lower(bound))
             entry = own | entry
             for row in _measured(name, bound, asked._replace(inputs=inputs), entry):
-                rows.append(row)
+                rows.append(_at_least(row, quantity, entry, asked) if file == LOWER else row)
     except NotInBudget as error:
         rows = [row | {"reason": row["reason"] or str(error)} for row in rows]
         rows = (
@@ -72,6 +77,21 @@ def rows_of(name: str, entry: Mapping[str, Any], asked: Asked) -> list[dict]:
         rows = [_nothing(quantity, bound, norm, described(error, file), status="error")]
     seconds = clock() - start
     return [domains.of_domain(row | {"seconds": seconds}, entry, asked.domain) for row in rows]
+
+
+def _is_needed(file: str, rate: affordable.Rate) -> bool:
+    """Whether the bound is the lower end of the bracket, and nothing is proved yet."""
+    return file == LOWER and not rate.proved > 0
+
+
+def _at_least(row: dict, quantity: str, entry: Mapping[str, Any], asked: Asked) -> dict:
+    """Never less than what the time was measured with proved, at a point of the first split."""
+    own = row["quantity"] == quantity and row["split"] == next(iter(asked.inputs))
+    if not own or "points" in entry or row["direction"] != asked.rate.prover.direction:
+        return row
+    if not row["value"] < asked.rate.proved:
+        return row
+    return row | {"value": asked.rate.proved, "reason": ""}
 
 
 def _of_one_point(name: str, file: str, asked: Asked, reason: str) -> list[dict]:

@@ -12,7 +12,8 @@ what is left, by its worth:
 So all of them together end near the budget, and before twice of it: only an operation of torch that
 has begun is waited for. Three are begun in any case, so that a network has both ends of a bracket:
 ``upper_layer_product``, which is never stopped, and ``lower_jacobian`` and ``upper_graph``, which
-may take the budget or 5 seconds.
+may take the budget or 5 seconds. Until ``lower_jacobian`` has a first proof, these are seconds of
+the processor's: beside other work a large network has a lower bound, too, only later.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ _WORTH = {
 _OTHERS = 2  # of upper_local, which is no part of the bracket, and of bounds of one's own
 _LEAST = 5.0  # seconds for what is begun in any case, however small the budget
 _ENDLESS = 1e8  # seconds: three years, and what timers take
+_PATIENCE = 4  # times as long may what is needed take where others have the processor
 _AGAIN = 0.5  # seconds until the next alarm, should a bound have caught the first
 
 
@@ -109,10 +111,12 @@ class Shares:
 
 
 @contextlib.contextmanager
-def stopped(seconds: float) -> Iterator[None]:
+def stopped(seconds: float, *, needed: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """Whatever runs inside raises NotInBudget after ``seconds`` of the clock.
 
-    Only in the main thread, and where the system has timers; elsewhere nothing is stopped.
+    While it is ``needed``, the processor's time counts in place of the clock's, up to ``_PATIENCE``
+    times as long: on a busy machine the clock says little of what has been done. Only in the main
+    thread, and where the system has timers; elsewhere nothing is stopped.
     """
     main = threading.current_thread() is threading.main_thread()
     if not (main and hasattr(signal, "setitimer") and math.isfinite(seconds)):
@@ -122,11 +126,14 @@ def stopped(seconds: float) -> Iterator[None]:
     ended: list[bool] = []
 
     def stop(_number: int, _frame: object) -> None:
-        if not ended:
+        waits = time.process_time() - worked < seconds
+        waits = waits and time.perf_counter() - began < _PATIENCE * seconds
+        if not ended and not (waits and needed()):
             raise NotInBudget(f"stopped after {seconds:.3g} s")
 
     left, again = signal.getitimer(signal.ITIMER_REAL)
-    began, before = time.perf_counter(), signal.signal(signal.SIGALRM, stop)
+    began, worked = time.perf_counter(), time.process_time()
+    before = signal.signal(signal.SIGALRM, stop)
     try:
         try:
             signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN)

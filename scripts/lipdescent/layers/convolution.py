@@ -92,6 +92,15 @@ def norm_of(convolution: Convolution, norm: str) -> Float64[Tensor, " models"]:
     return torch.minimum(apart, ulps.round_up(torch.cat(sums) + error, 2))
 
 
+def one_group(kernel: Tensor) -> Tensor:
+    """(models, groups, out, in, *taps) as (models, all out, all in, *taps), 0 between groups."""
+    models, groups, out, inputs = kernel.shape[:4]
+    full = kernel.new_zeros(models, groups, out, groups, inputs, *kernel.shape[4:])
+    for g in range(groups):
+        full[:, g, :, g] = kernel[:, g]
+    return full.flatten(3, 4).flatten(1, 2)
+
+
 def convolution(
     module: _ConvNd,
     state: dict[str, Tensor],

@@ -6,12 +6,16 @@ when checkpoints are measured.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,20 @@ class ModelStack:
             for name, t in self.state.items()
         }
         return ModelStack(self.module, state, self.input_shape)
+
+    def kept(self, key: Hashable, own: Mapping[str, Tensor], take: Callable[[], T]) -> T:
+        """What ``take`` makes of the tensors ``own``; taken again once one of them has changed."""
+        tensors = list(own.values())
+        if any(t.is_inference() for t in tensors):  # these do not tell whether they change
+            return take()
+        versions = [t._version for t in tensors]
+        if key in self.known:
+            before, then, value = self.known[key]
+            if versions == then and all(map(operator.is_, before, tensors)):
+                return cast(T, value)
+        value = take()
+        self.known[key] = tensors, versions, value
+        return value
 
     def finite(self) -> Tensor:
         """Boolean (num_models,): True where every parameter and buffer is finite."""

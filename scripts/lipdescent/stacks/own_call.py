@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -15,7 +16,7 @@ from lipdescent.networks.expressions import place
 from lipdescent.stacks.model_stack import tensors
 
 # Sizes of the normal inputs at which networks are compared.
-SCALES = (1.0, 8.0, 1e-3, 1e-2, 1e-1, 1e2, 1e3, 1e4)
+SCALES, FEW_SCALES = (1.0, 8.0, 1e-3, 1e-2, 1e-1, 1e2, 1e3, 1e4), (1.0, 1e-3, 1e4)
 CAUSES = (
     "what is called is not what is read: a hook (a global one, too), a replaced method, attribute "
     "or class, a module that works in place on what others read, or a tensor that is neither "
@@ -24,6 +25,7 @@ CAUSES = (
 # Relative differences, by the bits of a number, that an expression written another way may have:
 # float64 finds what is not rounding, the other types what depends on the type.
 _ROUNDING = {64: 2.0**-36, 32: 2.0**-13, 16: 2.0**-5}
+_LARGE = 2**16  # numbers of an input, above which a network is compared at few
 _COPIES = 3  # of the inputs in a batch that is larger than the others
 _HALF = (torch.float16, torch.bfloat16)
 # (inputs, dtype) -> outputs of what is read.
@@ -31,11 +33,20 @@ Read = Callable[[Tensor, torch.dtype], Tensor]
 
 
 def random_inputs(shape: Sequence[int], device: torch.device) -> tuple[Tensor, list[str]]:
-    """A normal input for each of ``SCALES``, float64 (n, *shape), and what each is called."""
+    """A normal input for each of ``SCALES``, float64 (n, *shape), and what each is called.
+
+    For networks with large inputs, which are dear, for each of ``FEW_SCALES``.
+    """
+    scales = FEW_SCALES if is_large(shape) else SCALES
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(len(SCALES), *shape, generator=generator, dtype=torch.float64)
-    x = x * torch.tensor(SCALES, dtype=torch.float64).view(-1, *[1] * len(shape))
-    return x.to(device), [f"inputs of size {scale:g}" for scale in SCALES]
+    x = torch.randn(len(scales), *shape, generator=generator, dtype=torch.float64)
+    x = x * torch.tensor(scales, dtype=torch.float64).view(-1, *[1] * len(shape))
+    return x.to(device), [f"inputs of size {scale:g}" for scale in scales]
+
+
+def is_large(shape: Sequence[int]) -> bool:
+    """Whether networks with inputs of ``shape`` are compared no more often than they must be."""
+    return math.prod(shape) > _LARGE
 
 
 def check_call(model: nn.Module, read: Read, inputs: Tensor, places: Sequence[str]) -> None:
@@ -61,7 +72,7 @@ def check_call(model: nn.Module, read: Read, inputs: Tensor, places: Sequence[st
     many = x.repeat(_COPIES, *[1] * (x.ndim - 1))
     try:
         with preserved(model):
-            outputs = [model(points.clone()) for points in (x, x, x[:1])]
+            outputs = [_apart(model(points.clone())) for points in (x, x, x[:1])]
             with torch.no_grad():  # as networks are evaluated, and in a larger batch
                 outputs.append(model(many))
     except Exception as error:  # it is not our code: anything can be raised
@@ -70,7 +81,7 @@ def check_call(model: nn.Module, read: Read, inputs: Tensor, places: Sequence[st
         shape = ("n", *map(str, x.shape[1:]))
         raise ValueError(
             f"{_culprit(error, model)} fails where the network is called on {dtype} inputs of "
-            f"shape ({', '.join(shape)}): {type(error).__name__}: {error}{_of_words(model)}"
+            f"shape ({', '.join(shape)}): {type(error).__name__}: {error}{_instead(error, model)}"
         ) from error
     first, second, alone, without = map(_output, outputs, (x, x, x[:1], many))
     again = "calling the network twice at the same inputs differs (is it random in eval mode?)"
@@ -89,8 +100,15 @@ def check_call(model: nn.Module, read: Read, inputs: Tensor, places: Sequence[st
             compare(part, first, places, message, rounding, cause="")
 
 
-def _of_words(model: nn.Module) -> str:
-    """What to measure in place of a network of whole numbers."""
+def _apart(y: Any) -> Any:
+    """Without what gradients need, which is as large as all values between."""
+    return y.detach() if isinstance(y, Tensor) else y
+
+
+def _instead(error: Exception, model: nn.Module) -> str:
+    """What to do about a network of several inputs, or of whole numbers."""
+    if isinstance(error, TypeError) and "missing" in str(error) and "argument" in str(error):
+        return "; a network of several inputs takes a shape for each, such as [(3,), (2,)]"
     if not any(isinstance(m, (nn.Embedding, nn.EmbeddingBag)) for m in model.modules()):
         return ""
     return (
@@ -118,7 +136,10 @@ def check_evaluation(
         found = called(inputs.clone())
     except Exception as error:  # it is not our code: anything can be raised
         kind = type(error).__name__
-        raise ValueError(f"the network does not compute in float64: {kind}: {error}") from error
+        raise ValueError(
+            f"the network does not compute in float64: {kind}: {error}; casts such as x.float() "
+            "are left out where a forward is read itself, without lipschitz_structure()"
+        ) from error
     found = _output(found, inputs)
     compare(found, read(inputs, inputs.dtype), places, message, rounding, cause=cause)
 

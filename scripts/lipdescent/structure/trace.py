@@ -26,6 +26,7 @@ from lipdescent.structure.rebuilt import evaluate
 from lipdescent.structure.unchanged import check_module
 
 _GRAIN = 2**16  # numbers of which torch gives each thread some
+_WITHOUT = " Without lipschitz_structure() the forward itself is read, where it can be exported."
 
 
 def trace(stack: ModelStack) -> Node:
@@ -56,6 +57,14 @@ def trace(stack: ModelStack) -> Node:
     for layer in layers(node):
         if not is_known(layer.module):
             raise unknown(layer)
+    # What is checked by evaluating depends on the tensors alone, and on what the layers are.
+    return stack.kept(
+        ("trace", node, repr(stack.module)), stack.state, lambda: _run_and_compared(node, stack)
+    )
+
+
+def _run_and_compared(node: Node, stack: ModelStack) -> Node:
+    """With shapes and simplified, once the call is what the layers do."""
     state = stack.state_of(0)
     x, places = own_call.random_inputs(stack.input_shape, stack.device)
     with torch.no_grad():
@@ -65,23 +74,31 @@ def trace(stack: ModelStack) -> Node:
                 check_declared(layer.module, layer.state(state), layer.input_shape, layer.place)
         if not bool(y.isfinite().flatten(1).all(1).any()):
             raise ValueError("the outputs overflow float64 at inputs of size 1e-3 to 1e4")
+
+        def evaluated(inputs: Tensor, dtype: torch.dtype) -> Tensor:
+            if dtype != torch.float64:
+                return outputs(node, stack, inputs, dtype)
+            return y if inputs is x else _run(node, inputs, state)[0]
+
         own_call.check_evaluation(
             lambda first: y[:1],
-            lambda first, dtype: outputs(node, stack, first, dtype),
+            evaluated,
             x[:1],
             places,
             message="examples of a batch influence each other: alone and among others, outputs",
             cause="",
         )
-        called = {name: tensor.clone() for name, tensor in state.items()}
+        # Of tensors of its own: a call may change them.
+        called = {n: t.clone() if t.dtype == stack.state[n].dtype else t for n, t in state.items()}
         own_call.check_evaluation(
             lambda inputs: functional_call(stack.module, called, (inputs,)),
-            lambda inputs, dtype: outputs(node, stack, inputs, dtype),
+            evaluated,
             x,
             places,
             message="lipschitz_structure() and forward()"
             if declares(stack.module)
             else "calling the network and evaluating its layers",
+            cause=own_call.CAUSES + (_WITHOUT if declares(stack.module) else ""),
         )
     return _simplify(node)
 

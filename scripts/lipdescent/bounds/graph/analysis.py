@@ -133,8 +133,12 @@ class Analysis:
             vertex = self.graph.vertices[i]
             inputs = [known[j] for j in vertex.inputs]
             own = self._rule(i, inputs, domain, symbols, known)
-            if self.thorough and i in self.layers.folded:
+            if self.thorough and i in self.layers.folded and i not in self.spared:
                 own = self._with_normalisation(i, own, known)
+            if self.thorough and i in self.layers.runs:
+                start = self.layers.runs[i][0]
+                value = times(self.layers.with_run(i, self.norm), known[start].constant)
+                own = replace(own, constant=torch.minimum(own.constant, value))
             if self.thorough or i == self.graph.output:
                 own = self._best(i, own, known)
             own = replace(tightened(own, domain), depends=self.depends[i])
@@ -307,10 +311,15 @@ def _extreme(graph: Graph) -> bool:
             [float(getattr(vertex.operation, "negative_slope", 1.0))], dtype=torch.float64
         )
         for tensor in (slope, *vertex.operation.parameters(), *vertex.operation.buffers()):
-            size = tensor.detach().double().abs()
-            if bool(((size > _LARGEST) | ((size > 0) & (size < 1 / _LARGEST))).any()):
+            parts = tensor.detach().flatten().split(2**22)  # a copy of all would take room
+            if any(map(_beyond, parts)):
                 return True
     return False
+
+
+def _beyond(numbers: Tensor) -> bool:
+    size = numbers.double().abs()
+    return bool(((size > _LARGEST) | ((size > 0) & (size < 1 / _LARGEST))).any())
 
 
 def _joined(operation: joins.Join, inputs: list[Known], norm: str) -> Known:

@@ -7,11 +7,11 @@ underflow by terms times 2^-1074 each (Higham 2002, eq. 3.13).
 
 from __future__ import annotations
 
-import copy
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from lipdescent.layers.linear import TABLE as MOVES
 from lipdescent.layers.normalisation import batch_scale
 from lipdescent.networks.known_classes import BATCH_NORMS
 from lipdescent.networks.operations import Divide, Gather, Reduce, Scale, Shift
+from lipdescent.structure.rebuilt import rebuilt
 
 
 @dataclass(frozen=True)
@@ -116,14 +117,19 @@ def _scaling(operation: Scale | Divide | Shift) -> Linear:
 
 def _weighted(operation: Any, shape: tuple[int, ...]) -> Linear:
     """Linear and convolutions, transposed or not: weights in float64, and their absolute values."""
-    plain = copy.deepcopy(operation)
     bias = None
     if operation.bias is not None:
-        bias = plain(torch.zeros(1, *shape, dtype=torch.float64))[0]
-        plain.bias = None
-    absolute = copy.deepcopy(plain)
-    absolute.weight = plain.weight.abs()
-    weight = plain.weight
+        bias = operation(torch.zeros(1, *shape, dtype=torch.float64))[0]
+    plain = rebuilt(operation, {"weight": operation.weight.detach()})
+
+    @functools.cache
+    def sizes() -> nn.Module:  # as large as the weights, and often never asked for
+        return rebuilt(operation, {"weight": operation.weight.detach().abs()})
+
+    def absolute(x: Tensor) -> Tensor:
+        return cast(Tensor, sizes()(x))
+
+    weight = operation.weight
     terms = weight[0].numel()
     if getattr(operation, "transposed", False):
         terms = weight.shape[0] // operation.groups * weight[0, 0].numel()

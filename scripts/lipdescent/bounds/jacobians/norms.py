@@ -11,7 +11,6 @@ bound by itself: ``proofs/prover.py`` turns candidates into lower bounds.
 from __future__ import annotations
 
 import contextlib
-import operator
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -240,19 +239,21 @@ def _leading(stack: ModelStack, model: int, points: Tensor) -> tuple[Tensor, Ten
     Those of the last few points are kept beside the stack, as long as its tensors are unchanged:
     what proves a norm asks for the direction after the norm.
     """
-    own = [*stack.state.values()]
-    if len(points) > _KEPT_POINTS or points.numel() > _KEPT or any(t.is_inference() for t in own):
+    if len(points) > _KEPT_POINTS or points.numel() > _KEPT:
         return _found_leading(stack[model : model + 1], points)
-    key, versions = ("leading", model), [t._version for t in own]
-    tensors, then, known, *found = stack.known.get(key, ([], [], points[:0]))
-    if versions == then and all(map(operator.is_, tensors, own)) and len(known):
+
+    def take() -> tuple[Tensor, Tensor, Tensor]:
+        return points.clone(), *_found_leading(stack[model : model + 1], points)
+
+    key = ("leading", model)
+    for _ in range(2):
+        known, values, vectors = stack.kept(key, stack.state, take)
         same = (points[:, None] == known).flatten(2).all(2)
         if bool(same.any(1).all()):
-            at = same.to(torch.uint8).argmax(1)
-            return found[0][at], found[1][at]
-    values, vectors = _found_leading(stack[model : model + 1], points)
-    stack.known[key] = own, versions, points.clone(), values, vectors
-    return values, vectors
+            break
+        stack.known.pop(key, None)
+    at = same.to(torch.uint8).argmax(1)
+    return values[at], vectors[at]
 
 
 def _start(points: Tensor) -> Tensor:

@@ -1,9 +1,10 @@
 """Outputs of a network in float64 with proven bounds on their rounding errors.
 
 An input that is off by e in l2 leaves a layer off by at most K e, K its certified l2 constant
-(:mod:`lipdescent.layers`), plus what evaluating the layer itself rounds (``ROUNDING``). Sums add
-the errors of their parts, concatenations their squares. Unlike elementwise error bounds this does
-not grow by the sums of absolute weights: through a ResNet-18 it still leaves some digits.
+(:mod:`lipdescent.layers`; linear layers that follow each other may have one for all of them), plus
+what evaluating the layer itself rounds (``ROUNDING``). Sums add the errors of their parts,
+concatenations their squares. Unlike elementwise error bounds this does not grow by the sums of
+absolute weights: through a ResNet-18 it still leaves some digits.
 
 What is assumed of the platform: sums of products are sums of products, in any order, fused or
 not (so cuDNN, which may transform convolutions, is off); exp, log1p, erf and tanh are within 16
@@ -31,7 +32,8 @@ from lipdescent.networks.expressions import Chain, Concat, Layer, Node, Sum, lay
 from lipdescent.networks.known_classes import BATCH_NORMS
 from lipdescent.networks.operations import Divide, Function, Gather, Reduce, Scale, Shift
 from lipdescent.stacks.model_stack import ModelStack
-from lipdescent.structure import composition
+from lipdescent.structure.layer_constants import layer_bound
+from lipdescent.structure.linear_runs import cheap_bound, run_bound, segments
 from lipdescent.structure.rebuilt import evaluate
 from lipdescent.structure.trace import trace
 
@@ -56,9 +58,21 @@ class ProvenForward:
         for layer in layers(self.node):
             if type(layer.module) not in ROUNDING:
                 raise NotApplicable(f"{layer.place}: no error bound")
-        self.constants = {
-            layer: composition.layer_bound(layer, stack, norm="l2") for layer in layers(self.node)
-        }
+        self.runs: dict[tuple[Layer, ...], Tensor] = {}
+        self.constants: dict[Layer, Tensor] = {}
+        self._take_constants(self.node)
+
+    def _take_constants(self, node: Node) -> None:
+        """l2 constants; of layers in a run cheap ones, as only its own roundings pass them."""
+        if isinstance(node, Layer):
+            self.constants[node] = layer_bound(node, self.stack, norm="l2")
+            return
+        for run in segments(node):
+            if len(run) == 1:
+                self._take_constants(run[0])
+                continue
+            self.runs[run] = run_bound(run, self.stack, norm="l2")
+            self.constants |= {layer: cheap_bound(layer, self.stack) for layer in run}
 
     @torch.no_grad()
     def __call__(self, model: int, points: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,8 +91,14 @@ class ProvenForward:
         if isinstance(node, Layer):
             return self._layer(node, x, error, state, model)
         if isinstance(node, Chain):
-            for part in node.parts:
-                x, error = self._run(part, x, error, state, model)
+            for run in segments(node):
+                if len(run) == 1:
+                    x, error = self._run(run[0], x, error, state, model)
+                    continue
+                inner = torch.zeros_like(error)
+                for layer in run:
+                    x, inner = self._layer(layer, x, inner, state, model)
+                error = round_up(self.runs[run][model] * error + inner, 4)
             return x, error
         results = [self._run(part, x, error, state, model) for part in node.parts]
         outputs, errors = zip(*results, strict=True)
@@ -218,8 +238,7 @@ def _scalar(module: Function, state: State, x: Tensor, y: Tensor) -> Tensor:
     """64 roundings of |x|, |y| and 1 where slopes are at most 2; else of the result alone."""
     if module.name in ("abs", "at_most"):
         return _exact(module, state, x, y)
-    power = module.name == "power" and module.argument > 1
-    if power or module.name in (*_RELATIVE_FUNCTIONS, "softsign", "isru"):
+    if module.name == "power" or module.name in (*_RELATIVE_FUNCTIONS, "softsign", "isru"):
         return 64 * UNIT_ROUNDOFF * _length(y)
     if module.name not in _STEADY_FUNCTIONS:
         return torch.full_like(x.flatten(1)[:, 0], torch.inf)

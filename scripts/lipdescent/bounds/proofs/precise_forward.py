@@ -41,6 +41,7 @@ from lipdescent.measurement import NotApplicable
 from lipdescent.networks.expressions import Chain, Concat, Layer, Node, Sum, layers
 from lipdescent.networks.known_classes import BATCH_NORMS
 from lipdescent.networks.operations import Gather
+from lipdescent.structure.linear_runs import segments
 from lipdescent.structure.rebuilt import evaluate, rebuilt
 
 State = dict[str, Tensor]
@@ -106,8 +107,14 @@ class PreciseForward:
         if isinstance(node, Layer):
             return self._layer(node, x, error, state, model, limbs)
         if isinstance(node, Chain):
-            for part in node.parts:
-                x, error = self._run(part, x, error, state, model, limbs)
+            for run in segments(node):
+                if len(run) == 1:
+                    x, error = self._run(run[0], x, error, state, model, limbs)
+                    continue
+                inner = torch.zeros_like(error)
+                for layer in run:
+                    x, inner = self._layer(layer, x, inner, state, model, limbs)
+                error = round_up(self.forward.runs[run][model] * error + inner, 4)
             return x, error
         results = [self._run(part, x, error, state, model, limbs) for part in node.parts]
         outputs, errors = zip(*results, strict=True)
