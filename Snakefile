@@ -38,7 +38,7 @@ onstart:
     terminal.outlive(workflow.logger_manager.logger.handlers)
     if jobs_run_here():
         lifeline.let_out()
-    start_fork_server(EXECUTION)
+    start_fork_server()
     try_bounds()
     allow_continuations()
     if jobs_run_here():

@@ -12,14 +12,14 @@ CPU seconds of one thread (so that other load on the machine does not count), me
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
+from functools import partial
 
 import checkout  # noqa: F401
 import numpy as np
 import scipy.sparse
-import scipy.sparse.linalg
 import torch
+from cpu_time import seconds
+from scipy.sparse.linalg import svds
 from torch import nn
 
 from lipdescent.architectures._blocks import Residual
@@ -28,15 +28,6 @@ from lipdescent.bounds.upper_block_lipsdp import block_lipsdp
 from lipdescent.bounds.upper_layer_product import layer_product
 from lipdescent.layers.table import constant
 from lipdescent.stacks.model_stack import ModelStack
-
-
-def seconds(function, repetitions: int):
-    times = []
-    for _ in range(repetitions):
-        start = time.process_time()
-        value = function()
-        times.append(time.process_time() - start)
-    return statistics.median(times), value
 
 
 def toeplitz(kernel: np.ndarray, size: int) -> scipy.sparse.csr_matrix:
@@ -60,22 +51,15 @@ def convolutions(channels: list[int]) -> None:
         layer = nn.Conv2d(c, c, 3, padding=1).eval()
         state = {name: t.detach()[None] for name, t in layer.state_dict().items()}
         shape = (c, 32, 32)
-        run = lambda layer=layer, state=state, shape=shape: constant(  # noqa: E731
-            layer, state, input_shape=shape, output_shape=shape, norm="l2"
-        )
+        shapes = {"input_shape": shape, "output_shape": shape}
+        run = partial(constant, layer, state, **shapes, norm="l2")
         run()
         ours, value = seconds(run, 5)
         kernel = layer.weight.detach().double().numpy()
-        start = time.process_time()
-        matrix = toeplitz(kernel, 32)
-        build = time.process_time() - start
-        theirs, truth = seconds(
-            lambda matrix=matrix: scipy.sparse.linalg.svds(
-                matrix, k=1, return_singular_vectors=False, random_state=0
-            )[0],
-            1,
-        )
-        ratio = float(value) / truth
+        build, matrix = seconds(partial(toeplitz, kernel, 32))
+        largest = partial(svds, matrix, k=1, return_singular_vectors=False, random_state=0)
+        theirs, truth = seconds(largest)
+        ratio = float(value) / truth[0]
         print(
             f"| {c} | {ours:.3f} | {theirs:.1f} | {theirs / ours:.0f} | {build:.1f} | {ratio:.5f} |"
         )
@@ -86,7 +70,7 @@ def stacks() -> None:
     generator = torch.Generator().manual_seed(0)
     for m, n in ((16, 40), (64, 40), (512, 40), (10, 64), (10, 512), (256, 256)):
         weights = torch.randn(100, m, n, generator=generator, dtype=torch.float64)
-        batch, value = seconds(lambda w=weights: certified_norms.certified_spectral_norm(w), 5)
+        batch, value = seconds(partial(certified_norms.certified_spectral_norm, weights), 5)
         single, truth = seconds(
             lambda w=weights: torch.stack([torch.linalg.svdvals(x)[0] for x in w]), 3
         )
@@ -102,7 +86,7 @@ def blocks() -> None:
         nets = {"pair": nn.Sequential(*pair), "residual": Residual(nn.Sequential(*pair))}
         for name, net in nets.items():
             stack = ModelStack.from_modules([net.eval()], (c, 32, 32))
-            took, value = seconds(lambda stack=stack: block_lipsdp(stack), 1)
+            took, value = seconds(partial(block_lipsdp, stack))
             product = float(layer_product(stack))
             print(f"| {name}, {c} channels | {product:.4f} | {float(value):.4f} | {took:.1f} |")
 

@@ -13,12 +13,12 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import resource
-import statistics
 import time
 from collections.abc import Callable
 from functools import partial
 
 import checkout  # noqa: F401
+import cpu_time
 import cvxpy as cp
 import docs_numbers
 import numpy as np
@@ -44,14 +44,9 @@ def networks(count: int, width: int, depth: int = 1, inputs: int = 40) -> ModelS
     return ModelStack(module, state, (inputs,))
 
 
-def seconds(function, repetitions: int) -> float:
-    function()
-    times = []
-    for _ in range(repetitions):
-        start = time.process_time()
-        function()
-        times.append(time.process_time() - start)
-    return statistics.median(times)
+def seconds(function: Callable[[], object], repetitions: int) -> float:
+    function()  # the first call is the slowest
+    return cpu_time.seconds(function, repetitions)[0]
 
 
 def matrices(stack: ModelStack) -> Tensor:

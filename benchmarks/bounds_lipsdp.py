@@ -19,12 +19,11 @@ Run: python benchmarks/bounds_lipsdp.py [--widest] [--study] [--clarabel] [--scs
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from itertools import pairwise
 
 import checkout  # noqa: F401
 import torch
+from cpu_time import seconds
 from torch import Tensor
 
 from lipdescent.bounds.lipsdp import newton, shallow
@@ -87,36 +86,12 @@ def dual_lower_bound(weights: list[Tensor]) -> float:
     return best * 2.0 ** int(exponent)
 
 
-def seconds(call, repetitions: int) -> tuple[float, object]:
-    times, result = [], None  # of this process's CPU, so that other load does not count
-    for _ in range(repetitions):
-        start = time.process_time()
-        result = call()
-        times.append(time.process_time() - start)
-    return statistics.median(times), result
-
-
 def sdp(weights: list[Tensor], solver: str, limit: float) -> float:
     """Fazlyab et al. 2019, theorem 2, by cvxpy; NaN if there is no solution within the limit."""
     import cvxpy as cp
-    import numpy as np
+    from lipsdp_optimum import problem as published
 
-    arrays = [w.double().numpy() for w in weights]
-    sizes = [arrays[0].shape[1], *(w.shape[0] for w in arrays[:-1])]
-    inputs, units = sizes[0], sum(sizes[1:])
-    a = np.zeros((units, inputs + units))
-    row = column = 0
-    for w in arrays[:-1]:
-        a[row : row + w.shape[0], column : column + w.shape[1]] = w
-        row, column = row + w.shape[0], column + w.shape[1]
-    b = np.hstack([np.zeros((units, inputs)), np.eye(units)])
-    last = np.hstack([np.zeros((arrays[-1].shape[0], column)), arrays[-1]])
-    first = np.hstack([np.eye(inputs), np.zeros((inputs, units))])
-    multipliers, square = cp.Variable(units, nonneg=True), cp.Variable()
-    cross = a.T @ cp.diag(multipliers) @ b
-    m = cross + cross.T - 2 * b.T @ cp.diag(multipliers) @ b
-    m = m - square * first.T @ first + last.T @ last
-    problem = cp.Problem(cp.Minimize(square), [(m + m.T) / 2 << 0])
+    problem, square = published(weights)
     # The faster of Clarabel's linear solvers.
     fast = {"direct_solve_method": "faer", "max_threads": 1, "time_limit": limit}
     options = {"CLARABEL": fast, "SCS": {"time_limit_secs": limit}}

@@ -12,8 +12,8 @@ and of the whole bracket, whose searches end by the clock (``bracket``'s default
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import checkout  # noqa: F401
 import docs_numbers
 import torch
 import torchvision
+from cpu_time import seconds
 from machine import machine
 
 import lipdescent
@@ -38,15 +39,12 @@ def rows(only: list[str], files: list[Path]) -> Iterator[list[str]]:
     for name, size in TORCHVISION.items():
         if not only or name in only:
             torch.manual_seed(0)
-            network, shape = (
-                torchvision.models.get_model(name, weights=None).eval(),
-                (3, size, size),
-            )
-            start = time.process_time()
-            product = float(layer_product(ModelStack.from_modules([network], shape)))
-            spent = time.process_time() - start
-            yield [f"{name}, {size} x {size}", *bracketed(network, shape, "l2"), f"{product:.5g}",
-                   f"{spent:.1f}"]  # fmt: skip
+            shape = (3, size, size)
+            network = torchvision.models.get_model(name, weights=None).eval()
+            stack = ModelStack.from_modules([network], shape)
+            spent, product = seconds(partial(layer_product, stack))
+            of_it = [f"{float(product):.5g}", f"{spent:.1f}"]
+            yield [f"{name}, {size} x {size}", *bracketed(network, shape, "l2"), *of_it]
     for file in files:
         net = lipdescent.load_onnx(file)
         for norm in ("l2", "linf"):
@@ -54,9 +52,7 @@ def rows(only: list[str], files: list[Path]) -> Iterator[list[str]]:
 
 
 def bracketed(network: torch.nn.Module, shape: Any, norm: str) -> list[str]:
-    start = time.process_time()
-    found = lipdescent.bracket(network, shape, norm=norm)
-    spent = time.process_time() - start
+    spent, found = seconds(partial(lipdescent.bracket, network, shape, norm=norm))
     values = found.lower, found.upper, found.ratio
     return [norm, *(f"{value:.5g}" for value in values), f"{spent:.0f}"]
 

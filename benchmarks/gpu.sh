@@ -22,6 +22,9 @@ if [ -d .whl ] && ! "$python" -c "import snakemake" 2> /dev/null; then
   "$python" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --target "$site" .whl/*.whl
   export PYTHONPATH="$site${PYTHONPATH:+:$PYTHONPATH}"
 fi
+# As an installation has it, or each of the hundred processes of a study would compile what it imports.
+unset PYTHONDONTWRITEBYTECODE
+"$python" -m compileall -q -j 0 ${site:+"$site"} scripts > /dev/null || true
 # shellcheck disable=SC2086
 exec "$python" benchmarks/gpu.py --device "${DEVICE:-cuda}" --out "$folder/gpu.md" \
   ${ONLY:+--only $ONLY} ${HALF:+--half "$HALF" --minutes "${MINUTES:-6}"}

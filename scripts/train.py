@@ -2,7 +2,7 @@
 
 from lipdescent.jobs import fork_server
 
-fork_server.hand_over()
+fork_server.hand_over(any_threads=True)
 
 import json
 import logging
@@ -40,10 +40,10 @@ stop_asked: list[int] = []
 for name in ("SIGTERM", "SIGUSR1"):
     signal.signal(getattr(signal, name), lambda number, _: stop_asked.append(number))
 
-torch.set_num_threads(job.threads)
+torch.set_num_threads(execution["threads"])
 torch.set_flush_denormal(True)  # the momentum of dead units decays into denormals, which are slow
 place = device.choose(job.config["device"] if job.resources.gpu else "cpu")
-made = job_stamps.of(job, **device.described(place))
+made = job_stamps.of(job, threads=execution["threads"], **device.described(place))
 options = TrainingOptions(**job.params.training)
 dtype = device.set_precision(options.precision)
 with atomic.sound(job.input.dataset):

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 import yaml
 from PIL import Image
-from tiny_study import NO_BOUNDS, planned, run
+from tiny_study import NO_BOUNDS, TINY, planned, run
 
 from lipdescent.commands import status
 from lipdescent.storage import stamps, table
@@ -24,6 +24,7 @@ STUDY = {
     },
     "bounds": NO_BOUNDS | {"lower_jacobian": {"norms": ["l2"]}},
     "figures": [],
+    "execution": TINY["execution"],
     "comparisons": ["over_axis", {"size": {"module": "over_axis", "x": "num_train"}}],
 }  # fmt: skip
 

@@ -403,7 +403,7 @@ SAME_READER = {
 }  # fmt: skip
 OPTIONS = {
     "vit": {"patch": 4, "blocks": 1}, "lipschitz_cnn": {"stages": 2}, "wide_resnet": {"depth": 10},
-    "resnet_cifar": {"blocks": 1},
+    "resnet_cifar": {"blocks": 1}, "bilipschitz_resnet": {"blocks": 1}, "densenet": {"layers": 1},
 }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ SHAPES = ((40,), (1, 16, 16), (3, 32, 32), (3, 15, 17))
 every_architecture = pytest.mark.parametrize("name", ARCHITECTURES)
 
 
-def build(name: str, shape: tuple[int, ...], *, seed: int = 0, width: int = 8) -> nn.Module:
+def build(name: str, shape: tuple[int, ...], *, seed: int = 0, width: int = 4) -> nn.Module:
     """Drawn by the seed; the global state is as before, and only torch's was drawn from."""
     with torch.random.fork_rng(devices=[]), contracts.no_global_draws():
         before = torch.random.get_rng_state()

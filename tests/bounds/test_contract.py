@@ -1,12 +1,12 @@
 """Every bound keeps the contract of bounds/_contract.py.
 
-That its values are bounds, rounding included, each one's own tests say.
+That its values are bounds, rounding included, each one's own tests say; that it runs where the
+stack is, test_cuda.py of every bound.
 """
 
 import contracts
 import pytest
 import torch
-from pretend_cuda import PretendCuda
 from small_budgets import SMALL
 from torch import Tensor, nn
 
@@ -38,13 +38,12 @@ def given(name: str) -> tuple[ModelStack, dict[str, Tensor], dict[str, Tensor]]:
     return ModelStack.from_modules([net.eval() for net in nets], shape[0]), points, labels
 
 
-def measured(name: str, data: tuple, device: str = "cpu", **wanted) -> list[Measurement]:
+def measured(name: str, data: tuple, **wanted) -> list[Measurement]:
     bound, (stack, points, labels) = BOUNDS[name], data
     options = {"norms": bound.NORMS, "seed": 0} | SMALL.get(name, {}) | wanted
     if contracts.takes(bound.measure, "labels"):
-        options["labels"] = {split: y.to(device) for split, y in labels.items()}
-    points = {split: x.to(device) for split, x in points.items()}
-    return list(bound.measure(stack.to(device=device), inputs=points, **options))
+        options["labels"] = labels
+    return list(bound.measure(stack, inputs=points, **options))
 
 
 def rows(found: list[Measurement]) -> dict[tuple, Tensor]:
@@ -96,15 +95,3 @@ def test_a_model_s_values_are_its_own(name):
 def test_what_it_does_not_know_is_not_applicable(name):
     with pytest.raises(NotApplicable, match="norm 'l3'"):
         measured(name, given(name), norms=["l3"])
-
-
-@every_bound
-def test_it_runs_where_the_stack_is(name):
-    norms = BOUNDS[name].NORMS[:1]
-    expected = rows(measured(name, given(name), norms=norms))
-    with PretendCuda() as device:
-        found = measured(name, given(name), "cuda", norms=norms)
-        assert {device.place(m.values) for m in found} == {0}
-        on_host = {key: values.cpu() for key, values in rows(found).items()}
-    for key, values in on_host.items():
-        torch.testing.assert_close(values, expected[key], rtol=1e-6, atol=0, equal_nan=True)

@@ -69,9 +69,7 @@ def enumerated(first: torch.Tensor, last: torch.Tensor, norm: str) -> float:
 
 LINE = torch.linspace(-2, 2, 41, dtype=torch.float64)[:, None]  # -1 and 0 are among them
 CONSTANT = network(
-    [[1.0], [-1.0], [1.0], [-1.0]],
-    [[1.0, -1.0, -1.0, 1.0]],
-    biases=[[0.0, 0.0, 1.0, -1.0], [0.0]],
+    [[1.0], [-1.0], [1.0], [-1.0]], [[1.0, -1.0, -1.0, 1.0]], biases=[[0.0, 0.0, 1.0, -1.0], [0.0]]
 )
 
 
@@ -257,7 +255,7 @@ def test_part_of_the_points():
         for p, n in ((points, 8), (points[:8], None))
     )
     assert [m.values.tolist() for m in part] == [m.values.tolist() for m in whole]
-    with pytest.raises(ValueError, match="num_points = 0; allowed are integers from 1"):
+    with pytest.raises(ValueError, match="num_points = 0: allowed are integers >= 1"):
         list(lower_jacobian.measure(stack, inputs={"train": points}, num_points=0))
 
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from convolutions import conv, jacobian_norm, stack_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -16,32 +17,6 @@ from lipdescent.bounds.upper_layer_product import layer_product
 from lipdescent.measurement import NotApplicable
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.trace import trace
-
-
-def stack_of(build, shape, *, count=1, seed=0):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        modules = [build().double() for _ in range(count)]
-        for module in modules:
-            for name, t in module.named_buffers():
-                if "running" in name:
-                    t.copy_(torch.rand_like(t) + 0.5)
-    return ModelStack.from_modules([m.eval() for m in modules], shape)
-
-
-def jacobian_norm(stack, *, points=6, index=0):
-    net = stack.module
-    net.load_state_dict({name: t[index] for name, t in stack.state.items()})
-    norms = []
-    for seed in range(points):
-        x = torch.randn(1, *stack.input_shape, generator=torch.Generator().manual_seed(seed))
-        j = torch.autograd.functional.jacobian(net, 3 * x.double())
-        norms.append(torch.linalg.matrix_norm(j.reshape(-1, x.numel()), 2))
-    return float(max(norms))
-
-
-def conv(a, b, **options):
-    return nn.Conv2d(a, b, 3, padding=1, **options)
 
 
 def residual(*branch, skip=None):

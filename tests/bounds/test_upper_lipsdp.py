@@ -6,7 +6,7 @@ import math
 from itertools import product
 
 import cvxpy as cp
-import numpy as np
+import lipsdp_optimum
 import pytest
 import torch
 from chains import chain, gaussian
@@ -36,24 +36,7 @@ def lipsdp_alone(weights, *, slopes=RELU, tolerance=1e-3, max_steps=60) -> float
 
 
 def sdp(weights: list[torch.Tensor], slopes: tuple[float, float] = RELU) -> float:
-    """Fazlyab et al. 2019, theorem 2: min L^2 over T, with their matrices A and B."""
-    arrays = [w.numpy() for w in weights]
-    sizes = [arrays[0].shape[1], *(w.shape[0] for w in arrays[:-1])]
-    inputs, units = sizes[0], sum(sizes[1:])
-    a = np.zeros((units, inputs + units))
-    row = column = 0
-    for w in arrays[:-1]:
-        a[row : row + w.shape[0], column : column + w.shape[1]] = w
-        row, column = row + w.shape[0], column + w.shape[1]
-    b = np.hstack([np.zeros((units, inputs)), np.eye(units)])
-    last = np.hstack([np.zeros((arrays[-1].shape[0], column)), arrays[-1]])
-    first = np.hstack([np.eye(inputs), np.zeros((inputs, units))])
-    multipliers, square = cp.Variable(units, nonneg=True), cp.Variable()
-    t, (low, high) = cp.diag(multipliers), slopes
-    cross = a.T @ t @ b
-    m = -2 * low * high * a.T @ t @ a + (low + high) * (cross + cross.T) - 2 * b.T @ t @ b
-    m = m - square * first.T @ first + last.T @ last
-    problem = cp.Problem(cp.Minimize(square), [(m + m.T) / 2 << 0])
+    problem, square = lipsdp_optimum.problem(weights, slopes)
     problem.solve(solver=cp.CLARABEL)
     assert problem.status == "optimal"
     return math.sqrt(square.value)

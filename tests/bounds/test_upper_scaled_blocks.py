@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from convolutions import conv, jacobian_norm, stack_of
 from torch import nn
 
 from lipdescent.bounds import upper_scaled_blocks
@@ -13,33 +14,6 @@ from lipdescent.bounds.upper_layer_product import layer_product
 from lipdescent.bounds.upper_scaled_blocks import _factors, measure, scaled_blocks
 from lipdescent.measurement import NotApplicable
 from lipdescent.stacks.model_stack import ModelStack
-
-
-def stack_of(build, shape, *, count=2, seed=0, dtype=torch.float32):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        modules = [build().to(dtype) for _ in range(count)]
-        for module in modules:
-            for name, t in module.named_buffers():
-                if "running" in name:
-                    t.copy_(torch.rand_like(t) + 0.5)
-    return ModelStack.from_modules([m.eval() for m in modules], shape)
-
-
-def jacobian_norm(stack, index, *, points=12):
-    """Largest Jacobian norm of autograd, in float64."""
-    net = stack.module.double()
-    net.load_state_dict({name: t[index].double() for name, t in stack.state.items()})
-    norms = []
-    for seed in range(points):
-        x = torch.randn(1, *stack.input_shape, generator=torch.Generator().manual_seed(seed))
-        j = torch.autograd.functional.jacobian(net, 3 * x.double())
-        norms.append(torch.linalg.matrix_norm(j.reshape(-1, x.numel()), 2))
-    return float(max(norms))
-
-
-def conv(a, b, **options):
-    return nn.Conv2d(a, b, 3, padding=1, **options)
 
 
 def end(channels, pixels):
@@ -79,11 +53,11 @@ NETWORKS = {
 def test_never_below_a_jacobian_nor_above_the_blocks(name, dtype, monkeypatch) -> None:
     monkeypatch.setattr(channel_scales, "STEPS", 40)
     build, shape = NETWORKS[name]
-    stack = stack_of(build, shape, dtype=dtype)
+    stack = stack_of(build, shape, count=2, dtype=dtype)
     value = scaled_blocks(stack)
     assert value.dtype == torch.float64
     for index in range(stack.num_models):
-        assert float(value[index]) >= jacobian_norm(stack, index)
+        assert float(value[index]) >= jacobian_norm(stack, index, points=12)
     assert bool((value <= layer_product(stack)).all())
     if name == "pools":
         assert bool((value <= block_lipsdp(stack)).all())
@@ -92,7 +66,7 @@ def test_never_below_a_jacobian_nor_above_the_blocks(name, dtype, monkeypatch) -
 def test_a_model_alone_is_a_model_in_a_batch(monkeypatch) -> None:
     monkeypatch.setattr(channel_scales, "STEPS", 25)
     build, shape = NETWORKS["pools"]
-    stack = stack_of(build, shape, count=5)
+    stack = stack_of(build, shape, count=5, dtype=torch.float32)
     together = scaled_blocks(stack)
     alone = torch.cat([scaled_blocks(stack[i : i + 1]) for i in range(5)])
     assert torch.allclose(together, alone, rtol=1e-9, atol=0)
@@ -100,7 +74,7 @@ def test_a_model_alone_is_a_model_in_a_batch(monkeypatch) -> None:
 
 def test_finds_the_scaling_that_has_been_taken_away(monkeypatch) -> None:
     build, shape = NETWORKS["pools"]
-    stack = stack_of(build, shape, count=1)
+    stack = stack_of(build, shape, dtype=torch.float32)
     good = float(scaled_blocks(stack))
     powers = torch.tensor([1.0, 32.0, 0.25, 4.0])
     state = dict(stack.state)

@@ -614,3 +614,58 @@ def test_a_search_that_proves_nothing_says_where_it_has_looked():
     assert row.value == 0
     assert "0 at all 5 points" in row.reason
     assert "pieces that the search reached" in row.reason
+
+
+class Undeclared(nn.Module):
+    """Computes ``how`` of a layer and its inputs."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how, self.inner = how, nn.Linear(3, 2)
+
+    def forward(self, *x):
+        return self.how(self.inner, *x)
+
+
+class Declared(Undeclared):
+    """Says of itself what it computes, in another way than it computes it."""
+
+    def lipschitz_structure(self):
+        return self.inner
+
+
+@pytest.mark.parametrize(
+    ("kind", "how", "what_to_do"),
+    [
+        (
+            Declared,
+            lambda inner, x: 1.001 * inner(x),
+            "Without lipschitz_structure.. the forward itself",
+        ),
+        (Declared, lambda inner, x: inner(x.float()), "casts such as x.float.. are left out where"),
+        (
+            Undeclared,
+            lambda inner, x, y: inner(x) + y,
+            r"takes a shape for each, such as \[\(3,\), \(2,\)\]",
+        ),
+    ],
+)
+def test_what_is_refused_says_what_to_do(kind, how, what_to_do):
+    with pytest.raises(ValueError, match=what_to_do):
+        bracket(kind(how).eval(), (3,), methods=["upper_layer_product"])
+
+
+def test_a_number_for_a_weight_is_a_network_like_any_other():
+    """A stack of one holds it as one number a model, without an axis for its entries."""
+
+    class Tempered(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.temperature = nn.Parameter(torch.tensor(-2.0))
+
+        def forward(self, x):
+            return torch.tanh(x * self.temperature)
+
+    found = bracket(Tempered().eval(), (1,), methods=[*LAYER_BOUNDS[:1], "upper_graph"])
+    assert found.lower <= 2 <= found.upper <= 2 * (1 + 1e-9)
+    assert found.lower > 1.9

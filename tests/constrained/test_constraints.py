@@ -13,11 +13,7 @@ from lipdescent.architectures import bilipschitz_resnet, lipschitz_cnn, lipschit
 from lipdescent.bounds.upper_layer_product import layer_product
 from lipdescent.constrained import constraints, norms, retractions
 from lipdescent.constrained.constraints import bjorck, bjorck_by_products, project_l1_rows
-from lipdescent.constrained.layers import (
-    GroupSort,
-    InvertibleDownsampling,
-    LimitedBatchNorm1d,
-)
+from lipdescent.constrained.layers import GroupSort, InvertibleDownsampling, LimitedBatchNorm1d
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.materialise import materialise
 from lipdescent.training.draws import initial_stack

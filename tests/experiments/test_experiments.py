@@ -123,13 +123,7 @@ def test_attack_of_training_stays_in_its_ball():
 
 def test_narrow_networks_have_counter_examples():
     frame = distance_preservation.run(
-        widths=[2],
-        constants=[0.5],
-        bounded=[0.1],
-        seeds=[0],
-        steps=3,
-        num_points=6,
-        num_searches=1,
+        widths=[2], constants=[0.5], bounded=[0.1], seeds=[0], steps=3, num_points=6, num_searches=1
     )
     row = frame[frame["task"] == "trained"].iloc[0]
     assert row["full_smallest"] == 0

@@ -279,6 +279,7 @@ def every_measurement_equals_the_cpu(place: str, name: str) -> None:
 
     found, expected = on(place), on("cpu")
     assert len(found) == len(expected) > 0
+    assert {m.values.device.type for m in found} == {torch.device(place).type}
     # What iterates stops within its tolerance of the optimum, wherever rounding leads it.
     tolerance = 1e-9 if name in CLOSED_FORMS else 1e-3
     for a, b in zip(found, expected, strict=True):
@@ -397,10 +398,7 @@ def _norms(stack: ModelStack) -> torch.Tensor:
     return torch.stack(list(jacobian_norms(stack, points, norms=["l2", "linf"]).values()))
 
 
-FUSED = {
-    "momentum": {"weight_decay": 1e-3},
-    "clipping": {"gradient_clip": 0.1, "momentum": 0.0},
-}
+FUSED = {"momentum": {"weight_decay": 1e-3}, "clipping": {"gradient_clip": 0.1, "momentum": 0.0}}
 IMAGES = ("cnn", "cnn_batchnorm", "resnet18")
 CHECKS = {
     **{f"follows the CPU: {n}": partial(follows_the_cpu, network=n) for n in NETWORKS},

@@ -22,7 +22,7 @@ from lipdescent.training.options import TrainingOptions
 
 FEATURES, CLASSES, RATES = 40, 10, (0.05, 0.1)
 SMALL = Plan(Tile(64, 16, 4), Tile(64, 16, 4), part=16, span=64)
-LARGE = Plan(Tile(256, 128, 4), Tile(256, 128, 4), part=256, span=512)
+LARGE = Plan(Tile(256, 128, 4, joined=1, parts=3), Tile(256, 128, 4, parts=3), part=256, span=512)
 
 NARROW = Plan(Tile(64, 16, 4), Tile(16, 16, 4), part=16, span=32, narrow=True)
 
@@ -192,7 +192,7 @@ def test_the_trial_compares_with_the_plain_path_and_leaves_no_trace(network, opt
         assert torch.equal(tensor, old)
 
 
-@pytest.mark.parametrize(("width", "kernel"), [(12, "both_passes"), (130, "backward")])
+@pytest.mark.parametrize(("width", "kernel"), [(12, "both_passes"), (130, "forward")])
 def test_kernels_that_compute_something_else_are_said_and_left(data, monkeypatch, width, kernel):
     monkeypatch.setattr(fused_step, "fused_step_available", fused_step.computed)
     right = getattr(OneHiddenLayer, kernel)

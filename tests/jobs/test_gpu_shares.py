@@ -36,7 +36,7 @@ def config():
         ("cpu", "upper_lipsdp", [False, False, False]),
     ],
 )
-def test_large_networks_are_measured_on_the_gpu(config, asked, name, expected):
+def test_large_networks_are_measured_on_the_gpu(config, counted_here, asked, name, expected):
     config = config | {"execution": config["execution"] | {"measuring_device": asked}}
     runs = sorted(runs_of(config), key=lambda run: run.width)
     assert [resources.measures_on_gpu(config, run, name) for run in runs] == expected
@@ -51,7 +51,9 @@ def test_large_networks_are_measured_on_the_gpu(config, asked, name, expected):
         ("cpu", {"precision": "tf32"}, [False, False, False]),
     ],
 )
-def test_trainings_of_seconds_stay_on_the_processor(config, asked, training, expected):
+def test_trainings_of_seconds_stay_on_the_processor(
+    config, counted_here, asked, training, expected
+):
     config = config | {
         "execution": config["execution"] | {"training_device": asked},
         "training": config["training"] | training,
@@ -64,7 +66,22 @@ def test_trainings_of_seconds_stay_on_the_processor(config, asked, training, exp
         assert all(resources.trains_on_gpu(longer, run) for run in runs)
 
 
-def test_wide_stacks_take_more_of_a_gpu(config):
+def test_long_measurements_have_processes_where_there_are_cores_for_them(config, counted_here):
+    narrow, middle, wide = sorted(runs_of(config), key=lambda run: run.width)
+
+    def workers(run, name="lower_ascent", cores=16, own=config):
+        return resources.measure_workers(own, run, name=name, cores=cores)
+
+    assert [workers(run) for run in (narrow, middle, wide)] == [1, 4, 4]
+    assert [workers(wide, cores=cores) for cores in (1, 2, 7, 8, 64)] == [1, 1, 1, 2, 8]
+    assert workers(wide, "metrics") == 1
+    threaded = config | {"execution": config["execution"] | {"threads": 2}}
+    assert workers(wide, own=threaded) == 1
+    drawn = config["bounds"] | {"lower_pairs": {"points": "convex_combinations"}}
+    assert workers(wide, "lower_pairs", own=config | {"bounds": drawn}) == 1
+
+
+def test_wide_stacks_take_more_of_a_gpu(config, counted_here):
     runs = sorted(runs_of(config), key=lambda run: run.width)
     for needs in (resources.train_gpu_mb, resources.measure_gpu_mb):
         narrow, middle, wide = (needs(config, run) for run in runs)
@@ -115,12 +132,17 @@ def test_jobs_of_a_study_ask_for_shares(tmp_path, counted_here):
     measured = [gpu for rule, gpu in rules if rule == "measure"]
     assert sorted(trained) == ["0"] * 5 + ["2"] * 4  # up to width 32 a core takes seconds
     assert sorted(measured) == ["0"] * 41 + ["1"] * 4  # of the widest, all but its ascents
-    cores = {}
+    cores, held = {}, {}
     for job in re.split(r"^rule ", said, flags=re.MULTILINE):
+        threads = re.search(r"threads: (\d+)", job)
+        if job.startswith("train"):
+            held[re.search(r"width=(\d+)", job)[1]] = int(threads[1]) if threads else 1
         if job.startswith("measure"):
-            threads = re.search(r"threads: (\d+)", job)
             width, measure = re.search(r"width=(\d+), seeds=[^,]+, measure=(\w+)", job).groups()
             cores[f"{width} {measure}"] = int(threads[1]) if threads else 1
     assert len(cores) == 45
     assert cores["192 lower_ascent"] == 4  # a quarter of the machine
+    assert cores["96 lower_ascent"] == 2
+    # On the GPU trainings hold what their stack's ascents take, on the processor one core.
+    assert {width: count for width, count in held.items() if count > 1} == {"192": 4, "96": 2}
     assert cores["192 upper_lipsdp"] == cores["192 metrics"] == cores["4 lower_ascent"] == 1

@@ -81,20 +81,14 @@ ONE = {  # read as one attention, of so many inputs
         lambda s, q, k, v: (q @ k.mT).masked_fill(~s.seen, -math.inf).softmax(-1) @ v,
         4,
     ),
-    "chosen mask": (
-        lambda s, q, k, v: torch.where(s.seen, q @ k.mT, -math.inf).softmax(-1) @ v,
-        4,
-    ),
+    "chosen mask": (lambda s, q, k, v: torch.where(s.seen, q @ k.mT, -math.inf).softmax(-1) @ v, 4),
     "least float": (
         lambda s, q, k, v: (q @ k.mT + (~s.seen) * torch.finfo(torch.float32).min).softmax(-1) @ v,
         4,
     ),
     "causal": (lambda s, q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True), 4),
     "bool": (lambda s, q, k, v: F.scaled_dot_product_attention(q, k, v, attn_mask=s.seen), 4),
-    "fused": (
-        lambda s, q, k, v: F.scaled_dot_product_attention(q, k, v, s.bias + s.causal),
-        4,
-    ),
+    "fused": (lambda s, q, k, v: F.scaled_dot_product_attention(q, k, v, s.bias + s.causal), 4),
     "scaled later": (
         lambda s, q, k, v: ((q @ k.mT + s.bias) * s.heat / 2 + s.causal).softmax(-1) @ v,
         4,
@@ -102,10 +96,7 @@ ONE = {  # read as one attention, of so many inputs
     "windows": (in_windows, 4),
     "bias of x": (lambda s, q, k, v: (q @ k.mT + torch.tanh(v @ q.mT)).softmax(-1) @ v, 4),
     "cosine": (lambda s, q, k, v: (unit(q) @ unit(k).mT * s.heat + s.bias).softmax(-1) @ v, 4),
-    "normalised": (
-        lambda s, q, k, v: F.scaled_dot_product_attention(s.of_q(q), s.of_k(k), v),
-        3,
-    ),
+    "normalised": (lambda s, q, k, v: F.scaled_dot_product_attention(s.of_q(q), s.of_k(k), v), 3),
     "one key head": (lambda s, q, k, v: (q @ k[:, :1].mT).softmax(-1) @ v[:, :1], 3),
     "grouped": (
         lambda s, q, k, v: F.scaled_dot_product_attention(q, k[:, :1], v[:, :1], enable_gqa=True),

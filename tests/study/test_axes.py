@@ -207,8 +207,7 @@ def test_an_axis_of_another_network_or_data_set_is_none_of_ones_own():
 
 def test_data_sets_have_names_of_their_own():
     config = checked(
-        grid__dataset=["few"],
-        datasets={"few": {"module": "mnist1d", "num_train": 77}},
+        grid__dataset=["few"], datasets={"few": {"module": "mnist1d", "num_train": 77}}
     )
     assert sections.data_module(config, "few") == "mnist1d"
     made = Recipes(config)

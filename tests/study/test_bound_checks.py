@@ -48,7 +48,7 @@ def check(**bounds):
         ({"lower_pairs": {"outputs": "softmax"}}, r"outputs = 'softmax': allowed is a list"),
         ({"upper_local": {"outputs": ["softmax"]}}, "upper_local is a metric"),
         ({"upper_graph": {"domain": {"box": [1, 0]}}}, r"bounds\.upper_graph.*empty"),
-        ({"lower_pairs": {"domain": "sphere"}}, r"bounds\.lower_pairs.*'sphere'.*allowed"),
+        ({"lower_pairs": {"domain": "sphere"}}, r"bounds\.lower_pairs.*domain sphere.*allowed"),
         ({"upper_lipsdp": {"domain": {"box": [0, 1]}}}, r"bounds\.upper_lipsdp.*'domain'"),
         ({"near": NOISE | {"norms": ["l3"]}}, "l3"),
         ({"near": {"bound": "upper_lipsdp", "norms": ["l1"]}}, r"bounds\.near\.norms.*'l1'"),

@@ -273,12 +273,7 @@ def test_the_given_configuration_is_not_changed():
             r"architectures.mlp is trained with training.penalty and training.adversary",
         ),
         (
-            {
-                "certificates": {
-                    "upper": ["upper_lipsdp"],
-                    "radii": {"l2": [1], "linf": [1]},
-                },
-            },
+            {"certificates": {"upper": ["upper_lipsdp"], "radii": {"l2": [1], "linf": [1]}}},
             r"certificates.radii.linf: there is no upper bound in linf, as norms of the bounds in "
             r"certificates.upper are l2",
         ),

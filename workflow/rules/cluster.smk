@@ -75,26 +75,37 @@ def gpu_of(stage):
     return wanted
 
 
-def measuring_threads(wildcards):
+def cores_of(run, measure):
     """Cores of a measuring job: on this machine several processes may share one."""
-    threads = EXECUTION["threads"]
-    if not jobs_run_here() or not workflow.cores or gpu_of("measure")(wildcards):
-        return threads
-    return threads * resources.measure_workers(
-        config, run_of(wildcards), name=wildcards.measure, cores=workflow.cores
+    on_gpu = GPUS and resources.measures_on_gpu(config, run, measure)
+    if not jobs_run_here() or not workflow.cores or on_gpu:
+        return EXECUTION["threads"]
+    return EXECUTION["threads"] * resources.measure_workers(
+        config, run, name=measure, cores=workflow.cores
     )
 
 
+def measuring_threads(wildcards):
+    return cores_of(run_of(wildcards), wildcards.measure)
+
+
+def training_threads(wildcards):
+    """Cores of a training job. On a GPU it holds those that the stack's longest measurement is
+    going to take: cores become free one by one, and shorter jobs would take them."""
+    if not gpu_of("train")(wildcards):
+        return EXECUTION["threads"]
+    return max(cores_of(run_of(wildcards), measure) for measure in MEASURES)
+
+
 def long_jobs_first():
-    """Of what can run, what is expected to take longest begins: the end waits for the widest
-    networks. The oldest Snakemake allowed, 9.13, has one priority for all jobs alike.
-    """
+    """Of what can run, what usually takes longest begins, or the end waits for it. The oldest
+    Snakemake allowed, 9.13, has one priority for all jobs alike."""
 
     def seconds(job):
         run = run_of(job.wildcards)
         if job.rule.name == "train":
             return resources.train_seconds(config, run)
-        return resources.measure_seconds(config, run, name=job.wildcards.measure)
+        return resources.usual_seconds(config, run, name=job.wildcards.measure)
 
     for stage in ("train", "measure"):
         jobs = [job for job in workflow.dag.needrun_jobs() if job.rule.name == stage]

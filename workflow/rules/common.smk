@@ -52,10 +52,17 @@ def jobs_run_in_this_environment():
     return jobs_run_here() and not workflow.deployment_settings.deployment_method
 
 
-def start_fork_server(execution):
-    """The process that jobs are forks of, where they can be and if there is none yet."""
-    if execution["fork_server"] and jobs_run_in_this_environment():
-        fork_server.start(threads=execution["threads"], modules=PREAMBLE)
+def start_fork_server():
+    """The process that jobs are forks of, where they can be and if there is none yet.
+
+    The configuration need not have been checked.
+    """
+    execution = as_in_a_file(config).get("execution")
+    if not isinstance(execution, dict) or not jobs_run_in_this_environment():
+        return
+    threads = execution.get("threads")
+    if execution.get("fork_server") is True and isinstance(threads, int):
+        fork_server.start(threads=threads, modules=PREAMBLE)
 
 
 def runs_nothing(arguments):
@@ -70,6 +77,13 @@ def runs_nothing(arguments):
 
 
 update_config(config, as_in_a_file(workflow.config_settings.config))
+# A new study's jobs are sure to run: while they are planned, what they need is imported, and its
+# bounds are tried.
+is_new = not (plan_file(str(config.get("study"))).exists() or runs_nothing(sys.argv))
+if is_new:
+    start_fork_server()
+    if config.get("device") != "cpu":
+        gpus.ask_ahead()
 try:
     # Snakemake has read them, and keeps the last of a key's values.
     repeated_keys.check(
@@ -86,11 +100,6 @@ try:
         default=Path(workflow.basedir) / "config/config.yaml",
     )
     check_folder(prepared["study"])
-    # A new study's jobs are sure to run: while they are planned, what they need is imported, and
-    # its bounds are tried.
-    is_new = not (plan_file(prepared["study"]).exists() or runs_nothing(sys.argv))
-    if is_new:
-        start_fork_server(prepared["execution"])
     if workflow.is_main_process and not prepared["experiments"]:
         network_checks.check(prepared)
         if is_new and jobs_run_here():

@@ -12,7 +12,7 @@ rule train:
     priority: 10
     conda:
         "../../envs/lipdescent.yaml"
-    threads: EXECUTION["threads"]
+    threads: training_threads
     resources:
         gpu=gpu_of("train"),
         mem_mb=needs("train", "mem_mb"),

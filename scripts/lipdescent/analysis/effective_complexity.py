@@ -14,17 +14,12 @@ from lipdescent.analysis.statistics import Array
 EPSILON = 0.1
 
 
-def complexity(sizes: Array, errors: Array, *, epsilon: float = EPSILON) -> Array:
-    """The largest of ``sizes`` (P,), increasing, at which errors (P, ...) are at most ``epsilon``.
+def of_mean(sizes: Array, errors: Array) -> Array:
+    """The largest of ``sizes`` (P,), increasing, at which the mean over seeds is at most epsilon.
 
-    The true one is at least that, and below the next size, if none between was fitted. NaN where no
-    size is fitted.
+    Errors are (P, ..., S). The true one is at least that, and below the next size, if none between
+    was fitted. NaN where no size is fitted, or one diverged.
     """
-    fitted = errors <= epsilon
+    fitted = statistics.mean(errors) <= EPSILON
     last = len(sizes) - 1 - fitted[::-1].argmax(0)
     return np.where(fitted.any(0), np.asarray(sizes, dtype=np.float64)[last], np.nan)
-
-
-def of_mean(sizes: Array, errors: Array) -> Array:
-    """:func:`complexity` of the mean over seeds of errors (P, ..., S), NaN where one diverged."""
-    return complexity(sizes, statistics.mean(errors))

@@ -173,13 +173,13 @@ def _relax(
     return bound, slack
 
 
-def _local_search(layer: Layer, norm: str, *, starts: int = 64, steps: int = 30) -> Tensor:
+def _local_search(layer: Layer, norm: str) -> Tensor:
     """Patterns that no change of all units at once along the best direction improves."""
     generator = torch.Generator().manual_seed(len(layer.first))
-    random = torch.randint(2, (starts, len(layer.first)), generator=generator) == 1
+    random = torch.randint(2, (64, len(layer.first)), generator=generator) == 1
     patterns = random.to(layer.first.device)
     patterns = torch.cat([patterns, torch.ones_like(patterns[:1]), torch.zeros_like(patterns[:1])])
-    for _ in range(steps):
+    for _ in range(30):
         matrices = layer.jacobians(patterns)
         if norm == "linf":
             row = matrices.abs().sum(-1).argmax(-1)

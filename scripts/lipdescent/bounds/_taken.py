@@ -110,7 +110,7 @@ def _on_sets(
         yield from _each(measure, stack, whole) if own else measure(stack, whole)
         return
     for split, points in sets.items():
-        take_part = partial(_each if own else _call, measure, stack)
+        take_part = partial(_each, measure, stack) if own else partial(measure, stack)
         found, sizes = [], []
         for part in points.parts():
             found.append(list(take_part({split: part})))
@@ -121,10 +121,6 @@ def _on_sets(
             if len(rows) > 1:
                 values = combined(rows[0].quantity, values, counts.to(values))[None]
             yield replace(rows[0], values=values[0])
-
-
-def _call(measure: Take, stack: ModelStack, points: Mapping[str, Tensor]) -> Iterator[Measurement]:
-    return measure(stack, points)
 
 
 def _each(measure: Take, stack: ModelStack, points: Mapping[str, Tensor]) -> Iterator[Measurement]:

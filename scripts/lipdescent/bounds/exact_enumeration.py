@@ -132,8 +132,7 @@ def fgl(
         found = realise(patterns, rows, bias, first_only=True)
         found = torch.cat([found, _anywhere(rows, bias)])
         lowers.append(_proved(stack[model : model + 1], found, norm))
-    upper, excess = torch.stack(uppers), chain_excess(chain, norm)
-    return torch.where(excess > 0, round_up(upper + excess), upper), torch.stack(lowers)
+    return with_lost(torch.stack(uppers), chain_excess(chain, norm)), torch.stack(lowers)
 
 
 def realise(patterns: Tensor, weight: Tensor, bias: Tensor, *, first_only: bool = False) -> Tensor:
@@ -183,10 +182,10 @@ def _widest(rows: Tensor, offset: Tensor, size: Tensor) -> Tensor | None:
     return torch.from_numpy(answer.x[:-1]).to(rows)
 
 
-def _anywhere(weight: Tensor, bias: Tensor, *, count: int = 64) -> Tensor:
-    """Gaussian points (count, n_in) on the scale of the kinks: their patterns do occur."""
+def _anywhere(weight: Tensor, bias: Tensor) -> Tensor:
+    """64 Gaussian points (64, n_in) on the scale of the kinks: their patterns do occur."""
     generator = torch.Generator().manual_seed(weight.shape[1])
-    points = torch.randn(count, weight.shape[1], generator=generator, dtype=weight.dtype)
+    points = torch.randn(64, weight.shape[1], generator=generator, dtype=weight.dtype)
     distance = bias.abs() / norm_frobenius(weight[:, None])
     scale = 1 + torch.where(distance < _FARTHEST, distance, 0.0).amax()
     return points.to(weight.device) * scale

@@ -20,6 +20,7 @@ attention, the direction is "estimate" (``proofs/prover.py``).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ from lipdescent.bounds.proofs.prover import Prover
 from lipdescent.deadline import over
 from lipdescent.domains.domain import Domain, regions_of
 from lipdescent.measurement import Measurement
+from lipdescent.points._parts import check_count
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.relu_chain import Chain, chain
 
@@ -79,8 +81,8 @@ def measure(
     """
     options = {"restarts": restarts, "steps": steps, "num_candidates": num_candidates}
     for name, value in (options | {"populations": populations, "rounds": rounds}).items():
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise ValueError(f"{name} = {value!r}: allowed are integers >= 1")
+        if value is not None:
+            check_count(name, value)
     jac.check_inputs(stack, inputs, norms)
     prover = Prover(stack, regions_of(domain, stack.input_shape, inputs))
     everything = torch.cat([p.to(stack.device, torch.float64) for p in inputs.values()])
@@ -88,8 +90,8 @@ def measure(
     points = everything[index]
     on_all = prover.links is not None and _cheap(prover.links)
     reached = everything if on_all else points
-    wanted = {"count": _every_second(populations) * STARTS, "always": index if on_all else None}
-    for norm, values in _norms(prover, reached, norms, **wanted).items():
+    count, always = _every_second(populations) * STARTS, index if on_all else None
+    for norm, values in _norms(prover, reached, norms, count=count, always=always).items():
         own = values[:, index] if on_all else values
         best = own.topk(min(restarts, len(points)), dim=1).indices
         ends = ascent(stack, points[best], norm=norm, steps=steps, seed=seed)
@@ -163,8 +165,8 @@ def _norms(
     links = prover.links
     if links is None or not pays(links, len(points)):
         return jac.jacobian_norms(prover.stack, points, norms=norms)
-    flat, wanted = points.flatten(1), {"count": min(count, len(points)), "always": always}
-    return {norm: leading_norms(links, flat, norm=norm, **wanted) for norm in norms}
+    take = partial(leading_norms, count=min(count, len(points)), always=always)
+    return {norm: take(links, points.flatten(1), norm=norm) for norm in norms}
 
 
 def _every_second(populations: int) -> int:

@@ -19,6 +19,7 @@ from lipdescent.bounds.jacobians import norms as jac
 from lipdescent.bounds.proofs.prover import Prover
 from lipdescent.domains.domain import Domain, regions_of
 from lipdescent.measurement import Measurement
+from lipdescent.points._parts import check_count
 from lipdescent.shapes import Float, Float64, Shaped
 from lipdescent.stacks.evaluation import outputs_of
 from lipdescent.stacks.model_stack import ModelStack
@@ -85,8 +86,7 @@ def _checked(
             raise ValueError(f"quantiles: {q}; allowed are numbers in [0, 1]")
     if num_points is None:
         return inputs
-    if num_points < 1:
-        raise ValueError(f"num_points = {num_points}; allowed are integers from 1")
+    check_count("num_points", num_points)
     return {split: points[:num_points] for split, points in inputs.items()}
 
 
@@ -156,20 +156,20 @@ def largest_certified(
     values: Float64[Tensor, "models points"],
     *,
     norm: str,
-    first: int = 1,
 ) -> Float64[Tensor, " models"]:
     """Certified norm at the point with the largest value that proves one: (num_models,).
+
+    The first candidate is tried alone, and four times as many in each further round.
 
     Parameters
     ----------
     points : (n, *input_shape).
     values : (num_models, n), the norms at the points as :func:`jacobian_norms` gives them.
-    first : candidates tried at once at first, four times as many in each further round.
     """
     points = points.to(prover.stack.device)
     best = values.new_zeros(len(values))
     todo = torch.arange(len(values), device=values.device)
-    start, count = 0, first
+    start, count = 0, 1
     while len(todo) and start < values.shape[1]:
         value, order = values[todo].topk(min(start + count, values.shape[1]), dim=1)
         found = prover.certify(points[order[:, start:]], norm=norm, models=todo)

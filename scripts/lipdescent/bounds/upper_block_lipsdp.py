@@ -17,12 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lipdescent.bounds.lipsdp.affine_groups import composed, grouped
 from lipdescent.bounds.lipsdp.blocks import block_bound
 from lipdescent.bounds.lipsdp.symbols import LinearMap
 from lipdescent.layers import activation, convolution
 from lipdescent.layers._operators import Axis
 from lipdescent.measurement import Measurement, NotApplicable, refuse_other_norms
 from lipdescent.networks.expressions import Chain, Layer, Node, Sum
+from lipdescent.networks.operations import Divide, Scale
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure import layer_constants
 from lipdescent.structure.composition import bound
@@ -62,7 +64,7 @@ def block_lipsdp(stack: ModelStack) -> Tensor:
         found = found or value is not None
         return value
 
-    value = bound(trace(stack), stack, norm="l2", shortcut=shortcut)
+    value = bound(grouped(trace(stack)), stack, norm="l2", shortcut=shortcut)
     if not found:
         raise NotApplicable("no pair of linear layers or convolutions with an activation between")
     return value
@@ -108,7 +110,13 @@ def _is_identity(node: Node) -> bool:
 
 
 def linear_map(node: Node, stack: ModelStack) -> LinearMap | None:
-    """A zero-padded convolution, or a linear layer as one of a single pixel; None for others."""
+    """A zero-padded convolution, or a linear layer as one of a single pixel; None for others.
+
+    Either of them times numbers, too, see :mod:`lipdescent.bounds.lipsdp.affine_groups`.
+    """
+    factors = isinstance(node, Layer) and isinstance(node.module, (Scale, Divide))
+    if isinstance(node, Chain) or factors:
+        return composed(node, stack, lambda layer: linear_map(layer, stack))
     if not isinstance(node, Layer):
         return None
     module: Any = node.module

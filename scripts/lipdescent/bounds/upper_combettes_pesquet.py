@@ -75,6 +75,4 @@ def combettes_pesquet(chain: AffineChain) -> Float64[Tensor, " models"]:
             terms = terms + product_up([norm, cut.abs(), torch.full_like(norm, middle)])
         theta.append(torch.where(terms > 0, round_up(terms, len(weights) + 4), terms))
     bound = unscaled_up(with_lost(theta[-1], lost), exponent)
-    excess = chain.excess()
-    bound = torch.where(excess > 0, round_up(bound + excess), bound)
-    return torch.minimum(bound, chain.product())
+    return torch.minimum(with_lost(bound, chain.excess()), chain.product())

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from lipdescent.arithmetic.ulps import round_up, scaled_to_one, times_power, unscaled_up
+from lipdescent.arithmetic.ulps import scaled_to_one, times_power, unscaled_up
 from lipdescent.bounds.lipsdp.certificate import certify_chain, normalised
 from lipdescent.bounds.lipsdp.multipliers import layer_multipliers
 from lipdescent.bounds.lipsdp.shallow import certify
@@ -74,8 +74,7 @@ def eclipse_fast(chain: AffineChain) -> Float64[Tensor, " models"]:
             _shallow(part, chain.slopes) if chain.depth == 1 else _deep(part, chain.slopes)
         )
     bound = torch.cat(bounds) if bounds else product
-    excess = chain.excess()
-    return torch.minimum(torch.where(excess > 0, round_up(bound + excess), bound), product)
+    return torch.minimum(with_lost(bound, chain.excess()), product)
 
 
 def roughly(chain: AffineChain) -> Tensor:

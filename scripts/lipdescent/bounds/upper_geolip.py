@@ -171,8 +171,7 @@ def one_hidden_layer(
             lost = units.lost[:, None]
             error = torch.where(lost > 0, round_up(error + round_up(steep * lost)), error)
             upper, _ = natural_sdp(matrix, norm=norm, **options)
-            bound = torch.where(error > 0, round_up(upper + error), upper)
-            bounds.append(unscaled_up(bound, units.exponent[:, None] + power))
+            bounds.append(unscaled_up(with_lost(upper, error), units.exponent[:, None] + power))
         rows.append(torch.cat(bounds, 1))
     return torch.cat(rows) if rows else last.new_zeros(last.shape[:2])
 
@@ -196,8 +195,7 @@ def path_bound(chain: AffineChain) -> Tensor:
     scaled, slopes, exponent, lost = scaled_chain(chain.weights, chain.slopes)
     steepest = [scaled[0].new_tensor([max(abs(a), abs(b))]) for a, b in slopes]
     value = unscaled_up(with_lost(path_norm(scaled, steepest).amax(1), lost), exponent)
-    excess = chain_excess(chain, "linf")
-    return torch.where(excess > 0, round_up(value + excess), value)
+    return with_lost(value, chain_excess(chain, "linf"))
 
 
 def _bounds(stack: ModelStack, *, norm: str, only_largest: bool, **options: Any) -> Tensor:
@@ -226,8 +224,7 @@ def _bounds(stack: ModelStack, *, norm: str, only_largest: bool, **options: Any)
     if norm == "linf":
         paths = with_lost(path_norm(scaled, steepest), lost[:, None])
         value = torch.minimum(value, unscaled_up(paths, exponent[:, None]))
-    excess = chain_excess(chain, norm)[:, None]
-    return torch.where(excess > 0, round_up(value + excess), value)
+    return with_lost(value, chain_excess(chain, norm)[:, None])
 
 
 def chain_excess(chain: AffineChain, norm: str) -> Tensor:

@@ -20,7 +20,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lipdescent.arithmetic.ulps import round_up
 from lipdescent.bounds.geolip.deep import deep_sdp
 from lipdescent.bounds.lipsdp.deep import deep_lipsdp
 from lipdescent.bounds.lipsdp.multipliers import check_multipliers
@@ -30,6 +29,7 @@ from lipdescent.bounds.upper_eclipse_fast import chunks, eclipse_fast, refuse_la
 from lipdescent.measurement import Measurement, refuse_other_norms
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.affine_chain import AffineChain, affine_chain
+from lipdescent.structure.scaling import with_lost
 from lipdescent.structure.slope_intervals import Interval
 
 DIRECTION = "upper"
@@ -121,7 +121,7 @@ def lipsdp_chain(chain: AffineChain, *, tolerance: float, max_steps: int) -> Ten
     if chain.depth == 0:
         return chain.product()
     refuse_large(chain)
-    best, excess = combettes_pesquet(chain), chain.excess()
+    best = combettes_pesquet(chain)
     options: dict[str, Any] = {"tolerance": tolerance, "max_steps": max_steps}
     if chain.depth == 1:
         first, second = chain.weights
@@ -133,20 +133,20 @@ def lipsdp_chain(chain: AffineChain, *, tolerance: float, max_steps: int) -> Ten
     close = ~(bound <= roughly(chain) * (1 - 1e-6))
     if bool(close.any()):
         best[close] = torch.minimum(best[close], eclipse_fast(chain.select(close)))
-    return torch.minimum(torch.where(excess > 0, round_up(bound + excess), bound), best)
+    return torch.minimum(with_lost(bound, chain.excess()), best)
 
 
 @torch.no_grad()
 def lipsdp_layer(chain: AffineChain, *, tolerance: float) -> Tensor:
     """Certified bound (S,) with one multiplier for each hidden layer, at most the layer product."""
-    product, excess = chain.product(), chain.excess()
+    product = chain.product()
     if chain.depth == 0:
         return product
     refuse_large(chain)
     solve = partial(deep_sdp, norm="l2", tolerance=tolerance, per_layer=True)
     parts = [solve(part, chain.slopes)[0] for part in chunks(chain.weights)]
     bound = torch.cat(parts) if parts else product
-    return torch.minimum(torch.where(excess > 0, round_up(bound + excess), bound), product)
+    return torch.minimum(with_lost(bound, chain.excess()), product)
 
 
 def _pairs(slopes: Any, count: int) -> list[Interval]:

@@ -15,10 +15,7 @@ from lipdescent.analysis import statistics as stats
 from lipdescent.analysis.groups import Group
 from lipdescent.analysis.statistics import Array, Axis, Estimate
 from lipdescent.figures import _style as style
-from lipdescent.figures._axes import (
-    parameters_below,
-    width_axis,
-)
+from lipdescent.figures._axes import parameters_below, width_axis
 
 Colour = str | tuple
 RING: dict[str, Any] = {

@@ -10,7 +10,7 @@ import numpy as np
 from lipdescent.analysis import ladder, statistics
 from lipdescent.analysis.groups import Group
 from lipdescent.analysis.statistics import Array
-from lipdescent.findings.words import number
+from lipdescent.findings.words import number, numbers
 
 Curve = list[float | None]
 
@@ -56,7 +56,7 @@ def over_epochs(group: Group, norm: str, options: Mapping[str, Any]) -> dict[str
         "width": int(group.width[width]),
         "best": int(group.epoch[best]),
         "epochs": group.epoch.tolist(),
-        "loss_rises": {name: number(float(part)) for name, part in rises._asdict().items()},
+        "loss_rises": numbers(rises),
         "constant_grows_at_least": number(lower[-1] / upper[best]) if upper[best] > 0 else None,
         "upper_at_best": number(upper[best]),
         "curves": {"test loss": _plain(means)} | {n: _plain(v) for n, v in sides.items()},

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from lipdescent.analysis import labels, ladder, statistics
 from lipdescent.analysis.groups import Group
 from lipdescent.analysis.statistics import Array
-from lipdescent.findings.words import number
+from lipdescent.findings.words import Facts, number, numbers
 
 FLAT = 1.1  # a change proved to be by less than this factor counts as flat
 
@@ -103,10 +103,9 @@ def verdict(at_least: float, at_most: float) -> str:
     return "falls" if at_most < 1 else "undecided"
 
 
-def trend(values: Array, confidence: float) -> dict[str, float | None]:
+def trend(values: Array, confidence: float) -> Facts:
     """Ratio of the means over seeds, second row over first, (2, S), with its interval."""
-    ratio = statistics.ratio_estimate(values[1], values[0], confidence=confidence)
-    return {name: number(float(part)) for name, part in zip(ratio._fields, ratio, strict=True)}
+    return numbers(statistics.ratio_estimate(values[1], values[0], confidence=confidence))
 
 
 def _reason(levels: int) -> str:

@@ -8,12 +8,10 @@ from typing import Any
 from lipdescent.analysis import ladder, point_slopes, slopes
 from lipdescent.analysis.groups import Group
 from lipdescent.analysis.labels import noise_name, place_name
-from lipdescent.analysis.power_law import Range
 from lipdescent.analysis.slopes import Panel
-from lipdescent.analysis.statistics import Estimate
 from lipdescent.findings import words
 from lipdescent.findings.page import Block, Heading, Table, Text
-from lipdescent.findings.words import NORMS, Facts, number
+from lipdescent.findings.words import NORMS, Facts, number, numbers
 
 HEADER = ["over", "at", "label noise", "from", "to", "points", "of what", "exponent", "R2",
           "average exponent"]  # fmt: skip
@@ -62,13 +60,13 @@ def _facts(panel: Panel) -> Facts:
         "reason": panel.reason,
         "fits": {
             name: {
-                "exponent": _plain(fit.exponent),
-                "average": _plain(fit.average),
+                "exponent": numbers(fit.exponent),
+                "average": numbers(fit.average),
                 "r_squared": number(fit.r_squared),
             }
             for name, fit in panel.fits.items()
         },
-        "constant": panel.constant and {n: _plain(r) for n, r in panel.constant.items()},
+        "constant": panel.constant and {n: numbers(r) for n, r in panel.constant.items()},
         "excluded": panel.excluded,
     }
 
@@ -163,7 +161,3 @@ def _rows(facts: Facts) -> list[list[str]]:
 
 def _proved(found: Facts) -> tuple[str, str]:
     return words.at_least(found["low"]), words.at_most(found["high"])
-
-
-def _plain(found: Range | Estimate) -> Facts:
-    return {name: number(value) for name, value in found._asdict().items()}

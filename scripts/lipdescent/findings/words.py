@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from lipdescent.analysis.power_law import Range
+from lipdescent.analysis.statistics import Estimate
 from lipdescent.arithmetic import decimals
 
 Facts = dict[str, Any]
@@ -44,6 +46,11 @@ def at_most(value: float | None, form: str = ".2f") -> str:
 def number(value: float) -> float | None:
     """For JSON, which has no NaN and no infinity."""
     return float(value) if np.isfinite(value) else None
+
+
+def numbers(found: Range | Estimate) -> Facts:
+    """Field -> number, for JSON."""
+    return {name: number(value) for name, value in found._asdict().items()}
 
 
 def known(estimate: Facts) -> bool:

@@ -89,7 +89,11 @@ def start(*, threads: int, modules: Sequence[str] = ()) -> None:
 def _stop(server: subprocess.Popen, folder: str) -> None:
     if server.stdin is not None:
         server.stdin.close()
-    server.wait()
+    try:
+        server.wait(0.5)
+    except subprocess.TimeoutExpired:  # it still imports, and has no fork
+        server.terminate()
+        server.wait()
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -17,6 +17,7 @@ MOST_SHARES = 8
 # Trainings at once on one GPU: of 8 each took 3.4 times as long as alone (docs/gpu.md), and what is
 # to be measured of the widest networks, which takes longest, had to wait for all of them.
 MOST_TRAININGS = 4
+MEMORY = ("--query-gpu=memory.total", "--format=csv,noheader,nounits")
 WSL = "/usr/lib/wsl/lib"  # where Windows puts its driver's programs
 
 
@@ -44,22 +45,44 @@ def _devices() -> int:
     return sum(line.startswith("GPU ") for line in _driver_says("-L"))
 
 
-def _driver_says(*arguments: str) -> list[str]:
-    """Lines of nvidia-smi; none where it is not there or fails."""
+def ask_ahead() -> None:
+    """Ask how large the GPUs are, if there are some: the driver may take seconds to answer."""
+    if visible_gpus():
+        _asked(*MEMORY)
+
+
+@functools.cache
+def _asked(*arguments: str) -> subprocess.Popen[str] | None:
+    """An nvidia-smi that has been started; None where there is none."""
     program = shutil.which("nvidia-smi", path=f"{os.environ.get('PATH', '')}:{WSL}")
     if program is None:
+        return None
+    try:
+        return subprocess.Popen(
+            [program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+    except OSError:
+        return None
+
+
+def _driver_says(*arguments: str) -> list[str]:
+    """Lines of nvidia-smi; none where it is not there or fails."""
+    process = _asked(*arguments)
+    _asked.cache_clear()
+    if process is None:
         return []
     try:
-        done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
+        said, _ = process.communicate(timeout=20)
+    except subprocess.TimeoutExpired:
+        process.kill()
         return []
-    return done.stdout.splitlines() if done.returncode == 0 else []
+    return said.splitlines() if process.returncode == 0 else []
 
 
 @functools.cache
 def shares() -> int:
     """How many jobs that need ``SHARE_MB`` of its memory a GPU of this machine holds at a time."""
-    told = _driver_says("--query-gpu=memory.total", "--format=csv,noheader,nounits")
+    told = _driver_says(*MEMORY)
     sizes = [int(line) for line in map(str.strip, told) if line.isdecimal()]
     return min(MOST_SHARES, max(1, min(sizes) // SHARE_MB)) if sizes else 1
 

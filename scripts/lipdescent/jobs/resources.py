@@ -44,9 +44,14 @@ CHECKPOINT_SECONDS, PARAMETER_SECONDS = 0.02, 2e-5
 # faster where their cores are free, but while shorter jobs wait, cores become free one by one.
 GPU_PRODUCTS, ASCENT_PRODUCTS = 3e4, 1e6
 ASCENTS = ("lower_ascent", "lower_search")
-# Expected seconds of a measurement for which another process pays (it takes 1/5 to 1/50 of them), a
-# machine's cores for each, and how many at most: a few models are not faster than some more.
-WORKER_SECONDS, CORES_PER_WORKER, MOST_WORKERS = 30, 4, 8
+# Seconds of a measurement for which another process pays, a machine's cores for each, and how many
+# at most: a few models are not faster than some more. A job of many processes waits until as many
+# cores are free, so only the longest have some.
+WORKER_SECONDS, CORES_PER_WORKER, MOST_WORKERS = 6, 4, 8
+# How many times too many seconds are expected: of a bound from above (of an SDP), and of others.
+# What is not counted, per job: the steps of ascents, the starts of others.
+TOO_MANY = {"upper": 4, "other": 60}
+ASCENT_START, OTHER_START = 4, 2
 # Expected seconds of a training on the processor (it takes 1/15 to 1/30 of them) from which a GPU
 # pays: in the default study stacks of width 4 to 32 took 5 to 7 s of a core, and 5 s on an H100 by
 # themselves, 11 s beside seven others: CUDA starts, graphs are captured, processes take turns.
@@ -190,6 +195,16 @@ def measure_seconds(
     return models * (CHECKPOINT_SECONDS + parameters + passes * sample)
 
 
+def usual_seconds(config: dict[str, Any], run: Run, *, name: str) -> float:
+    """Seconds of a core that a measurement of a stack usually takes, to begin with the longest."""
+    bound = bound_entries.bound_of(name, config["bounds"].get(name) or {})
+    known = name in config["bounds"]
+    is_upper = known and signatures.constant("bounds", bound, "DIRECTION") == "upper"
+    start = ASCENT_START if bound in ASCENTS else OTHER_START * (known and not is_upper)
+    factor = TOO_MANY["upper" if is_upper else "other"]
+    return start + measure_seconds(config, run, name=name) / factor
+
+
 def measure_workers(config: dict[str, Any], run: Run, *, name: str, cores: int) -> int:
     """Processes that share a measurement of a stack on the processor, of a machine's ``cores``.
 
@@ -199,8 +214,8 @@ def measure_workers(config: dict[str, Any], run: Run, *, name: str, cores: int) 
     is_bound = name in config["bounds"] and "points" not in (config["bounds"][name] or {})
     if not is_bound or config["execution"]["threads"] > 1:
         return 1
-    wanted = math.ceil(measure_seconds(config, run, name=name) / WORKER_SECONDS)
-    return max(1, min(wanted, cores // CORES_PER_WORKER, MOST_WORKERS))
+    seconds = usual_seconds(config, run, name=name)
+    return max(1, min(int(seconds / WORKER_SECONDS), cores // CORES_PER_WORKER, MOST_WORKERS))
 
 
 def _sample_passes(config: dict[str, Any], dataset: str, name: str) -> float:

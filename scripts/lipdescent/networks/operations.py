@@ -185,10 +185,7 @@ SCALARS: dict[str, Scalar] = {
         lambda x, a: torch.exp(-a * x * x),
         _steepest(lambda a: math.sqrt(2 * a / math.e), down=True),
     ),
-    "logcosh": Scalar(
-        lambda x, _: x.cosh().log(),
-        _slopes(-1.0, 1.0),
-    ),
+    "logcosh": Scalar(lambda x, _: x.cosh().log(), _slopes(-1.0, 1.0)),
     "softplus": Scalar(lambda x, a: _log_of_one_and(x.exp(), a), _slopes(0.0, 1.0)),
     "at_most": Scalar(lambda x, c: x.clamp_max(c), _slopes(0.0, 1.0)),
     "exp": Scalar(lambda x, _: x.exp(), _unbounded),

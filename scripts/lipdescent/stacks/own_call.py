@@ -81,7 +81,7 @@ def check_call(model: nn.Module, read: Read, inputs: Tensor, places: Sequence[st
         shape = ("n", *map(str, x.shape[1:]))
         raise ValueError(
             f"{_culprit(error, model)} fails where the network is called on {dtype} inputs of "
-            f"shape ({', '.join(shape)}): {type(error).__name__}: {error}{_of_words(model)}"
+            f"shape ({', '.join(shape)}): {type(error).__name__}: {error}{_instead(error, model)}"
         ) from error
     first, second, alone, without = map(_output, outputs, (x, x, x[:1], many))
     again = "calling the network twice at the same inputs differs (is it random in eval mode?)"
@@ -105,8 +105,10 @@ def _apart(y: Any) -> Any:
     return y.detach() if isinstance(y, Tensor) else y
 
 
-def _of_words(model: nn.Module) -> str:
-    """What to measure in place of a network of whole numbers."""
+def _instead(error: Exception, model: nn.Module) -> str:
+    """What to do about a network of several inputs, or of whole numbers."""
+    if isinstance(error, TypeError) and "missing" in str(error) and "argument" in str(error):
+        return "; a network of several inputs takes a shape for each, such as [(3,), (2,)]"
     if not any(isinstance(m, (nn.Embedding, nn.EmbeddingBag)) for m in model.modules()):
         return ""
     return (
@@ -134,7 +136,10 @@ def check_evaluation(
         found = called(inputs.clone())
     except Exception as error:  # it is not our code: anything can be raised
         kind = type(error).__name__
-        raise ValueError(f"the network does not compute in float64: {kind}: {error}") from error
+        raise ValueError(
+            f"the network does not compute in float64: {kind}: {error}; casts such as x.float() "
+            "are left out where a forward is read itself, without lipschitz_structure()"
+        ) from error
     found = _output(found, inputs)
     compare(found, read(inputs, inputs.dtype), places, message, rounding, cause=cause)
 

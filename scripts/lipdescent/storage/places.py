@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lipdescent.storage import seed_blocks, table_columns, variants
+from lipdescent.storage import seed_blocks, stamps, table_columns, variants
 
 # What a place may say something about.
 COLUMNS = ("study", "dataset", "architecture", "width", "seed")
@@ -18,12 +18,7 @@ def expected(path: str | Path) -> dict[str, str]:
 
     Of the seeds it is their block's name (:mod:`lipdescent.storage.seed_blocks`).
     """
-    parts = Path(path).parts
-    if "results" not in parts:
-        return {}
-    # The workflow's paths begin with it, and anything below may be called so too.
-    place = 0 if parts[0] == "results" else len(parts) - 1 - parts[::-1].index("results")
-    parts = parts[place + 1 :]
+    parts = stamps.parts_below_results(path)
     found = {"study": parts[0]} if len(parts) > 1 else {}
     if len(parts) == 7 and parts[1] == "measurements":
         _, _, dataset, variant, width, seeds, _ = parts

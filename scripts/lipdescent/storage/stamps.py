@@ -101,12 +101,17 @@ def with_content(stamp: Stamp, content: str) -> Stamp:
 
 def below(path: str | Path) -> str:
     """A path below ``results/<study>/``: the same for a study that was copied or renamed."""
+    return "/".join(parts_below_results(path)[1:]) or Path(path).name
+
+
+def parts_below_results(path: str | Path) -> tuple[str, ...]:
+    """``study, ...`` of ``results/<study>/...``; nothing of a path with no ``results``."""
     parts = Path(path).parts
     if "results" not in parts:
-        return Path(path).name
+        return ()
     # The workflow's paths begin with it, and anything below may be called so too.
     place = 0 if parts[0] == "results" else len(parts) - 1 - parts[::-1].index("results")
-    return "/".join(parts[place + 2 :])
+    return parts[place + 1 :]
 
 
 # Reading and writing

@@ -26,6 +26,7 @@ from lipdescent.structure.rebuilt import evaluate
 from lipdescent.structure.unchanged import check_module
 
 _GRAIN = 2**16  # numbers of which torch gives each thread some
+_WITHOUT = " Without lipschitz_structure() the forward itself is read, where it can be exported."
 
 
 def trace(stack: ModelStack) -> Node:
@@ -97,6 +98,7 @@ def _run_and_compared(node: Node, stack: ModelStack) -> Node:
             message="lipschitz_structure() and forward()"
             if declares(stack.module)
             else "calling the network and evaluating its layers",
+            cause=own_call.CAUSES + (_WITHOUT if declares(stack.module) else ""),
         )
     return _simplify(node)
 

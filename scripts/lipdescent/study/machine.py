@@ -1,8 +1,9 @@
-"""The machine that computes, as the system calls it. No torch here."""
+"""The machine that computes: its processor and its packages. No torch here."""
 
 from __future__ import annotations
 
 import platform
+from importlib import metadata
 from pathlib import Path
 
 
@@ -14,3 +15,11 @@ def cpu_model() -> str:
         lines = []
     named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return named[0] if named else platform.processor() or "unknown"
+
+
+def version(package: str) -> str:
+    """Of an installed package; "not installed" of any other."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"

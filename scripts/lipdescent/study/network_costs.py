@@ -13,12 +13,11 @@ import math
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from lipdescent.storage import npz_header
-from lipdescent.study import asked_once, axes, dataset_checks
+from lipdescent.study import asked_once, axes, dataset_checks, machine
 from lipdescent.study.code_digest import code_versions
 from lipdescent.study.sections import build_options
 from lipdescent.study.sections import module as module_of
@@ -76,7 +75,7 @@ class Network:
     def key(self) -> str:
         """Changes with the network, its code, the code that counts and PyTorch."""
         code = code_versions("count_networks.py", f"lipdescent/architectures/{self.module}.py")
-        versions = [_version(package) for package in ("torch", "torchvision")]
+        versions = [machine.version(package) for package in ("torch", "torchvision")]
         text = json.dumps([dataclasses.astuple(self), code, versions])
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 
@@ -223,10 +222,3 @@ def _count(networks: Sequence[Network]) -> list[dict[str, Any]]:
             file=sys.stderr,
         )
     return found or []
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return ""

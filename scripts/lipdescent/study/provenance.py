@@ -11,7 +11,6 @@ import re
 import subprocess
 from collections import Counter
 from collections.abc import Iterable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 
 from lipdescent.storage import stamps
-from lipdescent.study.machine import cpu_model
+from lipdescent.study import machine
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 LOCK_FILE = CHECKOUT / "requirements.txt"
@@ -34,10 +33,10 @@ def describe(device: str) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
-        "cpu": {"model": cpu_model(), "cores": os.cpu_count()},
+        "cpu": {"model": machine.cpu_model(), "cores": os.cpu_count()},
         "device": device,
         "blas": blas(),
-        "versions": {package: _version(package) for package in PACKAGES},
+        "versions": {package: machine.version(package) for package in PACKAGES},
         "lock_file": digest(LOCK_FILE),
         "revision": _git("rev-parse", "HEAD") if _is_tracked() else "",
         # Not known without a revision.
@@ -133,13 +132,6 @@ def job_seconds(benchmarks: Path) -> dict[str, float]:
             for row in csv.DictReader(file, delimiter="\t"):
                 found[rule] = round(found.get(rule, 0.0) + float(row["s"]), 3)
     return found
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def _git(*arguments: str) -> str:

@@ -33,7 +33,8 @@ MOST_FEATURES, MOST_CLASSES = 128, 32
 # of 10 bits move a logit over the ReLU at an output now and then, which is a part of a gradient.
 MOST_APART = {"float32": 1e-3, "tf32": 0.2}
 TRIED_ROWS = 64  # of a batch, in what is compared before training
-MOST_NARROW, MOST_SPANS = 128, 32  # hidden units and spans of an update in two kernels
+MOST_NARROW, MOST_SPANS = 64, 32  # hidden units and spans of an update in two kernels
+MOST_SIX = 64  # terms of six sums that are one
 MOST_PARTS = 64  # of the hidden units in the forward pass
 # Factor of outputs - targets in the gradient, by the number of classes; 0 for the cross-entropy.
 LOSSES: dict[str, Callable[[int], float]] = {
@@ -52,7 +53,9 @@ class Tile:
     rows, units : samples and hidden units of a tile, powers of two.
     warps : of 32 threads, that work on it.
     joined : of what products those of parts are joined; see the kernels.
-    parts : most of the features, 1 or 2: less to wait for, or less padding.
+    parts : most of the features, 1 or 2: less to wait for, or less padding. 3 is 2, and six
+        products of parts of few terms are one: those of the second part of the features and, in
+        the backward pass, those of the classes; 4 those of the classes alone.
     registers : of a thread at most; None leaves it to the compiler.
     stages : of loops: loads that are ahead of their use, and one.
     """
@@ -67,11 +70,11 @@ class Tile:
 
     def launch(self, features: int) -> dict[str, int | None]:
         """What a kernel is told of it."""
-        one, two = _two_parts(features) if self.parts == 2 else (_padded(features), 0)
+        one, two = _two_parts(features) if self.parts > 1 else (_padded(features), 0)
         return {
             "ROWS": self.rows, "UNITS": self.units, "JOINED": self.joined, "FEATURES": features,
-            "FA": one, "FB": two, "num_warps": self.warps, "maxnreg": self.registers,
-            "num_stages": self.stages,
+            "FX": _padded(features), "FA": one, "FB": two, "num_warps": self.warps,
+            "num_stages": self.stages, "maxnreg": self.registers,
         }  # fmt: skip
 
 
@@ -99,11 +102,15 @@ class Plan:
         Narrow networks are cut in many pieces, for one program alone would take too long.
         """
         if width <= MOST_NARROW and batch <= 32 * MOST_SPANS:
-            tile = Tile(32, 64, 4, parts=1)
-            return cls(tile, tile, part=MOST_NARROW, span=32, narrow=True)
-        forward, backward = Tile(64, 64, 4, joined=1), Tile(32, 64, 4, parts=1)
-        part = max(128, _up(-(-width // MOST_PARTS), forward.units))
-        pieces = max(1, 32 // -(-width // backward.units))
+            tile = Tile(32, 64, 4, parts=1) if width > 32 else Tile(16, _padded(width), 2, parts=1)
+            return cls(tile, tile, part=MOST_NARROW, span=tile.rows, narrow=True)
+        part = max(128 if width < 4096 else 256, _up(-(-width // MOST_PARTS), 64))
+        rows, warps = (64, 4) if width <= 4096 else (128, 8)
+        forward = Tile(rows, 64, warps, joined=1, parts=3)
+        backward, programs = Tile(64, 64, 4), 64
+        if width <= 256:
+            forward, backward, programs = Tile(32, 64, 4), Tile(32, 16, 4, parts=1), 128
+        pieces = max(1, programs // -(-width // backward.units))
         span = max(64, _up(-(-batch // pieces), backward.rows))
         return cls(forward, backward, part, span)
 
@@ -199,9 +206,22 @@ class OneHiddenLayer:
         self._rule = {"MOMENTUM": optimizer.momentum, "DECAY": optimizer.weight_decay}
         self._features = features
         self._products = "tf32" if options.precision == "tf32" else FLOAT32_PRODUCTS
-        self._slopes = first.new_empty(self._models * options.batch_size * padded)
+        # Both split, for the tensor cores; what is padding stays zero.
+        split = self._products == "bf16x6"
+        dtype = torch.bfloat16 if split and not self._kernels.INTERPRETED.value else first.dtype
+        sizes = 3 if split else 1, self._models, options.batch_size
+        self._inputs = first.new_zeros(*sizes, _padded(features), dtype=dtype)
+        self._slopes = first.new_zeros(*sizes, padded, dtype=dtype)
+        forward, backward = self._plan.forward.parts, self._plan.backward.parts
+        rest = _six(features - _two_parts(features)[0]) if split and forward == 3 else 0
+        six = _six(classes) if split and backward > 2 else 0
+        self._forward_sums = {"FJ": rest, "DJ": six}
+        self._backward_sums = {"FJ": rest if backward == 3 else 0, "DJ": six}
+        self._inputs_six = first.new_zeros(*sizes[1:], max(1, rest), dtype=dtype)
+        self._slopes_six = first.new_zeros(*sizes[1:], max(1, six), dtype=dtype)
         # Of the logits, where their sum over the hidden units is in several parts.
-        self._sums = first.new_empty(self._parts * len(self._slopes) if self._parts > 1 else 1)
+        parts = self._parts if self._parts > 1 else 0
+        self._sums = first.new_empty(parts, *sizes[1:], padded)
         self._squares = first.new_empty(self._models * self._num_tiles)
         # Of the gradients, where their sum over the batch is in several spans.
         self._by_span = self._buffers
@@ -218,7 +238,7 @@ class OneHiddenLayer:
             self.clipped_spans(rate)
             return
         self.forward(x, targets)
-        self.backward(x, rate)
+        self.backward(x.shape[1], rate)
         if self._spans > 1:
             self.add_spans(rate)
         if self._clip is not None:
@@ -273,28 +293,35 @@ class OneHiddenLayer:
         w1, w2, b1, b2 = _four(self._weights)
         units = min(self._plan.part, _up(self._width, tile.units))
         self._kernels.forward[(self._models, -(-batch // tile.rows), self._parts)](
-            x, w1, b1, w2, b2, self._slopes if whole else self._sums, targets, batch, self._width,
-            units, x.stride(0), *targets.stride(), **self._classes, **self._loss,
+            x, w1, b1, w2, b2, self._inputs, self._inputs_six,
+            self._slopes if whole else self._sums, self._slopes_six, targets, batch,
+            self._width, units, x.stride(0), *targets.stride(), **self._classes, **self._loss,
             **tile.launch(self._features), PRODUCTS=self._products, WHOLE=whole,
+            **self._forward_sums,
         )  # fmt: skip
         if not whole:
             self._kernels.add_parts[(self._models, -(-batch // 4))](
-                self._sums, self._slopes, b2, targets, batch, self._parts, *targets.stride(),
-                **self._classes, **self._loss, ROWS=4, PARTS=MOST_PARTS, num_warps=4,
+                self._sums, self._slopes, self._slopes_six, b2, targets, batch, self._parts,
+                *targets.stride(), **self._classes, **self._loss, PRODUCTS=self._products,
+                DJ=self._forward_sums["DJ"], ROWS=4, PARTS=MOST_PARTS, num_warps=4,
             )  # fmt: skip
 
-    def backward(self, x: Tensor, rate: Tensor) -> None:
-        """Gradients, by span if there are several; else into the buffers, or the step at once."""
+    def backward(self, batch: int, rate: Tensor) -> None:
+        """Gradients, by span if there are several; else into the buffers, or the step at once.
+
+        Of the ``batch`` samples that the forward pass has left.
+        """
         tile = self._plan.backward
         w1, w2, b1, b2 = _four(self._weights)
         g1, g2, gb1, gb2 = _four(self._by_span)
         keep = self._spans > 1 or self._clip is not None
         rule = dict.fromkeys(self._rule, 0.0) if keep else self._rule  # less to compile
         self._kernels.backward[(self._models, self._num_tiles, self._spans)](
-            x, w1, b1, w2, b2, self._slopes, g1, gb1, g2, gb2, self._squares, rate,
-            x.shape[1], self._plan.span, self._width, x.stride(0),
+            self._inputs, self._inputs_six, w1, b1, w2, b2, self._slopes, self._slopes_six,
+            g1, gb1, g2, gb2, self._squares, rate,
+            batch, self._plan.span, self._width,
             **self._classes, **rule, **tile.launch(self._features),
-            PRODUCTS=self._products, KEEP=keep,
+            PRODUCTS=self._products, KEEP=keep, **self._backward_sums,
         )  # fmt: skip
 
     def add_spans(self, rate: Tensor) -> None:
@@ -330,10 +357,10 @@ class OneHiddenLayer:
         w1, w2, b1, b2 = _four(self._weights)
         g1, g2, gb1, gb2 = _four(self._by_span)
         self._kernels.both_passes[(self._models, self._spans)](
-            x, w1, b1, w2, b2, self._slopes, targets, g1, gb1, g2, gb2, self._squares, rate,
-            x.shape[1], self._width, _up(self._width, tile.units), self._num_tiles,
-            x.stride(0), *targets.stride(), **self._classes, **self._loss, SPAN=self._plan.span,
-            PRODUCTS=self._products, **tile.launch(self._features),
+            x, w1, b1, w2, b2, self._inputs, self._slopes, targets, g1, gb1, g2, gb2,
+            self._squares, rate, x.shape[1], self._width, _up(self._width, tile.units),
+            self._num_tiles, x.stride(0), *targets.stride(), **self._classes, **self._loss,
+            SPAN=self._plan.span, PRODUCTS=self._products, **tile.launch(self._features),
         )  # fmt: skip
 
     def clipped_spans(self, rate: Tensor) -> None:
@@ -365,6 +392,11 @@ def _up(count: int, step: int) -> int:
 def _padded(count: int) -> int:
     """The least power of two that a product of the kernels may have."""
     return max(16, 1 << (count - 1).bit_length())
+
+
+def _six(count: int) -> int:
+    """Length of six sums of ``count`` terms that are one; 0 where it is none or too long."""
+    return _padded(6 * count) if 0 < 6 * count <= MOST_SIX else 0
 
 
 def _two_parts(count: int) -> tuple[int, int]:

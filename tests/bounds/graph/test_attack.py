@@ -118,12 +118,9 @@ def points_of(domain, seed: int) -> torch.Tensor:
 def domain_of(kind: int, size: float, seed: int):
     generator = torch.Generator().manual_seed(seed)
     center = torch.randn(1, *SHAPE, generator=generator, dtype=torch.float64)
-    return [
-        Everywhere(),
-        Box(-size, size),
-        Ball(size, "l2", center),
-        Ball(size, "linf", center),
-    ][kind]
+    return [Everywhere(), Box(-size, size), Ball(size, "l2", center), Ball(size, "linf", center)][
+        kind
+    ]
 
 
 @settings(

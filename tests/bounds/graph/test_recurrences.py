@@ -105,6 +105,7 @@ ROOTS = {
     "length": (lambda x: x.pow(2).sum(1, keepdim=True).sqrt(), 1.0, 2.0),
     "deviation": (lambda x: x.std(1, keepdim=True), 1 / math.sqrt(3), None),
     "root of the mean": (lambda x: (x**2).mean(1, keepdim=True).sqrt(), 0.5, 1.0),
+    "of a part": (lambda x: (x.pow(2).sum(1, keepdim=True) / 3 + 1).sqrt(), 1 / math.sqrt(3), None),
     "smooth": (lambda x: (3 * x**2 + 0.1).sqrt(), math.sqrt(3), math.sqrt(3)),
     "squareplus": (lambda x: 0.5 * (x + torch.sqrt(x * x + 4)), 1.0, 1.0),
 }

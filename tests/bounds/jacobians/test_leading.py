@@ -9,7 +9,13 @@ import torch
 from torch import nn
 
 from lipdescent.bounds import lower_ascent, lower_jacobian
-from lipdescent.bounds.jacobians.leading import leading_norms, pays, rough_error, rough_norms
+from lipdescent.bounds.jacobians.leading import (
+    in_single,
+    leading_norms,
+    pays,
+    rough_error,
+    rough_norms,
+)
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.relu_chain import chain
 
@@ -84,16 +90,45 @@ def test_the_ascent_is_never_below_the_largest_norm_at_the_data(generator):
         assert ascent.values.item() >= data.values.item()
 
 
+@pytest.mark.parametrize("widths", [(6, 20, 20, 4), (6, 40, 33, 4), (6, 3, 3, 3, 9)])
+@pytest.mark.parametrize("scale", [1.0, 1e-90, 1e90])
+def test_norms_that_are_not_taken_are_below_and_no_candidate(widths, scale, generator):
+    """Norms of points of very different sizes, so that most can be passed over."""
+    modules = [network(widths, generator) for _ in range(2)]
+    for module in modules:
+        module[0].weight.data *= scale
+        module[0].bias.data *= scale
+    sizes = 10 ** (2 * torch.rand(400, 1, generator=generator, dtype=torch.float64))
+    points = torch.randn(400, 6, generator=generator, dtype=torch.float64) * sizes
+    links = chain(ModelStack.from_modules(modules, (6,)))
+    always = torch.arange(0, 400, 37)
+    found = leading_norms(links, points, norm="l2", count=20, always=always)
+    for index, module in enumerate(modules):
+        expected = reference(module, points, "l2")
+        close = {"rtol": 1e-5 if in_single(links) else 1e-12, "atol": 0}
+        largest = found[index].topk(20)
+        torch.testing.assert_close(largest.values, expected.topk(20).values, **close)
+        torch.testing.assert_close(largest.values, expected[largest.indices], **close)
+        torch.testing.assert_close(found[index][always], expected[always], **close)
+        assert (found[index] <= expected * (1 + close["rtol"])).all()
+        if scale == 1 and not in_single(links):
+            assert (found[index] < expected * (1 - 1e-3)).sum() > 50  # these were passed over
+
+
 def test_only_where_float32_is_float32(generator):
-    links = chain(ModelStack.from_modules([network((6, 40, 33, 4), generator)], (6,)))
-    assert pays(links, 100)
-    assert not pays(links, 8)
-    narrow, shallow = network((6, 20, 20, 4), generator), network((6, 40, 4), generator)
-    for module in (narrow, shallow):
-        assert not pays(chain(ModelStack.from_modules([module], (6,))), 100)
+    def of(widths):
+        return chain(ModelStack.from_modules([network(widths, generator)], (6,)))
+
+    wide, narrow, shallow = of((6, 40, 33, 4)), of((6, 20, 20, 4)), of((6, 40, 4))
+    assert pays(wide, 100)
+    assert pays(narrow, 100)
+    assert not pays(wide, 8)
+    assert not pays(shallow, 100)
+    assert in_single(wide)
+    assert not in_single(narrow)
     before = torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision("medium")
-        assert not pays(links, 100)
+        assert not in_single(wide)
     finally:
         torch.set_float32_matmul_precision(before)

@@ -31,10 +31,7 @@ def flat_loss(module, x, y, loss):
 @pytest.mark.parametrize("loss", [cross_entropy.loss, mean_squared_error.loss])
 @pytest.mark.parametrize(
     ("build", "shape"),
-    [
-        (lambda: mlp.build(4, input_shape=(3,), num_classes=3, depth=2), (3,)),
-        (images, (1, 4, 4)),
-    ],
+    [(lambda: mlp.build(4, input_shape=(3,), num_classes=3, depth=2), (3,)), (images, (1, 4, 4))],
 )
 def test_gradient_and_eigenvalue_equal_the_whole_hessians(
     build, shape, loss, make_stack, generator, monkeypatch

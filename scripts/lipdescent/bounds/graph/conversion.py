@@ -54,11 +54,7 @@ def graph_of_expression(node: Node, shape: tuple[int, ...], state: dict[str, Ten
 
 
 def _add(
-    node: Node,
-    at: int,
-    vertices: list[Vertex],
-    layers: dict[int, Layer],
-    state: dict[str, Tensor],
+    node: Node, at: int, vertices: list[Vertex], layers: dict[int, Layer], state: dict[str, Tensor]
 ) -> int:
     """Index of the vertex that ``node`` makes of the vertex ``at``."""
     if isinstance(node, Layer):

@@ -138,10 +138,7 @@ def mixed(own: Known, z: Known, a: Known, b: Known, norm: str) -> Known:
     hull = Range(torch.minimum(a.span.low, b.span.low), torch.maximum(a.span.high, b.span.high))
     wide = gated.reshape(-1, *[1] * (len(shape) - 1))
     span = own.span.meet(
-        Range(
-            torch.where(wide, hull.low, -torch.inf),
-            torch.where(wide, hull.high, torch.inf),
-        )
+        Range(torch.where(wide, hull.low, -torch.inf), torch.where(wide, hull.high, torch.inf))
     )
     return replace(own, span=span, constant=torch.minimum(own.constant, constant))
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from lipdescent.bounds.graph.known import Known, times
 from lipdescent.networks.graph import Graph, Vertex
-from lipdescent.networks.operations import Function, Reduce, Scale, Shift
+from lipdescent.networks.operations import Divide, Function, Reduce, Scale, Shift
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,11 @@ def _factor(vertex: Vertex) -> float | None:
     operation = vertex.operation
     if isinstance(operation, (nn.Flatten, nn.Unflatten)):
         return 1.0
-    if not isinstance(operation, (Scale, Shift)) or operation.weight is not None:
+    if not isinstance(operation, (Scale, Divide, Shift)) or operation.weight is not None:
         return None
     number = operation.number
+    if isinstance(operation, Divide):
+        return 1 / number if number > 0 else None
     if isinstance(operation, Shift):
         return 1.0 if number >= 0 else None
     return number if number > 0 else None

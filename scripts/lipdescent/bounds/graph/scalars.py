@@ -211,16 +211,10 @@ _SQUARE = Scalar(
     torch.square, lambda x: 2 * x, turns=(0.0,), ends=(math.inf, math.inf, -math.inf, math.inf)
 )
 _SINE = Scalar(
-    torch.sin,
-    torch.cos,
-    ends=(0.0,) * 4,
-    period=((math.pi / 2, 1.0), (-math.pi / 2, -1.0)),
+    torch.sin, torch.cos, ends=(0.0,) * 4, period=((math.pi / 2, 1.0), (-math.pi / 2, -1.0))
 )
 _COSINE = Scalar(
-    torch.cos,
-    lambda x: -torch.sin(x),
-    ends=(0.0,) * 4,
-    period=((0.0, 1.0), (math.pi, -1.0)),
+    torch.cos, lambda x: -torch.sin(x), ends=(0.0,) * 4, period=((0.0, 1.0), (math.pi, -1.0))
 )
 # By the name of the function in torch.
 FUNCTIONS: dict[str, Scalar] = {
@@ -356,6 +350,13 @@ def _function(operation: Function) -> Scalar | None:
             ends=(math.inf, math.inf, -math.inf, math.inf)
             if even
             else (-math.inf, math.inf, math.inf, math.inf),
+        )
+    if operation.name == "power" and power not in (0.0, 1.0):  # where x > 0, NaN elsewhere
+        steep = math.inf if power > 1 else 0.0
+        return Scalar(
+            lambda x: torch.where(x > 0, x, math.nan) ** power,
+            lambda x: power * torch.where(x > 0, x, math.nan) ** (power - 1),
+            ends=(math.nan, math.inf if power > 0 else 0.0, math.nan, steep),
         )
     own = {
         "swish": lambda a: _stretched(_SILU, a, 1.0, operation),

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from lipdescent.arithmetic.eigenvalues import largest_eigenvalue
 from lipdescent.bounds.jacobians.ascent import dual_vectors
-from lipdescent.bounds.jacobians.chains import gram, jacobians_at, jacobians_of, sum_norm
+from lipdescent.bounds.jacobians.chains import gram, jacobians_at, sum_norm
 from lipdescent.deadline import over
 from lipdescent.structure.relu_chain import Chain, activated
 
@@ -90,23 +90,21 @@ def search(
             return points
         return project(points.flatten(0, -2)).view_as(points)
 
-    points = inside(starts)
-    values = _norms(links, points.flatten(1, 2), norm).view(starts.shape[:3])
+    found = _taken(links, inside(starts), norm)
     for kept in (KEPT, _MERGED):
-        islands = points.shape[:2]
+        islands = found.points.shape[:2]
         for _ in range(rounds):
             if over():
                 break
-            points, values = _best(points, values, kept)
-            born, directions = _children(links, points, norm, brood, generator)
+            found = _best(found, kept)
+            born, directions = _children(links, found, brood, generator)
             born = inside(born)
             ranks = _quotients(links, born, directions, norm).view(*islands, -1)
-            chosen, _ = _best(born.view(*islands, -1, starts.shape[-1]), ranks, kept // brood.share)
-            found = _norms(links, chosen.flatten(1, 2), norm).view(*islands, -1)
-            points, values = torch.cat([points, chosen], 2), torch.cat([values, found], 2)
-        points, values = _best(points, values, _ENDS)
-        points, values = points.flatten(1, 2)[:, None], values.flatten(1)[:, None]
-    return _best(points, values, _PROVED)[0][:, 0]
+            _, chosen = _order(ranks, kept // brood.share)
+            children = _taken(links, _rows(born.view(*islands, -1, starts.shape[-1]), chosen), norm)
+            found = _Found(*(torch.cat(pair, 2) for pair in zip(found, children, strict=True)))
+        found = _Found(*(one.flatten(1, 2)[:, None] for one in _best(found, _ENDS)))
+    return _best(found, _PROVED).points[:, 0]
 
 
 def mixed_starts(points: Tensor, islands: int, *, seed: int) -> Tensor:
@@ -132,33 +130,56 @@ def drawn_from(points: Tensor, islands: int, *, seed: int) -> Tensor:
     return points[index.to(points.device)]
 
 
-def _best(points: Tensor, values: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The ``count`` best of each island, of different values as far as there are.
+class _Found(NamedTuple):
+    """Points (num_models, islands, n, n_in), their norms (num_models, islands, n), without
+    2^exponents, and dual vectors of their Jacobians (num_models, islands, n, n_out or n_in)."""
 
-    (num_models, islands, n, n_in) and (num_models, islands, n).
-    """
+    points: Tensor
+    values: Tensor
+    left: Tensor
+    right: Tensor
+
+
+def _best(found: _Found, count: int) -> _Found:
+    """The ``count`` best of each island, of different values as far as there are."""
+    values, chosen = _order(found.values, count)
+    rows = (_rows(one, chosen) for one in (found.points, found.left, found.right))
+    points, left, right = rows
+    return _Found(points, values, left, right)
+
+
+def _order(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Values (num_models, islands, n) and places of the ``count`` best, different ones first."""
     values, order = values.nan_to_num(-1.0, -1.0, -1.0).sort(dim=-1, descending=True, stable=True)
     again = torch.zeros_like(values, dtype=torch.bool)
     again[..., 1:] = values[..., :-1] - values[..., 1:] <= _SAME * values[..., :-1]
     # Repeated ones come last, in their order.
     _, first = again.to(torch.uint8).sort(dim=-1, stable=True)
     first = first[..., :count]
-    chosen = order.gather(-1, first)[..., None].expand(*first.shape, points.shape[-1])
-    return points.gather(-2, chosen), values.gather(-1, first)
+    return values.gather(-1, first), order.gather(-1, first)
 
 
-def _norms(links: Chain, points: Tensor, norm: str) -> Tensor:
-    """Of points (num_models, k, n_in): (num_models, k), without 2^exponents."""
+def _rows(vectors: Tensor, chosen: Tensor) -> Tensor:
+    """Of vectors (num_models, islands, n, m) those at places (num_models, islands, k)."""
+    return vectors.gather(-2, chosen[..., None].expand(*chosen.shape, vectors.shape[-1]))
+
+
+def _taken(links: Chain, points: Tensor, norm: str) -> _Found:
+    """Norms and dual vectors at points (num_models, islands, n, n_in)."""
     entries = links.weights[-1].shape[1] * max(weight.shape[2] for weight in links.weights)
-    found = []
-    for part in points.split(max(1, _CHUNK // (len(points) * entries)), dim=1):
+    parts, flat = [], points.flatten(1, 2)
+    for part in flat.split(max(1, _CHUNK // (len(points) * entries)), dim=1):
         matrices = jacobians_at(links, part).flatten(0, 1)
+        left, right, _ = dual_vectors(matrices.nan_to_num(0.0, 0.0, 0.0), norm)
         if norm == "l2":
             values = largest_eigenvalue(gram(matrices)).sqrt()
         else:
             values = sum_norm(matrices.abs(), norm)
-        found.append(values.view(part.shape[:2]))
-    return torch.cat(found, 1)
+        parts.append([one.unflatten(0, part.shape[:2]) for one in (values, left, right)])
+    together = (
+        torch.cat(one, 1).unflatten(1, points.shape[1:3]) for one in zip(*parts, strict=True)
+    )
+    return _Found(points, *together)
 
 
 def _quotients(links: Chain, points: Tensor, directions: Tensor, norm: str) -> Tensor:
@@ -170,14 +191,15 @@ def _quotients(links: Chain, points: Tensor, directions: Tensor, norm: str) -> T
 
 
 def _children(
-    links: Chain, kept: Tensor, norm: str, brood: Brood, generator: torch.Generator
+    links: Chain, found: _Found, brood: Brood, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Of each point kept (num_models, islands, n, n_in) all its children, and its v for each.
+    """Of each point all its children, and its v for each.
 
     (num_models, islands * n * children, n_in) both.
     """
-    points = kept.flatten(1, 2)
-    units, slopes, gains, right = _gains(links, points, norm)
+    kept = found.points
+    points, right = kept.flatten(1, 2), found.right.flatten(1, 2)
+    units, slopes, gains = _gains(links, points, found.left.flatten(1, 2), right)
     count, size = points.shape[1], torch.linalg.vector_norm(points, dim=-1)[..., None, None]
 
     def draw(*shape: int) -> Tensor:
@@ -220,17 +242,14 @@ def _differences(kept: Tensor, draws: Tensor) -> Tensor:
 
 
 def _gains(
-    links: Chain, points: Tensor, norm: str
-) -> tuple[list[Tensor], list[Tensor], list[Tensor], Tensor]:
-    """Pre-activations, slopes and what u^T J v gains by a larger slope; v, all of each point.
+    links: Chain, points: Tensor, left: Tensor, right: Tensor
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Pre-activations, slopes and what u^T J v gains by a larger slope, all of each point.
 
-    (num_models, k, width) each, of points (num_models, k, n_in).
+    (num_models, k, width) each, of points (num_models, k, n_in) with u = left, v = right.
     """
     layers = list(activated(links, points))
     units, slopes = [before for _, before, _ in layers], [slope for _, _, slope in layers]
-    matrices = jacobians_of(links, slopes, points.shape[1]).flatten(0, 1)
-    left, right, _ = dual_vectors(matrices.nan_to_num(0.0, 0.0, 0.0), norm)
-    left, right = (vectors.view(*points.shape[:2], -1) for vectors in (left, right))
     ahead, image = [], right
     for weight, slope in zip(links.weights[:-1], slopes, strict=True):
         ahead.append(image @ weight.mT)
@@ -240,7 +259,7 @@ def _gains(
         behind = behind @ weight
         gains.append(behind * one)
         behind = behind * slope
-    return units, slopes, gains[::-1], right
+    return units, slopes, gains[::-1]
 
 
 def _switches(

@@ -238,8 +238,7 @@ def _scalar(module: Function, state: State, x: Tensor, y: Tensor) -> Tensor:
     """64 roundings of |x|, |y| and 1 where slopes are at most 2; else of the result alone."""
     if module.name in ("abs", "at_most"):
         return _exact(module, state, x, y)
-    power = module.name == "power" and module.argument > 1
-    if power or module.name in (*_RELATIVE_FUNCTIONS, "softsign", "isru"):
+    if module.name == "power" or module.name in (*_RELATIVE_FUNCTIONS, "softsign", "isru"):
         return 64 * UNIT_ROUNDOFF * _length(y)
     if module.name not in _STEADY_FUNCTIONS:
         return torch.full_like(x.flatten(1)[:, 0], torch.inf)

@@ -164,8 +164,16 @@ class ProvenGraph:
 
 def _is_steady(module: nn.Module) -> bool:
     """Whether a function has bounded slopes on the whole line."""
-    nearby = (*_SLOPES, "power") if getattr(module, "argument", 0.0) > 1 else _SLOPES
-    return isinstance(module, Function) and module.name not in nearby
+    is_power = getattr(module, "name", "") == "power" and module.argument not in (0.0, 1.0)
+    return isinstance(module, Function) and module.name not in _SLOPES and not is_power
+
+
+def _power_slope(p: float, low: Tensor, size: Tensor) -> Tensor:
+    """|p| |x|^(p - 1), largest at the largest x for p > 1, at the smallest x > 0 for others."""
+    if p > 1 and p == int(p):
+        return p * size ** (p - 1)
+    at = size if p > 1 else low
+    return torch.where(low > 0, abs(p) * at ** (p - 1), torch.inf)
 
 
 def _slope(module: Function, x: Tensor, error: Tensor) -> Tensor:
@@ -175,7 +183,7 @@ def _slope(module: Function, x: Tensor, error: Tensor) -> Tensor:
     values = flat.abs() if module.name == "reciprocal" else flat
     low = round_down(values.amin(1) - error, 4)
     if module.name == "power":
-        steep = module.argument * size ** (module.argument - 1)
+        steep = _power_slope(module.argument, low, size)
     else:
         steep = _SLOPES[module.name](low, flat.amax(1) + error, size)
     steep = round_up(steep, 64)

@@ -100,12 +100,7 @@ class Prover:
 
     @torch.no_grad()
     def certify(
-        self,
-        points: Tensor,
-        *,
-        norm: str,
-        models: Tensor | None = None,
-        quick: bool = False,
+        self, points: Tensor, *, norm: str, models: Tensor | None = None, quick: bool = False
     ) -> Tensor:
         """Lower bound (or estimate) of the Lipschitz constant that every point proves.
 

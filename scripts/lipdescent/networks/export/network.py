@@ -88,10 +88,7 @@ class Exported:
 
 
 def export(
-    module: nn.Module,
-    input_shapes: Sequence[Sequence[int]],
-    *,
-    output: int | str | None = None,
+    module: nn.Module, input_shapes: Sequence[Sequence[int]], *, output: int | str | None = None
 ) -> Exported:
     """The plain network of ``module``: what its ``forward`` computes of one example.
 

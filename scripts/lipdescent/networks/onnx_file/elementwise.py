@@ -123,7 +123,8 @@ def _sum(builder: Builder, call: Call, sign: float) -> Value:
     a, b = call.inputs
     if isinstance(a, Value) and isinstance(b, Value):
         size = np.broadcast_shapes(a.size, b.size)
-        return builder.join(Combination((1.0, sign)), [a, b], size, call)
+        pair = [builder.expanded(value, size, call) for value in (a, b)]
+        return builder.join(Combination((1.0, sign)), pair, size, call)
     value = call.value(0) if isinstance(a, Value) else call.value(1)
     number = np.asarray(b if isinstance(a, Value) else a)
     if not isinstance(a, Value) and sign < 0:
@@ -189,6 +190,7 @@ def _added(builder: Builder, call: Call) -> Value:
     """Sum, or mean, of any number of values."""
     values = builder.dependent(call)
     size = np.broadcast_shapes(*(v.size for v in values))
+    values = [builder.expanded(value, size, call) for value in values]
     factor = 1 / len(values) if call.node.op_type == "Mean" else 1.0
     return builder.join(Combination((factor,) * len(values)), values, size, call)
 

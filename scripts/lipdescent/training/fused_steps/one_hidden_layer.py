@@ -7,12 +7,14 @@ model's bits are the same each time, and do not depend on the other models.
 
 Layouts are those of :class:`lipdescent.training.engines.fused_mlp.StackedMLP`: w1 (models,
 features, width), w2 (models, classes, width), b1 (models, width), b2 (models, classes); slopes of
-the mean loss at the logits are (models, batch, CP). Features are taken in two parts of FA and FB,
-classes padded to CP: powers of two. ROWS samples or UNITS hidden units are a tile. BIAS says
-whether there are biases. PRODUCTS is the precision of ``tl.dot``, or "bf16x6": factors are split
-here, each once and not at each product, and NaN are not looked for. Products with activations need
-no exchange between threads in bfloat16, as they would in tf32. JOINED: see :func:`product`; 1 for
-those whose second factor lies in memory as it is wanted, 2 for all.
+the mean loss at the logits are (models, batch, CP), and the inputs xs (models, batch, FX). These
+two lie split in memory, (3, models, ...), as the forward pass leaves them: the backward kernel
+reads them where the tensor cores do, and splits none of them again. Features are taken in two parts
+of FA and FB, classes padded to CP: powers of two. ROWS samples or UNITS hidden units are a tile.
+BIAS says whether there are biases. PRODUCTS is the precision of ``tl.dot``, or "bf16x6": factors
+are split here, each once and not at each product, and NaN are not looked for. Products with
+activations need no exchange between threads in bfloat16, as they would in tf32. JOINED: see
+:func:`product`; 1 for those whose second factor lies in memory as it is wanted, 2 for all.
 """
 
 # No ``from __future__ import annotations``, and no annotations but Triton's own: it reads them.
@@ -53,6 +55,26 @@ def split(a, PRODUCTS: constexpr):
         return high, middle, low
     else:
         return a, a, a
+
+
+@triton.jit
+def pick(a, which):
+    """Of ``a`` its first, second or third part, as ``which`` says by 0, 1 and 2."""
+    _, second = cut(a)
+    _, third = cut(second)
+    part, _ = cut(tl.where(which == 0, a, tl.where(which == 1, second, third)))
+    return part
+
+
+@triton.jit
+def terms(COUNT: constexpr, LENGTH: constexpr):
+    """How products of parts of COUNT terms are one of LENGTH: places, parts of either factor."""
+    term = tl.arange(0, LENGTH)
+    place = term // COUNT
+    inner = tl.where(place < 6, term % COUNT, 1 << 20)  # outside of any matrix
+    of_a = tl.where(place == 0, 2, tl.where((place == 2) | (place == 3), 1, 0))
+    of_b = tl.where(place == 1, 2, tl.where((place == 2) | (place == 4), 1, 0))
+    return inner, of_a, of_b
 
 
 @triton.jit
@@ -110,9 +132,31 @@ def read(start, rows, row_stride, num_rows, columns, column_stride, num_columns)
 
 
 @triton.jit
+def write_split(start, parts, at, inside, plane, PRODUCTS: constexpr):
+    """Parts of a split matrix, ``plane`` numbers apart; one alone where it is not split."""
+    tl.store(start + at, parts[0], mask=inside)
+    if PRODUCTS == "bf16x6":
+        tl.store(start + plane + at, parts[1], mask=inside)
+        tl.store(start + 2 * plane + at, parts[2], mask=inside)
+
+
+@triton.jit
+def read_split(start, at, inside, plane, PRODUCTS: constexpr):
+    """What :func:`write_split` wrote: it goes to the tensor cores as it lies in memory."""
+    high = tl.load(start + at, mask=inside, other=0.0)
+    if PRODUCTS == "bf16x6":
+        middle = tl.load(start + plane + at, mask=inside, other=0.0)
+        low = tl.load(start + 2 * plane + at, mask=inside, other=0.0)
+        return high, middle, low
+    else:
+        return high, high, high
+
+
+@triton.jit
 def write_slope(
-    z, slopes, b2, targets, model, rows, batch, target_model, target_row, target_class,
+    z, slopes, dj_out, b2, targets, model, rows, batch, target_model, target_row, target_class,
     C: constexpr, CP: constexpr, LOSS: constexpr, SLOPE: constexpr, BIAS: constexpr,
+    PRODUCTS: constexpr, DJ: constexpr,
 ):  # fmt: skip
     """Slope of the mean loss at the logits z (ROWS, CP); zeros for classes that are padding.
 
@@ -137,17 +181,28 @@ def write_slope(
         slope = tl.where(z > 0, slope, SLOPE * slope)
     slope = tl.where(classes[None, :] < C, slope / batch, 0.0)
     at = (model * batch + rows[:, None]) * CP + classes[None, :]
-    tl.store(slopes + at, slope, mask=rows[:, None] < batch)
+    plane = tl.num_programs(0).to(tl.int64) * batch * CP
+    ds = split(slope, PRODUCTS)
+    write_split(slopes, ds, at, rows[:, None] < batch, plane, PRODUCTS)
+    if DJ > 0:  # in the order of terms
+        at = (model * batch + rows[:, None]) * DJ + classes[None, :]
+        inside = (rows[:, None] < batch) & (classes[None, :] < C)
+        tl.store(dj_out + at, ds[2], mask=inside)
+        tl.store(dj_out + at + C, ds[0], mask=inside)
+        tl.store(dj_out + at + 2 * C, ds[1], mask=inside)
+        tl.store(dj_out + at + 3 * C, ds[1], mask=inside)
+        tl.store(dj_out + at + 4 * C, ds[0], mask=inside)
+        tl.store(dj_out + at + 5 * C, ds[0], mask=inside)
 
 
 @triton.jit
 def forward_tile(
     model, row_tile, part,
-    x, w1, b1, w2, b2, out, targets, batch, width, units,
+    x, w1, b1, w2, b2, xs, xj_out, out, dj_out, targets, batch, width, units,
     x_model, target_model, target_row, target_class,
-    FEATURES: constexpr, FA: constexpr, FB: constexpr, C: constexpr, CP: constexpr,
+    FEATURES: constexpr, FX: constexpr, FA: constexpr, FB: constexpr, C: constexpr, CP: constexpr,
     LOSS: constexpr, SLOPE: constexpr, BIAS: constexpr, ROWS: constexpr, UNITS: constexpr,
-    PRODUCTS: constexpr, JOINED: constexpr, WHOLE: constexpr,
+    PRODUCTS: constexpr, JOINED: constexpr, WHOLE: constexpr, FJ: constexpr, DJ: constexpr,
 ):  # fmt: skip
     """A program of :func:`forward`."""
     rows = row_tile * ROWS + tl.arange(0, ROWS)
@@ -160,12 +215,28 @@ def forward_tile(
     if FB > 0:
         fb = FA + tl.arange(0, FB)
         xb = split(read(x, rows, FEATURES, batch, fb, 1, FEATURES), PRODUCTS)
+    if FJ > 0:  # six products of FEATURES - FA terms are one of FJ terms
+        inner, of_x, of_w = terms(FEATURES - FA, FJ)
+        fj = FA + inner
+        xj = pick(read(x, rows, FEATURES, batch, fj, 1, FEATURES), of_x[None, :])
+    if part == 0:
+        if FJ > 0:
+            at = (model * batch + rows[:, None]) * FJ + tl.arange(0, FJ)[None, :]
+            tl.store(xj_out + at, xj, mask=rows[:, None] < batch)
+        at = (model * batch + rows[:, None]) * FX
+        plane = tl.num_programs(0).to(tl.int64) * batch * FX
+        write_split(xs, xa, at + fa[None, :], rows[:, None] < batch, plane, PRODUCTS)
+        if FB > 0:
+            write_split(xs, xb, at + fb[None, :], rows[:, None] < batch, plane, PRODUCTS)
     z = tl.zeros((ROWS, CP), dtype=tl.float32)
     for first in range(0, units, UNITS):
         own = part * units + first + tl.arange(0, UNITS)
         wa = split(read(w1, fa, width, FEATURES, own, 1, width), PRODUCTS)
         h = product(xa, wa, PRODUCTS, JOINED > 1)
-        if FB > 0:
+        if FJ > 0:
+            wj = pick(read(w1, fj, width, FEATURES, own, 1, width), of_w[:, None])
+            h = dot(xj, wj, h)
+        elif FB > 0:
             wb = split(read(w1, fb, width, FEATURES, own, 1, width), PRODUCTS)
             h += product(xb, wb, PRODUCTS, JOINED > 1)
         if BIAS:
@@ -174,8 +245,8 @@ def forward_tile(
         z += product(split(relu(h), PRODUCTS), w, PRODUCTS, JOINED > 0)
     if WHOLE:
         write_slope(
-            z, out, b2, targets, model, rows, batch, target_model, target_row, target_class,
-            C, CP, LOSS, SLOPE, BIAS,
+            z, out, dj_out, b2, targets, model, rows, batch, target_model, target_row, target_class,
+            C, CP, LOSS, SLOPE, BIAS, PRODUCTS, DJ,
         )  # fmt: skip
     else:
         at = (part.to(tl.int64) * tl.num_programs(0) + model) * batch
@@ -185,11 +256,11 @@ def forward_tile(
 
 @triton.jit(do_not_specialize=PLAIN)
 def forward(
-    x, w1, b1, w2, b2, out, targets, batch, width, units,
+    x, w1, b1, w2, b2, xs, xj_out, out, dj_out, targets, batch, width, units,
     x_model, target_model, target_row, target_class,
-    FEATURES: constexpr, FA: constexpr, FB: constexpr, C: constexpr, CP: constexpr,
+    FEATURES: constexpr, FX: constexpr, FA: constexpr, FB: constexpr, C: constexpr, CP: constexpr,
     LOSS: constexpr, SLOPE: constexpr, BIAS: constexpr, ROWS: constexpr, UNITS: constexpr,
-    PRODUCTS: constexpr, JOINED: constexpr, WHOLE: constexpr,
+    PRODUCTS: constexpr, JOINED: constexpr, WHOLE: constexpr, FJ: constexpr, DJ: constexpr,
 ):  # fmt: skip
     """Programs (model, tile of samples, ``units`` hidden units).
 
@@ -198,17 +269,18 @@ def forward(
     """
     model = tl.program_id(0).to(tl.int64)
     forward_tile(
-        model, tl.program_id(1), tl.program_id(2), x, w1, b1, w2, b2, out, targets, batch, width,
-        units, x_model, target_model, target_row, target_class,
-        FEATURES, FA, FB, C, CP, LOSS, SLOPE, BIAS, ROWS, UNITS, PRODUCTS, JOINED, WHOLE,
+        model, tl.program_id(1), tl.program_id(2), x, w1, b1, w2, b2, xs, xj_out, out,
+        dj_out, targets, batch, width, units, x_model, target_model, target_row, target_class,
+        FEATURES, FX, FA, FB, C, CP, LOSS, SLOPE, BIAS, ROWS, UNITS, PRODUCTS, JOINED, WHOLE,
+        FJ, DJ,
     )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=[*PLAIN, "num_parts"])
 def add_parts(
-    parts, slopes, b2, targets, batch, num_parts, target_model, target_row, target_class,
+    parts, slopes, dj_out, b2, targets, batch, num_parts, target_model, target_row, target_class,
     C: constexpr, CP: constexpr, LOSS: constexpr, SLOPE: constexpr, BIAS: constexpr,
-    ROWS: constexpr, PARTS: constexpr,
+    PRODUCTS: constexpr, DJ: constexpr, ROWS: constexpr, PARTS: constexpr,
 ):  # fmt: skip
     """Programs (model, tile of samples): slopes of the sum of at most PARTS parts of the logits."""
     model = tl.program_id(0).to(tl.int64)
@@ -219,8 +291,8 @@ def add_parts(
     inside = (part < num_parts) & (rows[None, :, None] < batch)
     z = tl.sum(tl.load(parts + at, mask=inside, other=0.0), 0)
     write_slope(
-        z, slopes, b2, targets, model, rows, batch, target_model, target_row, target_class,
-        C, CP, LOSS, SLOPE, BIAS,
+        z, slopes, dj_out, b2, targets, model, rows, batch, target_model, target_row, target_class,
+        C, CP, LOSS, SLOPE, BIAS, PRODUCTS, DJ,
     )  # fmt: skip
 
 
@@ -250,16 +322,16 @@ def put(g, at, inside, buffer, p, rate, KEEP: constexpr, MOMENTUM: constexpr, DE
 @triton.jit
 def backward_tile(
     model, tile, num_tiles, part,
-    x, w1, b1, w2, b2, slopes, g1, gb1, g2, gb2, squares, rates, batch, span, width, x_model,
-    FEATURES: constexpr, FA: constexpr, FB: constexpr, C: constexpr, CP: constexpr,
+    xs, xj_in, w1, b1, w2, b2, slopes, dj_in, g1, gb1, g2, gb2, squares, rates, batch, span, width,
+    FEATURES: constexpr, FX: constexpr, FA: constexpr, FB: constexpr, C: constexpr, CP: constexpr,
     BIAS: constexpr, ROWS: constexpr, UNITS: constexpr, PRODUCTS: constexpr,
-    JOINED: constexpr, KEEP: constexpr, MOMENTUM: constexpr, DECAY: constexpr,
+    JOINED: constexpr, KEEP: constexpr, MOMENTUM: constexpr, DECAY: constexpr, FJ: constexpr,
+    DJ: constexpr,
 ):  # fmt: skip
     """A program of :func:`backward`."""
     own = tile * UNITS + tl.arange(0, UNITS)
     classes = tl.arange(0, CP)
     fa = tl.arange(0, FA)
-    x += model * x_model
     at1 = model * FEATURES * width
     at2 = model * C * width
     wa = split(read(w1 + at1, own, 1, width, fa, width, FEATURES), PRODUCTS)
@@ -269,25 +341,44 @@ def backward_tile(
         fb = FA + tl.arange(0, FB)
         wb = split(read(w1 + at1, own, 1, width, fb, width, FEATURES), PRODUCTS)
         gb = tl.zeros((UNITS, FB), dtype=tl.float32)
+    if FJ > 0:
+        inner, _, of_w = terms(FEATURES - FA, FJ)
+        wj = pick(read(w1 + at1, own, 1, width, FA + inner, width, FEATURES), of_w[None, :])
+    if DJ > 0:
+        inner, _, of_w2 = terms(C, DJ)
+        w2j = pick(read(w2 + at2, own, 1, width, inner, width, C), of_w2[None, :])
     gc = tl.zeros((UNITS, CP), dtype=tl.float32)
     if BIAS:
         bias = tl.load(b1 + model * width + own, mask=own < width, other=0.0)
         g_bias = tl.zeros((UNITS,), dtype=tl.float32)
         g_out = tl.zeros((CP,), dtype=tl.float32)
+    x_plane = tl.num_programs(0).to(tl.int64) * batch * FX
+    d_plane = tl.num_programs(0).to(tl.int64) * batch * CP
     for first in range(part * span, min(batch, (part + 1) * span), ROWS):
         rows = first + tl.arange(0, ROWS)
-        xa = split(read(x, rows, FEATURES, batch, fa, 1, FEATURES), PRODUCTS)
+        at = (model * batch + rows[:, None]) * FX
+        inside = rows[:, None] < batch
+        xa = read_split(xs, at + fa[None, :], inside, x_plane, PRODUCTS)
         h = product(wa, trans(xa), PRODUCTS, JOINED > 1)
         if FB > 0:
-            xb = split(read(x, rows, FEATURES, batch, fb, 1, FEATURES), PRODUCTS)
-            h += product(wb, trans(xb), PRODUCTS, JOINED > 1)
+            xb = read_split(xs, at + fb[None, :], inside, x_plane, PRODUCTS)
+            if FJ > 0:
+                at = (model * batch + rows[:, None]) * FJ + tl.arange(0, FJ)[None, :]
+                h = dot(wj, tl.trans(tl.load(xj_in + at, mask=inside, other=0.0)), h)
+            else:
+                h += product(wb, trans(xb), PRODUCTS, JOINED > 1)
         if BIAS:
             h += bias[:, None]
         h = relu(h)
-        d = read(slopes + model * batch * CP, rows, CP, batch, classes, 1, CP)
-        ds = split(d, PRODUCTS)
+        at = (model * batch + rows[:, None]) * CP + classes[None, :]
+        ds = read_split(slopes, at, inside, d_plane, PRODUCTS)
         gc += product(split(h, PRODUCTS), ds, PRODUCTS, JOINED > 1)
-        dh = product(w2_own, trans(ds), PRODUCTS, JOINED > 0)
+        if DJ > 0:
+            at = (model * batch + rows[:, None]) * DJ + tl.arange(0, DJ)[None, :]
+            dj = tl.trans(tl.load(dj_in + at, mask=inside, other=0.0))
+            dh = dot(w2j, dj, tl.zeros((UNITS, ROWS), dtype=tl.float32))
+        else:
+            dh = product(w2_own, trans(ds), PRODUCTS, JOINED > 0)
         dh = tl.where(h <= 0, 0.0, dh)
         dhs = split(dh, PRODUCTS)
         ga += product(dhs, xa, PRODUCTS, JOINED > 1)
@@ -295,6 +386,9 @@ def backward_tile(
             gb += product(dhs, xb, PRODUCTS, JOINED > 1)
         if BIAS:
             g_bias += tl.sum(dh, 1)
+            d = ds[0].to(tl.float32)
+            if PRODUCTS == "bf16x6":
+                d += ds[1].to(tl.float32) + ds[2].to(tl.float32)
             g_out += tl.sum(d, 0)
     rate = tl.load(rates + model)
     others = (part * tl.num_programs(0)).to(tl.int64)  # models of the spans before this one
@@ -322,10 +416,11 @@ def backward_tile(
 
 @triton.jit(do_not_specialize=[*PLAIN, "span"])
 def backward(
-    x, w1, b1, w2, b2, slopes, g1, gb1, g2, gb2, squares, rates, batch, span, width, x_model,
-    FEATURES: constexpr, FA: constexpr, FB: constexpr, C: constexpr, CP: constexpr,
+    xs, xj_in, w1, b1, w2, b2, slopes, dj_in, g1, gb1, g2, gb2, squares, rates, batch, span, width,
+    FEATURES: constexpr, FX: constexpr, FA: constexpr, FB: constexpr, C: constexpr, CP: constexpr,
     BIAS: constexpr, ROWS: constexpr, UNITS: constexpr, PRODUCTS: constexpr,
-    JOINED: constexpr, KEEP: constexpr, MOMENTUM: constexpr, DECAY: constexpr,
+    JOINED: constexpr, KEEP: constexpr, MOMENTUM: constexpr, DECAY: constexpr, FJ: constexpr,
+    DJ: constexpr,
 ):  # fmt: skip
     """Programs (model, tile of hidden units, ``span`` samples): gradients of these units' weights.
 
@@ -336,16 +431,17 @@ def backward(
     model = tl.program_id(0).to(tl.int64)
     backward_tile(
         model, tl.program_id(1), tl.num_programs(1), tl.program_id(2),
-        x, w1, b1, w2, b2, slopes, g1, gb1, g2, gb2, squares, rates, batch, span, width, x_model,
-        FEATURES, FA, FB, C, CP, BIAS, ROWS, UNITS, PRODUCTS, JOINED, KEEP, MOMENTUM, DECAY,
+        xs, xj_in, w1, b1, w2, b2, slopes, dj_in, g1, gb1, g2, gb2, squares, rates, batch,
+        span, width, FEATURES, FX, FA, FB, C, CP, BIAS, ROWS, UNITS, PRODUCTS, JOINED, KEEP,
+        MOMENTUM, DECAY, FJ, DJ,
     )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=[*PLAIN, "units", "num_tiles"])
 def both_passes(
-    x, w1, b1, w2, b2, slopes, targets, g1, gb1, g2, gb2, squares, rates, batch, width, units,
+    x, w1, b1, w2, b2, xs, slopes, targets, g1, gb1, g2, gb2, squares, rates, batch, width, units,
     num_tiles, x_model, target_model, target_row, target_class,
-    FEATURES: constexpr, FA: constexpr, FB: constexpr, C: constexpr, CP: constexpr,
+    FEATURES: constexpr, FX: constexpr, FA: constexpr, FB: constexpr, C: constexpr, CP: constexpr,
     LOSS: constexpr, SLOPE: constexpr, BIAS: constexpr, SPAN: constexpr, ROWS: constexpr,
     UNITS: constexpr, PRODUCTS: constexpr, JOINED: constexpr,
 ):  # fmt: skip
@@ -356,16 +452,16 @@ def both_passes(
     model = tl.program_id(0).to(tl.int64)
     part = tl.program_id(1)
     forward_tile(
-        model, part, 0, x, w1, b1, w2, b2, slopes, targets, batch, width, units,
-        x_model, target_model, target_row, target_class, FEATURES, FA, FB, C, CP, LOSS, SLOPE, BIAS,
-        SPAN, UNITS, PRODUCTS, JOINED, True,
+        model, part, 0, x, w1, b1, w2, b2, xs, xs, slopes, slopes, targets, batch, width, units,
+        x_model, target_model, target_row, target_class,
+        FEATURES, FX, FA, FB, C, CP, LOSS, SLOPE, BIAS, SPAN, UNITS, PRODUCTS, JOINED, True, 0, 0,
     )  # fmt: skip
     tl.debug_barrier()  # what a thread has written, the others read
     for tile in range(num_tiles):
         backward_tile(
-            model, tile, num_tiles, part, x, w1, b1, w2, b2, slopes, g1, gb1, g2, gb2, squares,
-            rates, batch, SPAN, width, x_model, FEATURES, FA, FB, C, CP, BIAS, ROWS, UNITS,
-            PRODUCTS, JOINED, True, 0.0, 0.0,
+            model, tile, num_tiles, part, xs, xs, w1, b1, w2, b2, slopes, slopes, g1, gb1, g2, gb2,
+            squares, rates, batch, SPAN, width, FEATURES, FX, FA, FB, C, CP, BIAS, ROWS, UNITS,
+            PRODUCTS, JOINED, True, 0.0, 0.0, 0, 0,
         )  # fmt: skip
 
 

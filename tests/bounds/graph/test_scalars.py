@@ -1,0 +1,70 @@
+"""Functions of one number on intervals: against samples of them."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from lipdescent.bounds.graph.ranges import Range
+from lipdescent.bounds.graph.scalars import bounded_slopes
+from lipdescent.bracketing.bracket import bracket
+from lipdescent.networks.operations import Function
+
+
+@pytest.mark.parametrize("exponent", [-2.0, -0.75, 0.5001, 0.75, 1.5, 3.0])
+def test_powers_of_positive_numbers_hold_what_is_sampled(exponent):
+    generator = torch.Generator().manual_seed(0)
+    low = 3 * torch.rand(200, generator=generator, dtype=torch.float64) + 1e-3
+    high = low + torch.rand(200, generator=generator, dtype=torch.float64)
+    x = low + (high - low) * torch.linspace(0, 1, 51, dtype=torch.float64)[:, None]
+    found = bounded_slopes(Function("power", exponent), Range(low, high))
+    assert found is not None
+    for own, values in zip(found, (x**exponent, exponent * x ** (exponent - 1)), strict=True):
+        assert torch.allclose(own.low, values.amin(0), rtol=1e-9)
+        assert torch.allclose(own.high, values.amax(0), rtol=1e-9)
+        assert bool((own.low <= values.amin(0)).all() & (values.amax(0) <= own.high).all())
+
+
+def test_a_root_of_what_may_be_negative_is_not_bounded():
+    span = Range(torch.tensor([-1.0]).double(), torch.tensor([2.0]).double())
+    values, slopes = bounded_slopes(Function("power", 1.5), span)
+    assert float(values.low) == float(slopes.low) == -math.inf
+
+
+@pytest.mark.parametrize(("kind", "ends"), [(nn.Sigmoid, (0.0, 1.0)), (nn.Tanh, (-1.0, 1.0))])
+def test_values_stay_within_the_limits_of_a_function(kind, ends):
+    low = torch.tensor([-math.inf, -50.0, 30.0], dtype=torch.float64)
+    values, _ = bounded_slopes(kind(), Range(low, torch.full_like(low, math.inf)))
+    assert float(values.low.min()) >= ends[0]
+    assert float(values.high.max()) == ends[1]
+
+
+class Local(nn.Module):
+    """Local response normalisation as AlexNet has it, of numbers side by side."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.LocalResponseNorm(3, alpha=0.5)
+        self.register_buffer("one", torch.ones(1))
+
+    def forward(self, x):
+        return self.inner(x * self.one)
+
+
+def test_local_response_normalisation_has_both_bounds_on_a_box():
+    data = torch.rand(20, 5, 2, generator=torch.Generator().manual_seed(0))
+    methods = ["upper_graph", "lower_jacobian"]
+    found = bracket(Local().eval(), (5, 2), methods=methods, data=data, domain="box:0,1")
+    largest = max(
+        float(
+            torch.linalg.matrix_norm(
+                torch.autograd.functional.jacobian(Local()._modules["inner"], p[None]).reshape(
+                    10, 10
+                ),
+                2,
+            )
+        )
+        for p in data.double()
+    )
+    assert largest * (1 - 1e-6) <= found.lower <= found.upper <= 2 * largest
