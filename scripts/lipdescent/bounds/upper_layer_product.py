@@ -2,9 +2,10 @@
 
 The "naive" bound, AutoLip of Virmaux & Scaman (2018, arXiv 1805.10965): constants of consecutive
 layers multiply, those of the branches of a residual block add. Batch normalisation right behind a
-linear layer or a convolution is multiplied into its weights first. Certified: every constant
-covers its rounding, see :mod:`lipdescent.layers`. Cost: one Gram matrix and its eigenvalues per
-layer; convolutions one per frequency.
+linear layer or a convolution is multiplied into its weights first, and linear layers that follow
+each other are one map where that pays (:mod:`lipdescent.structure.linear_runs`). Certified: every
+constant covers its rounding, see :mod:`lipdescent.layers`. Cost: one Gram matrix and its
+eigenvalues per layer; convolutions one per frequency.
 """
 
 from __future__ import annotations

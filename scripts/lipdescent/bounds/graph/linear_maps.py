@@ -25,6 +25,8 @@ from lipdescent.networks.known_classes import BATCH_NORMS
 from lipdescent.networks.operations import Divide, Gather, Reduce, Scale, Shift
 from lipdescent.structure.rebuilt import rebuilt
 
+_HELD = 2**24  # numbers of a weight whose absolute values are held
+
 
 @dataclass(frozen=True)
 class Linear:
@@ -122,14 +124,17 @@ def _weighted(operation: Any, shape: tuple[int, ...]) -> Linear:
         bias = operation(torch.zeros(1, *shape, dtype=torch.float64))[0]
     plain = rebuilt(operation, {"weight": operation.weight.detach()})
 
-    @functools.cache
-    def sizes() -> nn.Module:  # as large as the weights, and often never asked for
-        return rebuilt(operation, {"weight": operation.weight.detach().abs()})
+    weight = operation.weight.detach()
+
+    def sizes() -> nn.Module:
+        return rebuilt(operation, {"weight": weight.abs()})
+
+    if weight.numel() <= _HELD:
+        sizes = functools.cache(sizes)
 
     def absolute(x: Tensor) -> Tensor:
         return cast(Tensor, sizes()(x))
 
-    weight = operation.weight
     terms = weight[0].numel()
     if getattr(operation, "transposed", False):
         terms = weight.shape[0] // operation.groups * weight[0, 0].numel()
