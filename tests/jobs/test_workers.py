@@ -57,7 +57,7 @@ def test_a_killed_process_is_a_fault_of_the_machine():
 def test_a_killed_job_takes_them_along():
     body = (
         "import os, time\nfrom lipdescent.jobs import workers\nworkers.allow(2)\n"
-        "def share(i):\n    print(os.getpid(), flush=True)\n    time.sleep(60)\n"
+        "def share(i):\n    os.write(1, b'%d\\n' % os.getpid())\n    time.sleep(60)\n"
         "workers.mapped(share, range(2))"
     )
     environ = os.environ | {"PYTHONPATH": str(SCRIPTS)}

@@ -124,6 +124,7 @@ def test_only_where_float32_is_float32(generator):
     assert pays(narrow, 100)
     assert not pays(wide, 8)
     assert not pays(shallow, 100)
+    assert not pays(of((6, 12, 12, 4)), 100)
     assert in_single(wide)
     assert not in_single(narrow)
     before = torch.get_float32_matmul_precision()

@@ -17,7 +17,7 @@ from lipdescent.arithmetic.eigenvalues import largest_eigenvalue
 from lipdescent.shapes import Float64
 from lipdescent.structure.relu_chain import Chain, activated
 
-_CHUNK = {"cpu": 2**16, "cuda": 2**24}  # numbers in the largest array; measured at n_out n_in = 400
+_CHUNK = {"cpu": 2**18, "cuda": 2**24}  # numbers in the largest array; measured at n_out n_in = 400
 _TABLE = 2**24  # numbers in the largest table
 _FEW_UNITS = 24  # up to this width equal masks are common enough to look for
 

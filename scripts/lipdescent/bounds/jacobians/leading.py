@@ -26,16 +26,22 @@ from lipdescent.structure.relu_chain import Chain, activated
 _ROUNDOFF, _UNDERFLOW = 2.0**-24, 2.0**-140  # of float32, the latter with room to spare
 _EXACT = 8  # largest norms, at least, that are taken in float64
 _NARROW = 32  # below this width products are not what takes the time
-_CHUNK = 2**16  # numbers in the largest array
+_FEW_UNITS = 24  # of all hidden layers
+_CHUNK = 2**18  # numbers in the largest array
 _MODELS = 16  # whose eigenvalues are taken together
 # What rounding may do to |J|_F, relative and absolute, and to the numbers that J J^T gives.
 _SUM, _SMALL, _SLIGHTLY = 1e-4, 1e-16, 1e-12
 
 
 def pays(links: Chain, count: int) -> bool:
-    """Whether :func:`leading_norms` of ``count`` points is faster than all norms in float64."""
+    """Whether to take :func:`leading_norms` of ``count`` points in place of all norms in float64.
+
+    Not of few units: many points share their masks there, and which of those with equal norms a
+    search begins with would depend on what has been passed over.
+    """
     on_cpu = links.exponents.device.type == "cpu"
-    return on_cpu and len(links.weights) > 2 and count > _EXACT
+    units = sum(weight.shape[1] for weight in links.weights[:-1])
+    return on_cpu and len(links.weights) > 2 and units > _FEW_UNITS and count > _EXACT
 
 
 def in_single(links: Chain) -> bool:
