@@ -49,10 +49,9 @@ class Variant:
 
     def __str__(self) -> str:
         t = self.tile
-        limit = f", {t.registers} registers" if t.registers else ""
         return (
-            f"{t.rows}x{t.units}, {t.warps} warps, joined {t.joined}, {t.parts} parts, "
-            f"stages {t.stages}{limit}; {self.piece}; {self.products}"
+            f"{t.rows}x{t.units}, {t.warps} warps, {'joined, ' * t.joined}{t.parts} parts, "
+            f"stages {t.stages}; {self.piece}; {self.products}"
         )
 
 
@@ -63,47 +62,39 @@ def variants(width: int, batch: int) -> tuple[list[Variant], list[Variant]]:
     planned = Variant(plan.forward, part), Variant(plan.backward, span)
     if width > 256:
         forward = [
-            Variant(Tile(128, 64, 8, joined=1, parts=3), part),
-            Variant(Tile(128, 64, 4, joined=1, parts=3), part),
-            Variant(Tile(256, 64, 8, joined=1, parts=3), part),
-            Variant(Tile(64, 64, 4, joined=1, parts=3), part),
-            Variant(Tile(128, 64, 8, joined=1), part),
-            Variant(Tile(128, 64, 4, joined=1), part),
-            Variant(Tile(128, 128, 8, joined=1, parts=3), part),
-            Variant(Tile(128, 64, 8, joined=1, parts=3), 2 * part),
-            Variant(Tile(128, 64, 8, joined=1, parts=3, stages=1), part),
+            Variant(Tile(128, 64, 8, joined=True, parts=3, stages=1), part),
+            Variant(Tile(128, 64, 8, joined=True, parts=3, stages=1), 2 * part),
+            Variant(Tile(128, 64, 8, joined=True, parts=3), part),
+            Variant(Tile(128, 64, 4, joined=True, parts=3, stages=1), part),
+            Variant(Tile(128, 64, 8, joined=True), part),
+            Variant(Tile(64, 64, 4, joined=True), part),
+            Variant(Tile(64, 64, 4, joined=True, stages=1), part),
+            Variant(Tile(64, 64, 4), part, "tf32x3"),
         ]
     else:
         forward = [
             Variant(Tile(16, 64, 4), part),
             Variant(Tile(32, 64, 4), part),
+            Variant(Tile(32, 64, 4, stages=1), part),
             Variant(Tile(16, 16, 1), part),
         ]
     if width > 2048:
         backward = [
             Variant(Tile(64, 64, 4), span),
-            Variant(Tile(64, 64, 4, parts=3), span),
-            Variant(Tile(32, 64, 4, parts=3), span),
             Variant(Tile(64, 64, 4, parts=1), span),
             Variant(Tile(32, 64, 4), span),
-            Variant(Tile(64, 64, 4, parts=4), span),
-            Variant(Tile(64, 128, 8, registers=168), span),
-            Variant(Tile(32, 128, 8, parts=3), span),
-            Variant(Tile(128, 64, 4), span),
-            Variant(Tile(32, 128, 4), span),
-            Variant(Tile(32, 64, 4, parts=4), span),
-            Variant(Tile(64, 64, 4, stages=3), span),
-            Variant(Tile(32, 64, 4, parts=1), span),
+            Variant(Tile(64, 128, 8), span),
+            Variant(Tile(32, 128, 8), span),
+            Variant(Tile(64, 64, 4, stages=1), span),
+            Variant(Tile(64, 64, 4), span, "tf32x3"),
         ]
     else:
         backward = [
             Variant(Tile(64, 64, 4), 128),
-            Variant(Tile(64, 64, 4, parts=3), 128),
-            Variant(Tile(32, 64, 4, parts=3), 64),
+            Variant(Tile(64, 64, 4, parts=1), 128),
+            Variant(Tile(32, 64, 4), 64),
             Variant(Tile(32, 32, 2, parts=1), 128),
-            Variant(Tile(32, 32, 2, parts=1), 256),
             Variant(Tile(32, 16, 4, parts=1), 64),
-            Variant(Tile(64, 32, 2, parts=1), 128),
             Variant(Tile(64, 32, 4), 128),
             Variant(Tile(16, 16, 2, parts=1), 64),
         ]

@@ -33,6 +33,9 @@ def tables(page: str) -> dict[str, dict[str, list]]:
     return found
 
 
+WIDE = 4096  # hidden units from which an epoch on the device takes longer than preparing it
+
+
 def _rounded(cell: str) -> str:
     """Three digits, as people write them."""
     value = float(f"{float(cell):.3g}")
@@ -54,9 +57,16 @@ def texts(page: str) -> dict:
         found[key], found[f"{key}_resident"] = map(_rounded, row[6:8])
     for row in found["projections_training_only"]["rows"]:
         found[re.sub(r"\W+", "_", f"hours {row[0]}")] = row[2]
-    for where in ("cuda_0", "cpu"):
-        rows = found[f"the_workflow_end_to_end_on_{where}"]["rows"]
-        found[f"study_on_{where}"] = rows[0][1]
+    found["study_on_cuda_0"] = found["the_workflow_end_to_end_on_cuda_0"]["rows"][0][1]
+    jobs = next(v for k, v in found.items() if k.startswith("when_its_jobs_ran"))["rows"]
+    found["first_job"] = f"{float(jobs[0][1]):.0f} s"
+    found["processor_seconds"] = f"{sum(float(row[3]) for row in jobs):.0f}"
+    fused = found["projections_training_only"]["rows"][0]
+    minutes = {int(w): float(m) for w, m in (one.split(":") for one in fused[3].split(","))}
+    found["fused_minutes_wide"] = f"{sum(m for w, m in minutes.items() if w >= WIDE):.0f}"
+    found["fused_minutes_narrow"] = f"{sum(m for w, m in minutes.items() if w < WIDE):.0f}"
+    step = next(v for k, v in found.items() if k.startswith("the_fused_step"))["rows"]
+    found["narrow_update"] = f"{next(float(r[4]) for r in step if r[2:4] == ['16', 'bf16x6']):.0f}"
     return found
 
 

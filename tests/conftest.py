@@ -45,8 +45,8 @@ from lipdescent.stacks.model_stack import ModelStack  # noqa: E402 - after the h
 # longest begin first, or one of them would be what all wait for at the end.
 LONGEST = (
     "test_workflow.py", "test_faults.py", "figures/test_figures.py", "test_cuda.py",
-    "test_studies.py", "test_refusals.py", "test_float64_only.py", "test_axes_end_to_end.py",
-    "test_exact_networks.py",
+    "test_refusals.py", "test_studies.py", "test_exact_networks.py", "test_float64_only.py",
+    "test_axes_end_to_end.py", "test_batch_independence.py",
 )  # fmt: skip
 
 

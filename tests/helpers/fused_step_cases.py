@@ -22,7 +22,7 @@ from lipdescent.training.options import TrainingOptions
 
 FEATURES, CLASSES, RATES = 40, 10, (0.05, 0.1)
 SMALL = Plan(Tile(64, 16, 4), Tile(64, 16, 4), part=16, span=64)
-LARGE = Plan(Tile(256, 128, 4, joined=1, parts=3), Tile(256, 128, 4, parts=3), part=256, span=512)
+LARGE = Plan(Tile(256, 128, 4, joined=True, parts=3), Tile(256, 128, 4), part=256, span=512)
 
 NARROW = Plan(Tile(64, 16, 4), Tile(16, 16, 4), part=16, span=32, narrow=True)
 

@@ -63,7 +63,9 @@ def test_bounds_see_ordinary_layers(study):
     assert set(frame["num_parameters"]) == {6 * 8 + 8 + 8 * 2 + 2}
 
 
-@pytest.mark.parametrize("name", ["lower_jacobian", "lower_ascent", "upper_lipsdp", "lower_pairs"])
+@pytest.mark.parametrize(
+    "name", ["lower_jacobian", "lower_ascent", "lower_pairs", "upper_layer_product"]
+)
 def test_processes_that_share_a_bound_change_no_bit_of_it(study, name):
     """Neither of values, nor of statuses, nor of where a quantity is defined."""
     options = {"norms": ["l2"]}
@@ -74,7 +76,7 @@ def test_processes_that_share_a_bound_change_no_bit_of_it(study, name):
     finally:
         workers.allow(1)
     pd.testing.assert_frame_equal(shared, alone, check_exact=True)
-    assert alone["value"].nunique() > 2
+    assert alone["value"].nunique() > 1
 
 
 def test_metrics_of_constrained_networks(study):

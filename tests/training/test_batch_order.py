@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -9,6 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lipdescent.jobs.progress import Progress
 from lipdescent.plugins import lookup
+from lipdescent.training import stack_training
 from lipdescent.training.block import TrainingData
 from lipdescent.training.draws import batch_order, initial_stack
 from lipdescent.training.engines.fused_cnn import StackedCNN
@@ -129,3 +132,24 @@ def test_a_state_of_another_order_is_not_taken_over(tmp_path):
         trained(make(order="shuffled"), state_path=state, should_stop=lambda: True)
     other = trained(make(), state_path=state)
     assert all(torch.equal(tensor, other[name]) for name, tensor in trained(make()).items())
+
+
+@pytest.mark.parametrize(("order", "expected"), [("fixed", 1), ("shuffled", EPOCHS)])
+def test_what_stays_the_same_goes_to_the_device_once(monkeypatch, order, expected):
+    uploaded = []
+    monkeypatch.setattr(
+        stack_training, "upload", lambda t, device: uploaded.append(t.dtype) or t.to(device)
+    )
+    training = make(order=order)
+    training.options = replace(training.options, schedule="constant", schedule_options={})
+    for _ in range(EPOCHS):
+        training.one_epoch()
+    assert uploaded.count(torch.int64) == expected
+    assert uploaded.count(torch.float64) == 1  # rates
+    training.stopped[0] = training.epoch  # a replica that has stopped has rates of its own
+    before = training.state().live["model/0"].clone()
+    training.one_epoch()
+    assert uploaded.count(torch.float64) == 2
+    after = training.state().live["model/0"]
+    assert torch.equal(after[0], before[0])
+    assert not torch.equal(after[1], before[1])

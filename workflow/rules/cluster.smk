@@ -110,8 +110,9 @@ def long_jobs_first():
     for stage in ("train", "measure"):
         jobs = [job for job in workflow.dag.needrun_jobs() if job.rule.name == stage]
         expected = {job: seconds(job) for job in jobs}
+        longest = max(expected.values(), default=0) or 1  # of no epoch: no time
         for job in jobs:
-            share = expected[job] / max(expected.values())
+            share = expected[job] / longest
             workflow.dag._priority[job] = job.rule.priority + share
 
 

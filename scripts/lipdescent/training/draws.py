@@ -67,7 +67,7 @@ def batch_order(
     for every seed (a DataLoader with shuffle=False, as in the code of Khromov & Singh 2024).
     """
     if kind == "fixed":
-        return torch.arange(num_train).repeat(len(seeds), 1)
+        return torch.arange(num_train).expand(len(seeds), -1)
     drawn = {
         seed: torch.randperm(num_train, generator=generator("order", seed, epoch))
         for seed in dict.fromkeys(seeds)

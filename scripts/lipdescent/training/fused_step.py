@@ -34,8 +34,8 @@ MOST_FEATURES, MOST_CLASSES = 128, 32
 MOST_APART = {"float32": 1e-3, "tf32": 0.2}
 TRIED_ROWS = 64  # of a batch, in what is compared before training
 MOST_NARROW, MOST_SPANS = 64, 32  # hidden units and spans of an update in two kernels
-MOST_SIX = 64  # terms of six sums that are one
-MOST_PARTS = 64  # of the hidden units in the forward pass
+MOST_REST = 64  # terms, see Tile
+MOST_PARTS = 32  # of the hidden units in the forward pass
 # Factor of outputs - targets in the gradient, by the number of classes; 0 for the cross-entropy.
 LOSSES: dict[str, Callable[[int], float]] = {
     "cross_entropy": lambda classes: 0.0,
@@ -52,30 +52,32 @@ class Tile:
     ----------
     rows, units : samples and hidden units of a tile, powers of two.
     warps : of 32 threads, that work on it.
-    joined : of what products those of parts are joined; see the kernels.
-    parts : most of the features, 1 or 2: less to wait for, or less padding. 3 is 2, and six
-        products of parts of few terms are one: those of the second part of the features and, in
-        the backward pass, those of the classes; 4 those of the classes alone.
-    registers : of a thread at most; None leaves it to the compiler.
+    joined : whether products that make logits are two of longer sums; see the kernels.
+    parts : most of the features, 1 or 2: less to wait for, or less padding. 3 in the forward pass:
+        2, and the products of the second one's parts are one product, if few features are in it.
     stages : of loops: loads that are ahead of their use, and one.
     """
 
     rows: int
     units: int
     warps: int
-    joined: int = 0
+    joined: bool = False
     parts: int = 2
-    registers: int | None = None
     stages: int = 2
 
-    def launch(self, features: int) -> dict[str, int | None]:
+    def launch(self, features: int) -> dict[str, int]:
         """What a kernel is told of it."""
         one, two = _two_parts(features) if self.parts > 1 else (_padded(features), 0)
         return {
-            "ROWS": self.rows, "UNITS": self.units, "JOINED": self.joined, "FEATURES": features,
+            "ROWS": self.rows, "UNITS": self.units, "FEATURES": features,
             "FX": _padded(features), "FA": one, "FB": two, "num_warps": self.warps,
-            "num_stages": self.stages, "maxnreg": self.registers,
+            "num_stages": self.stages,
         }  # fmt: skip
+
+    def rest(self, features: int) -> int:
+        """Length of the sums where products of the second part's parts are one product; 0 else."""
+        rest = 6 * (features - _two_parts(features)[0])
+        return _padded(rest) if self.parts == 3 and 0 < rest <= MOST_REST else 0
 
 
 @dataclass(frozen=True)
@@ -102,12 +104,14 @@ class Plan:
         Narrow networks are cut in many pieces, for one program alone would take too long.
         """
         if width <= MOST_NARROW and batch <= 32 * MOST_SPANS:
-            tile = Tile(32, 64, 4, parts=1) if width > 32 else Tile(16, _padded(width), 2, parts=1)
+            units = _padded(width)
+            tile = Tile(32, 64, 4) if units > 32 else Tile(16, units, units // 16, parts=1)
             return cls(tile, tile, part=MOST_NARROW, span=tile.rows, narrow=True)
         part = max(128 if width < 4096 else 256, _up(-(-width // MOST_PARTS), 64))
-        rows, warps = (64, 4) if width <= 4096 else (128, 8)
-        forward = Tile(rows, 64, warps, joined=1, parts=3)
-        backward, programs = Tile(64, 64, 4), 64
+        forward = Tile(64, 64, 4, joined=True)
+        if width >= 4096:
+            forward = Tile(128, 64, 8, joined=True, parts=3, stages=1)
+        backward, programs = Tile(64, 64, 4, parts=2 if width > 4096 else 1), 64
         if width <= 256:
             forward, backward, programs = Tile(32, 64, 4), Tile(32, 16, 4, parts=1), 128
         pieces = max(1, programs // -(-width // backward.units))
@@ -212,13 +216,6 @@ class OneHiddenLayer:
         sizes = 3 if split else 1, self._models, options.batch_size
         self._inputs = first.new_zeros(*sizes, _padded(features), dtype=dtype)
         self._slopes = first.new_zeros(*sizes, padded, dtype=dtype)
-        forward, backward = self._plan.forward.parts, self._plan.backward.parts
-        rest = _six(features - _two_parts(features)[0]) if split and forward == 3 else 0
-        six = _six(classes) if split and backward > 2 else 0
-        self._forward_sums = {"FJ": rest, "DJ": six}
-        self._backward_sums = {"FJ": rest if backward == 3 else 0, "DJ": six}
-        self._inputs_six = first.new_zeros(*sizes[1:], max(1, rest), dtype=dtype)
-        self._slopes_six = first.new_zeros(*sizes[1:], max(1, six), dtype=dtype)
         # Of the logits, where their sum over the hidden units is in several parts.
         parts = self._parts if self._parts > 1 else 0
         self._sums = first.new_empty(parts, *sizes[1:], padded)
@@ -293,17 +290,17 @@ class OneHiddenLayer:
         w1, w2, b1, b2 = _four(self._weights)
         units = min(self._plan.part, _up(self._width, tile.units))
         self._kernels.forward[(self._models, -(-batch // tile.rows), self._parts)](
-            x, w1, b1, w2, b2, self._inputs, self._inputs_six,
-            self._slopes if whole else self._sums, self._slopes_six, targets, batch,
+            x, w1, b1, w2, b2, self._inputs, self._slopes if whole else self._sums, targets, batch,
             self._width, units, x.stride(0), *targets.stride(), **self._classes, **self._loss,
             **tile.launch(self._features), PRODUCTS=self._products, WHOLE=whole,
-            **self._forward_sums,
+            JOINED=tile.joined,
+            FJ=tile.rest(self._features) if self._products == "bf16x6" else 0,
         )  # fmt: skip
         if not whole:
             self._kernels.add_parts[(self._models, -(-batch // 4))](
-                self._sums, self._slopes, self._slopes_six, b2, targets, batch, self._parts,
-                *targets.stride(), **self._classes, **self._loss, PRODUCTS=self._products,
-                DJ=self._forward_sums["DJ"], ROWS=4, PARTS=MOST_PARTS, num_warps=4,
+                self._sums, self._slopes, b2, targets, batch, self._parts, *targets.stride(),
+                **self._classes, **self._loss, PRODUCTS=self._products, ROWS=4,
+                PARTS=MOST_PARTS, num_warps=4,
             )  # fmt: skip
 
     def backward(self, batch: int, rate: Tensor) -> None:
@@ -317,11 +314,10 @@ class OneHiddenLayer:
         keep = self._spans > 1 or self._clip is not None
         rule = dict.fromkeys(self._rule, 0.0) if keep else self._rule  # less to compile
         self._kernels.backward[(self._models, self._num_tiles, self._spans)](
-            self._inputs, self._inputs_six, w1, b1, w2, b2, self._slopes, self._slopes_six,
-            g1, gb1, g2, gb2, self._squares, rate,
+            self._inputs, w1, b1, w2, b2, self._slopes, g1, gb1, g2, gb2, self._squares, rate,
             batch, self._plan.span, self._width,
             **self._classes, **rule, **tile.launch(self._features),
-            PRODUCTS=self._products, KEEP=keep, **self._backward_sums,
+            PRODUCTS=self._products, KEEP=keep,
         )  # fmt: skip
 
     def add_spans(self, rate: Tensor) -> None:
@@ -360,7 +356,8 @@ class OneHiddenLayer:
             x, w1, b1, w2, b2, self._inputs, self._slopes, targets, g1, gb1, g2, gb2,
             self._squares, rate, x.shape[1], self._width, _up(self._width, tile.units),
             self._num_tiles, x.stride(0), *targets.stride(), **self._classes, **self._loss,
-            SPAN=self._plan.span, PRODUCTS=self._products, **tile.launch(self._features),
+            SPAN=self._plan.span, JOINED=tile.joined, PRODUCTS=self._products,
+            **tile.launch(self._features),
         )  # fmt: skip
 
     def clipped_spans(self, rate: Tensor) -> None:
@@ -392,11 +389,6 @@ def _up(count: int, step: int) -> int:
 def _padded(count: int) -> int:
     """The least power of two that a product of the kernels may have."""
     return max(16, 1 << (count - 1).bit_length())
-
-
-def _six(count: int) -> int:
-    """Length of six sums of ``count`` terms that are one; 0 where it is none or too long."""
-    return _padded(6 * count) if 0 < 6 * count <= MOST_SIX else 0
 
 
 def _two_parts(count: int) -> tuple[int, int]:

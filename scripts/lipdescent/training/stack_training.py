@@ -62,6 +62,8 @@ class StackTraining:
         # Drawn anew in every process, so no part of a saved state.
         self.initial = {} if 0 in self.epochs else self._state()
         self.curves: list[list[float]] = []
+        # What epochs were given last, here and on the device.
+        self._on_device: dict[str, tuple[Tensor, Tensor]] = {}
 
     def run(
         self,
@@ -165,9 +167,12 @@ class StackTraining:
         running = (self.stopped < 0) & (self.diverged < 0)
         if running.any():
             rates = options.rates(epoch=self.epoch, num_train=num_train, num_epochs=self.num_epochs)
-            table = upload(torch.from_numpy(rates).to(dtype)[:, None] * running.to(dtype), device)
-            order = batch_order(self.seeds, self.epoch, num_train, kind=options.batch_order)
-            order = upload(order, device)
+            table = self._uploaded(
+                "rates", torch.from_numpy(rates).to(dtype)[:, None] * running.to(dtype)
+            )
+            order = self._uploaded(
+                "order", batch_order(self.seeds, self.epoch, num_train, kind=options.batch_order)
+            )
             draws = None
             if options.augmentation:
                 draws = augmentation_draws(
@@ -190,6 +195,15 @@ class StackTraining:
             on_every(self.blocks, one_epoch, changes=True)
         self.epoch += 1
         self._look()
+
+    def _uploaded(self, name: str, values: Tensor) -> Tensor:
+        """On the device; what was there already, if it is the same, as a copy takes longer than an
+        epoch of narrow networks.
+        """
+        before = self._on_device.get(name)
+        if before is None or not torch.equal(before[0], values):
+            before = self._on_device[name] = values, upload(values, self.data.inputs.device)
+        return before[1]
 
     def _look(self) -> None:
         """At some epochs: curves, divergence, stopping, checkpoints."""

@@ -13,8 +13,7 @@ reads them where the tensor cores do, and splits none of them again. Features ar
 of FA and FB, classes padded to CP: powers of two. ROWS samples or UNITS hidden units are a tile.
 BIAS says whether there are biases. PRODUCTS is the precision of ``tl.dot``, or "bf16x6": factors
 are split here, each once and not at each product, and NaN are not looked for. Products with
-activations need no exchange between threads in bfloat16, as they would in tf32. JOINED: see
-:func:`product`; 1 for those whose second factor lies in memory as it is wanted, 2 for all.
+activations need no exchange between threads in bfloat16, as they would in tf32.
 """
 
 # No ``from __future__ import annotations``, and no annotations but Triton's own: it reads them.
@@ -67,17 +66,6 @@ def pick(a, which):
 
 
 @triton.jit
-def terms(COUNT: constexpr, LENGTH: constexpr):
-    """How products of parts of COUNT terms are one of LENGTH: places, parts of either factor."""
-    term = tl.arange(0, LENGTH)
-    place = term // COUNT
-    inner = tl.where(place < 6, term % COUNT, 1 << 20)  # outside of any matrix
-    of_a = tl.where(place == 0, 2, tl.where((place == 2) | (place == 3), 1, 0))
-    of_b = tl.where(place == 1, 2, tl.where((place == 2) | (place == 4), 1, 0))
-    return inner, of_a, of_b
-
-
-@triton.jit
 def beside(a, b):
     return tl.reshape(tl.permute(tl.join(a, b), (0, 2, 1)), (a.shape[0], 2 * a.shape[1]))
 
@@ -95,7 +83,7 @@ def dot(a, b, c):
 
 
 @triton.jit
-def product(a, b, PRODUCTS: constexpr, JOINED: constexpr):
+def product(a, b, PRODUCTS: constexpr, JOINED: constexpr = False):
     """Product of two split matrices.
 
     Of the nine products of parts the three least, of 2^-22 and less, are left out. Small ones come
@@ -154,9 +142,9 @@ def read_split(start, at, inside, plane, PRODUCTS: constexpr):
 
 @triton.jit
 def write_slope(
-    z, slopes, dj_out, b2, targets, model, rows, batch, target_model, target_row, target_class,
+    z, slopes, b2, targets, model, rows, batch, target_model, target_row, target_class,
     C: constexpr, CP: constexpr, LOSS: constexpr, SLOPE: constexpr, BIAS: constexpr,
-    PRODUCTS: constexpr, DJ: constexpr,
+    PRODUCTS: constexpr,
 ):  # fmt: skip
     """Slope of the mean loss at the logits z (ROWS, CP); zeros for classes that are padding.
 
@@ -182,27 +170,17 @@ def write_slope(
     slope = tl.where(classes[None, :] < C, slope / batch, 0.0)
     at = (model * batch + rows[:, None]) * CP + classes[None, :]
     plane = tl.num_programs(0).to(tl.int64) * batch * CP
-    ds = split(slope, PRODUCTS)
-    write_split(slopes, ds, at, rows[:, None] < batch, plane, PRODUCTS)
-    if DJ > 0:  # in the order of terms
-        at = (model * batch + rows[:, None]) * DJ + classes[None, :]
-        inside = (rows[:, None] < batch) & (classes[None, :] < C)
-        tl.store(dj_out + at, ds[2], mask=inside)
-        tl.store(dj_out + at + C, ds[0], mask=inside)
-        tl.store(dj_out + at + 2 * C, ds[1], mask=inside)
-        tl.store(dj_out + at + 3 * C, ds[1], mask=inside)
-        tl.store(dj_out + at + 4 * C, ds[0], mask=inside)
-        tl.store(dj_out + at + 5 * C, ds[0], mask=inside)
+    write_split(slopes, split(slope, PRODUCTS), at, rows[:, None] < batch, plane, PRODUCTS)
 
 
 @triton.jit
 def forward_tile(
     model, row_tile, part,
-    x, w1, b1, w2, b2, xs, xj_out, out, dj_out, targets, batch, width, units,
+    x, w1, b1, w2, b2, xs, out, targets, batch, width, units,
     x_model, target_model, target_row, target_class,
     FEATURES: constexpr, FX: constexpr, FA: constexpr, FB: constexpr, C: constexpr, CP: constexpr,
     LOSS: constexpr, SLOPE: constexpr, BIAS: constexpr, ROWS: constexpr, UNITS: constexpr,
-    PRODUCTS: constexpr, JOINED: constexpr, WHOLE: constexpr, FJ: constexpr, DJ: constexpr,
+    PRODUCTS: constexpr, JOINED: constexpr, WHOLE: constexpr, FJ: constexpr,
 ):  # fmt: skip
     """A program of :func:`forward`."""
     rows = row_tile * ROWS + tl.arange(0, ROWS)
@@ -216,13 +194,13 @@ def forward_tile(
         fb = FA + tl.arange(0, FB)
         xb = split(read(x, rows, FEATURES, batch, fb, 1, FEATURES), PRODUCTS)
     if FJ > 0:  # six products of FEATURES - FA terms are one of FJ terms
-        inner, of_x, of_w = terms(FEATURES - FA, FJ)
-        fj = FA + inner
+        term = tl.arange(0, FJ)
+        place = term // (FEATURES - FA)
+        fj = tl.where(place < 6, FA + term % (FEATURES - FA), FEATURES)
+        of_x = tl.where(place == 0, 2, tl.where((place == 2) | (place == 3), 1, 0))
+        of_w = tl.where(place == 1, 2, tl.where((place == 2) | (place == 4), 1, 0))
         xj = pick(read(x, rows, FEATURES, batch, fj, 1, FEATURES), of_x[None, :])
     if part == 0:
-        if FJ > 0:
-            at = (model * batch + rows[:, None]) * FJ + tl.arange(0, FJ)[None, :]
-            tl.store(xj_out + at, xj, mask=rows[:, None] < batch)
         at = (model * batch + rows[:, None]) * FX
         plane = tl.num_programs(0).to(tl.int64) * batch * FX
         write_split(xs, xa, at + fa[None, :], rows[:, None] < batch, plane, PRODUCTS)
@@ -232,21 +210,21 @@ def forward_tile(
     for first in range(0, units, UNITS):
         own = part * units + first + tl.arange(0, UNITS)
         wa = split(read(w1, fa, width, FEATURES, own, 1, width), PRODUCTS)
-        h = product(xa, wa, PRODUCTS, JOINED > 1)
+        h = product(xa, wa, PRODUCTS)
         if FJ > 0:
             wj = pick(read(w1, fj, width, FEATURES, own, 1, width), of_w[:, None])
             h = dot(xj, wj, h)
         elif FB > 0:
             wb = split(read(w1, fb, width, FEATURES, own, 1, width), PRODUCTS)
-            h += product(xb, wb, PRODUCTS, JOINED > 1)
+            h += product(xb, wb, PRODUCTS)
         if BIAS:
             h += tl.load(b1 + model * width + own, mask=own < width, other=0.0)[None, :]
         w = split(read(w2, own, 1, width, classes, width, C), PRODUCTS)
-        z += product(split(relu(h), PRODUCTS), w, PRODUCTS, JOINED > 0)
+        z += product(split(relu(h), PRODUCTS), w, PRODUCTS, JOINED)
     if WHOLE:
         write_slope(
-            z, out, dj_out, b2, targets, model, rows, batch, target_model, target_row, target_class,
-            C, CP, LOSS, SLOPE, BIAS, PRODUCTS, DJ,
+            z, out, b2, targets, model, rows, batch, target_model, target_row, target_class,
+            C, CP, LOSS, SLOPE, BIAS, PRODUCTS,
         )  # fmt: skip
     else:
         at = (part.to(tl.int64) * tl.num_programs(0) + model) * batch
@@ -256,11 +234,11 @@ def forward_tile(
 
 @triton.jit(do_not_specialize=PLAIN)
 def forward(
-    x, w1, b1, w2, b2, xs, xj_out, out, dj_out, targets, batch, width, units,
+    x, w1, b1, w2, b2, xs, out, targets, batch, width, units,
     x_model, target_model, target_row, target_class,
     FEATURES: constexpr, FX: constexpr, FA: constexpr, FB: constexpr, C: constexpr, CP: constexpr,
     LOSS: constexpr, SLOPE: constexpr, BIAS: constexpr, ROWS: constexpr, UNITS: constexpr,
-    PRODUCTS: constexpr, JOINED: constexpr, WHOLE: constexpr, FJ: constexpr, DJ: constexpr,
+    PRODUCTS: constexpr, JOINED: constexpr, WHOLE: constexpr, FJ: constexpr,
 ):  # fmt: skip
     """Programs (model, tile of samples, ``units`` hidden units).
 
@@ -269,18 +247,17 @@ def forward(
     """
     model = tl.program_id(0).to(tl.int64)
     forward_tile(
-        model, tl.program_id(1), tl.program_id(2), x, w1, b1, w2, b2, xs, xj_out, out,
-        dj_out, targets, batch, width, units, x_model, target_model, target_row, target_class,
-        FEATURES, FX, FA, FB, C, CP, LOSS, SLOPE, BIAS, ROWS, UNITS, PRODUCTS, JOINED, WHOLE,
-        FJ, DJ,
+        model, tl.program_id(1), tl.program_id(2), x, w1, b1, w2, b2, xs, out, targets, batch,
+        width, units, x_model, target_model, target_row, target_class,
+        FEATURES, FX, FA, FB, C, CP, LOSS, SLOPE, BIAS, ROWS, UNITS, PRODUCTS, JOINED, WHOLE, FJ,
     )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=[*PLAIN, "num_parts"])
 def add_parts(
-    parts, slopes, dj_out, b2, targets, batch, num_parts, target_model, target_row, target_class,
+    parts, slopes, b2, targets, batch, num_parts, target_model, target_row, target_class,
     C: constexpr, CP: constexpr, LOSS: constexpr, SLOPE: constexpr, BIAS: constexpr,
-    PRODUCTS: constexpr, DJ: constexpr, ROWS: constexpr, PARTS: constexpr,
+    PRODUCTS: constexpr, ROWS: constexpr, PARTS: constexpr,
 ):  # fmt: skip
     """Programs (model, tile of samples): slopes of the sum of at most PARTS parts of the logits."""
     model = tl.program_id(0).to(tl.int64)
@@ -291,8 +268,8 @@ def add_parts(
     inside = (part < num_parts) & (rows[None, :, None] < batch)
     z = tl.sum(tl.load(parts + at, mask=inside, other=0.0), 0)
     write_slope(
-        z, slopes, dj_out, b2, targets, model, rows, batch, target_model, target_row, target_class,
-        C, CP, LOSS, SLOPE, BIAS, PRODUCTS, DJ,
+        z, slopes, b2, targets, model, rows, batch, target_model, target_row, target_class,
+        C, CP, LOSS, SLOPE, BIAS, PRODUCTS,
     )  # fmt: skip
 
 
@@ -322,11 +299,10 @@ def put(g, at, inside, buffer, p, rate, KEEP: constexpr, MOMENTUM: constexpr, DE
 @triton.jit
 def backward_tile(
     model, tile, num_tiles, part,
-    xs, xj_in, w1, b1, w2, b2, slopes, dj_in, g1, gb1, g2, gb2, squares, rates, batch, span, width,
+    xs, w1, b1, w2, b2, slopes, g1, gb1, g2, gb2, squares, rates, batch, span, width,
     FEATURES: constexpr, FX: constexpr, FA: constexpr, FB: constexpr, C: constexpr, CP: constexpr,
     BIAS: constexpr, ROWS: constexpr, UNITS: constexpr, PRODUCTS: constexpr,
-    JOINED: constexpr, KEEP: constexpr, MOMENTUM: constexpr, DECAY: constexpr, FJ: constexpr,
-    DJ: constexpr,
+    KEEP: constexpr, MOMENTUM: constexpr, DECAY: constexpr,
 ):  # fmt: skip
     """A program of :func:`backward`."""
     own = tile * UNITS + tl.arange(0, UNITS)
@@ -341,12 +317,6 @@ def backward_tile(
         fb = FA + tl.arange(0, FB)
         wb = split(read(w1 + at1, own, 1, width, fb, width, FEATURES), PRODUCTS)
         gb = tl.zeros((UNITS, FB), dtype=tl.float32)
-    if FJ > 0:
-        inner, _, of_w = terms(FEATURES - FA, FJ)
-        wj = pick(read(w1 + at1, own, 1, width, FA + inner, width, FEATURES), of_w[None, :])
-    if DJ > 0:
-        inner, _, of_w2 = terms(C, DJ)
-        w2j = pick(read(w2 + at2, own, 1, width, inner, width, C), of_w2[None, :])
     gc = tl.zeros((UNITS, CP), dtype=tl.float32)
     if BIAS:
         bias = tl.load(b1 + model * width + own, mask=own < width, other=0.0)
@@ -359,31 +329,22 @@ def backward_tile(
         at = (model * batch + rows[:, None]) * FX
         inside = rows[:, None] < batch
         xa = read_split(xs, at + fa[None, :], inside, x_plane, PRODUCTS)
-        h = product(wa, trans(xa), PRODUCTS, JOINED > 1)
+        h = product(wa, trans(xa), PRODUCTS)
         if FB > 0:
             xb = read_split(xs, at + fb[None, :], inside, x_plane, PRODUCTS)
-            if FJ > 0:
-                at = (model * batch + rows[:, None]) * FJ + tl.arange(0, FJ)[None, :]
-                h = dot(wj, tl.trans(tl.load(xj_in + at, mask=inside, other=0.0)), h)
-            else:
-                h += product(wb, trans(xb), PRODUCTS, JOINED > 1)
+            h += product(wb, trans(xb), PRODUCTS)
         if BIAS:
             h += bias[:, None]
         h = relu(h)
         at = (model * batch + rows[:, None]) * CP + classes[None, :]
         ds = read_split(slopes, at, inside, d_plane, PRODUCTS)
-        gc += product(split(h, PRODUCTS), ds, PRODUCTS, JOINED > 1)
-        if DJ > 0:
-            at = (model * batch + rows[:, None]) * DJ + tl.arange(0, DJ)[None, :]
-            dj = tl.trans(tl.load(dj_in + at, mask=inside, other=0.0))
-            dh = dot(w2j, dj, tl.zeros((UNITS, ROWS), dtype=tl.float32))
-        else:
-            dh = product(w2_own, trans(ds), PRODUCTS, JOINED > 0)
+        gc += product(split(h, PRODUCTS), ds, PRODUCTS)
+        dh = product(w2_own, trans(ds), PRODUCTS)
         dh = tl.where(h <= 0, 0.0, dh)
         dhs = split(dh, PRODUCTS)
-        ga += product(dhs, xa, PRODUCTS, JOINED > 1)
+        ga += product(dhs, xa, PRODUCTS)
         if FB > 0:
-            gb += product(dhs, xb, PRODUCTS, JOINED > 1)
+            gb += product(dhs, xb, PRODUCTS)
         if BIAS:
             g_bias += tl.sum(dh, 1)
             d = ds[0].to(tl.float32)
@@ -416,11 +377,10 @@ def backward_tile(
 
 @triton.jit(do_not_specialize=[*PLAIN, "span"])
 def backward(
-    xs, xj_in, w1, b1, w2, b2, slopes, dj_in, g1, gb1, g2, gb2, squares, rates, batch, span, width,
+    xs, w1, b1, w2, b2, slopes, g1, gb1, g2, gb2, squares, rates, batch, span, width,
     FEATURES: constexpr, FX: constexpr, FA: constexpr, FB: constexpr, C: constexpr, CP: constexpr,
     BIAS: constexpr, ROWS: constexpr, UNITS: constexpr, PRODUCTS: constexpr,
-    JOINED: constexpr, KEEP: constexpr, MOMENTUM: constexpr, DECAY: constexpr, FJ: constexpr,
-    DJ: constexpr,
+    KEEP: constexpr, MOMENTUM: constexpr, DECAY: constexpr,
 ):  # fmt: skip
     """Programs (model, tile of hidden units, ``span`` samples): gradients of these units' weights.
 
@@ -431,9 +391,8 @@ def backward(
     model = tl.program_id(0).to(tl.int64)
     backward_tile(
         model, tl.program_id(1), tl.num_programs(1), tl.program_id(2),
-        xs, xj_in, w1, b1, w2, b2, slopes, dj_in, g1, gb1, g2, gb2, squares, rates, batch,
-        span, width, FEATURES, FX, FA, FB, C, CP, BIAS, ROWS, UNITS, PRODUCTS, JOINED, KEEP,
-        MOMENTUM, DECAY, FJ, DJ,
+        xs, w1, b1, w2, b2, slopes, g1, gb1, g2, gb2, squares, rates, batch, span, width,
+        FEATURES, FX, FA, FB, C, CP, BIAS, ROWS, UNITS, PRODUCTS, KEEP, MOMENTUM, DECAY,
     )  # fmt: skip
 
 
@@ -452,16 +411,16 @@ def both_passes(
     model = tl.program_id(0).to(tl.int64)
     part = tl.program_id(1)
     forward_tile(
-        model, part, 0, x, w1, b1, w2, b2, xs, xs, slopes, slopes, targets, batch, width, units,
+        model, part, 0, x, w1, b1, w2, b2, xs, slopes, targets, batch, width, units,
         x_model, target_model, target_row, target_class,
-        FEATURES, FX, FA, FB, C, CP, LOSS, SLOPE, BIAS, SPAN, UNITS, PRODUCTS, JOINED, True, 0, 0,
+        FEATURES, FX, FA, FB, C, CP, LOSS, SLOPE, BIAS, SPAN, UNITS, PRODUCTS, JOINED, True, 0,
     )  # fmt: skip
     tl.debug_barrier()  # what a thread has written, the others read
     for tile in range(num_tiles):
         backward_tile(
-            model, tile, num_tiles, part, xs, xs, w1, b1, w2, b2, slopes, slopes, g1, gb1, g2, gb2,
-            squares, rates, batch, SPAN, width, FEATURES, FX, FA, FB, C, CP, BIAS, ROWS, UNITS,
-            PRODUCTS, JOINED, True, 0.0, 0.0, 0, 0,
+            model, tile, num_tiles, part, xs, w1, b1, w2, b2, slopes, g1, gb1, g2, gb2, squares,
+            rates, batch, SPAN, width, FEATURES, FX, FA, FB, C, CP, BIAS, ROWS, UNITS,
+            PRODUCTS, True, 0.0, 0.0,
         )  # fmt: skip
 
 
