@@ -35,7 +35,7 @@ _CHUNK_BYTES = {"cpu": 2**28, "cuda": 2**32}  # activations and their gradients 
 _MATRICES = 2**13  # spectral norms taken together
 _MANY_OUTPUTS = 128  # above, the l2 norm is taken by Lanczos and no Jacobian is formed
 _ROWS = 32  # of a Jacobian held at once, where that is enough
-_LANCZOS_STEPS, _REFINING_STEPS, _QUICK_STEPS = 40, 3, 6
+_LANCZOS_STEPS, _REFINING_STEPS, _QUICK_STEPS = 40, 3, 4
 _KEPT_POINTS, _KEPT = 64, 2**22  # whose directions are kept, and so many numbers of them
 
 
@@ -187,7 +187,7 @@ def steepest(
     """Directions (n, n_in) of norm about 1 with |J v| close to the norm of J at each point.
 
     Of one model; no more rows of a Jacobian than a chunk are held. ``quick``: of many outputs a few
-    rows or steps of Lanczos, which costs a seventh or less; |J v| may be smaller then.
+    rows or steps of Lanczos, which costs a tenth or less; |J v| may be smaller then.
     """
     function = one_model(stack[model : model + 1])
     outputs = function(points[:1]).shape[1]

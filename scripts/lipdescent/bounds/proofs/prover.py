@@ -48,6 +48,7 @@ _CHUNK = 2**23
 _ENOUGH = 0.99  # of a quotient; of what float64 proves less is proved to more digits
 _DIGITS = 48  # bits to which layers are evaluated where float64 loses no more than there is
 _STEPS = tuple(10.0**-k for k in range(1, 7))  # step of a quotient, relative to the point's size
+_QUICK_STEPS = (1e-1, 1e-2, 1e-4)  # of a quick proof
 _TOGETHER = 4  # points up to which all steps are evaluated at once
 
 
@@ -215,7 +216,7 @@ class Prover:
         size = size.view(-1, *[1] * (points.ndim - 1))
         pairs = [
             self._pair(points + step * size * direction, points - step * size * direction)
-            for step in _STEPS
+            for step in (_QUICK_STEPS if quick else _STEPS)
         ]
         if len(points) <= _TOGETHER:  # each evaluation reads all weights
             a, b = (torch.cat(ends) for ends in zip(*pairs, strict=True))
