@@ -7,6 +7,7 @@ import torch
 from convolutions import conv, jacobian_norm, stack_of
 from torch import nn
 
+from lipdescent import bracket
 from lipdescent.bounds import upper_scaled_blocks
 from lipdescent.bounds.lipsdp import channel_scales
 from lipdescent.bounds.upper_block_lipsdp import block_lipsdp
@@ -114,3 +115,41 @@ def test_refusals(monkeypatch) -> None:
     monkeypatch.setattr(upper_scaled_blocks, "_LARGEST", 100)
     with pytest.raises(NotApplicable, match="symbol entries; allowed are 100"):
         scaled_blocks(stack)
+
+
+class Divided(nn.Module):
+    """Layers with numbers between that are linear maps without weights."""
+
+    def __init__(self, first, second, numbers, between):
+        super().__init__()
+        self.first, self.second, self.between = first, second, between
+        self.register_buffer("numbers", numbers)
+
+    def forward(self, x):
+        return self.second(self.between(torch.relu(self.first(x)), self.numbers))
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "between", [lambda y, w: torch.relu(y / w), lambda y, w: torch.tanh(y * w) / w]
+)
+def test_numbers_between_layers_take_no_factors(between, seed):
+    draws = torch.Generator().manual_seed(seed)
+
+    def sizes(*shape):
+        return 10 ** torch.randn(shape, generator=draws, dtype=torch.float64)
+
+    dense = Divided(nn.Linear(3, 4), nn.Linear(4, 2), 10 * sizes(4), between).double().eval()
+    image = Divided(conv(2, 4), conv(4, 2), sizes(4, 1, 1), between).double().eval()
+    with torch.no_grad():
+        for network in (dense, image):
+            tail = [1] * (network.first.weight.ndim - 1)
+            network.first.weight.mul_(sizes(4, *tail))
+            network.second.weight.mul_(sizes(1, 4, *tail[1:]))
+    for network, shape in ((dense, (3,)), (image, (2, 4, 4))):
+        (row,) = bracket(network, shape, methods=["upper_scaled_blocks"]).table.itertuples()
+        assert row.status in ("ok", "not_applicable"), row
+        x = torch.randn(200, *shape, generator=draws, dtype=torch.float64) * 3
+        jacobians = torch.func.vmap(torch.func.jacrev(lambda u, f=network: f(u[None])[0]))(x)
+        norms = torch.linalg.matrix_norm(jacobians.flatten(-len(shape)).flatten(1, -2), 2)
+        assert row.status == "not_applicable" or float(norms.max()) <= row.value

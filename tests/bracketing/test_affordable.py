@@ -41,3 +41,27 @@ def test_what_nothing_stops_is_not_begun():
         affordable.refuse("upper_lipsdp", stack, seconds=2.0)
     affordable.refuse("upper_lipsdp", stack, seconds=60.0)
     affordable.refuse("upper_layer_product", stack, seconds=0.0)
+
+
+@pytest.mark.parametrize(
+    ("proofs", "count"),
+    [
+        ([1.5, 0.01], 100),  # the first one loaded what a process needs once
+        ([1.5, 1.4], 2),
+        ([8.0], 1),  # so dear that it is not made again
+    ],
+)
+def test_what_a_process_loads_once_is_no_points_cost(monkeypatch, proofs, count):
+    module = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    stack, proofs = ModelStack.from_modules([module], (3,)), iter(proofs)
+    rate = affordable.Rate(Prover(stack), {"": torch.zeros(5, 3)}, norm="l2")
+    assert rate.prover.links is None
+
+    def proof(point):
+        rate.proved = 1.0
+        return next(proofs)
+
+    monkeypatch.setattr(rate, "_seconds_of_a_proof", proof)
+    monkeypatch.setattr(rate, "_seconds", lambda points: 0.1)
+    assert rate.points(10.0) == count
+    assert next(proofs, None) is None

@@ -79,3 +79,22 @@ def ended(pid):
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
     except OSError:
         return True
+
+
+class Odd(Exception):
+    def __init__(self, a, b):
+        super().__init__(f"{a} and {b}")
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [
+        (lambda i: (_ for _ in ()).throw(Odd(1, 2)) if i else i, "Odd: 1 and 2"),
+        (lambda i: (lambda: i) if i else i, "pickle"),  # an answer that cannot be sent
+    ],
+)
+def test_what_cannot_be_sent_is_told_in_words(share, said):
+    workers.allow(2)
+    with pytest.raises(Exception, match=f"(?i){said}") as found:
+        workers.mapped(share, range(2))
+    assert not isinstance(found.value, OSError)  # which is the machine's fault

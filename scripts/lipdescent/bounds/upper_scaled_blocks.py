@@ -120,7 +120,7 @@ def _runs(parts: Sequence[Node], stack: ModelStack) -> list[list[Link]]:
     last: Layer | None = None
     between: list[Layer] = []
     for part in parts:
-        if isinstance(part, Layer) and linear_map(part, stack) is not None:
+        if isinstance(part, Layer) and _is_weighted(part, stack):
             if last is not None:
                 runs[-1].append(Link(last, part, tuple(between)))
             last, between = part, []
@@ -130,6 +130,13 @@ def _runs(parts: Sequence[Node], stack: ModelStack) -> list[list[Link]]:
             last, between = None, []
             runs.append([])
     return [run for run in runs if any(not _is_linear(link.before) for link in run)]
+
+
+def _is_weighted(layer: Layer, stack: ModelStack) -> bool:
+    """Whether factors of channels can be multiplied into its weights: products and quotients by
+    numbers are linear, too, but have none, or such as are divided by."""
+    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    return type(layer.module) in kinds and linear_map(layer, stack) is not None
 
 
 def _is_channelwise(layer: Layer) -> bool:

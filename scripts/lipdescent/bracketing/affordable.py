@@ -24,6 +24,7 @@ from lipdescent.structure.relu_chain import chain
 NORMAL, NUM_NORMAL = "normal", 256  # the split that is drawn where no data are given, its points
 UNLIMITED = 2**31
 _DEAR, _DEARER = 1.0, 3.0  # seconds of a proof after which a point is not measured; times as many
+_ONCE = 5.0  # seconds that a process may take for what it loads at its first proof, and for that
 _CUBIC, _CUBIC_FLOPS = ("upper_eclipse_fast", "upper_lipsdp", "upper_local"), 2e10
 _AMPLE = {"lower_search": {"repeats": 4}}  # where time is no matter, but for the deadline
 _SEARCHED, _POPULATION = 2**16, 1200  # points of lower_search, and of each of its populations
@@ -117,6 +118,8 @@ class Rate:
             try:
                 if self.prover.links is None and not self.proved:
                     quick = self._seconds_of_a_proof(first)
+                    if _DEAR < quick < _ONCE:
+                        quick = min(quick, self._seconds_of_a_proof(first))
                     if quick > _DEAR:
                         return _DEARER * quick
                 one = self._seconds(first)

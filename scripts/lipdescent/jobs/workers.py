@@ -75,10 +75,21 @@ def _work(
     forking.die_with(parent, "worker")
     try:
         answer: Any = [function(item) for item in share]
+        # Not end.send: PyTorch would hand over shared memory that ends with this process.
+        said = pickle.dumps(answer)
     except Exception as error:
-        answer = error
-    # Not end.send: PyTorch would hand over shared memory that ends with this process.
-    end.send_bytes(pickle.dumps(answer))
+        said = _as_bytes(error)
+    end.send_bytes(said)
+
+
+def _as_bytes(error: Exception) -> bytes:
+    """The error, or what it says where it cannot be sent: anybody's class may be such a one."""
+    try:
+        said = pickle.dumps(error)
+        pickle.loads(said)
+    except Exception:
+        return pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
+    return said
 
 
 def _answer(end: Connection) -> list:

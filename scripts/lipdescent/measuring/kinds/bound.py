@@ -68,10 +68,10 @@ def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
 def _parts(stack: ModelStack, options: dict[str, Any]) -> list[Tensor] | list[None]:
     """Models that are measured apart, as no value depends on the others; None: all at once.
 
-    Every so many-th one, as what models take changes with their epoch. Not on sets of points, which
-    are drawn for all.
+    Every so many-th one, as what models take changes with their epoch; two at least, for products
+    of one matrix alone are summed in another order. Not on sets of points, which are drawn for all.
     """
-    count = 1 if "points" in options else min(workers.allowed(), stack.num_models)
+    count = 1 if "points" in options else min(workers.allowed(), stack.num_models // 2)
     return [torch.arange(k, stack.num_models, count) for k in range(count)] if count > 1 else [None]
 
 
