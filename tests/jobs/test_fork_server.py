@@ -4,6 +4,7 @@ import json
 import os
 import re
 import select
+import shlex
 import signal
 import socket
 import subprocess
@@ -413,3 +414,15 @@ def test_every_script_of_a_rule_is_handed_over_before_its_imports():
         code = path.read_text().split('"""\n', 1)[1]
         head = "\nfrom lipdescent.jobs import fork_server\n\nfork_server.hand_over("
         assert code.startswith(head), path
+
+
+def test_the_shell_between_server_and_job_changes_nothing_that_counts():
+    """Of an activated environment, too, whose prompt the shell drops."""
+    body = "import json; from lipdescent.jobs import forking; print(json.dumps(forking.identity()))"
+    environ = os.environ | {"PYTHONPATH": str(SCRIPTS), "PS1": "(.venv) ", "PS2": "> "}
+    command = [sys.executable, "-c", body]
+    here, there = (
+        subprocess.run(one, env=environ, capture_output=True, text=True, check=True).stdout
+        for one in (command, ["bash", "-c", "exec " + shlex.join(command)])
+    )
+    assert json.loads(here) == json.loads(there)

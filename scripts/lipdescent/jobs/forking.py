@@ -41,6 +41,8 @@ VOLATILE = {
     "OLDPWD",
     "SHLVL",
     "_",
+    "PS1",  # an activated environment exports it, and the shell that starts a job drops it
+    "PS2",
 }
 # Both ends of what is said.
 FILES = ("fork_server.py", "forking.py")
