@@ -11,7 +11,7 @@ import math
 import multiprocessing
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,7 @@ import checkout  # noqa: F401
 import torch
 from gpu_fused import failed, interpreted
 from gpu_timing import builder, release, seconds
+from torch import Tensor
 
 from lipdescent.training import fused_step
 from lipdescent.training.draws import initial_stack
@@ -35,7 +36,6 @@ COMPILING = 45  # seconds that are waited for other processes' compilations
 PER_GRAPH = 20  # launches
 MOST_APART = 1e-5  # of a kernel's results, by their norm
 FAR = 1e-5  # a hidden unit from its kink, to be compared: rounding does not move it over
-WIDEST_NARROW = 64
 WIDTHS = (131072, 4096, 64, 1024, 32768, 256, 16)
 
 
@@ -162,14 +162,19 @@ class Bench:
         for buffer in step._by_span:
             buffer.fill_(torch.nan)
         step.both_passes(self.x, self.targets, self.rate)
-        last = self.engine.parameters[1].double()
-        dh = (self.slopes @ last) * (self.hidden > 0)
-        truths = self.x.double().mT @ dh, self.slopes.mT @ self.hidden.relu()
+        found = [by_span.double().sum(0) for by_span in step._by_span]
+        run = partial(step.both_passes, self.x, self.targets, self.rate)
+        return run, self._error(found, self.slopes)
+
+    def _error(self, gradients: Sequence[Tensor], slopes: Tensor) -> float:
+        """Relative, the larger of both weights', where no hidden unit is at its kink."""
+        dh = (slopes @ self.engine.parameters[1].double()) * (self.hidden > 0)
+        truths = self.x.double().mT @ dh, slopes.mT @ self.hidden.relu()
         mask, errors = self.compared[:, None], []
-        for found, truth in zip(step._by_span, truths, strict=True):
-            apart = torch.where(mask, found.double().sum(0) - truth, 0.0).norm()
+        for found, truth in zip(gradients, truths, strict=True):
+            apart = torch.where(mask, found - truth, 0.0).norm()
             errors.append(float(apart / torch.where(mask, truth, 0.0).norm()))
-        return partial(step.both_passes, self.x, self.targets, self.rate), max(errors)
+        return max(errors)
 
     def forward(self, step: OneHiddenLayer) -> tuple[Callable[[], None], float]:
         """What is to be timed, and its relative error."""
@@ -191,15 +196,7 @@ class Bench:
                 step.add_spans(self.rate)
 
         run()
-        d, last = step._slopes.double().sum(0)[..., :CLASSES], self.engine.parameters[1].double()
-        dh = (d @ last) * (self.hidden > 0)
-        truths = self.x.double().mT @ dh, d.mT @ self.hidden.relu()
-        del dh
-        mask, errors = self.compared[:, None], []
-        for found, truth in zip(step._buffers, truths, strict=True):
-            apart = torch.where(mask, found - truth, 0.0).norm()
-            errors.append(float(apart / torch.where(mask, truth, 0.0).norm()))
-        return run, max(errors)
+        return run, self._error(step._buffers, step._slopes.double().sum(0)[..., :CLASSES])
 
 
 def compiled(models: int, batch: int, width: int, forward: Variant, backward: Variant) -> None:
@@ -302,7 +299,7 @@ def _of_narrow(report, bench: Bench, width: int, end: float) -> None:
 def _of_width(report, bench: Bench, width: int, batch: int, end: float) -> None:
     least = 0.01 if report.small else 0.05
     forwards, backwards = variants(width, batch)
-    if width <= WIDEST_NARROW:
+    if width <= fused_step.MOST_NARROW:
         _of_narrow(report, bench, width, end)
     best = []
     for kernel, options in (("forward", forwards), ("backward", backwards)):

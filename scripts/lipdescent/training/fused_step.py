@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -24,9 +24,9 @@ from lipdescent.training.options import TrainingOptions
 
 logger = logging.getLogger(__name__)
 
-# How the kernels multiply float32 factors. "ieee" rounds as a processor does; "tf32x3" splits each
-# into two of 10 bits, "bf16x6" into three of 8, and they leave out the products of the small parts:
-# nearly the same accuracy, on tensor cores.
+# How the kernels multiply float32 factors: "bf16x6" splits each into three of 8 bits and leaves out
+# products of small parts: nearly float32's accuracy, on tensor cores. Triton's "tf32x3" (two of 10
+# bits) and "ieee" (no tensor cores) are what benchmarks/ compares it with.
 FLOAT32_PRODUCTS = "bf16x6"
 MOST_FEATURES, MOST_CLASSES = 128, 32
 # Distance from the plain path's gradient, of its norm, at which the kernels are not taken. Products
@@ -103,15 +103,15 @@ class Plan:
 
         Narrow networks are cut in many pieces, for one program alone would take too long.
         """
-        if width <= MOST_NARROW and batch <= 32 * MOST_SPANS:
-            units = _padded(width)
-            tile = Tile(32, 64, 4) if units > 32 else Tile(16, units, units // 16, parts=1)
+        units = _padded(width)
+        tile = Tile(32, 64, 4) if units > 32 else Tile(16, units, units // 16, parts=1)
+        if width <= MOST_NARROW and batch <= tile.rows * MOST_SPANS:
             return cls(tile, tile, part=MOST_NARROW, span=tile.rows, narrow=True)
         part = max(128 if width < 4096 else 256, _up(-(-width // MOST_PARTS), 64))
-        forward = Tile(64, 64, 4, joined=True)
+        forward = Tile(128, 64, 8, joined=True)
         if width >= 4096:
-            forward = Tile(128, 64, 8, joined=True, parts=3, stages=1)
-        backward, programs = Tile(64, 64, 4, parts=2 if width > 4096 else 1), 64
+            forward = replace(forward, parts=3, stages=1)
+        backward, programs = Tile(64, 64, 4), 64
         if width <= 256:
             forward, backward, programs = Tile(32, 64, 4), Tile(32, 16, 4, parts=1), 128
         pieces = max(1, programs // -(-width // backward.units))
@@ -287,10 +287,10 @@ class OneHiddenLayer:
     def forward(self, x: Tensor, targets: Tensor) -> None:
         """Slopes of the mean loss at the logits."""
         tile, whole, batch = self._plan.forward, self._parts == 1, x.shape[1]
-        w1, w2, b1, b2 = _four(self._weights)
+        weights = _four(self._weights)
         units = min(self._plan.part, _up(self._width, tile.units))
         self._kernels.forward[(self._models, -(-batch // tile.rows), self._parts)](
-            x, w1, b1, w2, b2, self._inputs, self._slopes if whole else self._sums, targets, batch,
+            x, *weights, self._inputs, self._slopes if whole else self._sums, targets, batch,
             self._width, units, x.stride(0), *targets.stride(), **self._classes, **self._loss,
             **tile.launch(self._features), PRODUCTS=self._products, WHOLE=whole,
             JOINED=tile.joined,
@@ -298,8 +298,8 @@ class OneHiddenLayer:
         )  # fmt: skip
         if not whole:
             self._kernels.add_parts[(self._models, -(-batch // 4))](
-                self._sums, self._slopes, b2, targets, batch, self._parts, *targets.stride(),
-                **self._classes, **self._loss, PRODUCTS=self._products, ROWS=4,
+                self._sums, self._slopes, weights[-1], targets, batch, self._parts,
+                *targets.stride(), **self._classes, **self._loss, PRODUCTS=self._products, ROWS=4,
                 PARTS=MOST_PARTS, num_warps=4,
             )  # fmt: skip
 
@@ -309,25 +309,21 @@ class OneHiddenLayer:
         Of the ``batch`` samples that the forward pass has left.
         """
         tile = self._plan.backward
-        w1, w2, b1, b2 = _four(self._weights)
-        g1, g2, gb1, gb2 = _four(self._by_span)
         keep = self._spans > 1 or self._clip is not None
         rule = dict.fromkeys(self._rule, 0.0) if keep else self._rule  # less to compile
         self._kernels.backward[(self._models, self._num_tiles, self._spans)](
-            self._inputs, w1, b1, w2, b2, self._slopes, g1, gb1, g2, gb2, self._squares, rate,
-            batch, self._plan.span, self._width,
+            self._inputs, *_four(self._weights), self._slopes, *_four(self._by_span), self._squares,
+            rate, batch, self._plan.span, self._width,
             **self._classes, **rule, **tile.launch(self._features),
             PRODUCTS=self._products, KEEP=keep,
         )  # fmt: skip
 
     def add_spans(self, rate: Tensor) -> None:
         """Gradients of the whole batch into the buffers, or the step at once."""
-        w1, w2, b1, b2 = _four(self._weights)
-        s1, s2, sb1, sb2 = _four(self._by_span)
-        g1, g2, gb1, gb2 = _four(self._buffers)
         features = self._features
         self._kernels.add_spans[(self._models, self._num_tiles)](
-            w1, b1, w2, b2, s1, sb1, s2, sb2, g1, gb1, g2, gb2, self._squares, rate, self._width,
+            *_four(self._weights), *_four(self._by_span), *_four(self._buffers), self._squares,
+            rate, self._width,
             FEATURES=features, FP=_padded(features), **self._classes, **self._rule,
             UNITS=self._plan.backward.units, SPANS=self._spans, KEEP=self._clip is not None,
             num_warps=4,
@@ -335,14 +331,11 @@ class OneHiddenLayer:
 
     def clipped_step(self, rate: Tensor) -> None:
         """Scale the buffers to the largest norm, and make the step."""
-        w1, w2, b1, b2 = _four(self._weights)
-        g1, g2, gb1, gb2 = _four(self._buffers)
-        v1, v2, vb1, vb2 = _four(self._memory)
         assert self._clip is not None
         features, units = self._features, 64
         self._kernels.clipped_step[(self._models, -(-self._width // units))](
-            w1, b1, w2, b2, g1, gb1, g2, gb2, v1, vb1, v2, vb2, self._squares, rate,
-            self._num_tiles, self._width, float(self._clip),
+            *_four(self._weights), *_four(self._buffers), *_four(self._memory), self._squares,
+            rate, self._num_tiles, self._width, float(self._clip),
             FEATURES=features, FP=_padded(features), **self._classes, **self._rule,
             UNITS=units, TILES=512, num_warps=4,
         )  # fmt: skip
@@ -350,10 +343,8 @@ class OneHiddenLayer:
     def both_passes(self, x: Tensor, targets: Tensor, rate: Tensor) -> None:
         """Gradients by span, of a narrow network."""
         tile = self._plan.backward
-        w1, w2, b1, b2 = _four(self._weights)
-        g1, g2, gb1, gb2 = _four(self._by_span)
         self._kernels.both_passes[(self._models, self._spans)](
-            x, w1, b1, w2, b2, self._inputs, self._slopes, targets, g1, gb1, g2, gb2,
+            x, *_four(self._weights), self._inputs, self._slopes, targets, *_four(self._by_span),
             self._squares, rate, x.shape[1], self._width, _up(self._width, tile.units),
             self._num_tiles, x.stride(0), *targets.stride(), **self._classes, **self._loss,
             SPAN=self._plan.span, JOINED=tile.joined, PRODUCTS=self._products,
@@ -362,12 +353,9 @@ class OneHiddenLayer:
 
     def clipped_spans(self, rate: Tensor) -> None:
         """The step by gradients that were taken by span, clipped or not, of a narrow network."""
-        w1, w2, b1, b2 = _four(self._weights)
-        s1, s2, sb1, sb2 = _four(self._by_span)
-        v1, v2, vb1, vb2 = _four(self._memory)
         features = self._features
         self._kernels.clipped_spans[(self._models,)](
-            w1, b1, w2, b2, s1, sb1, s2, sb2, v1, vb1, v2, vb2, rate, self._width,
+            *_four(self._weights), *_four(self._by_span), *_four(self._memory), rate, self._width,
             0.0 if self._clip is None else float(self._clip),
             FEATURES=features, FP=_padded(features), **self._classes, **self._rule,
             UNITS=_padded(self._width), SPANS=self._spans, CLIP=self._clip is not None,
@@ -376,9 +364,10 @@ class OneHiddenLayer:
 
 
 def _four(tensors: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of the weights and the biases; any where there are no biases, for they are not read then."""
+    """First weights and biases, last weights and biases, as kernels take them; any for biases where
+    there are none, for they are not read then."""
     weights, biases = tensors[:2], tensors[2:] or tensors[:2]
-    return weights[0], weights[1], biases[0], biases[1]
+    return weights[0], biases[0], weights[1], biases[1]
 
 
 def _up(count: int, step: int) -> int:

@@ -425,6 +425,20 @@ def both_passes(
 
 
 @triton.jit
+def cells(model, outer, NUM: constexpr, own, width):
+    """Where weights (models, NUM, width) of ``outer`` and own hidden units are, and which are."""
+    at = (model * NUM + outer[:, None]) * width + own[None, :]
+    return at, (outer[:, None] < NUM) & (own[None, :] < width)
+
+
+@triton.jit
+def clip_factor(square, largest):
+    """What a gradient of this squared l2 norm is multiplied by; NaN stays NaN."""
+    factor = largest / (tl.sqrt(square) + 1e-6)
+    return tl.where(factor > 1.0, 1.0, factor)
+
+
+@triton.jit
 def sum_spans(g, at, inside, stride, SPANS: constexpr):
     total = tl.load(g + at, mask=inside, other=0.0)
     for i in tl.static_range(1, SPANS):
@@ -446,12 +460,10 @@ def add_spans(
     own = tile * UNITS + tl.arange(0, UNITS)
     features = tl.arange(0, FP)
     classes = tl.arange(0, CP)
-    at = (model * FEATURES + features[:, None]) * width + own[None, :]
-    inside = (features[:, None] < FEATURES) & (own[None, :] < width)
+    at, inside = cells(model, features, FEATURES, own, width)
     g = sum_spans(s1, at, inside, models * FEATURES * width, SPANS)
     square = put(g, at, inside, g1, w1, rate, KEEP, MOMENTUM, DECAY)
-    at = (model * C + classes[:, None]) * width + own[None, :]
-    inside = (classes[:, None] < C) & (own[None, :] < width)
+    at, inside = cells(model, classes, C, own, width)
     g = sum_spans(s2, at, inside, models * C * width, SPANS)
     square += put(g, at, inside, g2, w2, rate, KEEP, MOMENTUM, DECAY)
     if BIAS:
@@ -479,18 +491,15 @@ def clipped_step(
     for first in range(0, num_tiles, TILES):
         i = first + tl.arange(0, TILES)
         total += tl.load(squares + model * num_tiles + i, mask=i < num_tiles, other=0.0)
-    factor = largest / (tl.sqrt(tl.sum(total, 0)) + 1e-6)
-    factor = tl.where(factor > 1.0, 1.0, factor)  # NaN stays NaN
+    factor = clip_factor(tl.sum(total, 0), largest)
     rate = tl.load(rates + model)
     own = tile * UNITS + tl.arange(0, UNITS)
     features = tl.arange(0, FP)
     classes = tl.arange(0, CP)
-    at = (model * FEATURES + features[:, None]) * width + own[None, :]
-    inside = (features[:, None] < FEATURES) & (own[None, :] < width)
+    at, inside = cells(model, features, FEATURES, own, width)
     g = factor * tl.load(g1 + at, mask=inside, other=0.0)
     move(w1, v1, at, inside, g, rate, MOMENTUM, DECAY)
-    at = (model * C + classes[:, None]) * width + own[None, :]
-    inside = (classes[:, None] < C) & (own[None, :] < width)
+    at, inside = cells(model, classes, C, own, width)
     g = factor * tl.load(g2 + at, mask=inside, other=0.0)
     move(w2, v2, at, inside, g, rate, MOMENTUM, DECAY)
     if BIAS:
@@ -515,11 +524,9 @@ def clipped_spans(
     own = tl.arange(0, UNITS)
     features = tl.arange(0, FP)
     classes = tl.arange(0, CP)
-    at1 = (model * FEATURES + features[:, None]) * width + own[None, :]
-    inside1 = (features[:, None] < FEATURES) & (own[None, :] < width)
+    at1, inside1 = cells(model, features, FEATURES, own, width)
     g1 = sum_spans(s1, at1, inside1, models * FEATURES * width, SPANS)
-    at2 = (model * C + classes[:, None]) * width + own[None, :]
-    inside2 = (classes[:, None] < C) & (own[None, :] < width)
+    at2, inside2 = cells(model, classes, C, own, width)
     g2 = sum_spans(s2, at2, inside2, models * C * width, SPANS)
     square = tl.sum(g1 * g1) + tl.sum(g2 * g2)
     if BIAS:
@@ -531,8 +538,7 @@ def clipped_spans(
     rate = tl.load(rates + model)
     factor = 1.0
     if CLIP:
-        factor = largest / (tl.sqrt(square) + 1e-6)
-        factor = tl.where(factor > 1.0, 1.0, factor)  # NaN stays NaN
+        factor = clip_factor(square, largest)
     move(w1, v1, at1, inside1, factor * g1, rate, MOMENTUM, DECAY)
     move(w2, v2, at2, inside2, factor * g2, rate, MOMENTUM, DECAY)
     if BIAS:
