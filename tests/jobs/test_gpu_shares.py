@@ -66,6 +66,22 @@ def test_trainings_of_seconds_stay_on_the_processor(
         assert all(resources.trains_on_gpu(longer, run) for run in runs)
 
 
+@pytest.mark.parametrize("asked", ["cpu", "device"])
+def test_what_stays_on_the_processor_asks_for_its_time(config, counted_here, asked):
+    config = config | {
+        "grid": config["grid"] | {"epoch": [0, 10_000]},
+        "execution": config["execution"] | {"training_device": asked, "measuring_device": asked},
+    }
+    run = runs_of(config)[-1]
+    needs = [
+        (resources.train(config, [run], gpus=n), resources.measure(config, run, gpus=n))
+        for n in (0, 1)
+    ]
+    assert (needs[0] == needs[1]) == (asked == "cpu")
+    if asked == "device":
+        assert needs[0][0]["runtime"] > needs[1][0]["runtime"]
+
+
 def test_long_measurements_have_processes_where_there_are_cores_for_them(config, counted_here):
     narrow, middle, wide = sorted(runs_of(config), key=lambda run: run.width)
 

@@ -82,7 +82,7 @@ update_config(config, as_in_a_file(workflow.config_settings.config))
 is_new = not (plan_file(str(config.get("study"))).exists() or runs_nothing(sys.argv))
 if is_new:
     start_fork_server()
-    if config.get("device") != "cpu":
+    if config.get("device") != "cpu" and jobs_run_here():
         gpus.ask_ahead()
 try:
     # Snakemake has read them, and keeps the last of a key's values.

@@ -80,13 +80,17 @@ def _models(config: dict[str, Any], run: Run) -> int:
 
 
 def train(config: dict[str, Any], runs: Iterable[Run], attempt: int = 1, *, gpus: int = 0) -> dict:
-    """Needs of a training job, those of the largest of ``runs``."""
+    """Needs of a training job, those of the largest of ``runs``.
+
+    ``gpus`` : that jobs of this study may have; here is known which of them take one.
+    """
     needs = [_train(config, run, gpus) for run in runs]
     return _grown(max(n[0] for n in needs), max(n[1] for n in needs), attempt)
 
 
 def _train(config: dict[str, Any], run: Run, gpus: int) -> tuple[float, float]:
     config = at(config, run)
+    gpus = gpus and trains_on_gpu(config, run)
     cost, models = _cost(config, run), _models(config, run)
     epochs, samples = config["grid"]["epoch"], num_train(config, run.dataset)
     options = training_options(config, run.architecture)
@@ -171,6 +175,7 @@ def measure(
 ) -> dict:
     """Needs of a measuring job: the quantity ``name`` of every checkpoint of a stack."""
     config = at(config, run)
+    gpus = gpus and measures_on_gpu(config, run, name)
     cost, samples = _cost(config, run), num_train(config, run.dataset)
     models = _models(config, run) * len(config["grid"]["epoch"])
     data = 2 * samples * _num_values(config, run.dataset)
