@@ -20,8 +20,6 @@ import contextlib
 import copy
 import io
 import json
-import statistics
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -29,6 +27,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import checkout  # noqa: F401
+import cpu_time
 import docs_numbers
 import numpy as np
 import torch
@@ -231,25 +230,21 @@ def lirpa(model: nn.Module, centre: Tensor) -> float:
 def row(asked: str, lower: float, who: str, answer: Callable[[], float]) -> list[str]:
     """Cells of an answer; own bounds are rounded up, peers' values are as they are."""
     is_own = who.split(",")[0] in lookup.known("bounds")
-    times = []
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
-            for _ in range(3 if is_own else 1):
-                start = time.process_time()
-                value = answer()
-                times.append(time.process_time() - start)
+            spent, value = cpu_time.seconds(answer, 3 if is_own else 1)
     except ImportError:
         return [asked, who, "not installed", "", ""]
     except Exception as error:  # a peer's fault is a result, too
         return [asked, who, f"fails: {type(error).__name__}", "", ""]
     if not np.isfinite(value):
-        return [asked, who, "no solution within the limit", f"{times[0]:.2g}", ""]
+        return [asked, who, "no solution within the limit", f"{spent:.2g}", ""]
     shown = decimals.at_most(value, ".5g") if is_own else f"{value:.5g}"
     verdict = "certified" if is_own else "no proof; not refuted"
     if value < lower:
         verdict = f"REFUTED: the constant is at least {decimals.at_least(lower, '.5g')}"
-    return [asked, who, shown, f"{statistics.median(times):.2g}", verdict]
+    return [asked, who, shown, f"{spent:.2g}", verdict]
 
 
 def rows(limit: float) -> Iterator[list[str]]:

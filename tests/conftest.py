@@ -32,6 +32,8 @@ SHAPES = (
     "lipdescent.stacks.normalisation",
     "lipdescent.stacks.products",
     "lipdescent.structure.composition",
+    "lipdescent.structure.layer_constants",
+    "lipdescent.structure.linear_runs",
     "lipdescent.structure.relu_chain",
     "lipdescent.structure.scaling",
 )

@@ -83,7 +83,7 @@ def heat_map(
 
 
 def equality_row(axes: Axes, group: Group) -> None:
-    """The same in a heat map whose rows are widths."""
+    """As many parameters as training points, in a heat map whose rows are widths."""
     at = ladder.width_of_equality(group)
     if np.isfinite(at):
         place = np.interp(np.log(at), np.log(group.width), np.arange(len(group.width)))

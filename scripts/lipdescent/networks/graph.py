@@ -69,6 +69,13 @@ class Graph:
         return self.values(x)[self.output]
 
 
+def unviewed(vertices: Sequence[Vertex], index: int) -> int:
+    """The vertex that a vertex shows in another shape; itself, if it shows none."""
+    while isinstance(vertices[index].operation, (nn.Flatten, nn.Unflatten)):
+        index = vertices[index].inputs[0]
+    return index
+
+
 class GraphNetwork(nn.Module):
     """The network that a graph is, with the graph's modules as its own.
 

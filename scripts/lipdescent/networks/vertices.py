@@ -15,7 +15,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from lipdescent.networks.graph import Concatenation, Join, Vertex
+from lipdescent.networks.graph import Concatenation, Join, Vertex, unviewed
 from lipdescent.networks.operations import Gather
 
 Size = tuple[int, ...]
@@ -98,9 +98,7 @@ class Vertices(ABC, Generic[Origin]):
 
     def unviewed(self, index: int) -> int:
         """The vertex that a vertex shows in another shape."""
-        while isinstance(self.vertices[index].operation, (nn.Flatten, nn.Unflatten)):
-            index = self.vertices[index].inputs[0]
-        return index
+        return unviewed(self.vertices, index)
 
     def apply(
         self, module: nn.Module, value: Value, size: Size, origin: Origin, *, shape: Size = ()

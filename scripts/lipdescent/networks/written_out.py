@@ -27,8 +27,9 @@ def recognised(graph: Graph) -> Graph:
     """The same graph, with one vertex (or one and its factors) for each activation written out."""
     vertices: list[Vertex] = []
     new: dict[int, int] = {}
+    written = _Written(graph.vertices)
     for i, vertex in enumerate(graph.vertices):
-        found = _Written(graph.vertices).function(i)
+        found = written.function(i)
         if found is None:
             vertices.append(replace(vertex, inputs=tuple(new[j] for j in vertex.inputs)))
         else:

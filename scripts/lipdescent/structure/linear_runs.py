@@ -164,7 +164,7 @@ def _convolution_run(parts: Sequence[Any], begin: int) -> tuple[int, int] | None
         return None
     first, second = pair
     pointwise = [p for p in (first, second) if _is_pointwise(p)]
-    if not pointwise or (first not in pointwise and second.module.padding_mode != "zeros"):
+    if not pointwise:
         return None
     if first in pointwise and any(n != 1 for n in first.module.stride):
         if second not in pointwise:
@@ -224,9 +224,7 @@ def _terms(layer: Layer) -> int:
     folded = 8 if layer.scale is not None else 0
     if _moves(layer):
         return 0
-    if _is_linear(layer):
-        return layer.output_shape[0] + layer.input_shape[0] + 2 + folded
-    if type(layer.module) in _CONVOLUTIONS:
+    if _is_linear(layer) or type(layer.module) in _CONVOLUTIONS:
         return layer.output_shape[0] + layer.input_shape[0] + 2 + folded
     # Pulled back, a number is the sum of what read it.
     channelwise = isinstance(layer.module, (*_AVERAGES, *_PADS)) and len(layer.output_shape) > 1

@@ -16,13 +16,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lipdescent.arithmetic.ulps import round_up
 from lipdescent.bounds.graph.elementwise import weight
 from lipdescent.bounds.graph.known import Known, times
 from lipdescent.bounds.graph.ranges import Range
-from lipdescent.networks.graph import Combination, Graph, Product
+from lipdescent.networks.graph import Combination, Graph, Product, unviewed
 from lipdescent.networks.operations import Scale, Shift
 
 
@@ -107,9 +107,7 @@ class _Reading:
 
     def plain(self, i: int) -> int:
         """The vertex that is shown in another shape."""
-        while isinstance(self.graph.vertices[i].operation, (nn.Flatten, nn.Unflatten)):
-            i = self.graph.vertices[i].inputs[0]
-        return i
+        return unviewed(self.graph.vertices, i)
 
 
 def fixed(value: Tensor, like: Known) -> Known:

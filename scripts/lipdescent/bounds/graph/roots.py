@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from lipdescent.bounds.graph.known import Known, times
-from lipdescent.networks.graph import Graph, Vertex
+from lipdescent.networks.graph import Graph, Vertex, unviewed
 from lipdescent.networks.operations import Divide, Function, Reduce, Scale, Shift
 
 
@@ -43,9 +43,7 @@ def _root(graph: Graph, vertex: Vertex) -> Root | None:
     if isinstance(at.operation, Reduce) and at.operation.kind in ("sum", "mean"):
         count = at.operation.count(graph.vertices[at.inputs[0]].shape)
         square = square / count * (1 + 2.0**-50) if at.operation.kind == "mean" else square
-        at = graph.vertices[at.inputs[0]]
-    while isinstance(at.operation, (nn.Flatten, nn.Unflatten)):
-        at = graph.vertices[at.inputs[0]]
+        at = graph.vertices[unviewed(graph.vertices, at.inputs[0])]
     return Root(at.inputs[0], square, count) if _is_function(at, "square") else None
 
 

@@ -90,8 +90,7 @@ def _climb(stack: ModelStack, starts: Tensor, seed: int) -> list[Tensor]:
     """Where points arrive that climb each activation's units, last layer first."""
     seen: list[Tensor] = []
     module = _leaky_copy(stack.module, seen)
-    state = {k: v[0].to(torch.float64) if v.is_floating_point() else v[0] for k, v in
-             stack.state.items()}  # fmt: skip
+    state = stack.state_of(0)
 
     def pre_activations(x: Tensor) -> list[Tensor]:
         seen.clear()

@@ -148,7 +148,7 @@ def _size(module: torch.nn.Module, function: Function, point: Tensor) -> tuple[i
 
 def one_model(stack: ModelStack, dtype: torch.dtype = torch.float64) -> Function:
     """The first model of a stack as a function (n, *input_shape) -> (n, n_out), in ``dtype``."""
-    state = {k: (v[0].to(dtype) if v.is_floating_point() else v[0]) for k, v in stack.state.items()}
+    state = stack.state_of(0, dtype)
     buffers = [name for name, _ in stack.module.named_buffers()]
 
     def function(x: Tensor) -> Tensor:
