@@ -52,11 +52,36 @@ def _alpha(node: fx.Node, a: Arguments) -> Arguments:
 
 def shifted(b: Builder, node: fx.Node, value: Value, by: Any) -> Value:
     """A value plus a constant or a number; minus infinity in it, a mask, is put in last."""
+    if (found := _with_bias(b, node, value, by)) is not None:
+        return found
     if not isinstance(by, Constant) or not bool((left := by.value == -math.inf).any()):
         return _with_constant(b, node, Shift, value, by, 0.0)
     total = _with_constant(b, node, Shift, value, finite(by), 0.0)
     places = torch.arange(math.prod(total.size)).reshape(total.size)
     return b.gathered(total, torch.where(left.cpu(), -1, places), node, -math.inf)
+
+
+def _with_bias(b: Builder, node: fx.Node, value: Value, by: Any) -> Value | None:
+    """x W + b is one layer, where nothing else takes x W."""
+    vertex = b.vertices[value.vertex]
+    layer, others = vertex.operation, [n for n in node.all_input_nodes if n in b.values]
+    if type(layer) is not nn.Linear or layer.bias is not None or value.size[-1:] == ():
+        return None
+    if len(others) != 1 or len(others[0].users) != 1 or value.size[-1] != layer.out_features:
+        return None
+    outputs, like = layer.out_features, layer.weight
+    if not isinstance(by, Constant):
+        full = torch.full((1,), number(by), dtype=like.dtype, device=like.device)
+        by = Constant(full, lambda c: full, ("number", by))
+    shape = by.value.shape
+    if shape[-1:] not in ((outputs,), (1,)) or shape.numel() != shape[-1]:
+        return None
+    if len(shape) > len(value.size) or bool(by.value.isinf().any()):
+        return None
+    own = {"weight": b.tensors[layer, "weight"]}
+    own["bias"] = by.map(lambda t: t.flatten().expand(outputs), ("expand", outputs))
+    whole = b.module(nn.Linear, layer.in_features, outputs, True, tensors=own)
+    return Value(b.vertex(whole, vertex.inputs, vertex.shape, node), value.size)
 
 
 def finite(constant: Constant) -> Constant:

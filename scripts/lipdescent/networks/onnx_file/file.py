@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from lipdescent.networks.export.network import export
 from lipdescent.networks.graph import Graph
-from lipdescent.networks.onnx_file import elementwise, reducing, weighted
-from lipdescent.networks.onnx_file.builder import Builder, Call, Rule
+from lipdescent.networks.onnx_file import elementwise, recurrent, reducing, weighted
+from lipdescent.networks.onnx_file.builder import Rule, Steps
 from lipdescent.networks.reading import Unreadable
-from lipdescent.networks.reduction import network
-from lipdescent.networks.vertices import Size, Value, shape_of
+from lipdescent.networks.vertices import Size, shape_of
 
-RULES: dict[str, Rule] = elementwise.RULES | weighted.RULES | reducing.RULES
-_FLOATS = ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16")
+PARTS = elementwise, weighted, reducing, recurrent
+RULES: dict[str, Rule] = {name: rule for part in PARTS for name, rule in part.RULES.items()}
+_FLOATS = {
+    "FLOAT": torch.float32,
+    "DOUBLE": torch.float64,
+    "FLOAT16": torch.float16,
+    "BFLOAT16": torch.bfloat16,
+}
+# What a rule raises at what it does not expect.
+_UNFIT = (KeyError, TypeError, ValueError, AssertionError, IndexError, RuntimeError)
 # What ONNX's own check says of custom operators, and of outputs without a stated shape.
 _NO_FAULT = ("No Op registered", "No opset import", "Field 'shape'")
 # A custom operator: its attributes by name -> a layer that is known, or declared.
@@ -76,26 +86,34 @@ def read_onnx(
     model = _loaded(onnx, Path(path))
     opsets = _opsets(onnx, model, path)
     graph = model.graph
-    name, size = _input(onnx, graph, input_shape, path)
-    own = {name: _custom(kind) for name, kind in (operators or {}).items()}
-    builder = Builder(graph, {name: size}, opsets)
-    chosen = _output(graph, output, path)
+    name, size, dtype = _input(onnx, graph, input_shape, path)
+    own, chosen = operators or {}, _output(graph, output, path)
+    steps = Steps(graph, name, size, dtype, opsets)
     for node in graph.node:
-        try:
-            builder.add(node, RULES | own)
-        except Unreadable as error:
-            raise Unreadable(f"{path}: {error}") from error
-        except (KeyError, TypeError, ValueError, AssertionError, IndexError) as error:
-            what = f"{node.op_type} {node.name or node.output[0]!r}"
-            kind = type(error).__name__
-            raise Unreadable(
-                f"{path}: {what} in a form that is not known ({kind}: {error})"
-            ) from error
-    result = builder.values[chosen]
-    if not isinstance(result, Value):
+        what = f"{node.op_type} {node.name or node.output[0]!r}"
+        kind = f"{node.domain}::{node.op_type}".removeprefix("::")
+        with _named(path, what):
+            if kind in own:
+                steps.layer(node, own[kind])
+            else:
+                steps.add(node, RULES)
+    if not isinstance(steps.values.get(chosen), Tensor):
         raise ValueError(f"{path}: its output {chosen!r} does not depend on its input {name!r}")
-    plain, read = network(Graph(tuple(builder.vertices), result.vertex))
-    return OnnxNetwork(plain, read, name, size, shape_of(size), chosen)
+    with _named(path, "the network"):
+        read = export(steps.needed(chosen), [shape_of(size)], dtype=dtype)
+    return OnnxNetwork(read.network, read.graph, name, size, shape_of(size), chosen)
+
+
+@contextlib.contextmanager
+def _named(path: str | Path, what: str) -> Iterator[None]:
+    """Say of errors where they are from."""
+    try:
+        yield
+    except Unreadable as error:  # what helps with a module is of no use here
+        raise Unreadable(f"{path}: {str(error).partition('; known are')[0]}") from error
+    except _UNFIT as error:
+        kind = type(error).__name__
+        raise Unreadable(f"{path}: {what} in a form that is not known ({kind}: {error})") from error
 
 
 def _package() -> ModuleType:
@@ -144,8 +162,8 @@ def _opsets(onnx: Any, model: Any, path: str | Path) -> dict[str, int]:
 
 def _input(
     onnx: Any, graph: Any, input_shape: Sequence[int] | None, path: str | Path
-) -> tuple[str, Size]:
-    """Name of the one input, and its size for a batch of one."""
+) -> tuple[str, Size, torch.dtype]:
+    """Name of the one input, its size for a batch of one, and its type."""
     weights = {t.name for t in graph.initializer}
     inputs = [i for i in graph.input if i.name not in weights]
     if len(inputs) != 1:
@@ -165,14 +183,14 @@ def _input(
                 f"{path}: its input has the shape ({', '.join(names)}), in which only the batch "
                 "may be open; give its input_shape, without the batch axis"
             )
-        return inputs[0].name, tuple(size)
+        return inputs[0].name, tuple(size), _FLOATS[kind]
     own = tuple(input_shape)
     size = [1, *own] if len(own) < len(stated) or not stated else list(own)
     if stated and (
         len(size) != len(stated) or any(a and a != b for a, b in zip(stated, size, strict=True))
     ):
         raise ValueError(f"{path}: input_shape {own}; its input is ({', '.join(names)})")
-    return inputs[0].name, tuple(size)
+    return inputs[0].name, tuple(size), _FLOATS[kind]
 
 
 def _output(graph: Any, output: str | None, path: str | Path) -> str:
@@ -183,16 +201,3 @@ def _output(graph: Any, output: str | None, path: str | Path) -> str:
         said = "several outputs" if output is None else f"no output {output!r}"
         raise ValueError(f"{path}: {said}; allowed are {', '.join(names)}")
     return output
-
-
-def _custom(kind: Any) -> Rule:
-    def rule(builder: Builder, call: Call) -> Value:
-        try:
-            module = kind(**call.attributes)
-        except Exception as error:  # it is not our code: anything can be raised
-            raise call.refusal(f"{type(error).__name__}: {error}") from error
-        if not isinstance(module, nn.Module):
-            raise call.refusal(f"{kind} gives a {type(module).__name__}; allowed is an nn.Module")
-        return builder.placed(module.eval(), call.value(), call)
-
-    return rule
