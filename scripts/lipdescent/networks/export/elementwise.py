@@ -65,7 +65,9 @@ def _with_bias(b: Builder, node: fx.Node, value: Value, by: Any) -> Value | None
     """x W + b is one layer, where nothing else takes x W."""
     vertex = b.vertices[value.vertex]
     layer, others = vertex.operation, [n for n in node.all_input_nodes if n in b.values]
-    if type(layer) is not nn.Linear or layer.bias is not None or value.size[-1:] == ():
+    if not isinstance(layer, nn.Linear) or value.size[-1:] == ():
+        return None
+    if (layer, "bias") in b.tensors:
         return None
     if len(others) != 1 or len(others[0].users) != 1 or value.size[-1] != layer.out_features:
         return None

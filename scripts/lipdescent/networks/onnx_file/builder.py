@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lipdescent.networks.onnx_file.calls import Call, Given, Layer, Moved, Rule, Step
 from lipdescent.networks.reading import Unreadable
 from lipdescent.networks.vertices import Size
 
@@ -29,105 +29,6 @@ MOVING = (
 _MOVED = {"ScatterElements": (0, 2), "ScatterND": (0, 2)}
 REFERENCE_ONLY = ("Shape", "Size")  # of whatever they are asked about only the size counts
 
-Given = Tensor | np.ndarray | None
-Rule = Callable[..., Any]
-
-
-@dataclass(frozen=True)
-class Call:
-    """One node of the file.
-
-    Attributes
-    ----------
-    inputs : an example of what depends on the network's input, an array of what does not, None
-        where one is left out.
-    """
-
-    node: Any
-    inputs: tuple[Given, ...]
-    opset: int
-
-    @cached_property
-    def attributes(self) -> dict[str, Any]:
-        from onnx import helper
-
-        found = {a.name: helper.get_attribute_value(a) for a in self.node.attribute}
-        return {n: _text(v) for n, v in found.items()}
-
-    @property
-    def place(self) -> str:
-        """What errors call it."""
-        return f"{self.node.op_type} {self.node.name or self.node.output[0]!r}"
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """An attribute."""
-        return self.attributes.get(name, default)
-
-    def argument(self, i: int, name: str = "") -> np.ndarray | None:
-        """A constant input, which older versions of operators take as the attribute ``name``."""
-        if name and name in self.attributes:
-            return np.asarray(self.attributes[name])
-        given = self.inputs[i] if i < len(self.inputs) else None
-        if isinstance(given, Tensor):
-            raise self.refusal(f"its input {self.node.input[i]!r} depends on the network's input")
-        return given
-
-    def number(self, i: int, name: str = "", default: float | None = None) -> float | None:
-        """A constant input, or attribute, of one number."""
-        given = self.argument(i, name)
-        return default if given is None or not given.size else float(given.reshape(-1)[0])
-
-    def refusal(self, reason: str) -> Unreadable:
-        return Unreadable(f"{self.place}: {reason}")
-
-
-class Step(nn.Module):
-    """What a node makes of inputs; those that depend on no input are its buffers."""
-
-    def __init__(self, call: Call, rule: Rule) -> None:
-        super().__init__()
-        self.call, self.rule = call, rule
-        for i, given in enumerate(call.inputs):
-            if isinstance(given, np.ndarray) and given.dtype.kind in "biuf":
-                self.register_buffer(f"input_{i}", tensor(given))
-
-    def forward(self, *values: Tensor) -> Any:
-        left = iter(values)
-        own = (
-            next(left) if isinstance(given, Tensor) else self._buffers.get(f"input_{i}")
-            for i, given in enumerate(self.call.inputs)
-        )
-        return self.rule(self.call, *own)
-
-
-class Layer(nn.Module):
-    """A module in place of a rule, at the first input."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.layer = module
-
-    def forward(self, *values: Tensor) -> Tensor:
-        return self.layer(values[0])
-
-
-class Moved(Step):
-    """The numbers of all inputs in a row, each where ``index`` says, -1 for ``fill``."""
-
-    def __init__(self, call: Call, index: Tensor, fill: float) -> None:
-        super().__init__(call, self._moved)
-        self.size, self.fill, self.gap = tuple(index.shape), fill, bool((index < 0).any())
-        count = sum(math.prod(np.shape(given)) for given in call.inputs)  # type: ignore[arg-type]
-        same = torch.equal(index.flatten(), torch.arange(count))
-        self.register_buffer("index", None if same else index)
-
-    def _moved(self, call: Call, *parts: Tensor) -> Tensor:
-        flat = torch.cat([part.reshape(-1) for part in parts])
-        if self.index is None:
-            return flat.reshape(self.size)
-        found = flat[self.index.clamp_min(0)]
-        return found.masked_fill(self.index < 0, self.fill) if self.gap else found
-
 
 class Steps(nn.Module):
     """The network of a file so far.
@@ -139,21 +40,22 @@ class Steps(nn.Module):
     """
 
     def __init__(
-        self, graph: Any, name: str, size: Size, dtype: torch.dtype, opsets: Mapping[str, int]
+        self, graph: Any, inputs: Mapping[str, tuple[Size, torch.dtype]], opsets: Mapping[str, int]
     ) -> None:
         from onnx import numpy_helper
 
         super().__init__()
-        self.input, self.size, self.opsets = name, size, opsets
+        self.inputs, self.opsets = inputs, opsets
         self.values: dict[str, Given] = {
             tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer
         }
-        self.values[name] = torch.zeros(size, dtype=dtype)
+        self.values |= {n: torch.zeros(size, dtype=kind) for n, (size, kind) in inputs.items()}
         self.steps: list[tuple[str, list[str], list[str]]] = []
-        self.output = name
+        self.output = ""
 
-    def forward(self, x: Tensor) -> Tensor:
-        values = {self.input: x.reshape(self.size)}
+    def forward(self, *given: Tensor) -> Tensor:
+        pairs = zip(self.inputs.items(), given, strict=True)
+        values = {name: x.reshape(size) for (name, (size, _)), x in pairs}
         for step, inputs, outputs in self.steps:
             found = self._modules[step](*(values[name] for name in inputs))  # type: ignore[misc]
             found = found if isinstance(found, (tuple, list)) else [found]
@@ -164,6 +66,9 @@ class Steps(nn.Module):
         """Whatever a node gives."""
         inputs = tuple(map(self._given, node.input))
         call = Call(node, inputs, self.opsets.get(node.domain, self.opsets.get("", 1)))
+        if node.op_type == "If" and not node.domain:
+            self._branch(call, rules)
+            return
         pairs = zip(node.input, inputs, strict=True)
         dependent = [name for name, given in pairs if isinstance(given, Tensor)]
         own = not node.domain
@@ -237,13 +142,26 @@ class Steps(nn.Module):
             start += math.prod(shape)
         if node.op_type == "Pad":
             fill = call.number(2, "value", 0.0) or 0.0
-            inputs = inputs[:2] + [np.asarray(0)] * (len(inputs) > 2) + inputs[3:]
+            inputs = [
+                np.asarray(0) if i == 2 and x is not None else x for i, x in enumerate(inputs)
+            ]
         names = [node.input[i] for i in moved if isinstance(call.inputs[i], Tensor)]
         for name, places in zip(node.output, self._places(call, inputs), strict=False):
             if not places.size:
                 raise call.refusal("its output is empty")
             index = torch.from_numpy(places.astype(np.int64) - 1)
             self._step(call, Moved(replace(call, inputs=parts), index, fill), names, [name])
+
+    def _branch(self, call: Call, rules: Mapping[str, Rule]) -> None:
+        """The nodes of the branch that an ``If`` takes whatever the input is."""
+        from onnx import helper, numpy_helper
+
+        taken = call.get("then_branch" if call.number(0) else "else_branch")
+        self.values |= {t.name: numpy_helper.to_array(t) for t in taken.initializer}
+        for node in taken.node:
+            self.add(node, rules)
+        for inner, outer in zip(taken.output, call.node.output, strict=True):
+            self.add(helper.make_node("Identity", [inner.name], [outer]), rules)
 
     def _places(self, call: Call, inputs: Sequence[Any]) -> list[np.ndarray]:
         constant = call.get("mode", "constant") == "constant"
@@ -268,14 +186,3 @@ class Steps(nn.Module):
         except Exception as error:  # of another library: anything can be raised
             raise call.refusal(f"{type(error).__name__}: {error}") from error
         return [np.asarray(array) for array in found]
-
-
-def tensor(array: np.ndarray) -> Tensor:
-    """A copy, of torch's own."""
-    return torch.from_numpy(np.array(array, copy=True, order="C"))
-
-
-def _text(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_text(part) for part in value]
-    return value.decode() if isinstance(value, bytes) else value

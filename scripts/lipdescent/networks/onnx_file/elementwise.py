@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lipdescent.networks.onnx_file.builder import Call, Rule
+from lipdescent.networks.onnx_file.calls import Call, Rule
 
 # A parameter's value where the file says nothing, by ONNX's definitions.
 _SELU = {"alpha": 1.6732632423543772, "gamma": 1.0507009873554805}
@@ -78,14 +78,17 @@ def _shrunk(c: Call, x: Tensor) -> Tensor:
 
 
 def operands(c: Call, *given: Tensor) -> list[Any]:
-    """Inputs, constants of one number as that, where it changes no shape."""
-    most = max(x.ndim for x in c.inputs if isinstance(x, Tensor))
+    """Inputs, constants that are one number everywhere as that, where it changes no shape."""
+    values = [x.shape for x in c.inputs if isinstance(x, Tensor)]
+    size = torch.broadcast_shapes(*values)
 
-    def own(i: int, x: Tensor) -> Any:
-        known = not isinstance(c.inputs[i], Tensor) and x.numel() == 1 and x.ndim <= most
-        return c.number(i) if known else x
+    def own(x: Tensor, array: Any) -> Any:
+        if isinstance(array, Tensor) or torch.broadcast_shapes(x.shape, size) != size:
+            return x
+        one = x.numel() == 1 or not array.any()
+        return float(array.reshape(-1)[0]) if one else x
 
-    return [own(i, x) for i, x in enumerate(given)]
+    return [own(x, array) for x, array in zip(given, c.inputs, strict=True)]
 
 
 def _binary(function: Any) -> Rule:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lipdescent.networks.onnx_file.builder import Call, Rule
+from lipdescent.networks.onnx_file.calls import Call, Rule
 
 Activation = Callable[[Tensor], Tensor]
 _KNOWN: dict[str, Callable[[float | None, float | None], Activation]] = {

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lipdescent.networks.onnx_file.builder import Call, Rule
+from lipdescent.networks.onnx_file.calls import Call, Rule
 from lipdescent.networks.onnx_file.weighted import padded, pads
 
 REDUCED: dict[str, Callable[..., Tensor]] = {
