@@ -64,6 +64,10 @@ def _check(read: OnnxNetwork, path: str | Path) -> None:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path}: onnxruntime does not run it: {said}") from error
     called = torch.from_numpy(np.stack([outputs[0].reshape(-1) for outputs in found]))
+    kept = called.isfinite().all(1)  # elsewhere its own rounding overflowed
+    if bool(kept.any()):
+        places = [place for place, own in zip(places, kept.tolist(), strict=True) if own]
+        x, called = x[kept], called[kept]
 
     def reading(points: Tensor, dtype: torch.dtype) -> Tensor:
         own = {name: t.to(dtype) for name, t in read.network.state_dict().items()}

@@ -9,8 +9,7 @@ import torch
 from torch import fx, nn
 
 from lipdescent.networks.export.builder import Builder, Constant, refused, size_of
-from lipdescent.networks.export.rearranging import as_value
-from lipdescent.networks.graph import Concatenation
+from lipdescent.networks.export.rearranging import merged
 from lipdescent.networks.operations import Scale
 from lipdescent.networks.vertices import Value
 
@@ -75,7 +74,6 @@ def chosen(b: Builder, node: fx.Node, a: Arguments) -> Any:
         raise refused(node, "where, as the input says (jumps)")
     size = size_of(node)
     keep = mask.value.cpu().expand(size)
-    like = next(part for part in parts if isinstance(part, Value))
     for i, part in enumerate(parts):
         if isinstance(part, Value):
             continue
@@ -87,12 +85,7 @@ def chosen(b: Builder, node: fx.Node, a: Arguments) -> Any:
             if float(number) == math.inf:
                 raise refused(node, "where with inf")
             return b.gathered(value, index, node, float(number))
-    values = [p if isinstance(p, Value) else as_value(b, node, p, like) for p in parts]
-    inputs = [b.in_shape(b.expanded(v, size, node), (math.prod(size),), node) for v in values]
-    both = b.vertex(Concatenation(0), inputs, (2 * math.prod(size),), node)
-    places = torch.arange(math.prod(size)).reshape(size)
-    index = torch.where(keep, places, places + math.prod(size))
-    return b.gathered(Value(both, (1, 2 * math.prod(size))), index, node)
+    return merged(b, node, a)
 
 
 def _leaky(b: Builder, node: fx.Node, mask: Comparison, parts: list[Any]) -> Value:

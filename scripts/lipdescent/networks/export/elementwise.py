@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 
 from lipdescent.networks.export.activations import clamp, number
 from lipdescent.networks.export.builder import Builder, Constant, refused, size_of
-from lipdescent.networks.export.root_mean_square import normalised
+from lipdescent.networks.export.root_mean_square import normalised, weighted
 from lipdescent.networks.graph import Combination, Extremum, Product, Quotient
 from lipdescent.networks.operations import Divide, Function, Scale, Shift
 from lipdescent.networks.vertices import Value, shape_of
@@ -102,6 +102,8 @@ def finite(constant: Constant) -> Constant:
 
 def scaled(b: Builder, node: fx.Node, value: Value, by: Any) -> Value:
     """A value times a constant or a number."""
+    if (found := weighted(b, node, value, by)) is not None:
+        return found
     return _with_constant(b, node, Scale, value, by, 1.0)
 
 
