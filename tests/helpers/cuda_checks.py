@@ -86,11 +86,15 @@ def follows_the_cpu(place: str, network: str) -> None:
     close(trained(training(network, place))[0], trained(training(network, "cpu"))[0], 1e-8)
 
 
+ADAM = {
+    "optimizer": "adam", "gradient_clip": 0.5, "augmentation": {"padding": 2},
+    "weight_decay": 1e-3, "schedule": "cosine",
+}  # fmt: skip
+
+
 def follows_the_cpu_with_adam_clipping_and_augmentation(place: str) -> None:
-    options = {"optimizer": "adam", "gradient_clip": 0.5, "augmentation": {"padding": 2}}
-    options |= {"weight_decay": 1e-3, "schedule": "cosine"}
-    found, _ = trained(training("cnn", place, **options))
-    close(found, trained(training("cnn", "cpu", **options))[0], 1e-8)
+    found, _ = trained(training("cnn", place, **ADAM))
+    close(found, trained(training("cnn", "cpu", **ADAM))[0], 1e-8)
 
 
 def graphs_equal_steps(place: str, updates: int = block_module.UPDATES_PER_GRAPH) -> None:
@@ -358,6 +362,18 @@ AXES: dict[str, tuple[tuple, dict]] = {
         ("cnn", 2, (3, 8, 8), {}),
         {"loss": "mean_squared_error", "optimizer": "adamw", "weight_decay": 0.1},
     ),
+    "one order for all, stopping": (
+        ("mlp", 6, (5,), {}),
+        {
+            "batch_order": "fixed",
+            "stopping": {"gradient_norm": 0.2, "check_every": 1},
+        },
+    ),
+    "adversary": (
+        ("mlp", 6, (5,), {}),
+        {"adversary": {"norm": "linf", "radius": 0.1, "steps": 2}},
+    ),
+    "Parseval": (("mlp", 6, (5,), {}), {"parseval": 0.1}),
     "two hidden layers": (("mlp", 6, (5,), {"depth": 2, "bias": True}), {}),
     "1-Lipschitz layers": (
         ("lipschitz_mlp", 4, (5,), {"depth": 2, "constraint": "bjorck", "iterations": 5}),
