@@ -28,6 +28,7 @@ from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.training import block as block_module
 from lipdescent.training.block import Block, TrainingData
 from lipdescent.training.draws import augmentation_draws, batch_order, initial_stack
+from lipdescent.training.engines import fused_cnn
 from lipdescent.training.options import TrainingOptions
 from lipdescent.training.stack_training import StackTraining
 
@@ -38,6 +39,7 @@ NETWORKS = {
     "mlp": ("mlp", 6, (5,), {}),
     "conv1d": ("conv1d", 3, (40,), {}),
     "cnn": ("cnn", 2, (3, 8, 8), {}),
+    "cnn by rows": ("cnn", 8, (3, 8, 8), {}),
     "cnn_batchnorm": ("cnn_batchnorm", 2, (3, 8, 8), {}),
     "resnet18": ("resnet18", 2, (3, 8, 8), {"batchnorm": True}),
     "vit": ("vit", 4, (3, 16, 16), {"blocks": 2, "heads": 2, "head_width": 4}),
@@ -84,6 +86,15 @@ def close(found: dict, expected: dict, tolerance: float) -> None:
 def follows_the_cpu(place: str, network: str) -> None:
     """Three epochs in float64: 1e-8."""
     close(trained(training(network, place))[0], trained(training(network, "cpu"))[0], 1e-8)
+
+
+def fused_convolutions_follow_the_cpu(place: str) -> None:
+    """Three epochs in float64: 1e-8, by the passes that are taken on a CPU alone so far."""
+    with mock.patch.object(fused_cnn, "ON_CUDA", True):
+        subject = training("cnn by rows", place)
+        assert isinstance(subject.blocks[0].engine, fused_cnn.StackedCNN)
+        found, _ = trained(subject)
+    close(found, trained(training("cnn by rows", "cpu"))[0], 1e-8)
 
 
 ADAM = {
@@ -420,6 +431,7 @@ CHECKS = {
     **{f"follows the CPU: {n}": partial(follows_the_cpu, network=n) for n in NETWORKS},
     "follows the CPU: Adam, clipping, crops": follows_the_cpu_with_adam_clipping_and_augmentation,
     **{f"follows the CPU: {a}": partial(axes_follow_the_cpu, axis=a) for a in AXES},
+    "fused convolutions follow the CPU": fused_convolutions_follow_the_cpu,
     "graphs equal plain steps": graphs_equal_steps,
     **{f"no waiting: {n}": partial(nothing_waits_in_an_epoch, network=n) for n in NETWORKS},
     **{f"precision {p}": partial(precision_keys, precision=p) for p in ("tf32", "bfloat16")},
