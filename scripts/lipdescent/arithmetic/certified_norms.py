@@ -113,6 +113,10 @@ def norm_l1(matrix: Tensor) -> Tensor:
     return norm_linf(matrix.transpose(-1, -2))
 
 
+# The operator norm of matrices (..., m, n), rounded up, by its name.
+NORMS = {"l2": certified_spectral_norm, "linf": norm_linf, "l1": norm_l1}
+
+
 def norm_frobenius(matrix: Tensor) -> Tensor:
     """Frobenius norm, an upper bound on the spectral norm, rounded up: (...)."""
     scaled, exponent = scaled_to_one(_checked(matrix, "matrix"))

@@ -88,7 +88,10 @@ def measure(
     everything = torch.cat([p.to(stack.device, torch.float64) for p in inputs.values()])
     index = _candidates(everything, num_candidates, seed)
     points = everything[index]
-    on_all = prover.links is not None and _cheap(prover.links)
+    # Norms at all points cost little beside what follows but in one wide hidden layer.
+    links = prover.links
+    narrow = links is not None and links.weights[0].shape[1] <= _FEW_UNITS
+    on_all = links is not None and (len(links.weights) != 2 or narrow)
     reached = everything if on_all else points
     count, always = _every_second(populations) * STARTS, index if on_all else None
     for norm, values in _norms(prover, reached, norms, count=count, always=always).items():
@@ -172,11 +175,6 @@ def _norms(
 def _every_second(populations: int) -> int:
     """Populations that start from the best of the data."""
     return -(-populations // 2)
-
-
-def _cheap(links: Chain) -> bool:
-    """Whether norms at all points cost little beside what follows."""
-    return len(links.weights) != 2 or links.weights[0].shape[1] <= _FEW_UNITS
 
 
 def _searched(

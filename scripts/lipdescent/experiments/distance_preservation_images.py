@@ -164,8 +164,7 @@ def draw(frame: pd.DataFrame) -> Figure:
         axes[0, 2 * j].set_ylabel("smallest / largest\non the low band")
         _draw_networks(axes[0, 2 * j + 1], part, part["k"])
         axes[0, 2 * j + 1].axhline(1, color=GREY)
-        axes[0, 2 * j + 1].set_title(str(TITLES[str(dataset)]))
-        axes[0, 2 * j + 1].set_ylabel("largest branch constant")
+        axes[0, 2 * j + 1].set(title=str(TITLES[str(dataset)]), ylabel="largest branch constant")
     for axis in axes[0, 2 * len(parts) :]:
         axis.remove()
     _draw_pair(axes[1], frame[frame["dataset"] == frame["dataset"].iloc[-1]])
@@ -212,10 +211,8 @@ def _draw_pair(axes: Sequence[Axes], part: pd.DataFrame) -> None:
         share = own[energies].mean().to_numpy().reshape(sides, sides)
         axis.imshow(share, origin="lower", vmin=0, vmax=most)
         axis.set_title(f"energy of the\ndifference, {coefficient_name(own['c'].iloc[0])}")
-        axis.set_xlabel("DFT freq. (columns)")
-        axis.set_ylabel("DFT freq. (rows)")
+        axis.set(xlabel="DFT freq. (columns)", ylabel="DFT freq. (rows)")
     for axis in axes:
         axis.grid(False)
     for axis in axes[:2]:
-        axis.set_xticks([])
-        axis.set_yticks([])
+        axis.set(xticks=[], yticks=[])

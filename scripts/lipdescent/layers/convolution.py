@@ -122,7 +122,8 @@ def _left_padding(module: _ConvNd, a: int) -> int:
 
 
 def _spectral_norm(kernel: Tensor, axes: list[Axis]) -> Tensor:
-    if _flops(kernel, axes) <= (_DENSE_FLOPS_TIGHT if _has_torus(axes) else _DENSE_FLOPS):
+    tight = all(axis.mode == "zeros" or _is_torus(axis) for axis in axes)
+    if _flops(kernel, axes) <= (_DENSE_FLOPS_TIGHT if tight else _DENSE_FLOPS):
         return _dense_norm(kernel, axes)
     flat = kernel.flatten(0, 1)
     factor, plain = 1, []
@@ -150,10 +151,6 @@ def _dense_shape(kernel: Tensor, axes: list[Axis]) -> tuple[int, int]:
     """Rows and columns of a group's operator."""
     rows = kernel.shape[2] * math.prod(axis.outputs for axis in axes)
     return rows, kernel.shape[3] * math.prod(axis.size for axis in axes)
-
-
-def _has_torus(axes: list[Axis]) -> bool:
-    return all(axis.mode == "zeros" or _is_torus(axis) for axis in axes)
 
 
 def _is_torus(axis: Axis) -> bool:

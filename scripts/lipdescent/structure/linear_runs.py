@@ -239,12 +239,7 @@ def _matrix_norm(run: Sequence[Layer], state: dict[str, Tensor], norm: str) -> T
     matrix = torch.cat(rows)[None]
     if not bool(matrix.isfinite().all()):
         return matrix.new_full((1,), math.inf)
-    function = {
-        "l1": certified_norms.norm_l1,
-        "l2": certified_norms.certified_spectral_norm,
-        "linf": certified_norms.norm_linf,
-    }[norm]
-    return function(matrix)
+    return certified_norms.NORMS[norm](matrix)
 
 
 def _rows(run: Sequence[Layer]) -> int:

@@ -89,13 +89,11 @@ class StackedCNN(FusedChain):
     @classmethod
     def pays(cls, module: nn.Module, setting: Setting) -> bool:
         """On a CPU, without autocast."""
-        del module
         return (ON_CUDA or setting.device.type == "cpu") and setting.precision != "bfloat16"
 
     @classmethod
     def at_once(cls, module: nn.Module, setting: Setting) -> int | None:
         """It takes a few of its models at a time by itself."""
-        del module, setting
         return None
 
     def _laid_out(self, place: int, weight: Tensor) -> Tensor:

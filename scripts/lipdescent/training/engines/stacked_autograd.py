@@ -73,7 +73,6 @@ class StackedAutograd(NamedState):
     @classmethod
     def _further(cls, stack: ModelStack, options: EngineOptions) -> dict[str, Any]:
         """Arguments of its own that a kind of this engine takes from the options."""
-        del stack, options
         return {}
 
     def state(self) -> dict[str, Tensor]:
