@@ -34,7 +34,6 @@ LIMITS = {
     "maxItems": "a list of at most",
     "minProperties": "a mapping whose number of entries is at least",
     "maxProperties": "a mapping whose number of entries is at most",
-    "pattern": "the pattern",
 }
 
 
@@ -150,6 +149,8 @@ def _explain(error: ValidationError, place: str) -> str:
         return f"{said}: allowed are at most {wanted} characters"
     if kind == "enum":
         return f"{said}: allowed is one of {_listed(wanted)}{_as_axis(instance, key)}"
+    if kind == "pattern":  # what a regular expression means is in its description
+        return f"{said}: allowed is {cast(dict[str, Any], error.schema)['description']}"
     return f"{said}: allowed is {LIMITS.get(kind, kind)} {wanted}"
 
 
