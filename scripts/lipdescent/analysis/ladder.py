@@ -66,12 +66,6 @@ def critical_width(group: Group, level: float) -> int | None:
     return int(found) if np.isfinite(found) else None
 
 
-def critical_or_largest(group: Group, level: float) -> int:
-    """Place of the critical width, of the largest where there is none."""
-    found = critical_width(group, level)
-    return len(group.width) - 1 if found is None else found
-
-
 def telling_widths(group: Group, level: float, *, smallest: bool = False) -> dict[int, str]:
     """Place of a width -> its parts, in the order of the widths: ``critical and largest``.
 
