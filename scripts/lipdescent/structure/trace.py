@@ -164,7 +164,8 @@ def check_finite(state: Mapping[str, Tensor]) -> None:
     for name, tensor in state.items():
         if not tensor.is_floating_point() or not tensor.numel():
             continue
-        if all(math.isfinite(x) for x in torch.aminmax(tensor)):  # one pass: NaN propagates
+        # One pass, without a temporary: NaN propagates.
+        if all(math.isfinite(x) for x in torch.aminmax(tensor.detach())):
             continue
         bad = ~tensor.isfinite().reshape(len(tensor), -1).all(1)
         if bool(bad.any()):
