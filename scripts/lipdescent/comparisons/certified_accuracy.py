@@ -54,7 +54,7 @@ def draw(
                 if not found:
                     continue
                 values = np.stack([accuracy[width, 0, -1] for accuracy in found.values()])
-                y = stats.mean_estimate(values, confidence=statistics["confidence"])
+                y = stats.share_estimate(values, confidence=statistics["confidence"])
                 look = looks[name] | {"linestyle": kinds[kind]}
                 drawing.curve(place, np.array(list(found)), y, **look)
     for row, norm in zip(axes, norms or ["l2"], strict=True):

@@ -171,7 +171,7 @@ def _draw_line(
         there = [cell for cell in line if name in cell.values]
         if there:
             values = np.stack([cell.values[name] for cell in there])
-            estimated = stats.mean_estimate if name == ERROR else stats.centre_estimate
+            estimated = stats.share_estimate if name == ERROR else stats.centre_estimate
             drawn = np.array([cell.places[x] for cell in there], dtype=float)
             drawing.curve(place, drawn, estimated(values, confidence=confidence), **look)
 

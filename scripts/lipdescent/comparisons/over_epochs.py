@@ -49,8 +49,8 @@ def draw(
         found = {
             quantity: estimated(values[-1, 0], confidence=statistics["confidence"])
             for quantity, values, estimated in (
-                ("accuracy", ladder.metric(group, "train_accuracy"), stats.mean_estimate),
-                ("error", ladder.test_error(group), stats.mean_estimate),
+                ("accuracy", ladder.metric(group, "train_accuracy"), stats.share_estimate),
+                ("error", ladder.test_error(group), stats.share_estimate),
                 ("loss", ladder.metric(group, "test_loss"), stats.centre_estimate),
             )
         }

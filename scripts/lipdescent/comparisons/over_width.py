@@ -104,7 +104,7 @@ def _draw_group(
                 drawing.ring(place, group.width, upper, fitted, look["color"])
         elif series in group.series:
             plain = series.quantity in ("train_accuracy", "test_accuracy")
-            estimated = stats.mean_estimate if plain else stats.centre_estimate
+            estimated = stats.share_estimate if plain else stats.centre_estimate
             values = group.series[series][:, noise, -1]
             values = 1 - values if series.quantity == "test_accuracy" else values
             y = estimated(values, confidence=statistics["confidence"])

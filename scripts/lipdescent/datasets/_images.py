@@ -24,9 +24,10 @@ def missing(
     what: str, names: Sequence[str], folders: Sequence[Path], reason: str
 ) -> FileNotFoundError:
     """The error for a dataset that is not there: which files to put where."""
+    places = " or ".join(str(folder) for folder in folders)
     return FileNotFoundError(
-        f"{what} is not here: put {', '.join(names)} into one of "
-        f"{', '.join(map(str, folders))} or name their folder by data_dir ({reason})"
+        f"{what} is not here: put {', '.join(names)} into {places}, or name the folder that has "
+        f"{'them' if len(names) > 1 else 'it'} by data_dir ({reason})"
     )
 
 
@@ -43,7 +44,7 @@ def fetch(what: str, names: Sequence[str], folders: Sequence[Path], root: Path) 
     try:
         getattr(torchvision.datasets, what)(root=str(root), download=True)
     except (OSError, RuntimeError) as error:
-        raise missing(what, names, folders, f"download failed: {error}") from error
+        raise missing(what, names, folders, f"download failed: {error}") from None
 
 
 def verified(path: Path, md5s: Sequence[str]) -> bytes:

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from lipdescent.analysis import curve_shape, labels, ladder
 from lipdescent.analysis import statistics as stats
 from lipdescent.analysis.groups import Group
 from lipdescent.analysis.statistics import Array, Axis, Estimate
 from lipdescent.figures import _style as style
-from lipdescent.figures._axes import parameters_below, width_axis
+from lipdescent.figures._axes import epoch_axis, parameters_below, width_axis
 
 Colour = str | tuple
 RING: dict[str, Any] = {
@@ -116,7 +116,7 @@ def shifts(count: int, *, step: float = 0.12) -> Array:
 def mean_of(name: str) -> tuple[Callable, Callable]:
     """Mean over seeds of what a panel shows, without and with its interval: plain of shares."""
     plain = name in (labels.ERROR, "train accuracy")
-    return (stats.mean, stats.mean_estimate) if plain else (stats.centre, stats.centre_estimate)
+    return (stats.mean, stats.share_estimate) if plain else (stats.centre, stats.centre_estimate)
 
 
 def short_title(name: str) -> str:
@@ -163,6 +163,23 @@ def over_width(panels: Iterable[Axes], group: Group) -> None:
         if place is None or place.is_last_row():
             axes.set_xlabel(labels.width_name(group.width_unit))
             parameters_below(axes, group)
+
+
+def over_width_and_epochs(group: Group, level: float) -> dict[str, tuple[Any, Any, Axis]]:
+    """Title -> places of width and epoch, and x: over width, over epochs at the telling widths."""
+    over_epochs = {
+        f"width {group.width[width]} ({role})": (width, slice(None), group.epoch)
+        for width, role in ladder.telling_widths(group, level).items()
+    }
+    return {f"epoch {group.epoch[-1]}": (slice(None), -1, group.width)} | over_epochs
+
+
+def over_epochs(panels: NDArray[Any], group: Group) -> None:
+    """Panels (rows, columns) over the training epoch, which is named below the last row."""
+    for place in panels.flat:
+        epoch_axis(place, group.epoch)
+    for place in panels[-1]:
+        place.set_xlabel("epoch")
 
 
 def equality_legend(

@@ -37,7 +37,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     error = 1 - ladder.metric(group, "test_accuracy")
     best = early_stopping.best_epoch(losses)
     figure, ((left, middle, right),) = style.new_figure(1, 3, height=3.1)
-    pairs = {left: (losses, stats.centre_estimate), middle: (error, stats.mean_estimate)}
+    pairs = {left: (losses, stats.centre_estimate), middle: (error, stats.share_estimate)}
     levels = {noise: group.label_noise[noise] for noise in group.noise_ends}
     looks = style.level_looks(group.label_noise)
     for noise, level in levels.items():

@@ -51,7 +51,8 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
             if not np.isfinite(each).any():
                 _axes.say_nothing_here(place, absent, diverged=group.diverged[:, noise, -1])
                 continue
-            y = stats.mean_estimate(own[:, noise, -1], confidence=statistics["confidence"])
+            estimated = stats.share_estimate if what == "error" else stats.mean_estimate
+            y = estimated(own[:, noise, -1], confidence=statistics["confidence"])
             looks = list(LOOKS.values())
             drawing.curve(place, group.width, y, **looks[0])
             for values, look in zip(each, looks[1:], strict=True):

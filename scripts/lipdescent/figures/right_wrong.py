@@ -43,7 +43,11 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     figure, axes = style.new_figure(2, len(noises), height=4.2, sharex=True, sharey="row")
     rows = (
         (NORMS, stats.centre_estimate, "needs lower_jacobian\namong the bounds"),
-        (CORRELATIONS, stats.mean_estimate, "not measured: quantities\nhas no jacobian_points"),
+        (
+            CORRELATIONS,
+            stats.correlation_estimate,
+            "not measured: quantities\nhas no jacobian_points",
+        ),
     )
     for column, noise in zip(axes.T, noises, strict=True):
         for place, (what, estimated, absent) in zip(column, rows, strict=True):

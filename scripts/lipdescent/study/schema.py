@@ -34,7 +34,6 @@ LIMITS = {
     "maxItems": "a list of at most",
     "minProperties": "a mapping whose number of entries is at least",
     "maxProperties": "a mapping whose number of entries is at most",
-    "pattern": "the pattern",
 }
 
 
@@ -151,6 +150,8 @@ def _explain(error: ValidationError, place: str) -> str:
     if kind == "enum":
         values = ", ".join("null" if value is None else str(value) for value in wanted)
         return f"{said}: allowed is one of {values}{_as_axis(instance, key)}"
+    if kind == "pattern":  # what a regular expression means is in its description
+        return f"{said}: allowed is {cast(dict[str, Any], error.schema)['description']}"
     return f"{said}: allowed is {LIMITS.get(kind, kind)} {wanted}"
 
 
