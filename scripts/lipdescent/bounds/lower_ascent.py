@@ -103,9 +103,7 @@ def measure(
             largest_certified(prover, reached, values, norm=norm),
         )
         if prover.links is not None and len(prover.links.weights) > 2:
-            found = _searched(
-                prover, reached, values, populations, norm=norm, rounds=rounds, seed=seed
-            )
+            found = _searched(prover, reached, values, populations, norm, rounds=rounds, seed=seed)
             bound = torch.maximum(bound, found)
         for model in (bound == 0).nonzero().flatten().tolist():
             bound[model] = _awakened(prover, model, points, norm, len(best[0]), seed, steps)
@@ -182,8 +180,8 @@ def _searched(
     points: Tensor,
     values: Tensor,
     populations: int,
-    *,
     norm: str,
+    *,
     rounds: int,
     seed: int,
 ) -> Tensor:

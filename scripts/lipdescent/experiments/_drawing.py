@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from lipdescent.analysis.statistics import Array
 from lipdescent.figures._axes import log_values, say_nothing_here, width_axis
 from lipdescent.figures._names_at_points import name_point
-from lipdescent.figures._style import GREY, MARKERS, OKABE_ITO, legend, new_figure, small
+from lipdescent.figures._style import GREY, legend, look, new_figure, small
 
 __all__ = [
     "GREY",
@@ -36,11 +36,6 @@ def panels(count: int, *, height: float = 2.4, **options: Any) -> tuple[Figure, 
     return figure, list(axes[0])
 
 
-def look(index: int) -> dict[str, Any]:
-    """Colour and marker of the ``index``-th kind."""
-    return {"color": OKABE_ITO[index % len(OKABE_ITO)], "marker": MARKERS[index % len(MARKERS)]}
-
-
 def key_of(figure: Figure, *panels: Axes, columns: int = 6) -> None:
     """One legend below all panels, of what some of them show."""
     entries: dict[str, Artist] = {}
@@ -58,10 +53,10 @@ def steps_axis(axis: Axes, steps: Array, name: str) -> None:
     axis.set_xlabel(name)
 
 
-def strips(axis: Axes, rows: Mapping[str, Array], *, named: bool = True, **look: Any) -> None:
+def strips(axis: Axes, rows: Mapping[str, Array], *, named: bool = True, **shown: Any) -> None:
     """Images (n, height, width) side by side, a row for each name, which stands beside it."""
     whole = np.vstack([np.hstack(list(images)) for images in rows.values()])
-    axis.imshow(whole, interpolation="nearest", **look)
+    axis.imshow(whole, interpolation="nearest", **shown)
     axis.set(xticks=[], yticks=[])
     at: dict[str, Any] = {"transform": axis.transAxes, "fontsize": small()}
     for i, name in enumerate(rows if named else ()):

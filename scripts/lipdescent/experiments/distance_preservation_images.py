@@ -136,16 +136,12 @@ def run(
     kinds = [(d, c) for d in downsampling for c in coefficients]
     options = {kind: network(*kind) for kind in kinds}
     how = Fit(steps, batch_size=batch_size, learning_rate=learning_rate)
+    most = {"num_points": num_points, "num_searches": num_searches, "search_steps": search_steps}
     rows = []
     for dataset in datasets:
         data = load(dataset)
         for width in widths:
             for (down, c), own in options.items():
-                most = {
-                    "num_points": num_points,
-                    "num_searches": num_searches,
-                    "search_steps": search_steps,
-                }
                 found = rows_of(data, width=width, options=own, seeds=seeds, how=how, **most)
                 about = {"dataset": dataset, "downsampling": down, "width": width}
                 rows += [about | {"c": c or 0.0} | row for row in found]

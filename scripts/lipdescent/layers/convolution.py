@@ -177,11 +177,7 @@ def _parts(kernel: Tensor, axes: list[Axis]) -> tuple[Tensor, ...]:
     return kernel.split(max(1, _DENSE_ENTRIES // (kernel.shape[1] * rows * columns)))
 
 
-TABLE = {
-    nn.Conv1d: convolution,
-    nn.Conv2d: convolution,
-    nn.Conv3d: convolution,
-    nn.ConvTranspose1d: convolution,
-    nn.ConvTranspose2d: convolution,
-    nn.ConvTranspose3d: convolution,
-}
+PLAIN = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TABLE = dict.fromkeys(
+    (*PLAIN, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), convolution
+)

@@ -28,17 +28,8 @@ def isometry(module: nn.Module, state: dict[str, Tensor], **_: Any) -> float:
     return 1.0
 
 
+REARRANGING = (nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle)
 TABLE: dict[type[nn.Module], Callable[..., Tensor | float]] = {
     nn.Linear: linear,
-    **dict.fromkeys(
-        [
-            nn.Flatten,
-            nn.Unflatten,
-            nn.PixelShuffle,
-            nn.PixelUnshuffle,
-            nn.ChannelShuffle,
-            *NO_OPERATION,
-        ],
-        isometry,
-    ),
+    **dict.fromkeys((*REARRANGING, *NO_OPERATION), isometry),
 }

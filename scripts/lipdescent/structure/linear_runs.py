@@ -52,7 +52,6 @@ _AVERAGES = (
     *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
 )
 _PADS = tuple(kind for kind, rule in pooling.TABLE.items() if rule is pooling.padding)
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def runs(parts: Sequence[Node]) -> list[tuple[int, int]]:
@@ -183,7 +182,7 @@ def _convolution_run(parts: Sequence[Any], begin: int) -> tuple[int, int] | None
 def _is_convolution(part: Any) -> bool:
     return (
         isinstance(part, Layer)
-        and type(part.module) in _CONVOLUTIONS
+        and type(part.module) in convolution.PLAIN
         and part.module.padding_mode == "zeros"
     )
 
@@ -197,7 +196,7 @@ def _is_pointwise(part: Any) -> bool:
 def _composed(run: Sequence[Layer], stack: ModelStack, norm: str) -> Tensor:
     """Each model by itself, so that none depends on the others."""
     one: Callable[[Sequence[Layer], dict[str, Tensor], str], Tensor] = (
-        _convolution_norm if type(run[-1].module) in _CONVOLUTIONS else _matrix_norm
+        _convolution_norm if type(run[-1].module) in convolution.PLAIN else _matrix_norm
     )
     values = []
     for i in range(stack.num_models):
@@ -226,7 +225,7 @@ def _terms(layer: Layer) -> int:
     folded = 8 if layer.scale is not None else 0
     if _moves(layer):
         return 0
-    if _is_linear(layer) or type(layer.module) in _CONVOLUTIONS:
+    if _is_linear(layer) or type(layer.module) in convolution.PLAIN:
         return layer.output_shape[0] + layer.input_shape[0] + 2 + folded
     # Pulled back, a number is the sum of what read it.
     return math.prod(layer.output_shape[_channels(layer) :]) + 4
