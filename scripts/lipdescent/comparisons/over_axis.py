@@ -91,9 +91,8 @@ def draw(
             column[0].set_title(_named(choice.panel, value))
     units = [group.width_unit for group in groups.values()]
     _finish(grid_of_axes, rows, cells, choice, units)
-    if choice.colour:
-        entries = {_named(choice.colour, hue): look for hue, look in looks.items()}
-        style.legend(figure, entries, columns=6)
+    coloured = looks.items() if choice.colour else ()
+    drawing.legend(figure, {_named(choice.colour, hue): look for hue, look in coloured}, columns=6)
     told = [_named(name, value) for name, value in choice.at.items() if len(axes[name]) > 1]
     counts = _counts(cells, len(first.seed))
     style.heading_of(figure, first, *told, counts=counts, confidence=statistics["confidence"])

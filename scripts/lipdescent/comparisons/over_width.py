@@ -71,12 +71,12 @@ def draw(
             _axes.log_values(*row)
     level = statistics["interpolation_accuracy"]
     for column, noise in zip(axes.T, noises, strict=True):
-        column[0].axhline(level, color=style.GREY, linestyle="--", lw=0.7)
+        drawing.level_line(column[0], level)
         column[0].set_title(f"label noise {labels.noise_name(first.label_noise[noise])}")
         column[-1].set_xlabel(side_by_side.width_name(groups))
     for place in axes.flat:
         _axes.width_axis(place, first.width)
-    side_by_side.legend(figure, looks, {"interpolation threshold": drawing.RING})
+    side_by_side.legend(figure, looks, drawing.MARKS)
     epoch = f"epoch {first.epoch[-1]}"
     side_by_side.heading(figure, groups, epoch, confidence=statistics["confidence"])
     return figure

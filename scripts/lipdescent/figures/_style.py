@@ -14,9 +14,11 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
@@ -210,7 +212,11 @@ def legend(
     ----------
     entries : name -> what is shown, or how a line looks.
     columns : the largest number of columns.
+
+    What nothing drawn shows is left out: with a ``gid``, or a marker and a colour other than black,
+    in which something has to be drawn.
     """
+    entries = {name: entry for name, entry in entries.items() if _is_drawn(figure, entry)}
     if not entries:
         return
     handles = [e if isinstance(e, Artist) else Line2D([], [], **e) for e in entries.values()]
@@ -231,6 +237,40 @@ def legend(
         shown.remove()
     lines, asked = -(-len(entries) // ncols), -(-len(entries) // most)
     figure.set_figheight(figure.get_figheight() + (lines - asked) / lines * box.height / figure.dpi)
+
+
+def _is_drawn(figure: Figure, entry: Mapping[str, Any] | Artist) -> bool:
+    """Whether something in the panels looks so, or is called so; black alone stands for any."""
+    look = {"gid": entry.get_gid()} if isinstance(entry, Artist) else entry
+    shown = [artist for axes in figure.axes for artist in _shown(axes)]
+    if look.get("gid") is not None:
+        return any(artist.get_gid() == look["gid"] for artist in shown)
+    colour = to_rgb(look.get("color", "black"))
+    if colour == to_rgb("black"):
+        return True
+    wanted = look.get("marker")
+    return any(
+        colour in _colours(artist)
+        and (not wanted or not isinstance(artist, Line2D) or artist.get_marker() == wanted)
+        for artist in shown
+    )
+
+
+def _shown(axes: Axes) -> Iterator[Artist]:
+    """Lines, regions and bars that have a place."""
+    for line in axes.lines:
+        if np.isfinite(np.asarray(line.get_ydata(), dtype=float)).any():
+            yield line
+    yield from (region for region in axes.collections if len(region.get_paths()))
+    yield from axes.patches
+
+
+def _colours(artist: Any) -> set[tuple[float, ...]]:
+    """Without what shows through."""
+    if isinstance(artist, Line2D):
+        return {to_rgb(artist.get_color())}
+    faces = np.atleast_2d(artist.get_facecolor())
+    return {tuple(face[:3].tolist()) for face in faces}
 
 
 def heading(

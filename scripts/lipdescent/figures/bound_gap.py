@@ -59,6 +59,6 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     for noise, dash in noises.items():
         level = labels.noise_name(group.label_noise[noise])
         entries[f"label noise {level}"] = {"color": "black", "linestyle": dash}
-    drawing.equality_legend(figure, axes[:, 0], entries, columns=5)
+    drawing.legend(figure, entries, columns=5)
     style.heading(figure, group, confidence=confidence)
     return figure

@@ -52,6 +52,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
         if np.isfinite(epochs).any():
             y = stats.mean_estimate(epochs + 1, confidence=confidence, geometric=True)
             y = Estimate(*(part - 1 for part in y))
+            y = stats.within(y, group.epoch[0], group.epoch[-1])
             drawing.curve(right, group.width, y, **looks[level] | STOPPED)
     left.set_ylabel(labels.loss_name("test", loss))
     middle.set_ylabel("test error")
@@ -67,6 +68,6 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     entries = {f"label noise {labels.noise_name(n)}": looks[n] for n in levels.values()}
     for name, how in (("last epoch", {}), ("best checkpoint", STOPPED)):
         entries[name] = {"color": "black", "marker": "o"} | how
-    drawing.equality_legend(figure, panels, entries, columns=5)
+    drawing.legend(figure, entries, columns=5)
     style.heading(figure, group, confidence=confidence)
     return figure

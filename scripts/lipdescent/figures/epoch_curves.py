@@ -40,7 +40,6 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     best = stats.centre(ladder.metric(group, "test_loss"))
     confidence, looks = statistics["confidence"], style.level_looks(group.label_noise)
     figure, axes = style.new_figure(4, len(columns), height=7.2, sharex=True, sharey="row")
-    ringed = False
     for row, (name, values) in zip(axes, (outcomes | train).items(), strict=False):
         row[0].set_ylabel(name)
         for place, width in zip(row, columns, strict=True):
@@ -50,9 +49,8 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
                 drawing.curve(place, group.epoch, y, **looks[level])
                 peak = drawing.peak(values[width, noise], confidence) if name in outcomes else -1
                 if peak >= 0:
-                    ringed = True
-                    at = group.epoch[peak]
-                    drawing.ring(place, group.epoch, y.value, at, looks[level]["color"])
+                    at, colour = group.epoch[peak], looks[level]["color"]
+                    drawing.ring(place, group.epoch, y.value, at, colour, gid="peak")
         if name != labels.ERROR:
             _axes.log_values(*row)
         for place in row:
@@ -66,8 +64,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
         drawing.best_epochs(column, group, best[width], list(looks.values()))
     for place in axes[3]:
         place.set_xlabel("epoch")
-    extra = ({"peak": drawing.RING} if ringed else {}) | {"best epoch": drawing.BEST}
-    drawing.noise_legend(figure, looks, extra | drawing.mark_keys(axes.flat))
+    drawing.noise_legend(figure, looks)
     style.heading(figure, group, confidence=confidence)
     return figure
 

@@ -28,12 +28,12 @@ from lipdescent.figures import _axes
 from lipdescent.figures import _style as style
 
 FILLS: dict[str, dict[str, Any]] = {
-    "right": {"facecolor": (style.OKABE_ITO[0], 0.6)},
-    "wrong": {"facecolor": (style.OKABE_ITO[1], 0.4), "hatch": "/////"},
+    "right": {"facecolor": (style.OKABE_ITO[0], 0.6), "gid": "right"},
+    "wrong": {"facecolor": (style.OKABE_ITO[1], 0.4), "hatch": "/////", "gid": "wrong"},
 }
 SIDES: dict[str, dict[str, Any]] = {
-    "best lower bound": {"color": "black", "linestyle": "--"},
-    "best upper bound": {"color": "black", "linestyle": "-"},
+    "best lower bound": {"color": "black", "linestyle": "--", "gid": "least lower"},
+    "best upper bound": {"color": "black", "linestyle": "-", "gid": "largest upper"},
 }
 SPLIT = "test"
 

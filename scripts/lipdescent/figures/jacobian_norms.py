@@ -62,7 +62,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     if quantiles := _quantiles(group):
         entries[f"quantiles {quantiles[0][0]} to {quantiles[-1][0]} %"] = QUANTILES
     entries["certified bracket"] = BRACKET
-    drawing.equality_legend(figure, axes[:, 0], entries, columns=4)
+    drawing.legend(figure, entries, columns=4)
     style.heading(figure, group, confidence=statistics["confidence"])
     return figure
 

@@ -64,7 +64,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     looks = {name: look for name, (_, look) in (NORMS | CORRELATIONS).items()}
     looks |= {f"{split} points": {"color": "black", "linestyle": d} for split, d in SPLITS.items()}
     drawing.over_width(axes.flat, group)
-    drawing.equality_legend(figure, axes.flat, looks, columns=6)
+    drawing.legend(figure, looks, columns=6)
     style.heading(figure, group, f"epoch {group.epoch[-1]}", confidence=statistics["confidence"])
     return figure
 

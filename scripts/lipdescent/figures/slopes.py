@@ -51,7 +51,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
         if panel.axis == "width" and place.lines
     ]
     drawing.over_width(widths, group)
-    _power_laws.legend(figure, looks, widths)
+    _power_laws.legend(figure, looks)
     style.heading(figure, group, confidence=statistics["confidence"], drawn="bars")
     return figure
 
@@ -59,4 +59,4 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
 def _where(panel: Panel) -> str:
     other = "epoch" if panel.axis == "width" else "width"
     noise = labels.noise_name(float(panel.at["label_noise"]))
-    return f"{other} {panel.at[other]}, label noise {noise}"
+    return f"{other} {panel.at[other]}, noise {noise}"
