@@ -110,6 +110,21 @@ def mean_estimate(values: Array, *, confidence: float, geometric: bool = False) 
     return Estimate(mean(values), *limits(values, tail=(1 - confidence) / 2))
 
 
+def share_estimate(values: Array, *, confidence: float) -> Estimate:
+    """:func:`mean_estimate` of shares such as an accuracy, cut at 0 and 1: no mean lies beyond."""
+    return within(mean_estimate(values, confidence=confidence), 0.0, 1.0)
+
+
+def correlation_estimate(values: Array, *, confidence: float) -> Estimate:
+    """The same of correlations, cut at -1 and 1."""
+    return within(mean_estimate(values, confidence=confidence), -1.0, 1.0)
+
+
+def within(found: Estimate, least: float, most: float = np.inf) -> Estimate:
+    """An interval cut at what values can be: it misses no mean that it held."""
+    return found._replace(low=np.maximum(found.low, least), high=np.minimum(found.high, most))
+
+
 def centre(values: Array) -> Array:
     """Mean over seeds of a loss or a bound: geometric, or plain if one is negative."""
     return (geometric_mean if has_logarithm(values) else mean)(values)

@@ -103,7 +103,7 @@ def load_cifar(
         return read_archive(root / archive.name, archive)
     python = (root / archive.python_folder).is_dir()
     if not python and not download:
-        files = [archive.name, f"or torchvision's folder {archive.python_folder}"]
+        files = [f"{archive.name} or torchvision's folder {archive.python_folder}"]
         raise missing(archive.what, files, [root], "download is off")
     try:
         return read_python(root, archive, download=download and not python)
@@ -111,4 +111,4 @@ def load_cifar(
         if python:
             folder = root / archive.python_folder
             raise ValueError(f"{folder}: incomplete or corrupt ({error})") from error
-        raise missing(archive.what, [archive.name], [root], f"download failed: {error}") from error
+        raise missing(archive.what, [archive.name], [root], f"download failed: {error}") from None

@@ -188,4 +188,5 @@ def say_nothing_here(
         fontsize=style.small(),
         color=GREY,
         wrap=True,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
     )

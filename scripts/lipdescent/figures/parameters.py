@@ -64,6 +64,6 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     drawing.over_width(axes[:, 0], group)
     axes[-1, 1].set_xlabel("epoch")
     entries = {f"label noise {labels.noise_name(level)}": look for level, look in looks.items()}
-    drawing.equality_legend(figure, axes[:, 0], entries, columns=5)
+    drawing.legend(figure, entries, columns=5)
     style.heading(figure, group, confidence=statistics["confidence"])
     return figure

@@ -126,4 +126,6 @@ def _noise_table(found: Facts, norm: str, where: str, same: Facts) -> list[Block
 def _widths(possible: list[int] | None, every: list[int]) -> str:
     if possible is None:
         return "-"
-    return "any" if possible == every else words.widths(possible, every)
+    if possible == every:
+        return "any"
+    return words.widths(possible, every) + " *" * bool(words.grid_end(possible, every))

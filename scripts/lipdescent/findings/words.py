@@ -99,6 +99,12 @@ def widths(possible: Sequence[int], every: Sequence[int]) -> str:
     return f"{', '.join(map(str, possible[:-1]))} or {possible[-1]}"
 
 
+def grid_end(possible: Sequence[int], every: Sequence[int]) -> str:
+    """``the grid's end`` where what is largest may lie beyond; empty where it is inside."""
+    ends = [end for end, at in (("start", every[0]), ("end", every[-1])) if at in possible]
+    return f"the grid's {'ends' if len(ends) > 1 else ends[0]}" if ends else ""
+
+
 def named(name: str, same: Mapping[str, str]) -> str:
     """``best upper (LipSDP)``: with the bound that is the best of its side everywhere."""
     own = [bound.partition(" (")[0] for bound, best in same.items() if best == name]

@@ -22,7 +22,17 @@ def header(provenance: Mapping[str, Any]) -> dict[str, str]:
         "versions": _versions(provenance),
         "device": _device(provenance),
         "duration": _duration(provenance),
+        "jobs": _jobs(config["study"]),
     }
+
+
+def _jobs(study: str) -> str:
+    """Where Snakemake's report of them is; no link, as plain Snakemake does not write it."""
+    return (
+        "Snakemake's report of them is workflow.html beside this page, once make or "
+        f"snakemake --report results/{study}/workflow.html (with the study's --configfile) "
+        "has written it"
+    )
 
 
 def _experiments(config: Mapping[str, Any]) -> dict[str, str]:
