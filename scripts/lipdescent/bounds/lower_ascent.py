@@ -88,7 +88,10 @@ def measure(
     everything = torch.cat([p.to(stack.device, torch.float64) for p in inputs.values()])
     index = _candidates(everything, num_candidates, seed)
     points = everything[index]
-    on_all = prover.links is not None and _cheap(prover.links)
+    # Norms at all points cost little beside what follows but in one wide hidden layer.
+    links = prover.links
+    narrow = links is not None and links.weights[0].shape[1] <= _FEW_UNITS
+    on_all = links is not None and (len(links.weights) != 2 or narrow)
     reached = everything if on_all else points
     count, always = _every_second(populations) * STARTS, index if on_all else None
     for norm, values in _norms(prover, reached, norms, count=count, always=always).items():
@@ -100,9 +103,7 @@ def measure(
             largest_certified(prover, reached, values, norm=norm),
         )
         if prover.links is not None and len(prover.links.weights) > 2:
-            found = _searched(
-                prover, reached, values, populations, norm=norm, rounds=rounds, seed=seed
-            )
+            found = _searched(prover, reached, values, populations, norm, rounds=rounds, seed=seed)
             bound = torch.maximum(bound, found)
         for model in (bound == 0).nonzero().flatten().tolist():
             bound[model] = _awakened(prover, model, points, norm, len(best[0]), seed, steps)
@@ -174,18 +175,13 @@ def _every_second(populations: int) -> int:
     return -(-populations // 2)
 
 
-def _cheap(links: Chain) -> bool:
-    """Whether norms at all points cost little beside what follows."""
-    return len(links.weights) != 2 or links.weights[0].shape[1] <= _FEW_UNITS
-
-
 def _searched(
     prover: Prover,
     points: Tensor,
     values: Tensor,
     populations: int,
-    *,
     norm: str,
+    *,
     rounds: int,
     seed: int,
 ) -> Tensor:

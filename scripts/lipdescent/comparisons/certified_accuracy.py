@@ -13,7 +13,7 @@ are left out and counted in the heading.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,8 @@ def draw(
     panels = _panels(groups)
     looks = side_by_side.styles(dict.fromkeys(name for _, shown in panels for name in shown))
     kinds = {"certified_accuracy": "-", "pgd_accuracy": "--"}
-    norms = [norm for norm in labels.NORMS if _has(groups, kinds, norm)]
+    every = list(itertools.product(groups.values(), kinds))
+    norms = [n for n in labels.NORMS if any(side_by_side.over_radius(*one, n) for one in every)]
     figure, axes = style.new_figure(
         len(norms or ["l2"]),
         len(panels),
@@ -72,11 +73,6 @@ def draw(
     told = f"label noise {noise}", f"epoch {first.epoch[-1]}"
     side_by_side.heading(figure, groups, *told, confidence=statistics["confidence"])
     return figure
-
-
-def _has(groups: Mapping[str, Group], kinds: Iterable[str], norm: str) -> bool:
-    """Whether there is anything to draw."""
-    return any(side_by_side.over_radius(g, k, norm) for g in groups.values() for k in kinds)
 
 
 def _panels(groups: Mapping[str, Group]) -> list[tuple[str, dict[str, tuple[Group, int]]]]:

@@ -73,7 +73,9 @@ def draw(
     cells = [cell for name, group in groups.items() for cell in _cells(group, losses[name], choice)]
     panels = _values(axes, choice.panel)
     panels = [panels[place] for place in side_by_side.spread(len(panels), most=MAX_PANELS)]
-    rows = [BRACKET, *_loss_rows(cells), ERROR]
+    # A row per kind of loss: they have no common unit.
+    kinds = dict.fromkeys(name for cell in cells for name in cell.values if name != ERROR)
+    rows = [BRACKET, *kinds, ERROR]
     figure, grid_of_axes = style.new_figure(
         len(rows), len(panels), height=0.9 + 1.6 * len(rows), sharex=True, sharey="row"
     )
@@ -124,11 +126,6 @@ def _cells(group: Group, loss: str, choice: Choice) -> Iterator[Cell]:
             values = {name: array[index] for name, array in shown.items()}
             diverged = int(group.diverged[index[:2]].any(axis=0).sum())
             yield Cell(places, values, lower[index], upper[index], diverged)
-
-
-def _loss_rows(cells: list[Cell]) -> list[str]:
-    """A row per kind of loss: they have no common unit."""
-    return list(dict.fromkeys(name for cell in cells for name in cell.values if name != ERROR))
 
 
 def _is(cell: Cell, axis: str | None, value: Value | None) -> bool:

@@ -164,6 +164,13 @@ def _waves(
 
 
 def _frobenius(matrix: Tensor) -> Tensor:
+    """Norms (...) of real or complex (..., m, n).
+
+    Of complex numbers as pairs of real ones, or PyTorch takes the modulus of each: in 60 times
+    the time on a CPU, more than the products of a Gram iteration.
+    """
+    if matrix.is_complex():
+        return _nonzero(torch.linalg.vector_norm(torch.view_as_real(matrix), dim=(-3, -2, -1)))
     return _nonzero(torch.linalg.vector_norm(matrix, dim=(-2, -1)))
 
 

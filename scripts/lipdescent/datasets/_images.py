@@ -20,11 +20,6 @@ DEFAULT_FOLDER = Path("data")
 Normalisation = Literal["channel", "none"]
 
 
-def locate(names: Sequence[str], folders: Sequence[Path]) -> Path | None:
-    """The first of ``folders`` that holds all of the files ``names``, or None."""
-    return next((f for f in folders if all((f / n).is_file() for n in names)), None)
-
-
 def missing(
     what: str, names: Sequence[str], folders: Sequence[Path], reason: str
 ) -> FileNotFoundError:
@@ -119,7 +114,7 @@ def load_idx(
     root = DEFAULT_FOLDER if data_dir is None else Path(data_dir)
     folders = [root, root / what / "raw", *(system_folders if data_dir is None else [])]
     names = list(files)
-    folder = locate(names, folders)
+    folder = next((f for f in folders if all((f / n).is_file() for n in names)), None)
     if folder is None:
         if not download:
             raise missing(what, names, folders, "download is off")

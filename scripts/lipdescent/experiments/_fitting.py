@@ -112,6 +112,24 @@ def minimise(
     return descent.stack()
 
 
+def watched(
+    stack: ModelStack, loss: Loss, *, looks: Sequence[int], learning_rate: float
+) -> dict[int, ModelStack]:
+    """Step -> certified models, by Adam along a cosine to the last of the steps ``looks``."""
+    descent, found = Descent(stack, learning_rate=learning_rate), {}
+    for step in range(looks[-1] + 1):
+        if step in looks:
+            found[step] = certified(descent.stack())
+        descent.step(loss, factor=annealed(step, looks[-1] + 1))
+    return found
+
+
+def check_looks(looks: Sequence[int]) -> None:
+    """Raise ValueError unless the steps to look at increase from 0 or more."""
+    if not looks or list(looks) != sorted(set(looks)) or looks[0] < 0:
+        raise ValueError(f"looks = {list(looks)}: allowed is an increasing list from 0")
+
+
 def annealed(step: int, steps: int) -> float:
     """From 1 to 0 along half a cosine."""
     return (1 + math.cos(math.pi * step / steps)) / 2

@@ -7,7 +7,7 @@ readable with a colour vision deficiency; markers and dashes repeat what colours
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +171,11 @@ def _write_svg(figure: Figure, _: FigureCanvasAgg, path: Path, made: stamps.Stam
 WRITERS = {".png": _write_png, ".pdf": _write_pdf, ".svg": _write_svg}
 
 
+def look(place: int, colours: Sequence[str] = OKABE_ITO) -> dict[str, Any]:
+    """Colour and marker of the ``place``-th of several kinds."""
+    return {"color": colours[place % len(colours)], "marker": MARKERS[place % len(MARKERS)]}
+
+
 def level_looks(levels: Iterable[float]) -> dict[float, dict[str, Any]]:
     """Colour and marker of every level of label noise, or of another number that is ordered.
 
@@ -190,16 +195,12 @@ def rung_styles(rungs: Iterable[Rung]) -> dict[Rung, dict]:
 
     Lower bounds are dashed, estimates dotted, declared bounds dash-dotted.
     """
-    styles = {}
-    for place, rung in enumerate(sorted(set(rungs), key=lambda r: (r.direction, r.quantity))):
-        styles[rung] = {
-            "color": OKABE_ITO[place % len(OKABE_ITO)],
-            "marker": MARKERS[place % len(MARKERS)],
-            "linestyle": {"lower": "--", "estimate": ":", "declared": "-."}.get(
-                rung.direction, "-"
-            ),
-        }
-    return styles
+    dashes = {"lower": "--", "estimate": ":", "declared": "-."}
+    ordered = sorted(set(rungs), key=lambda r: (r.direction, r.quantity))
+    return {
+        rung: look(place) | {"linestyle": dashes.get(rung.direction, "-")}
+        for place, rung in enumerate(ordered)
+    }
 
 
 def legend(

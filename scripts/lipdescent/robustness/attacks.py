@@ -162,7 +162,8 @@ def _margin_gradient(stack: ModelStack, inputs: Tensor, labels: Tensor) -> Tenso
     leaf = inputs.detach().requires_grad_()
     with torch.enable_grad():
         logits = _each(stack, leaf)
-    own = torch.nn.functional.one_hot(labels, logits.shape[-1]).to(logits.dtype)
+    classes = torch.arange(logits.shape[-1], device=logits.device)
+    own = (labels.unsqueeze(-1) == classes).to(logits.dtype)  # one_hot looks at its labels
     with torch.no_grad():
         others = logits - torch.finfo(logits.dtype).max * own
         largest = others == others.amax(-1, keepdim=True)

@@ -61,7 +61,6 @@ class MaskedBy:
 
 def off(p: float, x: Tensor) -> Tensor:
     """No dropout, as in eval mode."""
-    del p
     return x
 
 

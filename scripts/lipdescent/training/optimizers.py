@@ -44,7 +44,6 @@ class SGD:
 
     def step(self, parameters: Sequence[Tensor], rate: Tensor, update: Tensor | int) -> None:
         """``rate`` : (num_models,) learning rates, 0 for a frozen model."""
-        del update
         steps = self.buffers
         if self.gradient_clip is not None:
             clip_(self.buffers, self.gradient_clip)

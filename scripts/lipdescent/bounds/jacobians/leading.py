@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lipdescent.arithmetic.eigenvalues import largest_eigenvalue
 from lipdescent.arithmetic.ulps import times_power
-from lipdescent.bounds.jacobians.chains import chain_norms, chunk_size, gram, jacobians_at, sum_norm
+from lipdescent.bounds.jacobians.chains import chunk_size, gram, jacobians_at, sum_norm
 from lipdescent.shapes import Float64
 from lipdescent.structure.relu_chain import Chain, activated
 
@@ -74,8 +74,8 @@ def leading_norms(
         taken[always] = True
     rough = _rough_values(links, points, norm, max(count, _EXACT), taken)
     if in_single(links):
-        for model, values in enumerate(rough):
-            _refine(links[model : model + 1], points, values, norm)
+        for start in range(0, len(rough), _MODELS):
+            _refine(links[start : start + _MODELS], points, rough[start : start + _MODELS], norm)
     return times_power(rough, links.exponents[:, None].clamp(-2100, 2100))
 
 
@@ -137,13 +137,20 @@ def _between(grams: Tensor) -> tuple[Tensor, Tensor]:
     return low * (1 - _SLIGHTLY), high * (1 + _SLIGHTLY)
 
 
-def _refine(links: Chain, points: Tensor, values: Tensor, norm: str) -> None:
-    """The largest of one model's rough norms (n,) taken in float64, in place."""
-    error = rough_error(links, norm) + 1e-9 * values
-    threshold = (values - error).topk(_EXACT).values[-1]
-    # Not ">=": what has overflowed in float32 is looked at, too.
-    open_ones = (~(values + error < threshold)).nonzero().flatten()
-    values[open_ones] = chain_norms(links, [0], points[open_ones], [norm])[0][norm]
+def _refine(links: Chain, points: Tensor, rough: Tensor, norm: str) -> None:
+    """The largest of each model's rough norms (num_models, n) taken in float64, in place."""
+    places, found = [], []
+    for model, values in enumerate(rough):
+        one = links[model : model + 1]
+        error = rough_error(one, norm) + 1e-9 * values
+        threshold = (values - error).topk(_EXACT).values[-1]
+        # Not ">=": what has overflowed in float32 is looked at, too.
+        places.append((~(values + error < threshold)).nonzero().flatten())
+        parts = points[places[-1]].split(chunk_size(one))
+        found += [_measured(jacobians_at(one, part[None])[0], norm) for part in parts]
+    exact = _norms_of(torch.cat(found), norm).split([len(where) for where in places])
+    for values, where, one in zip(rough, places, exact, strict=True):
+        values[where] = one
 
 
 def _products(links: Chain, points: Tensor) -> Iterator[Tensor]:
@@ -166,12 +173,17 @@ def _products(links: Chain, points: Tensor) -> Iterator[Tensor]:
 
 def rough_norms(links: Chain, points: Tensor, norm: str) -> Tensor:
     """(n,) of one model at all points, without 2^exponents, from products as they are taken."""
-    found = []
-    for matrices in _products(links, points):
-        matrices = matrices.double()
-        found.append(gram(matrices) if norm == "l2" else sum_norm(matrices.abs(), norm))
-    together = torch.cat(found)
-    return largest_eigenvalue(together).sqrt() if norm == "l2" else together
+    found = [_measured(matrices.double(), norm) for matrices in _products(links, points)]
+    return _norms_of(torch.cat(found), norm)
+
+
+def _measured(matrices: Tensor, norm: str) -> Tensor:
+    """Of Jacobians (n, n_out, n_in) what their norms are made of, all of them at once."""
+    return gram(matrices) if norm == "l2" else sum_norm(matrices.abs(), norm)
+
+
+def _norms_of(measured: Tensor, norm: str) -> Tensor:
+    return largest_eigenvalue(measured).sqrt() if norm == "l2" else measured
 
 
 def rough_error(links: Chain, norm: str) -> float:

@@ -44,12 +44,9 @@ def _is_linear(node: Node) -> bool:
     return isinstance(node, Layer) and type(node.module) in _LINEAR
 
 
-def _is_factor(node: Node) -> bool:
-    return isinstance(node, Layer) and isinstance(node.module, (Scale, Divide))
-
-
 def _is_part(node: Node) -> bool:
-    return _is_linear(node) or _is_factor(node)
+    factor = isinstance(node, Layer) and isinstance(node.module, (Scale, Divide))
+    return factor or _is_linear(node)
 
 
 def composed(

@@ -181,7 +181,8 @@ def lanczos(times: Callable[[Vectors], Vectors], start: Vectors, *, iterations: 
             break
         for _ in range(2):
             for vector in basis:
-                product = _minus(product, _dot(product, vector), vector)
+                along = _scaled(vector, _dot(product, vector))
+                product = [p - a for p, a in zip(product, along, strict=True)]
         length = _dot(product, product).sqrt()
         epsilon = torch.finfo(start[0].dtype).eps
         alive = alive & (length.cpu() > 10 * epsilon * scale)
@@ -202,7 +203,3 @@ def _dot(a: Vectors, b: Vectors) -> Tensor:
 
 def _scaled(vectors: Vectors, factors: Tensor) -> Vectors:
     return [v * factors.to(v).reshape(-1, *[1] * (v.dim() - 1)) for v in vectors]
-
-
-def _minus(a: Vectors, factors: Tensor, b: Vectors) -> Vectors:
-    return [x - y for x, y in zip(a, _scaled(b, factors), strict=True)]

@@ -19,7 +19,6 @@ from lipdescent.training.options import TrainingOptions
 
 def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
     """Everything in metrics.py, with each model's own noisy labels and initial weights."""
-    del options
     saved, dataset, finite = subject.saved, subject.dataset, subject.finite
     labels = labels_of(subject)
     device = subject.stack.device

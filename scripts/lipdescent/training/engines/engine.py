@@ -83,7 +83,6 @@ class Engine(Protocol):
     @classmethod
     def pays(cls, module: nn.Module, setting: Setting) -> bool:
         """True if a network that it supports should be trained by it, not by a later engine."""
-        del module, setting
         return True
 
     @classmethod

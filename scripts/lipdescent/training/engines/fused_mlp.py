@@ -61,7 +61,6 @@ class StackedMLP(FusedChain):
     @classmethod
     def pays(cls, module: nn.Module, setting: Setting) -> bool:
         """On every device, without autocast."""
-        del module
         return setting.precision != "bfloat16"
 
     @classmethod

@@ -87,7 +87,6 @@ class PenalisedAutograd(StackedAutograd):
 
     @classmethod
     def _further(cls, stack: ModelStack, options: EngineOptions) -> dict[str, Any]:
-        del stack
         return {"wanted": options.penalty or {}}
 
     def _mean_losses(

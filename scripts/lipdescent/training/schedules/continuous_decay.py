@@ -18,5 +18,4 @@ def factors(
 
     ``floor`` is the smallest factor (their label-noise sweep stops at 1e-5 of learning rate).
     """
-    del total_updates
     return np.maximum(floor, factor ** ((update // updates_per_epoch) // every_epochs))
