@@ -67,4 +67,4 @@ def _where(panel: Panel, found: list[Panel]) -> str:
         for name, value in panel.at.items()
         if (name, value) not in same and name != "label_noise"
     ]
-    return ", ".join([*parts, f"label noise {labels.noise_name(float(panel.at['label_noise']))}"])
+    return ", ".join([*parts, f"noise {labels.noise_name(float(panel.at['label_noise']))}"])

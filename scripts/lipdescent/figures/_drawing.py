@@ -186,7 +186,7 @@ def over_width(panels: Iterable[Axes], group: Group) -> None:
 
 def over_width_and_epochs(group: Group, level: float) -> dict[str, tuple[Any, Any, Axis]]:
     """Title -> places of width and epoch, and x: over width, over epochs at the telling widths."""
-    over_epochs = {
+    over_epochs: dict[str, tuple[Any, Any, Axis]] = {
         f"width {group.width[width]} ({role})": (width, slice(None), group.epoch)
         for width, role in ladder.telling_widths(group, level).items()
     }

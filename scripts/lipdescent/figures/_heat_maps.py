@@ -88,9 +88,9 @@ def heat_map(
         (axes.xaxis, x, box.width / unit / len(x), letters),
         (axes.yaxis, y, box.height / unit / len(y), [1.3] * len(y)),
     ):
-        shown = _named(sizes, room)
-        ticks = range(len(names)) if len(names) <= MAX_TICKS else shown
-        axis.set_ticks(ticks, labels=[f"{names[n]:g}" if n in shown else "" for n in ticks])
+        places = _named(sizes, room)
+        ticks = range(len(names)) if len(names) <= MAX_TICKS else places
+        axis.set_ticks(ticks, labels=[f"{names[n]:g}" if n in places else "" for n in ticks])
 
 
 def _named(sizes: Sequence[float], room: float) -> list[int]:

@@ -241,7 +241,7 @@ def legend(
 
 def _is_drawn(figure: Figure, entry: Mapping[str, Any] | Artist) -> bool:
     """Whether something in the panels looks so, or is called so; black alone stands for any."""
-    look = {"gid": entry.get_gid()} if isinstance(entry, Artist) else entry
+    look: Mapping[str, Any] = {"gid": entry.get_gid()} if isinstance(entry, Artist) else entry
     shown = [artist for axes in figure.axes for artist in _shown(axes)]
     if look.get("gid") is not None:
         return any(artist.get_gid() == look["gid"] for artist in shown)

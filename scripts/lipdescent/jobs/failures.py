@@ -94,7 +94,9 @@ class LockAdvice(logging.Filter):
         """Change the words of a folder that is locked; always True."""
         if getattr(record, "exception", "") == "LockException":
             owner = folder_lock.owner(self.study)
-            known = owner is not None and owner.alive is not False
-            record.msg = f"not started: {folder_lock.what_to_do(owner) if known else self.BEGUN}"
+            told = self.BEGUN
+            if owner is not None and owner.alive is not False:
+                told = folder_lock.what_to_do(owner)
+            record.msg = f"not started: {told}"
             record.args = ()
         return True
