@@ -19,8 +19,10 @@ class BoundPlugin(Protocol):
     outputs.
 
     ``measure`` may ask for ``labels`` too, by a keyword parameter of that name: split -> int64 (n,)
-    or (num_models, n). More keyword parameters with a default are options of the configuration,
-    under ``bounds: NAME:``.
+    or (num_models, n). One that can begin where the norms of another bound are largest names that
+    as ``STARTS_FROM`` and takes ``largest``, None where it is not known: norm -> split -> int64
+    (num_models, k). More keyword parameters with a default are options of the configuration, under
+    ``bounds: NAME:``.
     """
 
     DIRECTION: str

@@ -81,7 +81,8 @@ def take(
             norm = m.norm + SOFTMAX * (outputs == "softmax")
             values = halved(m.values) if half else m.values
             quantity = bound_entries.called(m.quantity, name, entry)
-            yield replace(m, quantity=quantity, norm=norm, values=values)
+            where = m.largest_at if sets is None and outputs == "logits" else None
+            yield replace(m, quantity=quantity, norm=norm, values=values, largest_at=where)
 
 
 def with_softmax(stack: ModelStack) -> ModelStack:

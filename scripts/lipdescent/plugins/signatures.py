@@ -17,7 +17,7 @@ from lipdescent.plugins.lookup import LIBRARY, place
 # What a configuration's options are given to, and what the workflow passes there itself.
 FUNCTIONS = {
     "architectures": ("build", {"input_shape", "num_classes"}),
-    "bounds": ("measure", {"inputs", "labels", "norms", "seed"}),
+    "bounds": ("measure", {"inputs", "labels", "largest", "norms", "seed"}),
     "comparisons": ("draw", {"statistics", "losses"}),
     "datasets": ("load", set()),
     "experiments": ("run", set()),
