@@ -1,7 +1,5 @@
 """What every bound gives, and how it says that there is none."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """What a bound's file offers. tests/bounds/test_contract.py asks it of every one."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 

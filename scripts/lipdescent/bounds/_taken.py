@@ -11,8 +11,6 @@ softmax layer behind it, whose rounding the proofs know. Rows have the norm ``l2
 bracket, figure or sentence mixes them with those of the logits.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace

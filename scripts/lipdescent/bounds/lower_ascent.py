@@ -17,8 +17,6 @@ value that is claimed is certified at the points it ends in; where no proof is k
 attention, the direction is "estimate" (``proofs/prover.py``).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import accumulate

@@ -7,8 +7,6 @@ bound: mean, root mean square and quantiles of the norm, and its means over the 
 model classifies rightly and wrongly, with autograd's convention at kinks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 

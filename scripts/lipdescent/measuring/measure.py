@@ -1,7 +1,5 @@
 """Measure every checkpoint of a stack: the metrics, or one bound by its name."""
 
-from __future__ import annotations
-
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What a measurement is given: a stack of checkpoints and what belongs to it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

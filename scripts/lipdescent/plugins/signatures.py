@@ -3,8 +3,6 @@
 Checking a configuration so imports neither torch nor the plug-ins.
 """
 
-from __future__ import annotations
-
 import ast
 import importlib
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 Parquet by pyarrow, CSV for people. Columns and their types are fixed here; nothing is unpickled.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """One bound, by its name, in the norms that are asked for and that it has."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from dataclasses import replace

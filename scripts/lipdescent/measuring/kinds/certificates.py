@@ -1,7 +1,5 @@
 """Certified and attacked accuracies, from the upper bounds that were measured before."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
