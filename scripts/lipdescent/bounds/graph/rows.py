@@ -56,8 +56,9 @@ def within_rows(x: Known, own: Rows | None) -> Known:
 
 def _rows(graph: Graph, i: int) -> Rows | None:
     """Back through what only moves and scales numbers to a linear layer at normalised ones."""
-    shape, factor = graph.vertices[i].shape, 1.0
+    shape, one = graph.vertices[i].shape, True
     places = torch.arange(math.prod(shape))
+    factors = torch.ones(shape, dtype=torch.float64)  # sizes of what entries are multiplied by
     while isinstance(
         (own := graph.vertices[i]).operation, (nn.Flatten, nn.Unflatten, Gather, Scale, Divide)
     ):
@@ -68,10 +69,12 @@ def _rows(graph: Graph, i: int) -> Rows | None:
                 return None
             places = index[places]
         elif isinstance(operation, (Scale, Divide)):
-            if operation.weight is not None or not operation.number:
-                return None
-            size = abs(operation.number) * _UP
-            factor = factor * size if isinstance(operation, Scale) else factor / size * _UP**3
+            number = torch.as_tensor(operation.number)
+            by = number if operation.weight is None else operation.weight.detach()
+            by = by.double().expand(own.shape).flatten()[places].reshape(shape)
+            size = by.abs() if isinstance(operation, Scale) else 1 / by.abs()
+            one = one and bool((by == by[..., :1, :]).all())
+            factors = factors * size * _UP
         i = own.inputs[0]
     layer: Any = graph.vertices[i].operation
     if type(layer) is not nn.Linear:
@@ -83,13 +86,14 @@ def _rows(graph: Graph, i: int) -> Rows | None:
         return None
     tokens, outputs = (t.reshape(-1, shape[-1]) for t in _divided(places, layer.out_features))
     sets, which = outputs.unique(dim=0, return_inverse=True)
-    if len(sets) > _SETS or bool((tokens != tokens[:, :1]).any()):
+    if len(sets) > _SETS or bool((tokens != tokens[:, :1]).any() | ~factors.isfinite().all()):
         return None
     radii, sizes = _of_sets(layer, normal, sets)
     heads = which.reshape(shape[:-1])
-    one = bool((heads == heads[..., :1]).all())
-    length = float((radii + sizes).max()) * factor * _UP
-    return Rows(length, float(radii.max()) * factor * _UP if one else math.inf)
+    one = one and bool((heads == heads[..., :1]).all())
+    factors = factors.amax(-1) * _UP
+    length, radius = ((factors * own[heads]).max() for own in (radii + sizes, radii))
+    return Rows(float(length), float(radius) if one else math.inf)
 
 
 def _divided(places: Tensor, outputs: int) -> tuple[Tensor, Tensor]:
