@@ -66,6 +66,17 @@ def test_the_radius_is_reached_and_no_row_is_longer(normal):
     assert float(value.max()) <= found[2].radius
 
 
+def test_rows_that_are_scaled_are_no_shorter_than_their_numbers_say():
+    module = Heads(nn.LayerNorm).double().requires_grad_(False)
+    _, plain = of_attention(module)
+    split = module.split
+    module.split = lambda x: split(x) * 0.1
+    _, scaled = of_attention(module)
+    for before, after in zip(plain, scaled, strict=True):
+        assert 0.1 * before.radius <= after.radius <= 0.1 * before.radius * (1 + 1e-10)
+        assert 0.1 * before.length <= after.length <= 0.1 * before.length * (1 + 1e-10)
+
+
 @pytest.mark.parametrize("normal", [nn.LayerNorm, nn.RMSNorm])
 @pytest.mark.parametrize("seed", range(3))
 def test_the_bound_holds_where_it_is_attacked(normal, seed):

@@ -69,7 +69,7 @@ def _rows(graph: Graph, i: int) -> Rows | None:
                 return None
             places = index[places]
         elif isinstance(operation, (Scale, Divide)):
-            number = torch.as_tensor(operation.number)
+            number = torch.tensor(operation.number, dtype=torch.float64)
             by = number if operation.weight is None else operation.weight.detach()
             by = by.double().expand(own.shape).flatten()[places].reshape(shape)
             size = by.abs() if isinstance(operation, Scale) else 1 / by.abs()
