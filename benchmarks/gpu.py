@@ -331,19 +331,25 @@ def profiled(
 
 def convolutions(report: Report) -> None:
     """Ways to convolve a stack in float32: cuDNN's groups, products by rows, the fused pass."""
+    plain = {"batchnorm": False}
     cases = [
-        ("cnn", CIFAR, 2048, 128, 16, 12), ("cnn", CIFAR, 2048, 128, 16, 20),
-        ("cnn", CIFAR, 2048, 128, 4, 64), ("resnet18", CIFAR, 1024, 128, 8, 16),
-        ("resnet18", CIFAR, 1024, 128, 8, 4), ("resnet18", CIFAR, 512, 128, 2, 64),
-        ("resnet18", CIFAR, 1024, 128, 4, 32), ("resnet18", CIFAR, 512, 128, 4, 48),
+        *(("cnn", CIFAR, 2048, 128, 16, width, {}) for width in (2, 4, 8, 12, 16, 20, 32)),
+        ("cnn", CIFAR, 2048, 128, 4, 64, {}),
+        *(("resnet18", CIFAR, 1024, 128, 9, width, plain) for width in (1, 4, 8, 12)),
+        *(("resnet18", CIFAR, 1024, 128, 8, width, {}) for width in (4, 16, 24)),
+        ("resnet18", CIFAR, 1024, 128, 4, 32, {}), ("resnet18", CIFAR, 512, 128, 4, 48, {}),
+        ("resnet18", CIFAR, 512, 128, 2, 64, {}),
     ]  # fmt: skip
     if report.small:
-        cases = [("cnn", (3, 8, 8), 64, 32, 2, 4), ("resnet18", (3, 8, 8), 64, 32, 2, 2)]
+        cases = [("cnn", (3, 8, 8), 64, 32, 2, 4, {}), ("resnet18", (3, 8, 8), 64, 32, 2, 2, plain)]
     ways = {"groups": (False, False), "rows": (True, False), "fused": (False, True)}
     usual = stacked_autograd.pays_by_rows
     report.table("Convolutions of a stack, float32", "stack", "models", *ways, "profile of rows")
-    for name, shape, samples, batch, models, width in report.chosen(cases):
+    for name, shape, samples, batch, models, width, options in report.chosen(cases):
+        if not report.in_time(f"{name} {width}"):
+            break
         cells, profile = [], None
+        build = builder(name, width, shape, **options)
         for way, (rows, fused) in ways.items():
             if way == "fused" and name != "cnn":
                 cells.append("")
@@ -352,9 +358,8 @@ def convolutions(report: Report) -> None:
             fused_cnn.ON_CUDA = fused
             try:
                 epoch = stack_epoch(
-                    builder(name, width, shape), shape, models=models, batch=batch,
-                    samples=samples, device=report.device,
-                )  # fmt: skip
+                    build, shape, models=models, batch=batch, samples=samples, device=report.device
+                )
                 spent = seconds(epoch, report.device, least=0.3)
                 cells.append(f"{models * samples / spent:.3g}")
                 if way == "rows":
@@ -365,7 +370,8 @@ def convolutions(report: Report) -> None:
             finally:
                 stacked_autograd.pays_by_rows, fused_cnn.ON_CUDA = usual, False
             release(report.device)
-        report.row(f"{name} {width}", models, *cells, profile[-1] if profile else "")
+        label = f"{name} {width}{', no BatchNorm' if options else ''}"
+        report.row(label, models, *cells, profile[-1] if profile else "")
 
 
 def resnet64(report: Report) -> None:

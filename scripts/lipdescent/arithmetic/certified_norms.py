@@ -26,8 +26,6 @@ slack covers it.
 On CUDA the matrix products must be true float64 products, which is the default.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 
@@ -111,6 +109,10 @@ def norm_linf(matrix: Tensor) -> Tensor:
 def norm_l1(matrix: Tensor) -> Tensor:
     """Operator norm from l1 to l1, the largest absolute column sum, rounded up: (...)."""
     return norm_linf(matrix.transpose(-1, -2))
+
+
+# The operator norm of matrices (..., m, n), rounded up, by its name.
+NORMS = {"l2": certified_spectral_norm, "linf": norm_linf, "l1": norm_l1}
 
 
 def norm_frobenius(matrix: Tensor) -> Tensor:

@@ -14,8 +14,6 @@ norms are at most the products of the layers' own (in l2 of their absolute value
 :func:`cheap_bound` has them).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -52,7 +50,6 @@ _AVERAGES = (
     *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
 )
 _PADS = tuple(kind for kind, rule in pooling.TABLE.items() if rule is pooling.padding)
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def runs(parts: Sequence[Node]) -> list[tuple[int, int]]:
@@ -183,7 +180,7 @@ def _convolution_run(parts: Sequence[Any], begin: int) -> tuple[int, int] | None
 def _is_convolution(part: Any) -> bool:
     return (
         isinstance(part, Layer)
-        and type(part.module) in _CONVOLUTIONS
+        and type(part.module) in convolution.PLAIN
         and part.module.padding_mode == "zeros"
     )
 
@@ -197,7 +194,7 @@ def _is_pointwise(part: Any) -> bool:
 def _composed(run: Sequence[Layer], stack: ModelStack, norm: str) -> Tensor:
     """Each model by itself, so that none depends on the others."""
     one: Callable[[Sequence[Layer], dict[str, Tensor], str], Tensor] = (
-        _convolution_norm if type(run[-1].module) in _CONVOLUTIONS else _matrix_norm
+        _convolution_norm if type(run[-1].module) in convolution.PLAIN else _matrix_norm
     )
     values = []
     for i in range(stack.num_models):
@@ -226,7 +223,7 @@ def _terms(layer: Layer) -> int:
     folded = 8 if layer.scale is not None else 0
     if _moves(layer):
         return 0
-    if _is_linear(layer) or type(layer.module) in _CONVOLUTIONS:
+    if _is_linear(layer) or type(layer.module) in convolution.PLAIN:
         return layer.output_shape[0] + layer.input_shape[0] + 2 + folded
     # Pulled back, a number is the sum of what read it.
     return math.prod(layer.output_shape[_channels(layer) :]) + 4
@@ -239,12 +236,7 @@ def _matrix_norm(run: Sequence[Layer], state: dict[str, Tensor], norm: str) -> T
     matrix = torch.cat(rows)[None]
     if not bool(matrix.isfinite().all()):
         return matrix.new_full((1,), math.inf)
-    function = {
-        "l1": certified_norms.norm_l1,
-        "l2": certified_norms.certified_spectral_norm,
-        "linf": certified_norms.norm_linf,
-    }[norm]
-    return function(matrix)
+    return certified_norms.NORMS[norm](matrix)
 
 
 def _rows(run: Sequence[Layer]) -> int:
