@@ -30,6 +30,8 @@ rule all:
 
 
 WATCHED = []  # what shows the run in the terminal
+FAILED = failures.Failures()
+COMMAND = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 onstart:
@@ -43,20 +45,21 @@ onstart:
     allow_continuations()
     if jobs_run_here():
         long_jobs_first()
-    record_plan(config, command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
+    record_plan(config, command=COMMAND)
     print(f"study {STUDY}: {what_runs()}")
     WATCHED.append(watched())
+    workflow.logger_manager.logger.addFilter(FAILED)
 
 
 onsuccess:
     for one in WATCHED:
         one.stop()
-    for line in ending.in_short(RESULTS):
+    made = {str(file) for job in workflow.dag.jobs for file in job.output}
+    found = f"{RESULTS}/findings.json" in made
+    for line in ending.in_short(RESULTS) if found else []:
         print(line)
-    print(
-        f"study {STUDY}: start at {RESULTS}/report.html; all of it lies in {RESULTS}/"
-    )
-    for line in ending.failed_bounds(RESULTS):
+    print(f"study {STUDY}: {ending.where(RESULTS, made)}")
+    for line in ending.failed_bounds(RESULTS) if found else []:
         print(line, file=sys.stderr)
 
 
@@ -68,9 +71,8 @@ onerror:
             f"study {STUDY}: stopped; what is done stays, the same command goes on."
         )
     else:
-        print(
-            f"study {STUDY} is not complete; what is done stays. Logs: {RESULTS}/logs/"
-        )
+        entries = {file: entry for file, (entry, _) in RECIPES.data_files.items()}
+        print(*FAILED.lines(STUDY, COMMAND, entries), sep="\n")
     if slurm_nodes():
         print(
             f"A job without a log in {RESULTS}/logs/ never started. Do the nodes see {Path.cwd()}?"

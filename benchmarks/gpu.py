@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import io
 import math
+import multiprocessing
 import platform
 import re
 import time
@@ -330,18 +331,25 @@ def profiled(
 
 def convolutions(report: Report) -> None:
     """Ways to convolve a stack in float32: cuDNN's groups, products by rows, the fused pass."""
+    plain = {"batchnorm": False}
     cases = [
-        ("cnn", CIFAR, 2048, 128, 16, 12), ("cnn", CIFAR, 2048, 128, 16, 20),
-        ("cnn", CIFAR, 2048, 128, 4, 64), ("resnet18", CIFAR, 1024, 128, 8, 16),
-        ("resnet18", CIFAR, 1024, 128, 8, 4), ("resnet18", CIFAR, 512, 128, 2, 64),
+        *(("cnn", CIFAR, 2048, 128, 16, width, {}) for width in (2, 4, 8, 12, 16, 20, 32)),
+        ("cnn", CIFAR, 2048, 128, 4, 64, {}),
+        *(("resnet18", CIFAR, 1024, 128, 9, width, plain) for width in (1, 4, 8, 12)),
+        *(("resnet18", CIFAR, 1024, 128, 8, width, {}) for width in (4, 16, 24)),
+        ("resnet18", CIFAR, 1024, 128, 4, 32, {}), ("resnet18", CIFAR, 512, 128, 4, 48, {}),
+        ("resnet18", CIFAR, 512, 128, 2, 64, {}),
     ]  # fmt: skip
     if report.small:
-        cases = [("cnn", (3, 8, 8), 64, 32, 2, 4), ("resnet18", (3, 8, 8), 64, 32, 2, 2)]
+        cases = [("cnn", (3, 8, 8), 64, 32, 2, 4, {}), ("resnet18", (3, 8, 8), 64, 32, 2, 2, plain)]
     ways = {"groups": (False, False), "rows": (True, False), "fused": (False, True)}
     usual = stacked_autograd.pays_by_rows
     report.table("Convolutions of a stack, float32", "stack", "models", *ways, "profile of rows")
-    for name, shape, samples, batch, models, width in report.chosen(cases):
+    for name, shape, samples, batch, models, width, options in report.chosen(cases):
+        if not report.in_time(f"{name} {width}"):
+            break
         cells, profile = [], None
+        build = builder(name, width, shape, **options)
         for way, (rows, fused) in ways.items():
             if way == "fused" and name != "cnn":
                 cells.append("")
@@ -350,9 +358,8 @@ def convolutions(report: Report) -> None:
             fused_cnn.ON_CUDA = fused
             try:
                 epoch = stack_epoch(
-                    builder(name, width, shape), shape, models=models, batch=batch,
-                    samples=samples, device=report.device,
-                )  # fmt: skip
+                    build, shape, models=models, batch=batch, samples=samples, device=report.device
+                )
                 spent = seconds(epoch, report.device, least=0.3)
                 cells.append(f"{models * samples / spent:.3g}")
                 if way == "rows":
@@ -363,7 +370,8 @@ def convolutions(report: Report) -> None:
             finally:
                 stacked_autograd.pays_by_rows, fused_cnn.ON_CUDA = usual, False
             release(report.device)
-        report.row(f"{name} {width}", models, *cells, profile[-1] if profile else "")
+        label = f"{name} {width}{', no BatchNorm' if options else ''}"
+        report.row(label, models, *cells, profile[-1] if profile else "")
 
 
 def resnet64(report: Report) -> None:
@@ -498,6 +506,64 @@ def projected(report: Report, study: str, count: int | None) -> tuple[str, str, 
     return what, f"{total.sum() / 3600:.3g} h{missing}", each
 
 
+SHARING = (131072, 512, 64, 16)  # widths of ks_fcn_ce whose stacks share a device, as jobs do
+
+
+def sharing(report: Report) -> None:
+    """Epochs of one wide and three narrow stacks, each in a process of its own: alone, together."""
+    widths = (32, 16) if report.small else SHARING
+    context = multiprocessing.get_context("spawn")
+    report.table(
+        "Stacks that share a device, ks_fcn_ce, fused",
+        "width", "epochs per second alone", "beside the others", "ratio",
+    )  # fmt: skip
+    least = 0.5 if report.small else 4.0
+    alone = [_beside(context, report, [width], least)[0] for width in widths]
+    together = _beside(context, report, widths, least)
+    for width, one, shared in zip(widths, alone, together, strict=True):
+        report.row(width, f"{one:.4g}", f"{shared:.4g}", f"{shared / one:.2f}")
+
+
+def _beside(context, report: Report, widths: Sequence[int], least: float) -> list[float]:
+    """Epochs per second of stacks of these widths that train at once, a process for each."""
+    ready, results = context.Barrier(len(widths)), [context.Queue() for _ in widths]
+    jobs = [
+        context.Process(
+            target=_shared, args=(report.device, report.small, width, least, ready, put)
+        )
+        for width, put in zip(widths, results, strict=True)
+    ]
+    for job in jobs:
+        job.start()
+    found = [result.get(timeout=120) for result in results]
+    for job in jobs:
+        job.join()
+    return found
+
+
+def _shared(device, small: bool, width: int, least: float, ready, found) -> None:
+    import expected_cost
+
+    config = expected_cost.study("ks_fcn_ce")
+    (architecture,) = config["grid"]["architecture"]
+    options = sections.training_options(config, architecture)
+    settings = {k: v for k, v in options.items() if k not in ("batch_size", "stopping")}
+    settings["fused_step"] = not small
+    shape = expected_cost.SHAPES[config["grid"]["dataset"][0]]
+    build = builder(
+        sections.module(config, architecture), width, shape,
+        **sections.build_options(config, architecture),
+    )  # fmt: skip
+    epoch = stack_epoch(
+        build, shape, models=4, batch=512, samples=1024 if small else 4000, device=device,
+        **settings,
+    )  # fmt: skip
+    epoch()
+    wait(device)
+    ready.wait(timeout=100)
+    found.put(1 / seconds(epoch, device, least=least))
+
+
 def bounds(report: Report) -> None:
     """The same on the device and on this machine's processor, and how far they differ."""
     product, block = upper_layer_product.layer_product, upper_block_lipsdp.block_lipsdp
@@ -539,7 +605,7 @@ def _norms(stack, *, n: int) -> Tensor:
 
 SECTIONS = (
     checks, workflow, peaks, training, convolutions, gpu_fused.fused, gpu_fused_tiles.fused_tiles,
-    projections, bounds, resnet64, processor,
+    projections, sharing, bounds, resnet64, processor,
 )  # fmt: skip
 HALVES = {
     1: ("checks", "training", "workflow"),

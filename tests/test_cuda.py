@@ -1,5 +1,6 @@
 """The checks of cuda_checks.py on a CUDA device, and on a pretended one (pretend_cuda.py)."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from cuda_checks import DOMAINS
 from pretend_cuda import PretendCuda
 
 from lipdescent.bounds.lipsdp import blocks, channel_scales
+from lipdescent.study.training_section import TrainingSection
 
 ROOT = Path(__file__).parents[1]
 # About real memory, the same as float32 on any other device, or of torch.export, which follows
@@ -49,6 +51,17 @@ def test_on_a_pretended_device(check, little):
 def test_on_the_second_of_two_pretended_devices(check, little):
     with PretendCuda(count=2):
         cuda_checks.CHECKS[check]("cuda:1", **little.get(check, {}))
+
+
+def test_every_option_of_training_is_tried_on_a_device():
+    """What no check tries fails first in a study: an order for all models did."""
+    tried = set(cuda_checks.ADAM) | {"precision", "channels_last", "fused_step"}
+    for _, options in cuda_checks.AXES.values():
+        tried |= set(options)
+    # Arithmetic of one number, on the host; what is given to every check.
+    elsewhere = {"schedule_options", "loss_options", "betas", "learning_rate", "batch_size"}
+    fields = {field.name for field in dataclasses.fields(TrainingSection)}
+    assert fields - elsewhere - {"momentum"} == tried
 
 
 def test_the_gpu_script_needs_nothing_but_torch_and_numpy(tmp_path):

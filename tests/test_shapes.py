@@ -22,7 +22,7 @@ def test_a_size_that_differs_within_a_call_is_refused():
 
 
 def test_a_result_in_lower_precision_is_refused(monkeypatch):
-    monkeypatch.setattr(linear.certified_norms, "norm_l1", lambda weight: torch.ones(2))
+    monkeypatch.setitem(linear.certified_norms.NORMS, "l1", lambda weight: torch.ones(2))
     with pytest.raises(TypeCheckError, match="Float64"):
         linear.linear(torch.nn.Linear(3, 4), {"weight": torch.ones(2, 4, 3)}, norm="l1")
 

@@ -80,6 +80,9 @@ def test_everything_published_is_there(finished):
     assert json.loads((results / "table.json").read_text())["quantities"]["test_loss"]["meaning"]
     assert 1e6 < (results / "explorer.html").stat().st_size < 6e6
     page = (results / "report.html").read_text()
+    beside = set(re.findall(r'href="([^"#:]+)"', page))
+    assert "findings.html" in beside
+    assert all((results / name).exists() for name in beside)
     assert page.count("<figure>") == page.count('alt="') == len(TINY["figures"])
     assert json.loads((results / "provenance.json").read_text())["config"]["study"] == "tiny"
 
@@ -247,6 +250,7 @@ def test_how_jobs_run_changes_nothing(study):
         ({"grid": {"widht": [2]}}, "did you mean 'grid.width'"),
         ({"bounds": {"upper_nonsense": {}}}, "unknown bounds 'upper_nonsense'"),
         ({"device": "cuda:99"}, "device = 'cuda:99'"),
+        ({"device": "gpu"}, "device = 'gpu': allowed is auto, cpu, cuda, or"),
     ],
 )
 def test_mistakes_stop_before_any_job(tmp_path, change, message):
@@ -298,8 +302,13 @@ def test_a_study_of_experiments_tells_its_experiments_alone(tmp_path):
 def test_a_grid_on_the_command_line(tmp_path):
     """Jobs are given it too."""
     target = "results/tiny/checkpoints/mnist1d/mlp/width=2/seeds=1-1.curves.parquet"
-    run(tmp_path, "--config", "grid={width: [2], seed: [1], epoch: [0, 1]}", "--", target)
+    options = "--config", "grid={width: [2], seed: [1], epoch: [0, 1]}"
+    said = run(tmp_path, *options, "--", target)
     assert (tmp_path / target).exists()
+    assert "start at" not in said  # there is no page
+    typo = run(tmp_path, *options, "--", target.replace("width=2", "width=3"), ok=False)
+    assert "unknown stack of study tiny: 'mnist1d/mlp/width=3/seeds=1-1' (did you mean" in typo
+    assert "KeyError" not in typo
 
 
 def test_a_diverging_study_ends_and_says_so(study):

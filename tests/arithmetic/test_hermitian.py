@@ -13,14 +13,59 @@ def drawn(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
-@pytest.mark.parametrize("p", [5, 256, 257, 600])
+@pytest.mark.parametrize("p", [5, 65, 97, 257, 600])
 def test_products_are_those_of_whole_matrices(p, dtype):
     a = drawn(2, p, 40, dtype=dtype)
     torch.testing.assert_close(hermitian.gram(a), a @ a.mH, rtol=1e-12, atol=1e-12)
-    lower = drawn(1, p, p, dtype=dtype).tril()
-    product = hermitian.factor_product(lower)
-    torch.testing.assert_close(product, lower @ lower.mH, rtol=1e-12, atol=1e-11)
-    assert torch.equal(product[0, 0, 1:], product[0, 1:, 0].conj())
+    if p > 64:
+        assert torch.equal(hermitian.gram(a)[0, 0, 64:], hermitian.gram(a)[0, 64:, 0].conj())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+@pytest.mark.parametrize("p", [1, 5, 32, 33, 65, 97, 1100])
+def test_factors_are_as_far_off_as_is_said(p, dtype):
+    """A factor that is wrong in one entry has a residual of that size, and so has the true one."""
+    a = drawn(2 if p < 1000 else 1, p, p + 3, dtype=dtype)
+    matrix = a @ a.mH + p * torch.eye(p, dtype=dtype)
+    lower, residual, found = hermitian.factored(matrix)
+    assert bool(found.all())
+    assert torch.equal(lower, lower.tril())
+    size = torch.linalg.matrix_norm(matrix)
+    off = torch.linalg.matrix_norm(matrix - lower @ lower.mH)
+    assert bool((off <= residual + 1e-15 * p * size).all())
+    assert bool((residual <= 1e-15 * p * size).all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+@pytest.mark.parametrize("at", [0, 40, 69])
+def test_what_is_not_positive_has_no_factor_or_one_that_is_far_off(at, dtype):
+    matrix = torch.eye(70, dtype=dtype).repeat(2, 1, 1)
+    matrix[0, at, at] = -1e-3
+    lower, residual, found = hermitian.factored(matrix)
+    assert not (found[0] and residual[0] < 1e-3)
+    assert found[1]
+    assert residual[1] == 0
+    assert torch.equal(lower[1], matrix[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+@pytest.mark.parametrize("p", [40, 70])
+def test_a_wrong_factor_is_seen_in_the_residual(p, dtype, monkeypatch):
+    """Whatever a library makes of the factor: here it is off in one place of each square."""
+    a = drawn(1, p, p, dtype=dtype)
+    matrix = a @ a.mH + p * torch.eye(p, dtype=dtype)
+    cholesky = torch.linalg.cholesky_ex
+
+    def wrong(square):
+        lower, info = cholesky(square)
+        lower[..., -1, 0] += 1e-3
+        return lower, info
+
+    monkeypatch.setattr(torch.linalg, "cholesky_ex", wrong)
+    lower, residual, _ = hermitian.factored(matrix)
+    off = torch.linalg.matrix_norm(matrix - lower @ lower.mH)
+    assert float(off) > 1e-3
+    assert float(residual) >= float(off) * (1 - 1e-9)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])

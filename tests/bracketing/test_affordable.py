@@ -65,3 +65,28 @@ def test_what_a_process_loads_once_is_no_points_cost(monkeypatch, proofs, count)
     monkeypatch.setattr(rate, "_seconds", lambda points: 0.1)
     assert rate.points(10.0) == count
     assert next(proofs, None) is None
+
+
+@pytest.mark.parametrize(
+    ("cost", "seconds", "refused"), [(7.2, 2.5, True), (7.2, 7.3, False), (0.0, 1e-9, False)]
+)
+def test_a_bound_of_points_is_not_begun_where_one_is_too_dear(monkeypatch, cost, seconds, refused):
+    module = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    stack = ModelStack.from_modules([module], (3,))
+    rate = affordable.Rate(Prover(stack), {"": torch.zeros(5, 3)}, norm="l2")
+    monkeypatch.setattr(affordable.Rate, "_one", cost)
+    for name in ("lower_ascent", "lower_attack", "lower_convex_combinations", "lower_gaussian"):
+        if refused:
+            with pytest.raises(NotInBudget, match=r"takes about 7\.2 s, more than .* of 2\.5 s"):
+                rate.refuse(name, seconds)
+        else:
+            rate.refuse(name, seconds)
+    rate.refuse("lower_jacobian", 0.0)
+    rate.refuse("lower_pairs", 0.0)  # of outputs alone
+    rate.refuse("upper_graph", 0.0)
+
+
+def test_a_quick_chain_is_never_refused(monkeypatch):
+    rate = affordable.Rate(Prover(two_layers(3, 4, 2)), {"": torch.zeros(5, 3)}, norm="l2")
+    monkeypatch.setattr(affordable.Rate, "_one", 1e9)
+    rate.refuse("lower_ascent", 1.0)

@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from lipdescent import bracket
-from lipdescent.bounds import lower_jacobian
+from lipdescent.bounds import lower_gaussian, lower_jacobian
 from lipdescent.bounds.jacobians import norms as jacobians
 from lipdescent.bounds.jacobians.norms import jacobian_norms
 from lipdescent.bounds.proofs.prover import Prover
-from lipdescent.bracketing import domains
+from lipdescent.bracketing import affordable, domains
 from lipdescent.bracketing.shares import NotInBudget, Shares
 from lipdescent.domains.domain import Box
 from lipdescent.stacks.model_stack import ModelStack
@@ -138,3 +138,27 @@ def test_a_time_without_end_stops_nothing(network):
     for budget in (1e10, 1e300, float("inf")):
         found = bracket(network, (1, 5, 5), methods=["lower_jacobian"], budget=budget)
         assert set(found.table["status"]) == {"ok"}
+
+
+def test_what_one_point_is_too_dear_for_is_not_begun(network, monkeypatch):
+    """Its cost is what the first lower bound measured: nothing more is spent to find out."""
+    measured = affordable.Rate._seconds_of_a_proof
+    proofs = []
+
+    def dear(rate, point):
+        proofs.append(measured(rate, point))
+        return 100.0
+
+    def begun(stack, **options):
+        raise AssertionError("begun")
+        yield
+
+    monkeypatch.setattr(affordable.Rate, "_seconds_of_a_proof", dear)
+    monkeypatch.setattr(lower_gaussian, "measure", begun)
+    found = bracket(network, (1, 5, 5), methods=["lower_gaussian", "lower_jacobian"], budget=9.0)
+    rows = found.table.set_index("quantity")
+    assert rows.status["lower_gaussian"] == "not_in_budget"
+    assert "one point takes about 3e+02 s, more than its share of" in rows.reason["lower_gaussian"]
+    assert rows.status["lower_jacobian"] == "ok"
+    assert found.lower > 0
+    assert len(proofs) == 1

@@ -63,9 +63,7 @@ def test_a_sample_shifted_as_a_whole_is_as_far_as_the_shift():
 def test_critics_stay_below_the_exact_distance_with_samples_of_any_size():
     first, second = samples(8, 2)
     critics = minimise(
-        ModelStack.from_modules(
-            [generated_distances._critic(2, 16, "MaxMin") for _ in range(2)], (2,)
-        ),
+        generated_distances._critics([0, 1], 2, 16, "MaxMin"),
         lambda forward, step: (
             forward(second.expand(2, -1, -1)).mean(1) - forward(first.expand(2, -1, -1)).mean(1)
         )[:, 0],

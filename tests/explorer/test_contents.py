@@ -64,6 +64,17 @@ def test_what_does_not_fit_is_summarised_outwards(group):
     assert np.isclose(told[0, 0, 1, 3], 4)  # the diverged network is left out
 
 
+def test_constants_have_their_unit_and_shares_their_ends(group):
+    entries = {one["key"]: one for one in contents([group], confidence=0.95)["entries"]}
+    for key in ("best_lower.l2", "best_upper.linf", "upper_lipsdp.l2", "lower_jacobian.l2.train"):
+        assert entries[key]["unit"] == "logits per input"
+    for key in ("ratio.l2", "test_error", "test_loss"):
+        assert entries[key]["unit"] == ""
+    for key in ("test_error", "test_accuracy", "train_accuracy"):
+        assert tuple(entries[key]["ends"]) == (0, 1)
+    assert tuple(entries["ratio.l2"]["ends"]) == (1, None)
+
+
 def test_a_page_of_many_checkpoints_keeps_to_its_size(group):
     whole = contents([group], confidence=0.95)
     less = contents([group], confidence=0.95, largest=len(whole["values"]) - 1)

@@ -5,6 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from lipdescent.figures import _axes
+from lipdescent.figures import _style as style
 
 
 @pytest.mark.parametrize(
@@ -30,3 +31,19 @@ def test_numbers_far_apart_are_apart_on_their_axis(values, scale):
         places = axes.transData.transform([(value, 0) for value in values])[:, 0]
         assert np.diff(places).min() > 0.1 * (places[-1] - places[0])
         assert {values[0], values[1], values[-1]} <= set(axes.get_xticks())
+
+
+def test_a_long_title_goes_on_in_lines_of_about_one_length():
+    """Parentheses and the second of two parts below the first; a number stays with its unit."""
+    lines = {
+        "width 4096, label noise 20 %": ["width 4096,", "label noise 20 %"],
+        "a lower bound (logits, norm)": ["a lower bound", "(logits, norm)"],
+        "with the loss at a fitted scale": ["with the loss at", "a fitted scale"],
+        "some words and then 20 %": ["some words", "and then 20 %"],
+    }
+    figure, axes = style.new_figure(1, 4, height=2)
+    for place, title in zip(axes[0], lines, strict=True):
+        place.set_title(title)
+    style.fit(figure)
+    found = [place.get_title().split("\n") for place in axes[0]]
+    assert found == list(lines.values())

@@ -98,8 +98,8 @@ def draw(figure: str, rows) -> Figure:
     return unfitted(figure, groups.group_of(rows, dataset="mnist1d", architecture="mlp"))
 
 
-def unfitted(figure: str, group: groups.Group) -> Figure:
-    statistics = {"bootstrap": 50, "confidence": 0.9, "interpolation_accuracy": 0.995}
+def unfitted(figure: str, group: groups.Group, *, level: float = 0.995) -> Figure:
+    statistics = {"bootstrap": 50, "confidence": 0.9, "interpolation_accuracy": level}
     made = lookup.resolve("figures", figure).draw
     return made(group, statistics=statistics, loss="cross_entropy")
 
@@ -118,6 +118,7 @@ def test_figure_is_drawn_and_nothing_is_clipped_or_covered(figure, study):
     assert drawn.get_size_inches()[0] == style.WIDTH
     printed.check(drawn)
     printed.check_room(drawn)
+    printed.check_legend(drawn)
 
 
 @pytest.mark.parametrize("figure", sorted(UNMEASURED))
@@ -226,11 +227,11 @@ def test_levels_differ_in_lightness_and_by_their_marker():
 @pytest.mark.parametrize("figure", ["double_descent", "epoch_wise", "label_noise", "epoch_curves"])
 def test_where_nothing_is_proved_the_estimate_is_shown_by_that_name(figure):
     drawn = drawn_study(figure, "attention")
-    texts = [text.get_text() for text in drawn.findobj(Text)]
+    texts = [text.get_text().replace("\n", " ") for text in drawn.findobj(Text)]
     assert any("estimate from below" in text for text in texts)
     assert not any("lower Lipschitz bound" in text for text in texts)
     if figure != "epoch_curves":
-        assert any("not applicable\nto these networks" in text for text in texts)
+        assert any("not applicable to these networks" in text for text in texts)
 
 
 def test_epoch_curves_are_of_the_smallest_critical_and_largest_width():
@@ -252,6 +253,59 @@ def test_epoch_curves_are_of_the_smallest_critical_and_largest_width():
     columns = {name: rows[name].to_numpy() for name in rows}
     drawn = draw("epoch_curves", table.from_columns(len(rows), **columns))
     assert rings_over_epochs(drawn) == []  # three seeds show no peak
+
+
+WIDTHS_OF = {
+    "epoch_curves": ["width 4 (smallest)", "width 128 (largest)"],
+    "bound_gap": ["epoch 100", "width 128 (largest)"],
+    "jacobian_norms": ["epoch 100", "width 128 (largest)"],
+}
+
+
+@pytest.mark.parametrize("figure", WIDTHS_OF)
+def test_no_width_is_called_critical_where_none_interpolates(figure):
+    drawn = unfitted(figure, group("whole"), level=1.1)
+    titles = [axes.get_title() for axes in drawn.axes if axes.get_title()]
+    assert titles == WIDTHS_OF[figure]
+
+
+def test_a_width_that_is_critical_and_largest_has_one_panel():
+    some = synthetic_study.make(widths=(4, 8, 16))
+    drawn = draw("bound_gap", some)
+    titles = [axes.get_title() for axes in drawn.axes if axes.get_title()]
+    assert titles == ["epoch 100", "width 16 (critical and largest)"]
+
+
+def test_intervals_end_where_values_do():
+    """Of ratios that are no less than 1, of shares that are no more."""
+    rows = synthetic_study.make(seeds=range(5), noises=(0.0,), scatter=0).to_pandas()
+    apart = np.exp([0.0, 0.0, 0.0, 0.0, 1.0])[rows["seed"].to_numpy()]
+    tight = (rows["quantity"] == "upper_lipsdp") & (rows["norm"] == "l2")
+    rows.loc[tight, "value"] *= 0.8 / 1.25 * apart[tight]
+    fitted = rows["quantity"] == "train_accuracy"
+    rows.loc[fitted, "value"] = 1 - 0.1 * (apart[fitted] > 2)
+    columns = {name: rows[name].to_numpy() for name in rows}
+    changed = table.from_columns(len(rows), **columns)
+    gaps, curves = draw("bound_gap", changed), draw("double_descent", changed)
+    ends = [bands(axes) for axes in (gaps.axes[0], curves.axes[2])]
+    assert min(ends[0]) == 1  # and the values are more: Student's t goes below
+    assert max(ends[1]) == 1
+
+
+def bands(axes) -> list[float]:
+    """Heights of the edges of every band."""
+    return [
+        y for band in axes.collections for path in band.get_paths() for y in path.vertices[:, 1]
+    ]
+
+
+def test_heat_maps_name_as_many_columns_as_there_is_room_for():
+    epochs = (0, 1, 3, 8, 20, 50, 120, 300)
+    drawn = draw("epoch_wise", synthetic_study.make(epochs=epochs))
+    named = [text.get_text() for text in drawn.axes[4].get_xticklabels() if text.get_text()]
+    assert len(named) >= 5
+    assert {"0", "300"} <= set(named) <= {str(epoch) for epoch in epochs}
+    assert len(drawn.axes[4].get_xticks()) == len(epochs)
 
 
 def rings_over_epochs(drawn):

@@ -8,7 +8,7 @@ import pytest
 import synthetic_study
 
 from lipdescent.analysis.groups import group_of
-from lipdescent.findings import in_short, measured, sketch
+from lipdescent.findings import document, in_short, measured, page, sketch
 from lipdescent.storage import table
 
 OPTIONS = {"confidence": 0.95, "interpolation_accuracy": 0.995}
@@ -85,6 +85,25 @@ def test_the_constants_peak_is_proved_or_open():
     open_ = sentence(loose, "mean l2 constant")
     assert open_["badges"] == ["undecided"]
     assert "is open" in open_["text"]
+
+
+@pytest.mark.parametrize(
+    ("wide", "said"), [((128,), "at width 128, the grid's end"),
+                       ((32, 64, 128), "within widths 32 to 128, the grid's end")],
+)  # fmt: skip
+def test_a_constant_that_is_largest_at_the_grids_end_may_be_larger_beyond(wide, said):
+    def grow(frame):
+        of = frame["direction"].isin(["lower", "upper"]) & frame["width"].isin(wide)
+        frame.loc[of & (frame["direction"] == "lower"), "value"] = 90.0
+        frame.loc[of & (frame["direction"] == "upper"), "value"] = 91.0
+
+    facts = facts_of(grow, bounds=TIGHT, **SIX)
+    found = sentence(facts, "constant (40 % label noise) is largest")
+    assert f"is largest {said}; test error peaks at 32" in found["text"]
+    assert len(found["text"].split()) <= in_short.MOST_WORDS
+    text = page.markdown(document.report("x", [facts]))
+    assert "(the grid's end: a larger one may lie beyond)" in text
+    assert f"{wide[0]} * |" in text or "to 128 * |" in text
 
 
 def test_growth_over_epochs_is_of_last_lower_over_best_upper():

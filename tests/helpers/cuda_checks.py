@@ -28,6 +28,7 @@ from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.training import block as block_module
 from lipdescent.training.block import Block, TrainingData
 from lipdescent.training.draws import augmentation_draws, batch_order, initial_stack
+from lipdescent.training.engines import fused_cnn
 from lipdescent.training.options import TrainingOptions
 from lipdescent.training.stack_training import StackTraining
 
@@ -38,6 +39,7 @@ NETWORKS = {
     "mlp": ("mlp", 6, (5,), {}),
     "conv1d": ("conv1d", 3, (40,), {}),
     "cnn": ("cnn", 2, (3, 8, 8), {}),
+    "cnn by rows": ("cnn", 8, (3, 8, 8), {}),
     "cnn_batchnorm": ("cnn_batchnorm", 2, (3, 8, 8), {}),
     "resnet18": ("resnet18", 2, (3, 8, 8), {"batchnorm": True}),
     "vit": ("vit", 4, (3, 16, 16), {"blocks": 2, "heads": 2, "head_width": 4}),
@@ -86,11 +88,24 @@ def follows_the_cpu(place: str, network: str) -> None:
     close(trained(training(network, place))[0], trained(training(network, "cpu"))[0], 1e-8)
 
 
+def fused_convolutions_follow_the_cpu(place: str) -> None:
+    """Three epochs in float64: 1e-8, by the passes that are taken on a CPU alone so far."""
+    with mock.patch.object(fused_cnn, "ON_CUDA", True):
+        subject = training("cnn by rows", place)
+        assert isinstance(subject.blocks[0].engine, fused_cnn.StackedCNN)
+        found, _ = trained(subject)
+    close(found, trained(training("cnn by rows", "cpu"))[0], 1e-8)
+
+
+ADAM = {
+    "optimizer": "adam", "gradient_clip": 0.5, "augmentation": {"padding": 2},
+    "weight_decay": 1e-3, "schedule": "cosine",
+}  # fmt: skip
+
+
 def follows_the_cpu_with_adam_clipping_and_augmentation(place: str) -> None:
-    options = {"optimizer": "adam", "gradient_clip": 0.5, "augmentation": {"padding": 2}}
-    options |= {"weight_decay": 1e-3, "schedule": "cosine"}
-    found, _ = trained(training("cnn", place, **options))
-    close(found, trained(training("cnn", "cpu", **options))[0], 1e-8)
+    found, _ = trained(training("cnn", place, **ADAM))
+    close(found, trained(training("cnn", "cpu", **ADAM))[0], 1e-8)
 
 
 def graphs_equal_steps(place: str, updates: int = block_module.UPDATES_PER_GRAPH) -> None:
@@ -358,6 +373,18 @@ AXES: dict[str, tuple[tuple, dict]] = {
         ("cnn", 2, (3, 8, 8), {}),
         {"loss": "mean_squared_error", "optimizer": "adamw", "weight_decay": 0.1},
     ),
+    "one order for all, stopping": (
+        ("mlp", 6, (5,), {}),
+        {
+            "batch_order": "fixed",
+            "stopping": {"gradient_norm": 0.2, "check_every": 1},
+        },
+    ),
+    "adversary": (
+        ("mlp", 6, (5,), {}),
+        {"adversary": {"norm": "linf", "radius": 0.1, "steps": 2}},
+    ),
+    "Parseval": (("mlp", 6, (5,), {}), {"parseval": 0.1}),
     "two hidden layers": (("mlp", 6, (5,), {"depth": 2, "bias": True}), {}),
     "1-Lipschitz layers": (
         ("lipschitz_mlp", 4, (5,), {"depth": 2, "constraint": "bjorck", "iterations": 5}),
@@ -404,6 +431,7 @@ CHECKS = {
     **{f"follows the CPU: {n}": partial(follows_the_cpu, network=n) for n in NETWORKS},
     "follows the CPU: Adam, clipping, crops": follows_the_cpu_with_adam_clipping_and_augmentation,
     **{f"follows the CPU: {a}": partial(axes_follow_the_cpu, axis=a) for a in AXES},
+    "fused convolutions follow the CPU": fused_convolutions_follow_the_cpu,
     "graphs equal plain steps": graphs_equal_steps,
     **{f"no waiting: {n}": partial(nothing_waits_in_an_epoch, network=n) for n in NETWORKS},
     **{f"precision {p}": partial(precision_keys, precision=p) for p in ("tf32", "bfloat16")},

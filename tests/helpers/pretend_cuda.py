@@ -193,7 +193,9 @@ class _Functions(TorchFunctionMode):
     def _pin_memory(self, func, tensor):
         if self._pretence.place(tensor) is not None:
             raise RuntimeError("cannot pin 'torch.cuda.FloatTensor' only dense CPU tensors can be")
-        copy = tensor.clone()
+        # With the strides it has: what overlaps (an expanded tensor) is refused, as CUDA does.
+        copy = torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype)
+        copy.copy_(tensor)
         self._pretence.pin(copy)
         return copy
 

@@ -7,13 +7,18 @@ from itertools import combinations, pairwise
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
+from lipdescent.figures._drawing import MARKS
+from lipdescent.figures._heat_maps import KEYS
 from lipdescent.figures.bound_ladder import UPPER_PART
 
+LEAST_BETWEEN = 3  # points between names side by side, about a space
 BARE = ("", "None", "none", None)  # markers of a line without any
 
 
@@ -64,7 +69,8 @@ def check_room(drawn: Figure) -> None:
                 f"tick labels of {axes.get_title() or axes.get_ylabel()} run into each other"
             )
 
-    boxes = list(_names(drawn, renderer))
+    between = renderer.points_to_pixels(LEAST_BETWEEN)
+    boxes = [(text, box.padded(between / 2, 0)) for text, box in _names(drawn, renderer)]
     for (one, a), (other, b) in combinations(boxes, 2):
         assert not a.overlaps(b), f"{one!r} runs into {other!r}"
 
@@ -82,6 +88,29 @@ def _tick_boxes(axis: Any, renderer: Any) -> list:
     places = zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=False)
     shown = [label for place, label in places if low <= place <= high and label.get_text()]
     return [label.get_window_extent(renderer) for label in shown if label.get_visible()]
+
+
+def check_legend(figure: Figure) -> None:
+    """Everything in a legend is drawn: marks by their group id, a colour as a colour.
+
+    Black stands for curves of any colour.
+    """
+    names, colours = set(), set()
+    for axes in figure.axes:
+        lines = [line for line in axes.lines if np.isfinite(line.get_ydata()).any()]
+        regions = [region for region in axes.collections if region.get_paths()]
+        names |= {artist.get_gid() for artist in (*lines, *regions, *axes.patches)}
+        colours |= {to_hex(line.get_color()) for line in lines}
+        for region in regions:
+            colours |= {to_hex(c) for c in (*region.get_facecolor(), *region.get_edgecolor())}
+    for legend in figure.legends:
+        for handle, text in zip(legend.legend_handles, legend.get_texts(), strict=True):
+            name = text.get_text()
+            called = {marks[name]["gid"] for marks in (MARKS, KEYS) if name in marks}
+            if called:
+                assert called & names, f"{name} is not drawn"
+            elif isinstance(handle, Line2D) and to_hex(handle.get_color()) != "#000000":
+                assert to_hex(handle.get_color()) in colours, f"{name} is not drawn"
 
 
 def check_without_colour(figure: Figure) -> None:

@@ -32,6 +32,12 @@ def test_both_devices_in_one_operation(pretence, mistake):
         mistake(torch.arange(3.0, device="cuda"))
 
 
+def test_pinned_memory_has_no_overlaps(pretence):
+    assert torch.arange(3).repeat(2, 1).t().pin_memory().stride() == (1, 3)
+    with pytest.raises(RuntimeError, match="single memory location"):
+        torch.arange(3).expand(2, -1).pin_memory()
+
+
 def test_a_device_tensor_is_not_given_to_numpy(pretence):
     x = torch.zeros(3, device="cuda")
     with pytest.raises(TypeError, match="can't convert"):

@@ -106,6 +106,15 @@ def test_durations(seconds, text):
     assert console.spell(seconds) == text
 
 
+def test_the_end_names_a_page_that_the_run_saw_to():
+    assert ending.where("results/s", {"results/s/report.html"}).startswith(
+        "start at results/s/report.html"
+    )
+    told = ending.where("results/s", {"results/s/table.parquet"})
+    assert "start at" not in told
+    assert "without a target the whole study is made, with results/s/report.html" in told
+
+
 def test_the_end_says_the_answers_and_what_diverged(tmp_path):
     assert ending.in_short(tmp_path) == []
     (tmp_path / "findings.json").write_text(

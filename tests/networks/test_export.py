@@ -72,6 +72,14 @@ def in_place(s, x):
     return s.b(y)
 
 
+def written_into(s, x):
+    y = s.a(x).clone()
+    y[:, 2:4] = x[:, :2]
+    y[:, 5] = x[:, 1]
+    mask = torch.tensor([True, False, True, True, False, True])
+    return torch.where(mask, y, x.flip(1))
+
+
 CASES = {
     "normalised": (
         Own(
@@ -139,6 +147,7 @@ CASES = {
         Own(lambda s, x: s.a(x).view(-1, 2, 2).sort(2)[0].flatten(1), a=linear(3, 4)),
         (3,),
     ),
+    "written into": (Own(written_into, a=linear(6, 6)), (6,)),
     "batch norm": (
         nn.Sequential(nn.BatchNorm1d(4), nn.PReLU(4), nn.ConstantPad1d(1, 2.0)),
         (4,),
@@ -183,6 +192,38 @@ def test_a_chain_is_the_sequential_that_it_could_have_been():
     assert [type(part) for part in found] == [nn.Linear, nn.ReLU, nn.Linear]
     assert torch.equal(found[0].weight, net.a.weight)
     assert type(found) is nn.Sequential
+
+
+def test_a_product_and_a_sum_are_one_layer_where_nothing_else_takes_the_product():
+    held = {"w": nn.Parameter(torch.randn(3, 4)), "v": nn.Parameter(torch.randn(4, 1))}
+    held |= {"b": nn.Parameter(torch.randn(4))}
+    net = Own(lambda s, x: F.relu(s.b + x @ s.w) @ s.v + 0.5, **held).eval()
+    found = compared(net, (3,))
+    assert [type(part) for part in found.network] == [nn.Linear, nn.ReLU, nn.Linear]
+    assert torch.equal(found.network[0].bias, net.b)
+    assert float(found.network[2].bias) == 0.5
+    both = Own(lambda s, x: torch.relu(x @ s.w + s.b) + x @ s.w, **held).eval()
+    layers = [v.operation for v in compared(both, (3,)).graph.vertices]
+    # The same product is one vertex, but two operations of the program: each may have its bias.
+    assert sum(isinstance(layer, nn.Linear) for layer in layers) == 2
+    shared = Own(lambda s, x: (lambda h: torch.relu(h + s.b) + h)(x @ s.w), **held).eval()
+    layers = [v.operation for v in compared(shared, (3,)).graph.vertices]
+    assert sum(isinstance(layer, nn.Linear) for layer in layers) == 1
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        lambda s, x: s.w * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-3),
+        lambda s, x: x / torch.sqrt(x.pow(2).mean(-1, keepdim=True) + 1e-3) * s.w,
+        lambda s, x: s.w * (x * (1 / torch.sqrt((x * x).mean(-1, keepdim=True) + 1e-3))),
+    ],
+)
+def test_an_rms_normalisation_has_its_weights_however_it_is_written(how):
+    net = Own(how, w=nn.Parameter(torch.tensor([1.0, -2.0, 0.5])))
+    (layer,) = compared(net, (4, 3)).network
+    assert isinstance(layer, nn.RMSNorm)
+    assert torch.equal(layer.weight, net.w)
 
 
 class Heads(nn.Module):

@@ -41,6 +41,7 @@ WRITTEN = {
     "softplus": (lambda x: torch.log(1 + torch.exp(x)), Function),
     "softplus log1p": (lambda x: torch.log1p(x.exp()), Function),
     "logcosh": (lambda x: torch.log(torch.cosh(x)), Function),
+    "tanhshrink": (lambda x: x - torch.tanh(x), nn.Tanhshrink),
     "leaky": (lambda x: torch.maximum(x, 0.1 * x), nn.LeakyReLU),
 }
 

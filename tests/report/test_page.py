@@ -7,6 +7,7 @@ from lipdescent.report import header, page
 
 PROVENANCE = {
     "config": {
+        "study": "some",
         "grid": {
             "dataset": ["mnist1d"],
             "architecture": ["mlp"],
@@ -45,10 +46,11 @@ def test_the_header_says_what_was_trained_and_how_long():
     assert told["versions"] == "Python 3.11.7, torch 2.15.0, snakemake 9.27.1"
     assert told["duration"].startswith("2 min of the last run")
     assert told["duration"].endswith("2.0 h of jobs in all")
+    assert "snakemake --report results/some/workflow.html" in told["jobs"]
 
 
 def test_experiments_have_their_options():
-    config = {"experiments": {"wasserstein": {"count": 3}, "geolip": {}}}
+    config = {"study": "few", "experiments": {"wasserstein": {"count": 3}, "geolip": {}}}
     told = header.header(PROVENANCE | {"config": config})
     assert told["experiments"] == "wasserstein (count 3); geolip (defaults)"
 

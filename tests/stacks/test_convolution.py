@@ -335,7 +335,16 @@ def test_images_lie_by_rows_on_cuda_where_it_is_asked_for_and_products_are_exact
         assert not rows(x.double())
 
 
-@pytest.mark.parametrize(("network", "expected"), [("cnn", True), ("cnn_batchnorm", False)])
-def test_networks_without_batchnorm_train_by_rows(network, expected):
+@pytest.mark.parametrize(
+    ("network", "width", "expected"),
+    [
+        ("cnn", 2, False),
+        ("cnn", 12, True),
+        ("cnn_batchnorm", 16, False),
+        ("cnn_batchnorm", 32, True),
+        ("mlp", 64, False),
+    ],
+)
+def test_networks_train_by_rows_on_cuda_where_that_was_faster(network, width, expected):
     build = lookup.resolve("architectures", network).build
-    assert pays_by_rows(build(2, input_shape=(3, 8, 8), num_classes=3)) is expected
+    assert pays_by_rows(build(width, input_shape=(3, 8, 8), num_classes=3)) is expected

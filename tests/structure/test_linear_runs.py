@@ -14,6 +14,7 @@ from lipdescent.bounds.upper_layer_product import layer_product
 from lipdescent.networks.expressions import Chain
 from lipdescent.networks.operations import Gather
 from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.structure import linear_runs
 from lipdescent.structure.layer_constants import layer_bound
 from lipdescent.structure.linear_runs import cheap_bound, run_bound, runs
 from lipdescent.structure.trace import trace
@@ -28,6 +29,8 @@ RUNS = {
     "two pools": (
         lambda: (nn.AvgPool2d(3, 1, 1), nn.AdaptiveAvgPool2d(5), nn.Flatten(), nn.Linear(50, 6)),
         (2, 3, 2), 4),
+    "a pool of two axes": (
+        lambda: (nn.AvgPool2d(2, 1), nn.Flatten(), nn.Linear(12, 4), nn.Linear(4, 5)), (4, 5), 4),
     "a pad": (lambda: (nn.ReplicationPad1d(3), nn.Flatten(), nn.Linear(20, 4)), (2, 4), 3),
     "copies and a constant": (
         lambda: (Gather(torch.tensor([0, 2, 2, -1, 1, 0]), 1.5), nn.Linear(6, 4)), (3,), 2),
@@ -87,6 +90,16 @@ def test_a_run_has_the_norm_of_its_matrix(name):
             alone = run_bound(node.parts, stack[i : i + 1], norm=norm)
             assert float(alone) == float(bound[i])
         torch.testing.assert_close(layer_product(stack, norm=norm), bound, rtol=0, atol=0)
+
+
+def test_a_large_pool_has_no_matrix(monkeypatch):
+    found = []
+    for entries in (linear_runs._POOLED, 0):
+        monkeypatch.setattr(linear_runs, "_POOLED", entries)
+        net, shape, _ = network("two pools", 0)
+        stack = ModelStack.from_modules([net], shape)
+        found.append(float(run_bound(trace(stack).parts, stack, norm="l2")))
+    assert found[0] == pytest.approx(found[1], rel=1e-13)
 
 
 def test_where_parts_are_small_the_product_is_more():

@@ -427,3 +427,29 @@ def test_a_network_is_compared_again_once_its_tensors_or_settings_change():
     module[0].forward = lambda x: x
     with pytest.raises(ValueError, match="forward"):
         trace(stack)
+
+
+class Declared(nn.Module):
+    """Its structure has functions that are made anew whenever it is read."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.slope = nn.Linear(3, 4), 0.5
+
+    def forward(self, x):
+        return F.leaky_relu(self.linear(x), self.slope)
+
+    def lipschitz_structure(self):
+        return chain(self.linear, nn.LeakyReLU(self.slope))
+
+
+def test_functions_that_a_reading_makes_are_told_by_their_settings():
+    module = Declared().eval()
+    stack = ModelStack.from_modules([module], (3,))
+    first = trace(stack)
+    assert trace(stack) is first
+    module.slope = 3.0
+    second = trace(stack)
+    assert second is not first
+    small, large = (float(bound(node, stack, norm="l1")) for node in (first, second))
+    assert large == pytest.approx(3 * small)

@@ -271,7 +271,7 @@ OTHER = {f"q{i}{'x' * 97}": {"training.momentum": 0.1 * i} for i in range(2)}
         ({"t": {"execution.threads": [1, 2]}}, "execution.threads may not vary"),
         ({"f": {"figures": ["alignment"]}}, "figures may not vary"),
         ({"t": {"training": ["a"]}}, "training may not vary"),
-        ({"a b": {"training.momentum": [0]}}, r"vary = 'a b': allowed is the pattern"),
+        ({"a b": {"training.momentum": [0]}}, r"vary = 'a b': allowed is a name of letters"),
         (
             {"a": {"training.momentum": [0, 0.5]}, "b": {"training.momentum": [0.1]}},
             r"vary.a and vary.b both set training.momentum",

@@ -7,6 +7,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
 from lipdescent.jobs import (
     console,
+    failures,
     fork_server,
     gpus,
     job_environment,
@@ -27,7 +28,7 @@ from lipdescent.study.runs import (
 from lipdescent.study.schema import ConfigError
 from lipdescent.study import repeated_keys
 from lipdescent.study.freshness import Freshness
-from lipdescent.study.recipes import Recipes
+from lipdescent.study.recipes import NotInStudy, Recipes
 from lipdescent.plugins import lookup
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import update_config
@@ -143,7 +144,10 @@ wildcard_constraints:
 
 def run_of(wildcards):
     """The run that a job's wildcards name."""
-    return RECIPES.by_path[RUN.format(**wildcards)]
+    try:
+        return RECIPES.run(dict(wildcards.items()))
+    except NotInStudy as error:  # a target that the study does not have
+        raise WorkflowError(str(error)) from None
 
 
 def try_bounds():
@@ -158,7 +162,10 @@ def try_bounds():
 
 def recipe_of(rule, wildcards):
     """How the output of a job is to be made; see lipdescent/study/recipes.py."""
-    return RECIPES.recipe(rule, **dict(wildcards.items()))
+    try:
+        return RECIPES.recipe(rule, **dict(wildcards.items()))
+    except NotInStudy as error:
+        raise WorkflowError(str(error)) from None
 
 
 def asked(rule, key):
@@ -213,8 +220,8 @@ def dataset_of(rule):
     return lambda wildcards: recipe_of(rule, wildcards).inputs[0].path
 
 
-def uppers(wildcards):
-    """Measurements of the upper bounds that certificates rest on."""
+def earlier(wildcards):
+    """Measurements of the same stack that one rests on."""
     found = recipe_of("measure", wildcards).inputs
     return [one.path for one in found if one.rule == "measure"]
 

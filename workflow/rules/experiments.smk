@@ -22,10 +22,7 @@ rule experiment_part:
 
 rule experiment:
     input:
-        lambda w: [
-            f"results/{w.study}/experiments/{w.experiment}/{part}.parquet"
-            for part, _ in enumerate(experiment_parts(config, w.experiment))
-        ],
+        lambda w: [one.path for one in recipe_of("experiment", w).inputs],
         checked=checked("experiment"),
     output:
         parquet="results/{study}/experiments/{experiment}.parquet",

@@ -1,7 +1,5 @@
 """Which bounds and metrics a group has, their order, the best of each side."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from lipdescent.analysis import statistics
@@ -55,15 +53,29 @@ def chance(group: Group, loss: str) -> dict[str, float]:
     return found | ({"loss": float(np.log(classes))} if loss == "cross_entropy" else {})
 
 
-def critical_width(group: Group, level: float) -> int:
+def critical_width(group: Group, level: float) -> int | None:
     """Place of the critical width: the first that interpolates with the least noise, in the end.
 
-    The largest where none does. The one width that figures and findings call critical. ``level`` is
-    the mean train accuracy that counts as interpolating.
+    None where none does. The one width that figures and findings call critical. ``level`` is the
+    mean train accuracy that counts as interpolating.
     """
     accuracy = statistics.mean(metric(group, "train_accuracy")[:, 0, -1])
     found = statistics.first_reaching(accuracy, np.arange(len(accuracy)), level=level)
-    return int(found) if np.isfinite(found) else len(accuracy) - 1
+    return int(found) if np.isfinite(found) else None
+
+
+def telling_widths(group: Group, level: float, *, smallest: bool = False) -> dict[int, str]:
+    """Place of a width -> its parts, in the order of the widths: ``critical and largest``.
+
+    The critical one, where there is one, and the largest; with ``smallest`` that one, too.
+    """
+    places = {"smallest": 0 if smallest else None, "critical": critical_width(group, level)}
+    places["largest"] = len(group.width) - 1
+    parts: dict[int, list[str]] = {}
+    for part, place in places.items():
+        if place is not None:
+            parts.setdefault(place, []).append(part)
+    return {place: " and ".join(named) for place, named in sorted(parts.items())}
 
 
 def width_of_equality(group: Group) -> float:

@@ -7,8 +7,6 @@ proves, are of one range. It starts where the user says, or at the first point f
 curve is straight (:func:`lipdescent.analysis.power_law.is_straight`), and ends at the last point.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -83,8 +81,7 @@ def panels(group: Group, axis: str, *, norm: str, options: Mapping[str, Any]) ->
     last = {name: len(getattr(group, name)) - 1 for name in AXES}
     places = [last | {"label_noise": noise} for noise in noises]
     if axis == "epoch":
-        first = ladder.critical_width(group, options["interpolation_accuracy"])
-        widths = sorted({first, last["width"]})
+        widths = ladder.telling_widths(group, options["interpolation_accuracy"])
         places = [place | {"width": width} for width in widths for place in places]
     return [_panel(group, axis, place, norm, options) for place in places]
 

@@ -10,8 +10,6 @@ the smallest to the largest. Of n independent seeds it holds the median of all s
 probability of at least 1 - 2^(1 - n), whatever the distribution.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -108,6 +106,21 @@ def mean_estimate(values: Array, *, confidence: float, geometric: bool = False) 
     if values.shape[-1] < MIN_SEEDS:
         return Estimate(mean(values), *spread(values))
     return Estimate(mean(values), *limits(values, tail=(1 - confidence) / 2))
+
+
+def share_estimate(values: Array, *, confidence: float) -> Estimate:
+    """:func:`mean_estimate` of shares such as an accuracy, cut at 0 and 1: no mean lies beyond."""
+    return within(mean_estimate(values, confidence=confidence), 0.0, 1.0)
+
+
+def correlation_estimate(values: Array, *, confidence: float) -> Estimate:
+    """The same of correlations, cut at -1 and 1."""
+    return within(mean_estimate(values, confidence=confidence), -1.0, 1.0)
+
+
+def within(found: Estimate, least: float, most: float = np.inf) -> Estimate:
+    """An interval cut at what values can be: it misses no mean that it held."""
+    return found._replace(low=np.maximum(found.low, least), high=np.minimum(found.high, most))
 
 
 def centre(values: Array) -> Array:

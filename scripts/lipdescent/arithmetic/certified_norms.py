@@ -6,9 +6,9 @@ k, summed in any order, fused or not, has an elementwise error of at most gamma(
 
 Proof of :func:`certified_max_eigenvalue`. Let H be the symmetric matrix that is stored, t any
 number, C = fl(t I - H) and L any real matrix; Cholesky's factor of C is only a good choice. Then
-t I - H = L L^T + E, where R = fl(C - fl(L L^T)) gives
+t I - H = L L^T + E, where the residual R that :func:`hermitian.factored` measures gives
 
-    |E|_2 <= (1 + u) |R|_F + gamma(p) | |L| |L|^T |_inf + u max_i |C_ii| =: e,
+    |E|_2 <= |R|_F + gamma(p + 2) (| |C| |_inf + | |L| |L|^T |_inf) + u max_i |C_ii| =: e,
 
 so t I - H >= -e I, that is lambda_max(H) <= t + e. This is Rump's check (BIT 46, 2006) with the
 residual measured instead of bounded a priori, hence it does not depend on how a library (LAPACK,
@@ -18,15 +18,13 @@ in the l2 norm, which is added (Weyl).
 Proof of :func:`certified_spectral_norm`. |A|_2^2 = lambda_max(G), G = A^T A or A A^T, and
 |fl(G) - G|_2 <= gamma(k) | |A|^T |A| |_2 <= gamma(k) |A|_F^2.
 
-H need not be symmetric to the last bit: if C = fl(t I - H) is not, E is that of the whole C.
+H need not be symmetric to the last bit: what is meant is its lower triangle, mirrored.
 Matrices are scaled by a power of two to a largest entry in [1/2, 1), or in [2^-201, 2^200] for
 norms. What underflows then is at most p k 2^-1074 in a result of at least 2^-402, and one ulp of
 slack covers it.
 
 On CUDA the matrix products must be true float64 products, which is the default.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Callable
@@ -113,6 +111,10 @@ def norm_l1(matrix: Tensor) -> Tensor:
     return norm_linf(matrix.transpose(-1, -2))
 
 
+# The operator norm of matrices (..., m, n), rounded up, by its name.
+NORMS = {"l2": certified_spectral_norm, "linf": norm_linf, "l1": norm_l1}
+
+
 def norm_frobenius(matrix: Tensor) -> Tensor:
     """Frobenius norm, an upper bound on the spectral norm, rounded up: (...)."""
     scaled, exponent = scaled_to_one(_checked(matrix, "matrix"))
@@ -137,8 +139,8 @@ def _max_eigenvalue(matrix: Tensor, guess: float | None) -> Tensor:
 def _largest(matrix: Tensor) -> Tensor:
     """Bound (B,) on lambda_max(H) + |E|_2 from H + E (B, p, p), H symmetric, E anything.
 
-    The entries' sizes must be such that nothing relevant under- or overflows. eigvalsh and the
-    factor may look at one triangle only: the residual is that of the whole matrix.
+    The entries' sizes must be such that nothing relevant under- or overflows. H is Hermitian up to
+    rounding; its lower triangle counts.
     """
     p = matrix.shape[-1]
     top, step = _estimate(matrix) if p > hermitian.LARGE else _eigenvalue(matrix)
@@ -181,17 +183,17 @@ def _shifted_factor(matrix: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
     p = matrix.shape[-1]
     shifted = -matrix
     shifted.diagonal(dim1=-2, dim2=-1).add_(shift[:, None])
-    factor, info = torch.linalg.cholesky_ex(shifted)
-    difference = hermitian.factor_product(factor.tril_()).sub_(shifted)
-    residual = torch.linalg.vector_norm(difference, dim=(-1, -2))
-    absolute = factor.abs_()
+    lower, residual, found = hermitian.factored(shifted)
+    absolute = lower.abs_()
     ones = absolute.new_ones(p, 1)
     product = (absolute @ (absolute.transpose(-1, -2) @ ones)).amax((-1, -2))
     largest = shifted.diagonal(dim1=-2, dim2=-1).abs().amax(-1)
-    # The three terms are sums of at most p^2 non-negative numbers: relative error gamma(p^2 + 4).
-    excess = residual + gamma(p) * product + UNIT_ROUNDOFF * largest
+    below = shifted.abs_().tril_()
+    rows = (below.sum(-1) + below.sum(-2)).amax(-1)
+    # Sums of at most p^2 non-negative numbers: relative error gamma(p^2 + 4).
+    excess = residual + gamma(p + 2) * (rows + product) + UNIT_ROUNDOFF * largest
     value = round_up(shift + round_up(excess, p * p + 2 * p + 8), 2)
-    return value, (info == 0) & value.isfinite()
+    return value, found & value.isfinite()
 
 
 def _spectral_norm(matrix: Tensor) -> Tensor:

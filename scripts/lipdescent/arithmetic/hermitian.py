@@ -5,47 +5,92 @@ Each entry remains a sum of the same products in some order, so that bounds on i
 they are. The eigenvalues are no bounds: what takes them proves its bound afterwards.
 """
 
-from __future__ import annotations
-
+import itertools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-LARGE = 256  # measured: rows from which blocks and Lanczos' iteration pay
-_BLOCK = 256
+LARGE = 256  # measured: rows from which Lanczos' iteration pays
+_BLOCKED, _BLOCK, _BLOCKS = 64, 64, 16  # rows from which a product of blocks does; theirs at least
+_PANEL, _PANELS = 32, 32  # columns of a panel, at least; panels, at most
 _STEPS, _CHECKED = 300, 20  # of Lanczos' iteration; how often it is asked whether it has arrived
 
 
 def gram(a: Tensor) -> Tensor:
     """A A^H of (..., p, k), whose blocks above the diagonal mirror those below: (..., p, p)."""
     p = a.shape[-2]
-    if p <= LARGE:
+    if p <= _BLOCKED:
         return a @ a.mH
     product = a.new_empty(*a.shape[:-1], p)
-    for begin in range(0, p, _BLOCK):
-        rows = slice(begin, min(begin + _BLOCK, p))
+    for begin, end in _cuts(p, max(_BLOCK, p // _BLOCKS)):
+        rows = slice(begin, end)
         product[..., rows, : rows.stop] = a[..., rows, :] @ a[..., : rows.stop, :].mH
         product[..., :begin, rows] = product[..., rows, :begin].mH
     return product
 
 
-def factor_product(lower: Tensor) -> Tensor:
-    """L L^H of (..., p, p) with zeros above the diagonal."""
-    p = lower.shape[-1]
-    if p <= LARGE:
-        return lower @ lower.mH
-    product = lower.new_empty(lower.shape)
-    for begin in range(0, p, _BLOCK):
-        rows = slice(begin, min(begin + _BLOCK, p))
-        for left in range(0, begin, _BLOCK):
-            columns = slice(left, left + _BLOCK)
-            other = lower[..., columns, : columns.stop]
-            product[..., rows, columns] = lower[..., rows, : columns.stop] @ other.mH
-        before = lower[..., rows, : rows.stop]
-        product[..., rows, rows] = before @ before.mH
-        product[..., :begin, rows] = product[..., rows, :begin].mH
-    return product
+class Factor(NamedTuple):
+    """Lower Cholesky factors (..., p, p), how far off they are, and where they were found.
+
+    Attributes
+    ----------
+    lower : L, with zeros above the diagonal.
+    residual : (...), norm |R|_F of what ``factored`` measures of C - L L^H.
+    found : (...) bool.
+    """
+
+    lower: Tensor
+    residual: Tensor
+    found: Tensor
+
+
+def factored(matrix: Tensor) -> Factor:
+    """Cholesky factors of C (..., p, p), Hermitian, of which the lower triangle is read.
+
+    By panels of columns: S = C - L L^H of the panels before, its factor (LAPACK's of the square on
+    top, the rows below by a triangular system), and R = S - L L^H of the panel's own. Each entry
+    of S is a sum of C's and b products, each of R one of S's and b' more, b + b' <= p, so that
+    C = L L^H + E with
+
+        |E - R| <= gamma(p + 2) (|C| + |L| |L|^H)
+
+    entrywise (Higham 2002, lemma 3.3 and eq. 3.13), or 2 gamma(2 p + 12) of complex ones. That is
+    what the product L L^H would prove, for a fraction of its work.
+    """
+    p = matrix.shape[-1]
+    lower = torch.zeros_like(matrix)
+    squares = matrix.real.new_zeros(matrix.shape[:-2])
+    found = torch.ones_like(squares, dtype=torch.bool)
+    for begin, end in _cuts(p, max(_PANEL, p // _PANELS // _PANEL * _PANEL)):
+        panel = matrix[..., begin:, begin:end]
+        if begin:
+            panel = panel - lower[..., begin:, :begin] @ lower[..., begin:end, :begin].mH
+        square, info = torch.linalg.cholesky_ex(panel[..., : end - begin, :])
+        found &= info == 0
+        lower[..., begin:end, begin:end] = square.tril_()
+        if end < p:
+            lower[..., end:, begin:end] = torch.linalg.solve_triangular(
+                square.mH, panel[..., end - begin :, :], upper=True, left=False
+            )
+        rest = panel - lower[..., begin:, begin:end] @ square.mH
+        squares += frobenius(rest).square()
+    # What is above the diagonal is conjugate to what is below it.
+    return Factor(lower, (2 * squares).sqrt(), found)
+
+
+def _cuts(p: int, width: int) -> list[tuple[int, int]]:
+    """Where the blocks of p rows begin and end; no last one of few rows."""
+    begins = [b for b in range(0, p, width) if b == 0 or p - b > width // 2]
+    return list(itertools.pairwise([*begins, p]))
+
+
+def frobenius(matrices: Tensor) -> Tensor:
+    """Norms (...) of real or complex (..., m, n): of a complex number torch takes the modulus."""
+    if matrices.is_complex():
+        return torch.linalg.vector_norm(torch.view_as_real(matrices), dim=(-3, -2, -1))
+    return torch.linalg.vector_norm(matrices, dim=(-2, -1))
 
 
 def leading_eigenvalue(matrix: Tensor, *, tolerance: float) -> tuple[float, float]:

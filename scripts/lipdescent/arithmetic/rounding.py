@@ -12,16 +12,9 @@ terms of one sign k - 1 times. Sums of both signs cancel: bound their error by g
 sum of absolute values, and add that. Values that have ever been float32 are not bounds.
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 
-from lipdescent.arithmetic.certified_norms import (
-    certified_max_eigenvalue,
-    certified_spectral_norm,
-    norm_l1,
-    norm_linf,
-)
+from lipdescent.arithmetic.certified_norms import NORMS, certified_max_eigenvalue
 from lipdescent.arithmetic.ulps import UNIT_ROUNDOFF, gamma, round_down, round_up
 
 __all__ = [
@@ -51,7 +44,6 @@ def certified_norm(matrix: Tensor, *, norm: str) -> Tensor:
     TypeError, ValueError
         For anything but finite floating-point matrices, or an unknown norm.
     """
-    functions = {"l2": certified_spectral_norm, "linf": norm_linf, "l1": norm_l1}
-    if norm not in functions:
-        raise ValueError(f"norm {norm!r}: allowed are {', '.join(functions)}")
-    return functions[norm](matrix)
+    if norm not in NORMS:
+        raise ValueError(f"norm {norm!r}: allowed are {', '.join(NORMS)}")
+    return NORMS[norm](matrix)

@@ -6,9 +6,8 @@ chains of Linear and ReLU-like layers by a running error bound on f, for other k
 ``forward_error.py``; for anything else the direction is "estimate" (``prover.py``).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -62,19 +61,12 @@ def measure(
         if len(points) < 2:
             raise NotApplicable(f"{split or 'data'}: 1 point; a pair needs at least 2")
     prover = Prover(stack, regions_of(domain, stack.input_shape, inputs))
+    largest = partial(largest_quotient, prover)
+    if num_pairs is not None:
+        largest = partial(largest_of_pairs, prover, count=num_pairs, seed=seed)
     for split, points in inputs.items():
         for norm in norms:
-            if num_pairs is None:
-                bound = largest_quotient(prover, points, norm=norm, num_candidates=num_candidates)
-            else:
-                bound = largest_of_pairs(
-                    prover,
-                    points,
-                    count=num_pairs,
-                    seed=seed,
-                    norm=norm,
-                    num_candidates=num_candidates,
-                )
+            bound = largest(points, norm=norm, num_candidates=num_candidates)
             yield Measurement("lower_pairs", prover.direction, norm, bound, split)
 
 

@@ -18,10 +18,7 @@ Cost: all logits of a 40-w-10 network, w = 64 / 512 / 1024: about 20 / 70 / 190 
 thread to a gap of 1e-4 (benchmarks/bounds_geolip.py).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -86,13 +83,7 @@ def measure(
 
 @torch.no_grad()
 def per_logit(
-    stack: ModelStack,
-    *,
-    norm: str = "linf",
-    tolerance: float = 1e-4,
-    max_iterations: int = 1024,
-    max_units: int = 2048,
-    multipliers: str = "unit",
+    stack: ModelStack, *, norm: str = "linf", tolerance: float = 1e-4, max_units: int = 2048
 ) -> Tensor:
     """Certified Lipschitz bound of every logit, from ``norm`` to the reals.
 
@@ -105,8 +96,8 @@ def per_logit(
     As :func:`measure`.
     """
     refuse_other_norms((norm,), ("linf", "l2"))
-    options: dict[str, Any] = {"tolerance": tolerance, "max_iterations": max_iterations}
-    options |= {"max_units": max_units, "multipliers": multipliers}
+    options: dict[str, Any] = {"max_iterations": 1024, "max_units": max_units}
+    options |= {"tolerance": tolerance, "multipliers": "unit"}
     return _bounds(stack, norm=norm, only_largest=False, **options)
 
 
@@ -242,28 +233,19 @@ def chain_excess(chain: AffineChain, norm: str) -> Tensor:
 
 
 def _deep(
-    weights: Sequence[Tensor],
-    slopes: Sequence[Interval],
-    *,
-    norm: str,
-    tolerance: float,
-    max_iterations: int,
-    max_units: int,
-    per_layer: bool,
+    weights: Sequence[Tensor], slopes: Sequence[Interval], *, max_units: int, **options: Any
 ) -> Tensor:
+    """(S, K) of a chain of several hidden layers; ``options`` of :func:`deep_sdp`."""
     widths = [w.shape[1] for w in weights[:-1]]
     units = min(weights[0].shape[2], widths[0]) + sum(widths)
     if units > max_units:
         raise NotApplicable(f"{units} inputs and hidden units in a deep network, > {max_units}")
-    solve = partial(
-        deep_sdp, norm=norm, tolerance=tolerance, max_iterations=max_iterations, per_layer=per_layer
-    )
     at_once = max(1, _LARGEST // (8 * units**2))
     values = []
     for model in range(len(weights[0])):
         own, bounds = [w[model] for w in weights], []
         for part in own[-1].split(at_once):
             hidden = [w.expand(len(part), -1, -1) for w in own[:-1]]
-            bounds.append(solve([*hidden, part[:, None]], slopes)[0])
+            bounds.append(deep_sdp([*hidden, part[:, None]], slopes, **options)[0])
         values.append(torch.cat(bounds))
     return torch.stack(values) if values else weights[-1][:, :, 0]

@@ -28,6 +28,8 @@ _ONCE = 5.0  # seconds that a process may take for what it loads at its first pr
 _CUBIC, _CUBIC_FLOPS = ("upper_eclipse_fast", "upper_lipsdp", "upper_local"), 2e10
 _AMPLE = {"lower_search": {"repeats": 4}}  # where time is no matter, but for the deadline
 _SEARCHED, _POPULATION = 2**16, 1200  # points of lower_search, and of each of its populations
+# Which take at least one point's Jacobian and its proof; lower_jacobian does too, but is needed.
+_OF_POINTS = ("lower_ascent", "lower_attack", "lower_convex_combinations", "lower_gaussian")
 _FLOPS = 2**30  # a second, on any machine: what takes less time by this is not measured
 # What a bound costs grows with these: for networks of which n points are affordable.
 _OPTIONS: dict[str, Callable[[int], dict[str, int]]] = {
@@ -98,6 +100,18 @@ class Rate:
         # Of a chain a point costs little more than its Jacobian: a search takes several for each.
         share = 1 if self.prover.links is None else 3
         return max(1, math.floor(min(seconds / max(share * self._one, 1e-9), UNLIMITED)))
+
+    def refuse(self, name: str, seconds: float) -> None:
+        """Raise NotInBudget where the bound ``name`` takes points, and one takes longer than that.
+
+        It would be stopped without a result, or have no more than the first lower bound has.
+        """
+        if name not in _OF_POINTS or (self.prover.links is not None and self._is_quick(seconds)):
+            return
+        if self._one > seconds:
+            raise NotInBudget(
+                f"one point takes about {self._one:.2g} s, more than its share of {seconds:.2g} s"
+            )
 
     def _is_quick(self, seconds: float) -> bool:
         """Whether the Jacobians of all points and of the search take less than ``seconds``."""

@@ -112,8 +112,10 @@ def _fitting(
     name: str, entry: Mapping[str, Any], asked: Asked, seconds: float, *, lower: bool
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Copies of as many points as are affordable, and options: a bound may work in place."""
+    file = bound_entries.bound_of(name, entry)
+    asked.rate.refuse(file, seconds)
     count = asked.rate.points(seconds) if lower else affordable.UNLIMITED
-    own = affordable.options(bound_entries.bound_of(name, entry), count)
+    own = affordable.options(file, count)
     own |= domains.options(name, entry, asked.domain, seconds)
     some_of = {split: some(p, max(1, count), asked.seed) for split, p in asked.inputs.items()}
     return {split: points.clone() for split, points in some_of.items()}, own

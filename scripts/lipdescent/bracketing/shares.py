@@ -4,7 +4,7 @@ Methods that cost little come first, and what they leave goes to the dear ones. 
 what is left, by its worth:
 
 - as many points are used as fit it, and at its end searches stop with what they have
-  (``deadline.py``);
+  (``deadline.py``); where one point does not fit, the method is not begun (``affordable.py``);
 - what goes on may overdraw it by a quarter of what is left of twice the budget, and is then
   stopped; what it had found is kept;
 - once the budget is spent nothing more is begun.

@@ -10,8 +10,6 @@ the heading says which. Both ends of a line have the value of its axis. Diverged
 and counted in the heading.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -80,7 +78,7 @@ def _draw_line(
         if not shown:
             continue
         at = [np.stack([f[r][-1, 0, -1] for _, f in shown]) for r in (radius, 0.0)]
-        x, y = (stats.mean_estimate(values, confidence=confidence) for values in at)
+        x, y = (stats.share_estimate(values, confidence=confidence) for values in at)
         place.plot(x.value, y.value, **look | dashes)
         if kind == "certified_accuracy":
             place.hlines(y.value, x.low, x.high, color=look["color"], linewidth=0.7)

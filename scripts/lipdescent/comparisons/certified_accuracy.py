@@ -10,10 +10,8 @@ otherwise), with fewer than four seeds the range over them: the heading says whi
 are left out and counted in the heading.
 """
 
-from __future__ import annotations
-
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -38,7 +36,8 @@ def draw(
     panels = _panels(groups)
     looks = side_by_side.styles(dict.fromkeys(name for _, shown in panels for name in shown))
     kinds = {"certified_accuracy": "-", "pgd_accuracy": "--"}
-    norms = [norm for norm in labels.NORMS if _has(groups, kinds, norm)]
+    every = list(itertools.product(groups.values(), kinds))
+    norms = [n for n in labels.NORMS if any(side_by_side.over_radius(*one, n) for one in every)]
     figure, axes = style.new_figure(
         len(norms or ["l2"]),
         len(panels),
@@ -53,7 +52,7 @@ def draw(
                 if not found:
                     continue
                 values = np.stack([accuracy[width, 0, -1] for accuracy in found.values()])
-                y = stats.mean_estimate(values, confidence=statistics["confidence"])
+                y = stats.share_estimate(values, confidence=statistics["confidence"])
                 look = looks[name] | {"linestyle": kinds[kind]}
                 drawing.curve(place, np.array(list(found)), y, **look)
     for row, norm in zip(axes, norms or ["l2"], strict=True):
@@ -72,11 +71,6 @@ def draw(
     told = f"label noise {noise}", f"epoch {first.epoch[-1]}"
     side_by_side.heading(figure, groups, *told, confidence=statistics["confidence"])
     return figure
-
-
-def _has(groups: Mapping[str, Group], kinds: Iterable[str], norm: str) -> bool:
-    """Whether there is anything to draw."""
-    return any(side_by_side.over_radius(g, k, norm) for g in groups.values() for k in kinds)
 
 
 def _panels(groups: Mapping[str, Group]) -> list[tuple[str, dict[str, tuple[Group, int]]]]:

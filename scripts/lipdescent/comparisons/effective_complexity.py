@@ -13,8 +13,6 @@ four seeds the range over them: the heading says which. Diverged models are left
 the heading.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -123,7 +121,7 @@ def _losses(
         if np.isfinite(loss[:, column]).any():
             y = stats.centre_estimate(loss[:, column], confidence=confidence)
             drawing.curve(place, sizes, y, **look)
-            drawing.ring(place, sizes, y.value, marked, look["color"])
+            drawing.ring(place, sizes, y.value, marked, look["color"], gid="complexity")
     _axes.number_axis(place, sizes)
     place.set_xlabel("training points")
     if not place.lines:
@@ -135,5 +133,8 @@ def _losses(
 def _legend(figure: Figure, looks: Mapping[float, Mapping], kinds: Mapping[float, Mapping]) -> None:
     noises = {f"label noise {labels.noise_name(n)}": look for n, look in looks.items()}
     widths = {f"width {width:g}": look for width, look in kinds.items()}
-    marks = {"number of parameters": PARAMETERS, "effective complexity": drawing.RING}
+    marks = {
+        "number of parameters": PARAMETERS,
+        "effective complexity": drawing.RING | {"gid": "complexity"},
+    }
     style.legend(figure, {**noises, **widths, **marks}, columns=5)

@@ -8,8 +8,6 @@ with fewer than four seeds the range over them: the heading says which. Vertical
 the least mean test loss, where it turns. Diverged models are left out and counted in the heading.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,7 +44,7 @@ def draw(
             found = _layers(group, kind)
             layers |= dict.fromkeys(found)
             for number, values in enumerate(found.values()):
-                _curve(place, group, values, confidence, **_look(number))
+                _curve(place, group, values, confidence, **style.look(number))
             if not found:
                 _axes.say_nothing_here(place, "not measured:\nquantities has no layer_norms")
         mean = stats.centre(loss)
@@ -60,7 +58,7 @@ def draw(
         place.set_ylabel(text)
     for row in axes:
         _axes.log_values(*row)
-    keys = {name: _look(number) for number, name in enumerate(layers)}
+    keys = {name: style.look(number) for number, name in enumerate(layers)}
     style.legend(figure, keys | {"least test loss": drawing.BEST}, columns=6)
     at = f"width {first.width[-1]}", f"label noise {labels.noise_name(first.label_noise[0])}"
     side_by_side.heading(figure, groups, *at, confidence=confidence)
@@ -78,13 +76,6 @@ def _layers(group: Group, kind: str) -> dict[str, Array]:
         found, key=lambda name: [(not p.isdigit(), p.zfill(6)) for p in name.split(".")]
     )
     return {f"layer {name}": found[name] for name in numbered}
-
-
-def _look(number: int) -> dict[str, Any]:
-    return {
-        "color": style.OKABE_ITO[number % len(style.OKABE_ITO)],
-        "marker": style.MARKERS[number % len(style.MARKERS)],
-    }
 
 
 def _curve(place: Axes, group: Group, values: Array, confidence: float, **look: Any) -> None:

@@ -14,8 +14,6 @@ five panels both ends and three between are shown. Diverged models are left out 
 heading.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -73,7 +71,9 @@ def draw(
     cells = [cell for name, group in groups.items() for cell in _cells(group, losses[name], choice)]
     panels = _values(axes, choice.panel)
     panels = [panels[place] for place in side_by_side.spread(len(panels), most=MAX_PANELS)]
-    rows = [BRACKET, *_loss_rows(cells), ERROR]
+    # A row per kind of loss: they have no common unit.
+    kinds = dict.fromkeys(name for cell in cells for name in cell.values if name != ERROR)
+    rows = [BRACKET, *kinds, ERROR]
     figure, grid_of_axes = style.new_figure(
         len(rows), len(panels), height=0.9 + 1.6 * len(rows), sharex=True, sharey="row"
     )
@@ -89,9 +89,8 @@ def draw(
             column[0].set_title(_named(choice.panel, value))
     units = [group.width_unit for group in groups.values()]
     _finish(grid_of_axes, rows, cells, choice, units)
-    if choice.colour:
-        entries = {_named(choice.colour, hue): look for hue, look in looks.items()}
-        style.legend(figure, entries, columns=6)
+    coloured = looks.items() if choice.colour else ()
+    drawing.legend(figure, {_named(choice.colour, hue): look for hue, look in coloured}, columns=6)
     told = [_named(name, value) for name, value in choice.at.items() if len(axes[name]) > 1]
     counts = _counts(cells, len(first.seed))
     style.heading_of(figure, first, *told, counts=counts, confidence=statistics["confidence"])
@@ -125,11 +124,6 @@ def _cells(group: Group, loss: str, choice: Choice) -> Iterator[Cell]:
             values = {name: array[index] for name, array in shown.items()}
             diverged = int(group.diverged[index[:2]].any(axis=0).sum())
             yield Cell(places, values, lower[index], upper[index], diverged)
-
-
-def _loss_rows(cells: list[Cell]) -> list[str]:
-    """A row per kind of loss: they have no common unit."""
-    return list(dict.fromkeys(name for cell in cells for name in cell.values if name != ERROR))
 
 
 def _is(cell: Cell, axis: str | None, value: Value | None) -> bool:
@@ -174,7 +168,7 @@ def _draw_line(
         there = [cell for cell in line if name in cell.values]
         if there:
             values = np.stack([cell.values[name] for cell in there])
-            estimated = stats.mean_estimate if name == ERROR else stats.centre_estimate
+            estimated = stats.share_estimate if name == ERROR else stats.centre_estimate
             drawn = np.array([cell.places[x] for cell in there], dtype=float)
             drawing.curve(place, drawn, estimated(values, confidence=confidence), **look)
 

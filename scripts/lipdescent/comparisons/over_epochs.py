@@ -12,8 +12,6 @@ the dashed line (99.5 % unless configured otherwise). Diverged models are left o
 the heading.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,8 +47,8 @@ def draw(
         found = {
             quantity: estimated(values[-1, 0], confidence=statistics["confidence"])
             for quantity, values, estimated in (
-                ("accuracy", ladder.metric(group, "train_accuracy"), stats.mean_estimate),
-                ("error", ladder.test_error(group), stats.mean_estimate),
+                ("accuracy", ladder.metric(group, "train_accuracy"), stats.share_estimate),
+                ("error", ladder.test_error(group), stats.share_estimate),
                 ("loss", ladder.metric(group, "test_loss"), stats.centre_estimate),
             )
         }
@@ -64,7 +62,7 @@ def draw(
         if np.isfinite(lower).any():
             drawing.bracket(bracket, epochs, lower, upper, look=look)
             drawing.ring(bracket, epochs, upper, fitted, look["color"])
-    fit.axhline(statistics["interpolation_accuracy"], color=style.GREY, linestyle="--", lw=0.7)
+    drawing.level_line(fit, statistics["interpolation_accuracy"])
     fit.set_ylabel("train accuracy")
     wrong.set_ylabel(labels.ERROR)
     for test, title in zip(tests, apart, strict=True):
@@ -78,7 +76,7 @@ def draw(
         _axes.log_values(bracket)
     else:
         _axes.say_nothing_here(bracket, _axes.NO_BRACKET)
-    side_by_side.legend(figure, looks, {"fitted": drawing.RING})
+    side_by_side.legend(figure, looks, drawing.MARKS)
     noise = labels.noise_name(group.label_noise[0])
     told = f"width {group.width[-1]}", f"label noise {noise}"
     side_by_side.heading(figure, groups, *told, confidence=statistics["confidence"])

@@ -14,8 +14,6 @@ the dashed line (99.5 % unless configured otherwise). Diverged models are left o
 the heading.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -71,12 +69,12 @@ def draw(
             _axes.log_values(*row)
     level = statistics["interpolation_accuracy"]
     for column, noise in zip(axes.T, noises, strict=True):
-        column[0].axhline(level, color=style.GREY, linestyle="--", lw=0.7)
+        drawing.level_line(column[0], level)
         column[0].set_title(f"label noise {labels.noise_name(first.label_noise[noise])}")
         column[-1].set_xlabel(side_by_side.width_name(groups))
     for place in axes.flat:
         _axes.width_axis(place, first.width)
-    side_by_side.legend(figure, looks, {"interpolation threshold": drawing.RING})
+    side_by_side.legend(figure, looks, drawing.MARKS)
     epoch = f"epoch {first.epoch[-1]}"
     side_by_side.heading(figure, groups, epoch, confidence=statistics["confidence"])
     return figure
@@ -104,7 +102,7 @@ def _draw_group(
                 drawing.ring(place, group.width, upper, fitted, look["color"])
         elif series in group.series:
             plain = series.quantity in ("train_accuracy", "test_accuracy")
-            estimated = stats.mean_estimate if plain else stats.centre_estimate
+            estimated = stats.share_estimate if plain else stats.centre_estimate
             values = group.series[series][:, noise, -1]
             values = 1 - values if series.quantity == "test_accuracy" else values
             y = estimated(values, confidence=statistics["confidence"])

@@ -15,8 +15,6 @@ between the two ends; both are means over the seeds trained here, and need no po
 Diverged models are left out and counted in the heading.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -67,4 +65,4 @@ def _where(panel: Panel, found: list[Panel]) -> str:
         for name, value in panel.at.items()
         if (name, value) not in same and name != "label_noise"
     ]
-    return ", ".join([*parts, f"label noise {labels.noise_name(float(panel.at['label_noise']))}"])
+    return ", ".join([*parts, f"noise {labels.noise_name(float(panel.at['label_noise']))}"])

@@ -1,7 +1,5 @@
 """Layers of constrained networks without weights of their own, and a limited BatchNorm."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 
@@ -89,9 +87,13 @@ class _Limited(nn.modules.batchnorm._BatchNorm):
     one that the network has in eval mode.
     """
 
-    constant: float
-    soft: bool
     PLAIN: type[nn.Module]  # the ordinary layer that stands for it when bounds are taken
+
+    def __init__(self, num_features: int, *, constant: float, soft: bool = True) -> None:
+        super().__init__(num_features)
+        if not 0 < constant < float("inf"):
+            raise ValueError(f"constant = {constant}: allowed are positive numbers")
+        self.constant, self.soft = float(constant), soft
 
     def limited_weight(self) -> Tensor:
         assert self.running_var is not None  # both classes below track it
@@ -119,22 +121,8 @@ class LimitedBatchNorm1d(_Limited, nn.BatchNorm1d):
 
     PLAIN = nn.BatchNorm1d
 
-    def __init__(self, num_features: int, *, constant: float, soft: bool = True) -> None:
-        super().__init__(num_features)
-        self.constant, self.soft = _positive(constant), soft
-
 
 class LimitedBatchNorm2d(_Limited, nn.BatchNorm2d):
     """BatchNorm2d whose constant in eval mode is at most ``constant``, or is it if not ``soft``."""
 
     PLAIN = nn.BatchNorm2d
-
-    def __init__(self, num_features: int, *, constant: float, soft: bool = True) -> None:
-        super().__init__(num_features)
-        self.constant, self.soft = _positive(constant), soft
-
-
-def _positive(constant: float) -> float:
-    if not 0 < constant < float("inf"):
-        raise ValueError(f"constant = {constant}: allowed are positive numbers")
-    return float(constant)

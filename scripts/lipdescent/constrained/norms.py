@@ -3,8 +3,6 @@
 They hold in exact arithmetic; :mod:`lipdescent.structure.materialise` covers rounding.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import math
@@ -164,6 +162,13 @@ def _waves(
 
 
 def _frobenius(matrix: Tensor) -> Tensor:
+    """Norms (...) of real or complex (..., m, n).
+
+    Of complex numbers as pairs of real ones, or PyTorch takes the modulus of each: in 60 times
+    the time on a CPU, more than the products of a Gram iteration.
+    """
+    if matrix.is_complex():
+        return _nonzero(torch.linalg.vector_norm(torch.view_as_real(matrix), dim=(-3, -2, -1)))
     return _nonzero(torch.linalg.vector_norm(matrix, dim=(-2, -1)))
 
 

@@ -4,8 +4,6 @@ Read from the published archive of the binary version, which needs no unpickling
 none, through torchvision, which compares the md5 of each file of the python version.
 """
 
-from __future__ import annotations
-
 import io
 import tarfile
 from dataclasses import dataclass
@@ -103,7 +101,7 @@ def load_cifar(
         return read_archive(root / archive.name, archive)
     python = (root / archive.python_folder).is_dir()
     if not python and not download:
-        files = [archive.name, f"or torchvision's folder {archive.python_folder}"]
+        files = [f"{archive.name} or torchvision's folder {archive.python_folder}"]
         raise missing(archive.what, files, [root], "download is off")
     try:
         return read_python(root, archive, download=download and not python)
@@ -111,4 +109,4 @@ def load_cifar(
         if python:
             folder = root / archive.python_folder
             raise ValueError(f"{folder}: incomplete or corrupt ({error})") from error
-        raise missing(archive.what, [archive.name], [root], f"download failed: {error}") from error
+        raise missing(archive.what, [archive.name], [root], f"download failed: {error}") from None

@@ -3,8 +3,6 @@
 Only the published archives are read, and only after their md5 was compared.
 """
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import struct
@@ -20,18 +18,14 @@ DEFAULT_FOLDER = Path("data")
 Normalisation = Literal["channel", "none"]
 
 
-def locate(names: Sequence[str], folders: Sequence[Path]) -> Path | None:
-    """The first of ``folders`` that holds all of the files ``names``, or None."""
-    return next((f for f in folders if all((f / n).is_file() for n in names)), None)
-
-
 def missing(
     what: str, names: Sequence[str], folders: Sequence[Path], reason: str
 ) -> FileNotFoundError:
     """The error for a dataset that is not there: which files to put where."""
+    places = " or ".join(str(folder) for folder in folders)
     return FileNotFoundError(
-        f"{what} is not here: put {', '.join(names)} into one of "
-        f"{', '.join(map(str, folders))} or name their folder by data_dir ({reason})"
+        f"{what} is not here: put {', '.join(names)} into {places}, or name the folder that has "
+        f"{'them' if len(names) > 1 else 'it'} by data_dir ({reason})"
     )
 
 
@@ -48,7 +42,7 @@ def fetch(what: str, names: Sequence[str], folders: Sequence[Path], root: Path) 
     try:
         getattr(torchvision.datasets, what)(root=str(root), download=True)
     except (OSError, RuntimeError) as error:
-        raise missing(what, names, folders, f"download failed: {error}") from error
+        raise missing(what, names, folders, f"download failed: {error}") from None
 
 
 def verified(path: Path, md5s: Sequence[str]) -> bytes:
@@ -118,7 +112,7 @@ def load_idx(
     root = DEFAULT_FOLDER if data_dir is None else Path(data_dir)
     folders = [root, root / what / "raw", *(system_folders if data_dir is None else [])]
     names = list(files)
-    folder = locate(names, folders)
+    folder = next((f for f in folders if all((f / n).is_file() for n in names)), None)
     if folder is None:
         if not download:
             raise missing(what, names, folders, "download is off")

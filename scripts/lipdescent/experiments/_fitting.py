@@ -1,7 +1,5 @@
 """Full-batch or sampled minimisation of a stack, for the experiments without a data set."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -110,6 +108,24 @@ def minimise(
     for step in range(steps):
         descent.step(loss, factor=annealed(step, steps) if cosine else 1.0)
     return descent.stack()
+
+
+def watched(
+    stack: ModelStack, loss: Loss, *, looks: Sequence[int], learning_rate: float
+) -> dict[int, ModelStack]:
+    """Step -> certified models, by Adam along a cosine to the last of the steps ``looks``."""
+    descent, found = Descent(stack, learning_rate=learning_rate), {}
+    for step in range(looks[-1] + 1):
+        if step in looks:
+            found[step] = certified(descent.stack())
+        descent.step(loss, factor=annealed(step, looks[-1] + 1))
+    return found
+
+
+def check_looks(looks: Sequence[int]) -> None:
+    """Raise ValueError unless the steps to look at increase from 0 or more."""
+    if not looks or list(looks) != sorted(set(looks)) or looks[0] < 0:
+        raise ValueError(f"looks = {list(looks)}: allowed is an increasing list from 0")
 
 
 def annealed(step: int, steps: int) -> float:

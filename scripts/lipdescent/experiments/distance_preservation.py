@@ -10,8 +10,6 @@ found in which the network is blind. Bottom: one such pair of inputs; linear net
 and code were at hand.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -159,9 +157,7 @@ def draw(frame: pd.DataFrame) -> Figure:
     energies = columns(trained, "energy")
     for i, (_, part) in enumerate(groups):
         axes[0, 2].plot(range(len(energies)), part[energies].mean(), **look(i))
-    axes[0, 2].set_title("counter-examples")
-    axes[0, 2].set_ylabel("share of energy")
-    axes[0, 2].set_xlabel("DFT frequency")
+    axes[0, 2].set(title="counter-examples", ylabel="share of energy", xlabel="DFT frequency")
     _draw_pair(axes[1, 0], trained)
     _draw_linear(axes[1, 1], frame[frame["task"] == "linear"])
     _draw_bound(axes[1, 2], frame[frame["task"] == "one_resolution"])
@@ -177,14 +173,11 @@ def draw_singular_values(left: Axes, middle: Axes, groups: Sequence[tuple]) -> N
         left.plot([i] * len(part), part["dft_smallest"], label=name, **style)
         left.plot([i] * len(part), part["full_smallest"], "_", color="black", markersize=9)
         middle.plot([i] * len(part), part["dft_ratio"], **style)
-    left.set_title("low band and all inputs")
-    left.set_ylabel("smallest singular value")
-    middle.set_title("low band")
-    middle.set_ylabel("largest / smallest singular value")
+    left.set(title="low band and all inputs", ylabel="smallest singular value")
+    middle.set(title="low band", ylabel="largest / smallest singular value")
     log_values(middle)
     for axis in (left, middle):
-        axis.set_xticks([])
-        axis.set_xlim(-0.6, len(groups) - 0.4)
+        axis.set(xticks=[], xlim=(-0.6, len(groups) - 0.4))
     left.set_ylim(bottom=-0.06 * left.get_ylim()[1])
     left.plot([], [], "_", color="black", markersize=9, label="all inputs")
 
@@ -199,8 +192,7 @@ def _draw_pair(axis: Axes, trained: pd.DataFrame) -> None:
     exponent = math.floor(math.log10(max(best["counter_ratio"], 1e-300)))
     name = network_name(best["width"], best["k"])
     axis.set_title(f"a pair ({name}):\nratio of distances < $10^{{{exponent + 1}}}$")
-    axis.set_xlabel("position")
-    axis.set_ylabel("input")
+    axis.set(xlabel="position", ylabel="input")
     axis.legend(handlelength=1.5)
 
 
@@ -213,8 +205,7 @@ def _draw_linear(axis: Axes, linear: pd.DataFrame) -> None:
         axis.plot(exact, color=style["color"])
         axis.plot(found, linestyle="", **style)
     error = linear["linear_error"].max()
-    axis.set_title(f"linear networks, closed form within {error:.0e}")
-    axis.set_ylabel("response")
+    axis.set(title=f"linear networks, closed form within {error:.0e}", ylabel="response")
     axis.set_xlabel("DFT frequency")
     axis.set_ylim(bottom=-0.03)
 
@@ -223,6 +214,5 @@ def _draw_bound(axis: Axes, rows: pd.DataFrame) -> None:
     axis.plot(rows["k"], rows["projected_smallest"], linestyle="", **look(0))
     axis.plot(rows["k"], rows["bound"], color="black")
     axis.set_title("one resolution, low band: measured and proved")
-    axis.set_ylabel("smallest singular value")
-    axis.set_xlabel("branch constant k")
+    axis.set(ylabel="smallest singular value", xlabel="branch constant k")
     axis.set_ylim(bottom=-0.03)

@@ -11,8 +11,6 @@ DFT frequencies, means, plain and at the smallest c. Of the paper only abstract 
 hand.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, cast
@@ -136,16 +134,12 @@ def run(
     kinds = [(d, c) for d in downsampling for c in coefficients]
     options = {kind: network(*kind) for kind in kinds}
     how = Fit(steps, batch_size=batch_size, learning_rate=learning_rate)
+    most = {"num_points": num_points, "num_searches": num_searches, "search_steps": search_steps}
     rows = []
     for dataset in datasets:
         data = load(dataset)
         for width in widths:
             for (down, c), own in options.items():
-                most = {
-                    "num_points": num_points,
-                    "num_searches": num_searches,
-                    "search_steps": search_steps,
-                }
                 found = rows_of(data, width=width, options=own, seeds=seeds, how=how, **most)
                 about = {"dataset": dataset, "downsampling": down, "width": width}
                 rows += [about | {"c": c or 0.0} | row for row in found]
@@ -164,8 +158,7 @@ def draw(frame: pd.DataFrame) -> Figure:
         axes[0, 2 * j].set_ylabel("smallest / largest\non the low band")
         _draw_networks(axes[0, 2 * j + 1], part, part["k"])
         axes[0, 2 * j + 1].axhline(1, color=GREY)
-        axes[0, 2 * j + 1].set_title(str(TITLES[str(dataset)]))
-        axes[0, 2 * j + 1].set_ylabel("largest branch constant")
+        axes[0, 2 * j + 1].set(title=str(TITLES[str(dataset)]), ylabel="largest branch constant")
     for axis in axes[0, 2 * len(parts) :]:
         axis.remove()
     _draw_pair(axes[1], frame[frame["dataset"] == frame["dataset"].iloc[-1]])
@@ -212,10 +205,8 @@ def _draw_pair(axes: Sequence[Axes], part: pd.DataFrame) -> None:
         share = own[energies].mean().to_numpy().reshape(sides, sides)
         axis.imshow(share, origin="lower", vmin=0, vmax=most)
         axis.set_title(f"energy of the\ndifference, {coefficient_name(own['c'].iloc[0])}")
-        axis.set_xlabel("DFT freq. (columns)")
-        axis.set_ylabel("DFT freq. (rows)")
+        axis.set(xlabel="DFT freq. (columns)", ylabel="DFT freq. (rows)")
     for axis in axes:
         axis.grid(False)
     for axis in axes[:2]:
-        axis.set_xticks([])
-        axis.set_yticks([])
+        axis.set(xticks=[], yticks=[])

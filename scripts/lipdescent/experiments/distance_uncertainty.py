@@ -11,8 +11,6 @@ means. Black: the process on the pixels. Right: variance over the length of the 
 code were at hand.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
@@ -171,14 +169,12 @@ def draw(frame: pd.DataFrame) -> Figure:
     figure, axes = panels(3, height=2.8)
     for axis, (dataset, part) in zip(axes, frame.groupby("dataset", sort=False), strict=False):
         _draw_areas(axis, part[part["quantity"] == "area"])
-        axis.set_title(str(TITLES[str(dataset)]))
-        axis.set_ylabel("area under the ROC curve")
+        axis.set(title=str(TITLES[str(dataset)]), ylabel="area under the ROC curve")
     for axis in axes[frame["dataset"].nunique() : 2]:
         axis.remove()
     last = frame[frame["dataset"] == frame["dataset"].iloc[-1]]
     _draw_moves(axes[2], last[(last["quantity"] == "mean") & (last["score"] == "features")])
-    axes[2].set_title(str(TITLES[last["dataset"].iloc[0]]))
-    axes[2].set_ylabel("variance of moved images")
+    axes[2].set(title=str(TITLES[last["dataset"].iloc[0]]), ylabel="variance of moved images")
     key_of(figure, axes[0], columns=5)
     return figure
 
@@ -213,4 +209,4 @@ def _draw_moves(axis: Axes, part: pd.DataFrame) -> None:
             )
             axis.plot(values.index, values, linestyle=line, **look(i) | {"markersize": 3})
     axis.set_xlabel("length of the move,\nmedian image lengths")
-    axis.set_ylim(np.nextafter(0, -1))
+    axis.set_ylim(bottom=np.nextafter(0, -1))

@@ -8,8 +8,6 @@ medians over seeds, bands their range, relative to the exact distance of the two
 distance between two samples of real images. Below: images and what the first generator makes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -20,14 +18,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from lipdescent.architectures import lipschitz_mlp
 from lipdescent.bounds.upper_layer_product import layer_product
 from lipdescent.datasets import digits, fashion_mnist
-from lipdescent.experiments._drawing import GREY, key_of, look
-from lipdescent.experiments._fitting import Descent, Forward, annealed, certified
+from lipdescent.experiments._drawing import GREY, key_of, look, steps_axis, strips
+from lipdescent.experiments._fitting import Descent, Forward, check_looks, watched
+from lipdescent.experiments._lipschitz_mlps import lipschitz_mlps
 from lipdescent.experiments._transport import dual_estimate, exact_distance
 from lipdescent.experiments.wasserstein import ACTIVATIONS
-from lipdescent.figures._style import new_figure, small
+from lipdescent.figures._style import new_figure
 from lipdescent.stacks.forward import stacked_forward
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.stacks.seeding import generator
@@ -75,9 +73,9 @@ def train_generators(
     The WGAN of Arjovsky et al. (2017, arXiv 1701.07875) with the constraint in place of their
     clipping; Adam at .001 (generator) and .002 (critic).
     """
-    pixels, shape = data.shape[1], (data.shape[1],)
+    pixels = data.shape[1]
     makers = initial_stack(lambda: make_generator(pixels, width), list(seeds), (LATENT,))
-    critics = initial_stack(lambda: _critic(pixels, width, "MaxMin"), list(seeds), shape)
+    critics = _critics(seeds, pixels, width, "MaxMin")
     random = [generator("generated_distances", "wgan", seed) for seed in seeds]
     making, judging = (Descent(makers, learning_rate=1e-3), Descent(critics, learning_rate=2e-3))
 
@@ -126,26 +124,19 @@ def train_critics(
     real : (n, pixels); ``made`` (num_models, n, pixels), each critic's own.
     looks : increasing numbers of steps; Adam at .02 along a cosine to the last of them.
     """
-    pixels, count = real.shape[1], len(real)
-    stack = initial_stack(lambda: _critic(pixels, width, activation), list(seeds), (pixels,))
-    descent, found = Descent(stack, learning_rate=2e-2), {}
+    count = len(real)
     both = torch.cat([real.expand(len(seeds), -1, -1), made], 1)
 
     def loss(forward: Forward, step: int) -> Tensor:
         values = forward(both)[..., 0]
         return values[:, count:].mean(1) - values[:, :count].mean(1)
 
-    for step in range(looks[-1] + 1):
-        if step in looks:
-            found[step] = certified(descent.stack())
-        descent.step(loss, factor=annealed(step, looks[-1] + 1))
-    return found
+    stack = _critics(seeds, real.shape[1], width, activation)
+    return watched(stack, loss, looks=looks, learning_rate=2e-2)
 
 
-def _critic(pixels: int, width: int, activation: str) -> nn.Module:
-    return lipschitz_mlp.build(
-        width, input_shape=(pixels,), num_classes=1, depth=3, **ACTIVATIONS[activation]
-    )
+def _critics(seeds: Sequence[int], pixels: int, width: int, activation: str) -> ModelStack:
+    return lipschitz_mlps(seeds, (pixels,), 1, width, depth=3, **ACTIVATIONS[activation])
 
 
 def run(
@@ -164,8 +155,7 @@ def run(
     ValueError
         If ``looks`` do not increase, or an option is out of range.
     """
-    if not looks or list(looks) != sorted(set(looks)) or looks[0] < 0:
-        raise ValueError(f"looks = {list(looks)}: allowed is an increasing list from 0")
+    check_looks(looks)
     rows: list[dict[str, Any]] = []
     for name in images:
         real, others = load(name, num_points)
@@ -215,8 +205,7 @@ def draw(frame: pd.DataFrame) -> Figure:
         part = of[of["task"] == "estimate"]
         _draw_images(strip, of[of["task"] == "pixels"])
         _draw_estimates(axis, part)
-        axis.set_ylim(-0.08, 1.05)
-        axis.set_ylabel("estimate / exact distance")
+        axis.set(ylim=(-0.08, 1.05), ylabel="estimate / exact distance")
         exact = part["exact"].median()
         strip.set_title(f"{name.replace('_', '-')}: exact distance {exact:.2f}")
     key_of(figure, grid[1, 0])
@@ -233,25 +222,15 @@ def _draw_estimates(axis: Axes, part: pd.DataFrame) -> None:
     axis.axhline(1, color="black", linestyle=":", label="exact distance")
     among = (part["among_images"] / part["exact"]).median()
     axis.axhline(among, color=GREY, label="exact, among images")
-    axis.set_xscale("symlog", linthresh=10)
-    axis.set_xlim(left=0)
-    axis.set_xticks(steps, [f"{step:g}" for step in steps])
-    axis.set_xlabel("steps of the critic")
+    steps_axis(axis, steps, "steps of the critic")
 
 
 def _draw_images(axis: Axes, pixels: pd.DataFrame) -> None:
     """A row of images, a row of what the generator makes, white lines between."""
     ordered = pixels.sort_values(["image", "pixel"])
     side = int(np.sqrt(ordered["pixel"].max() + 1))
-    rows = []
-    for kind in ("real", "generated"):
+    rows = {}
+    for name, kind in (("images", "real"), ("generated", "generated")):
         values = ordered[ordered["kind"] == kind]["value"].to_numpy(float).reshape(-1, side, side)
-        rows.append(np.hstack(list(np.pad(values, ((0, 0), (1, 1), (1, 1))))))
-    axis.imshow(np.vstack(rows), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
-    axis.set_xticks([])
-    axis.set_yticks([])
-    for place, name in ((0.75, "images"), (0.25, "generated")):
-        at: dict[str, Any] = {"transform": axis.transAxes, "fontsize": small()}
-        axis.text(-0.02, place, name, ha="right", va="center", **at)
-    axis.tick_params(length=0)
-    axis.grid(visible=False)
+        rows[name] = np.pad(values, ((0, 0), (1, 1), (1, 1)))
+    strips(axis, rows, cmap="gray_r", vmin=0, vmax=1)

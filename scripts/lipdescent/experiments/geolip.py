@@ -7,8 +7,6 @@ activation patterns can be searched, the largest Jacobian norm over them. Right:
 network. All of the whole map; the table has every logit, too.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from itertools import pairwise
@@ -30,24 +28,16 @@ from lipdescent.training.draws import initial_stack
 from lipdescent.training.losses import cross_entropy
 
 PER_LAYER = {"multipliers": "layer"}
-# In increasing order: the bound that a quantity is of, its options, and the side that is taken.
-BOUNDS: dict[str, tuple[str, dict[str, Any], str]] = {
-    "lower_jacobian": ("lower_jacobian", {}, "lower"),
-    "exact_enumeration": ("exact_enumeration", {}, "upper"),
-    "upper_geolip": ("upper_geolip", {}, "upper"),
-    "upper_geolip_layer": ("upper_geolip", PER_LAYER, "upper"),
-    "upper_lipsdp": ("upper_lipsdp", {}, "upper"),
-    "upper_lipsdp_layer": ("upper_lipsdp", PER_LAYER, "upper"),
-    "upper_layer_product": ("upper_layer_product", {}, "upper"),
-}
-SHOWN = {
-    "lower_jacobian": "sampling",
-    "exact_enumeration": "enumeration",
-    "upper_geolip": "GeoLIP",
-    "upper_geolip_layer": "GeoLIP, per layer",
-    "upper_lipsdp": "LipSDP",
-    "upper_lipsdp_layer": "LipSDP, per layer",
-    "upper_layer_product": "layer product",
+# In increasing order: the bound that a quantity is of, its options, the side that is taken, and
+# what the figure calls it.
+BOUNDS: dict[str, tuple[str, dict[str, Any], str, str]] = {
+    "lower_jacobian": ("lower_jacobian", {}, "lower", "sampling"),
+    "exact_enumeration": ("exact_enumeration", {}, "upper", "enumeration"),
+    "upper_geolip": ("upper_geolip", {}, "upper", "GeoLIP"),
+    "upper_geolip_layer": ("upper_geolip", PER_LAYER, "upper", "GeoLIP, per layer"),
+    "upper_lipsdp": ("upper_lipsdp", {}, "upper", "LipSDP"),
+    "upper_lipsdp_layer": ("upper_lipsdp", PER_LAYER, "upper", "LipSDP, per layer"),
+    "upper_layer_product": ("upper_layer_product", {}, "upper", "layer product"),
 }
 WHOLE = "all"  # in place of a logit's number: the map to all of them
 LARGEST_PER_LOGIT = 16  # units whose patterns are enumerated for each logit
@@ -120,7 +110,7 @@ def measure(stack: ModelStack, points: Tensor, logits: Sequence[str]) -> list[di
     ``logits`` has the models' names, in their order.
     """
     rows = []
-    for quantity, (name, options, side) in BOUNDS.items():
+    for quantity, (name, options, side, _) in BOUNDS.items():
         bound = lookup.resolve("bounds", name)
         if name == "exact_enumeration" and len(logits) > 1:
             options = {"max_units": LARGEST_PER_LOGIT}
@@ -219,11 +209,11 @@ def draw(frame: pd.DataFrame) -> Figure:
     place = {network: i for i, network in enumerate(networks)}
     x = [place[n] for n in zip(frame["width"], frame["depth"], strict=True)]
     frame = frame.assign(place=x)
-    for i, name in enumerate(SHOWN):
+    for i, (name, (*_, shown)) in enumerate(BOUNDS.items()):
         rows = frame[frame["quantity"] == name]
         for training, face in (("plain", None), ("PGD", "none")):
             part = rows[rows["training"] == training]
-            label = SHOWN[name] if training == "plain" else None
+            label = shown if training == "plain" else None
             style = look(i) | {"linestyle": "", "markerfacecolor": face}
             for axis, norm in zip(axes, ("linf", "l2"), strict=False):
                 of_norm = part[part["norm"] == norm]

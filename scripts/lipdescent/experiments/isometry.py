@@ -6,24 +6,20 @@ distance of a singular value from 1. Sorting activations keep every singular val
 loses directions in every layer.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import Any
 
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lipdescent.architectures import lipschitz_mlp
 from lipdescent.bounds.jacobians.norms import one_model, rows
 from lipdescent.experiments._drawing import key_of, look, panels
 from lipdescent.experiments._fitting import certified
+from lipdescent.experiments._lipschitz_mlps import lipschitz_mlps
 from lipdescent.experiments.wasserstein import ACTIVATIONS
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.stacks.seeding import generator
-from lipdescent.training.draws import initial_stack
 
 FLOOR = 1e-17  # what is drawn for a singular value of 0
 
@@ -46,14 +42,8 @@ def run(
     table = []
     for activation, options in ACTIVATIONS.items():
         for depth in depths:
-            shape = (width,)
-
-            def build(depth: int = depth, options: dict[str, Any] = options) -> torch.nn.Module:
-                return lipschitz_mlp.build(
-                    width, input_shape=(width,), num_classes=width, depth=depth, **options
-                )
-
-            stack = certified(initial_stack(build, list(seeds), shape))
+            drawn = lipschitz_mlps(seeds, (width,), width, width, depth=depth, **options)
+            stack = certified(drawn)
             for i, seed in enumerate(seeds):
                 random = generator("isometry", activation, depth, seed)
                 points = torch.randn(num_points, width, generator=random)
@@ -80,7 +70,6 @@ def draw(frame: pd.DataFrame) -> Figure:
         right.plot(depth, away.clip(lower=FLOOR), **style)
     for axis, name in ((left, "singular values"), (right, "largest |singular value - 1|")):
         axis.set_yscale("log")
-        axis.set_xlabel("hidden layers")
-        axis.set_ylabel(name)
+        axis.set(xlabel="hidden layers", ylabel=name)
     key_of(figure, left)
     return figure

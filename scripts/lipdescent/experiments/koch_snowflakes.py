@@ -8,8 +8,6 @@ distance (Béthune et al. 2022, arXiv 2104.05097). Errors in the titles are mean
 over the whole window, means over seeds.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -26,11 +24,11 @@ from lipdescent.architectures import lipschitz_mlp
 from lipdescent.bounds.upper_layer_product import layer_product
 from lipdescent.experiments import _koch
 from lipdescent.experiments._fitting import Forward, certified, minimise
+from lipdescent.experiments._lipschitz_mlps import lipschitz_mlps
 from lipdescent.figures._style import new_figure
 from lipdescent.stacks.forward import stacked_forward
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.stacks.seeding import generator
-from lipdescent.training.draws import initial_stack
 from lipdescent.training.losses import binary_hkr, positive
 
 Kind = Literal["MaxMin, distance", "MaxMin, sides", "ReLU, distance"]
@@ -131,12 +129,6 @@ def fit(
     exact = torch.from_numpy(_koch.signed_distance(points.double().numpy(), polygons)).float()
     draws = [generator("koch", seed) for seed in seeds]
 
-    def build() -> torch.nn.Module:
-        return lipschitz_mlp.build(
-            how.width, input_shape=(2,), num_classes=1, depth=how.depth,
-            activation=KINDS[kind],
-        )  # fmt: skip
-
     def loss(forward: Forward, step: int) -> Tensor:
         sizes = (how.batch_size,)
         index = torch.stack([torch.randint(len(points), sizes, generator=g) for g in draws])
@@ -147,7 +139,8 @@ def fit(
             return each.mean(1)
         return (values - wanted).abs().mean((1, 2))
 
-    stack = initial_stack(build, list(seeds), (2,))
+    options: dict[str, Any] = {"depth": how.depth, "activation": KINDS[kind]}
+    stack = lipschitz_mlps(seeds, (2,), 1, how.width, **options)
     return minimise(stack, loss, steps=how.steps, learning_rate=how.learning_rate)
 
 
@@ -213,12 +206,9 @@ def _field(
         x, y, values.reshape(shape), levels=levels, colors="black", linestyles="-",
         linewidths=np.where(levels == 0, 1.2, 0.4),
     )  # fmt: skip
-    axis.set_aspect("equal")
-    axis.set_xlabel("x")
-    axis.set_ylabel("y")
+    axis.set(aspect="equal", xlabel="x", ylabel="y")
     axis.grid(False)
     axis.xaxis.set_major_locator(MultipleLocator(0.5))
     axis.yaxis.set_major_locator(MultipleLocator(0.5))
-    axis.set_xlim(-WINDOW[0], WINDOW[0])
-    axis.set_ylim(-WINDOW[1], WINDOW[1])
+    axis.set(xlim=(-WINDOW[0], WINDOW[0]), ylim=(-WINDOW[1], WINDOW[1]))
     return image

@@ -8,8 +8,6 @@ lines: margins m, each named with the floor(L / 2m) + 1 points that it allows (a
 two points nearer than 2m cannot have different labels.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from fractions import Fraction
@@ -20,11 +18,10 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lipdescent.architectures import lipschitz_mlp
 from lipdescent.bounds.upper_layer_product import layer_product
 from lipdescent.experiments._drawing import GREY, key_of, look, panels, small
 from lipdescent.experiments._fitting import Forward, certified, minimise
-from lipdescent.training.draws import initial_stack
+from lipdescent.experiments._lipschitz_mlps import lipschitz_mlps
 from lipdescent.training.losses import binary_hinge, positive
 
 
@@ -74,16 +71,13 @@ def trained_margins(
     x -= x.mean()
     best = float(length / (2 * (count - 1)))
 
-    def build() -> torch.nn.Module:
-        return lipschitz_mlp.build(width, input_shape=(1,), num_classes=1, depth=3)
-
     def loss(forward: Forward, step: int) -> Tensor:
         outputs = forward(x.expand(len(labels), *x.shape))
         return binary_hinge.loss(outputs, labels, margin=best).mean(1) / best
 
     seeds = [seed * (1 << 16) + place for place in range(len(labels))]
-    stack = minimise(initial_stack(build, seeds, (1,)), loss, steps=steps, learning_rate=1e-2)
-    stack = certified(stack)
+    drawn = lipschitz_mlps(seeds, (1,), 1, width, depth=3)
+    stack = certified(minimise(drawn, loss, steps=steps, learning_rate=1e-2))
     margins = (stack(x.double()) * labels.double())[..., 0].amin(1)
     return margins.tolist(), layer_product(stack).max().item()
 
@@ -153,7 +147,6 @@ def draw(frame: pd.DataFrame) -> Figure:
         )  # fmt: skip
     axis.set_xticks(made["num_points"])
     axis.set_ylim(bottom=0)
-    axis.set_xlabel("number of points n")
-    axis.set_ylabel("margin fitted with all labels")
+    axis.set(xlabel="number of points n", ylabel="margin fitted with all labels")
     key_of(figure, axis, columns=3)
     return figure

@@ -7,8 +7,6 @@ Third: Fashion-MNIST, accuracy against certified accuracy for cross-entropy (tau
 and hKR (alpha). All certificates use the certified constant.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from functools import partial
@@ -225,8 +223,7 @@ def draw(frame: pd.DataFrame) -> Figure:
     _draw_mixture(left, frame[frame["task"] == "mixture"])
     moons = frame[frame["task"] == "moons"]
     _draw_front(middle, moons, "mean_radius", first=2)
-    middle.set_title("two moons")
-    middle.set_xlabel("mean certified radius (l2)")
+    middle.set(title="two moons", xlabel="mean certified radius (l2)")
     images = frame[frame["task"] == "fashion_mnist"]
     if len(images):
         _draw_front(right, images, "certified_accuracy", first=2)
@@ -248,9 +245,7 @@ def _draw_mixture(axis: Axes, rows: pd.DataFrame) -> None:
     axis.axhline(RADIUS_LIMIT, color=GREY, linestyle=":")
     axis.set_ylim(0, 1.85)
     width_axis(axis, np.sort(median.index.to_numpy(float)))
-    axis.set_xlabel("temperature tau")
-    axis.set_ylabel("accuracy, radius")
-    axis.set_title("mixture on the line")
+    axis.set(xlabel="temperature tau", ylabel="accuracy, radius", title="mixture on the line")
 
 
 def _draw_front(axis: Axes, rows: pd.DataFrame, column: str, *, first: int) -> None:

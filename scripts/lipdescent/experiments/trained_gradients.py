@@ -9,8 +9,6 @@ at 99 % of the test points or more, at the last step, a point per seed: a ReLU t
 gradients of their label's logit, scaled each to its largest entry.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
@@ -22,17 +20,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from lipdescent.architectures import lipschitz_mlp
 from lipdescent.bounds.jacobians.norms import one_model, rows
 from lipdescent.constrained.layers import GroupSort
 from lipdescent.datasets import fashion_mnist
-from lipdescent.experiments._drawing import key_of, look
-from lipdescent.experiments._fitting import Descent, Forward, annealed, certified
+from lipdescent.experiments._drawing import key_of, look, steps_axis, strips
+from lipdescent.experiments._fitting import Forward, check_looks, watched
+from lipdescent.experiments._lipschitz_mlps import lipschitz_mlps
 from lipdescent.experiments.wasserstein import ACTIVATIONS
-from lipdescent.figures._style import new_figure, small
+from lipdescent.figures._style import new_figure
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.stacks.seeding import generator
-from lipdescent.training.draws import initial_stack
 from lipdescent.training.losses import hinge
 
 Constraint = Literal["none", "spectral", "bjorck"]
@@ -60,19 +57,6 @@ def train(
     batch_size: int = 100,
 ) -> dict[int, ModelStack]:
     """Step -> networks with certified weights, one per seed; Adam at .003 along a cosine."""
-    shape = inputs.shape[1:]
-
-    def build() -> nn.Module:
-        return lipschitz_mlp.build(
-            width,
-            input_shape=tuple(shape),
-            num_classes=CLASSES,
-            depth=3,
-            constraint=constraint,
-            **ACTIVATIONS[activation],
-        )
-
-    descent = Descent(initial_stack(build, list(seeds), tuple(shape)), learning_rate=3e-3)
     targets = nn.functional.one_hot(labels, CLASSES).to(inputs.dtype)
     random = [generator("trained_gradients", "batches", seed) for seed in seeds]
 
@@ -82,12 +66,9 @@ def train(
         logits = forward(inputs[index])
         return hinge.loss(logits, targets[index], margin=MARGINS[constraint]).mean(1)
 
-    found = {}
-    for step in range(looks[-1] + 1):
-        if step in looks:
-            found[step] = certified(descent.stack())
-        descent.step(loss, factor=annealed(step, looks[-1] + 1))
-    return found
+    kind = {"depth": 3, "constraint": constraint, **ACTIVATIONS[activation]}
+    drawn = lipschitz_mlps(seeds, inputs.shape[1:], CLASSES, width, **kind)
+    return watched(drawn, loss, looks=looks, learning_rate=3e-3)
 
 
 def unvarying(stack: ModelStack, inputs: Tensor, *, share: float = SAME) -> list[float]:
@@ -146,8 +127,7 @@ def run(
     for constraint in constraints:
         if constraint not in NAMES:
             raise ValueError(f"constraints has {constraint!r}: allowed are {', '.join(NAMES)}")
-    if not looks or list(looks) != sorted(set(looks)) or looks[0] < 0:
-        raise ValueError(f"looks = {list(looks)}: allowed is an increasing list from 0")
+    check_looks(looks)
     data = fashion_mnist.load(num_train=num_train, num_test=num_points, normalise="none")
     train_x, test_x = map(torch.from_numpy, (data.train_inputs, data.test_inputs))
     train_y, test_y = map(torch.from_numpy, (data.train_labels, data.test_labels))
@@ -221,10 +201,7 @@ def _draw_values(axis: Axes, part: pd.DataFrame) -> None:
         median = by_step["median"].median().clip(lower=FLOOR)
         axis.plot(steps, median, label=activation, **look(i))
     axis.set_yscale("log")
-    axis.set_xscale("symlog", linthresh=10)
-    axis.set_xlim(left=0)
-    axis.set_xticks(steps, [f"{step:g}" for step in steps])
-    axis.set_xlabel("steps")
+    steps_axis(axis, steps, "steps")
 
 
 def _draw_units(axis: Axes, part: pd.DataFrame) -> None:
@@ -234,9 +211,7 @@ def _draw_units(axis: Axes, part: pd.DataFrame) -> None:
         shares = last[last["activation"] == name]["share"]
         axis.plot([i] * len(shares), shares, linestyle="", **look(i))
     axis.set_xticks(range(len(names)), names)
-    axis.set_xlabel("activation")
-    axis.set_xlim(-0.5, len(names) - 0.5)
-    axis.set_ylim(-0.05, 1.05)
+    axis.set(xlabel="activation", xlim=(-0.5, len(names) - 0.5), ylim=(-0.05, 1.05))
 
 
 def _draw_pictures(axis: Axes, frame: pd.DataFrame, constraint: str, *, first: bool) -> None:
@@ -244,23 +219,10 @@ def _draw_pictures(axis: Axes, frame: pd.DataFrame, constraint: str, *, first: b
     pixels = frame[frame["task"] == "pixels"].sort_values(["image", "pixel"])
     # Every part of a study that is split has the images.
     pixels = pixels.drop_duplicates(["constraint", "activation", "image", "pixel"])
-    strips = {
-        "image": ("image", ""),
-        "ReLU": (constraint, "ReLU"),
-        "MaxMin": (constraint, "MaxMin"),
-    }
-    shown = []
-    for kind, activation in strips.values():
+    rows = {}
+    for kind, activation in (("image", ""), (constraint, "ReLU"), (constraint, "MaxMin")):
         chosen = (pixels["constraint"] == kind) & (pixels["activation"] == activation)
         values = pixels[chosen]["value"].to_numpy(float).reshape(-1, SIDE, SIDE)
         largest = np.abs(values).max((1, 2), keepdims=True)
-        shown.append(np.hstack(list(values / np.where(largest > 0, largest, 1))))
-    axis.imshow(np.vstack(shown), cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
-    axis.set_xticks([])
-    axis.set_yticks([])
-    if first:
-        for i, name in enumerate(strips):
-            at: dict[str, Any] = {"transform": axis.transAxes, "fontsize": small()}
-            axis.text(-0.02, 1 - (i + 0.5) / len(strips), name, ha="right", va="center", **at)
-    axis.tick_params(length=0)
-    axis.grid(visible=False)
+        rows[activation or kind] = values / np.where(largest > 0, largest, 1)
+    strips(axis, rows, named=first, cmap="RdBu_r", vmin=-1, vmax=1)

@@ -6,8 +6,6 @@ unconstrained linear classifier f = W x under gradient flow against e^W + W = t 
 Lipschitz constant grows as log t while the loss falls (Béthune et al. 2022, arXiv 2104.05097).
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 
@@ -17,10 +15,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lipdescent.architectures import lipschitz_mlp
 from lipdescent.experiments._drawing import key_of, log_values, look, panels, width_axis
 from lipdescent.experiments._fitting import Forward, certified, minimise
-from lipdescent.training.draws import initial_stack
+from lipdescent.experiments._lipschitz_mlps import lipschitz_mlps
 from lipdescent.training.losses import binary_cross_entropy
 
 POINTS = ((1.0,), (-1.0,))
@@ -33,16 +30,13 @@ def fit(
     replicas = list(itertools.product(taus, seeds))
     x, tau = torch.tensor(POINTS), torch.tensor([[float(tau)] for tau, _ in replicas])
 
-    def build() -> torch.nn.Module:
-        return lipschitz_mlp.build(width, input_shape=(1,), num_classes=1)
-
     def cross_entropy(outputs: Tensor, inputs: Tensor) -> Tensor:
         return torch.nn.functional.softplus(-tau.to(outputs) * (outputs * inputs)[..., 0]).mean(1)
 
     def loss(forward: Forward, step: int) -> Tensor:
         return cross_entropy(forward(x.expand(len(replicas), -1, -1)), x)
 
-    stack = initial_stack(build, [seed for _, seed in replicas], (1,))
+    stack = lipschitz_mlps([seed for _, seed in replicas], (1,), 1, width)
     stack = certified(minimise(stack, loss, steps=steps, learning_rate=1e-2))
     found = cross_entropy(stack(x.double()), x.double()).tolist()
     return [(*replica, value) for replica, value in zip(replicas, found, strict=True)]
@@ -116,8 +110,7 @@ def draw(frame: pd.DataFrame) -> Figure:
         axis.plot(between, [exact(at) for at in between], color="black", label="exact")
         axis.plot(part["at"], part["value"], linestyle="", label="found", **look(1))
         width_axis(axis, np.unique(part["at"]))
-        axis.set_xlabel(x)
-        axis.set_ylabel(y)
+        axis.set(xlabel=x, ylabel=y)
     log_values(axes[0])
     axes[0].set_title("1-Lipschitz: a best loss")
     axes[1].set_title("unconstrained: none, W grows as log t")

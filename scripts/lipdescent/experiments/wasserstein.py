@@ -6,8 +6,6 @@ their activation alone. Left: |x| on the line; middle: three cones in the plane;
 it is taken with certified weights, of norm at most 1.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -16,13 +14,12 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lipdescent.architectures import lipschitz_mlp
 from lipdescent.bounds.upper_layer_product import layer_product
 from lipdescent.experiments._drawing import GREY, look, panels
 from lipdescent.experiments._fitting import Forward, certified, minimise
+from lipdescent.experiments._lipschitz_mlps import lipschitz_mlps
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.stacks.seeding import generator
-from lipdescent.training.draws import initial_stack
 
 Task = Literal["absolute_value", "three_cones", "high_dimensional_cone"]
 # task -> dimension, hidden layers and their width, steps; the exact distance is 1 in all of them.
@@ -75,17 +72,6 @@ def fit(
 ) -> ModelStack:
     """Train one network per seed to maximise the dual objective; Adam, cosine."""
     options = TASKS[task]
-    shape = (options["dimension"],)
-
-    def build() -> torch.nn.Module:
-        return lipschitz_mlp.build(
-            width or options["width"],
-            input_shape=shape,
-            num_classes=1,
-            depth=options["depth"],
-            **ACTIVATIONS[activation],
-        )
-
     random = [generator("wasserstein", task, seed) for seed in seeds]
 
     def loss(forward: Forward, step: int) -> Tensor:
@@ -93,12 +79,9 @@ def fit(
         values = forward(torch.cat([torch.stack(inner), torch.stack(outer)], 1))[..., 0]
         return values[:, :batch_size].mean(1) - values[:, batch_size:].mean(1)
 
-    return minimise(
-        initial_stack(build, list(seeds), shape),
-        loss,
-        steps=steps or options["steps"],
-        learning_rate=learning_rate,
-    )
+    kind = {"depth": options["depth"], **ACTIVATIONS[activation]}
+    drawn = lipschitz_mlps(seeds, (options["dimension"],), 1, width or options["width"], **kind)
+    return minimise(drawn, loss, steps=steps or options["steps"], learning_rate=learning_rate)
 
 
 def run(*, seeds: Sequence[int] = (0, 1, 2), tasks: Sequence[Task] = tuple(TASKS)) -> pd.DataFrame:
@@ -127,8 +110,7 @@ def draw(frame: pd.DataFrame) -> Figure:
             axis.plot([i] * len(part), part["estimate"], linestyle="", **look(i))
         axis.axhline(1, color=GREY, linestyle=":")
         axis.set_xticks(range(len(ACTIVATIONS)), list(ACTIVATIONS))
-        axis.set_xlim(-0.5, len(ACTIVATIONS) - 0.5)
-        axis.set_xlabel("activation")
+        axis.set(xlim=(-0.5, len(ACTIVATIONS) - 0.5), xlabel="activation")
         axis.set_title(str(task).replace("_", " "))
     axes[0].set_ylabel("estimated distance (exact: 1)")
     return figure

@@ -8,8 +8,6 @@ are the exact critic f(x) = x, its error at the best threshold, and the least er
 classifier. All errors are integrals over the densities, not means over samples.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -149,8 +147,7 @@ def draw(frame: pd.DataFrame) -> Figure:
     for (name, shown), dash in zip(EXACT.items(), ("--", "-.", ":"), strict=True):
         right.axhline(exact[name], color=GREY, linestyle=dash, label=shown)
     log_values(right)
-    right.set_ylabel("error")
-    right.set_xlabel("loss of the network")
+    right.set(ylabel="error", xlabel="loss of the network")
     key_of(figure, left, right, columns=4)
     return figure
 
@@ -168,5 +165,4 @@ def _draw_line(axis: Axes, curves: pd.DataFrame) -> None:
     name = f"2 x cross-entropy, tau {most:g}"
     axis.plot(other["x"], 2 * other["value"], color=look(1)["color"], linestyle="--", label=name)
     axis.axhline(0, color=GREY, linewidth=0.6, gid="zero")
-    axis.set_xlabel("x")
-    axis.set_ylabel("density, scaled f")
+    axis.set(xlabel="x", ylabel="density, scaled f")

@@ -4,8 +4,6 @@ With all seeds where they fit. Else every checkpoint has means with intervals ov
 where even these are too many, epochs between the first and the last are left out; the page says so.
 """
 
-from __future__ import annotations
-
 import base64
 import gzip
 from collections.abc import Sequence
@@ -33,6 +31,8 @@ KINDS = (
     "upper bounds, declared",
     "further quantities",
 )
+SHARE = (0.0, 1.0)
+JACOBIAN_NORMS = ("jacobian_norm_mean", "jacobian_norm_rms", "jacobian_norm_q")
 OF_DIRECTION = {"lower": KINDS[2], "upper": KINDS[3], "estimate": KINDS[4], "declared": KINDS[5]}
 
 
@@ -44,6 +44,8 @@ class Entry(NamedTuple):
     key : its name in the page's address.
     side : -1 of a lower bound, 1 of an upper one (so are roundings), 0 of all else.
     plain : whether its mean is a plain one, a geometric one else.
+    unit : of its values, for the axis; empty of a number without one, and where none is known.
+    ends : least and most that a value can be, None where there is no such end; intervals end there.
     """
 
     key: str
@@ -51,6 +53,8 @@ class Entry(NamedTuple):
     kind: str
     side: int
     plain: bool
+    unit: str = ""
+    ends: tuple[float | None, float | None] = (None, None)
 
 
 def series(group: Group) -> dict[Entry, Array]:
@@ -60,17 +64,19 @@ def series(group: Group) -> dict[Entry, Array]:
         found[_entry(key, values)] = values
         if key.quantity.endswith("_accuracy") and not key.norm:
             error = key.quantity.removesuffix("_accuracy") + "_error"
-            found[Entry(error, error.replace("_", " "), KINDS[0], 0, True)] = 1 - values
+            found[Entry(error, error.replace("_", " "), KINDS[0], 0, True, "", SHARE)] = 1 - values
     for norm in ladder.norms(group):
         lower, upper = ladder.bracket(group, norm)
         if not np.isfinite(lower).any():
             continue
         of = NORMS.get(norm, norm)
-        found[Entry(f"best_lower.{norm}", f"best lower bound, {of}", KINDS[1], -1, False)] = lower
-        found[Entry(f"best_upper.{norm}", f"best upper bound, {of}", KINDS[1], 1, False)] = upper
+        for side, values, sign in (("lower", lower, -1), ("upper", upper, 1)):
+            name = f"best {side} bound, {of}"
+            found[Entry(f"best_{side}.{norm}", name, KINDS[1], sign, False, _unit(norm))] = values
         ratio = np.divide(upper, lower, out=np.full_like(upper, np.nan), where=lower > 0)
         ratio = np.nextafter(ratio, np.inf)  # at least that of the values themselves
-        found[Entry(f"ratio.{norm}", f"upper / lower, {of}", KINDS[1], 1, False)] = ratio
+        name = f"upper / lower, {of}"
+        found[Entry(f"ratio.{norm}", name, KINDS[1], 1, False, "", (1.0, None))] = ratio
     return dict(sorted(found.items(), key=lambda item: (KINDS.index(item[0].kind), item[0].name)))
 
 
@@ -86,7 +92,15 @@ def _entry(key: Series, values: Array) -> Entry:
     plain = "accuracy" in key.quantity or not statistics.has_logarithm(values)
     address = ".".join(filter(None, [key.quantity, key.norm, split]))
     side = {"lower": -1, "upper": 1, "declared": 1}.get(key.direction, 0)
-    return Entry(address, ", ".join(filter(None, [name, *where])), kind, side, plain)
+    share = SHARE if "accuracy" in key.quantity else (None, None)
+    constant = key.direction in OF_DIRECTION or key.quantity.startswith(JACOBIAN_NORMS)
+    unit = _unit(key.norm) if constant else ""
+    return Entry(address, ", ".join(filter(None, [name, *where])), kind, side, plain, unit, share)
+
+
+def _unit(norm: str) -> str:
+    """Of the constants in a norm."""
+    return f"{'probabilities' if norm.endswith('_softmax') else 'logits'} per input"
 
 
 def contents(
@@ -181,6 +195,10 @@ def _means(values: Array, entry: Entry, confidence: float) -> Array:
     mean = statistics.mean_estimate(values, confidence=confidence, geometric=not entry.plain)
     count = np.isfinite(values).sum(-1).astype(np.float64)
     slack = 1e-12 * entry.side
+    least, most = entry.ends
+    mean = statistics.within(
+        mean, -np.inf if least is None else least, np.inf if most is None else most
+    )
     low, high = (end * (1 + slack) for end in (mean.low, mean.high))
     return np.stack([mean.value * (1 + slack), low, high, count], -1)
 

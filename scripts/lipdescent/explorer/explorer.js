@@ -35,7 +35,7 @@ const seeds = [...new Set(study.groups.flatMap((group) => group.seed))];
 for (const lower of study.entries.filter((entry) => entry.key.startsWith("best_lower."))) {
   const norm = lower.key.slice("best_lower.".length), name = `bracket, ${lower.name.split(", ")[1]}`;
   entries.set(`bracket.${norm}`, {
-    key: `bracket.${norm}`, name, kind: "brackets", parts: [lower.key, `best_upper.${norm}`] });
+    key: `bracket.${norm}`, name, kind: "brackets", unit: lower.unit, parts: [lower.key, `best_upper.${norm}`] });
 }
 
 function placeOf(at) { return JSON.stringify(outer.map((axis) => at[axis] ?? null)); }
@@ -80,7 +80,9 @@ function estimate(entry, at) {
   }
   const slack = 1 + 1e-12 * entry.side; // above the rounding of logarithms and exponentials
   const back = (one) => (entry.plain ? one : Math.exp(one)) * slack;
-  return { value: back(mean), low: back(low), high: back(high), n };
+  const [least, most] = entry.ends; // none of the values lies beyond, nor does their mean
+  return { value: back(mean), n, low: Math.max(back(low), least ?? -Infinity),
+    high: Math.min(back(high), most ?? Infinity) };
 }
 
 // Numbers as text: four digits, a bound rounded outwards (side -1 down, 1 up, 0 to the nearest)
@@ -95,6 +97,7 @@ function digits(value, side) {
   const shown = Number(`${Number(figures.slice(0, 4)) + more}e${Number(exponent) - 3}`);
   return String(Math.sign(value) * shown);
 }
+const withUnit = (entry) => entry.unit ? `${entry.name} (${entry.unit})` : entry.name;
 const named = (axis) => NAMES[axis] ?? axis.replaceAll("_", " ");
 const told = (axis, value) => value === null ? "none"
   : axis === "label_noise" ? `${Number((100 * value).toPrecision(6))} %` : String(value);
@@ -361,7 +364,7 @@ function mapOf(entry, panel, count, range) {
     x: columns.map((_, c) => c), y: cells.map((_, r) => r), hoverongaps: false,
     text: found.map((line, r) => line.map((one, c) => one ? hover(entry, cells[r][c],
       `${estimated(entry, one)}, n = ${one.n}`) : "")), hovertemplate: "%{text}<extra></extra>",
-    colorbar: { title: { text: entry.name, side: "right" }, len: 1 / count, thickness: 12,
+    colorbar: { title: { text: withUnit(entry), side: "right" }, len: 1 / count, thickness: 12,
       y: count > 1 ? (panel ? 0.22 : 0.78) : 0.5 } };
 }
 
@@ -414,8 +417,8 @@ function figure() {
     legend: { title: { text: axes.has(view.lines) ? named(view.lines) : "" },
       ...(narrow && { orientation: "h", y: 1.02, yanchor: "bottom" }) } };
   panels.forEach((entry, p) => {
-    const name = map ? named(view.rows) : entry.name;
-    const y = axisLook(name.length > 34 ? name.replace(", ", "<br>") : name);
+    const name = map ? named(view.rows) : withUnit(entry);
+    const y = axisLook(name.length > 34 ? name.replace(/, | (?=\()/, "<br>") : name);
     if (map) Object.assign(y, { showgrid: false }, rowTicks());
     else if (isLog(entry)) Object.assign(y, { type: "log" },
       logTicks(data.filter((trace) => trace.yaxis === (p ? "y2" : "y")).flatMap((trace) => trace.y)));

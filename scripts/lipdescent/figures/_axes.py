@@ -1,7 +1,5 @@
 """Axes: ticks over widths, epochs and logarithmic values; what an empty panel says."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any
@@ -188,4 +186,5 @@ def say_nothing_here(
         fontsize=style.small(),
         color=GREY,
         wrap=True,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
     )

@@ -1,21 +1,19 @@
 """Parts that several figures share: curves with a band, brackets, marks, what a panel is of."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from lipdescent.analysis import curve_shape, labels, ladder
 from lipdescent.analysis import statistics as stats
 from lipdescent.analysis.groups import Group
 from lipdescent.analysis.statistics import Array, Axis, Estimate
 from lipdescent.figures import _style as style
-from lipdescent.figures._axes import parameters_below, width_axis
+from lipdescent.figures._axes import epoch_axis, parameters_below, width_axis
 
 Colour = str | tuple
 RING: dict[str, Any] = {
@@ -37,6 +35,19 @@ BEST: dict[str, Any] = {
     "marker": "",
     "markersize": ON_BRACKET,
     "markerfacecolor": "white",
+}
+LEVEL: dict[str, Any] = {"color": style.GREY, "linestyle": "--", "linewidth": 0.7, "gid": "level"}
+LOWER: dict[str, Any] = {"color": "black", "linestyle": "--", "gid": "lower"}
+# Name in a legend -> its look, of whatever may be in a panel beside curves.
+MARKS: dict[str, dict[str, Any]] = {
+    "interpolation threshold": RING | {"gid": "threshold"},
+    "peak": RING | {"gid": "peak"},
+    "interpolation accuracy": LEVEL,
+    "at the best epoch": BEST | {"gid": "stopped"},
+    "best epoch": BEST | {"gid": "best"},
+    "lower bound": LOWER,
+    "p = n": EQUALITY,
+    "chance": CHANCE,
 }
 ON_TOP: dict[str, Any] = {"markevery": [1], "markersize": 3, "clip_on": False}
 
@@ -76,7 +87,9 @@ def bracket(axes: Axes, x: Axis, lower: Array, upper: Array, *, look: Mapping[st
     ``look`` has colour and marker of what the bracket is of.
     """
     colour, marked = look["color"], {"marker": look["marker"], "markersize": ON_BRACKET}
-    axes.plot(x, lower, "--", color=colour, **marked)
+    # One and the same is an estimate, not a bound.
+    side = {} if lower is upper else {"gid": LOWER["gid"]}
+    axes.plot(x, lower, "--", color=colour, **marked, **side)
     axes.plot(x, upper, "-", color=colour, **marked)
     if len(x) > 1:
         axes.fill_between(x, lower, upper, facecolor=(colour, 0.2), linewidth=0)
@@ -84,21 +97,20 @@ def bracket(axes: Axes, x: Axis, lower: Array, upper: Array, *, look: Mapping[st
         axes.vlines(x, lower, upper, color=colour, linewidth=3, alpha=0.5)
 
 
-def ring(axes: Axes, x: Axis, y: Array, at: ArrayLike, colour: Colour) -> None:
+def ring(
+    axes: Axes, x: Axis, y: Array, at: ArrayLike, colour: Colour, *, gid: str = "threshold"
+) -> None:
     """Mark the point of a curve at ``at`` (NaN: no mark)."""
     here = np.flatnonzero(x == at)
     if len(here) and np.isfinite(y[here[0]]):
-        axes.plot(at, y[here[0]], zorder=4, **RING | {"markeredgecolor": colour})
+        axes.plot(at, y[here[0]], zorder=4, gid=gid, **RING | {"markeredgecolor": colour})
 
 
-def noise_legend(
-    figure: Figure, looks: Mapping[float, Mapping], extra: Mapping[str, Mapping]
-) -> None:
-    """Levels of label noise by colour and marker, then ``extra`` lines."""
+def noise_legend(figure: Figure, looks: Mapping[float, Mapping]) -> None:
+    """Levels of label noise by colour and marker, then marks."""
     names = [labels.noise_name(level) for level in looks]
     names[0] = f"label noise {names[0]}"
-    entries = {**dict(zip(names, looks.values(), strict=True)), **extra}
-    style.legend(figure, entries, columns=len(entries))
+    legend(figure, dict(zip(names, looks.values(), strict=True)), columns=5)
 
 
 def points(axes: Axes, x: Axis, y: Estimate, **look: Any) -> None:
@@ -116,7 +128,7 @@ def shifts(count: int, *, step: float = 0.12) -> Array:
 def mean_of(name: str) -> tuple[Callable, Callable]:
     """Mean over seeds of what a panel shows, without and with its interval: plain of shares."""
     plain = name in (labels.ERROR, "train accuracy")
-    return (stats.mean, stats.mean_estimate) if plain else (stats.centre, stats.centre_estimate)
+    return (stats.mean, stats.share_estimate) if plain else (stats.centre, stats.centre_estimate)
 
 
 def short_title(name: str) -> str:
@@ -129,6 +141,11 @@ def equality_line(axes: Axes, group: Group) -> None:
     at = ladder.width_of_equality(group)
     if np.isfinite(at):
         axes.axvline(at, **EQUALITY)
+
+
+def level_line(axes: Axes, level: float) -> None:
+    """Dashed: the train accuracy that counts as interpolating."""
+    axes.axhline(level, **LEVEL)
 
 
 def chance_line(axes: Axes, level: float | None) -> None:
@@ -165,18 +182,26 @@ def over_width(panels: Iterable[Axes], group: Group) -> None:
             parameters_below(axes, group)
 
 
-def equality_legend(
-    figure: Figure, panels: Iterable[Axes], entries: Mapping[str, Mapping], *, columns: int
-) -> None:
-    """A legend of lines that says what p = n is, if one of the panels has it."""
-    style.legend(figure, {**entries, **mark_keys(panels)}, columns=columns)
+def over_width_and_epochs(group: Group, level: float) -> dict[str, tuple[Any, Any, Axis]]:
+    """Title -> places of width and epoch, and x: over width, over epochs at the telling widths."""
+    over_epochs: dict[str, tuple[Any, Any, Axis]] = {
+        f"width {group.width[width]} ({role})": (width, slice(None), group.epoch)
+        for width, role in ladder.telling_widths(group, level).items()
+    }
+    return {f"epoch {group.epoch[-1]}": (slice(None), -1, group.width)} | over_epochs
 
 
-def mark_keys(axes: Iterable[Axes]) -> dict[str, dict[str, Any]]:
-    """Entries of a legend for the lines above, where one of ``axes`` has them."""
-    looks = {"p = n": EQUALITY, "chance": CHANCE}
-    there = [line.get_gid() for place in axes for line in place.lines]
-    return {name: look for name, look in looks.items() if look["gid"] in there}
+def over_epochs(panels: NDArray[Any], group: Group) -> None:
+    """Panels (rows, columns) over the training epoch, which is named below the last row."""
+    for place in panels.flat:
+        epoch_axis(place, group.epoch)
+    for place in panels[-1]:
+        place.set_xlabel("epoch")
+
+
+def legend(figure: Figure, entries: Mapping[str, Mapping[str, Any]], *, columns: int) -> None:
+    """A legend of lines, then of the marks that are in a panel."""
+    style.legend(figure, {**entries, **MARKS}, columns=columns)
 
 
 def outcomes(group: Group, loss: str) -> dict[str, Array]:

@@ -1,7 +1,5 @@
 """Titles and names of axes on as many lines as their panels have room for."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +11,7 @@ from matplotlib.text import Text
 
 from lipdescent.figures import _names_at_points
 
-ROOM = 1.08  # of the width: there is space between panels
+ROOM = 1.08  # of the width: there is space between panels, but between titles there is to be some
 
 
 def fit(figure: Figure) -> None:
@@ -33,7 +31,7 @@ def fit(figure: Figure) -> None:
             box = axes.get_window_extent(renderer)
             if axes.get_label() == "<colorbar>":
                 continue
-            _break(axes.title, ROOM * box.width, renderer)
+            _break(axes.title, box.width, renderer)
             _break(axes.xaxis.label, ROOM * box.width, renderer)
             _break(axes.yaxis.label, box.height, renderer)
     _names_at_points.place(figure, renderer)
@@ -48,25 +46,42 @@ def _all(figure: Figure) -> Iterator[Any]:
 
 def _break(text: Text, room: float, renderer: RendererBase) -> None:
     """Lines of a text that are longer than ``room`` pixels go on in another one, between words."""
-    lines: list[str] = []
-    given = text.get_text().split("\n")
-    # A unit in parentheses goes below what has it.
-    given = [
-        part
-        for line in given
-        for part in (
-            line.replace(" (", "\n(") if _width(text, line, renderer) > room else line
-        ).split("\n")
-    ]
-    for line in given:
-        lines.append("")
-        for word in re.split(" (?!%)", line):  # a number and its unit stay together
-            longer = f"{lines[-1]} {word}" if lines[-1] else word
-            if lines[-1] and _width(text, longer, renderer) > room:
-                lines.append(word)
-            else:
-                lines[-1] = longer
-    text.set_text("\n".join(lines))
+    lines = text.get_text().split("\n")
+    # A unit in parentheses goes below what has it, the second of two parts below the first.
+    for gap in (r" (?=\()", r"(?<=,) (?![^(]*\))"):
+        lines = [
+            part
+            for line in lines
+            for part in (
+                re.split(gap, line)
+                if len(re.findall(gap, line)) == 1 and _width(text, line, renderer) > room
+                else [line]
+            )
+        ]
+    text.set_text("\n".join(part for line in lines for part in _parts(text, line, room, renderer)))
+
+
+def _parts(text: Text, line: str, room: float, renderer: RendererBase) -> list[str]:
+    """A line on as few as there is room for, of about one length."""
+    found = _filled(text, line, room, renderer)
+    for share in (0.9, 0.8, 0.7, 0.6, 0.5):
+        even = _filled(text, line, share * room, renderer)
+        if len(found) == 1 or len(even) > len(found):
+            break
+        found = even
+    return found
+
+
+def _filled(text: Text, line: str, room: float, renderer: RendererBase) -> list[str]:
+    """Each with as many words as there is room for."""
+    lines = [""]
+    for word in re.split(" (?!%)", line):  # a number and its unit stay together
+        longer = f"{lines[-1]} {word}" if lines[-1] else word
+        if lines[-1] and _width(text, longer, renderer) > room:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
 
 
 def _width(text: Text, line: str, renderer: RendererBase) -> float:

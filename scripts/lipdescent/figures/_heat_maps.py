@@ -1,7 +1,6 @@
 """Heat maps: cells with their numbers, lines and marks in them, colour bars."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,10 +19,11 @@ from lipdescent.figures import _style as style
 from lipdescent.figures._axes import log_ticks, say_nothing_here, short
 from lipdescent.figures._drawing import EQUALITY, peak
 
-MAX_ROWS = 14  # room for the names of a heat map's rows
+MAX_TICKS = 40  # of a side; of more only those that are named have one
 # Around lines: seen on light and dark, in grey too.
 HALO = [patheffects.withStroke(linewidth=2.6, foreground="white")]
-LEAST: dict[str, Any] = {"color": "#D55E00", "linestyle": "-", "linewidth": 1.3}
+LEAST: dict[str, Any] = {"color": "#D55E00", "linestyle": "-", "linewidth": 1.3, "gid": "least"}
+FIRST: dict[str, Any] = {"color": "black", "linewidth": 1.3, "gid": "boundary"}
 PEAK: dict[str, Any] = {
     "marker": "o",
     "linestyle": "",
@@ -31,8 +31,14 @@ PEAK: dict[str, Any] = {
     "color": "white",
     "markeredgecolor": "black",
     "markeredgewidth": 0.6,
+    "gid": "peak over width",
 }
-KEYS = {"peak over width": PEAK, "interpolation threshold": {"color": "black"}}
+KEYS = {
+    "peak over width": PEAK,
+    "interpolation threshold": FIRST,
+    "best epoch": LEAST,
+    "p = n": EQUALITY,
+}
 
 
 def common_log_norm(*values: Array) -> LogNorm | None:
@@ -73,13 +79,33 @@ def heat_map(
     else:
         axes.set(xlim=(-0.5, len(x) - 0.5), ylim=(-0.5, len(y) - 0.5))
         say_nothing_here(axes, empty, diverged=diverged)
-    longest = max(len(f"{name:g}") for name in x)
-    room = axes.get_window_extent().width / axes.figure.dpi * 72 / style.small()
-    columns = max(2, int(1.4 * room / (longest + 0.5)))
-    for axis, names, most in ((axes.xaxis, x, columns), (axes.yaxis, y, MAX_ROWS)):
-        ticks = list(range(len(names) - 1, -1, -len(names) // most))
-        ticks[-1] = 0  # both ends have their name
-        axis.set_ticks(ticks, labels=[f"{names[place]:g}" for place in ticks])
+    box, unit = axes.get_window_extent(), axes.figure.dpi / 72 * style.small()
+    # A letter is about 0.62 of the size of type wide, a line of letters 1.3 high.
+    letters = [0.62 * (len(f"{name:g}") + 0.7) for name in x]
+    for axis, names, room, sizes in (
+        (axes.xaxis, x, box.width / unit / len(x), letters),
+        (axes.yaxis, y, box.height / unit / len(y), [1.3] * len(y)),
+    ):
+        places = _named(sizes, room)
+        ticks = range(len(names)) if len(names) <= MAX_TICKS else places
+        axis.set_ticks(ticks, labels=[f"{names[n]:g}" if n in places else "" for n in ticks])
+
+
+def _named(sizes: Sequence[float], room: float) -> list[int]:
+    """Places that have room for their names: the last, the first, and from the last on others.
+
+    ``sizes`` are those of the names, ``room`` that from one place to the next.
+    """
+
+    def apart(one: int, other: int) -> bool:
+        return abs(one - other) * room >= (sizes[one] + sizes[other]) / 2
+
+    last = len(sizes) - 1
+    shown = [last, 0] if last and apart(0, last) else [last]
+    for place in range(last - 1, 0, -1):
+        if all(apart(place, other) for other in shown):
+            shown.append(place)
+    return sorted(shown)
 
 
 def equality_row(axes: Axes, group: Group) -> None:
@@ -137,7 +163,8 @@ def boundary(axes: Axes, reached: NDArray[np.bool_]) -> None:
     """Black steps below the first row of each column that is true; columns without one are open."""
     first = np.where(reached.any(axis=0), reached.argmax(axis=0) - 0.5, np.nan)
     edges = np.arange(len(first) + 1) - 0.5
-    axes.stairs(first, edges, baseline=None, color="black", linewidth=1.3, path_effects=HALO)
+    if reached.any():
+        axes.stairs(first, edges, baseline=None, path_effects=HALO, **FIRST)
 
 
 def colour_bar(figure: Figure, axes: Any, norm: LogNorm | None, *, most: int) -> None:

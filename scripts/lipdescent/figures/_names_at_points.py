@@ -1,7 +1,5 @@
 """Names beside points, placed where they cover neither curves nor each other."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterator
@@ -19,6 +17,7 @@ from matplotlib.transforms import Bbox
 BESIDE = "beside a point"  # gid of a name that :func:`place` moves
 DISTANCES = (5, 9, 14, 20, 27)  # of a name from its point, points
 DIRECTIONS = 12
+AROUND = 1.5  # a name is kept from other names and from curves by so many points
 STEP = 2.0  # between the places of a curve that a name must not cover, pixels
 # What a name costs: on another one, per pixel out of its panel, nearer to another point than to its
 # own, per place of a curve below it.
@@ -98,8 +97,9 @@ def _cost(
         max(0.0, by)
         for by in (panel.x0 - box.x0, box.x1 - panel.x1, panel.y0 - box.y0, box.y1 - panel.y1)
     )
-    covered = ((curves > box.min) & (curves < box.max)).all(axis=1).sum()
-    others = sum(box.overlaps(other) for other in taken)
+    around = box.padded(float(renderer.points_to_pixels(AROUND)))  # type: ignore[arg-type]
+    covered = ((curves > around.min) & (curves < around.max)).all(axis=1).sum()
+    others = sum(around.overlaps(other) for other in taken)
     own = name.axes.transData.transform(name.xy)  # type: ignore[union-attr]
     away = np.hypot(*np.maximum(np.maximum(box.min - points, points - box.max), 0).T)
     mine = np.hypot(*(points - own).T) < STEP

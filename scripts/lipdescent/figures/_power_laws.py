@@ -1,7 +1,5 @@
 """Parts of figures of power laws: curves with their lines, exponents with what is proved."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -33,11 +31,11 @@ def looks(groups: Iterable[Group]) -> dict[str, dict]:
     return {name: JACOBIAN if rung is None else rungs[rung] for name, rung in named.items()}
 
 
-def legend(figure: Figure, looks: Mapping[str, dict], panels: Sequence[Axes] = ()) -> None:
-    """Curves, then what is proved of the constant, and marks that one of ``panels`` has."""
+def legend(figure: Figure, looks: Mapping[str, dict]) -> None:
+    """Curves, then what is proved of the constant, and marks."""
     marks = {f"{which} noise": EXPONENT | {"fillstyle": fill} for which, fill in FILLS}
     entries = {**looks, "true constant (proved)": PROVED, **marks}
-    drawing.equality_legend(figure, panels, entries, columns=4)
+    drawing.legend(figure, entries, columns=4)
 
 
 def rows(panels: Iterable[Panel]) -> list[list[Panel]]:

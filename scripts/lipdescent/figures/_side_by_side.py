@@ -1,7 +1,5 @@
 """Several architectures of one data set side by side, for figures."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,13 +24,7 @@ def load(path: str | Path, *, dataset: str, architectures: Sequence[str]) -> dic
 def styles(names: Iterable[str]) -> dict[str, dict[str, str]]:
     """Colour and marker of every architecture, the same in every figure of a study."""
     colours = (*style.OKABE_ITO, BROWN)
-    return {
-        name: {
-            "color": colours[place % len(colours)],
-            "marker": style.MARKERS[place % len(style.MARKERS)],
-        }
-        for place, name in enumerate(names)
-    }
+    return {name: style.look(place, colours) for place, name in enumerate(names)}
 
 
 def spread(count: int, *, most: int = MAX_PANELS) -> list[int]:

@@ -4,19 +4,19 @@ Colours are Okabe and Ito's (2008) for bounds and viridis for the ordered label 
 readable with a colour vision deficiency; markers and dashes repeat what colours say.
 """
 
-from __future__ import annotations
-
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
@@ -169,6 +169,11 @@ def _write_svg(figure: Figure, _: FigureCanvasAgg, path: Path, made: stamps.Stam
 WRITERS = {".png": _write_png, ".pdf": _write_pdf, ".svg": _write_svg}
 
 
+def look(place: int, colours: Sequence[str] = OKABE_ITO) -> dict[str, Any]:
+    """Colour and marker of the ``place``-th of several kinds."""
+    return {"color": colours[place % len(colours)], "marker": MARKERS[place % len(MARKERS)]}
+
+
 def level_looks(levels: Iterable[float]) -> dict[float, dict[str, Any]]:
     """Colour and marker of every level of label noise, or of another number that is ordered.
 
@@ -188,16 +193,12 @@ def rung_styles(rungs: Iterable[Rung]) -> dict[Rung, dict]:
 
     Lower bounds are dashed, estimates dotted, declared bounds dash-dotted.
     """
-    styles = {}
-    for place, rung in enumerate(sorted(set(rungs), key=lambda r: (r.direction, r.quantity))):
-        styles[rung] = {
-            "color": OKABE_ITO[place % len(OKABE_ITO)],
-            "marker": MARKERS[place % len(MARKERS)],
-            "linestyle": {"lower": "--", "estimate": ":", "declared": "-."}.get(
-                rung.direction, "-"
-            ),
-        }
-    return styles
+    dashes = {"lower": "--", "estimate": ":", "declared": "-."}
+    ordered = sorted(set(rungs), key=lambda r: (r.direction, r.quantity))
+    return {
+        rung: look(place) | {"linestyle": dashes.get(rung.direction, "-")}
+        for place, rung in enumerate(ordered)
+    }
 
 
 def legend(
@@ -209,7 +210,11 @@ def legend(
     ----------
     entries : name -> what is shown, or how a line looks.
     columns : the largest number of columns.
+
+    What nothing drawn shows is left out: with a ``gid``, or a marker and a colour other than black,
+    in which something has to be drawn.
     """
+    entries = {name: entry for name, entry in entries.items() if _is_drawn(figure, entry)}
     if not entries:
         return
     handles = [e if isinstance(e, Artist) else Line2D([], [], **e) for e in entries.values()]
@@ -230,6 +235,40 @@ def legend(
         shown.remove()
     lines, asked = -(-len(entries) // ncols), -(-len(entries) // most)
     figure.set_figheight(figure.get_figheight() + (lines - asked) / lines * box.height / figure.dpi)
+
+
+def _is_drawn(figure: Figure, entry: Mapping[str, Any] | Artist) -> bool:
+    """Whether something in the panels looks so, or is called so; black alone stands for any."""
+    look: Mapping[str, Any] = {"gid": entry.get_gid()} if isinstance(entry, Artist) else entry
+    shown = [artist for axes in figure.axes for artist in _shown(axes)]
+    if look.get("gid") is not None:
+        return any(artist.get_gid() == look["gid"] for artist in shown)
+    colour = to_rgb(look.get("color", "black"))
+    if colour == to_rgb("black"):
+        return True
+    wanted = look.get("marker")
+    return any(
+        colour in _colours(artist)
+        and (not wanted or not isinstance(artist, Line2D) or artist.get_marker() == wanted)
+        for artist in shown
+    )
+
+
+def _shown(axes: Axes) -> Iterator[Artist]:
+    """Lines, regions and bars that have a place."""
+    for line in axes.lines:
+        if np.isfinite(np.asarray(line.get_ydata(), dtype=float)).any():
+            yield line
+    yield from (region for region in axes.collections if len(region.get_paths()))
+    yield from axes.patches
+
+
+def _colours(artist: Any) -> set[tuple[float, ...]]:
+    """Without what shows through."""
+    if isinstance(artist, Line2D):
+        return {to_rgb(artist.get_color())}
+    faces = np.atleast_2d(artist.get_facecolor())
+    return {tuple(face[:3].tolist()) for face in faces}
 
 
 def heading(

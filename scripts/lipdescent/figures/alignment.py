@@ -9,8 +9,6 @@ on the other half, both ways. What the bounds follow there and in the test error
 Diverged models are left out and counted in the heading.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,7 +33,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
         for shift, (rung, bound) in zip(drawing.shifts(len(rungs)), rungs.items(), strict=True):
             y = stats.correlation_over_width(stats.spearman, bound[:, :, -1], values[:, :, -1])
             drawing.points(place, positions + shift, y, **styles[rung])
-        place.set_title(f"with the {name}")
+        place.set_title(f"with the {name.partition(' (')[0]}")  # ranks have no unit
         place.set_xlabel("label noise (%)")
         place.set_xticks(positions, [f"{100 * level:g}" for level in group.label_noise])
         place.set_xlim(-0.6, len(positions) - 0.4)

@@ -14,8 +14,6 @@ study draws by them: weights, batches, label noise. Diverged models are left out
 heading.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,7 +28,7 @@ from lipdescent.figures import _drawing as drawing
 from lipdescent.figures import _style as style
 
 LOOKS = {
-    "squared error": {"color": "black", "marker": "o"},
+    "squared error": {"color": "black", "marker": "o", "gid": "error"},
     "bias": {"color": style.OKABE_ITO[0], "marker": "s"},
     "variance": {"color": style.OKABE_ITO[1], "marker": "^"},
     "variance, paper's form (certified)": {"color": style.OKABE_ITO[3], "marker": "D"},
@@ -67,7 +65,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
         row[0].set_ylabel(name)
         _axes.log_values(*row)
     drawing.over_width(axes.flat, group)
-    drawing.equality_legend(figure, axes.flat, LOOKS, columns=3)
+    drawing.legend(figure, LOOKS, columns=3)
     style.heading(figure, group, f"epoch {group.epoch[-1]}", confidence=statistics["confidence"])
     return figure
 

@@ -10,8 +10,6 @@ and goes on at its values. Dotted: as many parameters as training samples, p = n
 are left out and counted in the heading.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -30,6 +28,7 @@ from lipdescent.figures import _style as style
 FAR = 4.0  # a bound so many times above all others has a part of the axis of its own
 STROKES: dict[str, Any] = {"marker": [(-1, -0.6), (1, 0.6)], "markersize": 6, "linestyle": "",
                            "color": "black", "markeredgewidth": 0.7, "clip_on": False}  # fmt: skip
+BRACKET: dict[str, Any] = {"color": "0.88", "linewidth": 5}
 UPPER_PART = "<upper part>"  # its values are named at the part below
 Curves = dict[Rung, Estimate]
 
@@ -70,7 +69,8 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
         place.set_title(f"label noise {labels.noise_name(group.label_noise[noise])}")
     drawing.over_width(axes.flat, group)
     entries = {labels.rung_name(rung): styles[rung] for rung in rungs}
-    drawing.equality_legend(figure, axes.flat, entries, columns=5)
+    entries["certified bracket"] = BRACKET
+    drawing.legend(figure, entries, columns=5)
     style.heading(figure, group, f"epoch {group.epoch[-1]}", confidence=statistics["confidence"])
     return figure
 
@@ -108,7 +108,8 @@ def _bracket(place: Axes, group: Group, norm: str, noise: int) -> None:
     lower, upper = (
         stats.geometric_mean(side[:, noise, -1]) for side in ladder.bracket(group, norm)
     )
-    place.fill_between(group.width, lower, upper, color="0.88", lw=0)
+    if np.isfinite(lower).any():
+        place.fill_between(group.width, lower, upper, color=BRACKET["color"], lw=0)
 
 
 def _break(above: Iterable[Axes], below: Iterable[Axes]) -> None:

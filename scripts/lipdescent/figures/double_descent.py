@@ -16,8 +16,6 @@ training samples; chance: a guess that takes all classes alike. Whether a curve 
 noise is in the findings. Diverged models are left out and counted in the heading.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -58,16 +56,13 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
         if name in outcomes:
             _draw_best(place, group, name, values, list(looks.values()))
         if values is accuracy:
-            place.axhline(level, color=style.GREY, linestyle="--", lw=0.7)
+            drawing.level_line(place, level)
         elif name != labels.ERROR:
             _axes.log_values(place)
         drawing.chance_line(place, chances.get(name))
     _draw_bracket(axes[1], group, list(looks.values()))
     drawing.over_width(axes.flat, group)
-    extra = {"interpolation threshold": drawing.RING}
-    if len(group.epoch) > 1:
-        extra["at the best epoch"] = drawing.BEST
-    drawing.noise_legend(figure, looks, extra | drawing.mark_keys(axes.flat))
+    drawing.noise_legend(figure, looks)
     style.heading(figure, group, f"epoch {group.epoch[-1]}", confidence=statistics["confidence"])
     return figure
 
@@ -81,7 +76,9 @@ def _draw_best(
     best = early_stopping.best_epoch(ladder.metric(group, "test_loss"))
     stopped = drawing.mean_of(name)[0](early_stopping.at(values, best))
     for noise in group.noise_ends:
-        axes.plot(group.width, stopped[:, noise], **drawing.BEST | dict(looks[noise]))
+        axes.plot(
+            group.width, stopped[:, noise], gid="stopped", **drawing.BEST | dict(looks[noise])
+        )
 
 
 def _draw_bracket(row: Sequence[Axes], group: Group, looks: Sequence[Mapping]) -> None:

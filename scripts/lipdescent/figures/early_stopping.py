@@ -11,8 +11,6 @@ heading says which. Dotted: as many parameters as training samples, p = n. Diver
 out and counted in the heading.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,7 +35,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     error = 1 - ladder.metric(group, "test_accuracy")
     best = early_stopping.best_epoch(losses)
     figure, ((left, middle, right),) = style.new_figure(1, 3, height=3.1)
-    pairs = {left: (losses, stats.centre_estimate), middle: (error, stats.mean_estimate)}
+    pairs = {left: (losses, stats.centre_estimate), middle: (error, stats.share_estimate)}
     levels = {noise: group.label_noise[noise] for noise in group.noise_ends}
     looks = style.level_looks(group.label_noise)
     for noise, level in levels.items():
@@ -52,6 +50,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
         if np.isfinite(epochs).any():
             y = stats.mean_estimate(epochs + 1, confidence=confidence, geometric=True)
             y = Estimate(*(part - 1 for part in y))
+            y = stats.within(y, group.epoch[0], group.epoch[-1])
             drawing.curve(right, group.width, y, **looks[level] | STOPPED)
     left.set_ylabel(labels.loss_name("test", loss))
     middle.set_ylabel("test error")
@@ -67,6 +66,6 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     entries = {f"label noise {labels.noise_name(n)}": looks[n] for n in levels.values()}
     for name, how in (("last epoch", {}), ("best checkpoint", STOPPED)):
         entries[name] = {"color": "black", "marker": "o"} | how
-    drawing.equality_legend(figure, panels, entries, columns=5)
+    drawing.legend(figure, entries, columns=5)
     style.heading(figure, group, confidence=confidence)
     return figure

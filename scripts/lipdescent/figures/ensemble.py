@@ -11,8 +11,6 @@ differ in whatever the study draws by them: weights, batches, label noise. Diver
 out, of the ensembles too, and counted in the heading.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,7 +25,7 @@ from lipdescent.figures import _drawing as drawing
 from lipdescent.figures import _style as style
 
 LOOKS = {
-    "one network, mean over seeds": {"color": "black", "marker": "o"},
+    "one network, mean over seeds": {"color": "black", "marker": "o", "gid": "one"},
     "ensemble, mean of probabilities": {"color": style.OKABE_ITO[0], "marker": "s"},
     "ensemble, mean of logits": {"color": style.OKABE_ITO[1], "marker": "^", "linestyle": "--"},
 }
@@ -51,7 +49,8 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
             if not np.isfinite(each).any():
                 _axes.say_nothing_here(place, absent, diverged=group.diverged[:, noise, -1])
                 continue
-            y = stats.mean_estimate(own[:, noise, -1], confidence=statistics["confidence"])
+            estimated = stats.share_estimate if what == "error" else stats.mean_estimate
+            y = estimated(own[:, noise, -1], confidence=statistics["confidence"])
             looks = list(LOOKS.values())
             drawing.curve(place, group.width, y, **looks[0])
             for values, look in zip(each, looks[1:], strict=True):
@@ -60,6 +59,6 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     axes[1, 0].set_ylabel("test error")
     _axes.log_values(*axes[0])
     drawing.over_width(axes.flat, group)
-    drawing.equality_legend(figure, axes.flat, LOOKS, columns=3)
+    drawing.legend(figure, LOOKS, columns=3)
     style.heading(figure, group, f"epoch {group.epoch[-1]}", confidence=statistics["confidence"])
     return figure

@@ -1,21 +1,19 @@
-"""Errors, losses and Lipschitz bounds over training, for three widths.
+"""Errors, losses and Lipschitz bounds over training, for up to three widths.
 
 Columns: the smallest width, the critical one and the largest. Critical is the first width whose
 mean train accuracy, at the last epoch, on the labels trained on and with the least label noise,
-reaches the interpolation accuracy (99.5 % unless configured otherwise); where none does, it is the
-largest. Rows: test error; test loss; train loss on the labels trained on; and the certified bracket
-of the Lipschitz constant in l2 (logits per unit of input) between the best lower bound (dashed) and
-the best upper bound (solid), for the least and the most label noise; where there is no bracket but
-an estimate from below, as for attention, the estimate alone. Lines are geometric means over seeds
-(plain ones of losses that can be negative); bands in the upper rows are Student's t intervals of
-these means (95 % unless configured otherwise), with fewer than four seeds the range over them: the
-heading says which. Vertical lines, one per label noise: the best epoch, of the least mean test
-loss; chance: a guess that takes all classes alike. A ring marks a peak over epochs: the seeds show,
-with the same confidence for each curve, a rise to it and a fall from it to the last epoch; fewer
-than four seeds show none. Diverged models are left out and counted in the heading.
+reaches the interpolation accuracy (99.5 % unless configured otherwise); where none does, there is
+no such column. Rows: test error; test loss; train loss on the labels trained on; and the certified
+bracket of the Lipschitz constant in l2 (logits per unit of input) between the best lower bound
+(dashed) and the best upper bound (solid), for the least and the most label noise; where there is no
+bracket but an estimate from below, as for attention, the estimate alone. Lines are geometric means
+over seeds (plain ones of losses that can be negative); bands in the upper rows are Student's t
+intervals of these means (95 % unless configured otherwise), with fewer than four seeds the range
+over them: the heading says which. Vertical lines, one per label noise: the best epoch, of the least
+mean test loss; chance: a guess that takes all classes alike. A ring marks a peak over epochs: the
+seeds show, with the same confidence for each curve, a rise to it and a fall from it to the last
+epoch; fewer than four seeds show none. Diverged models are left out and counted in the heading.
 """
-
-from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -36,11 +34,10 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     """See the module: its docstring is the caption."""
     outcomes, chances = drawing.outcomes(group, loss), drawing.chances(group, loss)
     train = {labels.loss_name("train", loss): ladder.metric(group, "train_loss")}
-    columns = _columns(group, statistics["interpolation_accuracy"])
+    columns = ladder.telling_widths(group, statistics["interpolation_accuracy"], smallest=True)
     best = stats.centre(ladder.metric(group, "test_loss"))
     confidence, looks = statistics["confidence"], style.level_looks(group.label_noise)
     figure, axes = style.new_figure(4, len(columns), height=7.2, sharex=True, sharey="row")
-    ringed = False
     for row, (name, values) in zip(axes, (outcomes | train).items(), strict=False):
         row[0].set_ylabel(name)
         for place, width in zip(row, columns, strict=True):
@@ -50,9 +47,8 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
                 drawing.curve(place, group.epoch, y, **looks[level])
                 peak = drawing.peak(values[width, noise], confidence) if name in outcomes else -1
                 if peak >= 0:
-                    ringed = True
-                    at = group.epoch[peak]
-                    drawing.ring(place, group.epoch, y.value, at, looks[level]["color"])
+                    at, colour = group.epoch[peak], looks[level]["color"]
+                    drawing.ring(place, group.epoch, y.value, at, colour, gid="peak")
         if name != labels.ERROR:
             _axes.log_values(*row)
         for place in row:
@@ -66,16 +62,9 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
         drawing.best_epochs(column, group, best[width], list(looks.values()))
     for place in axes[3]:
         place.set_xlabel("epoch")
-    extra = ({"peak": drawing.RING} if ringed else {}) | {"best epoch": drawing.BEST}
-    drawing.noise_legend(figure, looks, extra | drawing.mark_keys(axes.flat))
+    drawing.noise_legend(figure, looks)
     style.heading(figure, group, confidence=confidence)
     return figure
-
-
-def _columns(group: Group, level: float) -> dict[int, str]:
-    """Place of a width -> what it is called, in the order of the widths."""
-    places = {0: "smallest", len(group.width) - 1: "largest"}
-    return dict(sorted((places | {ladder.critical_width(group, level): "critical"}).items()))
 
 
 def _draw_brackets(row: Sequence[Axes], group: Group, widths: Sequence[int], looks: dict) -> None:

@@ -13,8 +13,6 @@ a row time passes, along a column networks grow; which peaks over epochs are mor
 epoch_curves. Diverged models are left out and counted in the heading.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -61,7 +59,6 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     for place, noise in zip(axes[:, 0], rows, strict=True):
         level = labels.noise_name(group.label_noise[noise])
         place.set_ylabel(f"label noise {level}\n{labels.width_name(group.width_unit)}")
-    entries = heat_maps.KEYS | {"best epoch": heat_maps.LEAST, "p = n": drawing.EQUALITY}
-    style.legend(figure, entries, columns=4)
+    style.legend(figure, heat_maps.KEYS, columns=4)
     style.heading(figure, group)
     return figure

@@ -1,17 +1,15 @@
 """How the Jacobian norm is distributed over the test points, at the last epoch.
 
 Columns: the smallest width, the critical one (the first whose mean train accuracy, in the end and
-with the least label noise, reaches the interpolation accuracy) and the largest; rows: the least and
-the most label noise. Steps: share of the test points in each bin of the l2 operator norm of the
-Jacobian, equal bins of its logarithm; blue: classified rightly, orange and
-hatched, on top of it: wrongly.
-Shares are plain means over seeds. Lines: the Lipschitz constants of all seeds lie between the
-smallest of their best certified lower bounds (dashed) and the largest of their best certified upper
-bounds (solid), beyond which no point has a norm, though its bin may reach. Points with norm 0 are
-counted in the title. Diverged models are left out and counted in the heading.
+with the least label noise, reaches the interpolation accuracy), if there is one, and the largest;
+rows: the least and the most label noise. Steps: share of the test points in each bin of the l2
+operator norm of the Jacobian, equal bins of its logarithm; blue: classified rightly, orange and
+hatched, on top of it: wrongly. Shares are plain means over seeds. Lines: the Lipschitz constants of
+all seeds lie between the smallest of their best certified lower bounds (dashed) and the largest of
+their best certified upper bounds (solid), beyond which no point has a norm, though its bin may
+reach. Points with norm 0 are counted in the title. Diverged models are left out and counted in the
+heading.
 """
-
-from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
@@ -28,12 +26,12 @@ from lipdescent.figures import _axes
 from lipdescent.figures import _style as style
 
 FILLS: dict[str, dict[str, Any]] = {
-    "right": {"facecolor": (style.OKABE_ITO[0], 0.6)},
-    "wrong": {"facecolor": (style.OKABE_ITO[1], 0.4), "hatch": "/////"},
+    "right": {"facecolor": (style.OKABE_ITO[0], 0.6), "gid": "right"},
+    "wrong": {"facecolor": (style.OKABE_ITO[1], 0.4), "hatch": "/////", "gid": "wrong"},
 }
 SIDES: dict[str, dict[str, Any]] = {
-    "best lower bound": {"color": "black", "linestyle": "--"},
-    "best upper bound": {"color": "black", "linestyle": "-"},
+    "best lower bound": {"color": "black", "linestyle": "--", "gid": "least lower"},
+    "best upper bound": {"color": "black", "linestyle": "-", "gid": "largest upper"},
 }
 SPLIT = "test"
 
@@ -41,8 +39,7 @@ SPLIT = "test"
 def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     """See the module: its docstring is the caption."""
     noises = group.noise_ends
-    fitting = ladder.critical_width(group, statistics["interpolation_accuracy"])
-    widths = sorted({0, fitting, len(group.width) - 1})
+    widths = ladder.telling_widths(group, statistics["interpolation_accuracy"], smallest=True)
     figure, axes = style.new_figure(
         len(noises), len(widths), height=0.9 + 1.7 * len(noises),
         sharex=True, sharey=True,

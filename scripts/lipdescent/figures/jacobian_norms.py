@@ -1,19 +1,16 @@
 """The Jacobian norm over the data, from its mean to the bounds on the Lipschitz constant.
 
-Rows: the least and the most label noise. Left: over width at the last epoch; middle and right: over
-the training epoch at the critical width (the first whose mean train accuracy, in the end and with
-the least label noise, reaches the interpolation accuracy; the largest if none does) and at the
-largest. Dotted: as many parameters as training samples, p = n.
-Solid blue: the mean over the training points of the l2 operator norm of the Jacobian at a point
-(logits per unit of input), dashed, hollow squares: over the test points; blue region: the outermost
-quantiles over the training points, where the study measured some. Grey: the certified bracket
-between the largest lower and the least upper bound. Lines are geometric means over seeds, bands of
-the solid lines Student's t intervals of these means (95 % unless configured otherwise), with fewer
-than four seeds the range over them: the heading says which. Diverged models are left out and
-counted in the heading.
+Rows: the least and the most label noise. Left: over width at the last epoch; then over the training
+epoch at the critical width (the first whose mean train accuracy, in the end and with the least
+label noise, reaches the interpolation accuracy), if there is one, and at the largest. Dotted: as
+many parameters as training samples, p = n. Solid blue: the mean over the training points of the l2
+operator norm of the Jacobian at a point (logits per unit of input), dashed, hollow squares: over
+the test points; blue region: the outermost quantiles over the training points, where the study
+measured some. Grey: the certified bracket between the largest lower and the least upper bound.
+Lines are geometric means over seeds, bands of the solid lines Student's t intervals of these means
+(95 % unless configured otherwise), with fewer than four seeds the range over them: the heading says
+which. Diverged models are left out and counted in the heading.
 """
-
-from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
@@ -43,14 +40,7 @@ BRACKET = {"color": "0.8", "linewidth": 5}
 def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     """See the module: its docstring is the caption."""
     noises = group.noise_ends
-    middle = ladder.critical_width(group, statistics["interpolation_accuracy"])
-    columns = {
-        f"epoch {group.epoch[-1]}": (slice(None), -1, group.width),
-        f"width {group.width[middle]}": (middle, slice(None), group.epoch),
-        f"width {group.width[-1]}": (-1, slice(None), group.epoch),
-    }
-    if middle == len(group.width) - 1:
-        columns = dict(list(columns.items())[:2])
+    columns = drawing.over_width_and_epochs(group, statistics["interpolation_accuracy"])
     figure, axes = style.new_figure(
         len(noises), len(columns), height=0.9 + 1.9 * len(noises),
         sharex="col", sharey=True,
@@ -63,17 +53,14 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
         level = labels.noise_name(group.label_noise[noise])
         name = labels.constant_name("norm or bound", "l2")
         row[0].set_ylabel(f"label noise {level}\n{name}")
-        for place in row[1:]:
-            _axes.epoch_axis(place, group.epoch)
-    for place in axes[-1, 1:]:
-        place.set_xlabel("epoch")
+    drawing.over_epochs(axes[:, 1:], group)
     _axes.log_values(*axes.flat)
     drawing.over_width(axes[:, 0], group)
     entries = dict(KEYS)
     if quantiles := _quantiles(group):
         entries[f"quantiles {quantiles[0][0]} to {quantiles[-1][0]} %"] = QUANTILES
     entries["certified bracket"] = BRACKET
-    drawing.equality_legend(figure, axes[:, 0], entries, columns=4)
+    drawing.legend(figure, entries, columns=4)
     style.heading(figure, group, confidence=statistics["confidence"])
     return figure
 

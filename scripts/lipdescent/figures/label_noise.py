@@ -10,8 +10,6 @@ first width whose mean train accuracy, on the labels trained on, reaches the int
 Diverged models are left out and counted in the heading.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,6 +52,6 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     if not numbers:
         heat_maps.colour_bar(figure, axes[0, 2:].tolist(), norm, most=8)
     axes[0, 0].set_ylabel(labels.width_name(group.width_unit))
-    style.legend(figure, heat_maps.KEYS | {"p = n": drawing.EQUALITY}, columns=3)
+    style.legend(figure, heat_maps.KEYS, columns=3)
     style.heading(figure, group, f"epoch {group.epoch[-1]}")
     return figure

@@ -10,13 +10,10 @@ unless configured otherwise), with fewer than four seeds the range over them: th
 which. Diverged models are left out and counted in the heading.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lipdescent.analysis import labels
@@ -55,30 +52,22 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
         column[0].set_title(f"label noise {labels.noise_name(group.label_noise[noise])}")
         column[1].set_xlabel("epoch")
         for place, lines in zip(column, ROWS.values(), strict=True):
-            _lines(place, group, noise, lines, statistics["confidence"])
+            for name, (key, look) in lines.items():
+                found = group.series.get(key, np.full(group.diverged.shape, np.nan))[-1, noise]
+                found = np.where(found > 0, found, np.nan)  # at the start nothing has moved
+                drawing.mean_curve(
+                    place, group.epoch, found,
+                    confidence=statistics["confidence"], gid=name, **look,
+                )  # fmt: skip
+            if not place.lines:
+                absent = "not measured: quantities\nhas no linearised"
+                _axes.say_nothing_here(place, absent, diverged=group.diverged[-1, noise])
             _axes.epoch_axis(place, group.epoch)
     for row, name in zip(axes, ROWS, strict=True):
         of_constants = name == next(iter(ROWS))
         row[0].set_ylabel(labels.constant_name(name, "l2") if of_constants else name)
         _axes.log_values(*row)
-    looks = {name: look for lines in ROWS.values() for name, (_, look) in lines.items()}
+    looks = {n: lines[n][1] | {"gid": n} for lines in ROWS.values() for n in lines}
     style.legend(figure, looks, columns=4)
     style.heading(figure, group, f"width {group.width[-1]}", confidence=statistics["confidence"])
     return figure
-
-
-def _lines(
-    place: Axes,
-    group: Group,
-    noise: int,
-    lines: Mapping[str, tuple[Series, dict[str, Any]]],
-    confidence: float,
-) -> None:
-    """Every line that the study has, where it is positive: at the start nothing has moved."""
-    for key, look in lines.values():
-        found = group.series.get(key, np.full(group.diverged.shape, np.nan))[-1, noise]
-        found = np.where(found > 0, found, np.nan)
-        drawing.mean_curve(place, group.epoch, found, confidence=confidence, **look)
-    if not place.lines:
-        absent = "not measured: quantities\nhas no linearised"
-        _axes.say_nothing_here(place, absent, diverged=group.diverged[-1, noise])

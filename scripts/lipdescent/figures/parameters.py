@@ -10,8 +10,6 @@ seeds the range over them: the heading says which. Dotted: as many parameters as
 = n. Diverged models are left out and counted in the heading.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -64,6 +62,6 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     drawing.over_width(axes[:, 0], group)
     axes[-1, 1].set_xlabel("epoch")
     entries = {f"label noise {labels.noise_name(level)}": look for level, look in looks.items()}
-    drawing.equality_legend(figure, axes[:, 0], entries, columns=5)
+    drawing.legend(figure, entries, columns=5)
     style.heading(figure, group, confidence=statistics["confidence"])
     return figure

@@ -11,8 +11,6 @@ otherwise), with fewer than four seeds the range over them: the heading says whi
 are left out and counted in the heading.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -43,7 +41,11 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     figure, axes = style.new_figure(2, len(noises), height=4.2, sharex=True, sharey="row")
     rows = (
         (NORMS, stats.centre_estimate, "needs lower_jacobian\namong the bounds"),
-        (CORRELATIONS, stats.mean_estimate, "not measured: quantities\nhas no jacobian_points"),
+        (
+            CORRELATIONS,
+            stats.correlation_estimate,
+            "not measured: quantities\nhas no jacobian_points",
+        ),
     )
     for column, noise in zip(axes.T, noises, strict=True):
         for place, (what, estimated, absent) in zip(column, rows, strict=True):
@@ -60,7 +62,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     looks = {name: look for name, (_, look) in (NORMS | CORRELATIONS).items()}
     looks |= {f"{split} points": {"color": "black", "linestyle": d} for split, d in SPLITS.items()}
     drawing.over_width(axes.flat, group)
-    drawing.equality_legend(figure, axes.flat, looks, columns=6)
+    drawing.legend(figure, looks, columns=6)
     style.heading(figure, group, f"epoch {group.epoch[-1]}", confidence=statistics["confidence"])
     return figure
 

@@ -2,8 +2,8 @@
 exponent of the true constant.
 
 Rows: over the training epoch at the critical width (the first whose mean train accuracy, in the end
-and with the least label noise, reaches the interpolation accuracy; the largest if none does) and at
-the largest width; over width at the last epoch. Left and middle, for the least and the most label
+and with the least label noise, reaches the interpolation accuracy), if there is one, and at the
+largest width; over width at the last epoch. Left and middle, for the least and the most label
 noise: geometric means over seeds in l2 (markers; the mean Jacobian norm is over the training
 points) and lines by least squares through their logarithms. All lines of a panel start together: at
 the value in the configuration (statistics.fit_from), or else at the first one from which every
@@ -13,11 +13,8 @@ configured otherwise), with fewer than four seeds the range over them: the headi
 bars: what the brackets prove of the true constant over the same range, thick of its exponent by
 least squares, thin of its average exponent between the two ends; both are means over the seeds
 trained here, and need no power law to hold. Dotted: as many parameters as training samples, p = n.
-Diverged models are left out and counted in the
-heading.
+Diverged models are left out and counted in the heading.
 """
-
-from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
@@ -52,7 +49,7 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
         if panel.axis == "width" and place.lines
     ]
     drawing.over_width(widths, group)
-    _power_laws.legend(figure, looks, widths)
+    _power_laws.legend(figure, looks)
     style.heading(figure, group, confidence=statistics["confidence"], drawn="bars")
     return figure
 
@@ -60,4 +57,4 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
 def _where(panel: Panel) -> str:
     other = "epoch" if panel.axis == "width" else "width"
     noise = labels.noise_name(float(panel.at["label_noise"]))
-    return f"{other} {panel.at[other]}, label noise {noise}"
+    return f"{other} {panel.at[other]}, noise {noise}"

@@ -1,7 +1,5 @@
 """Mean curves for the small figures of findings, and what training does behind its best epoch."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,13 +29,15 @@ def over_width(group: Group, norms: list[str]) -> dict[str, Curve]:
 
 
 def over_epochs(group: Group, norm: str, options: Mapping[str, Any]) -> dict[str, Any] | None:
-    """From the epoch with the least mean test loss to the last, at the critical width.
+    """From the epoch with the least mean test loss to the last, at the critical width, or at the
+    largest where none is.
 
     With the most label noise. The geometric mean of the constants grows at least by the last lower
     over the best epoch's upper bound; the interval of the test loss's growth holds for every epoch
     at once, as the best is chosen by the same data. None without two epochs and a bracket.
     """
-    width = ladder.critical_width(group, options["interpolation_accuracy"])
+    critical = ladder.critical_width(group, options["interpolation_accuracy"])
+    width = len(group.width) - 1 if critical is None else critical
     losses = ladder.metric(group, "test_loss")[width, -1]
     lower, upper = statistics.mean_bracket(
         *(side[width, -1] for side in ladder.bracket(group, norm))
@@ -54,6 +54,7 @@ def over_epochs(group: Group, norm: str, options: Mapping[str, Any]) -> dict[str
     sides = {f"lower, {norm}": lower, f"upper, {norm}": upper}
     return {
         "width": int(group.width[width]),
+        "critical": critical is not None,
         "best": int(group.epoch[best]),
         "epochs": group.epoch.tolist(),
         "loss_rises": numbers(rises),

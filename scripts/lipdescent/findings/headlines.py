@@ -1,7 +1,5 @@
 """The answers of a study, each in a sentence or two made from the numbers."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 from lipdescent.analysis import curve_shape
@@ -48,6 +46,7 @@ def _shape_headline(facts: Facts, what: str) -> str:
     if len(facts["seed"]) < MIN_SEEDS:
         where = "; ".join(
             f"at width {words.value(peak, '{:g}')} with {noise_name(noise)} label noise"
+            f"{_beyond([peak['value']], facts)}"
             for noise, peak in _ends(
                 list(zip(facts["label_noise"], found["peak_width"], strict=True))
             )
@@ -129,6 +128,7 @@ def _constant_headline(facts: Facts, norm: str) -> str:
         )
     where = "; ".join(
         f"{words.widths(c['can_peak_at'], facts['width'])} with {noise_name(noise)} label noise"
+        f"{_beyond(c['can_peak_at'], facts)}"
         for noise, c in _ends(known)
     )
     peaks = [p["value"] for p in facts["test_loss"]["peak_width"]]
@@ -207,6 +207,12 @@ def _trends(row: Facts, seeds: int, same: Facts) -> str:
     told = "; ".join(f"{side}: {', '.join(names)}" for side, names in sides.items() if names)
     every = f", at every one of the {seeds} seeds" if 1 < seeds < MIN_SEEDS else ""
     return f"The bounds, each read alone, say at width {row['width']}{every}: {told}."
+
+
+def _beyond(widths: list, facts: Facts) -> str:
+    """That a larger value may lie outside of the grid."""
+    end = words.grid_end(widths, facts["width"])
+    return f" ({end}: a larger one may lie beyond)" if end else ""
 
 
 def _ends(items: list) -> list:

@@ -5,8 +5,6 @@ here; ``seen`` in the means over seeds, with the confidence of the study; ``unde
 are of the most label noise, where the field looks for double descent.
 """
 
-from __future__ import annotations
-
 from lipdescent.analysis import curve_shape, statistics
 from lipdescent.analysis.labels import noise_name
 from lipdescent.findings import words
@@ -111,7 +109,10 @@ def _peak(facts: Facts, norm: str) -> Facts | None:
     if len(possible) > len(facts["width"]) / 2:
         text = f"Where the mean {name} constant is largest over width ({noise}) is open: at {at}."
         return sentence(text, [UNDECIDED], "double_descent", sketch)
+    end = words.grid_end(possible, facts["width"])
     where = f"at width {at}" if len(possible) < 3 else f"somewhere from width {at}"
+    if end:  # what is beyond it may be larger
+        where = f"{'at width' if len(possible) < 3 else 'within widths'} {at}, {end}"
     text = f"The mean {name} constant ({noise}) is largest {where}"
     badges = [PROVED]
     if peak is not None:
@@ -136,6 +137,8 @@ def _over_epochs(facts: Facts, norm: str) -> Facts | None:
     sketch = {"x": found["epochs"], "over": "epoch", "curves": found["curves"],
               "mark": found["best"]}  # fmt: skip
     also = f"{_noise_name(facts)}; test loss {words.interval(rise)}-fold"
+    if not found["critical"]:
+        also += "; the largest width, as none interpolates"
     if found["upper_at_best"] is not None:
         also += f"; the constant at epoch {found['best']}: at most "
         also += words.at_most(found["upper_at_best"], ".3g")

@@ -1,7 +1,5 @@
 """Peaks, thresholds and correlations of one dataset and architecture, for every label noise."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -139,9 +137,10 @@ def constant_over_width(group: Group, norm: str) -> list[dict[str, Any]]:
     """What the bracket proves about the true constant over width, per label noise.
 
     The geometric mean over seeds of the constants lies between those of the bounds. Its largest
-    value can be at a width only if the upper bound there reaches the largest lower bound anywhere;
-    from its peak to the widest network it falls at least by the ratio of the largest lower bound
-    to the widest network's upper bound.
+    value can be at a width only if the upper bound there reaches the largest lower bound anywhere.
+    From its peak to the widest network it falls by the ratio of the largest to the widest's, which
+    is 1 where this is the largest and no less anywhere: at least the largest lower bound over the
+    widest's upper one, at most the largest upper bound of the others over the widest's lower one.
     """
     lower, upper = statistics.mean_bracket(
         *(side[:, :, -1] for side in ladder.bracket(group, norm))
@@ -152,14 +151,22 @@ def constant_over_width(group: Group, norm: str) -> list[dict[str, Any]]:
             facts.append({"can_peak_at": None, "falls_at_least": None, "falls_at_most": None})
             continue
         reach = np.where(np.isfinite(high), high, np.inf)  # nothing is known without a bound
+        others = reach[:-1].max(initial=0.0)
         facts.append(
             {
                 "can_peak_at": group.width[reach >= np.nanmax(low)].tolist(),
-                "falls_at_least": number(np.nanmax(low) / high[-1]),
-                "falls_at_most": number(np.max(reach) / low[-1]) if low[-1] > 0 else None,
+                "falls_at_least": number(_no_less(np.nextafter(np.nanmax(low) / high[-1], 0))),
+                "falls_at_most": number(_no_less(np.nextafter(others / low[-1], np.inf)))
+                if low[-1] > 0
+                else None,
             }
         )
     return facts
+
+
+def _no_less(ratio: float) -> float:
+    """Of a largest value to one of them; what is not known is not known."""
+    return float(np.maximum(ratio, 1.0))
 
 
 def peaks(

@@ -1,7 +1,5 @@
 """Findings as tables."""
 
-from __future__ import annotations
-
 from lipdescent.analysis.labels import noise_name
 from lipdescent.findings import slopes, words
 from lipdescent.findings.page import Block, Heading, Table
@@ -126,4 +124,6 @@ def _noise_table(found: Facts, norm: str, where: str, same: Facts) -> list[Block
 def _widths(possible: list[int] | None, every: list[int]) -> str:
     if possible is None:
         return "-"
-    return "any" if possible == every else words.widths(possible, every)
+    if possible == every:
+        return "any"
+    return words.widths(possible, every) + " *" * bool(words.grid_end(possible, every))

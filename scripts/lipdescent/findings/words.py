@@ -1,7 +1,5 @@
 """Numbers, intervals and ranges in words."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -97,6 +95,12 @@ def widths(possible: Sequence[int], every: Sequence[int]) -> str:
     if places == list(range(places[0], places[-1] + 1)):
         return f"{possible[0]} {'or' if len(possible) == 2 else 'to'} {possible[-1]}"
     return f"{', '.join(map(str, possible[:-1]))} or {possible[-1]}"
+
+
+def grid_end(possible: Sequence[int], every: Sequence[int]) -> str:
+    """``the grid's end`` where what is largest may lie beyond; empty where it is inside."""
+    ends = [end for end, at in (("start", every[0]), ("end", every[-1])) if at in possible]
+    return f"the grid's {'ends' if len(ends) > 1 else ends[0]}" if ends else ""
 
 
 def named(name: str, same: Mapping[str, str]) -> str:

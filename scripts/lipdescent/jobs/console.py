@@ -155,7 +155,7 @@ class Console(logging.Filter):
         shown = [f"study {self.study} [{bar}] {self.summary()}", f"  {self.stages()}"]
         jobs = sorted(self.running.values(), key=lambda job: job.since)
         for job in [one for one in jobs if one.rule in self.wanted][:SHOWN_JOBS]:
-            shown.append(f"  {_place(job)} {last_line(job.log)}".rstrip())
+            shown.append(f"  {place(job.log, job.rule)} {last_line(job.log)}".rstrip())
         return [line[: width - 1] for line in shown]
 
     def _redraw(self) -> None:
@@ -183,11 +183,11 @@ def _by_stage(counts: Counter[str]) -> Counter[str]:
     return found
 
 
-def _place(job: Running) -> str:
-    """``train mnist1d/mlp/width=64/seeds=0-5``, by the place of its log."""
-    parts = Path(job.log).with_suffix("").parts
+def place(log: str, rule: str) -> str:
+    """``train mnist1d/mlp/width=64/seeds=0-5`` of a job, by the place of its log."""
+    parts = Path(log.removesuffix(".log")).parts
     below = parts[parts.index("logs") + 1 :] if "logs" in parts else ()
-    return " ".join([below[0], "/".join(below[1:])]).strip() if below else job.rule
+    return " ".join([below[0], "/".join(below[1:])]).strip() if below else rule
 
 
 def last_line(log: str) -> str:

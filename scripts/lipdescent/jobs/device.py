@@ -130,4 +130,5 @@ def upload(tensor: Tensor, device: torch.device) -> Tensor:
     """Copy to the device; CUDA's goes through pinned memory, so that nothing waits for it."""
     if device.type != "cuda":
         return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)
+    # Pinned memory has the strides of what it copies: one row for all models would overlap.
+    return tensor.contiguous().pin_memory().to(device, non_blocking=True)

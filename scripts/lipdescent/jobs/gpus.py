@@ -14,8 +14,8 @@ from lipdescent.study.schema import ConfigError
 SHARE_MB, CONTEXT_MB = 2500, 700
 # Beyond these, jobs in turns on one GPU gain nothing.
 MOST_SHARES = 8
-# Trainings at once on one GPU: of 8 each took 3.4 times as long as alone (docs/gpu.md), and what is
-# to be measured of the widest networks, which takes longest, had to wait for all of them.
+# Trainings at once on one GPU: of 8 each took several times as long as alone, and what is to be
+# measured of the widest networks, which takes longest, had to wait for all of them.
 MOST_TRAININGS = 4
 MEMORY = ("--query-gpu=memory.total", "--format=csv,noheader,nounits")
 WSL = "/usr/lib/wsl/lib"  # where Windows puts its driver's programs

@@ -39,7 +39,7 @@ AT_ONCE_BYTES, GATHERED_BYTES = 16 << 20, 128 << 20
 CHECKPOINT_SECONDS, PARAMETER_SECONDS = 0.02, 2e-5
 # Multiply-adds of a sample's pass through a network from which measuring it pays on a GPU: below,
 # kernels take longer to launch than the processor to compute. At 4.6e4 (two hidden layers of 192)
-# an H100 took 9 s instead of 19 (lower_jacobian) and 10 instead of 34 (upper_lipsdp), but 56
+# an H100 took about half of a core's time for lower_jacobian, a third for upper_lipsdp, but 56 s
 # instead of 39 for the many small steps of an ascent (docs/gpu.md). Several processes (below) are
 # faster where their cores are free, but while shorter jobs wait, cores become free one by one.
 GPU_PRODUCTS, ASCENT_PRODUCTS = 3e4, 1e6
@@ -52,9 +52,9 @@ WORKER_SECONDS, CORES_PER_WORKER, MOST_WORKERS = 6, 4, 8
 # What is not counted, per job: the steps of ascents, the starts of others.
 TOO_MANY = {"upper": 4, "other": 60}
 ASCENT_START, OTHER_START = 4, 2
-# Expected seconds of a training on the processor (it takes 1/15 to 1/30 of them) from which a GPU
-# pays: in the default study stacks of width 4 to 32 took 5 to 7 s of a core, and 5 s on an H100 by
-# themselves, 11 s beside seven others: CUDA starts, graphs are captured, processes take turns.
+# Expected seconds of a training on the processor (it takes 1/7 to 1/20 of them) from which a GPU
+# pays: in the default study stacks of width 4 to 32 took 6 to 11 s of a core, wider ones 6 s on an
+# H100 that four shared (benchmarks/measured/h100.md): CUDA starts, graphs are captured.
 GPU_SECONDS = 200
 MEMORY_GROWTH, RUNTIME_GROWTH = 1.5, 2.0
 

@@ -239,7 +239,7 @@ def _krylov(h: Tensor) -> Tensor:
         image = ((vector @ transposed).conj() @ h).conj()  # of H^H H
         here = (vector.conj() * image).sum((-2, -1), keepdim=True).real
         image = image - here * vector - off * before
-        before, off = vector, _frobenius(image)[..., None, None]
+        before, off = vector, hermitian.frobenius(image)[..., None, None]
         vector = image / torch.where(off > 0, off, 1.0)
         diagonal.append(here[..., 0, 0])
         beside.append(off[..., 0, 0])
@@ -264,7 +264,7 @@ def largest_norm(
         nonlocal error
         for h in chunks:
             rows, columns = h.shape[-2:]
-            frobenius = _frobenius(h).amax(1).square()
+            frobenius = hermitian.frobenius(h).amax(1).square()
             frobenius = ulps.round_up(frobenius, 2 * rows * columns + 8)
             here = 2 * ulps.gamma(2 * max(rows, columns) + 8) * frobenius
             error = torch.maximum(error, here)
@@ -300,13 +300,6 @@ def largest_eigenvalue(chunks: Iterable[Tensor], *, enough: Tensor | None = None
     return value
 
 
-def _frobenius(matrices: Tensor) -> Tensor:
-    """Norms (...) of real or complex (..., m, n): of a complex number torch takes the modulus."""
-    if matrices.is_complex():
-        return torch.linalg.vector_norm(torch.view_as_real(matrices), dim=(-3, -2, -1))
-    return torch.linalg.vector_norm(matrices, dim=(-2, -1))
-
-
 def _raised(matrices: Tensor, shift: Tensor) -> Tensor:
     """``shift`` (B,), or an estimate of the largest eigenvalue of (B, F, p, p) where it is larger.
 
@@ -316,7 +309,7 @@ def _raised(matrices: Tensor, shift: Tensor) -> Tensor:
     vector = hermitian.start_vector(p, matrices).expand(*matrices.shape[:2], 1, -1)
     for _ in range(12):
         vector = vector @ matrices
-        estimate = _frobenius(vector)
+        estimate = hermitian.frobenius(vector)
         vector = vector / torch.where(estimate > 0, estimate, 1.0)[..., None, None]
     larger = ~(estimate.amax(1) < shift)
     if not bool(larger.any()):
@@ -359,18 +352,17 @@ def _own(matrices: Tensor) -> Tensor:
 def _below(matrices: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
     """lambda_max <= shift + e for each matrix, and where the Cholesky factor was found.
 
-    e holds the measured residual |t I - M - L L^H|_F, so that it does not matter how L was found.
+    e holds the residual of :func:`hermitian.factored`: how L was found does not matter. It is that
+    of M's lower triangle, mirrored.
     """
     p = matrices.shape[-1]
     shifted = -matrices
     shifted.diagonal(dim1=-2, dim2=-1).add_(shift[..., None])
-    factor, info = torch.linalg.cholesky_ex(shifted)
-    product = hermitian.factor_product(factor.tril_())
-    residual = _frobenius(shifted - product)
-    # | |L| |L|^H |_2 <= |L|_F^2, and the rounding of the product is complex.
-    squares = _frobenius(factor).square()
+    lower, residual, found = hermitian.factored(shifted)
+    # | |A| |_2 <= |A|_F, | |L| |L|^H |_2 <= |L|_F^2.
+    sizes = hermitian.frobenius(shifted) + hermitian.frobenius(lower).square()
     diagonal = shifted.diagonal(dim1=-2, dim2=-1).abs().amax(-1)
-    excess = residual + 2 * ulps.gamma(2 * p + 8) * squares
+    excess = residual + 2 * ulps.gamma(2 * p + 12) * sizes
     excess = excess + 4 * ulps.UNIT_ROUNDOFF * diagonal
     value = ulps.round_up(shift + ulps.round_up(excess, 2 * p * p + 8), 2)
-    return value, (info == 0) & value.isfinite()
+    return value, found & value.isfinite()

@@ -5,8 +5,6 @@ have no closed form are the zeros of the second derivative, to 17 digits, rounde
 Slopes at kinks are those of either side.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any
@@ -183,18 +181,14 @@ def attention(module: nn.Module, state: State, **_: Any) -> float:
     )
 
 
+ATTENTIONS = (
+    *(nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer),
+    *(nn.TransformerEncoder, nn.TransformerDecoder, nn.Transformer),
+)
 TABLE: dict[type[nn.Module], Callable[..., Slope]] = {
     **dict.fromkeys(SLOPES, scalar),
-    nn.Softmax: softmax,
-    nn.Softmin: softmax,
-    nn.Softmax2d: softmax,
+    **dict.fromkeys((nn.Softmax, nn.Softmin, nn.Softmax2d), softmax),
     nn.LogSoftmax: log_softmax,
-    nn.GLU: unbounded,
-    nn.Bilinear: unbounded,
-    nn.MultiheadAttention: attention,
-    nn.TransformerEncoderLayer: attention,
-    nn.TransformerDecoderLayer: attention,
-    nn.TransformerEncoder: attention,
-    nn.TransformerDecoder: attention,
-    nn.Transformer: attention,
+    **dict.fromkeys((nn.GLU, nn.Bilinear), unbounded),
+    **dict.fromkeys(ATTENTIONS, attention),
 }

@@ -10,8 +10,6 @@ channels: the largest of their norms. A transposed convolution is the adjoint of
 equal l2 norm, l1 and l_inf exchanged.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from dataclasses import dataclass
@@ -122,7 +120,8 @@ def _left_padding(module: _ConvNd, a: int) -> int:
 
 
 def _spectral_norm(kernel: Tensor, axes: list[Axis]) -> Tensor:
-    if _flops(kernel, axes) <= (_DENSE_FLOPS_TIGHT if _has_torus(axes) else _DENSE_FLOPS):
+    tight = all(axis.mode == "zeros" or _is_torus(axis) for axis in axes)
+    if _flops(kernel, axes) <= (_DENSE_FLOPS_TIGHT if tight else _DENSE_FLOPS):
         return _dense_norm(kernel, axes)
     flat = kernel.flatten(0, 1)
     factor, plain = 1, []
@@ -152,10 +151,6 @@ def _dense_shape(kernel: Tensor, axes: list[Axis]) -> tuple[int, int]:
     return rows, kernel.shape[3] * math.prod(axis.size for axis in axes)
 
 
-def _has_torus(axes: list[Axis]) -> bool:
-    return all(axis.mode == "zeros" or _is_torus(axis) for axis in axes)
-
-
 def _is_torus(axis: Axis) -> bool:
     divisible = axis.size % axis.stride == 0
     return axis.mode == "circular" and divisible and axis.outputs <= axis.size // axis.stride
@@ -180,11 +175,7 @@ def _parts(kernel: Tensor, axes: list[Axis]) -> tuple[Tensor, ...]:
     return kernel.split(max(1, _DENSE_ENTRIES // (kernel.shape[1] * rows * columns)))
 
 
-TABLE = {
-    nn.Conv1d: convolution,
-    nn.Conv2d: convolution,
-    nn.Conv3d: convolution,
-    nn.ConvTranspose1d: convolution,
-    nn.ConvTranspose2d: convolution,
-    nn.ConvTranspose3d: convolution,
-}
+PLAIN = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TABLE = dict.fromkeys(
+    (*PLAIN, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), convolution
+)

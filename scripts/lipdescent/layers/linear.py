@@ -1,7 +1,5 @@
 """Linear maps by their certified norms, and layers that only move numbers around."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -20,10 +18,7 @@ def linear(
 
     On an input with further axes, (..., in), the layer acts on each row: the same norm.
     """
-    weight = state["weight"].to(torch.float64)
-    if norm == "l2":
-        return certified_norms.certified_spectral_norm(weight)
-    return certified_norms.norm_l1(weight) if norm == "l1" else certified_norms.norm_linf(weight)
+    return certified_norms.NORMS[norm](state["weight"].to(torch.float64))
 
 
 def isometry(module: nn.Module, state: dict[str, Tensor], **_: Any) -> float:
@@ -31,17 +26,8 @@ def isometry(module: nn.Module, state: dict[str, Tensor], **_: Any) -> float:
     return 1.0
 
 
+REARRANGING = (nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle)
 TABLE: dict[type[nn.Module], Callable[..., Tensor | float]] = {
     nn.Linear: linear,
-    **dict.fromkeys(
-        [
-            nn.Flatten,
-            nn.Unflatten,
-            nn.PixelShuffle,
-            nn.PixelUnshuffle,
-            nn.ChannelShuffle,
-            *NO_OPERATION,
-        ],
-        isometry,
-    ),
+    **dict.fromkeys((*REARRANGING, *NO_OPERATION), isometry),
 }

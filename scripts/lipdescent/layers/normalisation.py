@@ -1,7 +1,5 @@
 """Normalisation: batch statistics are constants in eval mode, those of the input are not."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +10,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from lipdescent.arithmetic import ulps
 from lipdescent.measurement import NotApplicable
+from lipdescent.networks.known_classes import BATCH_NORMS
 from lipdescent.shapes import Float64
 
 State = dict[str, Tensor]
@@ -66,15 +65,11 @@ def input_norm(
     return ulps.round_up(state["weight"].to(torch.float64).abs().flatten(1).amax(1) * slope, 2)
 
 
+INPUT_NORMS = (
+    *(nn.LayerNorm, nn.GroupNorm, nn.RMSNorm),
+    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
+)
 TABLE: dict[type[nn.Module], Callable[..., Tensor | float]] = {
-    nn.BatchNorm1d: batch_norm,
-    nn.BatchNorm2d: batch_norm,
-    nn.BatchNorm3d: batch_norm,
-    nn.SyncBatchNorm: batch_norm,
-    nn.LayerNorm: input_norm,
-    nn.GroupNorm: input_norm,
-    nn.RMSNorm: input_norm,
-    nn.InstanceNorm1d: input_norm,
-    nn.InstanceNorm2d: input_norm,
-    nn.InstanceNorm3d: input_norm,
+    **dict.fromkeys(BATCH_NORMS, batch_norm),
+    **dict.fromkeys(INPUT_NORMS, input_norm),
 }

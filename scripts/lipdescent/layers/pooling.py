@@ -4,8 +4,6 @@ Windows are products of intervals, so counts and averages factor over the axes, 
 Kronecker product is the product of the norms (in l1, l2 and l_inf).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -175,11 +173,7 @@ def _shared(windows: list[Tensor], norm: str) -> float:
 
 
 def _kronecker_norm(matrices: list[Tensor], norm: str) -> float:
-    function = {
-        "l1": certified_norms.norm_l1,
-        "l2": certified_norms.certified_spectral_norm,
-        "linf": certified_norms.norm_linf,
-    }[norm]
+    function = certified_norms.NORMS[norm]
     value = torch.ones((), dtype=torch.float64)
     for matrix in matrices:
         # Entries are quotients of integers, and non-negative: one rounding each, relative.

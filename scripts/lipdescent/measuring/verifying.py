@@ -4,8 +4,6 @@ What is compared: the ladder's order, bounds against norms in high precision, th
 against fresh ones, and the values on a GPU against those on the CPU where there is one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
@@ -22,26 +20,14 @@ from lipdescent.plugins import lookup
 from lipdescent.stacks.model_stack import ModelStack, tensors
 from lipdescent.structure.relu_chain import chain
 
-# Smallest first: each bound is at most the next, for networks of one hidden layer.
+UPPER = {
+    "l2": ("upper_lipsdp", "upper_combettes_pesquet", "upper_eclipse_fast", "upper_layer_product"),
+    "linf": ("upper_geolip", "upper_layer_product"),
+}
+# Smallest first, exact_enumeration on both of its sides, for networks of one hidden layer.
 LADDER = {
-    "l2": [
-        ("lower_jacobian", "lower"),
-        ("lower_ascent", "lower"),
-        ("exact_enumeration", "lower"),
-        ("exact_enumeration", "upper"),
-        ("upper_lipsdp", "upper"),
-        ("upper_combettes_pesquet", "upper"),
-        ("upper_eclipse_fast", "upper"),
-        ("upper_layer_product", "upper"),
-    ],
-    "linf": [
-        ("lower_jacobian", "lower"),
-        ("lower_ascent", "lower"),
-        ("exact_enumeration", "lower"),
-        ("exact_enumeration", "upper"),
-        ("upper_geolip", "upper"),
-        ("upper_layer_product", "upper"),
-    ],
+    norm: ("lower_jacobian", "lower_ascent", "exact_enumeration", *upper)
+    for norm, upper in UPPER.items()
 }
 # Every upper bound of the left side is at most every one of the right side, up to the rounding
 # that each of them covers in its own way: equal bounds (a rank-one network's) may differ by it.
@@ -85,7 +71,7 @@ def ladder(
 ) -> dict[tuple[str, str], float]:
     """(quantity, direction) -> value of every rung (of ``names``) there is for a stack of one."""
     found: dict[tuple[str, str], float] = {}
-    for name in dict.fromkeys(quantity for quantity, _ in LADDER[norm]):
+    for name in LADDER[norm]:
         if names is not None and name not in names:
             continue
         try:

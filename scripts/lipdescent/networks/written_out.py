@@ -60,6 +60,10 @@ class _Written:
         if isinstance(operation, Extremum):
             pairs = inputs, inputs[::-1]
             return next((f for x, y in pairs if (f := self._leaky(operation, x, y))), None)
+        if operation == Combination((1.0, -1.0)):
+            tanh = self.vertices[inputs[1]]
+            shrunk = isinstance(tanh.operation, nn.Tanh) and tanh.inputs[0] == inputs[0]
+            return (inputs[0], [nn.Tanhshrink()]) if shrunk else None
         name = self._name(i)
         return {"exp": self._bell, "log": self._logarithm, "log1p": self._logarithm}.get(
             name, lambda j: None

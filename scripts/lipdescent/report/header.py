@@ -1,7 +1,5 @@
 """The run's header: what was trained, with what settings, versions and device, and how long."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -22,7 +20,17 @@ def header(provenance: Mapping[str, Any]) -> dict[str, str]:
         "versions": _versions(provenance),
         "device": _device(provenance),
         "duration": _duration(provenance),
+        "jobs": _jobs(config["study"]),
     }
+
+
+def _jobs(study: str) -> str:
+    """Where Snakemake's report of them is; no link, as plain Snakemake does not write it."""
+    return (
+        "Snakemake's report of them is workflow.html beside this page, once make or "
+        f"snakemake --report results/{study}/workflow.html (with the study's --configfile) "
+        "has written it"
+    )
 
 
 def _experiments(config: Mapping[str, Any]) -> dict[str, str]:

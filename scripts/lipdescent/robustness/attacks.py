@@ -4,8 +4,6 @@ Every model gets its own perturbations. Madry et al. (2018, arXiv 1706.06083): s
 gradient of the margin in the attack's norm, projected onto the ball.
 """
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import torch
@@ -162,7 +160,8 @@ def _margin_gradient(stack: ModelStack, inputs: Tensor, labels: Tensor) -> Tenso
     leaf = inputs.detach().requires_grad_()
     with torch.enable_grad():
         logits = _each(stack, leaf)
-    own = torch.nn.functional.one_hot(labels, logits.shape[-1]).to(logits.dtype)
+    classes = torch.arange(logits.shape[-1], device=logits.device)
+    own = (labels.unsqueeze(-1) == classes).to(logits.dtype)  # one_hot looks at its labels
     with torch.no_grad():
         others = logits - torch.finfo(logits.dtype).max * own
         largest = others == others.amax(-1, keepdim=True)

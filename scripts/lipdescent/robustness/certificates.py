@@ -7,8 +7,6 @@ on the Lipschitz constant in that norm. Margins are rounded down, divisors up; a
 radius if its own is larger, so the decision stands in the closed ball.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -148,25 +146,12 @@ def measure(
             )
             yield Measurement("mean_certified_radius", "metric", norm, mean, "train")
         if attack_steps:
-            yield from _attacked(stack, x, y, radius, levels, norm, seed, attack_steps)
-
-
-def _attacked(
-    stack: ModelStack,
-    inputs: Tensor,
-    labels: Tensor,
-    radius: Tensor,
-    levels: list[float],
-    norm: str,
-    seed: int,
-    steps: int,
-) -> Iterator[Measurement]:
-    standing = attacks.robust(
-        stack, inputs, labels, radii=levels, norm=norm, seed=seed, steps=steps
-    )
-    check_attacks(radius, standing, levels, norm=norm)
-    for level, values in zip(levels, standing.double().mean(1).T, strict=True):
-        yield Measurement(f"pgd_accuracy@{level:g}", "metric", norm, values, "test")
+            standing = attacks.robust(
+                stack, x, y, radii=levels, norm=norm, seed=seed, steps=attack_steps
+            )
+            check_attacks(radius, standing, levels, norm=norm)
+            for level, values in zip(levels, standing.double().mean(1).T, strict=True):
+                yield Measurement(f"pgd_accuracy@{level:g}", "metric", norm, values, "test")
 
 
 def check_attacks(radius: Tensor, standing: Tensor, levels: Sequence[float], *, norm: str) -> None:

@@ -3,8 +3,6 @@
 Shapes are (models, batch, channels, *space) for activations, (models, channels) for the rest.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -61,15 +59,12 @@ def _grouped(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One normalisation of models * channels channels, as grouped convolutions leave them."""
     models, channels = x.shape[0], x.shape[2]
-    mean, var = x.new_zeros(2, models * channels, dtype=_statistics_dtype(x))
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    mean, var = x.new_zeros(2, models * channels, dtype=dtype)
     scale, shift = (None if t is None else t.flatten() for t in (weight, bias))
     together = one_channel_axis(x)
     out = nn.functional.batch_norm(together, mean, var, scale, shift, True, momentum=1.0, eps=eps)
     return channel_axis(out, models), mean.view(models, channels), var.view(models, channels)
-
-
-def _statistics_dtype(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def _over(per_channel: Tensor, x: Tensor) -> Tensor:

@@ -3,8 +3,6 @@
 Nothing in a file is executed: what is no plain tensor in a plain dict is refused.
 """
 
-from __future__ import annotations
-
 import pickle
 import warnings
 from collections.abc import Mapping
@@ -77,17 +75,14 @@ def _state(held: Any, path: Path) -> dict[str, Tensor]:
     if not isinstance(held, Mapping):
         kind = type(held).__name__
         raise ValueError(f"{path}: holds a {kind}; allowed is a state_dict, names and tensors")
-    others = [f"{name} ({type(t).__name__})" for name, t in held.items() if not _tensor(t)]
+    plain = (Tensor, nn.Parameter)
+    others = [f"{name} ({type(t).__name__})" for name, t in held.items() if type(t) not in plain]
     if others or not held:
         raise ValueError(
             f"{path}: holds {', '.join(others[:_SHOWN]) or 'nothing'}; allowed is a state_dict of "
             f"tensors, by itself or as one of {', '.join(NESTS)}"
         )
     return dict(held)
-
-
-def _tensor(value: Any) -> bool:
-    return type(value) in (Tensor, nn.Parameter)
 
 
 def fitted(

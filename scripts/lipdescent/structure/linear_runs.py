@@ -14,8 +14,6 @@ norms are at most the products of the layers' own (in l2 of their absolute value
 :func:`cheap_bound` has them).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -43,14 +41,15 @@ from lipdescent.structure.rebuilt import evaluate
 
 _SMALL = 2**20  # entries of a matrix that is composed even where its parts are smaller
 _FLOPS = 2**30  # of a composed convolution's symbols, of one model
-_CHUNK = 2**22  # numbers that are pulled back at once
+_CHUNK, _CACHED = 2**22, 2**17  # numbers that are pulled back at once; where that is all
+_POOLED = 2**16  # entries of a pool's or pad's matrix, of one channel
 _MOVES = tuple(kind for kind in linear.TABLE if kind is not nn.Linear)
+_RESHAPES = (nn.Flatten, nn.Unflatten)  # the same numbers in the same order
 _AVERAGES = (
     *(nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
     *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
 )
 _PADS = tuple(kind for kind, rule in pooling.TABLE.items() if rule is pooling.padding)
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def runs(parts: Sequence[Node]) -> list[tuple[int, int]]:
@@ -117,8 +116,8 @@ def _frobenius(weight: Tensor) -> Tensor:
     low, high = torch.aminmax(flat)
     if not 2.0**-400 <= float(torch.maximum(-low, high)) <= 2.0**400 or len(flat) > 1:
         return certified_norms.norm_frobenius(weight)
-    length = torch.linalg.vector_norm(flat, dim=1, dtype=torch.float64)
-    return ulps.round_up(length, flat.shape[1] + 8)
+    squares = [torch.dot(part, part) for part in map(Tensor.double, flat[0].split(_CACHED))]
+    return ulps.round_up(torch.stack(squares).sum().sqrt()[None], flat.shape[1] + 8)
 
 
 def _matrix_run(parts: Sequence[Node], begin: int) -> tuple[int, int] | None:
@@ -181,7 +180,7 @@ def _convolution_run(parts: Sequence[Any], begin: int) -> tuple[int, int] | None
 def _is_convolution(part: Any) -> bool:
     return (
         isinstance(part, Layer)
-        and type(part.module) in _CONVOLUTIONS
+        and type(part.module) in convolution.PLAIN
         and part.module.padding_mode == "zeros"
     )
 
@@ -195,7 +194,7 @@ def _is_pointwise(part: Any) -> bool:
 def _composed(run: Sequence[Layer], stack: ModelStack, norm: str) -> Tensor:
     """Each model by itself, so that none depends on the others."""
     one: Callable[[Sequence[Layer], dict[str, Tensor], str], Tensor] = (
-        _convolution_norm if type(run[-1].module) in _CONVOLUTIONS else _matrix_norm
+        _convolution_norm if type(run[-1].module) in convolution.PLAIN else _matrix_norm
     )
     values = []
     for i in range(stack.num_models):
@@ -224,48 +223,63 @@ def _terms(layer: Layer) -> int:
     folded = 8 if layer.scale is not None else 0
     if _moves(layer):
         return 0
-    if _is_linear(layer) or type(layer.module) in _CONVOLUTIONS:
+    if _is_linear(layer) or type(layer.module) in convolution.PLAIN:
         return layer.output_shape[0] + layer.input_shape[0] + 2 + folded
     # Pulled back, a number is the sum of what read it.
-    channelwise = isinstance(layer.module, (*_AVERAGES, *_PADS)) and len(layer.output_shape) > 1
-    return math.prod(layer.output_shape[int(channelwise) :]) + 4
+    return math.prod(layer.output_shape[_channels(layer) :]) + 4
 
 
 def _matrix_norm(run: Sequence[Layer], state: dict[str, Tensor], norm: str) -> Tensor:
     weight = folded_state(run[-1], state)["weight"][0]
-    before = [(layer, _weight(layer, state)) for layer in run[-2::-1]]
+    before = [(layer, _matrix(layer, state, weight)) for layer in run[-2::-1]]
     rows = [_pulled(before, part.to(torch.float64)) for part in weight.split(_rows(run))]
     matrix = torch.cat(rows)[None]
     if not bool(matrix.isfinite().all()):
         return matrix.new_full((1,), math.inf)
-    function = {
-        "l1": certified_norms.norm_l1,
-        "l2": certified_norms.certified_spectral_norm,
-        "linf": certified_norms.norm_linf,
-    }[norm]
-    return function(matrix)
+    return certified_norms.NORMS[norm](matrix)
 
 
 def _rows(run: Sequence[Layer]) -> int:
-    """So many rows at a time as there is room for."""
+    """So many rows at a time as a cache holds, or there is room for where they meet matrices."""
     largest = max(math.prod(shape) for p in run for shape in (p.input_shape, p.output_shape))
-    return max(1, _CHUNK // largest)
+    together = _CHUNK if any(map(_is_linear, run[:-1])) else _CACHED
+    return max(1, together // largest)
 
 
-def _weight(layer: Layer, state: dict[str, Tensor]) -> Tensor | None:
-    return folded_state(layer, state)["weight"][0].double() if _is_linear(layer) else None
+def _matrix(layer: Layer, state: dict[str, Tensor], like: Tensor) -> Tensor | None:
+    """Of a linear layer, or of what a small pool or pad makes of one channel; else None."""
+    if _is_linear(layer):
+        return folded_state(layer, state)["weight"][0].double()
+    inputs, outputs = (s[_channels(layer) :] for s in (layer.input_shape, layer.output_shape))
+    places = math.prod(outputs)
+    if not isinstance(layer.module, (*_AVERAGES, *_PADS)) or places * math.prod(inputs) > _POOLED:
+        return None
+    one = replace(layer, input_shape=(1, *inputs), output_shape=(1, *outputs))
+    return _pulled_by(one, torch.eye(places, dtype=torch.float64, device=like.device))
+
+
+def _channels(layer: Layer) -> int:
+    """How many axes a pool or pad keeps apart."""
+    name = type(layer.module).__name__
+    return len(layer.output_shape) - int(name[-2]) if name[-2].isdigit() else 0
 
 
 def _pulled(before: Sequence[tuple[Layer, Tensor | None]], rows: Tensor) -> Tensor:
     """Rows (r, n) times the matrices of ``before``, the last layer first."""
-    for layer, weight in before:
-        if weight is not None:
-            rows = rows @ weight
+    for layer, matrix in before:
+        if isinstance(layer.module, _RESHAPES):
             continue
-        zeros = rows.new_zeros(len(rows), *layer.input_shape)
-        pull = vjp(lambda x, module=layer.module: evaluate(module, {}, x), zeros)[1]
-        rows = pull(rows.view(-1, *layer.output_shape))[0].flatten(1)
+        if matrix is None:
+            rows = _pulled_by(layer, rows)
+        else:  # of a pool or pad for each channel
+            rows = (rows.view(-1, len(matrix)) @ matrix).view(len(rows), -1)
     return rows
+
+
+def _pulled_by(layer: Layer, rows: Tensor) -> Tensor:
+    zeros = rows.new_zeros(len(rows), *layer.input_shape)
+    pull = vjp(lambda x: evaluate(layer.module, {}, x), zeros)[1]
+    return pull(rows.view(-1, *layer.output_shape))[0].flatten(1)
 
 
 def _convolution_norm(run: Sequence[Layer], state: dict[str, Tensor], norm: str) -> Tensor:

@@ -1,7 +1,5 @@
 """From constrained networks to ordinary ones whose layers' norms are certified."""
 
-from __future__ import annotations
-
 import copy
 import logging
 from typing import Any
@@ -67,7 +65,7 @@ def _materialise_weight(
     promises = [step for step in steps if isinstance(step, Constraint)]
     weight = _evaluate(steps, raw)
     own = plain.get_submodule(layer.path)
-    _give_parameter(own, name, weight.shape[1:])
+    own.register_parameter(name, nn.Parameter(torch.zeros_like(weight[0])))
     bad = _not_finite(layer.path, raw, len(weight))
     weight[bad] = 1.0  # anything finite, until the norms are certified
     for promise in promises:
@@ -102,10 +100,6 @@ def _without_parametrisations(module: nn.Module) -> nn.Module:
             del layer._modules["parametrizations"]
             layer.__class__ = type(layer).__mro__[1]
     return module
-
-
-def _give_parameter(layer: nn.Module, name: str, shape: torch.Size) -> None:
-    layer.register_parameter(name, nn.Parameter(torch.zeros(shape, dtype=torch.float64)))
 
 
 def _shapes(layer: Any, promise: Constraint) -> dict[str, tuple[int, ...]]:

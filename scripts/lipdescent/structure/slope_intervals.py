@@ -3,8 +3,6 @@
 The numbers are those of :mod:`lipdescent.layers.activation`, rounded outwards.
 """
 
-from __future__ import annotations
-
 import math
 from fractions import Fraction
 
@@ -36,15 +34,13 @@ def slope_interval(module: nn.Module) -> Interval | None:
     return (float(low), float(high)) if math.isfinite(low) and math.isfinite(high) else None
 
 
-def _outwards(low: float, high: float) -> Interval:
-    return math.nextafter(low, -math.inf), math.nextafter(high, math.inf)
-
-
 def compose(outer: Interval, inner: Interval) -> Interval:
     """Slopes of outer(inner(x)), rounded outwards."""
     products = [x * y for x in outer for y in inner]
-    exact = {outer, inner} <= {(0.0, 1.0), (1.0, 1.0)}
-    return (min(products), max(products)) if exact else _outwards(min(products), max(products))
+    low, high = min(products), max(products)
+    if {outer, inner} <= {(0.0, 1.0), (1.0, 1.0)}:
+        return low, high
+    return math.nextafter(low, -math.inf), math.nextafter(high, math.inf)
 
 
 def recentred(interval: Interval) -> tuple[float, float]:

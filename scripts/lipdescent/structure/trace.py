@@ -1,9 +1,7 @@
 """From a network to the expression of its layers, with their shapes."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -20,7 +18,7 @@ from lipdescent.networks.expressions import Chain, Concat, Layer, Node, layers, 
 from lipdescent.networks.known_classes import BATCH_NORMS, NO_OPERATION, is_attention
 from lipdescent.networks.reading import declares, read, unknown
 from lipdescent.stacks import own_call
-from lipdescent.stacks.model_stack import ModelStack
+from lipdescent.stacks.model_stack import ModelStack, tensors
 from lipdescent.structure.declared import check_declared
 from lipdescent.structure.rebuilt import evaluate
 from lipdescent.structure.unchanged import check_module
@@ -58,9 +56,24 @@ def trace(stack: ModelStack) -> Node:
         if not is_known(layer.module):
             raise unknown(layer)
     # What is checked by evaluating depends on the tensors alone, and on what the layers are.
-    return stack.kept(
-        ("trace", node, repr(stack.module)), stack.state, lambda: _run_and_compared(node, stack)
-    )
+    within = set(map(id, stack.module.modules()))
+    key = ("trace", _identity(node, within), repr(stack.module))
+    return stack.kept(key, stack.state, lambda: _run_and_compared(node, stack))
+
+
+def _identity(node: Node, within: set[int]) -> Hashable:
+    """What tells two readings apart. Functions that each reading makes anew are told by what they
+    are: those of the table, without tensors and no part of the network.
+    """
+    if not isinstance(node, Layer):
+        dim = node.dim if isinstance(node, Concat) else None
+        return type(node), dim, tuple(_identity(part, within) for part in node.parts)
+    module = node.module
+    made = type(module) in TABLE and id(module) not in within
+    settings = {name: repr(value) for name, value in vars(module).items() if name[0] != "_"}
+    if not made or tensors(module) or any(isinstance(v, Tensor) for v in vars(module).values()):
+        return node
+    return type(module), tuple(sorted(settings.items())), node.path
 
 
 def _run_and_compared(node: Node, stack: ModelStack) -> Node:
@@ -147,6 +160,11 @@ def without_masks(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, T
 def check_finite(state: Mapping[str, Tensor]) -> None:
     """Raise ValueError for NaN or inf in tensors (models, ...), naming tensor and model."""
     for name, tensor in state.items():
+        if not tensor.is_floating_point() or not tensor.numel():
+            continue
+        # One pass, without a temporary: NaN propagates.
+        if all(math.isfinite(x) for x in torch.aminmax(tensor.detach())):
+            continue
         bad = ~tensor.isfinite().reshape(len(tensor), -1).all(1)
         if bool(bad.any()):
             index = int(bad.nonzero()[0, 0])

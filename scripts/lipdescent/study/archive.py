@@ -1,7 +1,5 @@
 """A study in one file: configuration, table, figures, findings, provenance, and their checksums."""
 
-from __future__ import annotations
-
 import base64
 import gzip
 import hashlib
@@ -77,16 +75,13 @@ def _members(study: Path) -> list[str]:
     older = differs(study, config) or mixes(study, config)
     if older:
         raise ArchiveError(f"{study}: {older}; run it to its end")
-    wanted += [name for name in _tables_as_text(config) if (study / name).exists()]
+    as_text = (str(Path(name).with_suffix(".csv")) for name in published.results(config))
+    wanted += [name for name in as_text if (study / name).exists()]
     if _shows_all(study, config):
         wanted.append(REPORT)
     if _source_of(study, VERIFICATION, _contents(study, config)) is None:
         wanted.append(VERIFICATION)
     return sorted(set(wanted))
-
-
-def _tables_as_text(config: dict[str, Any]) -> list[str]:
-    return [str(Path(name).with_suffix(".csv")) for name in published.results(config)]
 
 
 def _shows_all(study: Path, config: dict[str, Any]) -> bool:

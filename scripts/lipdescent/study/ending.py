@@ -1,13 +1,23 @@
 """What is said at a run's end: the answers in short, what diverged or failed. No torch here."""
 
-from __future__ import annotations
-
 import json
 import textwrap
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
 WIDTH = 100
+
+
+def where(results: str | Path, made: Container[str]) -> str:
+    """Where to begin reading, by the files that the run had to see to.
+
+    Those that it had not may be of another configuration.
+    """
+    page = f"{results}/report.html"
+    if page in made:
+        return f"start at {page}; all of it lies in {results}/"
+    return f"what was asked for is there; without a target the whole study is made, with {page}"
 
 
 def in_short(results: str | Path) -> list[str]:

@@ -3,22 +3,17 @@
 Paths are below results/<study>/.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from lipdescent.study import runs, sections
 
 KINDS = ("pdf", "png", "svg")
-# Beside the start page; the last is Snakemake's own report, which `make` writes.
+# Beside the start page, and always there.
 PAGES = {
     "explorer.html": "Explore: any quantity over any axis",
     "findings.html": "Findings: answers and tables",
 }
-ALWAYS = {
-    "provenance.json": "Provenance",
-    "workflow.html": "Report of the jobs (Snakemake's, written by make)",
-}
+ALWAYS = {"provenance.json": "Provenance"}
 
 
 def links(config: dict[str, Any]) -> dict[str, str]:

@@ -6,7 +6,7 @@ output is compared with later are the same. No torch here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from typing import Any
@@ -18,6 +18,10 @@ from lipdescent.study import axes, published, sections
 from lipdescent.study.code_digest import caption, code_versions, measurement_files, training_files
 from lipdescent.study.recipe import Recipe
 from lipdescent.study.runs import Run, at, experiment_parts, runs_of, variants_of
+
+
+class NotInStudy(ValueError):
+    """A file is asked for that the study does not have; the message names those that it has."""
 
 
 def _once(method: Callable) -> Callable:
@@ -88,6 +92,7 @@ class Recipes:
     @_once
     def dataset(self, *, dataset: str) -> Recipe:
         """``dataset`` is the name of the file."""
+        self._check("data set", dataset, {**self.config["datasets"], **self.data_files})
         name, here = self.data_files.get(dataset, (dataset, self.config))
         return Recipe(
             "dataset",
@@ -101,7 +106,7 @@ class Recipes:
 
     @_once
     def train(self, **place: str) -> Recipe:
-        run = self._run(place)
+        run = self.run(place)
         here = at(self.config, run)
         module = sections.module(here, run.architecture)
         training = sections.training_options(here, run.architecture)
@@ -127,13 +132,13 @@ class Recipes:
 
     @_once
     def measure(self, *, measure: str, **place: str) -> Recipe:
-        run = self._run(place)
+        self._check("measurement", measure, self.measures)
+        run = self.run(place)
         here = at(self.config, run)
         module = sections.module(here, run.architecture)
         loss = sections.training_options(here, run.architecture)["loss"]
         maker, certificates = here["noise_maker"], here["certificates"]
         certify = measure == "certificates"
-        uppers = certificates["upper"] if certify else []
         options = {**here["bounds"], **self.quantities}.get(measure, {})
         entry = here["bounds"].get(measure, {})
         files = self.measurement_files(
@@ -157,7 +162,7 @@ class Recipes:
                 self.dataset(dataset=axes.data_file(here, run.dataset)),
                 self.train(**place),
                 *(self.train(**_wildcards(other)) for other in self._other_seeds(run, measure)),
-                *(self.measure(measure=name, **place) for name in uppers),
+                *(self.measure(measure=name, **place) for name in _earlier(here, run, measure)),
             ),
         )
 
@@ -175,13 +180,17 @@ class Recipes:
     @_once
     def figure(self, *, dataset: str, architecture: str, figure: str) -> Recipe:
         """``architecture`` is one at a point."""
-        name, point = self.variants(dataset)[architecture]
+        self._check("data set", dataset, self.config["grid"]["dataset"])
+        variants = self.variants(dataset)
+        self._check("architecture", architecture, variants)
+        name, point = variants[architecture]
         loss = sections.training_options(axes.at(self.config, point), name)["loss"]
         more = {"loss": loss, "width_unit": self._width_unit(name)}
         return self._of_table("figure", f"{dataset}/{architecture}", "figures", figure, more)
 
     @_once
     def comparison(self, *, dataset: str, comparison: str) -> Recipe:
+        self._check("data set", dataset, self.config["grid"]["dataset"])
         losses = {
             variant: sections.training_options(axes.at(self.config, point), name)["loss"]
             for variant, (name, point) in self.variants(dataset).items()
@@ -199,7 +208,9 @@ class Recipes:
         self, rule: str, place: str, kind: str, name: str, more: dict[str, Any]
     ) -> Recipe:
         """A picture that is drawn from the table."""
-        module, options = sections.drawn(self.config, kind)[name]
+        drawn = sections.drawn(self.config, kind)
+        self._check(rule, name, drawn)
+        module, options = drawn[name]
         script = f"lipdescent/{kind}/{module}.py"
         asked = {"statistics": self.config["statistics"], "caption": caption(script)}
         return Recipe(
@@ -303,19 +314,26 @@ class Recipes:
             (self.table(), *sets, *stacks),
         )
 
+    def _parts(self, experiment: str) -> list[dict[str, Any]]:
+        """Options of each."""
+        self._check("experiment", experiment, self.config["experiments"])
+        return experiment_parts(self.config, experiment)
+
     @_once
     def experiment_part(self, *, experiment: str, part: str) -> Recipe:
+        parts = self._parts(experiment)
+        self._check(f"part of {experiment}", part, [str(n) for n in range(len(parts))])
         return Recipe(
             "experiment_part",
             f"experiment/{experiment}/{part}",
             (f"{self.base}/experiments/{experiment}/{part}.parquet",),
-            {"options": experiment_parts(self.config, experiment)[int(part)]},
+            {"options": parts[int(part)]},
             self.code("experiment.py", f"lipdescent/experiments/{experiment}.py"),
         )
 
     @_once
     def experiment(self, *, experiment: str) -> Recipe:
-        parts = range(len(experiment_parts(self.config, experiment)))
+        parts = range(len(self._parts(experiment)))
         inputs = [self.experiment_part(experiment=experiment, part=str(part)) for part in parts]
         outputs = tuple(f"{self.base}/experiments/{experiment}.{k}" for k in ("parquet", "csv"))
         place, code = f"experiment/{experiment}", self.code("join_experiment.py")
@@ -342,8 +360,17 @@ class Recipes:
         same = replace(run, seeds=())
         return [one for one in self.runs if replace(one, seeds=()) == same and one != run]
 
-    def _run(self, place: dict[str, str]) -> Run:
-        return self.by_path[PLACE.format(**place)]
+    def run(self, place: dict[str, str]) -> Run:
+        """The run that wildcards name."""
+        path = PLACE.format(**place)
+        self._check("stack", path, self.by_path)
+        return self.by_path[path]
+
+    def _check(self, what: str, name: str, known: Iterable[str]) -> None:
+        try:
+            lookup.check(f"{what} of study {self.config['study']}:", name, list(known))
+        except ValueError as error:
+            raise NotInStudy(str(error)) from None
 
     def _printed(self) -> dict[str, Any]:
         """How figures are printed; plans of former versions do not say."""
@@ -351,6 +378,27 @@ class Recipes:
 
     def _drawn(self, name: str) -> tuple[str, ...]:
         return tuple(f"{self.base}/figures/{name}.{kind}" for kind in published.KINDS)
+
+
+def _earlier(config: dict[str, Any], run: Run, measure: str) -> list[str]:
+    """Measurements of a run that one rests on.
+
+    Those are the upper bounds of certificates, and of chains with two hidden layers and more the
+    norms at all data, in which an ascent finds where to start.
+    """
+    if measure == "certificates":
+        return config["certificates"]["upper"]
+    bounds = config["bounds"]
+    if measure not in bounds or "points" in bounds[measure]:
+        return []
+    bound = bound_entries.bound_of(measure, bounds[measure])
+    first = signatures.constant("bounds", bound, "STARTS_FROM")
+    entry = bounds.get(first)
+    options = sections.build_options(config, run.architecture)
+    deep = sections.module(config, run.architecture) in CHAINS and options.get("depth", 1) > 1
+    if entry is None or not deep or not set(entry) <= {"norms", "quantiles", "domain"}:
+        return []
+    return [first]
 
 
 def with_digests(options: dict[str, Any]) -> dict[str, Any]:
@@ -361,6 +409,8 @@ def with_digests(options: dict[str, Any]) -> dict[str, Any]:
     return {**options, "points_options": {**given, **found}} if found else options
 
 
+# Architectures of linear layers and ReLUs in a row, as many hidden ones as their ``depth``.
+CHAINS = ("mlp", "mlp_of_seed")
 PLACE = "{dataset}/{architecture}/width={width}/seeds={seeds}"
 
 

@@ -34,7 +34,6 @@ LIMITS = {
     "maxItems": "a list of at most",
     "minProperties": "a mapping whose number of entries is at least",
     "maxProperties": "a mapping whose number of entries is at most",
-    "pattern": "the pattern",
 }
 
 
@@ -149,12 +148,11 @@ def _explain(error: ValidationError, place: str) -> str:
     if kind == "maxLength":
         return f"{said}: allowed are at most {wanted} characters"
     if kind == "enum":
-        return f"{said}: allowed is one of {_listed(wanted)}{_as_axis(instance, key)}"
+        values = ", ".join("null" if value is None else str(value) for value in wanted)
+        return f"{said}: allowed is one of {values}{_as_axis(instance, key)}"
+    if kind == "pattern":  # what a regular expression means is in its description
+        return f"{said}: allowed is {cast(dict[str, Any], error.schema)['description']}"
     return f"{said}: allowed is {LIMITS.get(kind, kind)} {wanted}"
-
-
-def _listed(values: list[Any]) -> str:
-    return ", ".join("null" if value is None else str(value) for value in values)
 
 
 def _unknown(error: ValidationError, place: str) -> str:
@@ -188,11 +186,8 @@ def _as_axis(value: Any, key: str) -> str:
     if not isinstance(value, list) or not key.startswith(VARYING):
         return ""
     name = key.rsplit(".", 1)[-1]
-    return f" (for an axis of several write vary: {{{name}: {{{key}: {_flow(value)}}}}})"
-
-
-def _flow(value: list[Any]) -> str:
-    return yaml.safe_dump(value, default_flow_style=True, width=float("inf")).strip()
+    written = yaml.safe_dump(value, default_flow_style=True, width=float("inf")).strip()
+    return f" (for an axis of several write vary: {{{name}: {{{key}: {written}}}}})"
 
 
 def _fill_defaults(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> None:

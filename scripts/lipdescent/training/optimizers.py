@@ -4,8 +4,6 @@ Update rules and their order of operations follow torch.optim (SGD, Adam, AdamW)
 tests compare them. A model with learning rate 0 stays where it is.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -44,7 +42,6 @@ class SGD:
 
     def step(self, parameters: Sequence[Tensor], rate: Tensor, update: Tensor | int) -> None:
         """``rate`` : (num_models,) learning rates, 0 for a frozen model."""
-        del update
         steps = self.buffers
         if self.gradient_clip is not None:
             clip_(self.buffers, self.gradient_clip)

@@ -67,6 +67,8 @@ class _Reading:
         """z (a - b) + b."""
         vertex = self.graph.vertices[self.plain(first)]
         shift: Any = vertex.operation
+        if self.is_times_minus_1(first, other):
+            return torch.zeros((), dtype=torch.float64), other
         if isinstance(shift, Shift) and self.is_times_minus_1(vertex.inputs[0], other):
             fixed = shift.number if shift.weight is None else shift.weight.detach()
             return torch.as_tensor(fixed, dtype=torch.float64), other

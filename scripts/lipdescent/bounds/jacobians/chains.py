@@ -19,14 +19,16 @@ from lipdescent.structure.relu_chain import Chain, activated
 
 _CHUNK = {"cpu": 2**18, "cuda": 2**24}  # numbers in the largest array; measured at n_out n_in = 400
 _TABLE = 2**24  # numbers in the largest table
-_FEW_UNITS = 24  # up to this width equal masks are common enough to look for
+_FEW_UNITS = 24  # of all hidden layers, up to which equal masks are common enough to look for
+_MANY_POINTS = 8  # chunks of them at a time, of which the masks are compared
 
 
 def chain_norms(
     links: Chain, models: Sequence[int], points: Tensor, norms: Sequence[str]
 ) -> list[dict[str, Tensor]]:
     """For each of ``models``: norm -> (n,), without 2^exponents."""
-    chunks = points.split(chunk_size(links))
+    few = _few_units(links) and not _has_table(links)
+    chunks = points.split(chunk_size(links) * (_MANY_POINTS if few else 1))
     jacobians = _table_jacobians if _has_table(links) else deep_jacobians
     grams, inverses, found = [], [], []
     for model in models:
@@ -45,6 +47,16 @@ def chain_norms(
         for one, value in zip(found, torch.cat(values).split(len(points)), strict=True):
             one["l2"] = value
     return found
+
+
+def most_matrices(links: Chain, count: int) -> int:
+    """Jacobians that are taken at ``count`` points, at most."""
+    units = sum(weight.shape[1] for weight in links.weights[:-1])
+    return min(count, 2**units) if units <= _FEW_UNITS else count
+
+
+def _few_units(links: Chain) -> bool:
+    return sum(weight.shape[1] for weight in links.weights[:-1]) <= _FEW_UNITS
 
 
 def _has_table(links: Chain) -> bool:
@@ -76,14 +88,14 @@ def _table_jacobians(
     negative, positive = links.slopes[0]
     table = (last.T[:, :, None] * first[:, None, :]).flatten(1)
     base = negative * (last @ first).flatten()
-    powers = 2.0 ** torch.arange(len(first), dtype=torch.float64, device=first.device)
     for points in chunks:
         before = points @ first.T
         if links.biases[0] is not None:
             before += links.biases[0]
         masks, inverse = (before > 0).to(torch.float64), None
-        if len(first) <= _FEW_UNITS:
-            masks, inverse = _distinct(masks, powers)
+        if _few_units(links):
+            where, inverse = _distinct(masks)
+            masks = masks[where]
         flat = masks @ table
         if positive - negative != 1:
             flat *= positive - negative
@@ -92,18 +104,28 @@ def _table_jacobians(
         yield flat.view(len(flat), len(last), -1), inverse
 
 
-def _distinct(masks: Tensor, powers: Tensor) -> tuple[Tensor, Tensor]:
-    """The different rows among (n, width), and which of them each row is."""
+def _distinct(masks: Tensor) -> tuple[Tensor, Tensor]:
+    """One place of each different row among (n, width), and which of them each row is."""
+    powers = 2.0 ** torch.arange(masks.shape[1], dtype=torch.float64, device=masks.device)
     codes, inverse = torch.unique(masks @ powers, return_inverse=True)
     where = torch.empty_like(inverse[: len(codes)])
     where[inverse] = torch.arange(len(inverse), device=inverse.device)
-    return masks[where], inverse
+    return where, inverse
 
 
-def deep_jacobians(links: Chain, chunks: Sequence[Tensor]) -> Iterator[tuple[Tensor, None]]:
-    """Any depth, one model: (n, n_out, n_in) for every chunk (n, n_in) of points."""
+def deep_jacobians(
+    links: Chain, chunks: Sequence[Tensor]
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Any depth, one model, as :func:`_table_jacobians`."""
     for points in chunks:
-        yield jacobians_at(links, points[None])[0], None
+        slopes = [slope for _, _, slope in activated(links, points[None])]
+        inverse, count = None, len(points)
+        if slopes and _few_units(links):
+            ups = (positive for _, positive in links.slopes)
+            masks = [slope[0] == up for slope, up in zip(slopes, ups, strict=True)]
+            where, inverse = _distinct(torch.cat(masks, 1).to(torch.float64))
+            slopes, count = [slope[:, where] for slope in slopes], len(where)
+        yield jacobians_of(links, slopes, count)[0], inverse
 
 
 def jacobians_at(

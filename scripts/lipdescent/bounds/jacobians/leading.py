@@ -12,15 +12,15 @@ point which may have one of the largest norms is known, and there the norm is ta
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from lipdescent.arithmetic.eigenvalues import largest_eigenvalue
 from lipdescent.arithmetic.ulps import times_power
-from lipdescent.bounds.jacobians.chains import chain_norms, chunk_size, gram, jacobians_at, sum_norm
-from lipdescent.shapes import Float64
+from lipdescent.bounds.jacobians.chains import chunk_size, gram, jacobians_at, sum_norm
+from lipdescent.shapes import Float64, Shaped
 from lipdescent.structure.relu_chain import Chain, activated
 
 _ROUNDOFF, _UNDERFLOW = 2.0**-24, 2.0**-140  # of float32, the latter with room to spare
@@ -74,9 +74,21 @@ def leading_norms(
         taken[always] = True
     rough = _rough_values(links, points, norm, max(count, _EXACT), taken)
     if in_single(links):
-        for model, values in enumerate(rough):
-            _refine(links[model : model + 1], points, values, norm)
+        _refine(links, points, rough, norm)
     return times_power(rough, links.exponents[:, None].clamp(-2100, 2100))
+
+
+def norms_at(
+    links: Chain,
+    points: Float64[Tensor, "points inputs"],
+    places: Shaped[Tensor, "models k"],
+    *,
+    norm: str,
+) -> Float64[Tensor, "models points"]:
+    """Norms of each model at its own places among the points, below 0 elsewhere."""
+    values = points.new_full((len(places), len(points)), -torch.inf)
+    _take(values, links, points, [own.unique() for own in places], norm)
+    return times_power(values, links.exponents[:, None].clamp(-2100, 2100))
 
 
 def _rough_values(
@@ -137,13 +149,31 @@ def _between(grams: Tensor) -> tuple[Tensor, Tensor]:
     return low * (1 - _SLIGHTLY), high * (1 + _SLIGHTLY)
 
 
-def _refine(links: Chain, points: Tensor, values: Tensor, norm: str) -> None:
-    """The largest of one model's rough norms (n,) taken in float64, in place."""
-    error = rough_error(links, norm) + 1e-9 * values
-    threshold = (values - error).topk(_EXACT).values[-1]
-    # Not ">=": what has overflowed in float32 is looked at, too.
-    open_ones = (~(values + error < threshold)).nonzero().flatten()
-    values[open_ones] = chain_norms(links, [0], points[open_ones], [norm])[0][norm]
+def _refine(links: Chain, points: Tensor, rough: Tensor, norm: str) -> None:
+    """The largest of each model's rough norms (num_models, n) taken in float64, in place."""
+    places = []
+    for model, values in enumerate(rough):
+        error = rough_error(links[model : model + 1], norm) + 1e-9 * values
+        threshold = (values - error).topk(_EXACT).values[-1]
+        # Not ">=": what has overflowed in float32 is looked at, too.
+        places.append((~(values + error < threshold)).nonzero().flatten())
+    _take(rough, links, points, places, norm)
+
+
+def _take(
+    values: Tensor, links: Chain, points: Tensor, places: Sequence[Tensor], norm: str
+) -> None:
+    """Each model's norms at its own places, in float64 and without 2^exponents, put in place."""
+    for start in range(0, len(places), _MODELS):
+        some = range(start, min(start + _MODELS, len(places)))
+        found = []
+        for model in some:
+            for part in points[places[model]].split(chunk_size(links)):
+                matrices = jacobians_at(links[model : model + 1], part[None])[0]
+                found.append(_measured(matrices, norm))
+        exact = _norms_of(torch.cat(found), norm).split([len(places[model]) for model in some])
+        for model, one in zip(some, exact, strict=True):
+            values[model, places[model]] = one
 
 
 def _products(links: Chain, points: Tensor) -> Iterator[Tensor]:
@@ -166,12 +196,17 @@ def _products(links: Chain, points: Tensor) -> Iterator[Tensor]:
 
 def rough_norms(links: Chain, points: Tensor, norm: str) -> Tensor:
     """(n,) of one model at all points, without 2^exponents, from products as they are taken."""
-    found = []
-    for matrices in _products(links, points):
-        matrices = matrices.double()
-        found.append(gram(matrices) if norm == "l2" else sum_norm(matrices.abs(), norm))
-    together = torch.cat(found)
-    return largest_eigenvalue(together).sqrt() if norm == "l2" else together
+    found = [_measured(matrices.double(), norm) for matrices in _products(links, points)]
+    return _norms_of(torch.cat(found), norm)
+
+
+def _measured(matrices: Tensor, norm: str) -> Tensor:
+    """Of Jacobians (n, n_out, n_in) what their norms are made of, all of them at once."""
+    return gram(matrices) if norm == "l2" else sum_norm(matrices.abs(), norm)
+
+
+def _norms_of(measured: Tensor, norm: str) -> Tensor:
+    return largest_eigenvalue(measured).sqrt() if norm == "l2" else measured
 
 
 def rough_error(links: Chain, norm: str) -> float:

@@ -28,9 +28,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lipdescent.arithmetic.eigenvalues import largest_eigenvalue
 from lipdescent.bounds.jacobians.ascent import dual_vectors
-from lipdescent.bounds.jacobians.chains import gram, jacobians_at, sum_norm
+from lipdescent.bounds.jacobians.chains import jacobians_at
 from lipdescent.deadline import over
 from lipdescent.structure.relu_chain import Chain, activated
 
@@ -170,11 +169,9 @@ def _taken(links: Chain, points: Tensor, norm: str) -> _Found:
     parts, flat = [], points.flatten(1, 2)
     for part in flat.split(max(1, _CHUNK // (len(points) * entries)), dim=1):
         matrices = jacobians_at(links, part).flatten(0, 1)
-        left, right, _ = dual_vectors(matrices.nan_to_num(0.0, 0.0, 0.0), norm)
-        if norm == "l2":
-            values = largest_eigenvalue(gram(matrices)).sqrt()
-        else:
-            values = sum_norm(matrices.abs(), norm)
+        left, right, values = dual_vectors(matrices.nan_to_num(0.0, 0.0, 0.0), norm)
+        # What has overflowed is no norm.
+        values = torch.where(matrices.sum((-1, -2)).isfinite(), values, torch.nan)
         parts.append([one.unflatten(0, part.shape[:2]) for one in (values, left, right)])
     together = (
         torch.cat(one, 1).unflatten(1, points.shape[1:3]) for one in zip(*parts, strict=True)

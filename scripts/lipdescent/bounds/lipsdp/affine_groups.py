@@ -4,8 +4,6 @@ Of ``x + h f(x)``, ``x - 2 W' (t * relu(W x))`` and the like: the factors go int
 the pair that is bounded. A product of a weight and factors is off by one rounding each.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -44,12 +42,9 @@ def _is_linear(node: Node) -> bool:
     return isinstance(node, Layer) and type(node.module) in _LINEAR
 
 
-def _is_factor(node: Node) -> bool:
-    return isinstance(node, Layer) and isinstance(node.module, (Scale, Divide))
-
-
 def _is_part(node: Node) -> bool:
-    return _is_linear(node) or _is_factor(node)
+    factor = isinstance(node, Layer) and isinstance(node.module, (Scale, Divide))
+    return factor or _is_linear(node)
 
 
 def composed(

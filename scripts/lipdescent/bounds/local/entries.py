@@ -11,23 +11,18 @@ changes an entry by at most gamma(K (n + K)) times the bound of entries above, a
 values of all the same terms.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch
 from torch import Tensor
 
-from lipdescent.arithmetic.certified_norms import (
-    certified_spectral_norm,
-    norm_frobenius,
-    norm_l1,
-    norm_linf,
-)
+from lipdescent.arithmetic.certified_norms import NORMS, norm_frobenius
 from lipdescent.arithmetic.ulps import gamma, round_up
 from lipdescent.bounds.local.tangents import Tangents, solution
 
 FEW = 6  # open units: 64 matrices
+# Stored are transposed Jacobians (inputs, outputs).
+_TRANSPOSED = {"l2": "l2", "linf": "l1", "l1": "linf"}
 
 
 def entry_bounds(system: Tangents) -> Tensor:
@@ -43,9 +38,7 @@ def sum_norms(system: Tangents, norm: str) -> Tensor:
     total = entry_bounds(system)
     finite = total.isfinite().flatten(1).all(1)
     total = torch.where(finite[:, None, None], total, 0.0)
-    # Stored are transposed Jacobians (inputs, outputs).
-    value = norm_l1(total) if norm == "linf" else norm_linf(total)
-    value = round_up(value + _in_norm(system, norm))
+    value = round_up(NORMS[_TRANSPOSED[norm]](total) + _in_norm(system, norm))
     return torch.where(finite, value, torch.inf)
 
 
@@ -60,10 +53,8 @@ def largest_of_patterns(system: Tangents, norm: str) -> Tensor:
         noise[..., i] = patterns[:, i, None] * p
     matrix = system.output[:, None, :n] + noise @ system.output[:, None, n:]
     error = gamma(count * (n + count) + 8) * norm_frobenius(entry_bounds(system))
-    if norm == "l2":
-        value = certified_spectral_norm(matrix).amax(1)
-    else:
-        value = (norm_l1(matrix) if norm == "linf" else norm_linf(matrix)).amax(1)
+    value = NORMS[_TRANSPOSED[norm]](matrix).amax(1)
+    if norm != "l2":
         error = error * math.sqrt(max(matrix.shape[-2:]))
     return round_up(value + round_up(error, 4) + _in_norm(system, norm), 2)
 

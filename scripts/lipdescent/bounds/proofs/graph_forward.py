@@ -10,8 +10,6 @@ normalisations, and finite for functions whose slopes are not bounded. What join
 - a value that is broadcast is m times as long, in squares.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -23,6 +21,7 @@ from torch import Tensor, nn
 
 from lipdescent.arithmetic.ulps import gamma, round_down, round_up
 from lipdescent.bounds.proofs.forward_error import ROUNDING, _evaluate, _length
+from lipdescent.layers.normalisation import INPUT_NORMS
 from lipdescent.layers.table import TABLE
 from lipdescent.measurement import NotApplicable
 from lipdescent.networks.expressions import Chain, Concat, Layer, Node
@@ -45,11 +44,7 @@ from lipdescent.structure.trace import trace
 
 State = dict[str, Tensor]
 Known = tuple[Tensor, Tensor]  # a value (n, *shape) and the l2 length (n,) of its error at most
-_NORMS = (
-    *(nn.LayerNorm, nn.GroupNorm, nn.RMSNorm),
-    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
-)
-_NEARBY = (*_NORMS, Function)
+_NEARBY = (*INPUT_NORMS, Function)
 MOST_ATTENTIONS = 2  # of which randomly drawn transformers still had a proved bound that is not 0
 # |slope| of functions at sizes: (smallest |x| or x, largest x, largest |x|) -> at most.
 _SLOPES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
@@ -93,7 +88,7 @@ class ProvenGraph:
             if not isinstance(layer, Layer):
                 continue
             kind = type(layer.module)
-            if kind not in TABLE or kind not in (*ROUNDING, *_NORMS):
+            if kind not in TABLE or kind not in (*ROUNDING, *INPUT_NORMS):
                 raise NotApplicable(f"{layer.place}: no error bound")
             if not isinstance(layer.module, _NEARBY) or _is_steady(layer.module):
                 self.constants[i] = layer_bound(layer, stack, norm="l2")

@@ -12,8 +12,6 @@ in whole numbers.
 Two points' difference is taken of the limbs, so that it may be many digits smaller than the values.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from fractions import Fraction
@@ -36,7 +34,7 @@ from lipdescent.arithmetic.fixed_point import (
 )
 from lipdescent.arithmetic.ulps import round_up
 from lipdescent.bounds.proofs.forward_error import ProvenForward, _batch_norm_slope
-from lipdescent.layers import linear
+from lipdescent.layers import convolution, linear
 from lipdescent.measurement import NotApplicable
 from lipdescent.networks.expressions import Chain, Concat, Layer, Node, Sum, layers
 from lipdescent.networks.known_classes import BATCH_NORMS
@@ -46,7 +44,6 @@ from lipdescent.structure.rebuilt import evaluate, rebuilt
 
 State = dict[str, Tensor]
 _UP = 1 + 2.0**-30  # more than what rounds in a bound on errors
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 class PreciseForward:
@@ -334,7 +331,7 @@ def _max_pool(module: Any, state: State, x: Fixed, limbs: int) -> tuple[Fixed, f
 
 RULES: dict[type[nn.Module], Callable[[Any, State, Fixed, int], tuple[Fixed, float]]] = {
     **dict.fromkeys((kind for kind in linear.TABLE if kind is not nn.Linear), _exact),
-    **dict.fromkeys((nn.Linear, *_CONVOLUTIONS), _linear),
+    **dict.fromkeys((nn.Linear, *convolution.PLAIN), _linear),
     **dict.fromkeys(BATCH_NORMS, _batch_norm),
     nn.ReLU: _relu,
     **dict.fromkeys((nn.ReLU6, nn.Hardtanh), _hardtanh),

@@ -7,8 +7,6 @@ Lanczos's method with products of the Hessian and vectors: an estimate from belo
 has kinks the Hessian is that of its piece.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -181,7 +179,8 @@ def lanczos(times: Callable[[Vectors], Vectors], start: Vectors, *, iterations: 
             break
         for _ in range(2):
             for vector in basis:
-                product = _minus(product, _dot(product, vector), vector)
+                along = _scaled(vector, _dot(product, vector))
+                product = [p - a for p, a in zip(product, along, strict=True)]
         length = _dot(product, product).sqrt()
         epsilon = torch.finfo(start[0].dtype).eps
         alive = alive & (length.cpu() > 10 * epsilon * scale)
@@ -202,7 +201,3 @@ def _dot(a: Vectors, b: Vectors) -> Tensor:
 
 def _scaled(vectors: Vectors, factors: Tensor) -> Vectors:
     return [v * factors.to(v).reshape(-1, *[1] * (v.dim() - 1)) for v in vectors]
-
-
-def _minus(a: Vectors, factors: Tensor, b: Vectors) -> Vectors:
-    return [x - y for x, y in zip(a, _scaled(b, factors), strict=True)]

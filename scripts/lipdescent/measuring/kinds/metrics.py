@@ -1,7 +1,5 @@
 """Losses, accuracies and distances from the start of the training."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,7 +17,6 @@ from lipdescent.training.options import TrainingOptions
 
 def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
     """Everything in metrics.py, with each model's own noisy labels and initial weights."""
-    del options
     saved, dataset, finite = subject.saved, subject.dataset, subject.finite
     labels = labels_of(subject)
     device = subject.stack.device

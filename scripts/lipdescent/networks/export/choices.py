@@ -9,8 +9,7 @@ import torch
 from torch import fx, nn
 
 from lipdescent.networks.export.builder import Builder, Constant, refused, size_of
-from lipdescent.networks.export.rearranging import as_value
-from lipdescent.networks.graph import Concatenation
+from lipdescent.networks.export.rearranging import merged
 from lipdescent.networks.operations import Scale
 from lipdescent.networks.vertices import Value
 
@@ -26,10 +25,11 @@ _COMPLEX = ("view_as_complex", "complex", "polar", "view_as_real", "angle")
 
 
 class Comparison(NamedTuple):
-    """Whether a value is larger (or smaller) than 0."""
+    """Whether a value is larger (or smaller) than a number."""
 
     value: Value
     larger: bool
+    than: float
 
 
 def reason(name: str) -> str | None:
@@ -48,15 +48,15 @@ def reason(name: str) -> str | None:
 
 
 def compared(larger: bool) -> Any:
-    """``x > 0``, for ``where`` alone; others jump."""
+    """``x > a``, for ``where`` alone; others jump."""
 
     def rule(b: Builder, node: fx.Node, a: Arguments) -> Comparison:
         value, other = a["self"], a["other"]
-        zero = bool((other.value == 0).all()) if isinstance(other, Constant) else other == 0
+        numbers = other.value.unique() if isinstance(other, Constant) else torch.tensor([other])
         taken = all(_name(user) == "where" for user in node.users)
-        if not isinstance(value, Value) or isinstance(other, Value) or not zero or not taken:
+        if not isinstance(value, Value) or len(numbers) != 1 or not taken:
             raise refused(node, f"the operation {node.target} {reason('sign')}")
-        return Comparison(value, larger)
+        return Comparison(value, larger, float(numbers))
 
     return rule
 
@@ -74,7 +74,6 @@ def chosen(b: Builder, node: fx.Node, a: Arguments) -> Any:
         raise refused(node, "where, as the input says (jumps)")
     size = size_of(node)
     keep = mask.value.cpu().expand(size)
-    like = next(part for part in parts if isinstance(part, Value))
     for i, part in enumerate(parts):
         if isinstance(part, Value):
             continue
@@ -86,20 +85,24 @@ def chosen(b: Builder, node: fx.Node, a: Arguments) -> Any:
             if float(number) == math.inf:
                 raise refused(node, "where with inf")
             return b.gathered(value, index, node, float(number))
-    values = [p if isinstance(p, Value) else as_value(b, node, p, like) for p in parts]
-    inputs = [b.in_shape(b.expanded(v, size, node), (math.prod(size),), node) for v in values]
-    both = b.vertex(Concatenation(0), inputs, (2 * math.prod(size),), node)
-    places = torch.arange(math.prod(size)).reshape(size)
-    index = torch.where(keep, places, places + math.prod(size))
-    return b.gathered(Value(both, (1, 2 * math.prod(size))), index, node)
+    return merged(b, node, a)
 
 
 def _leaky(b: Builder, node: fx.Node, mask: Comparison, parts: list[Any]) -> Value:
-    """``where(x > 0, x, a x)``: a ReLU or leaky ReLU; anything else may jump."""
+    """``where(x > 0, x, a x)``: a ReLU or leaky ReLU; anything else may jump.
+
+    ``where(x > 20, x, softplus(x))``, as exporters write it, is ``nn.Softplus``.
+    """
     above, below = parts if mask.larger else reversed(parts)
     x = mask.value
+    if (
+        isinstance(below, Value)
+        and isinstance(above, Value)
+        and _is_softplus(b, mask, below, above)
+    ):
+        return below  # as PyTorch's own is x from there on
     slopes = [_slope(b, x, part) for part in (above, below)]
-    if slopes[0] != 1 or slopes[1] is None:
+    if slopes[0] != 1 or slopes[1] is None or mask.than:
         raise refused(
             node,
             "where, as the input says: it may jump; where(x > 0, x, a * x) with a number a is "
@@ -107,6 +110,16 @@ def _leaky(b: Builder, node: fx.Node, mask: Comparison, parts: list[Any]) -> Val
         )
     layer = b.module(nn.LeakyReLU, slopes[1]) if slopes[1] else b.module(nn.ReLU)
     return b.entrywise(layer, x, node)
+
+
+def _is_softplus(b: Builder, mask: Comparison, below: Value, above: Value) -> bool:
+    """Whether it goes on as x where PyTorch's softplus, of threshold 20, is x."""
+    own = b.vertices[b.unviewed(below.vertex)]
+    x = b.unviewed(mask.value.vertex)
+    if not isinstance(own.operation, nn.Softplus) or b.unviewed(above.vertex) != x:
+        return False
+    known = b.unviewed(own.inputs[0]) == x and own.operation.beta == 1 and mask.larger
+    return known and own.operation.threshold == mask.than
 
 
 def _slope(b: Builder, x: Value, part: Any) -> float | None:

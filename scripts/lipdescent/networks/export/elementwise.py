@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 
 from lipdescent.networks.export.activations import clamp, number
 from lipdescent.networks.export.builder import Builder, Constant, refused, size_of
-from lipdescent.networks.export.root_mean_square import normalised
+from lipdescent.networks.export.root_mean_square import normalised, weighted
 from lipdescent.networks.graph import Combination, Extremum, Product, Quotient
 from lipdescent.networks.operations import Divide, Function, Scale, Shift
 from lipdescent.networks.vertices import Value, shape_of
@@ -52,11 +52,38 @@ def _alpha(node: fx.Node, a: Arguments) -> Arguments:
 
 def shifted(b: Builder, node: fx.Node, value: Value, by: Any) -> Value:
     """A value plus a constant or a number; minus infinity in it, a mask, is put in last."""
+    if (found := _with_bias(b, node, value, by)) is not None:
+        return found
     if not isinstance(by, Constant) or not bool((left := by.value == -math.inf).any()):
         return _with_constant(b, node, Shift, value, by, 0.0)
     total = _with_constant(b, node, Shift, value, finite(by), 0.0)
     places = torch.arange(math.prod(total.size)).reshape(total.size)
     return b.gathered(total, torch.where(left.cpu(), -1, places), node, -math.inf)
+
+
+def _with_bias(b: Builder, node: fx.Node, value: Value, by: Any) -> Value | None:
+    """x W + b is one layer, where nothing else takes x W."""
+    vertex = b.vertices[value.vertex]
+    layer, others = vertex.operation, [n for n in node.all_input_nodes if n in b.values]
+    if not isinstance(layer, nn.Linear) or value.size[-1:] == ():
+        return None
+    if (layer, "bias") in b.tensors:
+        return None
+    if len(others) != 1 or len(others[0].users) != 1 or value.size[-1] != layer.out_features:
+        return None
+    outputs, like = layer.out_features, layer.weight
+    if not isinstance(by, Constant):
+        full = torch.full((1,), number(by), dtype=like.dtype, device=like.device)
+        by = Constant(full, lambda c: full, ("number", by))
+    shape = by.value.shape
+    if shape[-1:] not in ((outputs,), (1,)) or shape.numel() != shape[-1]:
+        return None
+    if len(shape) > len(value.size) or bool(by.value.isinf().any()):
+        return None
+    own = {"weight": b.tensors[layer, "weight"]}
+    own["bias"] = by.map(lambda t: t.flatten().expand(outputs), ("expand", outputs))
+    whole = b.module(nn.Linear, layer.in_features, outputs, True, tensors=own)
+    return Value(b.vertex(whole, vertex.inputs, vertex.shape, node), value.size)
 
 
 def finite(constant: Constant) -> Constant:
@@ -75,6 +102,8 @@ def finite(constant: Constant) -> Constant:
 
 def scaled(b: Builder, node: fx.Node, value: Value, by: Any) -> Value:
     """A value times a constant or a number."""
+    if (found := weighted(b, node, value, by)) is not None:
+        return found
     return _with_constant(b, node, Scale, value, by, 1.0)
 
 

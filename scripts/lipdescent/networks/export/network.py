@@ -88,7 +88,11 @@ class Exported:
 
 
 def export(
-    module: nn.Module, input_shapes: Sequence[Sequence[int]], *, output: int | str | None = None
+    module: nn.Module,
+    input_shapes: Sequence[Sequence[int]],
+    *,
+    output: int | str | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Exported:
     """The plain network of ``module``: what its ``forward`` computes of one example.
 
@@ -110,7 +114,8 @@ def export(
     own: dict[str, Tensor] = dict(module.named_parameters(remove_duplicate=False))
     own |= dict(module.named_buffers(remove_duplicate=False))
     floating = [t for t in own.values() if t.is_floating_point()]
-    dtype = floating[0].dtype if floating else torch.get_default_dtype()
+    if dtype is None:
+        dtype = floating[0].dtype if floating else torch.get_default_dtype()
     device = floating[0].device if floating else torch.device("cpu")
     traced = program(module, input_shapes, dtype, device)
     builder = Builder(traced, {name: t.detach() for name, t in own.items()})

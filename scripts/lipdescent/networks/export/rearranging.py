@@ -38,6 +38,32 @@ def _of_places(b: Builder, node: fx.Node, value: Value, a: Arguments, fill: floa
     return b.gathered(value, found - 1, node, fill)
 
 
+def merged(b: Builder, node: fx.Node, a: Arguments) -> Value:
+    """Numbers of several values, of which the operation takes these from one, those from another.
+
+    Side by side they are one value, of which the operation is asked where it takes its numbers.
+    """
+    names = [name for name in ("self", "src", "other") if name in a]
+    like = next(a[name] for name in names if isinstance(a[name], Value))
+    places, inputs, start = {}, [], 1
+    for name in names:
+        part = a[name] if isinstance(a[name], Value) else as_value(b, node, a[name], like)
+        count = _count(part.size)
+        places[name] = torch.arange(start, start + count).reshape(part.size)
+        inputs.append(b.in_shape(part, (count,), node))
+        start += count
+    given = {n: arg.value.cpu() if isinstance(arg, Constant) else arg for n, arg in a.items()}
+    target: Any = node.target
+    found = target(**(given | places))
+    both = Value(b.vertex(Concatenation(0), inputs, (start - 1,), node), (1, start - 1))
+    return b.gathered(both, found - 1, node)
+
+
+def copied(b: Builder, node: fx.Node, a: Arguments) -> Any:
+    """What is copied, in the size of what it is copied to."""
+    return shown_as(b, node, {"self": a["src"]})
+
+
 def padded(b: Builder, node: fx.Node, a: Arguments) -> Any:
     """A pad; of a constant, which stands for place 0."""
     fill = a.get("value")
@@ -188,6 +214,8 @@ RULES = {
     "masked_fill": masked,
     **dict.fromkeys(("cat", "concat", "concatenate"), concatenated),
     "stack": stacked,
+    "copy": copied,
+    **dict.fromkeys(("slice_scatter", "select_scatter", "diagonal_scatter"), merged),
     **dict.fromkeys(("expand_as", "view_as", "reshape_as"), shown_as),
     **dict.fromkeys(("hstack", "vstack", "column_stack"), side_by_side),
     **dict.fromkeys(("to", "_to_copy", "type_as"), cast),

@@ -12,21 +12,35 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from lipdescent.networks.export.builder import Builder
+from lipdescent.networks.export.builder import Builder, Constant
 from lipdescent.networks.graph import Vertex
-from lipdescent.networks.operations import Function, Gather, Reduce, Shift
+from lipdescent.networks.operations import Divide, Function, Gather, Reduce, Scale, Shift
 from lipdescent.networks.vertices import Value
 
 
 def normalised(b: Builder, node: fx.Node, x: Value, by: Value, root: str) -> Value | None:
-    """x times ``by`` (its root being "rsqrt") or over it ("sqrt"), if that normalises x."""
+    """x times ``by`` (its root being "rsqrt") or over it ("sqrt"), if that normalises x.
+
+    Or what x is a multiple of: (w y) / s is w (y / s), each w with its own number.
+    """
     found = _mean_of_squares(b, by, root)
     if found is None:
         return None
+    own = b.vertices[x.vertex]
+    if isinstance(own.operation, (Scale, Divide)):
+        before = Value(own.inputs[0], x.size)
+        if b.vertices[own.inputs[0]].shape == own.shape:
+            rest = normalised(b, node, before, by, root)
+            if rest is not None:
+                weight = b.tensors.get((own.operation, "weight"))
+                scaled = isinstance(own.operation, Scale)
+                one = weighted(b, node, rest, weight) if scaled else None
+                return one or b.apply(own.operation, rest, x.size, node, shape=own.shape)
     reduction, eps, whole = found
     square = b.vertices[b.unviewed(reduction.inputs[0])]
-    named = isinstance(square.operation, Function) and square.operation.name == "square"
-    if not named or b.unviewed(square.inputs[0]) != b.unviewed(x.vertex) or not eps > 0:
+    if not _is(square, "square") or not eps > 0:
+        return None
+    if b.unviewed(square.inputs[0]) != b.unviewed(x.vertex):
         return None
     operation: Any = reduction.operation
     shape = b.vertices[reduction.inputs[0]].shape
@@ -43,6 +57,27 @@ def normalised(b: Builder, node: fx.Node, x: Value, by: Value, root: str) -> Val
     return b.gathered(found_value, back, node)
 
 
+def weighted(b: Builder, node: fx.Node, value: Value, by: Any) -> Value | None:
+    """A normalised value times one number for each of its entries: the layer's own weights."""
+    vertex = b.vertices[value.vertex]
+    layer = vertex.operation
+    if not isinstance(layer, nn.RMSNorm) or (layer, "weight") in b.tensors:
+        return None
+    wide = layer.normalized_shape
+    shape = tuple(by.value.shape) if isinstance(by, Constant) else ()
+    if shape[-len(wide) :] != wide or math.prod(shape) != math.prod(wide):
+        return None
+    if len(shape) > len(value.size) or value.size[-len(wide) :] != wide:
+        return None
+    own = by.map(lambda t: t.reshape(wide), ("as", wide))
+    alike = b.module(nn.RMSNorm, wide, layer.eps, tensors={"weight": own})
+    return Value(b.vertex(alike, vertex.inputs, vertex.shape, node), value.size)
+
+
+def _is(vertex: Vertex, name: str) -> bool:
+    return isinstance(vertex.operation, Function) and vertex.operation.name == name
+
+
 def _mean_of_squares(
     b: Builder, by: Value, root: str
 ) -> tuple[Vertex, float, Tensor | None] | None:
@@ -52,7 +87,9 @@ def _mean_of_squares(
     if isinstance(vertex.operation, Gather):
         whole = vertex.operation.index.flatten()
         vertex = b.vertices[b.unviewed(vertex.inputs[0])]
-    if not isinstance(vertex.operation, Function) or vertex.operation.name != root:
+    if root == "rsqrt" and _is(vertex, "reciprocal"):  # 1 / sqrt, as exporters write it
+        vertex, root = b.vertices[b.unviewed(vertex.inputs[0])], "sqrt"
+    if not _is(vertex, root):
         return None
     vertex, eps = b.vertices[b.unviewed(vertex.inputs[0])], 0.0
     if isinstance(vertex.operation, Shift) and vertex.operation.weight is None:

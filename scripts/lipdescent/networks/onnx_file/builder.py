@@ -1,136 +1,175 @@
-"""From the nodes of an ONNX graph to the vertices of a graph, for a batch of one example.
+"""A file's nodes as PyTorch's operations, one after another, for a batch of one example.
 
-A value of the file has its own size there, most often with a first axis of length 1, the batch.
-Its vertex has the same numbers in the same order, without that axis.
+What depends on no input is computed here, by ONNX's own reference. Every other node is a module
+that calls a rule on what it is given, so that :mod:`lipdescent.networks.export` reads files as it
+reads any ``forward``, and errors say the node's name.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lipdescent.networks.graph import Join
-from lipdescent.networks.operations import Shift
+from lipdescent.networks.onnx_file.calls import Call, Given, Layer, Moved, Rule, Step
 from lipdescent.networks.reading import Unreadable
-from lipdescent.networks.vertices import Size, Value, Vertices, shape_of
+from lipdescent.networks.vertices import Size
 
-# Operators that only move the numbers of their first input, and what they fill gaps with.
+# Operators that only move the numbers of some of their inputs, the first one unless stated.
 MOVING = (
     "DepthToSpace", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Pad",
-    "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
+    "Reshape", "ReverseSequence", "ScatterElements", "ScatterND", "Slice", "SpaceToDepth", "Split",
+    "Squeeze", "Tile", "Transpose", "Trilu", "Unsqueeze",
 )  # fmt: skip
+_MOVED = {"ScatterElements": (0, 2), "ScatterND": (0, 2)}
 REFERENCE_ONLY = ("Shape", "Size")  # of whatever they are asked about only the size counts
 
 
-@dataclass(frozen=True)
-class Call:
-    """One node of the file.
+class Steps(nn.Module):
+    """The network of a file so far.
 
     Attributes
     ----------
-    inputs : a :class:`Value`, an array that depends on no input, or None where one is left out.
+    values : name in the file -> an example of what depends on the input, an array of what does not.
+    output : name of what calling it gives.
     """
 
-    node: Any
-    inputs: tuple[Value | np.ndarray | None, ...]
-    opset: int
-
-    @cached_property
-    def attributes(self) -> dict[str, Any]:
-        from onnx import helper
-
-        found = {a.name: helper.get_attribute_value(a) for a in self.node.attribute}
-        return {n: v.decode() if isinstance(v, bytes) else v for n, v in found.items()}
-
-    @property
-    def place(self) -> str:
-        """What errors call it."""
-        return f"{self.node.op_type} {self.node.name or self.node.output[0]!r}"
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """An attribute."""
-        return self.attributes.get(name, default)
-
-    def argument(self, i: int, name: str = "") -> np.ndarray | None:
-        """A constant input, which older versions of operators take as the attribute ``name``."""
-        if name and name in self.attributes:
-            return np.asarray(self.attributes[name])
-        given = self.inputs[i] if i < len(self.inputs) else None
-        if isinstance(given, Value):
-            raise self.refusal(f"its input {self.node.input[i]!r} depends on the network's input")
-        return given
-
-    def value(self, i: int = 0) -> Value:
-        """An input that depends on the network's."""
-        given = self.inputs[i]
-        if not isinstance(given, Value):
-            raise self.refusal(f"its input {self.node.input[i]!r} does not depend on the network's")
-        return given
-
-    def refusal(self, reason: str) -> Unreadable:
-        return Unreadable(f"{self.place}: {reason}")
-
-
-Rule = Callable[["Builder", Call], Value]
-
-
-class Builder(Vertices[Call]):
-    """The vertices of a file so far; every value's vertex has the shape of its size.
-
-    Attributes
-    ----------
-    values : name in the file -> what is known of it.
-    uses : name in the file -> how often it is asked for.
-    """
-
-    def __init__(self, graph: Any, inputs: Mapping[str, Size], opsets: Mapping[str, int]) -> None:
+    def __init__(
+        self, graph: Any, inputs: Mapping[str, tuple[Size, torch.dtype]], opsets: Mapping[str, int]
+    ) -> None:
         from onnx import numpy_helper
 
-        (name, size) = next(iter(inputs.items()))
-        super().__init__(shape_of(size), name)
-        self.opsets = opsets
-        self.values: dict[str, Value | np.ndarray] = {
+        super().__init__()
+        self.inputs, self.opsets = inputs, opsets
+        self.values: dict[str, Given] = {
             tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer
         }
-        self.values[name] = Value(0, size)
-        asked = [i for node in graph.node for i in node.input] + [o.name for o in graph.output]
-        self.uses = Counter(asked)
+        self.values |= {n: torch.zeros(size, dtype=kind) for n, (size, kind) in inputs.items()}
+        self.steps: list[tuple[str, list[str], list[str]]] = []
+        self.output = ""
+
+    def forward(self, *given: Tensor) -> Tensor:
+        pairs = zip(self.inputs.items(), given, strict=True)
+        values = {name: x.reshape(size) for (name, (size, _)), x in pairs}
+        for step, inputs, outputs in self.steps:
+            found = self._modules[step](*(values[name] for name in inputs))  # type: ignore[misc]
+            found = found if isinstance(found, (tuple, list)) else [found]
+            values |= {n: v for n, v in zip(outputs, found, strict=False) if v is not None}
+        return values[self.output]
 
     def add(self, node: Any, rules: Mapping[str, Rule]) -> None:
         """Whatever a node gives."""
-        inputs = tuple(self.values[name] if name else None for name in node.input)
+        inputs = tuple(map(self._given, node.input))
         call = Call(node, inputs, self.opsets.get(node.domain, self.opsets.get("", 1)))
-        dependent = [given for given in inputs if isinstance(given, Value)]
-        if not node.domain and (not dependent or node.op_type in REFERENCE_ONLY):
-            blank = [np.zeros(v.size) if isinstance(v, Value) else v for v in inputs]
-            self._name(node, self.evaluated(call, blank))
-        elif not node.domain and node.op_type in MOVING:
-            self._name(node, self.moved(call))
-        elif (rule := rules.get(f"{node.domain}::{node.op_type}".removeprefix("::"))) is not None:
-            self._name(node, [rule(self, call)])
+        if node.op_type == "If" and not node.domain:
+            self._branch(call, rules)
+            return
+        pairs = zip(node.input, inputs, strict=True)
+        dependent = [name for name, given in pairs if isinstance(given, Tensor)]
+        own = not node.domain
+        kind = node.op_type if own else f"{node.domain}::{node.op_type}"
+        if own and (not dependent or kind in REFERENCE_ONLY):
+            blank = [np.zeros(v.shape) if isinstance(v, Tensor) else v for v in inputs]
+            self._name(node.output, self._evaluated(call, blank))
+        elif own and kind in MOVING:
+            self._move(call)
+        elif kind in rules:
+            self._step(call, Step(call, rules[kind]), dependent, node.output)
         else:
-            kind = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
             raise call.refusal(
                 f"operator {kind} is unknown; allowed are {', '.join(sorted({*rules, *MOVING}))}, "
                 "and operators that are declared as layers (operators={'domain::Name': class})"
             )
 
-    def _name(self, node: Any, results: Sequence[Value | np.ndarray]) -> None:
-        for name, value in zip(node.output, results, strict=False):
-            self.values[name] = value
-        for name in node.output[len(results) :]:
-            if name and self.uses[name]:
-                raise Unreadable(f"{node.op_type} {node.name}: its output {name!r} is not known")
+    def layer(self, node: Any, kind: Callable[..., Any]) -> None:
+        """A node that is a layer of the user's."""
+        inputs = tuple(map(self._given, node.input))
+        call = Call(node, inputs, 1)
+        try:
+            module = kind(**call.attributes)
+        except Exception as error:  # it is not our code: anything can be raised
+            raise call.refusal(f"{type(error).__name__}: {error}") from error
+        if not isinstance(module, nn.Module):
+            raise call.refusal(f"{kind} gives a {type(module).__name__}; allowed is an nn.Module")
+        self._step(call, Layer(module.eval()), [node.input[0]], node.output)
 
-    def evaluated(self, call: Call, inputs: Sequence[np.ndarray | None]) -> list[np.ndarray]:
+    def needed(self, output: str) -> Steps:
+        """With the steps alone that an output takes."""
+        wanted, kept = {output}, []
+        for step in reversed(self.steps):
+            if wanted & set(step[2]):
+                kept.append(step)
+                wanted |= set(step[1])
+        for step in self.steps:
+            if step not in kept:
+                del self._modules[step[0]]
+        self.steps, self.output = kept[::-1], output
+        return self.eval()
+
+    def _given(self, name: str) -> Given:
+        if name and name not in self.values:
+            raise Unreadable(f"the output {name!r} of an operator is not known")
+        return self.values[name] if name else None
+
+    def _step(self, call: Call, step: nn.Module, inputs: list[str], outputs: Sequence[str]) -> None:
+        values: list[Any] = [self.values[name] for name in inputs]
+        with torch.no_grad():
+            found = step(*values)
+        name = call.place.replace(".", "_")
+        name += f" ({len(self.steps)})" if name in self._modules else ""
+        self.add_module(name, step)
+        self.steps.append((name, inputs, list(outputs)))
+        self._name(outputs, found if isinstance(found, (tuple, list)) else [found])
+
+    def _name(self, names: Sequence[str], results: Sequence[Given]) -> None:
+        self.values |= {n: v for n, v in zip(names, results, strict=False) if v is not None}
+
+    def _move(self, call: Call) -> None:
+        """An operator that moves numbers: it is told their places, and gives them back."""
+        node, inputs, fill, start = call.node, list(call.inputs), 0.0, 1  # 0 is a gap
+        moved = _MOVED.get(node.op_type, (0,))
+        if any(isinstance(x, Tensor) for i, x in enumerate(inputs) if i not in moved):
+            raise call.refusal("where numbers go depends on the network's input")
+        parts = tuple(inputs[i] for i in moved)
+        for i, part in zip(moved, parts, strict=True):
+            shape = tuple(part.shape)  # type: ignore[union-attr]
+            inputs[i] = np.arange(start, start + math.prod(shape)).reshape(shape)
+            start += math.prod(shape)
+        if node.op_type == "Pad":
+            fill = call.number(2, "value", 0.0) or 0.0
+            inputs = [
+                np.asarray(0) if i == 2 and x is not None else x for i, x in enumerate(inputs)
+            ]
+        names = [node.input[i] for i in moved if isinstance(call.inputs[i], Tensor)]
+        for name, places in zip(node.output, self._places(call, inputs), strict=False):
+            if not places.size:
+                raise call.refusal("its output is empty")
+            index = torch.from_numpy(places.astype(np.int64) - 1)
+            self._step(call, Moved(replace(call, inputs=parts), index, fill), names, [name])
+
+    def _branch(self, call: Call, rules: Mapping[str, Rule]) -> None:
+        """The nodes of the branch that an ``If`` takes whatever the input is."""
+        from onnx import helper, numpy_helper
+
+        taken = call.get("then_branch" if call.number(0) else "else_branch")
+        self.values |= {t.name: numpy_helper.to_array(t) for t in taken.initializer}
+        for node in taken.node:
+            self.add(node, rules)
+        for inner, outer in zip(taken.output, call.node.output, strict=True):
+            self.add(helper.make_node("Identity", [inner.name], [outer]), rules)
+
+    def _places(self, call: Call, inputs: Sequence[Any]) -> list[np.ndarray]:
+        constant = call.get("mode", "constant") == "constant"
+        if call.node.op_type == "Pad" and call.opset < 11 and constant:
+            return [np.pad(inputs[0], np.reshape(call.get("pads"), (2, -1)).T)]
+        return self._evaluated(call, inputs)
+
+    def _evaluated(self, call: Call, inputs: Sequence[np.ndarray | None]) -> list[np.ndarray]:
         """What a node makes of arrays, by ONNX's own reference."""
         from onnx import helper
         from onnx.reference import ReferenceEvaluator
@@ -147,84 +186,3 @@ class Builder(Vertices[Call]):
         except Exception as error:  # of another library: anything can be raised
             raise call.refusal(f"{type(error).__name__}: {error}") from error
         return [np.asarray(array) for array in found]
-
-    def moved(self, call: Call) -> list[Value | np.ndarray]:
-        """An operator that moves numbers: it is told their places, and gives them back."""
-        value, fill = call.value(), 0.0
-        places = np.arange(1, 1 + math.prod(value.size)).reshape(value.size)  # 0 is a gap
-        inputs: list[Any] = [places, *call.inputs[1:]]
-        if any(isinstance(given, Value) for given in inputs):
-            raise call.refusal("where numbers go depends on the network's input")
-        if call.node.op_type == "Pad":
-            given = call.argument(2) if call.opset >= 11 else np.asarray(call.get("value", 0.0))
-            fill = 0.0 if given is None or not given.size else float(given.reshape(-1)[0])
-            inputs = inputs[:2] + [np.asarray(0)] * (len(inputs) > 2) + inputs[3:]
-        found = self._places(call, inputs)
-        return [self.gathered(value, torch.from_numpy(i - 1), call, fill) for i in found]
-
-    def _places(self, call: Call, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        if (
-            call.node.op_type == "Pad"
-            and call.opset < 11
-            and call.get("mode", "constant") == "constant"
-        ):
-            return [np.pad(inputs[0], np.reshape(call.get("pads"), (2, -1)).T)]
-        return self.evaluated(call, inputs)
-
-    def place(self, origin: Call) -> str:
-        return origin.place
-
-    def gathered(self, value: Value, index: Tensor, origin: Call, fill: float = 0.0) -> Value:
-        if not index.numel():
-            raise origin.refusal("its output is empty")
-        found = super().gathered(value, index, origin, fill)
-        return self.in_size(found, found.size, origin)
-
-    def in_size(self, value: Value, size: Size, call: Call) -> Value:
-        """The same numbers in another size."""
-        return Value(self.in_shape(value, shape_of(size), call), size)
-
-    def placed(self, module: nn.Module, value: Value, call: Call) -> Value:
-        """A layer at a value, evaluated to know what size that becomes."""
-        shape = self.vertices[value.vertex].shape
-        try:
-            out = tuple(module.eval()(torch.zeros(1, *shape, dtype=_dtype(module))).shape[1:])
-        except Exception as error:  # whatever a layer raises at what does not fit
-            raise call.refusal(f"does not take inputs of size {value.size}: {error}") from error
-        size = (1, *out) if shape_of((1, *out)) == out else out
-        return self.apply(module, value, size, call)
-
-    def join(self, join: Join, values: Sequence[Value], size: Size, call: Call) -> Value:
-        """Several values that become one of ``size``."""
-        return Value(self.vertex(join, [v.vertex for v in values], shape_of(size), call), size)
-
-    def constant(self, array: np.ndarray, call: Call) -> Value:
-        """A value that is the same at every input."""
-        nothing = self.gathered(Value(0, ()), torch.full(array.shape, -1), call)
-        return self.apply(shift(array, shape_of(array.shape)), nothing, array.shape, call)
-
-    def dependent(self, call: Call) -> list[Value]:
-        """All inputs as values."""
-        given = [v for v in call.inputs if v is not None]
-        return [v if isinstance(v, Value) else self.constant(v, call) for v in given]
-
-    def only_use(self, call: Call, i: int) -> bool:
-        """Whether nobody else asks for an input."""
-        return self.uses[call.node.input[i]] == 1
-
-
-def shift(array: np.ndarray, shape: Size) -> Shift:
-    """x + array, which broadcasts to values of ``shape`` without the batch axis."""
-    module = Shift(shape)
-    module.weight = tensor(array).reshape(shape)
-    return module
-
-
-def tensor(array: np.ndarray) -> Tensor:
-    """A copy, of torch's own."""
-    return torch.from_numpy(np.array(array, copy=True, order="C"))
-
-
-def _dtype(module: nn.Module) -> torch.dtype:
-    tensors = [*module.parameters(), *module.buffers()]
-    return next((t.dtype for t in tensors if t.is_floating_point()), torch.float32)

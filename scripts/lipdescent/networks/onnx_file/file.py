@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from lipdescent.networks.export.network import export
 from lipdescent.networks.graph import Graph
-from lipdescent.networks.onnx_file import elementwise, reducing, weighted
-from lipdescent.networks.onnx_file.builder import Builder, Call, Rule
+from lipdescent.networks.onnx_file import elementwise, recurrent, reducing, resampling, weighted
+from lipdescent.networks.onnx_file.builder import Steps
+from lipdescent.networks.onnx_file.calls import Rule
 from lipdescent.networks.reading import Unreadable
-from lipdescent.networks.reduction import network
-from lipdescent.networks.vertices import Size, Value, shape_of
+from lipdescent.networks.vertices import Size, shape_of
 
-RULES: dict[str, Rule] = elementwise.RULES | weighted.RULES | reducing.RULES
-_FLOATS = ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16")
+PARTS = elementwise, weighted, reducing, resampling, recurrent
+RULES: dict[str, Rule] = {name: rule for part in PARTS for name, rule in part.RULES.items()}
+_FLOATS = {
+    "FLOAT": torch.float32,
+    "DOUBLE": torch.float64,
+    "FLOAT16": torch.float16,
+    "BFLOAT16": torch.bfloat16,
+}
+# What a rule raises at what it does not expect.
+_UNFIT = (KeyError, TypeError, ValueError, AssertionError, IndexError, RuntimeError)
 # What ONNX's own check says of custom operators, and of outputs without a stated shape.
 _NO_FAULT = ("No Op registered", "No opset import", "Field 'shape'")
 # A custom operator: its attributes by name -> a layer that is known, or declared.
@@ -33,15 +44,15 @@ class OnnxNetwork:
     ----------
     network : layers, or a graph of them, in eval mode; one tensor in, one out.
     graph : the same as a graph.
-    input_name, input_size : of the file's input, with the batch of one example.
+    inputs : names of the file's inputs -> their sizes, with the batch of one example. Several are
+        one vector, side by side in this order, in which one norm is taken.
     input_shape : of the network's input, without the batch axis.
     output_name : of the output that was read.
     """
 
     network: nn.Module
     graph: Graph
-    input_name: str
-    input_size: Size
+    inputs: Mapping[str, Size]
     input_shape: Size
     output_name: str
 
@@ -57,7 +68,8 @@ def read_onnx(
 
     Parameters
     ----------
-    input_shape : without the batch axis; the file's own unless given. Needed where it is dynamic.
+    input_shape : of the one input, without the batch axis; the file's own unless given. Needed
+        where it is dynamic.
     output : which one, where the file has several.
     operators : ``"domain::Name"`` (or ``"Name"``) of an operator that is not ONNX's own -> a class
         (or function) that is called with the node's attributes and gives an ``nn.Module``.
@@ -68,7 +80,7 @@ def read_onnx(
         Without the package onnx.
     ValueError
         For a file that is not there, cut short, no ONNX model, of an opset that is not known or
-        with its weights in other files; an input shape that does not fit; several inputs.
+        with its weights in other files; an input shape that does not fit, or of several inputs.
     Unreadable
         For operators that are not known, by name.
     """
@@ -76,26 +88,39 @@ def read_onnx(
     model = _loaded(onnx, Path(path))
     opsets = _opsets(onnx, model, path)
     graph = model.graph
-    name, size = _input(onnx, graph, input_shape, path)
-    own = {name: _custom(kind) for name, kind in (operators or {}).items()}
-    builder = Builder(graph, {name: size}, opsets)
-    chosen = _output(graph, output, path)
+    inputs = _inputs(onnx, graph, input_shape, path)
+    own, chosen = operators or {}, _output(graph, output, path)
+    steps = Steps(graph, inputs, opsets)
     for node in graph.node:
-        try:
-            builder.add(node, RULES | own)
-        except Unreadable as error:
-            raise Unreadable(f"{path}: {error}") from error
-        except (KeyError, TypeError, ValueError, AssertionError, IndexError) as error:
-            what = f"{node.op_type} {node.name or node.output[0]!r}"
-            kind = type(error).__name__
-            raise Unreadable(
-                f"{path}: {what} in a form that is not known ({kind}: {error})"
-            ) from error
-    result = builder.values[chosen]
-    if not isinstance(result, Value):
-        raise ValueError(f"{path}: its output {chosen!r} does not depend on its input {name!r}")
-    plain, read = network(Graph(tuple(builder.vertices), result.vertex))
-    return OnnxNetwork(plain, read, name, size, shape_of(size), chosen)
+        what = f"{node.op_type} {node.name or node.output[0]!r}"
+        kind = f"{node.domain}::{node.op_type}".removeprefix("::")
+        with _named(path, what):
+            if kind in own:
+                steps.layer(node, own[kind])
+            else:
+                steps.add(node, RULES)
+    if not isinstance(steps.values.get(chosen), Tensor):
+        said = ", ".join(map(repr, inputs))
+        raise ValueError(f"{path}: its output {chosen!r} does not depend on its input {said}")
+    sizes, dtype = (
+        {name: size for name, (size, _) in inputs.items()},
+        next(iter(inputs.values()))[1],
+    )
+    with _named(path, "the network"):
+        read = export(steps.needed(chosen), [*map(shape_of, sizes.values())], dtype=dtype)
+    return OnnxNetwork(read.network, read.graph, sizes, read.input_shape, chosen)
+
+
+@contextlib.contextmanager
+def _named(path: str | Path, what: str) -> Iterator[None]:
+    """Say of errors where they are from."""
+    try:
+        yield
+    except Unreadable as error:  # what helps with a module is of no use here
+        raise Unreadable(f"{path}: {str(error).partition('; known are')[0]}") from error
+    except _UNFIT as error:
+        kind = type(error).__name__
+        raise Unreadable(f"{path}: {what} in a form that is not known ({kind}: {error})") from error
 
 
 def _package() -> ModuleType:
@@ -142,37 +167,46 @@ def _opsets(onnx: Any, model: Any, path: str | Path) -> dict[str, int]:
     return opsets
 
 
-def _input(
+def _inputs(
     onnx: Any, graph: Any, input_shape: Sequence[int] | None, path: str | Path
-) -> tuple[str, Size]:
-    """Name of the one input, and its size for a batch of one."""
+) -> dict[str, tuple[Size, torch.dtype]]:
+    """Sizes of the inputs for a batch of one, and their types."""
     weights = {t.name for t in graph.initializer}
-    inputs = [i for i in graph.input if i.name not in weights]
-    if len(inputs) != 1:
-        found = ", ".join(i.name for i in inputs) or "none"
-        raise ValueError(f"{path}: inputs {found}; allowed is one")
-    tensor = inputs[0].type.tensor_type
-    kind = onnx.TensorProto.DataType.Name(tensor.elem_type)
-    if kind not in _FLOATS:
-        raise ValueError(f"{path}: its input is {kind}; allowed are floating-point numbers")
-    stated = [d.dim_value if d.HasField("dim_value") else 0 for d in tensor.shape.dim]
-    names = [str(d.dim_value or d.dim_param or "?") for d in tensor.shape.dim]
-    batched = len(stated) > 1 and stated[0] in (0, 1)
+    given = [i for i in graph.input if i.name not in weights]
+    if not given or (len(given) > 1 and input_shape is not None):
+        names = ", ".join(i.name for i in given) or "none"
+        raise ValueError(f"{path}: inputs {names}; an input_shape is for one, and there has to be")
+    found = {}
+    for one in given:
+        kind = onnx.TensorProto.DataType.Name(one.type.tensor_type.elem_type)
+        if kind not in _FLOATS:
+            raise ValueError(
+                f"{path}: its input {one.name} is {kind}; allowed are floating-point numbers"
+            )
+        found[one.name] = _size(one, input_shape, path), _FLOATS[kind]
+    return found
+
+
+def _size(given: Any, input_shape: Sequence[int] | None, path: str | Path) -> Size:
+    """Of one input, for a batch of one."""
+    axes = given.type.tensor_type.shape.dim
+    stated = [d.dim_value if d.HasField("dim_value") else 0 for d in axes]
+    said = f"({', '.join(str(d.dim_value or d.dim_param or '?') for d in axes)})"
     if input_shape is None:
-        size = [1, *stated[1:]] if batched else stated
+        size = [1, *stated[1:]] if len(stated) > 1 and stated[0] in (0, 1) else stated
         if not size or not all(n > 0 for n in size):
             raise ValueError(
-                f"{path}: its input has the shape ({', '.join(names)}), in which only the batch "
+                f"{path}: its input {given.name} has the shape {said}, in which only the batch "
                 "may be open; give its input_shape, without the batch axis"
             )
-        return inputs[0].name, tuple(size)
+        return tuple(size)
     own = tuple(input_shape)
     size = [1, *own] if len(own) < len(stated) or not stated else list(own)
     if stated and (
         len(size) != len(stated) or any(a and a != b for a, b in zip(stated, size, strict=True))
     ):
-        raise ValueError(f"{path}: input_shape {own}; its input is ({', '.join(names)})")
-    return inputs[0].name, tuple(size)
+        raise ValueError(f"{path}: input_shape {own}; its input is {said}")
+    return tuple(size)
 
 
 def _output(graph: Any, output: str | None, path: str | Path) -> str:
@@ -183,16 +217,3 @@ def _output(graph: Any, output: str | None, path: str | Path) -> str:
         said = "several outputs" if output is None else f"no output {output!r}"
         raise ValueError(f"{path}: {said}; allowed are {', '.join(names)}")
     return output
-
-
-def _custom(kind: Any) -> Rule:
-    def rule(builder: Builder, call: Call) -> Value:
-        try:
-            module = kind(**call.attributes)
-        except Exception as error:  # it is not our code: anything can be raised
-            raise call.refusal(f"{type(error).__name__}: {error}") from error
-        if not isinstance(module, nn.Module):
-            raise call.refusal(f"{kind} gives a {type(module).__name__}; allowed is an nn.Module")
-        return builder.placed(module.eval(), call.value(), call)
-
-    return rule

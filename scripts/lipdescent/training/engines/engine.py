@@ -1,7 +1,5 @@
 """What every engine of a stack's training offers, and what engines have in common."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
@@ -83,7 +81,6 @@ class Engine(Protocol):
     @classmethod
     def pays(cls, module: nn.Module, setting: Setting) -> bool:
         """True if a network that it supports should be trained by it, not by a later engine."""
-        del module, setting
         return True
 
     @classmethod

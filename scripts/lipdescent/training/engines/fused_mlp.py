@@ -6,8 +6,6 @@ into the momentum buffers in place, nothing is allocated in a step, and weights 
 the products read them: hidden weights as (in, out), the last one as (out, in).
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 
@@ -61,7 +59,6 @@ class StackedMLP(FusedChain):
     @classmethod
     def pays(cls, module: nn.Module, setting: Setting) -> bool:
         """On every device, without autocast."""
-        del module
         return setting.precision != "bfloat16"
 
     @classmethod

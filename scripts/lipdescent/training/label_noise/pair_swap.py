@@ -1,7 +1,5 @@
 """Disjoint pairs exchange labels (Khromov & Singh 2024)."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from lipdescent.training.label_noise import count_down, random
@@ -13,7 +11,6 @@ def noisy(labels: np.ndarray, *, num_classes: int, fraction: float, seed: int) -
     floor(n * fraction) // 2 pairs of one permutation that is the same for every seed. Partners of
     one class exchange equal labels, so about 0.9 * fraction of them change with 10 even classes.
     """
-    del num_classes, seed
     order = random("pair_swap").permutation(len(labels))
     count = int(count_down(len(labels), fraction)) // 2
     pairs = order[: 2 * count].reshape(count, 2)

@@ -1,11 +1,8 @@
 """The base rate throughout."""
 
-from __future__ import annotations
-
 import numpy as np
 
 
 def factors(update: np.ndarray, *, updates_per_epoch: int, total_updates: int) -> np.ndarray:
     """1 throughout."""
-    del updates_per_epoch, total_updates
     return np.ones(len(update))

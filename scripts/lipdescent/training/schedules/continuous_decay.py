@@ -1,7 +1,5 @@
 """A small step every so many epochs: Cont100 of Khromov & Singh (2024)."""
 
-from __future__ import annotations
-
 import numpy as np
 
 
@@ -18,5 +16,4 @@ def factors(
 
     ``floor`` is the smallest factor (their label-noise sweep stops at 1e-5 of learning rate).
     """
-    del total_updates
     return np.maximum(floor, factor ** ((update // updates_per_epoch) // every_epochs))

@@ -1,7 +1,5 @@
 """Half a cosine from the base rate to a floor (Loshchilov & Hutter 2017)."""
 
-from __future__ import annotations
-
 import numpy as np
 
 
@@ -9,5 +7,4 @@ def factors(
     update: np.ndarray, *, updates_per_epoch: int, total_updates: int, floor: float = 0.0
 ) -> np.ndarray:
     """From 1 to ``floor`` over the whole training along half a cosine (Loshchilov & Hutter)."""
-    del updates_per_epoch
     return floor + (1 - floor) * (1 + np.cos(np.pi * update / total_updates)) / 2

@@ -1,7 +1,5 @@
 """The inverse square root of Nakkiran et al. (2020)."""
 
-from __future__ import annotations
-
 import numpy as np
 
 
@@ -9,5 +7,4 @@ def factors(
     update: np.ndarray, *, updates_per_epoch: int, total_updates: int, every_updates: int = 512
 ) -> np.ndarray:
     """1 / sqrt(1 + floor(update / ``every_updates``)) of Nakkiran et al. (2020)."""
-    del updates_per_epoch, total_updates
     return 1 / np.sqrt(1 + update // every_updates)

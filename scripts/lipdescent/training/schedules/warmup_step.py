@@ -1,7 +1,5 @@
 """Linear warm-up, then a few steps: W20000S25 of Khromov & Singh (2024)."""
 
-from __future__ import annotations
-
 import numpy as np
 
 
@@ -21,7 +19,6 @@ def factors(
     10,000 epochs, which are counted from the end of the warm-up; after ``drops`` steps the rate
     stays what it is.
     """
-    del total_updates
     warm = np.minimum(1.0, (update + 1) / max(1, warmup_updates))
     steps = (update - warmup_updates) // (step_epochs * updates_per_epoch)
     return warm * factor ** np.clip(steps, 0, drops)
