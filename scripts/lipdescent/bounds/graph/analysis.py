@@ -42,6 +42,7 @@ from lipdescent.bounds.graph.linear_maps import Linear, linear_of
 from lipdescent.bounds.graph.mixtures import fixed, mixed, mixtures
 from lipdescent.bounds.graph.ranges import Range, around
 from lipdescent.bounds.graph.roots import rooted, roots
+from lipdescent.bounds.graph.rows import rows, within_rows
 from lipdescent.bounds.graph.runs import Matrix, Run, linear_runs
 from lipdescent.bounds.graph.scalars import within
 from lipdescent.bounds.lipsdp.per_unit import lipsdp_per_unit
@@ -88,6 +89,7 @@ class Analysis:
         self.extreme = _extreme(self.graph)
         self.units = units.units(self.graph)
         self.mixtures, self.roots = mixtures(self.graph), roots(self.graph)
+        self.rows = {} if self.extreme else rows(self.graph)
         self.depends: list[Tensor | None] = [None] * len(vertices)
         if self.thorough and not self.extreme:
             self.depends = dependencies(self.graph, self.maps)
@@ -171,6 +173,9 @@ class Analysis:
             own = linear_known(linear, x, value, torch.Size(vertex.shape))
             return _with_lengths(operation, x, own)
         if isinstance(operation, joins.Join):
+            if isinstance(operation, joins.Attention):
+                pairs = zip(inputs, vertex.inputs, strict=True)
+                inputs = [within_rows(x, self.rows.get(j)) for x, j in pairs]
             own = _joined(operation, inputs, self.norm)
             if (mixture := self.mixtures.get(i)) is not None:
                 gate, second, first = known[mixture.gate], known[mixture.second], mixture.first

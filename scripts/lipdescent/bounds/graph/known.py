@@ -86,6 +86,7 @@ class Known:
     span : its values. point : its value at the region's centre.
     constant : (B,), its Lipschitz constant from the input, perhaps infinite.
     length : (B, *shape[:-1]), l2 lengths along the last axis, or None.
+    radius : (B,), of rows about a centre that all rows of a matrix have, or None.
     form, slope : where affordable.
     slopes : of an elementwise operation, its slopes on the values of its input; else None.
     depends : bool (n,), the inputs on which it may depend, or None.
@@ -99,6 +100,7 @@ class Known:
     slope: Slope | None = None
     slopes: Range | None = None
     depends: Tensor | None = None
+    radius: Tensor | None = None
 
 
 @dataclass(frozen=True)

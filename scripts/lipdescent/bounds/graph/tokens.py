@@ -34,6 +34,7 @@ once more, as the rows of dP have the sum 0.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -206,6 +207,7 @@ def probabilities(x: Range, axis: int) -> Range:
 def attention(scale: float, known: list[Known], norm: str) -> Known:
     """softmax(scale Q K' + B) V of queries (..., n, d), keys, values and perhaps biases."""
     lengths = [_row_lengths(own) for own in known[:3]]
+    radii = [_radius(own) for own in known[1:3]]
     q, k, v, *rest = aligned(known)
     bias = rest[0] if rest else None
     spans, points = (
@@ -220,24 +222,25 @@ def attention(scale: float, known: list[Known], norm: str) -> Known:
         return Known(span, point, torch.full_like(v.constant, torch.inf), None, None, slope)
     columns = round_up(p.high.sum(-2), p.low.shape[-2]).flatten(1).amax(1)
     columns = columns.clamp_max(float(p.low.shape[-2]))  # at least |P|_1
-    total = _attention_constant(abs(scale), (q, k, v, bias), lengths, columns, norm)
+    total = _attention_constant(abs(scale), (q, k, v, bias), (lengths[0], *radii), columns, norm)
     total = torch.minimum(total, _of_products(abs(scale), (q, k, v, bias), p, norm))
     return Known(span, point, total, None, None, slope)
 
 
 def _attention_constant(
-    scale: float, known: tuple[Any, ...], lengths: list[Tensor], columns: Tensor, norm: str
+    scale: float,
+    known: tuple[Any, ...],
+    lengths: Sequence[Tensor],
+    columns: Tensor,
+    norm: str,
 ) -> Tensor:
-    """The sum of the four terms (B,)."""
+    """The sum of the four terms (B,); ``lengths`` are R_q, R_k, R_v in l2."""
     q, k, v, bias = known
     s = torch.full_like(columns, scale)
     if norm == "l2":
-        rk, rv = (
-            torch.minimum(r, _about_common(own.span, "l2"))
-            for r, own in zip(lengths[1:], (k, v), strict=True)
-        )
+        size_q, rk, rv = lengths
         own = of_k = round_up(columns.sqrt(), 2)
-        of_q, size_q, of_bias = rv, lengths[0], rv
+        of_q = of_bias = rv
     elif norm == "linf":
         rk, rv = _about_common(k.span, "l1"), _about_common(v.span, "linf")
         own = of_k = torch.ones_like(columns)
@@ -356,6 +359,12 @@ def _about_common(x: Range, norm: str) -> Tensor:
     elif norm == "l2":
         half = group_lengths(half)
     return half.reshape(len(half), -1).amax(1)
+
+
+def _radius(own: Known) -> Tensor:
+    """Largest length (B,) of rows about a common centre: 0, their box's, or one that is known."""
+    best = torch.minimum(_row_lengths(own), _about_common(own.span, "l2"))
+    return best if own.radius is None else torch.minimum(best, own.radius)
 
 
 def _largest_row(x: Range) -> Tensor:

@@ -86,16 +86,15 @@ class _Cell:
 
 
 def _recurrence(
-    call: Call, x: Tensor, weights: Tensor, recurrent: Tensor, bias: Tensor | None = None,
-    lengths: Tensor | None = None, h: Tensor | None = None, c: Tensor | None = None,
-    peepholes: Tensor | None = None,
-) -> list[Tensor]:  # fmt: skip
+    call: Call, x: Tensor, weights: Tensor, recurrent: Tensor, *given: Tensor | None
+) -> list[Tensor]:
     """All states (steps, directions, batch, hidden), and the last ones (directions, ...)."""
+    bias, _, h, c, peepholes = (*given, *[None] * 5)[:5]
     first = bool(call.get("layout", 0))  # the examples are the first axis
     x = x.transpose(0, 1) if first else x
-    given = call.argument(4)
-    if given is not None and (given != len(x)).any():
-        raise call.refusal(f"sequences of lengths {given.tolist()}; allowed are {len(x)} steps")
+    lengths = call.argument(4)
+    if lengths is not None and (lengths != len(x)).any():
+        raise call.refusal(f"sequences of lengths {lengths.tolist()}; allowed are {len(x)} steps")
     directions = [False, True] if call.get("direction") == "bidirectional" else []
     directions = directions or [call.get("direction") == "reverse"]
     hidden = recurrent.shape[-1]
