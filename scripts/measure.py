@@ -49,7 +49,7 @@ rows = measure(
     saved,
     dataset,
     options=job.params.options,
-    uppers=job.input.get("uppers", []),
+    earlier=job.input.get("earlier", []),
     start=start,
     others=others,
 )

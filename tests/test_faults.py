@@ -460,14 +460,15 @@ def test_training_told_to_stop_saves_its_state_and_goes_on(finished, tmp_path):
     os.close(writing)
     said = {}
     while process.poll() is None:
-        training = [job for job, rule in with_log_open(told).items() if rule == "train"]
-        text = log.read_text() if training and log.exists() else ""
-        if signals and training[:1] not in said.values() and " s left" in text:
-            if not said:
-                os.close(terminal)
-            said[signals[0]] = training[:1]
-            os.kill(training[0], signals.pop(0))
-        time.sleep(0.05)  # who has a log open is asked of every process
+        # Who has a log open is asked of every process, so not before a job has computed.
+        if signals and log.exists() and " s left" in log.read_text():
+            training = [job for job, rule in with_log_open(told).items() if rule == "train"]
+            if training and training[:1] not in said.values():
+                if not said:
+                    os.close(terminal)
+                said[signals[0]] = training[:1]
+                os.kill(training[0], signals.pop(0))
+        time.sleep(0.05)
     assert process.returncode == 0
     assert list(said) == [signal.SIGTERM, signal.SIGUSR1]
     assert "going on from epoch" in log.read_text()

@@ -5,8 +5,6 @@ it has. It is false unless :func:`until` says when: ``bracket`` does, a study ne
 study publishes does not depend on the clock.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 import time

@@ -1,7 +1,5 @@
 """What every bound gives, and how it says that there is none."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,6 +31,8 @@ class Measurement:
     values : float64 (num_models,).
     split : the data it was taken on: "train", "test", or "" where no data are involved.
     defined : bool (num_models,), False where a model does not have the quantity; None: all have it.
+    largest_at : int64 (num_models, k), of a largest value over points the k points of the split
+        with the largest ones, where another measurement of the same models can begin with them.
 
     Raises
     ------
@@ -46,6 +46,7 @@ class Measurement:
     values: Tensor
     split: str = ""
     defined: Tensor | None = None
+    largest_at: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.values.dtype != torch.float64 or self.values.dim() != 1:

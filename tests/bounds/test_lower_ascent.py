@@ -223,3 +223,55 @@ def test_a_network_that_is_off_everywhere_says_so():
     assert frame.value["lower_ascent"] == frame.value["lower_pairs"] == 0
     assert "search reached" in frame.reason["lower_ascent"]
     assert "no two of them" in frame.reason["lower_pairs"]
+
+
+def told(stack: ModelStack, inputs: dict[str, torch.Tensor], norm: str) -> dict:
+    """What ``lower_jacobian`` says of where its norms are largest."""
+    found = lower_jacobian.measure(stack, inputs=inputs, norms=[norm])
+    return {norm: {m.split: m.largest_at for m in found if m.quantity == "lower_jacobian"}}
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("width", [20, 40])
+def test_where_the_norms_are_largest_may_be_known(norm, width):
+    """Of narrow and of wide networks, whose norms are taken in float64 and in float32."""
+    modules = [network((6, width, width, 4), seed=i, bias=True) for i in range(3)]
+    stack = ModelStack.from_modules(modules, (6,))
+    inputs = {"train": draw(300, 6), "test": draw(90, 6, seed=1)}
+    options = {"inputs": inputs, "norms": [norm], "populations": 2, "rounds": 2, "steps": 2}
+    largest = told(stack, inputs, norm)
+    for split, points in inputs.items():
+        for index, module in enumerate(modules):
+            jacobians = torch.func.vmap(torch.func.jacrev(module))(points).detach()
+            expected = torch.linalg.matrix_norm(jacobians, ord=ORDERS[norm]).topk(48).indices
+            assert torch.equal(largest[norm][split][index].sort()[0], expected.sort()[0])
+    alone = next(lower_ascent.measure(stack, **options)).values
+    known = next(lower_ascent.measure(stack, largest=largest, **options)).values
+    assert torch.equal(known, alone)
+
+
+@pytest.mark.parametrize("at_kinks", [0.0, 1.0])
+def test_points_that_prove_nothing_may_be_said_to_be_the_largest(at_kinks):
+    """With a unit at its kink there, at the candidates too, all norms are taken."""
+    module = network((6, 20, 20, 4))
+    with torch.no_grad():
+        module[0].weight[0] = torch.eye(6, dtype=torch.float64)[0]
+    points = draw(300, 6)
+    points[:, 0] += torch.sign(points[:, 0])
+    index = lower_ascent._candidates(points, 20, 0)
+    points[index] = at_kinks * points[index]
+    points[index, 0] = 0
+    stack = ModelStack.from_modules([module], (6,))
+    wrong = {"l2": {"a": index.repeat(2)[None]}}
+    options = {"inputs": {"a": points}, "populations": 1, "rounds": 1, "num_candidates": 20}
+    found = next(lower_ascent.measure(stack, largest=wrong, **options)).values.item()
+    jacobians = torch.func.vmap(torch.func.jacrev(module))(points).detach()
+    largest = torch.linalg.matrix_norm(jacobians, ord=2)
+    assert set(largest.topk(3).indices.tolist()).isdisjoint(index.tolist())
+    assert found >= largest.max().item() * (1 - 1e-12)
+
+
+def test_of_few_units_or_one_hidden_layer_nothing_is_told():
+    for widths in ((6, 8, 8, 3), (6, 40, 3)):
+        stack = ModelStack.from_modules([network(widths)], (6,))
+        assert told(stack, {"a": draw(30, 6)}, "l2") == {"l2": {"a": None}}

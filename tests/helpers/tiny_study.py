@@ -111,14 +111,18 @@ def server() -> dict[str, str]:
         return dict(os.environ)
 
 
+# What Python compiled goes with its files, or every copy would be compiled anew; but for what is
+# just being written.
+HALF_WRITTEN = shutil.ignore_patterns("*.pyc.*")
+
+
 @functools.cache
 def code() -> Path:
     """A copy of the workflow: the checkout may change under a long test."""
     place = Path(tempfile.mkdtemp(prefix="lipdescent-source-"))
     atexit.register(shutil.rmtree, place, ignore_errors=True)
-    without = shutil.ignore_patterns("__pycache__")
     for name in ("workflow", "scripts", "config", "profiles", "envs"):
-        shutil.copytree(ROOT / name, place / name, ignore=without)
+        shutil.copytree(ROOT / name, place / name, ignore=HALF_WRITTEN)
     shutil.copy(ROOT / "Snakefile", place)
     return place
 
@@ -127,7 +131,7 @@ def source(folder):
     """A copy of the folder's own, so that a test can change its code."""
     own = folder / "source"
     if not own.exists():
-        shutil.copytree(code(), own, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(code(), own, ignore=HALF_WRITTEN)
     return own
 
 

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import torch
 
-from lipdescent.architectures import lipschitz_mlp
-from lipdescent.bounds import upper_layer_product
+from lipdescent.architectures import lipschitz_mlp, mlp
+from lipdescent.bounds import lower_ascent, upper_layer_product
 from lipdescent.datasets import Dataset
 from lipdescent.jobs import workers
 from lipdescent.measurement import Measurement
@@ -95,7 +95,7 @@ def test_certificates_rest_on_the_measured_upper_bounds(study, tmp_path):
     path = tmp_path / "upper.parquet"
     table.write(path, to_table(columns, stack, saved, study="s"))
     options = {"upper": ["upper_layer_product"], "radii": {"l2": [0.1], "linf": [0.1]}}
-    frame = measured("certificates", study, options=options, uppers=[path])
+    frame = measured("certificates", study, options=options, earlier=[path])
     values = frame.set_index(["quantity", "epoch", "seed"])["value"]
     for epoch in (0, 1):
         for seed in SEEDS:
@@ -115,7 +115,7 @@ def test_a_certificate_that_an_attack_refutes_ends_the_measurement(study, tmp_pa
     table.write(path, to_table(columns, stack, saved, study="s"))
     options = {"upper": ["upper_layer_product"], "radii": {"l2": [1.0]}}
     with pytest.raises(CertificateViolation, match="certified in l2"):
-        measured("certificates", study, options=options, uppers=[path])
+        measured("certificates", study, options=options, earlier=[path])
 
 
 def test_certificates_without_an_upper_bound_are_a_status(study):
@@ -253,3 +253,49 @@ def test_architecture_and_labels_are_those_that_the_checkpoints_tell(study):
         labels = make(dataset.train_labels, num_classes=2, fraction=0.4, seed=SEEDS[0])
         assert found[-1] == pytest.approx((predicted == labels).mean())
     assert found[0] != found[1]
+
+
+def test_an_ascent_is_told_where_the_norms_at_the_data_are_largest(study, tmp_path, monkeypatch):
+    """Through the file of the first measurement: the same bits, one network being left out."""
+    dataset, _ = study
+    build = {"depth": 2, "bias": True}
+    stack = initial_stack(
+        lambda: mlp.build(20, input_shape=(6,), num_classes=2, **build), [0, 1, 2], (6,)
+    )
+    state = {name: torch.stack([t, 2 * t]) for name, t in stack.state.items()}
+    next(iter(state.values()))[0, 1, 0, 0] = torch.nan
+    about = Origin(
+        run={"dataset": "d", "architecture": "a", "width": 20, "seeds": [0, 1, 2]},
+        module="mlp",
+        build=build,
+        training={"learning_rate": 0.1, "batch_size": 10},
+        noise_maker="uniform_wrong",
+    )
+    never = torch.full((3,), -1)
+    seeds = torch.tensor([0, 1, 2])
+    saved = Checkpoints(state, torch.tensor([0, 1]), torch.zeros(3), seeds, never, never, about)
+    stack = checkpoint_stack(saved, dataset)
+    columns = measure("lower_jacobian", stack, saved, dataset, options={"norms": ["l2"]})
+    path = tmp_path / "lower_jacobian.parquet"
+    table.write(path, to_table(columns, stack, saved, study="s"))
+    shapes = {s: np.shape(rows) for s, rows in table.largest_at(path)["l2"].items()}
+    assert shapes == {"train": (5, 20), "test": (5, 20)}
+    options = {"norms": ["l2"], "populations": 2, "rounds": 2}
+    alone = measured("lower_ascent", (dataset, saved), options=options)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("all norms are taken again")
+
+    monkeypatch.setattr(lower_ascent, "leading_norms", refuse)
+    for processes in (1, 2):
+        workers.allow(processes)
+        try:
+            after = measured("lower_ascent", (dataset, saved), options=options, earlier=[path])
+        finally:
+            workers.allow(1)
+        pd.testing.assert_frame_equal(after, alone, check_exact=True)
+    assert list(alone["status"]).count("ok") == 5
+
+    table.write(path, table.with_largest_at(table.read(path), {"l2": {"train": [[0]]}}))
+    frame = measured("lower_ascent", (dataset, saved), options=options, earlier=[path])
+    assert set(frame["status"]) == {"error"}  # it is of another stack

@@ -475,3 +475,25 @@ def test_bias_and_variance_rest_on_all_seeds_of_a_width_and_other_quantities_do_
             f"results/s/checkpoints/mnist1d/mlp/width=8/seeds={seeds}.safetensors"
             for seeds in blocks
         ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "rests"),
+    [
+        ({}, True),
+        ({"bounds/lower_jacobian": {"norms": ["l2"], "quantiles": [0.5]}}, True),
+        ({"architectures/mlp": {"module": "mlp", "depth": 1}}, False),  # no norms at all data
+        ({"bounds/lower_jacobian": {"norms": ["l2"], "num_points": 100}}, False),
+        ({"bounds": {"lower_ascent": {}, "upper_lipsdp": {}}}, False),
+        ({"bounds/lower_ascent": {"norms": ["l2"], "points": "gaussian"}}, False),
+    ],
+)
+def test_an_ascent_begins_where_the_norms_at_the_data_are_largest(changes, rests):
+    known = Recipes(prepared(**changes))
+    place = {"dataset": "mnist1d", "architecture": "mlp", "width": "2", "seeds": "0-1"}
+    earlier = [
+        Path(one.path).stem
+        for one in known.measure(measure="lower_ascent", **place).inputs
+        if one.rule == "measure"
+    ]
+    assert earlier == ["lower_jacobian"] * rests

@@ -220,8 +220,8 @@ def dataset_of(rule):
     return lambda wildcards: recipe_of(rule, wildcards).inputs[0].path
 
 
-def uppers(wildcards):
-    """Measurements of the upper bounds that certificates rest on."""
+def earlier(wildcards):
+    """Measurements of the same stack that one rests on."""
     found = recipe_of("measure", wildcards).inputs
     return [one.path for one in found if one.rule == "measure"]
 

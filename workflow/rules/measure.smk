@@ -2,7 +2,7 @@ rule measure:
     input:
         dataset=dataset_of("measure"),
         checkpoints=f"results/{{study}}/checkpoints/{RUN}.safetensors",
-        uppers=uppers,
+        earlier=earlier,
         other_seeds=other_seeds,
         checked=checked("measure"),
     output:

@@ -3,8 +3,6 @@
 Asked of the configuration before any job, and again of the table when the figure is drawn.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 

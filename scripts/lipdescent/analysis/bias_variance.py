@@ -12,8 +12,6 @@ Var is the mean over the seeds at hand (not S - 1), x' the better of the origin 
 Both bounds are rounded up; what they are made of is measured so.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

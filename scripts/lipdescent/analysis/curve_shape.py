@@ -7,8 +7,6 @@ places are chosen by the same data. Curves of pure noise, and those that lack on
 then called by a word in at most 1 - confidence of all cases.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The best checkpoint of every network, and what it had."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -4,8 +4,6 @@ Nakkiran et al. (2020, arXiv 1912.02292, definition 1): the largest n at which t
 training points, by the labels trained on, is at most epsilon; they take .1.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from lipdescent.analysis import statistics

@@ -3,8 +3,6 @@
 In a study with further axes an architecture at each of their points is a group of its own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial

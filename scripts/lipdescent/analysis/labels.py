@@ -1,7 +1,5 @@
 """Names for people of what the tidy table holds. Imports no plotting library."""
 
-from __future__ import annotations
-
 from lipdescent.analysis.groups import Rung
 from lipdescent.storage.variants import Value
 

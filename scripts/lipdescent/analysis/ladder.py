@@ -1,7 +1,5 @@
 """Which bounds and metrics a group has, their order, the best of each side."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from lipdescent.analysis import statistics

@@ -1,7 +1,5 @@
 """A study's results as tidy arrays: ``lipdescent.load("results/default")``."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from lipdescent.analysis.groups import Group, group_names, group_of

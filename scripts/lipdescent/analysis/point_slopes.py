@@ -1,7 +1,5 @@
 """Exponents over the further axes of a study, along groups that differ in one of them alone."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -7,8 +7,6 @@ sums that take the lower or the upper bound at each point by the sign of its wei
 every seed, with no assumption that y follows a power law.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -7,8 +7,6 @@ proves, are of one range. It starts where the user says, or at the first point f
 curve is straight (:func:`lipdescent.analysis.power_law.is_straight`), and ends at the last point.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 

@@ -10,8 +10,6 @@ the smallest to the largest. Of n independent seeds it holds the median of all s
 probability of at least 1 - 2^(1 - n), whatever the distribution.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

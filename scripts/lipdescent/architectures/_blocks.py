@@ -3,8 +3,6 @@
 Only containers whose structure can be walked: ``nn.Sequential`` and :class:`Residual`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """What an architecture's file offers. tests/architectures/test_contract.py asks it of every one."""
 
-from __future__ import annotations
-
 from typing import Protocol
 
 from torch import nn

@@ -1,7 +1,5 @@
 """Convolutions and BatchNorms of at most one constant each, or free ones."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from torch import nn

@@ -5,8 +5,6 @@ configuration before any job, with the options' defaults filled in. No PyTorch h
 would take longer than everything else in a dry run.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

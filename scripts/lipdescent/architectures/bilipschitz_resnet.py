@@ -4,8 +4,6 @@ The scheme of Smith et al. (2021, arXiv 2106.02469): x + g(x) is bi-Lipschitz wh
 contraction. Signals (length,) or (channels, length) in one dimension, images in two.
 """
 
-from __future__ import annotations
-
 import math
 from functools import partial
 from typing import Literal

@@ -1,7 +1,5 @@
 """The CNN of Khromov & Singh (2024, arXiv 2302.10886): no biases, no BatchNorm."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from torch import nn

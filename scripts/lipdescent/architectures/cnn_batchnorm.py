@@ -1,7 +1,5 @@
 """The CNN with BatchNorm of Nakkiran et al. (2020, arXiv 1912.02292), biases everywhere."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from torch import nn

@@ -1,7 +1,5 @@
 """The convolutional network of MNIST1D (Greydanus & Kobak 2024, arXiv 2011.14439)."""
 
-from __future__ import annotations
-
 import math
 
 from torch import nn

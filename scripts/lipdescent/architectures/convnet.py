@@ -4,8 +4,6 @@ As in their public code (models/conv.py of the paper's repository): biases every
 pools of 2 behind the second and third convolution and over all that is left behind the fourth.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal
 

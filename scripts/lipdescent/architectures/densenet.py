@@ -4,8 +4,6 @@ Each layer takes what all earlier ones of its block gave, side by side. Written 
 with its own ``forward``: its bounds are of the network that PyTorch exports.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F

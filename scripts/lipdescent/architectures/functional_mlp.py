@@ -4,8 +4,6 @@ subtracted, a bounded gate. An example for one's own: only ``build`` is asked of
 Its bounds are of the network that PyTorch exports; nothing here is known to lipdescent.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -5,8 +5,6 @@ norm of the true operator on its input size. Pools are replaced by space-to-dept
 every distance.
 """
 
-from __future__ import annotations
-
 from torch import nn
 
 from lipdescent.architectures import _sizes

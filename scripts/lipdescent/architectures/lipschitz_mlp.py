@@ -5,8 +5,6 @@ Orthonormal weights and GroupSort as in Anil et al. (2019, arXiv 1811.05381) and
 constraint "none" the same network of ordinary weights, to compare with.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Literal, get_args

@@ -4,8 +4,6 @@
 Khromov & Singh have there kills logits of wide networks at ordinary learning rates.
 """
 
-from __future__ import annotations
-
 import math
 
 from torch import nn

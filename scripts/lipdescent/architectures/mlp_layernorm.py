@@ -1,7 +1,5 @@
 """Fully connected network with layer normalisation (Ba et al. 2016, arXiv 1607.06450) and GELU."""
 
-from __future__ import annotations
-
 import math
 
 from torch import nn

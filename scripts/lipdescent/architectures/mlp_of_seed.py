@@ -4,8 +4,6 @@ Its weights are those that ``torch.manual_seed(weights_seed)`` and torch's defau
 give, whatever the study's seeds are: a published network can so be trained again.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 

@@ -4,8 +4,6 @@ As in Nakkiran et al. (2020, arXiv 1912.02292): stages of w, 2w, 4w, 8w channels
 before the last pool. Gamba et al. (2023, arXiv 2301.12309) leave BatchNorm out altogether.
 """
 
-from __future__ import annotations
-
 from torch import nn
 
 from lipdescent.architectures import _blocks, _sizes

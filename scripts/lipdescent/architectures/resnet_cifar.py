@@ -4,8 +4,6 @@ ResNet20 is n = 3 blocks in each of three stages of w, 2w, 4w channels, w = 16 i
 the shape changes, the skip connection is a 1 x 1 convolution (the paper's option B).
 """
 
-from __future__ import annotations
-
 from torch import nn
 
 from lipdescent.architectures import _blocks, _sizes

@@ -3,8 +3,6 @@
 At width 64 its state fits the weights published for ``torchvision.models.resnet18`` and ``50``.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

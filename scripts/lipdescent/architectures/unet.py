@@ -4,8 +4,6 @@ Two levels: what is sampled up again is concatenated with what it was sampled do
 an ``nn.Module`` with its own ``forward``: its bounds are of the network that PyTorch exports.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F

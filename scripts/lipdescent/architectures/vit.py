@@ -4,8 +4,6 @@ Self-attention is not Lipschitz on an unbounded domain (Kim et al. 2021, arXiv 2
 is behind a layer normalisation: ``upper_graph`` has an upper bound, other methods have none.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

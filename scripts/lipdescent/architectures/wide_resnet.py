@@ -5,8 +5,6 @@ WRN-d-w has (d - 4) / 6 blocks in each of three stages of 16w, 32w, 64w channels
 al. (2021, arXiv 2106.02469) examine: soft spectral norm, c = 3 for WRN-28-10.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Literal
 

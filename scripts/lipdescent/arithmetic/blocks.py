@@ -6,8 +6,6 @@ its norm is the largest of its blocks' (Golub & Van Loan 2013, sec. 2.3). So the
 at 200 tokens costs what it costs at one.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from scipy.sparse import coo_array

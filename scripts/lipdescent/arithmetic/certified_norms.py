@@ -26,8 +26,6 @@ slack covers it.
 On CUDA the matrix products must be true float64 products, which is the default.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """Bounds as text: a lower bound is rounded down to the digits shown, an upper bound up."""
 
-from __future__ import annotations
-
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, localcontext
 
 

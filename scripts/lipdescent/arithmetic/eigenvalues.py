@@ -8,8 +8,6 @@ bound to the largest root (Wilkinson 1965, ch. 7, sec. 29). Backward stable: err
 in the last place of the norm.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -5,8 +5,6 @@ Each entry remains a sum of the same products in some order, so that bounds on i
 they are. The eigenvalues are no bounds: what takes them proves its bound afterwards.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable
 from typing import NamedTuple

@@ -12,8 +12,6 @@ terms of one sign k - 1 times. Sums of both signs cancel: bound their error by g
 sum of absolute values, and add that. Values that have ever been float32 are not bounds.
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from lipdescent.arithmetic.certified_norms import NORMS, certified_max_eigenvalue

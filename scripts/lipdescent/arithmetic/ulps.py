@@ -4,8 +4,6 @@ Notation: u = 2^-53, gamma(k) = k u / (1 - k u), the relative error after k roun
 Accuracy and Stability of Numerical Algorithms, 2002, lemma 3.1).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """What a bound's file offers. tests/bounds/test_contract.py asks it of every one."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
@@ -19,8 +17,10 @@ class BoundPlugin(Protocol):
     outputs.
 
     ``measure`` may ask for ``labels`` too, by a keyword parameter of that name: split -> int64 (n,)
-    or (num_models, n). More keyword parameters with a default are options of the configuration,
-    under ``bounds: NAME:``.
+    or (num_models, n). One that can begin where the norms of another bound are largest names that
+    as ``STARTS_FROM`` and takes ``largest``, None where it is not known: norm -> split -> int64
+    (num_models, k). More keyword parameters with a default are options of the configuration, under
+    ``bounds: NAME:``.
     """
 
     DIRECTION: str

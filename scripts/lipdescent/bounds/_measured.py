@@ -1,7 +1,5 @@
 """Whether what a bound yields can be published, and how its faults are described."""
 
-from __future__ import annotations
-
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path

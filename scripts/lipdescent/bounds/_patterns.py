@@ -12,8 +12,6 @@ fixes one unit after the other, bounding what is left by the SDP with slopes per
 within ``tolerance`` unless the budget ends the search.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

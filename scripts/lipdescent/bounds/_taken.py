@@ -11,8 +11,6 @@ softmax layer behind it, whose rounding the proofs know. Rows have the norm ``l2
 bracket, figure or sentence mixes them with those of the logits.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -81,7 +79,8 @@ def take(
             norm = m.norm + SOFTMAX * (outputs == "softmax")
             values = halved(m.values) if half else m.values
             quantity = bound_entries.called(m.quantity, name, entry)
-            yield replace(m, quantity=quantity, norm=norm, values=values)
+            where = m.largest_at if sets is None and outputs == "logits" else None
+            yield replace(m, quantity=quantity, norm=norm, values=values, largest_at=where)
 
 
 def with_softmax(stack: ModelStack) -> ModelStack:

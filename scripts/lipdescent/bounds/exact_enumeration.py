@@ -14,8 +14,6 @@ patterns are tried from the top, each with a linear programme; its answer is onl
 counts is the check of the signs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np

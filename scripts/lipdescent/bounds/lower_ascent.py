@@ -17,10 +17,9 @@ value that is claimed is certified at the points it ends in; where no proof is k
 attention, the direction is "estimate" (``proofs/prover.py``).
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -29,10 +28,10 @@ from torch import Tensor
 from lipdescent.bounds.jacobians import norms as jac
 from lipdescent.bounds.jacobians.ascent import ascend
 from lipdescent.bounds.jacobians.awake import awake
-from lipdescent.bounds.jacobians.leading import leading_norms, pays
+from lipdescent.bounds.jacobians.leading import leading_norms, norms_at, pays
 from lipdescent.bounds.jacobians.search import FEW_PLACES, STARTS, mixed_starts, search
 from lipdescent.bounds.jacobians.surrogate import ascend_surrogate
-from lipdescent.bounds.lower_jacobian import largest_certified
+from lipdescent.bounds.lower_jacobian import LARGEST, largest_certified
 from lipdescent.bounds.proofs.prover import Prover
 from lipdescent.deadline import over
 from lipdescent.domains.domain import Domain, regions_of
@@ -42,7 +41,9 @@ from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.structure.relu_chain import Chain, chain
 
 DIRECTION = "lower"
+STARTS_FROM = "lower_jacobian"
 NORMS = jac.NORMS
+_EQUAL = 1e-9  # relative difference of norms that rounding may put in any order
 _FEW_UNITS = 24  # in one hidden layer
 _GROUP, _POPULATIONS = 24, 24  # models taken together; populations of those searched together
 _TOGETHER = 560_000  # weights of models taken together: 12 networks of two layers of 192
@@ -60,6 +61,7 @@ def measure(
     populations: int = 16,
     rounds: int = 60,
     domain: Mapping[str, Any] | Domain | None = None,
+    largest: Mapping[str, Mapping[str, Tensor]] | None = None,
 ) -> Iterator[Measurement]:
     """Yield ``lower_ascent`` once per norm, with no split: it bounds the global constant.
 
@@ -73,16 +75,16 @@ def measure(
         never below the largest norm at all of the data.
     populations, rounds : of the search in chains with two hidden layers and more.
     domain : where the constant is taken, everywhere unless given; points are moved into it.
+    largest : norm -> split -> int64 (num_models, k), where ``lower_jacobian`` has its largest
+        norms; what is proved does not rest on it.
 
     Raises
     ------
     TypeError, ValueError, NotApplicable
         As for ``lower_jacobian``; also if an option is not a positive integer.
     """
-    options = {"restarts": restarts, "steps": steps, "num_candidates": num_candidates}
-    for name, value in (options | {"populations": populations, "rounds": rounds}).items():
-        if value is not None:
-            check_count(name, value)
+    _check(restarts=restarts, steps=steps, populations=populations, rounds=rounds)
+    _check(num_candidates=1 if num_candidates is None else num_candidates)
     jac.check_inputs(stack, inputs, norms)
     prover = Prover(stack, regions_of(domain, stack.input_shape, inputs))
     everything = torch.cat([p.to(stack.device, torch.float64) for p in inputs.values()])
@@ -94,14 +96,13 @@ def measure(
     on_all = links is not None and (len(links.weights) != 2 or narrow)
     reached = everything if on_all else points
     count, always = _every_second(populations) * STARTS, index if on_all else None
-    for norm, values in _norms(prover, reached, norms, count=count, always=always).items():
+    known = _known_places(largest, inputs, count) if largest and on_all else {}
+    take = partial(_norms, prover, reached, count=count, always=always, restarts=restarts)
+    for norm, values, data in _at_data(prover, reached, norms, known, take):
         own = values[:, index] if on_all else values
         best = own.topk(min(restarts, len(points)), dim=1).indices
         ends = ascent(stack, points[best], norm=norm, steps=steps, seed=seed)
-        bound = torch.maximum(
-            prover.certify(ends, norm=norm).amax(1),
-            largest_certified(prover, reached, values, norm=norm),
-        )
+        bound = torch.maximum(prover.certify(ends, norm=norm).amax(1), data)
         if prover.links is not None and len(prover.links.weights) > 2:
             found = _searched(prover, reached, values, populations, norm, rounds=rounds, seed=seed)
             bound = torch.maximum(bound, found)
@@ -159,15 +160,75 @@ def _awakened(
     return prover.certify(both, norm=norm, models=place).amax()
 
 
+def _check(**counts: int) -> None:
+    for name, value in counts.items():
+        check_count(name, value)
+
+
+def _at_data(
+    prover: Prover,
+    points: Tensor,
+    norms: Sequence[str],
+    known: Mapping[str, Tensor],
+    take: Callable[[Sequence[str], Mapping[str, Tensor]], dict[str, Tensor]],
+) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Each norm, its values (num_models, n) as ``take`` gives them, and what the largest prove."""
+    for norm, values in take(norms, known).items():
+        proved = largest_certified(prover, points, values, norm=norm)
+        if norm in known and bool((proved == 0).any()):  # nor are others proved by what is known
+            values = take([norm], {})[norm]
+            proved = largest_certified(prover, points, values, norm=norm)
+        yield norm, values, proved
+
+
 def _norms(
-    prover: Prover, points: Tensor, norms: Sequence[str], *, count: int, always: Tensor | None
+    prover: Prover,
+    points: Tensor,
+    norms: Sequence[str],
+    known: Mapping[str, Tensor],
+    *,
+    count: int,
+    always: Tensor | None,
+    restarts: int,
 ) -> dict[str, Tensor]:
-    """Norm -> (num_models, n): the ``count`` largest and those at ``always``; others are below."""
-    links = prover.links
+    """Norm -> (num_models, n): the ``count`` largest and those at ``always``; others are below.
+
+    Where it is ``known`` in which points (num_models, k) the largest are, norms are taken there. Of
+    models with equal ones among them all are taken, so that which come first is not another matter.
+    """
+    links, flat = prover.links, points.flatten(1)
     if links is None or not pays(links, len(points)):
         return jac.jacobian_norms(prover.stack, points, norms=norms)
-    take = partial(leading_norms, count=min(count, len(points)), always=always)
-    return {norm: take(links, points.flatten(1), norm=norm) for norm in norms}
+    take, found = partial(leading_norms, count=min(count, len(points)), always=always), {}
+    for norm in norms:
+        if norm not in known or always is None:
+            found[norm] = take(links, flat, norm=norm)
+            continue
+        where = torch.cat([known[norm], always.expand(len(known[norm]), -1)], 1)
+        found[norm] = norms_at(links, flat, where, norm=norm)
+        equal = _has_equal(found[norm], count) | _has_equal(found[norm][:, always], restarts)
+        if bool(equal.any()):
+            found[norm][equal] = take(links[equal], flat, norm=norm)
+    return found
+
+
+def _has_equal(values: Tensor, count: int) -> Tensor:
+    """Whether two of the ``count`` largest and the next one are equal, but for rounding."""
+    largest = values.topk(min(count + 1, values.shape[1]), dim=1).values
+    return (largest[:, :-1] - largest[:, 1:] <= _EQUAL * largest[:, :-1]).any(1)
+
+
+def _known_places(
+    largest: Mapping[str, Mapping[str, Tensor]], inputs: Mapping[str, Tensor], count: int
+) -> dict[str, Tensor]:
+    """Where among all points the ``count`` largest norms are: norm -> (num_models, k)."""
+    sizes = [len(points) for points in inputs.values()]
+    starts = dict(zip(inputs, accumulate([0, *sizes]), strict=False))
+    return {
+        norm: torch.cat([by_split[split] + start for split, start in starts.items()], 1)
+        for norm, by_split in largest.items()
+        if count < LARGEST and set(by_split) == set(inputs)
+    }
 
 
 def _every_second(populations: int) -> int:

@@ -5,8 +5,6 @@ gradient descent on the margin. Any two points prove a lower bound; rounding is 
 ``lower_pairs``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 

@@ -5,8 +5,6 @@ of points of the same split (100,000 pairs for each lambda in .1 ... .5 in the p
 of test points; its S* is the larger of the two).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 

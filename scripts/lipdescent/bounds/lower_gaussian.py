@@ -5,8 +5,6 @@ in the split: off the data but on their scale, beside the convex combinations of
 (2024, arXiv 2302.10886).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 

@@ -7,8 +7,6 @@ bound: mean, root mean square and quantiles of the norm, and its means over the 
 model classifies rightly and wrongly, with autograd's convention at kinks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lipdescent.bounds.jacobians import norms as jac
+from lipdescent.bounds.jacobians.leading import pays
 from lipdescent.bounds.proofs.prover import Prover
 from lipdescent.domains.domain import Domain, regions_of
 from lipdescent.measurement import Measurement
@@ -26,6 +25,7 @@ from lipdescent.stacks.model_stack import ModelStack
 
 DIRECTION = "lower"
 NORMS = jac.NORMS
+LARGEST = 48  # norms of each split of which is said where they are: a few more than begin a search
 
 
 def measure(
@@ -67,12 +67,16 @@ def measure(
     sizes = [len(points) for points in inputs.values()]
     by_split = {norm: values.split(sizes, dim=1) for norm, values in together.items()}
     prover = Prover(stack, regions_of(domain, stack.input_shape, inputs))
+    tells = prover.links is not None and pays(prover.links, sum(sizes))
     for position, (split, points) in enumerate(inputs.items()):
         right = None if labels is None else _right(stack, points, labels[split])
         for norm in norms:
             value = by_split[norm][position]
             bound = largest_certified(prover, points, value, norm=norm)
-            yield Measurement("lower_jacobian", prover.direction, norm, bound, split)
+            where = value.topk(min(LARGEST, len(points))).indices if tells else None
+            yield Measurement(
+                "lower_jacobian", prover.direction, norm, bound, split, largest_at=where
+            )
             for name, average, defined in _averages(value, right, quantiles):
                 yield Measurement(f"jacobian_norm_{name}", "metric", norm, average, split, defined)
 

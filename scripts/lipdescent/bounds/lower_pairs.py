@@ -6,8 +6,6 @@ chains of Linear and ReLU-like layers by a running error bound on f, for other k
 ``forward_error.py``; for anything else the direction is "estimate" (``prover.py``).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any

@@ -13,8 +13,6 @@ The steepest pieces are small, and finding them is luck: of four seeds one finds
 others 934 to 2,088. ``repeats`` takes that many; ``bracket`` does, as far as its budget goes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any

@@ -9,8 +9,6 @@ count as convolutions of one pixel. Everything else keeps its constant; so does 
 out channels per frequency.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 

@@ -11,8 +11,6 @@ cutting it into pieces; grouped by the last cut it is the recursion
 is at most the layer product, as |W_k ... W_{j+1}| is at most the product of the norms.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 

@@ -10,8 +10,6 @@ and the bound is |G_L|^(1/2). l_i = 1 / (r (|m| + r) |G_i|), which is 2 / |G_i| 
 |Y_i^-1|; then |Y_i^-1| = (|m| + r)^2 |G_i|, so that the bound never exceeds the layer product.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 

@@ -18,8 +18,6 @@ Cost: all logits of a 40-w-10 network, w = 64 / 512 / 1024: about 20 / 70 / 190 
 thread to a gap of 1e-4 (benchmarks/bounds_geolip.py).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 

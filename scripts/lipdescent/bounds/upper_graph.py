@@ -14,8 +14,6 @@ within ``gap`` of the largest norm found or ``budget`` seconds have passed.
 A value on a domain is no bound of the global constant: its direction is "metric".
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

@@ -8,8 +8,6 @@ constant covers its rounding, see :mod:`lipdescent.layers`. Cost: one Gram matri
 eigenvalues per layer; convolutions one per frequency.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 
 from torch import Tensor

@@ -10,8 +10,6 @@ ECLipsE-Fast and the layer product. In exact arithmetic LipSDP is below the othe
 bounds for one hidden layer; stopped early, or for deep chains, Combettes-Pesquet can be smaller.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise

@@ -18,8 +18,6 @@ These are upper bounds on the ball only. Their measurements have the direction "
 lower bound may well be larger.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 

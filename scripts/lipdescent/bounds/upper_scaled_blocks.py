@@ -11,8 +11,6 @@ between. Weights of more bits, and slopes that exclude 0, are scaled by powers o
 certified. Chains only: a residual block keeps its two sides as they are.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence

@@ -4,8 +4,6 @@ lipdescent archive STUDY            writes results/STUDY.tar.gz   (in a clone: m
 lipdescent archive --check FILE     compares every file with its checksum
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from pathlib import Path

@@ -24,8 +24,6 @@ bounds on the box [0, 1]^d, or on balls around the points of --data (the largest
 every bound, rounded outwards, the best bracket and its ratio; what is under way goes to stderr.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

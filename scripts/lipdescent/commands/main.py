@@ -1,7 +1,5 @@
 """The command ``lipdescent`` of an installation: one sub-command per file beside this one."""
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import sys

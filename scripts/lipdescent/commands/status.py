@@ -3,8 +3,6 @@
 lipdescent status [STUDY]                     (in a clone: make status STUDY=name)
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import time

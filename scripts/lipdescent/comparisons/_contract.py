@@ -1,7 +1,5 @@
 """What a comparison's file offers. tests/comparisons/test_contract.py asks it of every one."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Protocol
 

@@ -1,7 +1,5 @@
 """Lines of a figure: groups of one architecture that differ along one further axis alone."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from lipdescent.analysis import labels

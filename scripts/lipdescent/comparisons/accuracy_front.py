@@ -10,8 +10,6 @@ the heading says which. Both ends of a line have the value of its axis. Diverged
 and counted in the heading.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -10,8 +10,6 @@ otherwise), with fewer than four seeds the range over them: the heading says whi
 are left out and counted in the heading.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping
 from typing import Any

@@ -13,8 +13,6 @@ four seeds the range over them: the heading says which. Diverged models are left
 the heading.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -9,8 +9,6 @@ t intervals of these means (95 % unless configured otherwise), with fewer than f
 over them: the heading says which. Diverged models are left out and counted in the heading.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -8,8 +8,6 @@ with fewer than four seeds the range over them: the heading says which. Vertical
 the least mean test loss, where it turns. Diverged models are left out and counted in the heading.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

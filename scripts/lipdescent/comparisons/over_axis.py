@@ -14,8 +14,6 @@ five panels both ends and three between are shown. Diverged models are left out 
 heading.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -14,8 +14,6 @@ the dashed line (99.5 % unless configured otherwise). Diverged models are left o
 the heading.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -15,8 +15,6 @@ between the two ends; both are means over the seeds trained here, and need no po
 Diverged models are left out and counted in the heading.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import partial
 from typing import Any

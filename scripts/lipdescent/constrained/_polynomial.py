@@ -7,8 +7,6 @@ dZ = V (G o V^T dA V) V^T with the divided differences G of g. Autograd through 
 divide by differences of eigenvalues, which are zero for orthonormal W.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

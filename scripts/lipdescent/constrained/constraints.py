@@ -5,8 +5,6 @@ Each says in ``norm`` and ``constant`` what it promises: the operator norm of th
 called on whole stacks as well.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Layers of constrained networks without weights of their own, and a limited BatchNorm."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

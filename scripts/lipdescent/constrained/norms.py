@@ -3,8 +3,6 @@
 They hold in exact arithmetic; :mod:`lipdescent.structure.materialise` covers rounding.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import math

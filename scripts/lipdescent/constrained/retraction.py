@@ -7,8 +7,6 @@ squares the error) in place of the 12 that arbitrary weights need, and of their 
 and orthonormalised weight are the same network: a checkpoint may hold either.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """One dataset per file: ``load(*, num_train, num_test, seed, **options) -> Dataset``."""
 
-from __future__ import annotations
-
 import hashlib
 import zipfile
 from dataclasses import dataclass, fields

@@ -4,8 +4,6 @@ Read from the published archive of the binary version, which needs no unpickling
 none, through torchvision, which compares the md5 of each file of the python version.
 """
 
-from __future__ import annotations
-
 import io
 import tarfile
 from dataclasses import dataclass

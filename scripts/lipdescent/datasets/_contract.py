@@ -1,7 +1,5 @@
 """What a data set's file offers. tests/datasets/test_contract.py asks it of every one."""
 
-from __future__ import annotations
-
 from typing import Protocol
 
 from lipdescent.datasets import Dataset

@@ -3,8 +3,6 @@
 Only the published archives are read, and only after their md5 was compared.
 """
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import struct

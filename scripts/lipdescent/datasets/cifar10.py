@@ -1,7 +1,5 @@
 """CIFAR-10 (Krizhevsky 2009): 50,000 + 10,000 colour images of 32 x 32, 10 classes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from lipdescent.datasets import Dataset

@@ -3,8 +3,6 @@
 Every superclass ("coarse" label) holds five of the classes ("fine" labels).
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 

@@ -3,8 +3,6 @@
 They come without a division: here the first 1400 of a fixed permutation are for training.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from lipdescent.datasets import Dataset

@@ -3,8 +3,6 @@
 Debian's package dataset-fashion-mnist works as it is.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from lipdescent.datasets import Dataset

@@ -1,7 +1,5 @@
 """Fashion-MNIST with as many training images of every class, for studies of few images."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -5,8 +5,6 @@ training and 5 test points of each class, drawn by torch's generator as in the a
 whose seed is 0.
 """
 
-from __future__ import annotations
-
 import math
 
 from lipdescent.datasets import Dataset, take

@@ -1,7 +1,5 @@
 """MNIST (LeCun et al. 1998): 60,000 + 10,000 grey 28 x 28 images of digits, 10 classes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from lipdescent.datasets import Dataset

@@ -3,8 +3,6 @@
 4000 training and 1000 test points of 40 features, 10 classes; deterministic by its own seed.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import random

@@ -4,8 +4,6 @@
 in one word ``box:0,1``, ``ball:l2:0.1``. Each of them is taken in all three places.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

@@ -6,8 +6,6 @@ input to output channels; x + K2 K1 x by I + K2 K1; an average pool of two sampl
 What a pool leaves of frequencies f and f + n / 2 lands on the same frequency of n / 2 samples.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

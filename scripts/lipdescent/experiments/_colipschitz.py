@@ -6,8 +6,6 @@ f is (l, L)-bi-Lipschitz if l |x - x'| <= |f(x) - f(x')| <= L |x - x'| (Smith et
 :mod:`lipdescent.experiments._circular_networks` are guarantees.
 """
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Sequence

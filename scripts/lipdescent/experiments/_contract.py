@@ -1,7 +1,5 @@
 """What an experiment's file offers. tests/experiments/test_contract.py asks it of every one."""
 
-from __future__ import annotations
-
 from typing import Protocol
 
 import pandas as pd

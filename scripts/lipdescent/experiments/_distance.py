@@ -1,7 +1,5 @@
 """Training and measuring of the distance preservation experiments, on signals and on images."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, cast

@@ -1,7 +1,5 @@
 """What the experiments' figures share."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

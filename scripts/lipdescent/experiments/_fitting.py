@@ -1,7 +1,5 @@
 """Full-batch or sampled minimisation of a stack, for the experiments without a data set."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Koch snowflakes in the plane and the signed distance to them, in float64."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Networks of ``lipschitz_mlp``, one for each seed of an experiment."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

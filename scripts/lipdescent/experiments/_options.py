@@ -5,8 +5,6 @@ configuration before any job, which leaves out what the configuration does. No P
 importing it would take longer than everything else in a dry run.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

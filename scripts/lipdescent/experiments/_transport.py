@@ -5,8 +5,6 @@ distance is the least mean length of the n pairs. By the duality of Kantorovich 
 1-Lipschitz function tells the samples' means further apart.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment

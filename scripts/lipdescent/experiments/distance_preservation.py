@@ -10,8 +10,6 @@ found in which the network is blind. Bottom: one such pair of inputs; linear net
 and code were at hand.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any

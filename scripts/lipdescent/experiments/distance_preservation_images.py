@@ -11,8 +11,6 @@ DFT frequencies, means, plain and at the smallest c. Of the paper only abstract 
 hand.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, cast

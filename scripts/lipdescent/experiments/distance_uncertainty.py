@@ -11,8 +11,6 @@ means. Black: the process on the pixels. Right: variance over the length of the 
 code were at hand.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 

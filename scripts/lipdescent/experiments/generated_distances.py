@@ -8,8 +8,6 @@ medians over seeds, bands their range, relative to the exact distance of the two
 distance between two samples of real images. Below: images and what the first generator makes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Literal
 

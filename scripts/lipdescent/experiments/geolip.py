@@ -7,8 +7,6 @@ activation patterns can be searched, the largest Jacobian norm over them. Right:
 network. All of the whole map; the table has every logit, too.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from itertools import pairwise

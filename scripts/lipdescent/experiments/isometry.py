@@ -6,8 +6,6 @@ distance of a singular value from 1. Sorting activations keep every singular val
 loses directions in every layer.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import pandas as pd

@@ -8,8 +8,6 @@ distance (Béthune et al. 2022, arXiv 2104.05097). Errors in the titles are mean
 over the whole window, means over seeds.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal

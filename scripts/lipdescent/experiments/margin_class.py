@@ -8,8 +8,6 @@ lines: margins m, each named with the floor(L / 2m) + 1 points that it allows (a
 two points nearer than 2m cannot have different labels.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from fractions import Fraction

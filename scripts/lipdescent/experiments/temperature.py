@@ -7,8 +7,6 @@ Third: Fashion-MNIST, accuracy against certified accuracy for cross-entropy (tau
 and hKR (alpha). All certificates use the certified constant.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from functools import partial

@@ -9,8 +9,6 @@ at 99 % of the test points or more, at the last step, a point per seed: a ReLU t
 gradients of their label's logit, scaled each to its largest entry.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from typing import Any, Literal, get_args

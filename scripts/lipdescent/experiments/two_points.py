@@ -6,8 +6,6 @@ unconstrained linear classifier f = W x under gradient flow against e^W + W = t 
 Lipschitz constant grows as log t while the loss falls (Béthune et al. 2022, arXiv 2104.05097).
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 

@@ -6,8 +6,6 @@ their activation alone. Left: |x| on the line; middle: three cones in the plane;
 it is taken with certified weights, of norm at most 1.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Literal
 

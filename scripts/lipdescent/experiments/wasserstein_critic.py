@@ -8,8 +8,6 @@ are the exact critic f(x) = x, its error at the best threshold, and the least er
 classifier. All errors are integrals over the densities, not means over samples.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

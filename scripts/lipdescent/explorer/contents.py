@@ -4,8 +4,6 @@ With all seeds where they fit. Else every checkpoint has means with intervals ov
 where even these are too many, epochs between the first and the last are left out; the page says so.
 """
 
-from __future__ import annotations
-
 import base64
 import gzip
 from collections.abc import Sequence

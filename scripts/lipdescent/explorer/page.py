@@ -1,7 +1,5 @@
 """The explorer as one file: the data, the library that draws them, and the controls."""
 
-from __future__ import annotations
-
 import json
 from html import escape
 from importlib.resources import files

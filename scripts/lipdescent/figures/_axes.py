@@ -1,7 +1,5 @@
 """Axes: ticks over widths, epochs and logarithmic values; what an empty panel says."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Parts that several figures share: curves with a band, brackets, marks, what a panel is of."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Titles and names of axes on as many lines as their panels have room for."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import Any

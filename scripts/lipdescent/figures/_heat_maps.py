@@ -1,7 +1,5 @@
 """Heat maps: cells with their numbers, lines and marks in them, colour bars."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Names beside points, placed where they cover neither curves nor each other."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Parts of figures of power laws: curves with their lines, exponents with what is proved."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any

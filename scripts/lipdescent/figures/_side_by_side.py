@@ -1,7 +1,5 @@
 """Several architectures of one data set side by side, for figures."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ Colours are Okabe and Ito's (2008) for bounds and viridis for the ordered label 
 readable with a colour vision deficiency; markers and dashes repeat what colours say.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path

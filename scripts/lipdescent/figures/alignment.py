@@ -9,8 +9,6 @@ on the other half, both ways. What the bounds follow there and in the test error
 Diverged models are left out and counted in the heading.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -14,8 +14,6 @@ study draws by them: weights, batches, label noise. Diverged models are left out
 heading.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -10,8 +10,6 @@ range over them: the heading says which. Dotted: as many parameters as training 
 Diverged models are left out and counted in the heading.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

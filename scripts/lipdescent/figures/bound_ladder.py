@@ -10,8 +10,6 @@ and goes on at its values. Dotted: as many parameters as training samples, p = n
 are left out and counted in the heading.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 

@@ -16,8 +16,6 @@ training samples; chance: a guess that takes all classes alike. Whether a curve 
 noise is in the findings. Diverged models are left out and counted in the heading.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -11,8 +11,6 @@ heading says which. Dotted: as many parameters as training samples, p = n. Diver
 out and counted in the heading.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

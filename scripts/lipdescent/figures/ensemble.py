@@ -11,8 +11,6 @@ differ in whatever the study draws by them: weights, batches, label noise. Diver
 out, of the ensembles too, and counted in the heading.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

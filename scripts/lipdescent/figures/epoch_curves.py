@@ -15,8 +15,6 @@ seeds show, with the same confidence for each curve, a rise to it and a fall fro
 epoch; fewer than four seeds show none. Diverged models are left out and counted in the heading.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -13,8 +13,6 @@ a row time passes, along a column networks grow; which peaks over epochs are mor
 epoch_curves. Diverged models are left out and counted in the heading.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

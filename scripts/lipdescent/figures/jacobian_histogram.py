@@ -11,8 +11,6 @@ reach. Points with norm 0 are counted in the title. Diverged models are left out
 heading.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

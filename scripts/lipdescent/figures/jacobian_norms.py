@@ -12,8 +12,6 @@ Lines are geometric means over seeds, bands of the solid lines Student's t inter
 which. Diverged models are left out and counted in the heading.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -10,8 +10,6 @@ first width whose mean train accuracy, on the labels trained on, reaches the int
 Diverged models are left out and counted in the heading.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

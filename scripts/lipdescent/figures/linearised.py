@@ -10,8 +10,6 @@ unless configured otherwise), with fewer than four seeds the range over them: th
 which. Diverged models are left out and counted in the heading.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -10,8 +10,6 @@ seeds the range over them: the heading says which. Dotted: as many parameters as
 = n. Diverged models are left out and counted in the heading.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

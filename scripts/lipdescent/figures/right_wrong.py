@@ -11,8 +11,6 @@ otherwise), with fewer than four seeds the range over them: the heading says whi
 are left out and counted in the heading.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

@@ -16,8 +16,6 @@ trained here, and need no power law to hold. Dotted: as many parameters as train
 Diverged models are left out and counted in the heading.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What sets a study's architectures apart, in short sentences: fitting, constants, test error."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 from lipdescent.analysis.labels import noise_name, variant_name

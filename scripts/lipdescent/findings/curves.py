@@ -1,7 +1,5 @@
 """Mean curves for the small figures of findings, and what training does behind its best epoch."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The document of a study's findings: answers first, then tables, then what is left open."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from lipdescent.analysis import statistics

@@ -1,7 +1,5 @@
 """The answers of a study, each in a sentence or two made from the numbers."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 from lipdescent.analysis import curve_shape

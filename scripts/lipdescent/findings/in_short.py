@@ -5,8 +5,6 @@ here; ``seen`` in the means over seeds, with the confidence of the study; ``unde
 are of the most label noise, where the field looks for double descent.
 """
 
-from __future__ import annotations
-
 from lipdescent.analysis import curve_shape, statistics
 from lipdescent.analysis.labels import noise_name
 from lipdescent.findings import words

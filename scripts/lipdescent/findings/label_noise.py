@@ -1,7 +1,5 @@
 """Does the Lipschitz constant of wide networks grow with label noise? Only the bracket decides."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Peaks, thresholds and correlations of one dataset and architecture, for every label noise."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

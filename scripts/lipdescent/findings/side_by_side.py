@@ -1,7 +1,5 @@
 """Architectures of one dataset next to each other, at the widest networks."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A small figure of a sentence, as SVG inside of a page: curves on logarithmic axes."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from html import escape

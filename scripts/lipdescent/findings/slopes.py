@@ -1,7 +1,5 @@
 """How fast the bounds, and provably the constant, grow over epochs, width and further axes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Findings as tables."""
 
-from __future__ import annotations
-
 from lipdescent.analysis.labels import noise_name
 from lipdescent.findings import slopes, words
 from lipdescent.findings.page import Block, Heading, Table

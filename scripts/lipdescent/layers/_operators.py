@@ -4,8 +4,6 @@ One axis of a convolution is the table ``source(i, k)``. From it follow the exac
 (l1 and l_inf), the dense matrix, and how much a padding mode repeats an element.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -5,8 +5,6 @@ have no closed form are the zeros of the second derivative, to 17 digits, rounde
 Slopes at kinks are those of either side.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

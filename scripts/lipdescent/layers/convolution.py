@@ -10,8 +10,6 @@ channels: the largest of their norms. A transposed convolution is the adjoint of
 equal l2 norm, l1 and l_inf exchanged.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from dataclasses import dataclass

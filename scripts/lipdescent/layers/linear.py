@@ -1,7 +1,5 @@
 """Linear maps by their certified norms, and layers that only move numbers around."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Normalisation: batch statistics are constants in eval mode, those of the input are not."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

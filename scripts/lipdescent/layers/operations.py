@@ -1,7 +1,5 @@
 """Constants of what a ``forward`` does beside layers: :mod:`lipdescent.networks.operations`."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

@@ -4,8 +4,6 @@ Windows are products of intervals, so counts and averages factor over the axes, 
 Kronecker product is the product of the norms (in l1, l2 and l_inf).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from typing import Any

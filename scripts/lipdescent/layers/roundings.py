@@ -1,7 +1,5 @@
 """How many roundings go into one output of a layer, counted by the layer itself."""
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 from torch.func import functional_call

@@ -10,8 +10,6 @@ output. It returns an upper bound on the Lipschitz constant, rounding included: 
 or a number if it has no weights. It raises ``NotApplicable`` where there is none.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, cast
 

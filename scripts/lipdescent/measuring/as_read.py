@@ -1,7 +1,5 @@
 """A study's networks as every measurement of their bounds reads them: a trial, a job, a check."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from torch import Tensor

@@ -3,8 +3,6 @@
 Nothing of it is kept: what counts is that a study does not stop after hours of training.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -5,8 +5,6 @@ theirs, unchanged, side by side. So every bound for such networks is one for the
 the sum over S one for the mean.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 

@@ -6,8 +6,6 @@ and judged on the other half, both ways (Guo et al. 2017, arXiv 1706.04599, sec.
 neither this loss nor the test error.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Measure every checkpoint of a stack: the metrics, or one bound by its name."""
 
-from __future__ import annotations
-
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -59,14 +57,15 @@ def measure(
     dataset: Dataset,
     *,
     options: dict[str, Any],
-    uppers: Sequence[str | Path] = (),
+    earlier: Sequence[str | Path] = (),
     start: ModelStack | None = None,
     others: Sequence[tuple[ModelStack, Checkpoints]] = (),
 ) -> list[Column]:
     """Columns of the metrics, the certificates or of the entry ``name`` of ``bounds``.
 
-    ``uppers`` are the measurements of the upper bounds that certificates rest on; ``start`` are the
-    replicas before the first step, for the metrics, where epoch 0 is not among the checkpoints.
+    ``earlier`` are the measurements that this one rests on: upper bounds, of certificates, or norms
+    at the data, of an ascent from there; ``start`` are the replicas before the first step, for the
+    metrics, where epoch 0 is not among the checkpoints.
     ``others`` are the study's other seeds, for kinds that need all.
 
     Models with a weight that is not finite are left out and get the status ``diverged``; a bound
@@ -83,7 +82,7 @@ def measure(
         "train": torch.from_numpy(dataset.train_inputs).to(stack.device, dtype),
         "test": torch.from_numpy(dataset.test_inputs).to(stack.device, dtype),
     }
-    subject = Subject(name, stack, finite, saved, dataset, inputs, uppers, start, others)
+    subject = Subject(name, stack, finite, saved, dataset, inputs, earlier, start, others)
     kind = lookup.resolve("measurements", lookup.measurement_kind(name))
     try:
         found = list(kind.take(subject, options))
@@ -125,7 +124,8 @@ def _spread(name: str, m: Measurement, finite: Tensor, *, otherwise: str) -> Col
         status[absent.numpy()] = "not_applicable"
     if count := int((status == "not_finite").sum()):
         print(f"{m.quantity} ({m.norm}): not finite for {count} of {len(m.values)} finite models")
-    return Column(Measurement(m.quantity, m.direction, m.norm, values, m.split), status)
+    spread = Measurement(m.quantity, m.direction, m.norm, values, m.split, None, m.largest_at)
+    return Column(spread, status)
 
 
 def _nothing(name: str, options: dict[str, Any], status: str, count: int) -> Column:
@@ -141,11 +141,14 @@ def _nothing(name: str, options: dict[str, Any], status: str, count: int) -> Col
 def to_table(
     columns: list[Column], stack: ModelStack, saved: Checkpoints, *, study: str
 ) -> pa.Table:
-    """Rows of the tidy table: one per quantity, epoch and replica."""
+    """Rows of the tidy table: one per quantity, epoch and replica.
+
+    Beside them stands where the finite models' norms are largest, see ``Measurement.largest_at``.
+    """
     run, num_epochs = saved.origin.run, len(saved.epoch)
     count = stack.num_models
     num_parameters = sum(p.numel() for p in stack.module.parameters())
-    return table.concatenate(
+    whole = table.concatenate(
         table.from_columns(
             count,
             point=run.get("point"),
@@ -166,3 +169,8 @@ def to_table(
         )
         for column in columns
     )
+    largest: dict[str, dict[str, list]] = {}
+    for m in (column.measurement for column in columns):
+        if m.largest_at is not None:
+            largest.setdefault(m.norm, {})[m.split] = m.largest_at.tolist()
+    return table.with_largest_at(whole, largest)

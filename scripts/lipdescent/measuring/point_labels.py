@@ -1,7 +1,5 @@
 """Labels of the points that a stack is measured at."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """What a measurement is given: a stack of checkpoints and what belongs to it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +21,7 @@ class Subject:
     stack : every checkpoint.
     finite : bool (num_models,), the checkpoints without NaN or inf; only those are measured.
     inputs : ``train`` and ``test`` points, (n, *input_shape).
-    uppers : measurements of the upper bounds that certificates rest on.
+    earlier : measurements that this one rests on: upper bounds of certificates, norms at the data.
     others : the study's other seeds at the same width, where a kind needs them: their checkpoints,
         as a stack and as they are stored.
     start : the replicas before the first step, where epoch 0 is not among the checkpoints.
@@ -35,7 +33,7 @@ class Subject:
     saved: Checkpoints
     dataset: Dataset
     inputs: dict[str, Tensor]
-    uppers: Sequence[str | Path] = ()
+    earlier: Sequence[str | Path] = ()
     start: ModelStack | None = None
     others: Sequence[tuple[ModelStack, Checkpoints]] = ()
 

@@ -4,8 +4,6 @@ What is compared: the ladder's order, bounds against norms in high precision, th
 against fresh ones, and the values on a GPU against those on the CPU where there is one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@
 ``bound``, NAME is the bound's. Imports neither torch nor the plug-ins.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -4,8 +4,6 @@ Adding one is adding a file: there is no registry to edit. Listing the known nam
 reads file names only, so that checking a configuration imports neither torch nor the plug-ins.
 """
 
-from __future__ import annotations
-
 import importlib
 from difflib import get_close_matches
 from functools import cache

@@ -3,8 +3,6 @@
 Checking a configuration so imports neither torch nor the plug-ins.
 """
 
-from __future__ import annotations
-
 import ast
 import importlib
 from collections.abc import Callable
@@ -17,7 +15,7 @@ from lipdescent.plugins.lookup import LIBRARY, place
 # What a configuration's options are given to, and what the workflow passes there itself.
 FUNCTIONS = {
     "architectures": ("build", {"input_shape", "num_classes"}),
-    "bounds": ("measure", {"inputs", "labels", "norms", "seed"}),
+    "bounds": ("measure", {"inputs", "labels", "largest", "norms", "seed"}),
     "comparisons": ("draw", {"statistics", "losses"}),
     "datasets": ("load", set()),
     "experiments": ("run", set()),

@@ -1,7 +1,5 @@
 """A set of points that is never in memory as a whole."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 

@@ -5,8 +5,6 @@ of points of the same split (100,000 pairs for each lambda in .1 ... .5 in the p
 of test points: with MNIST1D's 5,000 points 1,005,000).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 

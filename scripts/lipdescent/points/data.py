@@ -1,7 +1,5 @@
 """The data themselves, a random subset of them, or all splits as one set."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import partial
 

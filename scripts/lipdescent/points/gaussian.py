@@ -4,8 +4,6 @@ Each feature is drawn on its own with the mean and the (population) standard dev
 in the split: off the data but on their scale.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from functools import partial
 

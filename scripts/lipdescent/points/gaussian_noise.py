@@ -1,7 +1,5 @@
 """Data points with Gaussian noise: x + r N(0, I), of Khromov & Singh (2024, arXiv 2302.10886)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from functools import partial
 

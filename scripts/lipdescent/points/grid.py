@@ -1,7 +1,5 @@
 """A regular grid over the data's bounding box, or a given one, for inputs of few dimensions."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from functools import partial
 

@@ -4,8 +4,6 @@ Khromov & Singh (2024, arXiv 2302.10886) take Jacobian norms at PGD points (tabl
 attack goes against is the label, or the model's prediction where no labels are given.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Literal

@@ -1,7 +1,5 @@
 """Points of a file: an array in ``.npy``, or one or more, by name, in ``.safetensors``."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterator, Mapping
 from functools import partial

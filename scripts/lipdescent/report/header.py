@@ -1,7 +1,5 @@
 """The run's header: what was trained, with what settings, versions and device, and how long."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any

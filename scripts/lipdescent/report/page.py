@@ -1,7 +1,5 @@
 """A study's start page: answers, the main figure, where to go on, all figures, the run."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Mapping, Sequence
 from html import escape

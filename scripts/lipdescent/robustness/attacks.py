@@ -4,8 +4,6 @@ Every model gets its own perturbations. Madry et al. (2018, arXiv 1706.06083): s
 gradient of the margin in the attack's norm, projected onto the ball.
 """
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import torch

@@ -7,8 +7,6 @@ on the Lipschitz constant in that norm. Margins are rounded down, divisors up; a
 radius if its own is larger, so the decision stands in the closed ball.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 

@@ -8,8 +8,6 @@ size at most s that carry an error of e give outputs of size at most a s + b tha
 a e + gamma(k) (a (s + e) + b).
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -11,8 +11,6 @@ Shapes outside are always (models, batch, channels, *space); what is said above 
 memory, which elementwise operations keep.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar

@@ -5,8 +5,6 @@ starts at k is mix(k + (i + 1) * GAMMA). So every model of a stack has masks of 
 CPU and on CUDA the same to the bit, and a captured CUDA graph only reads keys.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -1,7 +1,5 @@
 """Outputs of a stack at many points, a part at a time as memory allows."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import torch

@@ -5,8 +5,6 @@ it: models share nothing, so the gradient of the sum of their losses with respec
 parameter is every model's own gradient.
 """
 
-from __future__ import annotations
-
 import functools
 import operator
 from collections.abc import Collection

@@ -4,8 +4,6 @@ Convolutions, linear layers, normalisations and pools have a rule in ``LAYERS``;
 vectorised by ``torch.func.vmap``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 

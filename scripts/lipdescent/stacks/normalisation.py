@@ -3,8 +3,6 @@
 Shapes are (models, batch, channels, *space) for activations, (models, channels) for the rest.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

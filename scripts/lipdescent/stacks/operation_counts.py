@@ -3,8 +3,6 @@
 Any module will do: what is counted are the operations that PyTorch is asked for, not layers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

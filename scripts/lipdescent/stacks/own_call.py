@@ -1,7 +1,5 @@
 """Whether calling a network gives what is read of it: its layers, parameters and buffers."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 import random

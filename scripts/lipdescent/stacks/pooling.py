@@ -3,8 +3,6 @@
 Shapes are (models, batch, channels, *space), in whatever order in memory.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

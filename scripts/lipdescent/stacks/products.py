@@ -5,8 +5,6 @@ package is imported) the two round alike, but for products of vectors: there one
 beside a copy of itself.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Random generators by purpose: no draw depends on another, on the device or on stack-mates."""
 
-from __future__ import annotations
-
 import hashlib
 
 import torch

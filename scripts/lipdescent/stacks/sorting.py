@@ -1,7 +1,5 @@
 """Sorting of neighbouring features for a stack, with a gradient of its own."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

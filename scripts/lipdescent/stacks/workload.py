@@ -1,7 +1,5 @@
 """How much memory a training step needs per model, to choose how many models share one."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Files that appear only when complete, however the process that writes them ends."""
 
-from __future__ import annotations
-
 import os
 import socket
 from collections.abc import Iterator

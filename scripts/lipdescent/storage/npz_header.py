@@ -1,7 +1,5 @@
 """Shapes of a prepared data set (an npz), read from its headers without NumPy."""
 
-from __future__ import annotations
-
 import ast
 import struct
 import zipfile

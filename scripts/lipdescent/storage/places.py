@@ -1,7 +1,5 @@
 """A file's place below results/<study>/ says what it must hold; others are refused."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pyarrow as pa

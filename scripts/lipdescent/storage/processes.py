@@ -1,7 +1,5 @@
 """Which processes there are, as far as this one can see: the unknown are not the dead."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Names of blocks of seeds in files' names, and what a name says of the seeds."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 

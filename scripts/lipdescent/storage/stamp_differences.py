@@ -1,7 +1,5 @@
 """In what a file's stamp differs from the wanted one, in words."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Parquet files with a stamp and with checksums of their pages."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pyarrow as pa

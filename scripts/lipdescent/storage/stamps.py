@@ -10,8 +10,6 @@ of a JSON file, and as text in PNG, PDF, SVG, HTML and Markdown. Nothing of the 
 here, nor torch: the Snakefile reads stamps before every run.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

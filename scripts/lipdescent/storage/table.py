@@ -3,8 +3,7 @@
 Parquet by pyarrow, CSV for people. Columns and their types are fixed here; nothing is unpickled.
 """
 
-from __future__ import annotations
-
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from lipdescent.storage import atomic, places, stamped_parquet, stamps, table_co
 from lipdescent.storage.variants import Point
 
 TEXT = pa.dictionary(pa.int32(), pa.string())
+LARGEST_AT = b"largest_at"  # in the metadata of a measurement's file
 KIND_OF = {str: "text", int: "integer", float: "number"}
 TYPES = {"text": TEXT, "integer": pa.int64(), "number": pa.float64()}
 
@@ -60,7 +60,22 @@ def _kind(field: pa.Field) -> str:
 def write(path: str | Path, table: pa.Table, made: stamps.Stamp | None = None) -> None:
     """Parquet with a stamp; the file appears only when complete."""
     columns = schema(axes(table))
-    stamped_parquet.write(path, table.select(columns.names).cast(columns), made)
+    kept = {key: value for key, value in (table.schema.metadata or {}).items() if key == LARGEST_AT}
+    rows = table.select(columns.names).cast(columns).replace_schema_metadata(kept or None)
+    stamped_parquet.write(path, rows, made)
+
+
+def with_largest_at(
+    table: pa.Table, places: Mapping[str, Mapping[str, Sequence[Sequence[int]]]]
+) -> pa.Table:
+    """The table, and beside it points by norm and split: of each finite model so many indices."""
+    return table.replace_schema_metadata({LARGEST_AT: json.dumps(places)} if places else None)
+
+
+def largest_at(path: str | Path) -> dict[str, dict[str, list[list[int]]]]:
+    """What :func:`with_largest_at` has put beside a table that was written; empty without."""
+    metadata = stamped_parquet.read(path).schema.metadata or {}
+    return json.loads(metadata.get(LARGEST_AT, b"{}"))
 
 
 def gather(

@@ -4,8 +4,6 @@ Said once: docs/table.md (make table-words), the metadata of the Parquet file's 
 beside the CSV come from here; bounds say themselves what they are, by their docstring's first line.
 """
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Iterable, Mapping
 from functools import cache

@@ -5,8 +5,6 @@ changes is called likewise. Names hold neither + nor =, and no comma: Snakemake 
 the jobs of a cluster as a list with commas.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 # Of an axis: a number, or a word.

@@ -3,8 +3,6 @@
 Nothing in a file is executed: what is no plain tensor in a plain dict is refused.
 """
 
-from __future__ import annotations
-
 import pickle
 import warnings
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Constants of chains, sums and concatenations of layers."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Whether what a user declares of a layer is plainly false: tried at random inputs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -4,8 +4,6 @@ What a network of known layers is read as stays as it is. Any other one is expor
 (:mod:`lipdescent.networks.export`), and calling it is compared with the plain network that results.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 

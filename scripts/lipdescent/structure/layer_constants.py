@@ -1,7 +1,5 @@
 """Constants of layers as they stand in a network, a batch normalisation multiplied in."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

@@ -14,8 +14,6 @@ norms are at most the products of the layers' own (in l2 of their absolute value
 :func:`cheap_bound` has them).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """From constrained networks to ordinary ones whose layers' norms are certified."""
 
-from __future__ import annotations
-
 import copy
 import logging
 from typing import Any

@@ -1,7 +1,5 @@
 """The layers of a network without branches, in the order in which they are applied."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from torch import nn

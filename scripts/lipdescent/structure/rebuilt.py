@@ -5,8 +5,6 @@ replaced method, an attribute that hides a weight, a setting that was changed wh
 a copy of it. Built anew, it does what the table of layers takes it for.
 """
 
-from __future__ import annotations
-
 import copy
 import functools
 import inspect

@@ -10,8 +10,6 @@ falls below 2^-1022, where it rounds by at most 2^-1075, or vanishes. Two rules 
   slopes to a bound ("lost"). Exactly 0 for networks of ordinary weights.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -3,8 +3,6 @@
 The numbers are those of :mod:`lipdescent.layers.activation`, rounded outwards.
 """
 
-from __future__ import annotations
-
 import math
 from fractions import Fraction
 

@@ -1,7 +1,5 @@
 """From a network to the expression of its layers, with their shapes."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Hashable, Mapping
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Whether a network's modules are what their classes say: not changed on the instance or class."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import FunctionType
 

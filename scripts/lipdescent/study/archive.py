@@ -1,7 +1,5 @@
 """A study in one file: configuration, table, figures, findings, provenance, and their checksums."""
 
-from __future__ import annotations
-
 import base64
 import gzip
 import hashlib

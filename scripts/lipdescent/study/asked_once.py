@@ -3,8 +3,6 @@
 PyTorch takes longer to import than everything else in a dry run. Never imports it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

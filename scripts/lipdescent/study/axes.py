@@ -13,8 +13,6 @@ data set, is none of its own. Everything that depends on a point reads the confi
 :func:`at`, which is one without ``vary``. No torch here; mistakes are found by ``axis_checks``.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

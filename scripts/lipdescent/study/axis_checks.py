@@ -3,8 +3,6 @@
 Everything here raises ConfigError, naming the axis or the key, its value and what is allowed.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import re

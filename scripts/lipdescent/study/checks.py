@@ -3,8 +3,6 @@
 Everything here raises ConfigError, naming the key, its value and what is allowed.
 """
 
-from __future__ import annotations
-
 from itertools import pairwise
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The code behind a result: which files it depends on, and in what version."""
 
-from __future__ import annotations
-
 import ast
 import re
 from functools import cache

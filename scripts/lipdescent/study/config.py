@@ -3,8 +3,6 @@
 Never imports torch: the Snakefile and every cluster job load this.
 """
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import json

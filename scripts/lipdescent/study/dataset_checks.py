@@ -4,8 +4,6 @@ A data set's file may say ``NUM_TRAIN``, ``NUM_TEST``, ``INPUT_SHAPE`` and ``NUM
 number, or one for each value of an option, ``{"fine": 100, "coarse": 20}``). Nothing is imported.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What is said at a run's end: the answers in short, what diverged or failed. No torch here."""
 
-from __future__ import annotations
-
 import json
 import textwrap
 from collections.abc import Container

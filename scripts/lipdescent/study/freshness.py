@@ -5,8 +5,6 @@ So results that were copied without Snakemake's own records, swapped, renamed or
 version are made anew, and files that were only touched are not. No torch here.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The stamp of what a job makes, and the refusal to make it from other inputs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

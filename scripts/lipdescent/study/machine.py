@@ -1,7 +1,5 @@
 """The machine that computes: its processor and its packages. No torch here."""
 
-from __future__ import annotations
-
 import platform
 from importlib import metadata
 from pathlib import Path

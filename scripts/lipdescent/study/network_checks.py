@@ -4,8 +4,6 @@ What :mod:`lipdescent.study.sizes` asks of the architectures' files is asked her
 themselves, one's own included. Never imports torch: see :mod:`lipdescent.study.network_costs`.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable

@@ -4,8 +4,6 @@ Counting needs PyTorch (:mod:`lipdescent.stacks.operation_counts`): it is done i
 own, once per network and code, and the counts are kept in Snakemake's folder. Never imports torch.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Can figures be printed as the configuration says: wide enough for their type, in a known font?"""
 
-from __future__ import annotations
-
 from typing import Any
 
 from lipdescent.plugins import lookup

@@ -1,7 +1,5 @@
 """Where a result comes from: versions, machine, the revision of the checkout and its changes."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import json

@@ -3,8 +3,6 @@
 Paths are below results/<study>/.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from lipdescent.study import runs, sections

@@ -139,7 +139,6 @@ class Recipes:
         loss = sections.training_options(here, run.architecture)["loss"]
         maker, certificates = here["noise_maker"], here["certificates"]
         certify = measure == "certificates"
-        uppers = certificates["upper"] if certify else []
         options = {**here["bounds"], **self.quantities}.get(measure, {})
         entry = here["bounds"].get(measure, {})
         files = self.measurement_files(
@@ -163,7 +162,7 @@ class Recipes:
                 self.dataset(dataset=axes.data_file(here, run.dataset)),
                 self.train(**place),
                 *(self.train(**_wildcards(other)) for other in self._other_seeds(run, measure)),
-                *(self.measure(measure=name, **place) for name in uppers),
+                *(self.measure(measure=name, **place) for name in _earlier(here, run, measure)),
             ),
         )
 
@@ -381,6 +380,27 @@ class Recipes:
         return tuple(f"{self.base}/figures/{name}.{kind}" for kind in published.KINDS)
 
 
+def _earlier(config: dict[str, Any], run: Run, measure: str) -> list[str]:
+    """Measurements of a run that one rests on.
+
+    Those are the upper bounds of certificates, and of chains with two hidden layers and more the
+    norms at all data, in which an ascent finds where to start.
+    """
+    if measure == "certificates":
+        return config["certificates"]["upper"]
+    bounds = config["bounds"]
+    if measure not in bounds or "points" in bounds[measure]:
+        return []
+    bound = bound_entries.bound_of(measure, bounds[measure])
+    first = signatures.constant("bounds", bound, "STARTS_FROM")
+    entry = bounds.get(first)
+    options = sections.build_options(config, run.architecture)
+    deep = sections.module(config, run.architecture) in CHAINS and options.get("depth", 1) > 1
+    if entry is None or not deep or not set(entry) <= {"norms", "quantiles", "domain"}:
+        return []
+    return [first]
+
+
 def with_digests(options: dict[str, Any]) -> dict[str, Any]:
     """A measurement's options with the digests of the files that its points are read from."""
     given = options.get("points_options", {})
@@ -389,6 +409,8 @@ def with_digests(options: dict[str, Any]) -> dict[str, Any]:
     return {**options, "points_options": {**given, **found}} if found else options
 
 
+# Architectures of linear layers and ReLUs in a row, as many hidden ones as their ``depth``.
+CHAINS = ("mlp", "mlp_of_seed")
 PLACE = "{dataset}/{architecture}/width={width}/seeds={seeds}"
 
 

@@ -1,7 +1,5 @@
 """What a file of a configuration says twice: of two equal keys, YAML keeps the last in silence."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path

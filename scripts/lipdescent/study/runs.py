@@ -1,7 +1,5 @@
 """The runs of a study: one per width and block of seeds, and where they are planned."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,7 +1,5 @@
 """What of a study's configuration belongs to one architecture, one data set, one figure."""
 
-from __future__ import annotations
-
 from typing import Any
 
 

@@ -5,8 +5,6 @@ architecture's ``SIZES`` (:mod:`lipdescent.architectures._sizes`). Where one of 
 ``build`` is the first to find a mistake, in the training job.
 """
 
-from __future__ import annotations
-
 import itertools
 from typing import Any
 

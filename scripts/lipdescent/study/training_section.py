@@ -4,8 +4,6 @@ The only place of the defaults: the schema has the ranges and takes them from he
 given a :class:`TrainingSection`. No torch here: every dry run reads it.
 """
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 from collections.abc import Sequence

@@ -5,8 +5,6 @@ tensors, made ahead for a whole epoch from each replica's own generator, so that
 do not depend on its stack-mates and a captured CUDA graph only reads tensors.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """What a training draws from its seeds: weights, the order of batches, augmentation."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch

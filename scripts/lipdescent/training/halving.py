@@ -4,8 +4,6 @@ A replica's result does not depend on its block, so that halving changes nothing
 CUDA, where kernels are chosen by shape, the last digits).
 """
 
-from __future__ import annotations
-
 import gc
 import logging
 from collections.abc import Callable

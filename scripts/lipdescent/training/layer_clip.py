@@ -6,8 +6,6 @@ product of the layers' norms is then at most the product of the values, up to ro
 networks begin as PyTorch initialises them: only an update clips.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from functools import partial

@@ -4,8 +4,6 @@ Update rules and their order of operations follow torch.optim (SGD, Adam, AdamW)
 tests compare them. A model with learning rate 0 stays where it is.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """How a network is trained: the ``training`` section of the configuration."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -5,8 +5,6 @@ the regulariser |W^T W - I|^2 of Parseval networks. It promises nothing: singula
 from either side, as fast as beta and the updates let them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Self
 

@@ -1,7 +1,5 @@
 """The replicas of a training job: every label noise with every seed of the block."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

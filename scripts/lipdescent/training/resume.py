@@ -7,8 +7,6 @@ seeds, data, shapes, network and code. The list of epochs may differ where that 
 the past.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json

@@ -6,8 +6,6 @@ stack-mates. Replicas of one seed share initial weights and batch order at every
 (common random numbers), so that differences between noise levels are due to the noise.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -248,3 +248,22 @@ def test_steepest_of_many_outputs_attains_the_norm():
     images = (jacobians @ vectors[:, :, None])[..., 0].norm(dim=1) / vectors.norm(dim=1)
     expected = torch.linalg.matrix_norm(jacobians, ord=2)
     torch.testing.assert_close(images, expected, rtol=1e-11, atol=0)
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.3, -2.0])
+def test_narrow_deep_networks_whose_points_share_their_pieces(slope):
+    """More points than pieces, at two places of the batch, in two chunks."""
+    widths = [(3, 4), (4, 3), (3, 5)]
+    layers = [part for pair in widths for part in (nn.Linear(*pair), nn.LeakyReLU(slope))]
+    module = seeded(lambda: nn.Sequential(*layers[:-1]), 3)
+    some = points(30, (3,))
+    many = some.repeat(20_000, 1)
+    expected = reference(module, some)
+    stack = ModelStack.from_modules([module, module], (3,))
+    for norm, values in jacobian_norms(stack, many, norms=NORMS).items():
+        torch.testing.assert_close(
+            values.view(2, -1, len(some)),
+            expected[norm].expand(2, 20_000, -1),
+            rtol=1e-12,
+            atol=0,
+        )

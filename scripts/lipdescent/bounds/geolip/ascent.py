@@ -19,8 +19,6 @@ Where it ends, gradient_k = 2 l_k (z_k - m y_k) and gradient_j = 2 s_j z_0j give
 multipliers, nearly optimal: l_k = |gradient_k| / (2 r |y_k|), s_j = |gradient_j| / 2.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch

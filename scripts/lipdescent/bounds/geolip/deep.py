@@ -14,8 +14,6 @@ strict, for the smallest of some delta, at the cost of a factor of about 1 + del
 is valid.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from functools import partial

@@ -21,8 +21,6 @@ The matrix has as many eigenvalues to look at as the smaller of n and h: for 40 
 whatever the width.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -49,6 +49,12 @@ def chain_norms(
     return found
 
 
+def most_matrices(links: Chain, count: int) -> int:
+    """Jacobians that are taken at ``count`` points, at most."""
+    units = sum(weight.shape[1] for weight in links.weights[:-1])
+    return min(count, 2**units) if units <= _FEW_UNITS else count
+
+
 def _few_units(links: Chain) -> bool:
     return sum(weight.shape[1] for weight in links.weights[:-1]) <= _FEW_UNITS
 

@@ -12,7 +12,7 @@ point which may have one of the largest norms is known, and there the norm is ta
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from torch import Tensor
 from lipdescent.arithmetic.eigenvalues import largest_eigenvalue
 from lipdescent.arithmetic.ulps import times_power
 from lipdescent.bounds.jacobians.chains import chunk_size, gram, jacobians_at, sum_norm
-from lipdescent.shapes import Float64
+from lipdescent.shapes import Float64, Shaped
 from lipdescent.structure.relu_chain import Chain, activated
 
 _ROUNDOFF, _UNDERFLOW = 2.0**-24, 2.0**-140  # of float32, the latter with room to spare
@@ -74,9 +74,21 @@ def leading_norms(
         taken[always] = True
     rough = _rough_values(links, points, norm, max(count, _EXACT), taken)
     if in_single(links):
-        for start in range(0, len(rough), _MODELS):
-            _refine(links[start : start + _MODELS], points, rough[start : start + _MODELS], norm)
+        _refine(links, points, rough, norm)
     return times_power(rough, links.exponents[:, None].clamp(-2100, 2100))
+
+
+def norms_at(
+    links: Chain,
+    points: Float64[Tensor, "points inputs"],
+    places: Shaped[Tensor, "models k"],
+    *,
+    norm: str,
+) -> Float64[Tensor, "models points"]:
+    """Norms of each model at its own places among the points, below 0 elsewhere."""
+    values = points.new_full((len(places), len(points)), -torch.inf)
+    _take(values, links, points, [own.unique() for own in places], norm)
+    return times_power(values, links.exponents[:, None].clamp(-2100, 2100))
 
 
 def _rough_values(
@@ -139,18 +151,29 @@ def _between(grams: Tensor) -> tuple[Tensor, Tensor]:
 
 def _refine(links: Chain, points: Tensor, rough: Tensor, norm: str) -> None:
     """The largest of each model's rough norms (num_models, n) taken in float64, in place."""
-    places, found = [], []
+    places = []
     for model, values in enumerate(rough):
-        one = links[model : model + 1]
-        error = rough_error(one, norm) + 1e-9 * values
+        error = rough_error(links[model : model + 1], norm) + 1e-9 * values
         threshold = (values - error).topk(_EXACT).values[-1]
         # Not ">=": what has overflowed in float32 is looked at, too.
         places.append((~(values + error < threshold)).nonzero().flatten())
-        parts = points[places[-1]].split(chunk_size(one))
-        found += [_measured(jacobians_at(one, part[None])[0], norm) for part in parts]
-    exact = _norms_of(torch.cat(found), norm).split([len(where) for where in places])
-    for values, where, one in zip(rough, places, exact, strict=True):
-        values[where] = one
+    _take(rough, links, points, places, norm)
+
+
+def _take(
+    values: Tensor, links: Chain, points: Tensor, places: Sequence[Tensor], norm: str
+) -> None:
+    """Each model's norms at its own places, in float64 and without 2^exponents, put in place."""
+    for start in range(0, len(places), _MODELS):
+        some = range(start, min(start + _MODELS, len(places)))
+        found = []
+        for model in some:
+            for part in points[places[model]].split(chunk_size(links)):
+                matrices = jacobians_at(links[model : model + 1], part[None])[0]
+                found.append(_measured(matrices, norm))
+        exact = _norms_of(torch.cat(found), norm).split([len(places[model]) for model in some])
+        for model, one in zip(some, exact, strict=True):
+            values[model, places[model]] = one
 
 
 def _products(links: Chain, points: Tensor) -> Iterator[Tensor]:

@@ -22,7 +22,7 @@ from torch.func import functional_call, jvp, vjp, vmap
 
 from lipdescent.arithmetic.eigenvalues import largest_eigenvalue
 from lipdescent.arithmetic.ulps import times_power
-from lipdescent.bounds.jacobians.chains import chain_norms, gram
+from lipdescent.bounds.jacobians.chains import chain_norms, gram, most_matrices
 from lipdescent.measurement import refuse_other_norms
 from lipdescent.shapes import Float
 from lipdescent.stacks.model_stack import ModelStack
@@ -32,7 +32,7 @@ from lipdescent.structure.relu_chain import chain
 Function = Callable[[Tensor], Tensor]
 NORMS = ("l2", "linf", "l1")
 _CHUNK_BYTES = {"cpu": 2**28, "cuda": 2**32}  # activations and their gradients held at once
-_MATRICES = 2**13  # spectral norms taken together
+_MATRICES = 2**14  # spectral norms taken together
 _MANY_OUTPUTS = 128  # above, the l2 norm is taken by Lanczos and no Jacobian is formed
 _ROWS = 32  # of a Jacobian held at once, where that is enough
 _LANCZOS_STEPS, _REFINING_STEPS, _QUICK_STEPS = 40, 3, 4
@@ -93,7 +93,8 @@ def jacobian_norms(
     values: dict[str, list[Tensor]] = {norm: [] for norm in norms}
     models = torch.arange(stack.num_models)
     # The spectral norms of a few models are taken together: more matrices per operation.
-    for group in models.split(max(1, _MATRICES // len(points))):
+    each = len(points) if links is None else most_matrices(links, len(points))
+    for group in models.split(max(1, _MATRICES // each)):
         if links is None:
             found = [_module_norms(stack, i, points, norms) for i in group.tolist()]
         else:

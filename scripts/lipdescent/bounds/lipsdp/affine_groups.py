@@ -4,8 +4,6 @@ Of ``x + h f(x)``, ``x - 2 W' (t * relu(W x))`` and the like: the factors go int
 the pair that is bounded. A product of a weight and factors is off by one rounding each.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

@@ -10,8 +10,6 @@ the matrix is block diagonal in frequency. The zero-padded layers are those on t
 outputs cropped: a crop is a slope of 0, so [a, b] is extended to contain 0.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 from dataclasses import replace

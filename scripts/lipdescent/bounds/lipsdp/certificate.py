@@ -14,8 +14,6 @@ where B_i is the layer product up to z_i. So nothing needs to be exact: e is wha
 :func:`certified_max_eigenvalue` says of -H, and every choice of T >= 0 and F > 0 gives a bound.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -9,8 +9,6 @@ its output channel c and -|v_c|^2 in that of its input channel, so at the optimu
 takes the share of a block's output that it has in the next one's input. Nothing here is certified.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -5,8 +5,6 @@ sharpness (Boyd & Vandenberghe, Convex Optimization, ch. 11). At its minimum L i
 about 1 + N / (2 s) of the optimum, N the inputs and hidden units and s the sharpness.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """When a first-order search extrapolates by how much, and looks at its bound."""
 
-from __future__ import annotations
-
 CHECKS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096)
 
 

@@ -4,8 +4,6 @@ Xu & Sivaranjani, NeurIPS 2024, arXiv 2404.04375, algorithm 1 with proposition 4
 in :mod:`lipdescent.bounds.upper_eclipse_fast`.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -13,8 +13,6 @@ with d_i = |q_i| / |p_i| there. F is convex in V and in U, so moving each in tur
 gradient never lowers it; extrapolated as in ``geolip/natural.py`` it takes some tens of steps.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -19,8 +19,6 @@ All of it is in float64, however coarse the tolerance: batched products round by
 batch and by how a matrix lies in memory, and a search in float32 ends up to 1e-5 apart for that.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -14,8 +14,6 @@ rho is certified. An entry of G has five roundings at most; they and those of th
 bounded by gamma(columns + 12) |G|_F^2.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

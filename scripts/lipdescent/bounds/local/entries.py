@@ -11,8 +11,6 @@ changes an entry by at most gamma(K (n + K)) times the bound of entries above, a
 values of all the same terms.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

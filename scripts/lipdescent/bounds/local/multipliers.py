@@ -19,8 +19,6 @@ What is returned is certified at the multipliers found (:mod:`descent`), and wha
 Jacobian differs by is added.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

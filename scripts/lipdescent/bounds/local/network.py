@@ -1,7 +1,5 @@
 """Chains of affine maps and ReLU or LeakyReLU as matrices, with what rounding may have changed."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from itertools import pairwise

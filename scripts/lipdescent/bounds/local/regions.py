@@ -5,8 +5,6 @@ units are open the largest norm over their patterns. Each is a bound on its own,
 returned.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

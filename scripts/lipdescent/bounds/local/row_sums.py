@@ -17,8 +17,6 @@ bound of |y_k|: a step of a row a to a c, with offsets d <= |M| g, is within (|a
 what is exact.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

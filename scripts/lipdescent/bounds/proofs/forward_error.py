@@ -11,8 +11,6 @@ not (so cuDNN, which may transform convolutions, is off); exp, log1p, erf and ta
 units in the last place (measured in the tests; the libraries in use document 1 or 2).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from itertools import chain as join

@@ -10,8 +10,6 @@ normalisations, and finite for functions whose slopes are not bounded. What join
 - a value that is broadcast is m times as long, in squares.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Callable

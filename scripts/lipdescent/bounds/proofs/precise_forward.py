@@ -12,8 +12,6 @@ in whole numbers.
 Two points' difference is taken of the limbs, so that it may be many digits smaller than the values.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from fractions import Fraction

@@ -13,8 +13,6 @@ networks with one hidden layer LipSDP's certified bound and the largest Jacobian
 training points of fbar itself.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 

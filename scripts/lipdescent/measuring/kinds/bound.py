@@ -1,7 +1,5 @@
 """One bound, by its name, in the norms that are asked for and that it has."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,6 +19,7 @@ from lipdescent.networks.declared import said
 from lipdescent.plugins import bound_entries, lookup
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.stacks.seeding import seed_of
+from lipdescent.storage import table
 from lipdescent.structure.trace import trace
 
 
@@ -47,12 +46,13 @@ def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
         print(f"{subject.name}: declared, not proved here: {believed}")
 
     def taken(models: Tensor | None) -> list[Measurement]:
+        largest = _largest(subject, models)
         return list(
             _taken.take(
                 bound,
                 subject.name,
                 stack if models is None else stack[models],
-                entry=options,
+                entry=options | {"largest": largest} if largest else options,
                 inputs=subject.inputs,
                 labels=partial(_labels, subject, models),
                 norms=norms,
@@ -82,13 +82,26 @@ def _labels(subject: Subject, models: Tensor | None) -> dict[str, Tensor]:
     return {split: one if one.dim() == 1 else one[models] for split, one in found.items()}
 
 
+def _largest(subject: Subject, models: Tensor | None) -> dict[str, dict[str, Tensor]]:
+    """Where an earlier bound's norms are largest: norm -> split -> (num_models, k)."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for path in subject.earlier:
+        for norm, by_split in table.largest_at(path).items():
+            for split, rows in by_split.items():
+                where = torch.tensor(rows, device=subject.stack.device)
+                if len(where) != int(subject.finite.sum()):
+                    raise ValueError(f"{path}: {len(where)} models, expected those that are finite")
+                found.setdefault(norm, {})[split] = where if models is None else where[models]
+    return found
+
+
 def _together(parts: list[list[Measurement]], count: int) -> list[Measurement]:
     """The measurements of ``count`` models by those of every so many-th."""
     if len(parts) == 1:
         return parts[0]
 
     def joined(tensors: list[Tensor]) -> Tensor:
-        whole = tensors[0].new_empty(count)
+        whole = tensors[0].new_empty(count, *tensors[0].shape[1:])
         for k, tensor in enumerate(tensors):
             whole[k :: len(parts)] = tensor
         return whole
@@ -98,6 +111,7 @@ def _together(parts: list[list[Measurement]], count: int) -> list[Measurement]:
             same[0],
             values=joined([m.values for m in same]),
             defined=None if same[0].defined is None else joined([m.defined for m in same]),
+            largest_at=None if same[0].largest_at is None else joined([m.largest_at for m in same]),
         )
         for same in zip(*parts, strict=True)
     ]

@@ -1,7 +1,5 @@
 """Certified and attacked accuracies, from the upper bounds that were measured before."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from lipdescent.storage import table
 def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
     """Everything in certificates.py, on the test points and on those trained on, noise included."""
     sound = subject.sound
-    smallest = smallest_upper(subject.uppers, subject.stack.num_models)
+    smallest = smallest_upper(subject.earlier, subject.stack.num_models)
     kept = subject.finite.cpu()
     yield from certificates.measure(
         sound,

@@ -7,8 +7,6 @@ Lanczos's method with products of the Hessian and vectors: an estimate from belo
 has kinks the Hessian is that of its piece.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any

@@ -6,8 +6,6 @@ softmax outputs is at most the mean of the members' losses (Jensen), and so is t
 the logits; errors may be larger than every member's.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any

@@ -6,8 +6,6 @@ training points by the labels trained on; and the rank correlation (Spearman) an
 (Pearson) between the norm and the loss over the points.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any
 

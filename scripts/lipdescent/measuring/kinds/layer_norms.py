@@ -5,8 +5,6 @@ such norms while an unconstrained network trains. Of a convolution the matrix is
 spectral norm is not that of the operator: neither is a bound, and products of them are none.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

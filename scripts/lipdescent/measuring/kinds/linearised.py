@@ -11,8 +11,6 @@ eval mode, with autograd's convention at kinks: no bounds. Buffers, such as Batc
 are those of the start; of constrained layers the weights that they use are moved.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """Losses, accuracies and distances from the start of the training."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any
 

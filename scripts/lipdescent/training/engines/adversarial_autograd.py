@@ -6,8 +6,6 @@ is made in eval mode and begins at the points themselves: an engine draws no ran
 ``losses`` gives is of the points as they are.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Which engine trains a network, and how many replicas at once."""
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 

@@ -6,8 +6,6 @@ matrix. Its zero margins are written once. The middle copy is the activation its
 backward pass the gradient, so that nothing is copied twice.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """What every engine of a stack's training offers, and what engines have in common."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, Self

@@ -8,8 +8,6 @@ is faster than stepping the models one after the other at every width
 cache holds.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

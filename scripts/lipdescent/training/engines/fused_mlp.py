@@ -6,8 +6,6 @@ into the momentum buffers in place, nothing is allocated in a step, and weights 
 the products read them: hidden weights as (in, out), the last one as (out, in).
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

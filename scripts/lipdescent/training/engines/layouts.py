@@ -1,7 +1,5 @@
 """How engines hold the tensors of their models, and what their backward passes begin with."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 
 import torch

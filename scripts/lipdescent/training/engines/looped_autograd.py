@@ -6,8 +6,6 @@ views of the stack's tensors, and whose gradients are views of the optimiser's b
 copied.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from typing import NamedTuple

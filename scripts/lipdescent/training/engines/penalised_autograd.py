@@ -6,8 +6,6 @@ or times the mean of its square. The Jacobian is taken by a backward pass per ou
 weights' gradient is a backward pass more.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

@@ -4,8 +4,6 @@ One vectorised forward pass, then the gradient of the sum of the models' losses.
 share parameters, so the gradient of the sum is every model's own gradient.
 """
 
-from __future__ import annotations
-
 import contextlib
 from typing import Any, Self
 

@@ -10,8 +10,6 @@ channels for which models are stacked, and the rounding errors multiply.
 All three steps are linear, so the backward pass consists of their transposes in reverse order.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

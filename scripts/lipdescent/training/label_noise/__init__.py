@@ -5,8 +5,6 @@
 wrong class at every larger fraction.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from lipdescent.stacks.seeding import seed_of

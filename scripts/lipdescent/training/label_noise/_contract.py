@@ -1,7 +1,5 @@
 """What a noise maker's file offers. tests/training/label_noise/test_contract.py asks every one."""
 
-from __future__ import annotations
-
 from typing import Protocol
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Each label is redrawn among all classes with a probability (MNIST1D's notebook)."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from lipdescent.training.label_noise import random

@@ -1,7 +1,5 @@
 """Each label is wrong with a probability (Nakkiran et al. 2020)."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from lipdescent.training.label_noise import another_class, random

@@ -1,7 +1,5 @@
 """Disjoint pairs exchange labels (Khromov & Singh 2024)."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from lipdescent.training.label_noise import count_down, random

@@ -1,7 +1,5 @@
 """A fixed number of labels moves to another class (Gamba et al. 2023)."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from lipdescent.training.label_noise import another_class, random

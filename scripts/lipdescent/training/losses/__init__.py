@@ -6,8 +6,6 @@ training step uses it and saves the overhead of autograd; every other loss is di
 autograd.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """What a loss's file offers. tests/training/losses/test_contract.py asks it of every one."""
 
-from __future__ import annotations
-
 from typing import Protocol
 
 from torch import Tensor

@@ -1,7 +1,5 @@
 """What a sample's logits say of its own class against the others."""
 
-from __future__ import annotations
-
 import math
 
 from torch import Tensor

@@ -1,7 +1,5 @@
 """-log sigmoid(tau y f) of a score f and y = +-1 (Béthune et al. 2022, definition 2)."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from lipdescent.training.losses import positive

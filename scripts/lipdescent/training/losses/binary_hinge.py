@@ -1,7 +1,5 @@
 """max(0, m - y f) of a score f and y = +-1."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from lipdescent.training.losses import positive

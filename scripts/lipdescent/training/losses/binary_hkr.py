@@ -1,7 +1,5 @@
 """-y f + alpha max(0, m - y f) (Serrurier et al. 2021; Béthune et al. 2022, sec. 4)."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from lipdescent.training.losses import binary_hinge, binary_kr, not_negative

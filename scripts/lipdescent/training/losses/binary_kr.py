@@ -1,7 +1,5 @@
 """-y f of a score f and y = +-1, whose minimum is minus half a Wasserstein distance."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from lipdescent.training.losses._scores import signed_score

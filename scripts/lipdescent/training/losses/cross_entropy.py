@@ -1,7 +1,5 @@
 """-log softmax(logits)[label], in nats."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Cross-entropy of tau times the logits (Béthune et al. 2022, arXiv 2104.05097, sec. 4)."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from lipdescent.training.losses import cross_entropy, positive

@@ -1,7 +1,5 @@
 """max(0, m - (f_label - largest other logit)), for two classes or more."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from lipdescent.training.losses import positive

@@ -1,7 +1,5 @@
 """The multi-class KR loss and alpha times the hinge (Serrurier et al. 2021)."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from lipdescent.training.losses import hinge, kr, not_negative

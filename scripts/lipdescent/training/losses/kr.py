@@ -1,7 +1,5 @@
 """-(f_label - mean of the other logits) (Serrurier et al. 2021, multi-class form)."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from lipdescent.training.losses._scores import several

@@ -1,7 +1,5 @@
 """Mean over the classes of (logit - one-hot)^2, as torch's MSELoss on one-hot targets."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from lipdescent.training.losses import with_gradient

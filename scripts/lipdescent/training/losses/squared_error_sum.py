@@ -4,8 +4,6 @@ Their code takes torch's MSELoss with reduction "sum" and divides by the batch s
 classes times :mod:`mean_squared_error`, and so is its gradient.
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from lipdescent.training.losses import with_gradient

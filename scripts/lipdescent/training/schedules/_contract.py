@@ -1,7 +1,5 @@
 """What a schedule's file offers. tests/training/schedules/test_contract.py asks every one."""
 
-from __future__ import annotations
-
 from typing import Protocol
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The base rate throughout."""
 
-from __future__ import annotations
-
 import numpy as np
 
 

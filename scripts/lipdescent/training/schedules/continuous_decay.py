@@ -1,7 +1,5 @@
 """A small step every so many epochs: Cont100 of Khromov & Singh (2024)."""
 
-from __future__ import annotations
-
 import numpy as np
 
 

@@ -1,7 +1,5 @@
 """Half a cosine from the base rate to a floor (Loshchilov & Hutter 2017)."""
 
-from __future__ import annotations
-
 import numpy as np
 
 

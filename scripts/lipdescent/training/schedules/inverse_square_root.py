@@ -1,7 +1,5 @@
 """The inverse square root of Nakkiran et al. (2020)."""
 
-from __future__ import annotations
-
 import numpy as np
 
 

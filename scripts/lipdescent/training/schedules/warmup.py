@@ -1,7 +1,5 @@
 """Linear warm-up, then the base rate (the example run of Gamba et al. 2023)."""
 
-from __future__ import annotations
-
 import numpy as np
 
 

@@ -1,7 +1,5 @@
 """Linear warm-up, then half a cosine to 0."""
 
-from __future__ import annotations
-
 import numpy as np
 
 

@@ -1,7 +1,5 @@
 """Linear warm-up, then a few steps: W20000S25 of Khromov & Singh (2024)."""
 
-from __future__ import annotations
-
 import numpy as np
 
 
