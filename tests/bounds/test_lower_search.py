@@ -117,6 +117,22 @@ def test_a_projection_keeps_the_search_in_its_domain():
     assert search(links, starts[None], **options).abs().max() > 0.3
 
 
+@pytest.mark.parametrize("domain", [{"box": [-0.3, 0.4]}, {"ball": {"radius": 0.2, "norm": "l2"}}])
+def test_a_domain_of_inputs_with_axes_is_that_of_the_flat_network(domain):
+    """Networks read from ONNX files have inputs such as (1, 1, 5)."""
+    module, points = network((4, 12, 12, 2), seed=1), 0.1 * draw(12, 4)
+    shaped = nn.Sequential(nn.Flatten(), *module)
+    for bound in (lower_search, lower_ascent):
+        flat = own_values(bound, module, points, domain=domain, **SMALL)
+        assert flat[0] > 0
+        assert own_values(bound, shaped, points.view(-1, 1, 2, 2), domain=domain, **SMALL) == flat
+
+
+def own_values(bound, module, points, **options) -> list[float]:
+    stack = ModelStack.from_modules([module], tuple(points.shape[1:]))
+    return [float(one.values[0]) for one in bound.measure(stack, inputs={"a": points}, **options)]
+
+
 def test_where_nothing_changes_nothing_is_proved():
     module = network((3, 5, 5, 2))
     module[2].weight.data.zero_()

@@ -269,7 +269,9 @@ def what_runs():
             f"{name} ({count} job{'s' * (count != 1)})" for name, count in parts.items()
         )
         return f"experiments {', '.join(told)}"
-    return f"{len(RUNS)} stacks, {num_models()} models, device {config['device']}"
+    stacks, models = len(RUNS), num_models()
+    told = f"{stacks} stack{'s' * (stacks != 1)}, {models} model{'s' * (models != 1)}"
+    return f"{told}, device {config['device']}"
 
 
 def num_models():

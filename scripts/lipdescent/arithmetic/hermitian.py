@@ -14,7 +14,7 @@ from torch import Tensor
 
 LARGE = 256  # measured: rows from which Lanczos' iteration pays
 _BLOCKED, _BLOCK, _BLOCKS = 64, 64, 16  # rows from which a product of blocks does; theirs at least
-_PANEL, _PANELS = 32, 32  # columns of a panel, at least; panels, at most
+_PANEL, _PANELS = 32, 16  # columns of a panel, at least; panels, at most
 _STEPS, _CHECKED = 300, 20  # of Lanczos' iteration; how often it is asked whether it has arrived
 
 
@@ -24,9 +24,10 @@ def gram(a: Tensor) -> Tensor:
     if p <= _BLOCKED:
         return a @ a.mH
     product = a.new_empty(*a.shape[:-1], p)
+    conjugate = a.conj().resolve_conj()  # once: a lazy one is copied at every product
     for begin, end in _cuts(p, max(_BLOCK, p // _BLOCKS)):
         rows = slice(begin, end)
-        product[..., rows, : rows.stop] = a[..., rows, :] @ a[..., : rows.stop, :].mH
+        product[..., rows, :end] = a[..., rows, :] @ conjugate[..., :end, :].mT
         product[..., :begin, rows] = product[..., rows, :begin].mH
     return product
 

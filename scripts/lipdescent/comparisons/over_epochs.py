@@ -57,11 +57,11 @@ def draw(
         )
         for place, y in zip((fit, wrong, test_of[name]), found.values(), strict=True):
             drawing.curve(place, epochs, y, **look)
-            drawing.ring(place, epochs, y.value, fitted, look["color"])
+            drawing.ring(place, epochs, y.value, fitted, look["color"], gid="fitted")
         lower, upper = (stats.geometric_mean(side[-1, 0]) for side in ladder.bracket(group, "l2"))
         if np.isfinite(lower).any():
             drawing.bracket(bracket, epochs, lower, upper, look=look)
-            drawing.ring(bracket, epochs, upper, fitted, look["color"])
+            drawing.ring(bracket, epochs, upper, fitted, look["color"], gid="fitted")
     drawing.level_line(fit, statistics["interpolation_accuracy"])
     fit.set_ylabel("train accuracy")
     wrong.set_ylabel(labels.ERROR)
@@ -76,7 +76,8 @@ def draw(
         _axes.log_values(bracket)
     else:
         _axes.say_nothing_here(bracket, _axes.NO_BRACKET)
-    side_by_side.legend(figure, looks, drawing.MARKS)
+    fits = {"fitted": drawing.RING | {"gid": "fitted"}}
+    side_by_side.legend(figure, looks, fits | drawing.MARKS)
     noise = labels.noise_name(group.label_noise[0])
     told = f"width {group.width[-1]}", f"label noise {noise}"
     side_by_side.heading(figure, groups, *told, confidence=statistics["confidence"])

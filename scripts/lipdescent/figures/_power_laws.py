@@ -18,7 +18,7 @@ from lipdescent.figures import _drawing as drawing
 from lipdescent.figures import _style as style
 
 JACOBIAN = {"color": "#777777", "marker": "*", "linestyle": "-."}
-PROVED = {"color": "black", "linewidth": 3, "alpha": 0.6}  # of the true constant
+PROVED = {"color": "black", "linewidth": 3, "alpha": 0.6, "gid": "proved"}  # of the true constant
 FILLS = (("least", "full"), ("most", "none"))  # of the exponents' markers, by label noise
 EXPONENT: dict[str, Any] = {"color": "black", "marker": "o", "linestyle": "", "markersize": 4.5}
 
@@ -33,7 +33,10 @@ def looks(groups: Iterable[Group]) -> dict[str, dict]:
 
 def legend(figure: Figure, looks: Mapping[str, dict]) -> None:
     """Curves, then what is proved of the constant, and marks."""
-    marks = {f"{which} noise": EXPONENT | {"fillstyle": fill} for which, fill in FILLS}
+    marks = {
+        f"{which} noise": EXPONENT | {"fillstyle": fill, "gid": f"exponent, {fill}"}
+        for which, fill in FILLS
+    }
     entries = {**looks, "true constant (proved)": PROVED, **marks}
     drawing.legend(figure, entries, columns=4)
 
@@ -114,14 +117,15 @@ def _exponents(place: Axes, panels: Sequence[Panel], looks: Mapping[str, dict]) 
         for name, fit in panel.fits.items():
             y = len(names) - names.index(name) + shift
             look = {"color": looks[name]["color"], "marker": looks[name]["marker"]}
-            place.plot(fit.exponent.value, y, fillstyle=fill, markersize=4.5, **look)
+            gid = f"exponent, {fill}"
+            place.plot(fit.exponent.value, y, fillstyle=fill, markersize=4.5, gid=gid, **look)
             place.hlines(y, fit.exponent.low, fit.exponent.high, color=look["color"], lw=1)
         for which, width in (("least_squares", 3.5), ("average", 1.2)):
             proved = panel.constant and panel.constant[which]
             if proved and np.isfinite(proved.low):
                 alpha = 0.6 if fill == "full" else 0.35
                 place.hlines(shift * 1.3, proved.low, proved.high, color="black", lw=width,
-                             alpha=alpha)  # fmt: skip
+                             alpha=alpha, gid=PROVED["gid"])  # fmt: skip
     if shown:
         absent = [_no_fit(panel) for panel in panels if not panel.fits]
         place.text(0.02, 0.02, "\n".join(absent), fontsize=style.small(), color=style.GREY,

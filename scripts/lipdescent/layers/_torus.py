@@ -210,7 +210,8 @@ def _smallest(
                 continue
             if len(kernel) == 1:  # the largest first: nothing is looked for twice
                 grid = grid[rough[place][0].argsort(descending=True).to(grid.device)]
-            found = largest_norm(tables[chosen].symbols(grid), enough=best[chosen])
+            symbols = tables[chosen].symbols(grid)
+            found = largest_norm(symbols, enough=best[chosen], descending=len(kernel) == 1)
             best[chosen] = torch.minimum(best[chosen], found)
     return best
 
@@ -250,7 +251,7 @@ def _krylov(h: Tensor) -> Tensor:
 
 
 def largest_norm(
-    chunks: Iterable[Tensor], *, enough: Float64[Tensor, " models"]
+    chunks: Iterable[Tensor], *, enough: Float64[Tensor, " models"], descending: bool = False
 ) -> Float64[Tensor, " models"]:
     """Certified upper bound on max_f |H_f|_2 for complex (B, F, m, n) in chunks of F: (B,).
 
@@ -270,23 +271,28 @@ def largest_norm(
             error = torch.maximum(error, here)
             yield hermitian.gram(h if rows <= columns else h.mH)
 
-    value = largest_eigenvalue(grams(), enough=enough.square())
+    value = largest_eigenvalue(grams(), enough=enough.square(), descending=descending)
     return ulps.round_up((value.clamp_min(0.0) + error).sqrt(), 8)
 
 
-def largest_eigenvalue(chunks: Iterable[Tensor], *, enough: Tensor | None = None) -> Tensor:
+def largest_eigenvalue(
+    chunks: Iterable[Tensor], *, enough: Tensor | None = None, descending: bool = False
+) -> Tensor:
     """Certified upper bound on max_f lambda_max(M_f), Hermitian (B, F, p, p) in chunks of F: (B,).
 
     One Cholesky factor of t I - M_f per frequency at a common t per B, raised where a chunk holds
     a larger eigenvalue: only few frequencies get eigenvalues of their own. All infinite, and the
-    remaining chunks not looked at, once every t, or value, exceeds ``enough``.
+    remaining chunks not looked at, once every t, or value, exceeds ``enough``. ``descending``: the
+    first chunk likely holds the largest, so no other is looked through for it.
     """
     shift: Tensor | None = None
     value: Tensor | None = None
     for matrices in chunks:
+        first = shift is None or value is None
         if shift is None or value is None:
             shift = value = matrices.real.new_full((len(matrices),), -math.inf)
-        shift = _raised(matrices, shift)
+        if first or not descending:
+            shift = _raised(matrices, shift)
         if enough is not None and bool((shift > enough).all()):
             return torch.full_like(value, math.inf)
         found, sound = _below(matrices, shift[:, None].expand(matrices.shape[:2]))

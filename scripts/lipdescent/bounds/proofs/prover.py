@@ -97,7 +97,8 @@ class Prover:
         """Points (n, n_in) moved into the regions."""
         if self.regions is None:
             return flat
-        return self.regions.project(flat, self.regions.nearest(flat))
+        shaped = flat.view(-1, *self.stack.input_shape)
+        return self.regions.project(shaped, self.regions.nearest(flat)).flatten(1)
 
     @torch.no_grad()
     def certify(
