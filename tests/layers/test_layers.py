@@ -8,6 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import nn
 
+from lipdescent.arithmetic import hermitian
 from lipdescent.layers import _torus, activation, convolution, table
 from lipdescent.measurement import NotApplicable
 
@@ -462,3 +463,13 @@ def test_errors_name_the_layer_and_what_is_allowed():
 def test_the_constants_do_not_touch_the_random_state(random_state_untouched, monkeypatch):
     monkeypatch.setattr(convolution, "_DENSE_FLOPS_TIGHT", 0)
     assert float(constant(separable(1, 1), (1, 5, 5), "l2")) > 7.4
+
+
+def test_an_order_that_is_wrong_costs_time_and_no_proof():
+    """The largest stands in the last chunk, where none is looked for."""
+    drawn = torch.randn(1, 6, 20, 30, dtype=torch.complex128)
+    chunks = [scale * hermitian.gram(drawn) for scale in (1.0, 0.5, 3.0)]
+    truth = float(torch.linalg.eigvalsh(chunks[2]).max())
+    for descending in (True, False):
+        found = float(_torus.largest_eigenvalue(chunks, descending=descending))
+        assert truth * (1 - 1e-13) <= found <= truth * (1 + 1e-10)
