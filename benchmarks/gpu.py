@@ -609,8 +609,11 @@ SECTIONS = (
 )  # fmt: skip
 HALVES = {
     1: ("checks", "training", "workflow"),
-    2: ("checks", "fused", "convolutions", "projections", "resnet64", "bounds", "processor"),
-}
+    2: (
+        "checks", "fused", "convolutions", "projections", "sharing", "resnet64", "bounds",
+        "processor",
+    ),
+}  # fmt: skip
 
 
 def failed_checks(page: Path) -> set[str]:

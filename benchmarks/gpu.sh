@@ -6,7 +6,7 @@
 #   HALF=1 benchmarks/gpu.sh [FOLDER]        checks, the workflow, training: at most 6 minutes
 #   HALF=2 benchmarks/gpu.sh [FOLDER]        what failed again, the fused step, projections, ...
 #   ONLY="checks training" benchmarks/gpu.sh some sections (checks workflow peaks training fused
-#                                            fused_tiles projections bounds resnet64)
+#                                            fused_tiles projections sharing bounds resnet64)
 #
 # Needs Python 3.12, torch, numpy and safetensors, and no network; nothing is installed but, for the
 # section `workflow`, the wheels in .whl that `make gpu-wheels` puts there. Results are written to

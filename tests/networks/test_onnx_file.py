@@ -81,6 +81,7 @@ CASES = [
     one("MatMul", (5,), array(5, 3)), one("MatMul", TOKENS, array(1, 8, 2)),
     one("Gemm", ROW, array(5, 3), array(3)), one("Gemm", ROW, array(3, 5), transB=1, alpha=0.5),
     one("Gemm", ROW, array(5, 3), array(1), beta=2.0), one("Gemm", (5, 1), array(5, 3), transA=1),
+    one("Gemm", (3, 5), array(5, 3), array(3, 1)), one("Gemm", (3, 5), array(5, 3), array(3, 3)),
     one("Conv", IMAGE, array(6, 2, 3, 3), array(6), group=2, strides=[2, 1], pads=[1, 0, 1, 0]),
     one("Conv", IMAGE, array(3, 4, 3, 3), pads=[0, 1, 2, 1], dilations=[2, 1]),
     one("Conv", IMAGE, array(3, 4, 2, 2), auto_pad="SAME_UPPER", strides=[2, 2]),

@@ -20,7 +20,8 @@ def _gemm(c: Call, a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     if not isinstance(c.inputs[1], Tensor):  # one layer
         b = b if c.get("transB", 0) else b.mT
         b = b if alpha == 1 else b * alpha
-        if bias is None or isinstance(c.inputs[2], Tensor) or bias.numel() not in (1, len(b)):
+        row = bias is not None and bias.numel() == (bias.shape[-1] if bias.ndim else 1)
+        if bias is None or not row or isinstance(c.inputs[2], Tensor):
             product = F.linear(a, b)
             return product if bias is None else product + beta * bias
         return F.linear(a, b, (bias if beta == 1 else bias * beta).flatten().expand(len(b)))
