@@ -144,3 +144,23 @@ def test_an_rms_normalisation_without_eps_has_that_of_the_networks_own_type():
     assert found.lower == pytest.approx(steepest, rel=1e-4) == found.upper
     double = bracket(module.double(), (1,), methods=["upper_graph"])
     assert double.upper == pytest.approx(torch.finfo(torch.float64).eps ** -0.5, rel=1e-6)
+
+
+class OneToken(nn.Module):
+    """A root-mean-square normalisation, and attention of one head whose rows have factors."""
+
+    def __init__(self, tokens):
+        super().__init__()
+        self.map, self.factors = nn.Linear(6, 6), nn.Parameter(torch.rand(tokens, 1) + 0.5)
+
+    def forward(self, x):
+        x = self.map(x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 0.01))
+        return torch.softmax((x * self.factors) @ x.mT, -1) @ x
+
+
+@pytest.mark.parametrize("shape", [(1, 6), (2, 6), (1, 1, 6), (1, 2, 6)])
+def test_a_leading_axis_of_one_is_no_batch(shape):
+    network = OneToken(shape[-2]).eval()
+    found, x = export(network, [shape]), torch.randn(3, *shape)
+    inputs = x.reshape(3, *found.graph.input_shape)
+    torch.testing.assert_close(found.network(inputs).flatten(1), network(x).flatten(1))

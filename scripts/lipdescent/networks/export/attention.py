@@ -158,13 +158,13 @@ def _factor(b: Builder, operation: Scale | Divide, shape: Shape) -> Factor:
 
 def _scaled_rows(b: Builder, node: fx.Node, value: Value, factors: list[Factor]) -> Value:
     """As they were applied: the last one that was found first."""
-    rows = value.size[:-1]
+    rows = shape_of(value.size)[:-1]
     for factor in reversed(factors):
         by = factor.by
         if isinstance(by, Constant):
             own = by.map(lambda t: t.reshape(*rows, 1), ("as", rows))
             layer = b.module(factor.kind, (*rows, 1), tensors={"weight": own})
-            value = b.apply(layer, value, value.size, node, shape=value.size)
+            value = b.apply(layer, value, value.size, node)
         elif by != 1:
             value = b.entrywise(b.module(factor.kind, None, by), value, node)
     return value

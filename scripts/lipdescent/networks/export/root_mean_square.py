@@ -49,10 +49,10 @@ def normalised(b: Builder, node: fx.Node, x: Value, by: Value, root: str) -> Val
         return None
     left = [i for i in range(len(shape)) if i not in operation.axes]
     places = torch.arange(math.prod(shape)).reshape(shape).permute(*left, *operation.axes)
-    turned = b.gathered(x, places.contiguous(), node)
+    turned = b.gathered(x, places.contiguous()[None], node)  # a leading 1 of its own is no batch
     wide = tuple(shape[i] for i in operation.axes)
     layer = b.module(nn.RMSNorm, wide, eps, False)
-    found_value = b.apply(layer, turned, turned.size, node, shape=turned.size)
+    found_value = b.apply(layer, turned, turned.size, node, shape=turned.size[1:])
     back = places.flatten().argsort().reshape(x.size)
     return b.gathered(found_value, back, node)
 
