@@ -107,6 +107,8 @@ CASES = [
     one("GlobalAveragePool", IMAGE), one("GlobalMaxPool", IMAGE),
     *(one(f"Reduce{name}", IMAGE, opset=13, axes=[2, 3]) for name in
       ("Mean", "Max", "Min", "L2", "L1", "SumSquare", "LogSumExp")),
+    *(one(f"Reduce{name}", ROW, opset=18, noop_with_empty_axes=1) for name in
+      ("Sum", "L2", "L1", "SumSquare")),
     one("ReduceSum", IMAGE, whole(1), keepdims=0), one("ReduceMean", IMAGE, whole(-1), opset=18),
     one("ReduceMean", TOKENS, keepdims=0, axes=[1]), one("ReduceSum", ROW),
     one("Reshape", IMAGE, whole(1, 8, -1)), one("Reshape", TOKENS, whole(-1, 8)),
@@ -388,6 +390,9 @@ BAD = {
                "operator me::Snake is unknown"),
     "jump": (of_nodes((("Cast", ["x"], ["c"]), {"to": 7}), (("Cast", ["c"], ["y"]), {"to": 1})),
              Unreadable, "Cast 'c': makes integers of numbers: it jumps"),
+    "crop": (of_nodes((("MaxPool", ["x"], ["y"]), {"kernel_shape": [1], "strides": [3],
+             "auto_pad": "SAME_UPPER"}), size=(1, 2, 6)), Unreadable,
+             "auto_pad SAME_UPPER of a kernel smaller than its strides"),
     "batch": (of_nodes((("Softmax", ["x"], ["y"]), {"axis": 0})), Unreadable,
               "Softmax 'y': softmax over the examples"),
     "open": (of_nodes((("Relu", ["x"], ["y"]), {}), size=("n", "m")), ValueError,

@@ -43,7 +43,10 @@ def pads(c: Call, x: Tensor, kernel: Sequence[int]) -> np.ndarray:
         return np.zeros((2, count), int) if given is None else np.reshape(given, (2, count))
     strides, dilations = c.get("strides", [1] * count), c.get("dilations", [1] * count)
     sizes = zip(x.shape[2:], kernel, strides, dilations, strict=True)
-    total = np.array([max(0, (-(-n // s) - 1) * s + d * (k - 1) + 1 - n) for n, k, s, d in sizes])
+    total = np.array([(-(-n // s) - 1) * s + d * (k - 1) + 1 - n for n, k, s, d in sizes])
+    if (total < 0).any() and c.node.op_type != "Conv":
+        raise c.refusal(f"auto_pad {auto} of a kernel smaller than its strides is undefined")
+    total = total.clip(0)
     small, large = total // 2, total - total // 2
     return np.stack([small, large] if auto == "SAME_UPPER" else [large, small])
 
