@@ -22,6 +22,7 @@ from lipdescent.networks import declared  # noqa: E402
 from lipdescent.networks.graph import Attention, GraphNetwork  # noqa: E402
 from lipdescent.networks.onnx_file.builder import MOVING  # noqa: E402
 from lipdescent.networks.onnx_file.file import RULES, read_onnx  # noqa: E402
+from lipdescent.networks.operations import Divide  # noqa: E402
 from lipdescent.networks.reading import Unreadable  # noqa: E402
 from lipdescent.plugins import lookup  # noqa: E402
 
@@ -291,8 +292,9 @@ def test_branches_and_attention_stay_what_they_are(tmp_path):
     weights["c"] = np.float32(2.0)
     read = load_onnx(saved(tmp_path / "a.onnx", nodes + attention, (1, 3, 4), weights))
     assert isinstance(read.network, GraphNetwork)
-    joins = [v.operation for v in read.graph.vertices if isinstance(v.operation, Attention)]
-    assert len(joins) == 1
+    operations = [v.operation for v in read.graph.vertices]
+    assert [o for o in operations if isinstance(o, Attention)] == [Attention(1.0)]
+    assert [o.number for o in operations if isinstance(o, Divide)] == [2.0]  # of the scores
     found = bracket(read.network, (3, 4), methods=["lower_jacobian"]).table
     assert found.value[0] > 0
 
@@ -510,6 +512,25 @@ def test_an_operator_that_is_declared(tmp_path, monkeypatch):
     found = bracket(read.network, (3,), methods=["upper_layer_product", "lower_jacobian"])
     assert 6 <= found.upper <= 6 * (1 + 1e-9)
     assert "declared, not proved here: 1 (Snake): slopes (0.0, 2.0)" in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("operator", "attributes", "steepest"),
+    [
+        ("Selu", {}, np.float64(np.float32(1.05070098)) * np.float64(np.float32(1.67326324))),
+        ("Selu", {"gamma": 1.0507018, "alpha": 1.6732633},
+         np.float64(np.float32(1.0507018)) * np.float64(np.float32(1.6732633))),
+        ("HardSigmoid", {"alpha": 1 / 6}, np.float64(np.float32(1 / 6))),
+        ("HardSigmoid", {}, np.float64(np.float32(0.2))),
+    ],
+)  # fmt: skip
+def test_numbers_of_a_file_are_taken_as_they_are(tmp_path, operator, attributes, steepest):
+    nodes = [helper.make_node("MatMul", ["x", "one"], ["v"])]
+    nodes.append(helper.make_node(operator, ["v"], ["y"], **attributes))
+    weights = {"one": np.ones((1, 1), np.float32)}
+    read = load_onnx(saved(tmp_path / "net.onnx", nodes, (1, 1), weights))
+    upper = bracket(read.network, read.input_shape, methods=["upper_graph"]).upper
+    assert steepest <= upper <= steepest * (1 + 1e-7)  # PyTorch's 1/6 is that of float32 at most
 
 
 @pytest.mark.parametrize(

@@ -108,8 +108,8 @@ class _Written:
             return self._with_argument("swish", x, self._only(gate))
         if self._name(gate) == "rsqrt" and (eps := self._of_square(self._only(gate), x)):
             return x, [Function("isru", eps)]
-        if isinstance(kind, nn.Hardsigmoid) and self._only(gate) == x:
-            return x, [nn.Hardswish()]
+        if isinstance(kind, nn.Hardsigmoid):
+            return self._hard_swish(x, self._only(gate))
         if self._is_clipped_at_6(kind) and self._added(self._only(gate)) == 3:
             before = self._only(gate)
             return (x, [nn.Hardswish(), Scale(None, 6.0)]) if self._only(before) == x else None
@@ -123,6 +123,17 @@ class _Written:
             if tanh and self._is_cubic(self._only(before), x):
                 return x, [nn.GELU(approximate="tanh"), Scale(None, 2.0)]
         return None
+
+    def _hard_swish(self, x: int, inner: int) -> Found | None:
+        """x g(inner), where inner is x or k x: then it is inner g(inner) / k."""
+        own: Any = self.vertices[inner].operation
+        if inner == x:
+            return x, [nn.Hardswish()]
+        if not isinstance(own, Scale) or own.weight is not None or not own.number:
+            return None
+        return (
+            (inner, [nn.Hardswish(), Divide(None, own.number)]) if self._only(inner) == x else None
+        )
 
     def _with_argument(self, name: str, x: int, inner: int) -> Found | None:
         """x g(inner), where inner is x, c x, or x / d: then it is d times inner g(inner)."""

@@ -13,15 +13,14 @@ from torch.nn import functional as F
 from lipdescent.networks.onnx_file.calls import Call, Rule
 
 # A parameter's value where the file says nothing, by ONNX's definitions.
-_SELU = {"alpha": 1.6732632423543772, "gamma": 1.0507009873554805}
+_SELU = {"alpha": 1.67326319217681884765625, "gamma": 1.05070102214813232421875}
 _FLOATS = {1: torch.float32, 10: torch.float16, 11: torch.float64, 16: torch.bfloat16}
 
 
 def _selu(c: Call, x: Tensor) -> Tensor:
+    """With a file's own numbers: rounded to float32, gamma is above PyTorch's."""
     alpha, gamma = (c.get(name, value) for name, value in _SELU.items())
-    if any(abs(c.get(n, v) - v) > 1e-6 for n, v in _SELU.items()):
-        return gamma * F.elu(x, alpha)
-    return F.selu(x)
+    return gamma * F.elu(x, alpha)
 
 
 def _clip(c: Call, x: Tensor, *_: Any) -> Tensor:
@@ -55,10 +54,13 @@ def _power(c: Call, x: Tensor, *_: Any) -> Tensor:
 
 
 def _hard_sigmoid(c: Call, x: Tensor) -> Tensor:
-    """max(0, min(1, alpha x + beta)); PyTorch's has alpha 1/6 and beta 1/2."""
-    alpha, beta = c.get("alpha", 0.2), c.get("beta", 0.5)
-    if beta == 0.5 and abs(alpha - 1 / 6) < 2.0**-25:
-        return F.hardsigmoid(x)
+    """max(0, min(1, alpha x + beta)); with beta 1/2 PyTorch's of 6 alpha x.
+
+    Which is x for no file: 1/6 in float32 is larger than it is.
+    """
+    alpha, beta = c.get("alpha", 0.20000000298023223876953125), c.get("beta", 0.5)
+    if beta == 0.5:
+        return F.hardsigmoid(x * (6 * alpha))
     return (alpha * x + beta).clamp(0.0, 1.0)
 
 
