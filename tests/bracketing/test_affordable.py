@@ -86,7 +86,16 @@ def test_a_bound_of_points_is_not_begun_where_one_is_too_dear(monkeypatch, cost,
     rate.refuse("upper_graph", 0.0)
 
 
-def test_a_quick_chain_is_never_refused(monkeypatch):
-    rate = affordable.Rate(Prover(two_layers(3, 4, 2)), {"": torch.zeros(5, 3)}, norm="l2")
+@pytest.mark.parametrize(("module", "refused"), [(nn.ReLU, False), (nn.Tanh, True)])
+def test_a_quick_chain_is_never_refused(monkeypatch, module, refused):
+    stack = ModelStack.from_modules(
+        [nn.Sequential(nn.Linear(3, 4), module(), nn.Linear(4, 2))], (3,)
+    )
+    rate = affordable.Rate(Prover(stack), {"": torch.zeros(5, 3)}, norm="l2")
     monkeypatch.setattr(affordable.Rate, "_one", 1e9)
-    rate.refuse("lower_ascent", 1.0)
+    found = False
+    try:
+        rate.refuse("lower_ascent", 1.0)
+    except NotInBudget:
+        found = True
+    assert found is refused
