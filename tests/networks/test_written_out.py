@@ -32,6 +32,7 @@ WRITTEN = {
     "hardswish": (lambda x: x * F.relu6(x + 3) / 6, nn.Hardswish),
     "hardswish gate": (lambda x: x * F.hardsigmoid(x), nn.Hardswish),
     "clipped": (lambda x: torch.clamp(x + 3, 0, 6) * x, nn.Hardswish),
+    "hardswish of 3 x": (lambda x: x * F.hardsigmoid(3 * x), nn.Hardswish),
     "softsign": (lambda x: x / (1 + x.abs()), nn.Softsign),
     "softsign e": (lambda x: 2 * x / (x.abs() + 0.1), Function),
     "isru": (lambda x: x / torch.sqrt(1 + x**2), Function),
@@ -155,7 +156,7 @@ class OneToken(nn.Module):
 
     def forward(self, x):
         x = self.map(x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 0.01))
-        return torch.softmax((x * self.factors) @ x.mT, -1) @ x
+        return torch.softmax(self.factors * (x @ x.mT), -1) @ x
 
 
 @pytest.mark.parametrize("shape", [(1, 6), (2, 6), (1, 1, 6), (1, 2, 6)])
