@@ -11,7 +11,7 @@ in the last place of the norm.
 import torch
 from torch import Tensor
 
-from lipdescent.shapes import Float64
+from lipdescent.shapes import Float
 
 _LARGEST = 16  # measured: above, LAPACK is faster
 _CHUNK = 2**11  # matrices reduced at a time, to stay in the cache
@@ -20,16 +20,16 @@ _FEWEST_STEPS = 4  # by then most have arrived
 _MAX_STEPS = 60
 
 
-def largest_eigenvalue(matrices: Float64[Tensor, "n p p"]) -> Float64[Tensor, " n"]:
+def largest_eigenvalue(matrices: Float[Tensor, "n p p"]) -> Float[Tensor, " n"]:
     """Largest eigenvalue of every positive semidefinite matrix.
 
     Parameters
     ----------
-    matrices : float64 (n, p, p), finite.
+    matrices : (n, p, p), finite.
 
     Returns
     -------
-    float64 (n,), relative error about 1e-15 times p.
+    (n,), relative error about 1e-15 times p in float64, 1e-6 times p in float32.
     """
     if matrices.shape[-1] > _LARGEST:
         return torch.linalg.eigvalsh(matrices)[:, -1].clamp_min(0.0)
@@ -94,7 +94,7 @@ def _largest_root(x: Tensor, diagonal: Tensor, square: Tensor) -> Tensor:
         start = start - step
         if count + 1 >= _FEWEST_STEPS:
             x[todo] = start
-            moving = (step > 1e-14 * start).nonzero().flatten()
+            moving = (step > _close(x) * start).nonzero().flatten()
             if not len(moving):
                 break
             todo, start = todo[moving], start[moving]
@@ -110,7 +110,7 @@ def _lifted(x: Tensor, diagonal: Tensor, square: Tensor) -> Tensor:
     """
     if len(diagonal) == 1:
         return x
-    lift = 1e-14
+    lift = _close(x)
     todo = (~_is_above(diagonal, square, x * (1 + lift)) & (x > 0)).nonzero().flatten()
     x = x.clone() if len(todo) else x
     while len(todo) and lift < 1:
@@ -165,4 +165,9 @@ def _upper_start(diagonal: Tensor, square: Tensor) -> Tensor:
     total = main.square().sum(0)
     total += 2 * (square * (diagonal[1:] + diagonal[:-1]).square()).sum(0)
     total += 2 * (square[1:] * square[:-1]).sum(0)
-    return total.sqrt().sqrt() * (1 + 1e-14)
+    return total.sqrt().sqrt() * (1 + _close(total))
+
+
+def _close(numbers: Tensor) -> float:
+    """A relative distance of some roundings."""
+    return 1e-14 if numbers.dtype == torch.float64 else 45 * torch.finfo(numbers.dtype).eps

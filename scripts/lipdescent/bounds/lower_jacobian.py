@@ -4,7 +4,8 @@ At a point where the network is differentiable the norm of its Jacobian is a low
 Lipschitz constant. Points within rounding of a kink prove nothing and are passed over; where no
 proof is known, as for attention, the direction is "estimate" (``proofs/prover.py``). Beside the
 bound: mean, root mean square and quantiles of the norm, and its means over the points that the
-model classifies rightly and wrongly, with autograd's convention at kinks.
+model classifies rightly and wrongly, with autograd's convention at kinks. On a CPU they rest on
+products in float32 (:func:`jacobians.leading.all_norms`), the bound on float64.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lipdescent.bounds.jacobians import norms as jac
-from lipdescent.bounds.jacobians.leading import pays
+from lipdescent.bounds.jacobians.leading import all_norms, all_pay, pays
 from lipdescent.bounds.proofs.prover import Prover
 from lipdescent.domains.domain import Domain, regions_of
 from lipdescent.measurement import Measurement
@@ -62,11 +63,11 @@ def measure(
     """
     inputs = _checked(inputs, quantiles, num_points)
     jac.check_inputs(stack, inputs, norms)
+    prover = Prover(stack, regions_of(domain, stack.input_shape, inputs))
     # All splits at once: a model's table is built once.
-    together = jac.jacobian_norms(stack, torch.cat(list(inputs.values())), norms=norms)
+    together = _norms(prover, torch.cat(list(inputs.values())), norms)
     sizes = [len(points) for points in inputs.values()]
     by_split = {norm: values.split(sizes, dim=1) for norm, values in together.items()}
-    prover = Prover(stack, regions_of(domain, stack.input_shape, inputs))
     tells = prover.links is not None and pays(prover.links, sum(sizes))
     for position, (split, points) in enumerate(inputs.items()):
         right = None if labels is None else _right(stack, points, labels[split])
@@ -79,6 +80,15 @@ def measure(
             )
             for name, average, defined in _averages(value, right, quantiles):
                 yield Measurement(f"jacobian_norm_{name}", "metric", norm, average, split, defined)
+
+
+def _norms(prover: Prover, points: Tensor, norms: Sequence[str]) -> dict[str, Tensor]:
+    """Norm -> (num_models, n), the largest in float64."""
+    if prover.links is None or not all_pay(prover.links, len(points)):
+        return jac.jacobian_norms(prover.stack, points, norms=norms)
+    flat = points.flatten(1).to(torch.float64)
+    count = min(LARGEST, len(points))
+    return {norm: all_norms(prover.links, flat, norm=norm, count=count) for norm in norms}
 
 
 def _checked(

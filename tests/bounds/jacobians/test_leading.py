@@ -10,6 +10,8 @@ from torch import nn
 
 from lipdescent.bounds import lower_ascent, lower_jacobian
 from lipdescent.bounds.jacobians.leading import (
+    all_norms,
+    all_pay,
     in_single,
     leading_norms,
     pays,
@@ -79,6 +81,42 @@ def test_where_float32_says_nothing_all_is_taken_in_float64(generator):
     torch.testing.assert_close(found, expected, rtol=1e-8, atol=0)
 
 
+@pytest.mark.parametrize("norm", ORDERS)
+@pytest.mark.parametrize("slope", [0.0, -7.5, 0.3])
+@pytest.mark.parametrize("widths", [(6, 40, 4), (6, 40, 33, 4), (4, 30, 20)])
+@pytest.mark.parametrize("scale", [1.0, 1e-90, 1e90])
+def test_all_norms_are_close_and_the_largest_exact(norm, slope, widths, scale, generator):
+    modules = [network(widths, generator, slope) for _ in range(3)]
+    for module in modules:
+        module[0].weight.data *= scale
+        module[0].bias.data *= scale
+    points = torch.randn(200, widths[0], generator=generator, dtype=torch.float64)
+    links = chain(ModelStack.from_modules(modules, widths[:1]))
+    found = all_norms(links, points, norm=norm, count=20)
+    for values, module in zip(found, modules, strict=True):
+        expected = reference(module, points, norm)
+        largest = expected.topk(20)
+        torch.testing.assert_close(values[largest.indices], largest.values, rtol=1e-12, atol=0)
+        torch.testing.assert_close(values, expected, rtol=2e-5, atol=0)
+        assert abs(values.mean() / expected.mean() - 1) <= 1e-6
+        assert (values <= values[largest.indices].amax()).all()
+
+
+@pytest.mark.parametrize("factor", [0.0, 1e-25])
+def test_where_float32_underflows_all_norms_are_taken_in_float64(factor, generator):
+    """Two units are on or not, whose weights are far from those that the chain is scaled by."""
+    module = network((5, 40, 3), generator)
+    with torch.no_grad():
+        module[0].bias[:38] = -100.0
+        module[0].bias[38:] = torch.tensor([0.0, 100.0 * factor])
+        module[0].weight[38:] *= factor
+    points = torch.randn(60, 5, generator=generator, dtype=torch.float64)
+    found = all_norms(chain(ModelStack.from_modules([module], (5,))), points, norm="l2")[0]
+    expected = reference(module, points, "l2")
+    assert factor == 0 or len(expected.unique()) > 1
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+
+
 def test_the_ascent_is_never_below_the_largest_norm_at_the_data(generator):
     module = network((6, 40, 33, 4), generator)
     points = torch.randn(200, 6, generator=generator, dtype=torch.float64)
@@ -121,6 +159,10 @@ def test_only_where_float32_is_float32(generator):
 
     wide, narrow, shallow = of((6, 40, 33, 4)), of((6, 20, 20, 4)), of((6, 40, 4))
     assert pays(wide, 100)
+    assert all_pay(wide, 100)
+    assert all_pay(shallow, 100)
+    assert not all_pay(shallow, 8)
+    assert not all_pay(of((6, 20, 4)), 100)
     assert pays(narrow, 100)
     assert not pays(wide, 8)
     assert not pays(shallow, 100)
@@ -131,5 +173,6 @@ def test_only_where_float32_is_float32(generator):
     try:
         torch.set_float32_matmul_precision("medium")
         assert not in_single(wide)
+        assert not all_pay(wide, 100)
     finally:
         torch.set_float32_matmul_precision(before)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lipdescent.arithmetic.eigenvalues import largest_eigenvalue
-from lipdescent.shapes import Float64
+from lipdescent.shapes import Bool, Float64
 from lipdescent.structure.relu_chain import Chain, activated
 
 _CHUNK = {"cpu": 2**18, "cuda": 2**24}  # numbers in the largest array; measured at n_out n_in = 400
@@ -27,9 +27,9 @@ def chain_norms(
     links: Chain, models: Sequence[int], points: Tensor, norms: Sequence[str]
 ) -> list[dict[str, Tensor]]:
     """For each of ``models``: norm -> (n,), without 2^exponents."""
-    few = _few_units(links) and not _has_table(links)
+    few = few_units(links) and not has_table(links)
     chunks = points.split(chunk_size(links) * (_MANY_POINTS if few else 1))
-    jacobians = _table_jacobians if _has_table(links) else deep_jacobians
+    jacobians = _table_jacobians if has_table(links) else deep_jacobians
     grams, inverses, found = [], [], []
     for model in models:
         sums: dict[str, list[Tensor]] = {norm: [] for norm in norms if norm != "l2"}
@@ -55,11 +55,11 @@ def most_matrices(links: Chain, count: int) -> int:
     return min(count, 2**units) if units <= _FEW_UNITS else count
 
 
-def _few_units(links: Chain) -> bool:
+def few_units(links: Chain) -> bool:
     return sum(weight.shape[1] for weight in links.weights[:-1]) <= _FEW_UNITS
 
 
-def _has_table(links: Chain) -> bool:
+def has_table(links: Chain) -> bool:
     outputs, hidden, features = (*links.weights[-1].shape[1:], links.weights[0].shape[2])
     return len(links.weights) == 2 and hidden * outputs * features <= _TABLE
 
@@ -68,7 +68,7 @@ def chunk_size(links: Chain) -> int:
     """Points whose Jacobians are taken at a time."""
     outputs, features = links.weights[-1].shape[1], links.weights[0].shape[2]
     widest = max(weight.shape[1] for weight in links.weights)
-    largest = max(outputs * features, widest if _has_table(links) else outputs * widest)
+    largest = max(outputs * features, widest if has_table(links) else outputs * widest)
     return max(1, _CHUNK.get(links.exponents.device.type, 2**18) // largest)
 
 
@@ -84,24 +84,37 @@ def _table_jacobians(
     Yields the Jacobians (k, n_out, n_in) of the k different masks and the mask (n,) that each
     point has, or those of the n points and None.
     """
-    first, last = links.weights[0][0], links.weights[1][0]
-    negative, positive = links.slopes[0]
-    table = (last.T[:, :, None] * first[:, None, :]).flatten(1)
-    base = negative * (last @ first).flatten()
+    outputs, table, base = len(links.weights[1][0]), *table_of(links)
     for points in chunks:
-        before = points @ first.T
-        if links.biases[0] is not None:
-            before += links.biases[0]
-        masks, inverse = (before > 0).to(torch.float64), None
-        if _few_units(links):
+        masks, inverse = masks_at(links, points).to(torch.float64), None
+        if few_units(links):
             where, inverse = _distinct(masks)
             masks = masks[where]
         flat = masks @ table
-        if positive - negative != 1:
-            flat *= positive - negative
-        if negative:
+        if base is not None:
             flat += base
-        yield flat.view(len(flat), len(last), -1), inverse
+        yield flat.view(len(flat), outputs, -1), inverse
+
+
+def table_of(links: Chain) -> tuple[Tensor, Tensor | None]:
+    """Of one model with one hidden layer (width, n_out n_in) and (n_out n_in,) or None.
+
+    The Jacobians are masks @ the first + the second, None for 0.
+    """
+    first, last = links.weights[0][0], links.weights[1][0]
+    negative, positive = links.slopes[0]
+    table = (last.T[:, :, None] * first[:, None, :]).flatten(1)
+    if positive - negative != 1:
+        table *= positive - negative
+    return table, negative * (last @ first).flatten() if negative else None
+
+
+def masks_at(links: Chain, points: Float64[Tensor, "n inputs"]) -> Bool[Tensor, "n width"]:
+    """Which units of one hidden layer of one model are on."""
+    before = points @ links.weights[0][0].T
+    if links.biases[0] is not None:
+        before += links.biases[0]
+    return before > 0
 
 
 def _distinct(masks: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,7 +133,7 @@ def deep_jacobians(
     for points in chunks:
         slopes = [slope for _, _, slope in activated(links, points[None])]
         inverse, count = None, len(points)
-        if slopes and _few_units(links):
+        if slopes and few_units(links):
             ups = (positive for _, positive in links.slopes)
             masks = [slope[0] == up for slope, up in zip(slopes, ups, strict=True)]
             where, inverse = _distinct(torch.cat(masks, 1).to(torch.float64))

@@ -1,4 +1,4 @@
-"""Norms of a deep chain's Jacobians at many points, for whoever wants the largest of them.
+"""Norms of a chain's Jacobians at many points, for whoever wants the largest of them.
 
 |J|_2 lies between |J|_F / sqrt(rank) and |J|_F, and closer between two numbers that the entries of
 J J^T give (Schatten norms). Points that cannot be among the largest are known by that, and no
@@ -7,6 +7,7 @@ eigenvalue of theirs is taken.
 Of wide chains signs of pre-activations are taken in float64, the products of the layers in float32,
 which takes half the time. How far such a norm is off is bounded (Higham 2002, eq. 3.13), so that a
 point which may have one of the largest norms is known, and there the norm is taken in float64.
+Where averages are wanted, too, all norms are taken so (:func:`all_norms`).
 """
 
 from __future__ import annotations
@@ -19,18 +20,36 @@ from torch import Tensor
 
 from lipdescent.arithmetic.eigenvalues import largest_eigenvalue
 from lipdescent.arithmetic.ulps import times_power
-from lipdescent.bounds.jacobians.chains import chunk_size, gram, jacobians_at, sum_norm
+from lipdescent.bounds.jacobians.chains import (
+    chunk_size,
+    few_units,
+    gram,
+    has_table,
+    jacobians_at,
+    masks_at,
+    sum_norm,
+    table_of,
+)
 from lipdescent.shapes import Float64, Shaped
 from lipdescent.structure.relu_chain import Chain, activated
 
 _ROUNDOFF, _UNDERFLOW = 2.0**-24, 2.0**-140  # of float32, the latter with room to spare
 _EXACT = 8  # largest norms, at least, that are taken in float64
 _NARROW = 32  # below this width products are not what takes the time
-_FEW_UNITS = 24  # of all hidden layers
 _CHUNK = 2**18  # numbers in the largest array
 _MODELS = 16  # whose eigenvalues are taken together
 # What rounding may do to |J|_F, relative and absolute, and to the numbers that J J^T gives.
 _SUM, _SMALL, _SLIGHTLY = 1e-4, 1e-16, 1e-12
+
+
+def all_pay(links: Chain, count: int) -> bool:
+    """Whether to take :func:`all_norms` of ``count`` points in place of all norms in float64.
+
+    Not of few units, as :func:`pays`.
+    """
+    on_cpu = links.exponents.device.type == "cpu"
+    hidden = len(links.weights) > 1 and not few_units(links)
+    return on_cpu and hidden and count > _EXACT and _single_is_single()
 
 
 def pays(links: Chain, count: int) -> bool:
@@ -40,8 +59,7 @@ def pays(links: Chain, count: int) -> bool:
     search begins with would depend on what has been passed over.
     """
     on_cpu = links.exponents.device.type == "cpu"
-    units = sum(weight.shape[1] for weight in links.weights[:-1])
-    return on_cpu and len(links.weights) > 2 and units > _FEW_UNITS and count > _EXACT
+    return on_cpu and len(links.weights) > 2 and not few_units(links) and count > _EXACT
 
 
 def in_single(links: Chain) -> bool:
@@ -51,7 +69,11 @@ def in_single(links: Chain) -> bool:
     of.
     """
     wide = max(weight.shape[1] for weight in links.weights) >= _NARROW
-    return wide and torch.get_float32_matmul_precision() == "highest"
+    return wide and _single_is_single()
+
+
+def _single_is_single() -> bool:
+    return torch.get_float32_matmul_precision() == "highest"
 
 
 def leading_norms(
@@ -75,6 +97,25 @@ def leading_norms(
     rough = _rough_values(links, points, norm, max(count, _EXACT), taken)
     if in_single(links):
         _refine(links, points, rough, norm)
+    return times_power(rough, links.exponents[:, None].clamp(-2100, 2100))
+
+
+def all_norms(
+    links: Chain, points: Float64[Tensor, "points inputs"], *, norm: str, count: int = _EXACT
+) -> Float64[Tensor, "models points"]:
+    """Norms of each model at all points, in float32, and in float64 where they are largest.
+
+    About 1e-6 of the product of the layers' norms off; the ``count`` largest as the largest of
+    :func:`leading_norms`, none of the others above them.
+    """
+    values = []
+    ones = [links[m : m + 1] for m in range(len(links.exponents))]
+    for some in (ones[i : i + _MODELS] for i in range(0, len(ones), _MODELS)):
+        measured = [_measured(j, norm) for one in some for j in _products(one, points, single=True)]
+        found = _norms_of(torch.cat(measured), norm).to(torch.float64)
+        values.append(found.view(len(some), len(points)))
+    rough = torch.cat(values)
+    _refine(links, points, rough, norm, count)
     return times_power(rough, links.exponents[:, None].clamp(-2100, 2100))
 
 
@@ -117,7 +158,7 @@ def _candidates(
     slack = 2 * rough_error(links, "l2") if in_single(links) else 0.0
     below, largest = points.new_zeros(len(points)), points.new_zeros(count)
     places, grams, above, start = [], [], [], 0
-    for matrices in _products(links, points):
+    for matrices in _products(links, points, single=in_single(links)):
         size = torch.linalg.vector_norm(matrices.flatten(1), dim=1).to(torch.float64)
         stop = start + len(size)
         below[start:stop] = size * ((1 - _SUM) / math.sqrt(min(matrices.shape[1:])))
@@ -149,12 +190,15 @@ def _between(grams: Tensor) -> tuple[Tensor, Tensor]:
     return low * (1 - _SLIGHTLY), high * (1 + _SLIGHTLY)
 
 
-def _refine(links: Chain, points: Tensor, rough: Tensor, norm: str) -> None:
-    """The largest of each model's rough norms (num_models, n) taken in float64, in place."""
+def _refine(links: Chain, points: Tensor, rough: Tensor, norm: str, count: int = _EXACT) -> None:
+    """The ``count`` largest of each model's rough norms (num_models, n) taken in float64, in place.
+
+    Others are below them.
+    """
     places = []
     for model, values in enumerate(rough):
-        error = rough_error(links[model : model + 1], norm) + 1e-9 * values
-        threshold = (values - error).topk(_EXACT).values[-1]
+        error = rough_error(links[model : model + 1], norm) + _relative(links) * values
+        threshold = (values - error).topk(min(count, len(values))).values[-1]
         # Not ">=": what has overflowed in float32 is looked at, too.
         places.append((~(values + error < threshold)).nonzero().flatten())
     _take(rough, links, points, places, norm)
@@ -176,11 +220,20 @@ def _take(
             values[model, places[model]] = one
 
 
-def _products(links: Chain, points: Tensor) -> Iterator[Tensor]:
+def _products(links: Chain, points: Tensor, *, single: bool) -> Iterator[Tensor]:
     """Jacobians (k, n_out, n_in) of one model at the points, part by part, rough or not."""
-    if not in_single(links):
+    if not single:
         for part in points.split(chunk_size(links)):
             yield jacobians_at(links, part[None])[0]
+        return
+    if has_table(links):
+        table, base = table_of(links)
+        table, outputs = table.float(), links.weights[1].shape[1]
+        for part in points.split(chunk_size(links)):
+            product = masks_at(links, part).float() @ table
+            if base is not None:
+                product += base.float()
+            yield product.view(len(part), outputs, -1)
         return
     first, *rest = [weight[0].float() for weight in links.weights[::-1]]
     size = first.shape[0] * max(weight.shape[2] for weight in links.weights)
@@ -196,8 +249,8 @@ def _products(links: Chain, points: Tensor) -> Iterator[Tensor]:
 
 def rough_norms(links: Chain, points: Tensor, norm: str) -> Tensor:
     """(n,) of one model at all points, without 2^exponents, from products as they are taken."""
-    found = [_measured(matrices.double(), norm) for matrices in _products(links, points)]
-    return _norms_of(torch.cat(found), norm)
+    products = _products(links, points, single=in_single(links))
+    return _norms_of(torch.cat([_measured(one.double(), norm) for one in products]), norm)
 
 
 def _measured(matrices: Tensor, norm: str) -> Tensor:
@@ -216,8 +269,15 @@ def rough_error(links: Chain, norm: str) -> float:
     """
     widths = [weight.shape[2] for weight in links.weights]
     roundings = (sum(widths[1:]) + 4 * len(widths)) * _ROUNDOFF
-    steep = math.prod(max(1.0, *map(abs, pair)) for pair in links.slopes)
+    # A mask's slopes are those of units that are off, and more where they are on.
+    steep = math.prod(max(1.0, abs(off) + abs(on - off), abs(on)) for off, on in links.slopes)
     frobenius = steep * math.prod(float(torch.linalg.vector_norm(w[0])) for w in links.weights)
     underflow = _UNDERFLOW * steep * math.prod(widths) * links.weights[-1].shape[1]
     rows = {"l2": 1, "linf": widths[0], "l1": links.weights[-1].shape[1]}[norm]
     return math.sqrt(rows) * (roundings / (1 - roundings) * frobenius + underflow)
+
+
+def _relative(links: Chain) -> float:
+    """How far norms of Jacobians in float32 are off more than these, relative, at most."""
+    short, long = sorted((links.weights[-1].shape[1], links.weights[0].shape[2]))
+    return short * (long + 20 * short) * _ROUNDOFF
