@@ -87,8 +87,7 @@ def _norms(prover: Prover, points: Tensor, norms: Sequence[str]) -> dict[str, Te
     if prover.links is None or not all_pay(prover.links, len(points)):
         return jac.jacobian_norms(prover.stack, points, norms=norms)
     flat = points.flatten(1).to(torch.float64)
-    count = min(LARGEST, len(points))
-    return {norm: all_norms(prover.links, flat, norm=norm, count=count) for norm in norms}
+    return all_norms(prover.links, flat, norms=norms, count=min(LARGEST, len(points)))
 
 
 def _checked(

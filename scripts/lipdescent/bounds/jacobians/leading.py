@@ -101,22 +101,31 @@ def leading_norms(
 
 
 def all_norms(
-    links: Chain, points: Float64[Tensor, "points inputs"], *, norm: str, count: int = _EXACT
-) -> Float64[Tensor, "models points"]:
-    """Norms of each model at all points, in float32, and in float64 where they are largest.
+    links: Chain,
+    points: Float64[Tensor, "points inputs"],
+    *,
+    norms: Sequence[str],
+    count: int = _EXACT,
+) -> dict[str, Tensor]:
+    """Norm -> (num_models, n) at all points, in float32, and in float64 where they are largest.
 
     About 1e-6 of the product of the layers' norms off; the ``count`` largest as the largest of
     :func:`leading_norms`, none of the others above them.
     """
-    values = []
-    ones = [links[m : m + 1] for m in range(len(links.exponents))]
-    for some in (ones[i : i + _MODELS] for i in range(0, len(ones), _MODELS)):
-        measured = [_measured(j, norm) for one in some for j in _products(one, points, single=True)]
-        found = _norms_of(torch.cat(measured), norm).to(torch.float64)
-        values.append(found.view(len(some), len(points)))
-    rough = torch.cat(values)
-    _refine(links, points, rough, norm, count)
-    return times_power(rough, links.exponents[:, None].clamp(-2100, 2100))
+    models, parts = len(links.exponents), []
+    for start in range(0, models, _MODELS):
+        some = [links[m : m + 1] for m in range(start, min(start + _MODELS, models))]
+        measured: dict[str, list[Tensor]] = {norm: [] for norm in norms}
+        for matrices in (j for one in some for j in _products(one, points, single=True)):
+            for norm, found in measured.items():
+                found.append(_measured(matrices, norm))
+        parts.append({norm: _norms_of(torch.cat(found), norm) for norm, found in measured.items()})
+    exponents, result = links.exponents[:, None].clamp(-2100, 2100), {}
+    for norm in norms:
+        rough = torch.cat([part[norm] for part in parts]).to(torch.float64).view(models, -1)
+        _refine(links, points, rough, norm, count)
+        result[norm] = times_power(rough, exponents)
+    return result
 
 
 def norms_at(
