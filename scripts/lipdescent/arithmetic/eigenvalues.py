@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lipdescent.shapes import Float
 
-_LARGEST = 16  # measured: above, LAPACK is faster
+LARGEST = 16  # measured: above, LAPACK is faster
 _CHUNK = 2**11  # matrices reduced at a time, to stay in the cache
 _LANES = 64  # a multiple of what a vector instruction or its unrolled loop takes
 _FEWEST_STEPS = 4  # by then most have arrived
@@ -31,7 +31,7 @@ def largest_eigenvalue(matrices: Float[Tensor, "n p p"]) -> Float[Tensor, " n"]:
     -------
     (n,), relative error about 1e-15 times p in float64, 1e-6 times p in float32.
     """
-    if matrices.shape[-1] > _LARGEST:
+    if matrices.shape[-1] > LARGEST:
         return torch.linalg.eigvalsh(matrices)[:, -1].clamp_min(0.0)
     parts = matrices.split(_CHUNK if matrices.device.type == "cpu" else max(1, len(matrices)))
     reduced = [_normalised_tridiagonal(part) for part in parts]

@@ -11,6 +11,7 @@ from torch import nn
 from lipdescent.architectures import cnn, mlp
 from lipdescent.arithmetic.eigenvalues import largest_eigenvalue
 from lipdescent.bounds.jacobians import norms
+from lipdescent.bounds.jacobians.chains import largest_roots, squared
 from lipdescent.bounds.jacobians.norms import jacobian_norms
 from lipdescent.measurement import NotApplicable
 from lipdescent.stacks.model_stack import ModelStack
@@ -267,3 +268,14 @@ def test_narrow_deep_networks_whose_points_share_their_pieces(slope):
             rtol=1e-12,
             atol=0,
         )
+
+
+@pytest.mark.parametrize("outputs", [3, 16, 17, 40])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_norms_of_parts_and_of_large_matrices_no_squares_are_kept(outputs, dtype, generator):
+    parts = [torch.randn(n, outputs, 50, generator=generator, dtype=dtype) for n in (5, 1)]
+    kept = [squared(part) for part in parts]
+    assert all(one.ndim == (3 if outputs <= 16 else 1) for one in kept)
+    expected = torch.linalg.svdvals(torch.cat(parts).double())[:, 0]
+    close = {"rtol": 1e-12 if dtype == torch.float64 else 1e-5, "atol": 0}
+    torch.testing.assert_close(largest_roots(kept).double(), expected, **close)

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from lipdescent.arithmetic.eigenvalues import largest_eigenvalue
-from lipdescent.shapes import Bool, Float64
+from lipdescent.arithmetic.eigenvalues import LARGEST, largest_eigenvalue
+from lipdescent.shapes import Bool, Float, Float64
 from lipdescent.structure.relu_chain import Chain, activated
 
 _CHUNK = {"cpu": 2**18, "cuda": 2**24}  # numbers in the largest array; measured at n_out n_in = 400
@@ -35,14 +35,14 @@ def chain_norms(
         sums: dict[str, list[Tensor]] = {norm: [] for norm in norms if norm != "l2"}
         for matrices, inverse in jacobians(links[model : model + 1], chunks):
             if "l2" in norms:
-                grams.append(gram(matrices))
+                grams.append(squared(matrices))
                 inverses.append(inverse)
             matrices = matrices.abs_() if sums else matrices
             for norm in sums:
                 sums[norm].append(_restored(sum_norm(matrices, norm), inverse))
         found.append({norm: torch.cat(parts) for norm, parts in sums.items()})
     if "l2" in norms:
-        values = largest_eigenvalue(torch.cat(grams)).sqrt().split([len(g) for g in grams])
+        values = largest_roots(grams).split([len(g) for g in grams])
         values = [_restored(v, inverse) for v, inverse in zip(values, inverses, strict=True)]
         for one, value in zip(found, torch.cat(values).split(len(points)), strict=True):
             one["l2"] = value
@@ -189,12 +189,27 @@ def soft_product(
     return ((tangent @ links.weights[-1].mT) * left).sum(-1)
 
 
-def gram(matrices: Float64[Tensor, "n outputs inputs"]) -> Float64[Tensor, "n p p"]:
+def gram(matrices: Float[Tensor, "n outputs inputs"]) -> Float[Tensor, "n p p"]:
     """J J^T or J^T J of every matrix (n, n_out, n_in), whichever is smaller."""
     short = matrices if matrices.shape[-1] >= matrices.shape[-2] else matrices.mT
     return short @ short.mT
 
 
-def sum_norm(absolute: Float64[Tensor, "n outputs inputs"], norm: str) -> Float64[Tensor, " n"]:
+def squared(matrices: Float[Tensor, "n outputs inputs"]) -> Float[Tensor, "n ..."]:
+    """What :func:`largest_roots` takes: J J^T, small ones, which want to be many at a time.
+
+    Large ones are no more held than a part needs: of these the largest eigenvalues (n,).
+    """
+    found = gram(matrices)
+    return found if found.shape[-1] <= LARGEST else largest_eigenvalue(found)
+
+
+def largest_roots(parts: Sequence[Tensor]) -> Float[Tensor, " n"]:
+    """l2 norms of all matrices whose parts :func:`squared` took."""
+    together = torch.cat(list(parts))
+    return (largest_eigenvalue(together) if together.ndim == 3 else together).sqrt()
+
+
+def sum_norm(absolute: Float[Tensor, "n outputs inputs"], norm: str) -> Float[Tensor, " n"]:
     """The "linf" or "l1" operator norm (n,) from the absolute values (n, n_out, n_in)."""
     return absolute.sum(-1 if norm == "linf" else -2).amax(-1)

@@ -26,7 +26,9 @@ from lipdescent.bounds.jacobians.chains import (
     gram,
     has_table,
     jacobians_at,
+    largest_roots,
     masks_at,
+    squared,
     sum_norm,
     table_of,
 )
@@ -119,7 +121,7 @@ def all_norms(
         for matrices in (j for one in some for j in _products(one, points, single=True)):
             for norm, found in measured.items():
                 found.append(_measured(matrices, norm))
-        parts.append({norm: _norms_of(torch.cat(found), norm) for norm, found in measured.items()})
+        parts.append({norm: _norms_of(found, norm) for norm, found in measured.items()})
     exponents, result = links.exponents[:, None].clamp(-2100, 2100), {}
     for norm in norms:
         rough = torch.cat([part[norm] for part in parts]).to(torch.float64).view(models, -1)
@@ -224,7 +226,7 @@ def _take(
             for part in points[places[model]].split(chunk_size(links)):
                 matrices = jacobians_at(links[model : model + 1], part[None])[0]
                 found.append(_measured(matrices, norm))
-        exact = _norms_of(torch.cat(found), norm).split([len(places[model]) for model in some])
+        exact = _norms_of(found, norm).split([len(places[model]) for model in some])
         for model, one in zip(some, exact, strict=True):
             values[model, places[model]] = one
 
@@ -259,16 +261,16 @@ def _products(links: Chain, points: Tensor, *, single: bool) -> Iterator[Tensor]
 def rough_norms(links: Chain, points: Tensor, norm: str) -> Tensor:
     """(n,) of one model at all points, without 2^exponents, from products as they are taken."""
     products = _products(links, points, single=in_single(links))
-    return _norms_of(torch.cat([_measured(one.double(), norm) for one in products]), norm)
+    return _norms_of([_measured(one.double(), norm) for one in products], norm)
 
 
 def _measured(matrices: Tensor, norm: str) -> Tensor:
     """Of Jacobians (n, n_out, n_in) what their norms are made of, all of them at once."""
-    return gram(matrices) if norm == "l2" else sum_norm(matrices.abs(), norm)
+    return squared(matrices) if norm == "l2" else sum_norm(matrices.abs(), norm)
 
 
-def _norms_of(measured: Tensor, norm: str) -> Tensor:
-    return largest_eigenvalue(measured).sqrt() if norm == "l2" else measured
+def _norms_of(measured: Sequence[Tensor], norm: str) -> Tensor:
+    return largest_roots(measured) if norm == "l2" else torch.cat(list(measured))
 
 
 def rough_error(links: Chain, norm: str) -> float:
