@@ -3,7 +3,9 @@
 import copy
 import itertools
 import json
+import os
 import re
+import signal
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -393,6 +395,33 @@ def test_bounds_that_cannot_be_taken_are_named(own, patient):
 def test_bounds_that_do_not_exist_for_a_network_are_allowed(own):
     own(sequence(nn.ReLU(), nn.Linear(3, 3), nn.Sigmoid()))
     assert bound_trial.mistakes(task()) == []
+
+
+def test_what_an_export_imports_is_there_before_bounds_are_tried(own, monkeypatch):
+    """Or each would spend its time on importing, and none would read the network."""
+    exported = []
+    monkeypatch.setattr(torch.export, "export", lambda *_, **__: exported.append(tried[:]))
+    tried = []
+    monkeypatch.setattr(bound_trial, "_wrong", lambda attempt: tried.append(attempt) or "")
+    own(sequence(nn.ReLU()))
+    assert bound_trial.mistakes(task()) == []
+    assert not exported
+    tried.clear()
+    own(lambda width, **_: Odd())
+    assert bound_trial.mistakes(task()) == []
+    assert [len(before) for before in exported] == [1]  # that it can be built
+
+
+def test_a_crash_that_does_not_come_again_is_no_refusal(tmp_path):
+    def crash(times):
+        seen = tmp_path / str(times)
+        seen.mkdir(exist_ok=True)
+        (seen / str(os.getpid())).touch()
+        if len(list(seen.iterdir())) <= times:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    assert bound_trial._wrong(lambda: crash(1)) == ""
+    assert bound_trial._wrong(lambda: crash(2)) == "its process was ended by SIGUSR1"
 
 
 EVERY_BOUND = {name: SMALL.get(name, {}) for name in lookup.known("bounds")}

@@ -3,6 +3,7 @@
 Nothing of it is kept: what counts is that a study does not stop after hours of training.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ from lipdescent.measuring.measure import checkpoint_stack
 from lipdescent.measuring.subject import Subject
 from lipdescent.plugins import bound_entries, lookup
 from lipdescent.storage.checkpoints import Checkpoints, Origin, empty_epochs
+from lipdescent.structure.exported import needs_export
 from lipdescent.training.block import TrainingData
 from lipdescent.training.draws import initial_stack
 from lipdescent.training.options import TrainingOptions
@@ -56,6 +58,7 @@ def mistakes(task: dict[str, Any], loaded: Dataset | None = None) -> list[str]:
         lookup.resolve("bounds", bound_entries.bound_of(name, entry))
         if "points" in entry:
             lookup.resolve("points", entry["points"])
+    _prepare_export(build().eval())
     data = random_data(shape, classes, task["points"])
     found = []
     if wrong := _wrong(lambda: _train(build, data, task["training"])):
@@ -69,6 +72,17 @@ def mistakes(task: dict[str, Any], loaded: Dataset | None = None) -> list[str]:
                 f"(write {name}: null to take it out)"
             )
     return found
+
+
+def _prepare_export(network: nn.Module) -> None:
+    """Import here what ``torch.export`` imports, where ``network`` will be exported.
+
+    That takes about as long as a trial may, and each is a process of its own: no bound would come
+    to read the network.
+    """
+    with contextlib.suppress(Exception):  # what is wrong with the network, a trial will say
+        if needs_export(network):
+            torch.export.export(nn.Identity(), (torch.zeros(1),), strict=False)
 
 
 def random_data(shape: tuple[int, ...], classes: int, count: int) -> Dataset:
@@ -135,6 +149,14 @@ def _wrong(attempt: Callable[[], object]) -> str:
     It has a process of its own, which ends when time is up: to be interrupted anywhere, in an
     import for instance, would leave this one in a state that nobody foresaw.
     """
+    said, crash = _tried(attempt)
+    if crash:  # one that does not come again is no reason to refuse a study
+        said, crash = _tried(attempt)
+    return f"its process was ended by {crash}" if crash else said
+
+
+def _tried(attempt: Callable[[], object]) -> tuple[str, str]:
+    """What it raised in a process of its own, and the signal that this crashed by."""
     reader, writer = os.pipe()
     with warnings.catch_warnings():
         # Python warns of other threads; what they hold is not needed for reading a network.
@@ -150,7 +172,7 @@ def _wrong(attempt: Callable[[], object]) -> str:
         said = stream.read().decode(errors="replace")
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     crashed = status < 0 and -status not in (signal.SIGALRM, signal.SIGKILL)
-    return f"its process was ended by {signal.Signals(-status).name}" if crashed else said
+    return said, signal.Signals(-status).name if crashed else ""
 
 
 def _raised(attempt: Callable[[], object], kind: type[BaseException] = Exception) -> str:
