@@ -53,6 +53,18 @@ def test_types_and_constants_are_read_without_an_import():
     assert types["constants"] == {"type": ["array"], "items": {"type": ["number", "null"]}}
 
 
+def test_constants_in_every_way_that_a_plug_in_writes_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(signatures, "LIBRARY", tmp_path)
+    file = tmp_path / "bounds/mine.py"
+    file.parent.mkdir()
+    text = 'DIRECTION, (NORMS, A) = "upper", (("l2",), 1)\nB: int = 2\nC = D = 3\nE, F = 4, *[5]\n'
+    file.write_text(text)
+    exec(text, truth := {})
+    for name in ("DIRECTION", "NORMS", "A", "B", "C", "D"):
+        assert signatures.constant("bounds", "mine", name) == truth[name]
+    assert signatures.constant("bounds", "mine", "F") is None
+
+
 @pytest.mark.parametrize("name", lookup.known("bounds"))
 @pytest.mark.parametrize("constant", ["NORMS", "DIRECTION"])
 def test_constants_of_a_bound(name, constant):

@@ -5,7 +5,7 @@ Checking a configuration so imports neither torch nor the plug-ins.
 
 import ast
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -156,12 +156,22 @@ def _constant(path: Path, wanted: str) -> Any:
 def _definition(path: Path, name: str) -> tuple[Path, ast.expr | None]:
     """What ``name`` is set to, and in which file: ``path`` or one that it is imported from."""
     for node in _parsed(path).body:
-        if isinstance(node, ast.Assign):
-            names = [target.id for target in node.targets if isinstance(target, ast.Name)]
-            if name in names:
-                return path, node.value
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                if name in (found := dict(_assigned(target, node.value))):
+                    return path, found[name]
     _, module = _imported(path, name)
     return _definition(module, name) if module else (path, None)
+
+
+def _assigned(target: ast.expr, value: ast.expr | None) -> Iterator[tuple[str, ast.expr | None]]:
+    """Names and what each is set to, of ``A = 1`` and of ``A, B = 1, 2``."""
+    match target, value:
+        case ast.Name(id=name), _:
+            yield name, value
+        case ast.Tuple(elts=targets), ast.Tuple(elts=values) if len(targets) == len(values):
+            for one, other in zip(targets, values, strict=True):
+                yield from _assigned(one, other)
 
 
 def _imported(path: Path, name: str) -> tuple[Path | None, Path | None]:
