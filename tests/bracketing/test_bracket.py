@@ -448,7 +448,10 @@ def test_a_model_file_may_have_the_name_of_a_standard_module(foreign):
     [
         (("model", "random.py:key"), r"KeyError: 'a' \(random\.py, line 6\)"),
         (("model", "random.py:none"), "returns a NoneType, allowed is a torch.nn.Module"),
-        (("model", "random.py:gone"), "random.py has no function gone"),
+        (
+            ("model", "random.py:gone"),
+            "random.py has no function gone; it has net, key, none$",
+        ),
         (("model", "broken.py:net"), r"SyntaxError: .*\(broken\.py, line 1\)"),
         (
             ("model", "random.py:net", "x.npy"),

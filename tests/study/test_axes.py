@@ -318,7 +318,7 @@ def test_mistakes_are_refused_by_name(vary, message):
 
 
 def test_a_study_of_experiments_has_no_axes():
-    with pytest.raises(ConfigError, match="vary: an experiment has no axes"):
+    with pytest.raises(ConfigError, match=r"vary has depth, but .*two_points.* no axes"):
         checked({"depth": DEPTH}, experiments={"two_points": {}})
 
 

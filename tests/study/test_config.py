@@ -111,6 +111,7 @@ def test_the_given_configuration_is_not_changed():
             r"option of architectures.mlp \(mlp\) 'detph' \(did you mean 'depth'\?\)",
         ),
         ({"bounds.lower_ascent": {"step": 3}}, r"option of bounds.lower_ascent .*'step'"),
+        ({"bounds.upper_lipsdp": {"norm": ["l2"]}}, r"'norm' \(did you mean 'norms'\?\); known: "),
         ({"datasets.mnist1d": {"train": 10}}, r"'train'.*num_train"),
         (
             {"training.loss_options": {"tau": 1}},

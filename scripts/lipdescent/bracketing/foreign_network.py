@@ -78,8 +78,13 @@ def load_function(where: str) -> Callable[..., Any]:
         module = importlib.import_module(source) if path is None else _executed(path)
         build = getattr(module, function, None)
     if not callable(build):
-        raise ValueError(f"{source} has no function {function}")
+        own = [name for name, value in vars(module).items() if _made_in(module, value)]
+        raise ValueError(f"{source} has no function {function}; it has {', '.join(own) or 'none'}")
     return build
+
+
+def _made_in(module: ModuleType, value: object) -> bool:
+    return callable(value) and getattr(value, "__module__", "") == module.__name__
 
 
 def load_data(path: str, input_shape: Sequence[int]) -> dict[str, torch.Tensor]:

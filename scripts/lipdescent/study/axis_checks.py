@@ -28,7 +28,11 @@ def check_written(config: Mapping[str, Any]) -> None:
     """Names of axes, points and keys, of a configuration that fits the schema."""
     vary = config.get("vary") or {}
     if vary and config.get("experiments"):
-        raise ConfigError("config: vary: an experiment has no axes; allowed is a study without any")
+        raise ConfigError(
+            f"config: vary has {', '.join(vary)}, but a study of experiments "
+            f"({', '.join(config['experiments'])}) trains none of the grid's networks, so an "
+            "experiment has no axes; allowed is one of the two"
+        )
     for name, entry in vary.items():
         if name in table_columns.NAMES:
             raise ConfigError(

@@ -153,6 +153,8 @@ def _check_options(config: dict[str, Any]) -> None:
             given.append((f"{place}.{kind}_options", package, training[kind], options))
     for key, package, name, options in given:
         allowed, needed = signatures.options(package, name)
+        if package == "bounds":
+            allowed = [*allowed, *bound_entries.COMMON]
         for option in options:
             with mistakes():
                 lookup.check(f"option of {key} ({name})", option, allowed)
