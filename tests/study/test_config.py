@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,23 @@ def check(change=None, **entries):
             section = section[name]
         section[last] = value
     return checked(config)
+
+
+def keys(schema, root):
+    """Of every section that has keys of its own."""
+    if "$ref" in schema:
+        schema = root["$defs"][schema["$ref"].rsplit("/", 1)[1]] | schema
+    for key, section in schema.get("properties", {}).items():
+        yield key
+        yield from keys(section, root)
+
+
+def test_the_default_study_s_file_tells_every_key():
+    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+    text = (ROOT / "config/config.yaml").read_text()
+    asked = {*keys(schema, schema)}
+    assert {"experiments", "radii", "padding"} < asked
+    assert not {key for key in asked if not re.search(rf"\b{key}:", text)}
 
 
 def test_the_default_study_is_valid_and_has_108_models_on_both_sides_of_the_threshold():

@@ -50,8 +50,8 @@ COLUMNS = {
     "status": Word(
         "",
         "diverged: a weight or a metric of the network is not finite; not_finite: a bound of a "
-        "finite network is not; not_applicable: there is no such quantity; error: the code failed, "
-        "its log says how",
+        "finite network is not; not_applicable: there is no such quantity; error: the code failed; "
+        "logs/measure says of both why",
         "ok, diverged, not_finite, not_applicable, error",
     ),
 }
