@@ -9,7 +9,10 @@ from lipdescent.analysis.groups import Group
 
 
 class ComparisonPlugin(Protocol):
-    """A module ``comparisons/NAME.py``. Its docstring is the caption."""
+    """A module ``comparisons/NAME.py``. Its docstring is the caption.
+
+    It says what is shown of the seeds, and that diverged models are left out.
+    """
 
     def draw(
         self,

@@ -9,7 +9,10 @@ from lipdescent.analysis.groups import Group
 
 
 class FigurePlugin(Protocol):
-    """A module ``figures/NAME.py``. Its docstring is the caption."""
+    """A module ``figures/NAME.py``. Its docstring is the caption.
+
+    It says what is shown of the seeds, and that diverged models are left out.
+    """
 
     def draw(self, group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
         """One data set and architecture, drawn.
