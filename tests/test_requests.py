@@ -159,3 +159,12 @@ def test_where_nothing_can_be_counted_something_is_asked_for(tmp_path, monkeypat
     needs = resources.train(config, runs_of(config))
     assert 2000 < needs["mem_mb"] < 100_000
     assert math.isfinite(needs["runtime"])
+
+
+def test_a_branch_that_the_compiler_runs_is_no_mistake():
+    class Branch(nn.Linear):
+        def forward(self, x):
+            return torch.cond(x.sum() > 0, super().forward, lambda x: -x[:, :3], (x,))
+
+    cost, _ = operation_counts.count(lambda: Branch(5, 3), (5,), num_classes=3)
+    assert cost.parameters == 18

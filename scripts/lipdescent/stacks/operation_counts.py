@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 from lipdescent.study.network_costs import Cost
 
@@ -43,14 +43,18 @@ def count(
                 network = build()
             if sum(p.numel() for p in network.parameters()) <= SMALL:
                 network = build()
-            return _counted(network, input_shape, num_classes)
+            return _counted(network, input_shape, num_classes, _Tally)
         except Exception:
-            # Numbers are needed after all, or there is a mistake, which is raised again here.
-            return _counted(build(), input_shape, num_classes)
+            # Numbers are needed after all, or the compiler, or there is a mistake, which is raised
+            # again here.
+            return _counted(build(), input_shape, num_classes, _Shielded)
 
 
 def _counted(
-    network: nn.Module, input_shape: Sequence[int], num_classes: int
+    network: nn.Module,
+    input_shape: Sequence[int],
+    num_classes: int,
+    kind: Callable[[], "_Tally"],
 ) -> tuple[Cost, list[str]]:
     single: dict[str, None] = {}
     for name, part in network.named_modules():
@@ -59,14 +63,14 @@ def _counted(
     passes = []
     for batch in BATCHES:
         inputs = torch.zeros(batch, *input_shape, device=_device(network))
-        with torch.no_grad(), _Tally() as tally, FlopCounterMode(display=False) as flops:
+        with torch.no_grad(), kind() as tally:
             outputs = network.train()(inputs)
         if outputs.shape != (batch, num_classes):
             raise ValueError(
                 f"outputs of shape {tuple(outputs.shape)} for {batch} inputs; allowed is "
                 f"({batch}, {num_classes}), a value per class"
             )
-        passes.append((flops.get_total_flops() // 2, tally.values))
+        passes.append((tally.flops // 2, tally.values))
     products, fixed_products = _line([p[0] for p in passes])
     activations, fixed_values = _line([p[1] for p in passes])
     cost = Cost(
@@ -101,19 +105,43 @@ def _look_at(name: str, single: dict[str, None]) -> Callable[[nn.Module, Any], N
 
 
 class _Tally(TorchDispatchMode):
-    """Counts operations, and the values that they write (views write none)."""
+    """Counts operations, the values that they write (views write none) and the flops.
+
+    These as PyTorch's FlopCounterMode does, which imports the compiler: a second.
+    """
+
+    supports_higher_order_operators = True
 
     def __init__(self) -> None:
         super().__init__()
-        self.operations, self.values = 0, 0
+        self.operations, self.values, self.flops = 0, 0, 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # or it is imported all the same, to say that it has no part in this
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        if not func.is_view:
+        if formula := flop_registry.get(getattr(func, "overloadpacket", func)):
+            self.flops += formula(*args, **(kwargs or {}), out_val=out)
+        if not getattr(func, "is_view", False):
             self.operations += 1
             for tensor in out if isinstance(out, tuple | list) else (out,):
                 if isinstance(tensor, torch.Tensor):
                     self.values += tensor.numel()
         return out
+
+
+class _Shielded(_Tally):
+    """Beside the compiler, which runs torch.cond: a branch of it counts as one operation."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return True
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        return super().__torch_dispatch__(func, types, args, kwargs)
