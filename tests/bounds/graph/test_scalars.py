@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from lipdescent.bounds.graph.conversion import settled
 from lipdescent.bounds.graph.ranges import Range
 from lipdescent.bounds.graph.scalars import bounded_slopes
 from lipdescent.bracketing.bracket import bracket
@@ -38,6 +39,22 @@ def test_values_stay_within_the_limits_of_a_function(kind, ends):
     values, _ = bounded_slopes(kind(), Range(low, torch.full_like(low, math.inf)))
     assert float(values.low.min()) >= ends[0]
     assert float(values.high.max()) == ends[1]
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_prelu_has_its_slopes_by_itself_and_of_a_stack(number):
+    layer = nn.PReLU(number)
+    layer.weight.data = torch.linspace(-1.5, 0.5, number)
+    x = torch.linspace(-2, 2, 9, dtype=torch.float64).expand(1, 3, 9)
+    for own in (layer.double(), settled(layer, dict(layer.state_dict()))):
+        found = bounded_slopes(own, Range(x, x + 0.1))
+        assert found is not None
+        for end in (x, x + 0.1):
+            value = layer(end)
+            assert bool(((found[0].low <= value) & (value <= found[0].high)).all())
+        assert (float(found[1].low.min()), float(found[1].high.max())) == (-1.5, 1.0)
+    net = nn.Sequential(nn.Linear(4, 3), layer.float()).eval()
+    assert list(bracket(net, (4,), methods=["upper_graph"]).table.status) == ["ok"]
 
 
 class Local(nn.Module):

@@ -193,7 +193,7 @@ def _softplus(beta: float) -> Scalar:
     )
 
 
-MODULES: dict[type[nn.Module], Callable[[Any], Scalar]] = {
+MODULES: dict[type[nn.Module], Callable[[Any], Scalar | None]] = {
     nn.ReLU: lambda m: _leaky(0.0),
     nn.LeakyReLU: lambda m: _leaky(m.negative_slope),
     nn.ReLU6: lambda m: _clipped(0.0, 6.0),
@@ -204,7 +204,8 @@ MODULES: dict[type[nn.Module], Callable[[Any], Scalar]] = {
     nn.Tanh: lambda m: _TANH,
     nn.SiLU: lambda m: _SILU,
     nn.Hardswish: lambda m: _HARDSWISH,
-    nn.Softplus: lambda m: _softplus(m.beta),
+    # Below, torch's jumps so far that it is another function.
+    nn.Softplus: lambda m: _softplus(m.beta) if m.threshold >= 20 else None,
 }
 
 _SQUARE = Scalar(
@@ -385,7 +386,8 @@ def bounded_slopes(operation: Any, x: Range) -> tuple[Range, Range] | None:
     if scalar is None and type(operation) is Function:
         infinite = torch.full_like(x.low, math.inf)
         return Range(-infinite, infinite), Range(-infinite, infinite)
-    own = {name: p.detach()[None] for name, p in operation.named_parameters()}
+    tensors = (*operation.named_parameters(), *operation.named_buffers())
+    own = {name: t.detach()[None] for name, t in tensors}
     declared = declaration_of(operation)
     everywhere: tuple[Any, Any] | None = declared.slopes if declared is not None else None
     if type(operation) in activation.SLOPES:
