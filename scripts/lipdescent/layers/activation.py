@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lipdescent.measurement import NotApplicable
+from lipdescent.networks.operations import Function
 
 State = dict[str, Tensor]
 Slope = float | Tensor
@@ -73,14 +74,31 @@ def _gelu(module: nn.GELU, state: State) -> tuple[Slope, Slope]:
     return _rounded(-0.12899306865877178, 1.1289930686587718)(module, state)
 
 
-def _threshold(module: nn.Threshold, state: State) -> tuple[float, float]:
-    if module.threshold != module.value:
-        raise NotApplicable("Threshold jumps unless value equals threshold: not Lipschitz")
-    return 0.0, 1.0
+def jump(module: nn.Module) -> str:
+    """That a function jumps, where, and what would help; empty for all others."""
+    if isinstance(module, nn.Threshold):
+        name, places = "Threshold", [module.threshold] * (module.threshold != module.value)
+    elif isinstance(module, nn.Hardshrink):  # of lambd <= 0 the identity
+        name, places = "Hardshrink", [] if module.lambd <= 0 else [-module.lambd, module.lambd]
+    else:
+        name, places = getattr(module, "name", ""), [0.0]
+        places = places if isinstance(module, Function) and name == "sign" else []
+    if not places:
+        return ""
+    where = " and ".join(f"{place:g}" for place in places)
+    return (
+        f"{name} jumps at {where}: it is not Lipschitz, no constant exists; on a domain where its "
+        "inputs stay away from there it may have one"
+    )
 
 
-def _discontinuous(module: nn.Module, state: State) -> tuple[float, float]:
-    raise NotApplicable(f"{type(module).__name__} jumps: it is not Lipschitz")
+def _unless_it_jumps(low: float, high: float) -> Slopes:
+    def found(module: nn.Module, state: State) -> tuple[float, float]:
+        if said := jump(module):
+            raise NotApplicable(said)
+        return low, high
+
+    return found
 
 
 def _between_one_and(slope: float) -> tuple[float, float]:
@@ -114,8 +132,8 @@ SLOPES: dict[type[nn.Module], Slopes] = {
     nn.LogSigmoid: _fixed(0.0, 1.0),
     nn.Softshrink: _fixed(0.0, 1.0),
     nn.Tanhshrink: _fixed(0.0, 1.0),
-    nn.Threshold: _threshold,
-    nn.Hardshrink: _discontinuous,
+    nn.Threshold: _unless_it_jumps(0.0, 1.0),
+    nn.Hardshrink: _unless_it_jumps(1.0, 1.0),
 }
 
 

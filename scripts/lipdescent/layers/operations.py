@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lipdescent.arithmetic import ulps
+from lipdescent.layers import activation
 from lipdescent.measurement import NotApplicable
 from lipdescent.networks.operations import SCALARS, Divide, Function, Gather, Reduce, Scale, Shift
 
@@ -70,7 +71,9 @@ def function_slopes(module: Function, state: State) -> tuple[float, float]:
         return module.argument, module.argument
     if found is None:
         raise NotApplicable(
-            f"{module.name} has no bounded slope on the whole line; give a domain on which it has"
+            activation.jump(module)
+            or f"{module.name} has no bounded slope on the whole line; give a domain on which it "
+            "has one"
         )
     return found
 

@@ -188,6 +188,7 @@ SCALARS: dict[str, Scalar] = {
     "logcosh": Scalar(lambda x, _: x.cosh().log(), _slopes(-1.0, 1.0)),
     "softplus": Scalar(lambda x, a: _log_of_one_and(x.exp(), a), _slopes(0.0, 1.0)),
     "at_most": Scalar(lambda x, c: x.clamp_max(c), _slopes(0.0, 1.0)),
+    "sign": Scalar(lambda x, _: x.sign(), _unbounded),
     "exp": Scalar(lambda x, _: x.exp(), _unbounded),
     "expm1": Scalar(lambda x, _: x.expm1(), _unbounded),
     "log": Scalar(lambda x, _: x.log(), _unbounded),

@@ -1,6 +1,7 @@
 """Functions of one number on intervals: against samples of them."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -55,6 +56,59 @@ def test_a_prelu_has_its_slopes_by_itself_and_of_a_stack(number):
         assert (float(found[1].low.min()), float(found[1].high.max())) == (-1.5, 1.0)
     net = nn.Sequential(nn.Linear(4, 3), layer.float()).eval()
     assert list(bracket(net, (4,), methods=["upper_graph"]).table.status) == ["ok"]
+
+
+JUMPING = {  # the function, and where it jumps
+    nn.Hardshrink(0.5): (-0.5, 0.5),
+    nn.Hardshrink(-0.5): (),
+    nn.Softshrink(0.5): (),
+    nn.Threshold(0.25, 0.25): (),
+    nn.Threshold(0.25, -1.0): (0.25,),
+    nn.Threshold(0.25, 2.0): (0.25,),
+    Function("sign"): (0.0,),
+}
+
+
+@pytest.mark.parametrize("function", JUMPING, ids=str)
+def test_a_function_that_jumps_has_slopes_where_it_does_not(function):
+    ends = torch.linspace(-1, 1, 17, dtype=torch.float64)
+    low, high = ends.repeat_interleave(17), ends.repeat(17)
+    low, high = low[low < high], high[low < high]
+    values, slopes = bounded_slopes(function, Range(low, high))
+    x = low + (high - low) * torch.linspace(0, 1, 161, dtype=torch.float64)[:, None]
+    found = function(x)
+    assert bool(((values.low <= found) & (found <= values.high)).all())
+    assert bool((values.high - values.low <= found.amax(0) - found.amin(0) + 0.02).all())
+    inside = torch.zeros_like(low, dtype=torch.bool)
+    for place in JUMPING[function]:
+        inside |= (low <= place) & (place <= high)
+    assert torch.equal(slopes.size().isinf(), inside)
+    quotients = found.diff(dim=0) / x.diff(dim=0)
+    assert bool(((quotients >= slopes.low - 1e-9) & (quotients <= slopes.high + 1e-9)).all())
+
+
+@pytest.mark.parametrize(
+    ("function", "places"),
+    [(nn.Hardshrink(0.5), "-0.5 and 0.5"), (nn.Threshold(-0.5, 0.0), "-0.5"), (torch.sign, "0")],
+)
+def test_a_jump_is_told_and_a_domain_away_from_it_has_a_constant(function, places):
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(2, 2, bias=False)
+            self.a.weight.data = torch.tensor([[3.0, 0.0], [0.0, 2.0]])
+
+        def forward(self, x):
+            return function(self.a(x))
+
+    truth, asked = 0.0 if function is torch.sign else 3.0, {"methods": ["upper_graph"]}
+    away = bracket(Own().eval(), (2,), domain="box:0.9,1", **asked)
+    assert truth <= away.upper <= truth * (1 + 1e-12)
+    for domain in (None, "box:-1,1"):
+        table = bracket(Own().eval(), (2,), domain=domain, **asked).table
+        assert table.status[0] == "not_applicable"
+        said = rf"jumps at {places}: it is not Lipschitz, no constant exists; on a domain where"
+        assert re.search(said, table.reason[0])
 
 
 class Local(nn.Module):

@@ -47,6 +47,7 @@ from lipdescent.bounds.graph.runs import Matrix, Run, linear_runs
 from lipdescent.bounds.graph.scalars import within
 from lipdescent.bounds.lipsdp.per_unit import lipsdp_per_unit
 from lipdescent.domains.domain import Regions
+from lipdescent.layers import activation
 from lipdescent.layers.table import TABLE
 from lipdescent.measurement import NotApplicable
 from lipdescent.networks import graph as joins
@@ -359,6 +360,8 @@ def _why(vertex: Any, inputs: list[Known], regions: Regions) -> str:
     place = f"{vertex.place} ({what})" if vertex.place else what
     if not all(bool(x.constant.isfinite().all()) for x in inputs):
         return f"{place}: its input has no constant"
+    if isinstance(vertex.operation, nn.Module) and (said := activation.jump(vertex.operation)):
+        return f"{place}: {said}"
     unbounded = any(not bool(x.span.size().isfinite().all()) for x in inputs)
     if not regions.bounded and unbounded:
         return (

@@ -193,6 +193,42 @@ def _softplus(beta: float) -> Scalar:
     )
 
 
+# Any slope where f jumps.
+_ANY = (-math.inf, math.inf)
+
+
+def _hard_shrink(end: float) -> Scalar:
+    """x where |x| > end, else 0; it never falls. The identity where end <= 0."""
+    return Scalar(
+        lambda x: F.hardshrink(x, end),
+        lambda x: ((x.abs() > end) | (end <= 0)).to(x),
+        bends=((-end, _ANY), (end, _ANY)) if end > 0 else (),
+        ends=(-math.inf, math.inf, 1.0, 1.0),
+        exact=True,
+    )
+
+
+def _soft_shrink(end: float) -> Scalar:
+    return Scalar(
+        lambda x: F.softshrink(x, end),
+        lambda x: (x.abs() > end).to(x),
+        bends=((-end, (0.0, 1.0)), (end, (0.0, 1.0))),
+        ends=(-math.inf, math.inf, 1.0, 1.0),
+    )
+
+
+def _threshold(place: float, value: float) -> Scalar:
+    """x where x > place, else ``value``; it falls at ``place`` alone, if ``value`` is above it."""
+    return Scalar(
+        lambda x: torch.where(x > place, x, value),
+        lambda x: (x > place).to(x),
+        turns=(math.nextafter(place, math.inf),) if value > place else (),
+        bends=((place, (0.0, 1.0) if value == place else _ANY),),
+        ends=(value, math.inf, 0.0, 1.0),
+        exact=value <= place,
+    )
+
+
 MODULES: dict[type[nn.Module], Callable[[Any], Scalar | None]] = {
     nn.ReLU: lambda m: _leaky(0.0),
     nn.LeakyReLU: lambda m: _leaky(m.negative_slope),
@@ -204,6 +240,9 @@ MODULES: dict[type[nn.Module], Callable[[Any], Scalar | None]] = {
     nn.Tanh: lambda m: _TANH,
     nn.SiLU: lambda m: _SILU,
     nn.Hardswish: lambda m: _HARDSWISH,
+    nn.Hardshrink: lambda m: _hard_shrink(m.lambd),
+    nn.Softshrink: lambda m: _soft_shrink(m.lambd),
+    nn.Threshold: lambda m: _threshold(m.threshold, m.value),
     # Below, torch's jumps so far that it is another function.
     nn.Softplus: lambda m: _softplus(m.beta) if m.threshold >= 20 else None,
 }
@@ -226,6 +265,9 @@ FUNCTIONS: dict[str, Scalar] = {
         bends=((0.0, (-1.0, 1.0)),),
         ends=(math.inf, math.inf, -1.0, 1.0),
         exact=True,
+    ),
+    "sign": Scalar(
+        torch.sign, torch.zeros_like, bends=((0.0, _ANY),), ends=(-1.0, 1.0, 0.0, 0.0), exact=True
     ),
     "exp": Scalar(torch.exp, torch.exp, ends=(0.0, math.inf, 0.0, math.inf)),
     "sin": _SINE,

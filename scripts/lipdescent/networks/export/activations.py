@@ -113,4 +113,5 @@ RULES: dict[str, Callable[[Builder, fx.Node, Arguments], Any]] = {
     "pow": _power,
     **{name: _function(name) for name in SCALARS if name not in _OTHERS},
     "arctan": _function("atan"),
+    "sgn": _function("sign"),
 }

@@ -16,7 +16,7 @@ from lipdescent.networks.vertices import Value
 Arguments = dict[str, Any]
 
 _JUMPS = (
-    *("round", "floor", "ceil", "trunc", "frac", "sign", "sgn", "heaviside", "fmod", "remainder"),
+    *("round", "floor", "ceil", "trunc", "frac", "heaviside", "fmod", "remainder"),
     *("argmax", "argmin", "argsort", "topk", "bucketize", "searchsorted", "floor_divide"),
     *("index_put", "masked_select", "nonzero", "isnan", "isinf", "equal", "logical_and"),
     *("logical_not", "logical_or", "bitwise_and", "bitwise_not", "bitwise_or"),
@@ -55,7 +55,7 @@ def compared(larger: bool) -> Any:
         numbers = other.value.unique() if isinstance(other, Constant) else torch.tensor([other])
         taken = all(_name(user) == "where" for user in node.users)
         if not isinstance(value, Value) or len(numbers) != 1 or not taken:
-            raise refused(node, f"the operation {node.target} {reason('sign')}")
+            raise refused(node, f"the operation {node.target} {reason('round')}")
         return Comparison(value, larger, float(numbers))
 
     return rule

@@ -75,7 +75,10 @@ def _prelu(c: Call, x: Tensor, slope: Tensor) -> Tensor:
 def _shrunk(c: Call, x: Tensor) -> Tensor:
     by, end = c.get("bias", 0.0), c.get("lambd", 0.5)
     if by not in (0.0, end):
-        raise c.refusal(f"shrinks by {by} beyond {end}: it jumps, so it is not Lipschitz")
+        raise c.refusal(
+            f"shrinks by {by} beyond {end}: it jumps there, so that no Lipschitz constant exists; "
+            "read are bias = lambd, and bias = 0, which has one on a domain away from the jumps"
+        )
     return F.softshrink(x, end) if by else F.hardshrink(x, end)
 
 
@@ -148,7 +151,7 @@ RULES: dict[str, Rule] = {
     "HardSwish": _same("hardswish"),
     **{n: _same(n.lower()) for n in ("Sigmoid", "Tanh", "Softplus", "Softsign", "Mish")},
     **{n: _same(n.lower()) for n in ("Sin", "Cos", "Abs", "Atan", "Asinh", "Erf", "Exp", "Log")},
-    **{n: _same(n.lower()) for n in ("Sqrt", "Reciprocal", "Sinh", "Cosh", "Tan", "Neg")},
+    **{n: _same(n.lower()) for n in ("Sqrt", "Reciprocal", "Sinh", "Cosh", "Tan", "Neg", "Sign")},
     "Selu": _selu,
     "Swish": _swish,
     "Shrink": _shrunk,
