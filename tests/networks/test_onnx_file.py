@@ -143,6 +143,7 @@ CASES = [
     one("Selu", ROW, alpha=1.5, gamma=0.7), one("PRelu", TOKENS, array(8)),
     one("RMSNormalization", TOKENS, array(8), opset=23), one("LRN", IMAGE, size=3, alpha=0.3),
     one("ReduceLogSum", IMAGE, opset=13, axes=[1]), one("Less", ROW), one("LessOrEqual", ROW),
+    one("Less-first", ROW), one("Greater-first", ROW), one("Softshrink", ROW),
     one("MaxPool", IMAGE, kernel_shape=[2, 2], pads=[0, 0, 1, 1]),
     one("Upsample", IMAGE, np.float32([1, 1, 2, 3]), opset=9),
     one("Upsample", IMAGE, np.float32([1, 1, 2, 2]), opset=9, mode="linear"),
@@ -176,12 +177,24 @@ CASES = [
 ]  # fmt: skip
 
 
-def leaky(comparison, above):
+def leaky(comparison, above, compared=("x", "zero")):
     """x where it is above 0, x / 4 elsewhere."""
     make, pair = helper.make_node, ["x", "s"] if above else ["s", "x"]
-    nodes = [make(comparison, ["x", "zero"], ["m"]), make("Mul", ["x", "quarter"], ["s"])]
+    nodes = [make(comparison, compared, ["m"]), make("Mul", ["x", "quarter"], ["s"])]
     held = {"zero": np.float32(0), "quarter": np.float32(0.25)}
     return [*nodes, make("Where", ["m", *pair], ["y"])], held
+
+
+def shrunk():
+    """``nn.Softshrink(0.3)`` as torch.onnx writes it."""
+    make, held = helper.make_node, {"t": np.float32(0.3), "n": np.float32(-0.3)}
+    nodes = [
+        make("Greater", ["x", "t"], ["a"]), make("Sub", ["x", "t"], ["b"]),
+        make("Where", ["a", "b", "zero"], ["c"]), make("Less", ["x", "n"], ["d"]),
+        make("Add", ["x", "t"], ["e"]), make("Where", ["d", "e", "zero"], ["f"]),
+        make("Add", ["c", "f"], ["y"]),
+    ]  # fmt: skip
+    return nodes, held | {"zero": np.float32(0)}
 
 
 # Those that have x in another place, or a mask that others take.
@@ -193,6 +206,9 @@ TWO = {
                   {"w": array(4)}),
     **{name: leaky(name, name[0] == "G")
        for name in ("Greater", "GreaterOrEqual", "Less", "LessOrEqual")},
+    "Less-first": leaky("Less", True, ["zero", "x"]),
+    "Greater-first": leaky("Greater", False, ["zero", "x"]),
+    "Softshrink": shrunk(),
 }  # fmt: skip
 
 
@@ -389,6 +405,12 @@ BAD = {
     "inputs": (whole_inputs, ValueError, "input other is INT64; allowed are floating-point"),
     "operator": (of_nodes((("Det", ["x"], ["y"]), {}), size=(1, 3, 3)), Unreadable,
                  "Det 'y': operator Det is unknown; allowed are Abs, Add, "),
+    "rounding": (of_nodes((("Round", ["x"], ["y"]), {})), Unreadable,
+                 "Round 'y': jumps or picks by values of the input, where no Lipschitz constant"),
+    "hard shrink": (of_nodes(  # as torch.onnx writes it
+        (("Greater", ["x", "t"], ["a"]), {}), (("Cast", ["a"], ["b"]), {"to": 9}),
+        (("Or", ["b", "b"], ["c"]), {}), (("Where", ["c", "x", "t"], ["y"]), {}),
+        weights={"t": np.float32(0.3)}), Unreadable, "Or 'c': jumps or picks by values"),
     "custom": (of_nodes((("Snake", ["x"], ["y"]), {"domain": "me"}), domains=["me"]), Unreadable,
                "operator me::Snake is unknown"),
     "jump": (of_nodes((("Cast", ["x"], ["c"]), {"to": 7}), (("Cast", ["c"], ["y"]), {"to": 1})),
@@ -472,6 +494,8 @@ def test_the_softplus_of_exporters_is_pytorchs(tmp_path):
     ]  # fmt: skip
     read = load_onnx(saved(tmp_path / "s.onnx", nodes, (1, 3), {"twenty": np.float32(20)}))
     assert [type(m) for m in read.network] == [nn.Softplus]
+    read = load_onnx(saved(tmp_path / "s.onnx", *shrunk()[:1], (1, 3), shrunk()[1]))
+    assert [type(m) for m in read.network] == [nn.Softshrink]
     with pytest.raises(Unreadable, match=r"Where 'y': where, as the input says: it may jump"):
         read_onnx(saved(tmp_path / "s.onnx", nodes, (1, 3), {"twenty": np.float32(5)}))
 

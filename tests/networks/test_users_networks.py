@@ -107,6 +107,9 @@ READ = {
     "own relu": lambda s, x: torch.where(s.a(x) <= 0, torch.zeros_like(x), s.a(x)),
     "chosen": lambda s, x: torch.where(s.adjacency[:, :4] > 0.5, s.a(x), -x),
     "a number": lambda s, x: torch.where(s.adjacency[:, :4] > 0.5, s.a(x), 0.25),
+    "the larger": lambda s, x: torch.where(x < s.a(x), s.a(x), x),
+    "the smaller": lambda s, x: torch.where(x > s.adjacency[:, :4], s.adjacency[:, :4], x),
+    "wider": lambda s, x: torch.where(x[..., :1] > 0.5, 0.5, x[..., :1]).expand_as(x),
     "lerp": lambda s, x: torch.lerp(x, s.a(x), 0.3),
     "log of sum": lambda s, x: torch.logaddexp(x, s.a(x)),
     "the largest": lambda s, x: x.topk(3)[0][:, :3] - x.topk(3, 1, False)[0][..., :3],
@@ -150,19 +153,19 @@ def test_outputs_have_the_names_of_their_fields():
     assert torch.equal(exported.network(x), x)
 
 
-def changed(s, x):
-    y = s.a(x)
-    y[y < 0] = 0
-    return y
-
-
 REFUSED = {
     "top": (lambda s, x: x.argmax(-1), r"argmax.default jumps or picks .* relu, clamp"),
     "rounding": (lambda s, x: x.round(), r"round.default jumps"),
-    "sign": (lambda s, x: x * (x > 0), r"gt.Scalar jumps"),
-    "by index": (changed, r"lt.Scalar jumps"),
-    "where": (lambda s, x: torch.where(x > 0, x, s.a(x)), r"where\(x > 0, x, a \* x\) .* is read"),
-    "another threshold": (lambda s, x: torch.where(x > 1, x, 0 * x), r"where, .* it may jump"),
+    "a count": (lambda s, x: (x > 0).float().mean(-1), r"gt.Scalar jumps"),
+    "a band": (lambda s, x: (x > 0) * (x < 1), r"where, as the input says: it may jump"),
+    "where": (
+        lambda s, x: torch.where(x > 0, x, s.a(x)),
+        r"where\(x > t, a \* x \+ b, c \* x \+ d\) with numbers that agree at t is read",
+    ),
+    "jump": (
+        lambda s, x: torch.where(x > 1, x, 0 * x),
+        r"where jumps at 1, from 0 to 1: it is not Lipschitz, no constant exists",
+    ),
     "complex": (lambda s, x: torch.fft.fft(x).abs(), r"complex numbers.* as two real matrices"),
     "special": (lambda s, x: torch.special.bessel_j0(x), r"bessel_j0.default is not known"),
 }

@@ -43,6 +43,21 @@ WRITTEN = {
     "softplus log1p": (lambda x: torch.log1p(x.exp()), Function),
     "logcosh": (lambda x: torch.log(torch.cosh(x)), Function),
     "tanhshrink": (lambda x: x - torch.tanh(x), nn.Tanhshrink),
+    "shrunk by sign": (lambda x: torch.sign(x) * F.relu(x.abs() - 0.7), nn.Softshrink),
+    "shrunk by clamp": (lambda x: x - x.clamp(-0.7, 0.7), nn.Softshrink),
+    "shrunk by ramps": (lambda x: F.relu(x - 0.7) - F.relu(-x - 0.7), nn.Softshrink),
+    "shrunk by where": (
+        lambda x: torch.where(x > 0.7, x - 0.7, 0.0) + torch.where(x < -0.7, x + 0.7, 0.0),
+        nn.Softshrink,
+    ),
+    "bent": (lambda x: torch.where(x > 1, 2 * x - 1, x / 2 + 0.5), nn.LeakyReLU),
+    "bent the other way": (lambda x: torch.where(x < 0, 3 * x, x), nn.LeakyReLU),
+    "flat above": (lambda x: torch.where(x > 2, 3.0, 2 * x - 1), nn.ReLU),
+    "at most": (lambda x: torch.where(x > 1, 1.0, x), Function),
+    "at least": (lambda x: torch.where(torch.tensor(1.0).to(x) > x, 1.0, x), nn.Threshold),
+    "relu by a product": (lambda x: x * (x > 0), nn.ReLU),
+    "relu by a number": (lambda x: (x >= 0).to(x) * x, nn.ReLU),
+    "relu by a fill": (lambda x: x.masked_fill(x < 0, 0.0), nn.ReLU),
     "leaky": (lambda x: torch.maximum(x, 0.1 * x), nn.LeakyReLU),
 }
 
@@ -113,6 +128,13 @@ def test_values_and_slopes_on_intervals_hold_what_is_sampled_there(name):
         lambda x: x / (x.abs() - 0.1),
         lambda x: torch.exp(x * x),
         lambda x: x * torch.sigmoid(x.flip(-1)),
+        lambda x: F.relu(x - 0.7) - F.relu(-x - 0.6),
+        lambda x: F.relu(2 * x - 0.7) - F.relu(-2 * x - 0.7),
+        lambda x: F.relu(x - 0.7) + F.relu(-x - 0.7),
+        lambda x: F.relu(x - 0.7) - F.relu(x - 0.7),
+        lambda x: torch.sign(x) * F.relu(x.abs() + 0.7),
+        lambda x: torch.sign(x.flip(-1)) * F.relu(x.abs() - 0.7),
+        lambda x: x - x.clamp(-0.7, 0.6),
     ],
 )
 def test_what_only_looks_alike_stays_what_it_is(how):
@@ -122,6 +144,7 @@ def test_what_only_looks_alike_stays_what_it_is(how):
     assert torch.allclose(exported.network(x), module(x), atol=1e-6)
     names = [getattr(v.operation, "name", "") for v in exported.graph.vertices]
     assert not set(names) & set(WRITTEN_OUT)
+    assert not any(isinstance(v.operation, nn.Softshrink) for v in exported.graph.vertices)
 
 
 def test_radial_basis_functions_have_the_constant_of_one_of_them():

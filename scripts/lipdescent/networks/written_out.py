@@ -9,7 +9,7 @@ that multiply are kept as operations of their own and come behind it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
@@ -41,6 +41,29 @@ def recognised(graph: Graph) -> Graph:
     return Graph(tuple(vertices), new[graph.output])
 
 
+def affine_of(vertices: Sequence[Vertex], i: int) -> Iterator[tuple[int, Fraction, Fraction]]:
+    """Vertices x of which a vertex is a x + b with numbers: x, a, b, without rounding."""
+    a, b = Fraction(1), Fraction(0)
+    while True:
+        yield i, a, b
+        own: Any = vertices[i].operation
+        if isinstance(own, (Scale, Divide, Shift)) and own.weight is None:
+            if not math.isfinite(own.number) or (isinstance(own, Divide) and not own.number):
+                return
+            number = Fraction(own.number)
+            b += a * number if isinstance(own, Shift) else 0
+            a = (
+                a * number
+                if isinstance(own, Scale)
+                else a / number
+                if isinstance(own, Divide)
+                else a
+            )
+        elif not isinstance(own, (nn.Flatten, nn.Unflatten)):
+            return
+        (i,) = vertices[i].inputs
+
+
 class _Written:
     """Vertices, and what those before each of them are."""
 
@@ -60,10 +83,9 @@ class _Written:
         if isinstance(operation, Extremum):
             pairs = inputs, inputs[::-1]
             return next((f for x, y in pairs if (f := self._leaky(operation, x, y))), None)
-        if operation == Combination((1.0, -1.0)):
-            tanh = self.vertices[inputs[1]]
-            shrunk = isinstance(tanh.operation, nn.Tanh) and tanh.inputs[0] == inputs[0]
-            return (inputs[0], [nn.Tanhshrink()]) if shrunk else None
+        for sign in (1.0, -1.0):
+            if operation == Combination((1.0, sign)):
+                return self._shrunk(inputs[0], inputs[1], sign)
         name = self._name(i)
         return {"exp": self._bell, "log": self._logarithm, "log1p": self._logarithm}.get(
             name, lambda j: None
@@ -115,6 +137,11 @@ class _Written:
             return (x, [nn.Hardswish(), Scale(None, 6.0)]) if self._only(before) == x else None
         if isinstance(kind, nn.Tanh) and self._is_softplus(self._only(gate), x):
             return x, [nn.Mish()]
+        shrunk = self._added(self._only(gate)) if isinstance(kind, nn.ReLU) else None
+        if shrunk is not None and shrunk < 0 and self._name(x) == "sign":
+            size, own = self._only(self._only(gate)), self._only(x)
+            known = self._name(size) == "abs" and self._only(size) == own
+            return (own, [nn.Softshrink(-shrunk)]) if known else None
         if self._added(gate) == 1:
             before = self._only(gate)
             if self._name(before) == "erf":
@@ -203,6 +230,29 @@ class _Written:
             return None
         known = self._only(y) == x and own.number <= 1
         return (x, [nn.LeakyReLU(float(own.number))]) if known else None
+
+    def _shrunk(self, x: int, y: int, sign: float) -> Found | None:
+        """x - tanh(x), x - clamp(x, -t, t), and ramps of both sides: relu(x - t) - relu(-x - t)."""
+        own: Any = self.vertices[y].operation
+        taken = sign < 0 and self.vertices[y].inputs == (x,)
+        if taken and isinstance(own, nn.Tanh):
+            return x, [nn.Tanhshrink()]
+        if taken and isinstance(own, nn.Hardtanh) and own.min_val == -own.max_val < 0:
+            return x, [nn.Softshrink(own.max_val)]
+        for at, side, (size, by) in self._ramps(x):
+            other = (at, -side, (-size / Fraction(sign), by))
+            if by < 0 and abs(size) == 1 and size == side and other in self._ramps(y):
+                return at, [nn.Softshrink(-float(by))]
+        return None
+
+    def _ramps(self, i: int) -> list[tuple[int, Fraction, tuple[Fraction, Fraction]]]:
+        """x, a, (c, b) of c relu(a x + b)."""
+        return [
+            (x, a, (c, b))
+            for ramp, c, shift in affine_of(self.vertices, i)
+            if not shift and isinstance(self.vertices[ramp].operation, nn.ReLU)
+            for x, a, b in affine_of(self.vertices, self._only(ramp))
+        ]
 
     def _bell(self, i: int) -> Found | None:
         """exp(-c x^2), or of the squares' sum: of the length."""

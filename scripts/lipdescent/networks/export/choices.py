@@ -1,19 +1,24 @@
-"""``where``, and why what jumps or picks by the input is refused."""
+"""``where`` and what is written like it, and why what jumps or picks by the input is refused."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple, cast
+from fractions import Fraction
+from typing import Any, NamedTuple
 
 import torch
 from torch import fx, nn
 
 from lipdescent.networks.export.builder import Builder, Constant, refused, size_of
-from lipdescent.networks.export.rearranging import merged
-from lipdescent.networks.operations import Scale
+from lipdescent.networks.export.elementwise import extremum, multiply, scaled, shifted
+from lipdescent.networks.export.rearranging import cast, masked, merged
 from lipdescent.networks.vertices import Value
+from lipdescent.networks.written_out import affine_of
 
 Arguments = dict[str, Any]
+_TAKEN_BY = ("where", "masked_fill", "mul", "multiply")  # what takes a comparison
+_CASTS = ("to", "_to_copy", "type_as")
+Piece = tuple[Fraction, Fraction]  # a, b of the line a x + b
 
 _JUMPS = (
     *("round", "floor", "ceil", "trunc", "frac", "heaviside", "fmod", "remainder"),
@@ -25,11 +30,11 @@ _COMPLEX = ("view_as_complex", "complex", "polar", "view_as_real", "angle")
 
 
 class Comparison(NamedTuple):
-    """Whether a value is larger (or smaller) than a number."""
+    """Whether a value is larger (or smaller) than a number, a constant or another value."""
 
     value: Value
     larger: bool
-    than: float
+    than: Any
 
 
 def reason(name: str) -> str | None:
@@ -48,17 +53,31 @@ def reason(name: str) -> str | None:
 
 
 def compared(larger: bool) -> Any:
-    """``x > a``, for ``where`` alone; others jump."""
+    """``x > a``, for what chooses by it; others jump."""
 
     def rule(b: Builder, node: fx.Node, a: Arguments) -> Comparison:
         value, other = a["self"], a["other"]
-        numbers = other.value.unique() if isinstance(other, Constant) else torch.tensor([other])
-        taken = all(_name(user) == "where" for user in node.users)
-        if not isinstance(value, Value) or len(numbers) != 1 or not taken:
+        if not all(map(_chooses, node.users)):
             raise refused(node, f"the operation {node.target} {reason('round')}")
-        return Comparison(value, larger, float(numbers))
+        if not isinstance(value, Value):  # c > x is x < c
+            return Comparison(other, not larger, _number(value))
+        return Comparison(value, larger, _number(other))
 
     return rule
+
+
+def _chooses(node: fx.Node) -> bool:
+    name = _name(node).removesuffix("_")
+    known = name in _TAKEN_BY or name == "_assert_tensor_metadata"
+    return known or (name in _CASTS and all(map(_chooses, node.users)))
+
+
+def _number(x: Any) -> Any:
+    """The number that a constant is everywhere; other constants and values as they are."""
+    if not isinstance(x, Constant):
+        return float(x) if isinstance(x, (int, float)) else x
+    numbers = x.value.unique()
+    return float(numbers) if len(numbers) == 1 else x
 
 
 def _name(node: fx.Node) -> str:
@@ -69,7 +88,7 @@ def chosen(b: Builder, node: fx.Node, a: Arguments) -> Any:
     """``where`` a constant says: of two values, numbers or constants."""
     mask, parts = a["condition"], [a["self"], a["other"]]
     if isinstance(mask, Comparison):
-        return _leaky(b, node, mask, parts)
+        return b.expanded(_bent(b, node, mask, parts), size_of(node), node)
     if not isinstance(mask, Constant):
         raise refused(node, "where, as the input says (jumps)")
     size = size_of(node)
@@ -88,28 +107,62 @@ def chosen(b: Builder, node: fx.Node, a: Arguments) -> Any:
     return merged(b, node, a)
 
 
-def _leaky(b: Builder, node: fx.Node, mask: Comparison, parts: list[Any]) -> Value:
-    """``where(x > 0, x, a x)``: a ReLU or leaky ReLU; anything else may jump.
+def _bent(b: Builder, node: fx.Node, mask: Comparison, parts: list[Any]) -> Value:
+    """``where(x > t, a x + b, c x + d)`` that does not jump, and of two values the larger.
 
     ``where(x > 20, x, softplus(x))``, as exporters write it, is ``nn.Softplus``.
     """
     above, below = parts if mask.larger else reversed(parts)
     x = mask.value
+    for largest in (True, False):
+        ends = (x, mask.than) if largest else (mask.than, x)
+        if all(_same(b, one, end) for one, end in zip((above, below), ends, strict=True)):
+            return extremum(b, node, {"self": x, "other": mask.than}, largest)
     if (
         isinstance(below, Value)
         and isinstance(above, Value)
         and _is_softplus(b, mask, below, above)
     ):
         return below  # as PyTorch's own is x from there on
-    slopes = [_slope(b, x, part) for part in (above, below)]
-    if slopes[0] != 1 or slopes[1] is None or mask.than:
+    pieces = [_piece(b, x, part) for part in (above, below)]
+    if not isinstance(mask.than, float) or None in pieces or not math.isfinite(mask.than):
         raise refused(
             node,
-            "where, as the input says: it may jump; where(x > 0, x, a * x) with a number a is "
-            "read, and so are relu, clamp and maximum",
+            "where, as the input says: it may jump; where(x > t, a * x + b, c * x + d) with "
+            "numbers that agree at t is read, and so are relu, clamp and maximum",
         )
-    layer = b.module(nn.LeakyReLU, slopes[1]) if slopes[1] else b.module(nn.ReLU)
-    return b.entrywise(layer, x, node)
+    return _of_pieces(b, node, x, Fraction(mask.than), *pieces)  # type: ignore[arg-type]
+
+
+def _of_pieces(
+    b: Builder, node: fx.Node, x: Value, at: Fraction, above: Piece, below: Piece
+) -> Value:
+    """The function of two lines: f(at) + c leaky(x - at), or of at - x where it is flat above."""
+    ends = [a * at + shift for a, shift in (above, below)]
+    if ends[0] != ends[1]:
+        raise refused(
+            node,
+            f"where jumps at {float(at):g}, from {float(ends[1]):g} to {float(ends[0]):g}: it is "
+            "not Lipschitz, no constant exists",
+        )
+    flat = not above[0]
+    steep, ratio = (-below[0], Fraction(0)) if flat else (above[0], below[0] / above[0])
+    if any(Fraction(float(number)) != number for number in (steep, ratio, ends[0])):
+        raise refused(node, "where of two lines whose slopes have no ratio in float64")
+    x = shifted(b, node, scaled(b, node, x, -1.0 if flat else 1.0), float(at if flat else -at))
+    layer = b.module(nn.LeakyReLU, float(ratio)) if ratio else b.module(nn.ReLU)
+    x = scaled(b, node, b.entrywise(layer, x, node), float(steep))
+    return shifted(b, node, x, float(ends[0]))
+
+
+def _same(b: Builder, one: Any, other: Any) -> bool:
+    """Whether two numbers, constants or values are the same."""
+    one = _number(one)
+    if isinstance(one, Value) and isinstance(other, Value):
+        return one.size == other.size and b.unviewed(one.vertex) == b.unviewed(other.vertex)
+    if isinstance(one, Constant) and isinstance(other, Constant):
+        return torch.equal(one.value, other.value)
+    return isinstance(one, float) and isinstance(other, float) and one == other
 
 
 def _is_softplus(b: Builder, mask: Comparison, below: Value, above: Value) -> bool:
@@ -122,23 +175,43 @@ def _is_softplus(b: Builder, mask: Comparison, below: Value, above: Value) -> bo
     return known and own.operation.threshold == mask.than
 
 
-def _slope(b: Builder, x: Value, part: Any) -> float | None:
-    """The number that ``part`` is x times; None if it is not."""
-    if isinstance(part, Constant):
-        return None if bool(part.value.any()) else 0.0
+def _piece(b: Builder, x: Value, part: Any) -> Piece | None:
+    """a and b of ``part`` = a x + b; None if it is nothing such."""
+    part = _number(part)
+    if isinstance(part, float):
+        return (Fraction(0), Fraction(part)) if math.isfinite(part) else None
     if not isinstance(part, Value) or part.size != x.size:
         return None
-    own, vertex = b.unviewed(x.vertex), b.vertices[b.unviewed(part.vertex)]
-    if b.unviewed(part.vertex) == own:
-        return 1.0
-    scaled = isinstance(vertex.operation, Scale) and vertex.operation.weight is None
-    if scaled and b.unviewed(vertex.inputs[0]) == own:
-        return float(cast(Scale, vertex.operation).number)
-    return None
+    own = b.unviewed(x.vertex)
+    lines = affine_of(b.vertices, part.vertex)
+    return next(((a, shift) for i, a, shift in lines if b.unviewed(i) == own), None)
+
+
+def _filled(b: Builder, node: fx.Node, a: Arguments) -> Any:
+    """``masked_fill``, where a constant or a comparison says."""
+    if isinstance(a["mask"], Comparison):
+        own = {"condition": a["mask"], "self": a["value"], "other": a["self"]}
+        return chosen(b, node, own)
+    return masked(b, node, a)
+
+
+def _product(b: Builder, node: fx.Node, a: Arguments) -> Any:
+    """x (x > 0) is x where x > 0, else 0."""
+    for one, other in (("self", "other"), ("other", "self")):
+        if isinstance(a[one], Comparison):
+            return chosen(b, node, {"condition": a[one], "self": a[other], "other": 0.0})
+    return multiply(b, node, a)
+
+
+def _cast(b: Builder, node: fx.Node, a: Arguments) -> Any:
+    return a["self"] if isinstance(a["self"], Comparison) else cast(b, node, a)
 
 
 RULES = {
     "where": chosen,
+    **dict.fromkeys(_CASTS, _cast),
+    "masked_fill": _filled,
+    **dict.fromkeys(("mul", "multiply"), _product),
     **dict.fromkeys(("gt", "ge", "greater", "greater_equal"), compared(larger=True)),
     **dict.fromkeys(("lt", "le", "less", "less_equal"), compared(larger=False)),
 }

@@ -128,7 +128,8 @@ def _with_constant(
     return b.apply(layer, value, size, node)
 
 
-def _multiply(b: Builder, node: fx.Node, a: Arguments) -> Value:
+def multiply(b: Builder, node: fx.Node, a: Arguments) -> Value:
+    """Of two values, numbers or constants, entry by entry."""
     x, y = a["self"], a["other"]
     if not isinstance(x, Value):
         return scaled(b, node, y, x)
@@ -156,7 +157,8 @@ def _divide(b: Builder, node: fx.Node, a: Arguments) -> Value:
     return _two(b, node, Quotient(), x, y)
 
 
-def _largest(b: Builder, node: fx.Node, a: Arguments, largest: bool = True) -> Value:
+def extremum(b: Builder, node: fx.Node, a: Arguments, largest: bool = True) -> Value:
+    """The larger of two values, numbers or constants, or the smaller."""
     x, y = a["self"], a["other"]
     if not isinstance(x, Value) or not isinstance(y, Value):
         value, other = (x, y) if isinstance(x, Value) else (y, x)
@@ -174,7 +176,7 @@ def _largest(b: Builder, node: fx.Node, a: Arguments, largest: bool = True) -> V
 
 
 def _smallest(b: Builder, node: fx.Node, a: Arguments) -> Value:
-    return _largest(b, node, a, largest=False)
+    return extremum(b, node, a, largest=False)
 
 
 def _two(b: Builder, node: fx.Node, join: Any, x: Value, y: Value) -> Value:
@@ -192,13 +194,13 @@ def _between(b: Builder, node: fx.Node, a: Arguments) -> Value:
     """``lerp``: x + w (y - x)."""
     x, y, w = a["self"], a["end"], a["weight"]
     step = _subtract(b, node, {"self": y, "other": x})
-    return _add(b, node, {"self": x, "other": _multiply(b, node, {"self": step, "other": w})})
+    return _add(b, node, {"self": x, "other": multiply(b, node, {"self": step, "other": w})})
 
 
 def _add_product(b: Builder, node: fx.Node, a: Arguments) -> Value:
     """x + value t1 t2, or x + value t1 / t2."""
     pair = {"self": a["tensor1"], "other": a["tensor2"]}
-    rule = _multiply if "addcmul" in str(node.target) else _divide
+    rule = multiply if "addcmul" in str(node.target) else _divide
     return _add(b, node, {"self": a["self"], "other": rule(b, node, pair), "alpha": a["value"]})
 
 
@@ -208,14 +210,12 @@ RULES: dict[str, Callable[[Builder, fx.Node, Arguments], Any]] = {
     "sub": _subtract,
     "subtract": _subtract,
     "rsub": _subtract_reversed,
-    "mul": _multiply,
-    "multiply": _multiply,
     "div": _divide,
     "divide": _divide,
     "true_divide": _divide,
     "lerp": _between,
     "addcmul": _add_product,
     "addcdiv": _add_product,
-    "maximum": _largest,
+    "maximum": extremum,
     "minimum": _smallest,
 }

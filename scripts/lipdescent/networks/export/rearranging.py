@@ -211,13 +211,11 @@ _NOTHING = (
 RULES = {
     **dict.fromkeys(_MOVING, rearranged),
     **dict.fromkeys(_PADS, padded),
-    "masked_fill": masked,
     **dict.fromkeys(("cat", "concat", "concatenate"), concatenated),
     "stack": stacked,
     "copy": copied,
     **dict.fromkeys(("slice_scatter", "select_scatter", "diagonal_scatter"), merged),
     **dict.fromkeys(("expand_as", "view_as", "reshape_as"), shown_as),
     **dict.fromkeys(("hstack", "vstack", "column_stack"), side_by_side),
-    **dict.fromkeys(("to", "_to_copy", "type_as"), cast),
     **dict.fromkeys(_NOTHING, same),
 }

@@ -10,8 +10,7 @@ import torch
 from torch import fx, nn
 
 from lipdescent.networks.export.builder import Builder, Constant, refused, size_of
-from lipdescent.networks.export.elementwise import RULES as ELEMENTWISE
-from lipdescent.networks.export.elementwise import scaled
+from lipdescent.networks.export.elementwise import multiply, scaled
 from lipdescent.networks.export.normalising import example_of
 from lipdescent.networks.export.rearranging import as_value
 from lipdescent.networks.graph import Combination, Concatenation
@@ -211,7 +210,7 @@ def _gated(b: Builder, node: fx.Node, a: Arguments) -> Value:
     places = torch.arange(math.prod(value.size)).reshape(value.size)
     one, other = (b.gathered(value, part, node) for part in places.chunk(2, dim))
     gate = b.entrywise(b.module(nn.Sigmoid), other, node)
-    return ELEMENTWISE["mul"](b, node, {"self": one, "other": gate})
+    return multiply(b, node, {"self": one, "other": gate})
 
 
 _MAX = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")

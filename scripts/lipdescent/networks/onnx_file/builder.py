@@ -26,6 +26,10 @@ MOVING = (
     "Reshape", "ReverseSequence", "ScatterElements", "ScatterND", "Slice", "SpaceToDepth", "Split",
     "Squeeze", "Tile", "Transpose", "Trilu", "Unsqueeze",
 )  # fmt: skip
+JUMPING = (
+    "And", "ArgMax", "ArgMin", "Ceil", "Compress", "Equal", "Floor", "Hardmax", "IsInf", "IsNaN",
+    "Mod", "NonZero", "Not", "OneHot", "Or", "Round", "Unique", "Xor",
+)  # fmt: skip
 _MOVED = {"ScatterElements": (0, 2), "ScatterND": (0, 2)}
 REFERENCE_ONLY = ("Shape", "Size")  # of whatever they are asked about only the size counts
 
@@ -80,6 +84,11 @@ class Steps(nn.Module):
             self._move(call)
         elif kind in rules:
             self._step(call, Step(call, rules[kind]), dependent, node.output)
+        elif kind in JUMPING:
+            raise call.refusal(
+                "jumps or picks by values of the input, where no Lipschitz constant is known; "
+                "Relu, Clip, Max, TopK, Softmax and a Where of two lines that meet have one"
+            )
         else:
             raise call.refusal(
                 f"operator {kind} is unknown; allowed are {', '.join(sorted({*rules, *MOVING}))}, "

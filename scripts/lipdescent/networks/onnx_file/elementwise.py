@@ -41,6 +41,8 @@ def _dropout(c: Call, x: Tensor, *_: Any) -> Tensor:
 
 
 def _cast(c: Call, x: Tensor, *_: Any) -> Tensor:
+    if x.dtype is torch.bool and c.get("to") == 9:
+        return x
     if c.get("to", 1) not in _FLOATS:
         raise c.refusal("makes integers of numbers: it jumps, so it is not Lipschitz")
     return x if c.node.op_type == "CastLike" else x.to(_FLOATS[c.get("to")])
@@ -108,6 +110,10 @@ def _subtracted(x: Any, y: Any) -> Tensor:
     return x - y
 
 
+def _larger(x: Any, y: Any) -> Tensor:
+    return torch.gt(x, y) if isinstance(x, Tensor) else torch.lt(y, x)
+
+
 def _extreme(c: Call, *given: Tensor) -> Tensor:
     """Largest, or smallest, of any number of values and constants."""
     largest = c.node.op_type == "Max"
@@ -171,6 +177,6 @@ RULES: dict[str, Rule] = {
     "Max": _extreme,
     "Min": _extreme,
     "Where": lambda c, mask, x, y: torch.where(mask, x, y),
-    **dict.fromkeys(("Greater", "GreaterOrEqual"), _binary(torch.gt)),
-    **dict.fromkeys(("Less", "LessOrEqual"), _binary(torch.lt)),
+    **dict.fromkeys(("Greater", "GreaterOrEqual"), _binary(_larger)),
+    **dict.fromkeys(("Less", "LessOrEqual"), _binary(lambda x, y: _larger(y, x))),
 }
