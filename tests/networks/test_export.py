@@ -80,6 +80,25 @@ def written_into(s, x):
     return torch.where(mask, y, x.flip(1))
 
 
+def filled(s, x):
+    y = s.a(x).clone()
+    y[:, 1], y[:, 2:4], y[:, [0, 5]] = 7, torch.tensor([1.0, 2.0]), x[:, 1:3]
+    z = y.index_fill(1, torch.tensor([3]), -1.0)
+    z[:, 4].zero_()
+    z.index_copy_(1, torch.tensor([2]), x[:, :1])
+    y.copy_(x)
+    first = z.new_zeros(len(x), 6).fill_(2)
+    first[:, torch.tensor([True, False] * 3)] = y[:, 3:]
+    y.fill_(3)
+    return torch.cat([y + z, first.scatter(1, torch.zeros_like(x[:, :1]).long(), x[:, 5:])], 1)
+
+
+def overwritten(s, x):
+    y = s.a(x).clone()
+    y.zero_()
+    return y + x
+
+
 CASES = {
     "normalised": (
         Own(
@@ -148,6 +167,8 @@ CASES = {
         (3,),
     ),
     "written into": (Own(written_into, a=linear(6, 6)), (6,)),
+    "filled": (Own(filled, a=linear(6, 6)), (6,)),
+    "overwritten": (Own(overwritten, a=linear(3, 3)), (3,)),
     "batch norm": (
         nn.Sequential(nn.BatchNorm1d(4), nn.PReLU(4), nn.ConstantPad1d(1, 2.0)),
         (4,),
@@ -369,6 +390,47 @@ def rounds(s, x):
     ],
 )
 def test_what_cannot_be_read_is_named_with_its_place(function, message):
+    with pytest.raises(Unreadable, match=message):
+        export(Own(function, a=linear(3, 3)).eval(), [(3,)])
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda y: y.__setitem__((slice(None), 1), 7),
+        lambda y: y[:, 1:2].copy_(torch.ones(1)),
+        lambda y: y[:, 1].zero_(),
+        lambda y: y.__setitem__((slice(None), [1]), torch.ones(1)),
+    ],
+)
+def test_what_is_written_over_adds_nothing_to_the_bound(write):
+    def forward(s, x):
+        y = s.a(x).clone()
+        write(y)
+        return y
+
+    net = Own(forward, a=linear(3, 3)).eval()
+    kept = net.a.weight.detach().double()[[0, 2]]
+    truth = float(torch.linalg.matrix_norm(kept, 2))
+    graph = compared(net, (3,)).graph
+    found = float(graph_bounds(double(graph), Everywhere().regions((3,)))[0])
+    assert truth <= found * (1 + 1e-15) <= truth * (1 + 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (
+            lambda s, x: s.a(x).index_put((torch.arange(len(x)), (x[:, 0] * 0).long()), x[:, 0]),
+            "a cast to torch.int64 rounds to whole numbers",
+        ),
+        (
+            lambda s, x: s.a(x).index_put((torch.tensor([0]),), x, accumulate=True),
+            r"index_put.default with accumulate=True; without it is read",
+        ),
+    ],
+)
+def test_writing_that_is_not_read_says_why(function, message):
     with pytest.raises(Unreadable, match=message):
         export(Own(function, a=linear(3, 3)).eval(), [(3,)])
 

@@ -23,7 +23,7 @@ Piece = tuple[Fraction, Fraction]  # a, b of the line a x + b
 _JUMPS = (
     *("round", "floor", "ceil", "trunc", "frac", "heaviside", "fmod", "remainder"),
     *("argmax", "argmin", "argsort", "topk", "bucketize", "searchsorted", "floor_divide"),
-    *("index_put", "masked_select", "nonzero", "isnan", "isinf", "equal", "logical_and"),
+    *("masked_select", "nonzero", "isnan", "isinf", "equal", "logical_and"),
     *("logical_not", "logical_or", "bitwise_and", "bitwise_not", "bitwise_or"),
 )
 _COMPLEX = ("view_as_complex", "complex", "polar", "view_as_real", "angle")

@@ -120,7 +120,7 @@ def _with_constant(
     if not by.value.is_floating_point():
         by = by.map(lambda t: t.to(torch.get_default_dtype()), "real")
     missing = len(size) - by.value.ndim
-    if shape_of(size) != size and by.value.ndim == len(size):
+    if size and shape_of(size) != size and by.value.ndim == len(size):
         by = by.map(lambda t: t[0], "first")
     elif size and not missing and not by.value.ndim:
         by = by.map(lambda t: t.reshape(1), "vector")

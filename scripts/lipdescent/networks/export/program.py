@@ -39,8 +39,11 @@ _TAKEN_APART = (
 )
 
 
-# Of another tensor these take the shape and type, not the values.
-_OF_THE_SHAPE = ("new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like")
+# Of their first tensor these take the shape and type, not the values.
+_OF_THE_SHAPE = (
+    *("new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like"),
+    *("fill", "zero", "copy"),
+)
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,8 @@ def _with_shapes(node: fx.Node, values: dict[fx.Node, Any]) -> Mapping[fx.Node, 
 def _dependent(inputs: Sequence[fx.Node], nodes: Sequence[fx.Node]) -> set[fx.Node]:
     found = set(inputs)
     for node in nodes:
-        if name(node) not in _OF_THE_SHAPE and any(arg in found for arg in node.all_input_nodes):
+        shape = node.args[0] if name(node) in _OF_THE_SHAPE else None
+        if any(arg in found for arg in node.all_input_nodes if arg is not shape):
             found.add(node)
     return found
 
@@ -191,10 +195,12 @@ def writes(node: fx.Node) -> fx.Node | None:
 
 
 def _writes_into_a_view(node: fx.Node) -> bool:
-    """Whether what an operation in place writes is seen under other names, too."""
+    """Whether what an operation in place writes is seen under other names, or is all anew."""
     target = writes(node)
     if target is None:
         return False
+    if name(node).removesuffix("_") in _OF_THE_SHAPE:
+        return True
     views = [user for user in target.users if user is not node and _is_view(user)]
     return bool(views) or _is_view(target)
 

@@ -43,7 +43,7 @@ def merged(b: Builder, node: fx.Node, a: Arguments) -> Value:
 
     Side by side they are one value, of which the operation is asked where it takes its numbers.
     """
-    names = [name for name in ("self", "src", "other") if name in a]
+    names = [name for name in ("self", "src", "other", "values", "source") if name in a]
     like = next(a[name] for name in names if isinstance(a[name], Value))
     places, inputs, start = {}, [], 1
     for name in names:
@@ -52,11 +52,33 @@ def merged(b: Builder, node: fx.Node, a: Arguments) -> Value:
         places[name] = torch.arange(start, start + count).reshape(part.size)
         inputs.append(b.in_shape(part, (count,), node))
         start += count
-    given = {n: arg.value.cpu() if isinstance(arg, Constant) else arg for n, arg in a.items()}
+    given = {n: _plain(arg) for n, arg in a.items() if n not in places}
     target: Any = node.target
     found = target(**(given | places))
     both = Value(b.vertex(Concatenation(0), inputs, (start - 1,), node), (1, start - 1))
     return b.gathered(both, found - 1, node)
+
+
+def _plain(arg: Any) -> Any:
+    """Tensors in place of constants, also in lists."""
+    if isinstance(arg, (list, tuple)) and not isinstance(arg, Value):
+        return [_plain(part) for part in arg]
+    return arg.value.cpu() if isinstance(arg, Constant) else arg
+
+
+def put(b: Builder, node: fx.Node, a: Arguments) -> Value:
+    """Numbers, or values, where a constant index says."""
+    places = a["indices"] if "indices" in a else [a["index"]]
+    if any(isinstance(place, Value) for place in places):
+        raise refused(node, f"{node.target} where the input says (jumps)")
+    if a.get("accumulate"):
+        raise refused(node, f"{node.target} with accumulate=True; without it is read")
+    if "value" not in a:
+        return merged(b, node, a)
+    fill = a["value"].value.item() if isinstance(a["value"], Constant) else a["value"]
+    if isinstance(fill, Value):
+        raise refused(node, f"{node.target} by a number of the input; a tensor of its size is read")
+    return _of_places(b, node, a["self"], {**a, "value": 0}, float(fill))
 
 
 def copied(b: Builder, node: fx.Node, a: Arguments) -> Any:
@@ -214,7 +236,9 @@ RULES = {
     **dict.fromkeys(("cat", "concat", "concatenate"), concatenated),
     "stack": stacked,
     "copy": copied,
+    "fill": lambda b, node, a: shown_as(b, node, {"self": a["value"]}),
     **dict.fromkeys(("slice_scatter", "select_scatter", "diagonal_scatter"), merged),
+    **dict.fromkeys(("index_put", "index_fill", "index_copy", "scatter"), put),
     **dict.fromkeys(("expand_as", "view_as", "reshape_as"), shown_as),
     **dict.fromkeys(("hstack", "vstack", "column_stack"), side_by_side),
     **dict.fromkeys(_NOTHING, same),
