@@ -69,6 +69,7 @@ CASES = [
     one("Clip", ROW, np.float32(-0.5), np.float32(0.25)), one("Clip", ROW, np.float32(0)),
     one("Clip", ROW, opset=7, min=-0.5, max=1.0), one("Cast", ROW, to=TensorProto.FLOAT),
     one("PRelu", IMAGE, array(4, 1, 1)), one("PRelu", ROW, array(1)),
+    one("PRelu", (1, 8, 8), array(8)), one("PRelu", (1, 4, 4), array(4, 4)),
     one("Pow", ROW, np.float32(2)), one("Max", ROW, np.float32(0.1)), one("Min", ROW, array(5)),
     one("Max", ROW, np.float32(0)), one("Softmax", TOKENS, opset=11, axis=1),
     one("Softmax", TOKENS, axis=1), one("Softmax", TOKENS, axis=-1),
@@ -124,6 +125,11 @@ CASES = [
     one("Pad", IMAGE, whole(0, 0, 1, 0, 0, 0, 0, 2), mode="reflect"),
     one("Pad", IMAGE, whole(0, 0, 1, 0, 0, 0, 0, 2), mode="edge"),
     one("Pad", IMAGE, opset=9, pads=[0, 0, 1, 0, 0, 0, 0, 2], value=1.5),
+    one("Pad", IMAGE, whole(0, -1, -2, 1, 0, 0, 1, -3), np.float32(1.5)),
+    one("Pad", IMAGE, whole(-2, 1, 1, -1), None, whole(2, -1), opset=18),
+    one("Pad", IMAGE, whole(0, 0, -1, 2, 0, 0, 1, 0), mode="reflect"),
+    one("Pad", IMAGE, whole(0, 0, -1, 2, 0, 0, 1, -3), mode="edge"),
+    one("Pad", IMAGE, opset=9, pads=[0, 0, -1, 0, 0, 0, 0, 2], value=1.5),
     one("DepthToSpace", IMAGE, blocksize=2), one("SpaceToDepth", IMAGE, blocksize=2),
     one("Concat", TOKENS, array(1, 2, 8), axis=1), one("Concat", TOKENS, array(1, 2, 8), axis=-2),
     one("Trilu", (1, 4, 5), np.array(1), upper=0), one("Trilu", (1, 4, 5)),
@@ -411,6 +417,12 @@ BAD = {
         (("Greater", ["x", "t"], ["a"]), {}), (("Cast", ["a"], ["b"]), {"to": 9}),
         (("Or", ["b", "b"], ["c"]), {}), (("Where", ["c", "x", "t"], ["y"]), {}),
         weights={"t": np.float32(0.3)}), Unreadable, "Or 'c': jumps or picks by values"),
+    "slope": (of_nodes((("PRelu", ["x", "s"], ["y"]), {}), size=(1, 4, 6, 6),
+                       weights={"s": array(4)}), Unreadable,
+              r"PRelu 'y': its slope has the shape \(4,\), its input \(1, 4, 6, 6\); allowed is "
+              r"what broadcasts .* one slope per channel \(4, 1, 1\)"),
+    "cut off": (of_nodes((("Pad", ["x", "p"], ["y"]), {}), weights={"p": whole(0, -2, 0, -1)}),
+                Unreadable, r"pads \[\[0, -2\], \[0, -1\]\] cut off all of a shape \(1, 3\)"),
     "custom": (of_nodes((("Snake", ["x"], ["y"]), {"domain": "me"}), domains=["me"]), Unreadable,
                "operator me::Snake is unknown"),
     "jump": (of_nodes((("Cast", ["x"], ["c"]), {"to": 7}), (("Cast", ["c"], ["y"]), {"to": 1})),
@@ -444,6 +456,48 @@ def test_every_length_of_a_file_cut_short_is_an_error(tmp_path):
             read_onnx(path)
         cuts += 1
     assert cuts > 20
+
+
+def axes(*numbers):
+    return {"a": whole(*numbers)}
+
+
+MIXING = {
+    "mean": ([("ReduceMean", ["x"], ["y"])], {}, {"axes": [0], "keepdims": 0}),
+    "sum of all": ([("ReduceSum", ["x"], ["y"])], {}, {}),
+    "first": ([("Gather", ["x", "a"], ["y"])], axes(0), {"axis": 0}),
+    "running": ([("CumSum", ["x", "a"], ["y"])], {"a": np.array(0)}, {}),
+    "pairs": ([("Transpose", ["x"], ["t"]), ("MatMul", ["t", "x"], ["y"])], {}, {}),
+}
+
+
+@pytest.mark.parametrize("name", MIXING)
+def test_an_open_axis_whose_entries_influence_each_other_is_no_batch(name, tmp_path, capfd):
+    operators, weights, attributes = MIXING[name]
+    nodes = [
+        helper.make_node(*own, **(attributes if i == len(operators) - 1 else {}))
+        for i, own in enumerate(operators)
+    ]
+    path = saved(tmp_path / "n.onnx", nodes, ("n", 5), weights)
+    said = "first axis is open, but its examples influence .* give an input_shape .* alone differ"
+    with pytest.raises(ValueError, match=said):
+        load_onnx(path)
+    assert load_onnx(path, (3, 5)).input_shape == (3, 5)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("operator", "weights"),
+    [
+        (("Transpose", ["x"], ["y"]), {}),  # examples side by side
+        (("Reshape", ["x", "a"], ["y"]), axes(-1)),
+        (("Reshape", ["x", "a"], ["y"]), axes(1, 5)),  # computes one example alone
+    ],
+)
+def test_an_open_batch_is_read_wherever_its_axis_ends(operator, weights, tmp_path, capfd):
+    nodes = [helper.make_node(*operator)]
+    assert load_onnx(saved(tmp_path / "n.onnx", nodes, ("n", 5), weights)).input_shape == (5,)
+    assert capfd.readouterr().err == ""
 
 
 def test_an_open_shape_is_given(tmp_path):

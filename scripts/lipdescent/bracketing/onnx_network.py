@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ _TYPES = {
     "tensor(double)": torch.float64,
     "tensor(float16)": torch.float16,
 }
-_ERRORS_ONLY = 3
+_ERRORS_ONLY, _NOTHING = 3, 4
 
 
 def load_onnx(
@@ -40,11 +41,13 @@ def load_onnx(
     """
     read = read_onnx(path, input_shape, output=output, operators=operators)
     if not operators:
-        _check(read, path)
+        sizes = [len(size) for size in read.inputs.values()]
+        _check(read, path, given=input_shape is not None and [len(input_shape)] == sizes)
     return read
 
 
-def _check(read: OnnxNetwork, path: str | Path) -> None:
+def _check(read: OnnxNetwork, path: str | Path, *, given: bool) -> None:
+    """Compare what is read, and an open batch axis with its examples unless it is ``given``."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -79,6 +82,40 @@ def _check(read: OnnxNetwork, path: str | Path) -> None:
 
     message = f"{path}: onnxruntime and what is read of the file"
     own_call.compare(called, reading(x, x.dtype), places, message, rounding, cause="")
+    opened = [one.shape and not isinstance(one.shape[0], int) for one in session.get_inputs()]
+    if given or not all(opened) or len(x) < 2:
+        return
+    chosen = [len(x) // 2, len(x) // 2 - 1]  # of sizes in which neither is lost beside the other
+    both = _of_two(session, read, x[chosen], found[0][0].shape)
+    if both is not None:
+        message = (
+            f"{path}: its first axis is open, but its examples influence each other (if it is no "
+            "axis of examples, give an input_shape that begins with its length): outputs "
+            f"{read.output_name} of two at once and of each alone"
+        )
+        names = ["of the first", "of the second"]
+        own_call.compare(both, called[chosen], names, message, lambda: rounding()[chosen], cause="")
+
+
+def _of_two(session: Any, read: OnnxNetwork, x: Tensor, single: tuple[int, ...]) -> Tensor | None:
+    """Outputs of two examples at once: (2, n) along whichever axis is twice that of a ``single``.
+
+    (1, m) where none is; None where the file has its sizes for one example alone.
+    """
+    import onnxruntime
+
+    quiet = onnxruntime.RunOptions()
+    quiet.log_severity_level = _NOTHING
+    pair = [_feeds(read, one) for one in x]
+    feeds = {name: np.concatenate([one[name] for one in pair]) for name in read.inputs}
+    try:
+        both = np.asarray(session.run([read.output_name], feeds, quiet)[0])
+    except Exception:  # of another library: anything can be raised
+        return None
+    longer = [k for k, n in enumerate(single) if both.ndim == len(single) and both.shape[k] != n]
+    apart = len(longer) == 1 and both.shape[longer[0]] == 2 * single[longer[0]]
+    parts = np.split(both, 2, longer[0]) if apart else [both]
+    return torch.from_numpy(np.stack([part.reshape(-1) for part in parts]))
 
 
 def _feeds(read: OnnxNetwork, x: Tensor) -> dict[str, np.ndarray]:

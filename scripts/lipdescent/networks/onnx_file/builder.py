@@ -173,10 +173,17 @@ class Steps(nn.Module):
             self.add(helper.make_node("Identity", [inner.name], [outer]), rules)
 
     def _places(self, call: Call, inputs: Sequence[Any]) -> list[np.ndarray]:
-        constant = call.get("mode", "constant") == "constant"
-        if call.node.op_type == "Pad" and call.opset < 11 and constant:
-            return [np.pad(inputs[0], np.reshape(call.get("pads"), (2, -1)).T)]
-        return self._evaluated(call, inputs)
+        if call.node.op_type != "Pad":
+            return self._evaluated(call, inputs)
+        # By ONNX's reference, negative pads, which cut off, are errors.
+        shape, axes = inputs[0].shape, call.argument(3)
+        given: Any = call.argument(1, "pads")
+        amount = np.zeros((len(shape), 2), int)
+        amount[slice(None) if axes is None else axes] = np.reshape(given, (2, -1)).T
+        if (amount.clip(max=0).sum(1) <= -np.array(shape)).any():
+            raise call.refusal(f"pads {amount.T.tolist()} cut off all of a shape {shape}")
+        kept = [slice(max(0, -a), n + min(0, b)) for n, (a, b) in zip(shape, amount, strict=True)]
+        return [np.pad(inputs[0][tuple(kept)], amount.clip(0), call.get("mode", "constant"))]
 
     def _evaluated(self, call: Call, inputs: Sequence[np.ndarray | None]) -> list[np.ndarray]:
         """What a node makes of arrays, by ONNX's own reference."""

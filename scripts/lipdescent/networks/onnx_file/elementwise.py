@@ -67,10 +67,17 @@ def _hard_sigmoid(c: Call, x: Tensor) -> Tensor:
 
 
 def _prelu(c: Call, x: Tensor, slope: Tensor) -> Tensor:
-    if slope.numel() in (1, *x.shape[1:2]) and slope.ndim in (1, x.ndim - 1, x.ndim):
-        one = slope.numel() == 1 or slope.shape.numel() == slope.shape[-x.ndim + 1]
-        if one and x.ndim > 1:
-            return F.prelu(x, slope.flatten())
+    shown = [m for m, n in zip(slope.shape[::-1], x.shape[::-1], strict=False) if m not in (1, n)]
+    if shown or slope.ndim > x.ndim:
+        own, given = tuple(slope.shape), tuple(x.shape)
+        raise c.refusal(
+            f"its slope has the shape {own}, its input {given}; allowed is what broadcasts to the "
+            "input's shape: for one slope per channel "
+            f"{(given[1], *[1] * (x.ndim - 2)) if x.ndim > 1 else given}"
+        )
+    each = slope.ndim >= x.ndim - 1 and slope.shape[1 - x.ndim] == slope.numel() == x.shape[1]
+    if x.ndim > 1 and (each or slope.numel() == 1):
+        return F.prelu(x, slope.flatten())
     return F.relu(x) - slope * F.relu(-x)
 
 
