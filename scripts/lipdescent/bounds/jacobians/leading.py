@@ -28,6 +28,7 @@ from lipdescent.bounds.jacobians.chains import (
     jacobians_at,
     largest_roots,
     masks_at,
+    most_matrices,
     squared,
     sum_norm,
     table_of,
@@ -47,10 +48,11 @@ _SUM, _SMALL, _SLIGHTLY = 1e-4, 1e-16, 1e-12
 def all_pay(links: Chain, count: int) -> bool:
     """Whether to take :func:`all_norms` of ``count`` points in place of all norms in float64.
 
-    Not of few units, as :func:`pays`.
+    Not of few units, as :func:`pays`, but with one hidden layer, whose norms begin no search, where
+    there are fewer points than masks.
     """
+    hidden = most_matrices(links, count) == count if len(links.weights) == 2 else pays(links, count)
     on_cpu = links.exponents.device.type == "cpu"
-    hidden = len(links.weights) > 1 and not few_units(links)
     return on_cpu and hidden and count > _EXACT and _single_is_single()
 
 
