@@ -36,6 +36,11 @@ def test_options_are_what_a_plug_in_takes():
     assert signatures.options("losses", "cross_entropy_temperature") == (["tau"], ["tau"])
 
 
+def test_architectures_with_a_forward_of_their_own():
+    own = [name for name in lookup.known("architectures") if signatures.has_forward(name)]
+    assert own == ["densenet", "functional_mlp", "unet", "vit"]
+
+
 @pytest.mark.parametrize("package", sorted(signatures.FUNCTIONS))
 def test_every_plug_in_tells_its_options(package):
     for name in lookup.known(package):

@@ -578,3 +578,18 @@ def test_make_lists_the_studies(target):
     assert done.returncode != 0
     first = min(path.stem for path in (ROOT / "config/studies").glob("*.yaml"))
     assert f"unknown STUDY nope; known: default {first} " in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"grid": {"architecture": ["mlp"]}, "architectures": {"mlp": {}}}, False),
+        ({"grid": {"architecture": ["a"]}, "architectures": {"a": {"module": "vit"}}}, True),
+        ({"grid": {"architecture": ["a"]}, "architectures": {"a": {"module": "no_such"}}}, False),
+        ({"grid": {"architecture": "mlp"}, "architectures": None}, False),
+        ({"grid": None}, False),
+        (None, False),
+    ],
+)
+def test_networks_that_will_be_exported(config, expected):
+    assert sections.exported(config) is expected

@@ -26,6 +26,7 @@ from lipdescent.study.runs import (
     record_plan,
 )
 from lipdescent.study.schema import ConfigError
+from lipdescent.study.sections import exported
 from lipdescent.study import repeated_keys
 from lipdescent.study.freshness import Freshness
 from lipdescent.study.recipes import NotInStudy, Recipes
@@ -41,6 +42,8 @@ job_environment.fix(Path(workflow.basedir).resolve() / "scripts")
 submits = workflow.resource_settings.nodes is not None
 # What Snakemake puts in front of every script imports these.
 PREAMBLE = ["snakemake.logging", "snakemake.iocontainers"]
+# What torch.export imports at its first call, for longer than most measurements take.
+EXPORT = "torch.export._trace"
 
 
 def jobs_run_here():
@@ -62,8 +65,9 @@ def start_fork_server():
     if not isinstance(execution, dict) or not jobs_run_in_this_environment():
         return
     threads = execution.get("threads")
+    modules = [*PREAMBLE, *([EXPORT] if exported(as_in_a_file(config)) else [])]
     if execution.get("fork_server") is True and isinstance(threads, int):
-        fork_server.start(threads=threads, modules=PREAMBLE)
+        fork_server.start(threads=threads, modules=modules)
 
 
 def runs_nothing(arguments):

@@ -90,6 +90,12 @@ def function(package: str, name: str, wanted: str) -> Callable | None:
     return None
 
 
+def has_forward(name: str) -> bool:
+    """Whether an architecture's file has a class with a ``forward`` of its own."""
+    nodes = ast.walk(_parsed(_path("architectures", name)))
+    return any(isinstance(node, ast.FunctionDef) and node.name == "forward" for node in nodes)
+
+
 @cache
 def _parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from lipdescent.plugins.signatures import has_forward
+
 
 def training_options(config: dict[str, Any], architecture: str) -> dict[str, Any]:
     """The training section, with the architecture's own ``training`` entries on top."""
@@ -23,6 +25,17 @@ def build_options(config: dict[str, Any], architecture: str) -> dict[str, Any]:
 def module(config: dict[str, Any], architecture: str) -> str:
     """File name of an architecture in scripts/lipdescent/architectures."""
     return config["architectures"][architecture].get("module", architecture)
+
+
+def exported(config: Any) -> bool:
+    """Whether networks of a study will be exported: a ``forward`` of their own is read so.
+
+    The configuration need not have been checked; False where it says no such thing.
+    """
+    try:
+        return any(has_forward(module(config, name)) for name in config["grid"]["architecture"])
+    except (AttributeError, KeyError, OSError, SyntaxError, TypeError, ValueError):
+        return False
 
 
 def data_module(config: dict[str, Any], dataset: str) -> str:
