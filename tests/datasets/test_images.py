@@ -267,6 +267,9 @@ def test_labels_outside_the_classes_are_named(split):
     message = rf"{split}_labels: 3, and 2 in all; allowed are 0 to 2 \(num_classes = 3\)"
     with pytest.raises(ValueError, match=message):
         Dataset(**arrays, num_classes=3)
+    arrays[f"{split}_labels"] = np.arange(5) % 3 / 1
+    with pytest.raises(TypeError, match=rf"{split}_labels: float64; allowed are integers"):
+        Dataset(**arrays, num_classes=3)
     arrays[f"{split}_labels"] = np.array([0, 1])
     with pytest.raises(ValueError, match=rf"{split}: 5 points, labels of shape \(2,\)"):
         Dataset(**arrays, num_classes=3)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -38,6 +41,22 @@ def test_by_default_it_is_each_seeds_own(maker):
     rows = labels(maker)
     assert not torch.equal(rows[0], rows[1])
     assert torch.equal(rows[1], labels(maker, noise_seed=1)[1])
+
+
+@pytest.mark.parametrize(
+    ("made", "error"),
+    [
+        (lambda y: y / 2, "TypeError: noise_maker mine: float64; allowed are integers"),
+        (lambda y: y + 1, r"ValueError: noise_maker mine: 10, and .*allowed are 0 to 9"),
+        (lambda y: y[:7], r"ValueError: noise_maker mine: labels of shape \(7,\), not \(400,\)"),
+    ],
+)
+def test_noise_that_is_no_label_is_refused_by_its_maker_s_name(made, error, monkeypatch):
+    maker = SimpleNamespace(noisy=lambda labels, **_: made(labels))
+    monkeypatch.setattr(lookup, "resolve", lambda *_: maker)
+    with pytest.raises((TypeError, ValueError)) as caught:
+        labels("mine")
+    assert re.match(error, f"{caught.typename}: {caught.value}")
 
 
 @pytest.mark.parametrize("noise_seed", [None, 4])

@@ -31,12 +31,7 @@ class Dataset:
             labels, inputs = getattr(self, f"{split}_labels"), getattr(self, f"{split}_inputs")
             if labels.shape != inputs.shape[:1]:
                 raise ValueError(f"{split}: {len(inputs)} points, labels of shape {labels.shape}")
-            wrong = labels[(labels < 0) | (labels >= self.num_classes)]
-            if len(wrong):
-                raise ValueError(
-                    f"{split}_labels: {wrong[0]}, and {len(wrong)} in all; allowed are 0 to "
-                    f"{self.num_classes - 1} (num_classes = {self.num_classes})"
-                )
+            check_labels(labels, self.num_classes, f"{split}_labels")
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -62,6 +57,18 @@ class Dataset:
                 with zipfile.ZipFile(partial, "a") as archive:
                     stamp = stamps.with_content(made, checksum)
                     archive.writestr(stamps.MEMBER, stamps.dumps(stamp))
+
+
+def check_labels(labels: np.ndarray, num_classes: int, what: str) -> None:
+    """Raise TypeError for labels that are no integers, ValueError for those of no class."""
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"{what}: {labels.dtype}; allowed are integers, int64")
+    wrong = labels[(labels < 0) | (labels >= num_classes)]
+    if len(wrong):
+        raise ValueError(
+            f"{what}: {wrong[0]}, and {len(wrong)} in all; allowed are 0 to {num_classes - 1} "
+            f"(num_classes = {num_classes})"
+        )
 
 
 def read(path: str | Path) -> Dataset:

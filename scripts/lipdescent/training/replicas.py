@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lipdescent.datasets import Dataset
+from lipdescent.datasets import Dataset, check_labels
 from lipdescent.plugins import lookup
 from lipdescent.storage.checkpoints import Checkpoints
 
@@ -29,6 +29,11 @@ def noisy_labels(
 
     The noise is drawn from the replica's seed, or from ``noise_seed``: then it is the same for
     all seeds.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what a noise maker made that are no labels of the data set, naming the maker.
     """
     make = lookup.resolve("label_noise", maker).noisy
     drawn = seeds if noise_seed is None else [noise_seed] * len(seeds)
@@ -36,6 +41,13 @@ def noisy_labels(
         make(dataset.train_labels, num_classes=dataset.num_classes, fraction=noise, seed=seed)
         for noise, seed in zip(label_noise, drawn, strict=True)
     ]
+    for made in labels:
+        if made.shape != dataset.train_labels.shape:
+            raise ValueError(
+                f"noise_maker {maker}: labels of shape {made.shape}, not "
+                f"{dataset.train_labels.shape}"
+            )
+        check_labels(made, dataset.num_classes, f"noise_maker {maker}")
     return torch.from_numpy(np.stack(labels).astype(np.int64))
 
 
