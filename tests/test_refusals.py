@@ -484,8 +484,10 @@ def test_a_bound_that_raises_while_it_reads_a_network_is_a_refusal(patient, monk
 def test_a_network_that_cannot_be_trained_is_named(own, patient):
     own(sequence(nn.ReLU()))
     wrong = {"learning_rate": 0.1, "batch_size": 5, "loss": "cross_entropy_temperature"}  # no tau
-    line = bound_trial.mistakes(task(training=wrong))[0]
+    line, metrics, *_ = bound_trial.mistakes(task(training=wrong))
     assert "cannot be trained: TypeError" in line
+    assert metrics.startswith("config: metrics cannot be taken")
+    assert "null" not in metrics
 
     def broken(width, *, input_shape, num_classes):
         raise ValueError(f"no width {width}")

@@ -66,11 +66,10 @@ def mistakes(task: dict[str, Any], loaded: Dataset | None = None) -> list[str]:
     for name, asked in {"metrics": {}, **task["quantities"], **task["bounds"]}.items():
         if wrong := _wrong(partial(_measure, name, asked, build, data, task)):
             section = "quantities" if name in task["quantities"] else "bounds"
-            key = name if name == "metrics" else f"{section}.{name}"
-            found.append(
-                f"config: {key} cannot be taken of {what}: {wrong}; allowed are those that can "
-                f"(write {name}: null to take it out)"
-            )
+            key, ways = f"{section}.{name}", f"those that can (write {name}: null to take it out)"
+            if name == "metrics":  # of every network
+                key, ways = name, "networks, data and losses that have them"
+            found.append(f"config: {key} cannot be taken of {what}: {wrong}; allowed are {ways}")
     return found
 
 
