@@ -345,13 +345,17 @@ def test_bad_data_are_errors(data, error, match):
         bracket(small(), (3,), data=data, methods=["lower_jacobian"])
 
 
+@pytest.mark.parametrize("shape", [3, "3", (3.0,), (0,), (-2,), ("a",), ((3,), 2), None])
+def test_a_bad_input_shape_is_an_error_with_its_value(shape):
+    with pytest.raises(ValueError, match=rf"input_shape {re.escape(repr(shape))}: allowed are pos"):
+        bracket(small(), shape)
+
+
 def test_bad_arguments_are_errors():
     with pytest.raises(ValueError, match="norm 'l3': allowed are l2, linf, l1"):
         bracket(small(), (3,), norm="l3")
     with pytest.raises(ValueError, match="unknown bound 'upper_x'"):
         bracket(small(), (3,), methods=["upper_x"])
-    with pytest.raises(ValueError, match="input_shape"):
-        bracket(small(), (0,))
     with pytest.raises(TypeError, match="model: str"):
         bracket("resnet", (3,))
 

@@ -6,6 +6,7 @@ What a network of known layers is read as stays as it is. Any other one is expor
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -104,10 +105,20 @@ def check_at(module: nn.Module, found: Exported, inputs: Mapping[str, Tensor]) -
 
 
 def several(input_shape: Shapes) -> list[tuple[int, ...]]:
-    """One shape per argument of ``forward``."""
-    if all(isinstance(n, int) for n in input_shape):
-        return [tuple(n for n in input_shape if isinstance(n, int))]
-    return [tuple(shape) for shape in input_shape if not isinstance(shape, int)]
+    """One shape per argument of ``forward``; ValueError for anything but positive integers."""
+    given: Any = input_shape
+    one = isinstance(given, Sequence) and all(isinstance(n, int) for n in given)
+    shapes = [given] if one else given
+    if not isinstance(shapes, Sequence) or not all(map(_is_shape, shapes)):
+        raise ValueError(
+            f"input_shape {given!r}: allowed are positive integers, no batch axis, such as "
+            "(1, 28, 28), or such a shape per argument"
+        )
+    return [tuple(shape) for shape in shapes]
+
+
+def _is_shape(shape: object) -> bool:
+    return isinstance(shape, Sequence) and all(isinstance(n, int) and n > 0 for n in shape)
 
 
 def plain_stack(stack: ModelStack, inputs: Mapping[str, Tensor] | None = None) -> ModelStack:
