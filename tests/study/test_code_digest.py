@@ -229,14 +229,46 @@ def test_every_figure_has_a_caption():
 
 
 IMPORTING = """
-import importlib, json, sys
-import torch  # first, so that only the library is imported anew
+import builtins, collections, importlib.util, json, sys
+asked = collections.defaultdict(set)  # module -> modules that it imports
+
+def note(names):
+    frame = sys._getframe(2)
+    while frame.f_code.co_name != "<module>":  # the module that is being imported
+        frame = frame.f_back
+    for name in names:
+        parts = name.split(".")
+        around = {".".join(parts[:n]) for n in range(1, len(parts) + 1)}
+        asked[frame.f_globals["__name__"]] |= around & set(sys.modules)
+
+def imported(name, globals=None, locals=None, fromlist=(), level=0):
+    found = plain(name, globals, locals, fromlist, level)
+    if level:
+        name = importlib.util.resolve_name("." * level + name, globals["__package__"])
+    if name.split(".")[0] == "lipdescent":
+        note([name, *(f"{name}.{one}" for one in fromlist or ())])
+    return found
+
+def imported_by_name(name, package=None):
+    found = by_name(name, package)
+    if name.split(".")[0] == "lipdescent":
+        note([name])
+    return found
+
+plain, builtins.__import__ = builtins.__import__, imported
+by_name, importlib.import_module = importlib.import_module, imported_by_name
 told = {}
 for name in sys.argv[1:]:
-    for known in [m for m in sys.modules if m.split(".")[0] == "lipdescent"]:
-        del sys.modules[known]
-    importlib.import_module(name)
-    told[name] = [m.__file__ for n, m in sys.modules.items() if n.split(".")[0] == "lipdescent"]
+    by_name(name)
+for name in sys.argv[1:]:
+    parts = name.split(".")
+    todo, all = [".".join(parts[:n]) for n in range(1, len(parts) + 1)], set()
+    while todo:
+        one = todo.pop()
+        if one.split(".")[0] == "lipdescent" and one not in all:
+            all.add(one)
+            todo += asked[one]
+    told[name] = [sys.modules[one].__file__ for one in all]
 print(json.dumps(told))
 """
 
