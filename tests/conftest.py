@@ -43,13 +43,29 @@ with install_import_hook(SHAPES, "checked_shapes.checker"):
 
 from lipdescent.stacks.model_stack import ModelStack  # noqa: E402 - after the hook
 
-# A file's tests share what they make, so one worker runs them (xdist's loadfile). Files that take
-# longest begin first, or one of them would be what all wait for at the end.
+# A file's tests share what they make, so one worker runs them (xdist's loadfile), and files that
+# run the workflow share the process that its own are forks of. Files that take longest begin first,
+# or one of them would be what all wait for at the end.
+FORKING = ("test_workflow.py", "test_faults.py", "test_axes_end_to_end.py")
 LONGEST = (
-    "test_workflow.py", "test_faults.py", "figures/test_figures.py", "test_cuda.py",
-    "test_refusals.py", "test_studies.py", "test_exact_networks.py", "test_float64_only.py",
-    "test_axes_end_to_end.py", "test_batch_independence.py",
+    *FORKING, "figures/test_figures.py", "test_cuda.py", "test_refusals.py", "test_studies.py",
+    "test_float64_only.py", "test_exact_networks.py", "test_comparisons.py",
+    "test_batch_independence.py",
 )  # fmt: skip
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return "forking" if file.endswith(FORKING) else file
+
+    return Scheduling(config, log)
 
 
 def pytest_collection_modifyitems(items):

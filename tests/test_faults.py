@@ -376,8 +376,7 @@ def test_added_seeds_leave_the_blocks_that_exist(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
-    subprocess.run(typed(folder, "--", TARGET), check=True, capture_output=True, timeout=300)
-    tiny_study.keep_answers(folder)
+    run(folder)
     return folder
 
 

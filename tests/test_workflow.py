@@ -316,6 +316,7 @@ def test_a_diverging_study_ends_and_says_so(study):
     config = TINY | {
         "grid": grid,
         "figures": [],
+        "bounds": NO_BOUNDS | {"upper_layer_product": {"norms": ["l2"]}},
         "training": {"learning_rate": 1e6, "schedule": "constant"},
     }
     run(study, config=config)

@@ -110,9 +110,10 @@ def test_a_folder_in_memory_is_refused_where_nodes_are_elsewhere(tmp_path, monke
     slurm.check_shared(tmp_path, NODES)
 
 
-def test_slurm_profile_without_slurm_says_so(tmp_path):
+def test_slurm_profile_without_slurm_says_so(tmp_path, config, counted_here):
     if Path("/etc/slurm/slurm.conf").exists():
         pytest.skip("there is a Slurm here")
+    resources.train(config, runs_of(config))  # Snakemake finds in its folder what its networks take
     done = subprocess.run(
         [
             "python", "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"),
