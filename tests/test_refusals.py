@@ -431,7 +431,7 @@ SAME_READER = {
     "upper_combettes_pesquet", "upper_eclipse_fast", "upper_geolip",
 }  # fmt: skip
 OPTIONS = {
-    "vit": {"patch": 4, "blocks": 1}, "lipschitz_cnn": {"stages": 2}, "wide_resnet": {"depth": 10},
+    "vit": {"patch": 2, "blocks": 1}, "lipschitz_cnn": {"stages": 2}, "wide_resnet": {"depth": 10},
     "resnet_cifar": {"blocks": 1}, "bilipschitz_resnet": {"blocks": 1}, "densenet": {"layers": 1},
 }  # fmt: skip
 
@@ -456,7 +456,8 @@ def read_alone(monkeypatch):
 
 def task_of(module):
     """Of a small network of an architecture, by the bounds that may refuse it."""
-    shape = [40] if module in ("conv1d", "mlp", "lipschitz_mlp") else [3, 8, 8]
+    side = 8 if module == "resnet18" else 4
+    shape = [40] if module in ("conv1d", "mlp", "lipschitz_mlp") else [3, side, side]
     network = {
         "module": module, "width": 1 if module == "wide_resnet" else 4, "input_shape": shape,
         "num_classes": 3, "options": json.dumps(OPTIONS.get(module, {})),

@@ -121,6 +121,8 @@ def network_of(config):
     options = sections.build_options(config, architecture)
     if module == "wide_resnet":  # norms of 28 layers' convolutions take a minute
         options |= {"depth": 10}
+    if module == "vit":  # of six blocks alike
+        options |= {"blocks": 2}
     return module, options
 
 

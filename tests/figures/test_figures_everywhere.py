@@ -9,7 +9,6 @@ from pathlib import Path
 
 import matplotlib
 import pandas as pd
-import pyarrow as pa
 import pytest
 import synthetic_study
 
@@ -26,11 +25,9 @@ if os.environ.get("AS_A_JOB"):
     job_environment.fix({str(SCRIPTS)!r})
 place = sys.argv[1]
 statistics = {{"bootstrap": 50, "confidence": 0.9, "interpolation_accuracy": 0.995}}
-losses = {{"mlp": "cross_entropy", "one_lipschitz": "cross_entropy"}}
 of = dict(dataset="mnist1d", architecture="mlp")
-asked = dict(loss="cross_entropy", losses=losses, statistics=statistics, options={{}},
-             width_unit="", width_units=dict.fromkeys(losses, ""), figure={{}})
-kinds = dict(figure="label_noise", comparison="over_width", experiment="isometry")
+asked = dict(loss="cross_entropy", statistics=statistics, options={{}}, width_unit="", figure={{}})
+kinds = dict(figure="label_noise", experiment="isometry")
 
 
 class Input(list):
@@ -87,11 +84,7 @@ def hostile():
 def place(tmp_path_factory):
     """The tables to draw."""
     folder = tmp_path_factory.mktemp("tables")
-    parts = [
-        synthetic_study.make(seeds=(0, 1), epochs=(0, 100), architecture=name)
-        for name in ("mlp", "one_lipschitz")
-    ]
-    table.write(folder / "table.parquet", pa.concat_tables(parts).unify_dictionaries())
+    table.write(folder / "table.parquet", synthetic_study.make(seeds=(0, 1), epochs=(0, 100)))
     rows = [
         {
             "activation": kind,
@@ -109,7 +102,7 @@ def place(tmp_path_factory):
 
 
 def drawn(folder, place, **environ):
-    """Digests of the files that a figure, a comparison and an experiment give."""
+    """Digests of the files that a figure and an experiment give."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("MPL", "MATPLOTLIB"))}
     done = subprocess.run(
         [sys.executable, "-c", DRAW, str(place)], cwd=folder,
@@ -129,6 +122,6 @@ def test_a_users_matplotlibrc_and_backend_change_no_byte(hostile, place, tmp_pat
     users.mkdir()
     (users / "matplotlibrc").write_text(hostile)
     expected = drawn(plain, place)
-    assert len(expected) == 9
+    assert len(expected) == 6
     environ = {"MPLBACKEND": "module://not_installed.backend_inline", "AS_A_JOB": "1"}
     assert drawn(users, place, **environ) == expected

@@ -151,12 +151,12 @@ def nothing_waits_in_an_epoch(place: str, network: str) -> None:
         torch.cuda.set_sync_debug_mode("default")
 
 
-def precision_keys(place: str, precision: str) -> None:
+def precision_keys(place: str, precision: str, last: int = 20) -> None:
     """Weights stay float32, the loss falls, and results are near float32's but not equal."""
     dtype = devices.set_precision(precision)
     try:
         assert dtype == torch.float32
-        options = {"dtype": dtype, "epochs": (0, 1, 20)}
+        options = {"dtype": dtype, "epochs": (0, 1, last)}
         low = training("cnn_batchnorm", place, precision=precision, **options)
         state, _ = trained(low)
     finally:

@@ -10,6 +10,7 @@ from log_lines import logged
 from lipdescent.architectures import cnn_batchnorm, mlp
 from lipdescent.jobs import device
 from lipdescent.jobs.progress import Progress
+from lipdescent.training import halving
 from lipdescent.training.block import Block, TrainingData
 from lipdescent.training.draws import initial_stack
 from lipdescent.training.engines.fused_mlp import StackedMLP
@@ -43,6 +44,12 @@ def trained(training, **arguments):
     with logged() as said:
         training.run(progress=Progress(5, 2), **arguments)
     return training.result([0.0] * len(SEEDS)), "\n".join(said)
+
+
+@pytest.fixture(autouse=True)
+def uncollected(monkeypatch):
+    """Of all that lives in the tests' process, half a second each time."""
+    monkeypatch.setattr(halving.gc, "collect", lambda: 0)
 
 
 def too_small_for(patch, engine, most, *, method="accumulate", call=1):
