@@ -4,8 +4,6 @@ Each holds the room's public modules; mkdocstrings fills them in from the docstr
 calls this.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -4,8 +4,6 @@ What is read is the code's imports, at the top of files and inside of functions;
 plug-ins by name are no imports.
 """
 
-from __future__ import annotations
-
 import ast
 import functools
 import sys

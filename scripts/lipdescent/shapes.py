@@ -5,8 +5,6 @@ pytest beartype checks every call of the modules that tests/conftest.py names. O
 means one size throughout a call.
 """
 
-from __future__ import annotations
-
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 

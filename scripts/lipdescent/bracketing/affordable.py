@@ -4,8 +4,6 @@ What a bound at points costs is measured before, and it is given fewer. What a b
 takes no points is not known before it has ended: ``shares.py`` says when it is stopped.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Mapping

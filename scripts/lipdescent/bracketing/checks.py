@@ -1,7 +1,5 @@
 """Networks and data that have no bracket are refused, by name."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """A bracket on a domain: which points, balls and rows belong to it."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """A network that was not trained here, its weights and data, from the files that hold them."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import importlib.util

@@ -1,7 +1,5 @@
 """A network from an ONNX file, compared with what onnxruntime makes of the file."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from pathlib import Path

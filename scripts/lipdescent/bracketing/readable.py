@@ -1,7 +1,5 @@
 """A user's network as one that bounds read, or that says why they cannot."""
 
-from __future__ import annotations
-
 from typing import NoReturn
 
 from torch import Tensor, nn

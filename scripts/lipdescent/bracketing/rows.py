@@ -1,7 +1,5 @@
 """What one bound gives of one network, as rows of the table; or the row that says why nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from functools import partial
 from types import ModuleType

@@ -16,8 +16,6 @@ may take the budget or 5 seconds. Until ``lower_jacobian`` has a first proof, th
 the processor's: beside other work a large network has a lower bound, too, only later.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 import signal

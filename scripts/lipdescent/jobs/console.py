@@ -5,8 +5,6 @@ jobs. Its log file keeps all that (.snakemake/log); the terminal has how much is
 how long it will take about. Warnings and errors are shown as they are.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import shutil

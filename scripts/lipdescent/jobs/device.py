@@ -1,7 +1,5 @@
 """Which device a job computes on."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import tempfile

@@ -1,7 +1,5 @@
 """Which jobs of a run failed for good, what their logs say of it, and what is said at its end."""
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Mapping

@@ -10,8 +10,6 @@ where nobody sees it, on another machine or in a container, and file systems of 
 need not tell them of each other's locks: then the user has to say --unlock.
 """
 
-from __future__ import annotations
-
 import atexit
 import fcntl
 import json

@@ -14,8 +14,6 @@ the fork along, and so does the server, which ends with its Snakemake, however t
 Here is what Snakemake and a job do; what the first process does is in forking.py.
 """
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import os

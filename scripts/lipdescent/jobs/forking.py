@@ -4,8 +4,6 @@ It uses the standard library alone and is run as a script: nothing of this libra
 before a fork, or the fork would not see its edits.
 """
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import gc

@@ -1,7 +1,5 @@
 """How many GPUs this machine has and a job may use, found without importing torch."""
 
-from __future__ import annotations
-
 import functools
 import os
 import shutil

@@ -1,7 +1,5 @@
 """What of a user's environment does not reach the jobs, for it would reach their results."""
 
-from __future__ import annotations
-
 import contextlib
 import locale
 import os

@@ -11,8 +11,6 @@ Only jobs of the machine that Snakemake runs on are tied: those that a scheduler
 This file uses the standard library alone: jobs are tied before anything is imported.
 """
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import fcntl

@@ -6,8 +6,6 @@ own, which has PyTorch). What passed is kept in Snakemake's folder and not tried
 code or its options change. Never imports torch.
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import json

@@ -1,7 +1,5 @@
 """Which processes of this host have which files open."""
 
-from __future__ import annotations
-
 import contextlib
 from collections import defaultdict
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Progress of a job: a line every few seconds in its log and on the terminal."""
 
-from __future__ import annotations
-
 import atexit
 import logging
 import os

@@ -5,8 +5,6 @@ below are measured (see docs/cluster.md) and meant as limits, a few times above 
 job that needs more gets more at its next attempt. Never imports torch.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from typing import Any

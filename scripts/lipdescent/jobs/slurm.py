@@ -1,7 +1,5 @@
 """What a Slurm cluster allows, asked before anything is submitted."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

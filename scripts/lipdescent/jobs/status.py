@@ -1,7 +1,5 @@
 """In what state a study is, from its files and this host's processes; no scheduler is asked."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

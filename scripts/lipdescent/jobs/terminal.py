@@ -3,8 +3,6 @@
 What cannot be printed is dropped. Log files have everything.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os

@@ -1,7 +1,5 @@
 """How long a study still takes, from the measured times of its jobs that are done."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

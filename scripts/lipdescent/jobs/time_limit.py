@@ -1,7 +1,5 @@
 """When Slurm will end the job that this process is part of."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

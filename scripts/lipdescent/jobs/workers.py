@@ -5,8 +5,6 @@ processes without threads of their own and without CUDA; elsewhere the parts are
 one. What comes back does not depend on the number of processes.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import pickle

@@ -13,8 +13,6 @@ A declaration is believed, not proved: bounds that rest on one say so. It holds 
 class, not for classes that inherit from it, and is tried at random inputs.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 So none skips a layer that another refuses. What is only imported on demand goes by its name.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

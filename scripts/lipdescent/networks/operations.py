@@ -4,8 +4,6 @@ They act on (n, *shape) like any layer. Their constants are in :mod:`lipdescent.
 their rounding errors in :mod:`lipdescent.bounds.proofs.forward_error`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """From an ``nn.Module`` to the expression of what it computes."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -6,8 +6,6 @@ every vertex stands once but those that only move or scale numbers; others, and 
 values, stay graphs.
 """
 
-from __future__ import annotations
-
 import copy
 from dataclasses import replace
 

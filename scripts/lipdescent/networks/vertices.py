@@ -4,8 +4,6 @@ Shapes are lazy: a view or an axis of length 1 changes what a :class:`Value` loo
 vertex. ``nn.Flatten`` and ``nn.Unflatten`` are put in where an operation needs another shape.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from abc import ABC, abstractmethod

@@ -1,7 +1,5 @@
 """Wrappers around a network that compute what it computes: taken off, with a word."""
 
-from __future__ import annotations
-
 from torch import nn
 
 from lipdescent.networks.known_classes import qualified_name

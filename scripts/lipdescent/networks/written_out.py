@@ -6,8 +6,6 @@ formats write most activations so. What is read is the same function in exact ar
 that multiply are kept as operations of their own and come behind it.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace

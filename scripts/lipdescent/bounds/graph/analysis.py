@@ -12,8 +12,6 @@ tighter), and a constant, the smallest of
 - the norm of an interval that holds every Jacobian, where inputs are few enough.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace

@@ -8,8 +8,6 @@ left their slopes' ends are enumerated (:mod:`patterns`). Any moment's largest b
 holds. The Jacobian at the middle of each part shows how far it may still fall.
 """
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass
 

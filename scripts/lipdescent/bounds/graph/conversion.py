@@ -1,7 +1,5 @@
 """The graph of one network of a stack, in float64: of an expression of layers, or its own."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any

@@ -5,8 +5,6 @@ the root of L_g^2 + L_h^2 times |dx|, in l1 the larger of the two. An unrolled r
 adds one piece of its input in every step.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

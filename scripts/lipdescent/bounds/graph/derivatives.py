@@ -7,8 +7,6 @@ With dx within C +- R and the factors' values within m +- r (:func:`elementwise.
 - A B: dA B + A dB; attention is a product, a softmax and another product.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

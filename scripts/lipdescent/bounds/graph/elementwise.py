@@ -13,8 +13,6 @@ Constants, for values a, b with constants L_a, L_b on a convex region:
   row of |B|, and so for A dB.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

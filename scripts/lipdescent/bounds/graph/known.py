@@ -1,7 +1,5 @@
 """What is known of one vertex of a graph on each of B regions, and how it is made tighter."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 

@@ -5,8 +5,6 @@ sum. A computed result differs from A x by at most gamma(terms + 2) |A| |x|, and
 underflow by terms times 2^-1074 each (Higham 2002, eq. 3.13).
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable

@@ -10,8 +10,6 @@ z da + (1 - z) db + (a - b) dz, whose first two parts are at most
 - in l_inf max(L_a, L_b).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Any
 

@@ -6,8 +6,6 @@ are 2^k Jacobians, exact but for rounding, where an interval that holds them all
 a kink, however small the region is.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -5,8 +5,6 @@ c > 0 and e >= 0 the gradient is c y / f and |y| <= f / sqrt(c), so in l2 it is 
 So f is sqrt(c)-Lipschitz in l2 and, as |dy| <= |dy|_1, in l1; in l_inf sqrt(c d), of d numbers.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 

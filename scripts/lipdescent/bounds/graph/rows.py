@@ -8,8 +8,6 @@ The box of its entries, each of which has its own largest value, is up to sqrt(s
 as wide.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 from typing import Any

@@ -5,8 +5,6 @@ linear), of a matrix times their value, plus a constant: x - W x is I - W. The m
 on every region. Too large ones are not formed: such a vertex is one that others rest on.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

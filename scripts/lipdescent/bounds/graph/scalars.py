@@ -6,8 +6,6 @@ few units in the last place of the result and, where 1 + erf cancels, of the arg
 is allowed for. No slope interval is larger than that of :mod:`lipdescent.layers.activation`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

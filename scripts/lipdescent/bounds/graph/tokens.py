@@ -31,8 +31,6 @@ Or, if that is less, the bound of the three products one after another, V from i
 once more, as the rows of dP have the sum 0.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import replace

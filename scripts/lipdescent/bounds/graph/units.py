@@ -14,8 +14,6 @@ So all are at most k / max(|x|, k e) (k = 1 for the length) or k / sqrt(|x|^2 + 
 result is longer than k.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 from typing import Any

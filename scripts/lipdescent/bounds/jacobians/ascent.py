@@ -12,8 +12,6 @@ Directions p, since the gradient of ||J|| itself is 0 almost everywhere:
 - random.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

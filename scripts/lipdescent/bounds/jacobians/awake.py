@@ -8,8 +8,6 @@ points given, from these at other scales, and from normal points. What they reac
 what is proved there is proved with the network itself.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping
 

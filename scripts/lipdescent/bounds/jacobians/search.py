@@ -20,8 +20,6 @@ population of 4,000 ends between 400 and 2,000, by its seed). At the end what th
 larger population.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Functions of single numbers: activations, powers, clamps."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

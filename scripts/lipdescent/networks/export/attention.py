@@ -5,8 +5,6 @@ product of queries and keys is a factor of rows, which goes to the queries, exac
 s (q k')), a bias of positions, or a mask. Anything else leaves the products what they are.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """``where`` and what is written like it, and why what jumps or picks by the input is refused."""
 
-from __future__ import annotations
-
 import math
 from fractions import Fraction
 from typing import Any, NamedTuple

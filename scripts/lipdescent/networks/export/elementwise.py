@@ -1,7 +1,5 @@
 """Sums, products and quotients of values and constants."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

@@ -5,8 +5,6 @@ with its tensors as arguments, so that they are among the network's. It is calle
 gives one; a declared module that is called otherwise is traced like any other.
 """
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import itertools

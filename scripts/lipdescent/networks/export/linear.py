@@ -1,7 +1,5 @@
 """Products with constants, convolutions, products of matrices."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The plain network that a user's network is, with its tensors from those of the user's."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast

@@ -1,7 +1,5 @@
 """Normalisations: of a batch, of layers, of groups of channels."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

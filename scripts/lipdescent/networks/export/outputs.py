@@ -4,8 +4,6 @@ Other mappings and dataclasses, as libraries of transformers return them, become
 without what is None.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping

@@ -3,8 +3,6 @@
 One example is traced. Whether examples influence each other is for those to ask who call both.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import logging

@@ -1,7 +1,5 @@
 """Operations that only move numbers around: views, slices, permutations, copies, pads."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -4,8 +4,6 @@ With y = x - mean x that is a layer normalisation. A variance that counts d - 1 
 it is: its factor would be rounded (:mod:`lipdescent.bounds.graph.units` knows its constant).
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

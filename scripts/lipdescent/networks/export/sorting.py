@@ -1,7 +1,5 @@
 """Sorting along an axis, also of two by their smaller and their larger one, as ``GroupSort``."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """One node of a file, as a module that calls its rule on what it is given."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

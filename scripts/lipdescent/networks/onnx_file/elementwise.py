@@ -1,7 +1,5 @@
 """Operators that act entry by entry: activations, functions of a number, arithmetic."""
 
-from __future__ import annotations
-
 import functools
 import math
 from typing import Any

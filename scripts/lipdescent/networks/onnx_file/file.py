@@ -1,7 +1,5 @@
 """A file in the ONNX format becomes a network, or an error that names what is wrong with it."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

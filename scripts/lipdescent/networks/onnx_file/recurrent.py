@@ -1,7 +1,5 @@
 """Recurrences, step by step: RNN, LSTM and GRU over a fixed number of steps."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Operators over axes: pools, sums, means, extrema, softmax, concatenation, sorting."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """``Resize`` and ``Upsample`` by constant scales or sizes: a linear map of each axis."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Operators with weights: products with matrices, convolutions, normalisations."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
