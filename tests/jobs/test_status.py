@@ -217,6 +217,39 @@ def test_a_study_of_experiments(config):
     assert "stacks" not in said
 
 
+def log(name, text, age=0):
+    path = Path(f"results/s/logs/{name}.log")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    os.utime(path, (time.time() - age,) * 2)
+
+
+def test_data_sets_and_figures_that_failed_are_named(config):
+    said = status.report("s")
+    assert "data sets: 0 of 1 done, 1 waiting\n" in said
+    log("dataset/mnist1d", "Traceback\nFileNotFoundError: no file")
+    log("figure/mnist1d/mlp/double_descent", "Traceback\nValueError: no line")
+    log("findings", "Traceback\nValueError: of an earlier start", age=1e6)
+    log("explorer", "done")
+    said = status.report("s")
+    assert "data sets: 0 of 1 done, 1 failed\n" in said
+    assert "failed: dataset mnist1d\n  | Traceback\n  | FileNotFoundError: no file\n" in said
+    assert "failed: figure mnist1d/mlp/double_descent\n  | Traceback\n  | ValueError: no" in said
+    assert "logs/figure/mnist1d/mlp/double_descent.log" in said
+    assert "findings" not in said
+    assert "explorer" not in said
+
+
+def test_data_of_a_study_that_is_complete_were_removed(config):
+    for width in (2, 3, 4, 5):
+        train(width)
+        measure(width)
+    log("dataset/mnist1d", "done", age=900)
+    assert "removed: results/s/datasets/mnist1d.npz; nothing published needs it" in (
+        status.report("s")
+    )
+
+
 def test_disk_counts_a_file_with_two_names_once(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(bytes(8192))

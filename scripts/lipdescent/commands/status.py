@@ -16,7 +16,12 @@ from lipdescent.study import archive, published
 OTHERS = {state: state for state in ("running", "failed", "stopped", "waiting", "removed")} | {
     "outdated": "to be made anew (of another configuration, code or version)"
 }
-STAGES = {"train": "stacks trained", "measure": "measurements", "experiment": "experiments"}
+STAGES = {
+    "dataset": "data sets",
+    "train": "stacks trained",
+    "measure": "measurements",
+    "experiment": "experiments",
+}
 
 
 def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> None:
@@ -59,7 +64,7 @@ def report(study: str) -> str:
     lines.append(f"published: {there} of {len(wanted)} files{older and '; ' + older}")
     lines.append(f"disk: {status.disk_bytes(base) / 2**20:.1f} MiB")
     lines.append(_time_left(config, found))
-    for job in found:
+    for job in [*found, *status.failed_others(study, found)]:
         lines += _explained(job)
     return "\n".join(lines)
 
@@ -99,7 +104,7 @@ def _explained(job: status.Job) -> list[str]:
         return [f"stopped: {job.name}{where}, without an error (killed?); the same command {then}"]
     if job.state == "removed":
         return [
-            f"removed: {job.output}; nothing published needs it, and it is trained anew when "
+            f"removed: {job.output}; nothing published needs it, and it is made anew when "
             f"something does (at once: snakemake ... {job.output})"
         ]
     return []

@@ -4,7 +4,7 @@ import json
 import os
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +24,16 @@ LAST_LINES = 3
 
 @dataclass(frozen=True)
 class Job:
-    """One training, measuring or experiment job of the plan.
+    """One job of the plan: a data set, a training, a measurement, a part of an experiment.
 
     Attributes
     ----------
-    run : the stack; None for an experiment.
-    measure : name of the measurement, or an experiment and its part; empty for training.
+    run : the stack; None for an experiment or a data set.
+    measure : name of the measurement or data, or an experiment and its part; empty for training.
     state : ``done``, ``outdated`` (done, but not as the plan asks or with the code that is here),
         ``running``, ``failed`` (an error is in its log), ``stopped`` (it ended without an error:
-        killed, or at its time limit), ``waiting``, or ``removed`` (trained and measured, but the
-        checkpoints are gone).
+        killed, or at its time limit), ``waiting``, or ``removed`` (all that it was for is there,
+        but the checkpoints or data are gone).
     """
 
     stage: str
@@ -79,7 +79,7 @@ def plan(study: str) -> tuple[dict[str, Any], list[Run]]:
 
 
 def jobs(config: dict[str, Any], runs: list[Run], owner: Owner | None = None) -> list[Job]:
-    """Every training, measuring or experiment job with its state."""
+    """Every job of data, training, measuring or experiments with its state."""
     base = Path("results", config["study"])
     state = _States(config, base, owner)
     if config["experiments"]:
@@ -110,7 +110,35 @@ def jobs(config: dict[str, Any], runs: list[Run], owner: Owner | None = None) ->
         if gone and all(job.state == "done" for job in measured):
             trained = Job("train", run, "", "removed", trained.log, trained.output)
         found += [trained, *measured]
-    return found
+    complete = all(job.state in ("done", "removed") for job in found)
+    data = [
+        state.job("dataset", None, name, f"datasets/{name}.npz", f"dataset/{name}")
+        for name in state.data_files
+    ]
+    data = [replace(job, state="removed") if complete and _gone(job) else job for job in data]
+    return [*data, *found]
+
+
+def _gone(job: Job) -> bool:
+    return job.state not in ("done", "running", "outdated")
+
+
+def failed_others(study: str, found: list[Job]) -> list[Job]:
+    """Jobs that are not ``found``, as of figures, with an error in a log of this start."""
+    known, since = {job.log for job in found}, plan_file(study).stat().st_mtime
+    folder, others = Path("results", study, "logs"), []
+    for log in sorted(folder.rglob("*.log")):
+        if log not in known and log.stat().st_mtime >= since and _has_error(log):
+            stage, _, name = log.relative_to(folder).with_suffix("").as_posix().partition("/")
+            others.append(Job(stage, None, name, "failed", log, log))
+    return others
+
+
+def _has_error(log: Path) -> bool:
+    try:
+        return "Traceback" in log.read_text(errors="replace")
+    except OSError:
+        return False
 
 
 class _States:
@@ -119,9 +147,13 @@ class _States:
     def __init__(self, config: dict[str, Any], base: Path, owner: Owner | None) -> None:
         self.base, self.owner = base, owner
         try:
-            self.wanted = {Path(one.path): one.recipe for one in Recipes(config).parts()}
+            recipes = Recipes(config)
+            self.wanted = {Path(one.path): one.recipe for one in recipes.parts()}
+            self.data_files = [] if config["experiments"] else list(recipes.data_files)
+            data = [recipes.dataset(dataset=name) for name in self.data_files]
+            self.wanted |= {Path(one.path): one.recipe for one in data}
         except (KeyError, TypeError, ValueError, OSError):  # keys or files of an earlier version
-            self.wanted = {}
+            self.wanted, self.data_files = {}, []
         interval = config["execution"]["progress_interval"]
         self.silent = max(SILENT_SECONDS, SILENT_INTERVALS * interval)
         self.open = open_logs(owner, base / "logs")
