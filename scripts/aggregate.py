@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from lipdescent.jobs.progress import log_to
+from lipdescent.jobs.words import counted
 from lipdescent.storage import atomic, stamps, table, table_words
 from lipdescent.study import bound_checks, job_stamps
 
@@ -47,4 +48,4 @@ count = table.gather(
 )
 with atomic.complete(job.output.words) as partial:
     partial.write_text(stamps.document(table_words.document(axes, quantities), made))
-print(f"{count} rows from {len(job.input)} files")
+print(f"{counted(count, 'row')} from {counted(len(job.input), 'file')}")

@@ -11,6 +11,7 @@ import torch
 
 from lipdescent.jobs import device
 from lipdescent.jobs.progress import log_to
+from lipdescent.jobs.words import counted
 from lipdescent.plugins import lookup
 from lipdescent.storage import stamped_parquet
 from lipdescent.study import job_stamps
@@ -24,4 +25,4 @@ made = job_stamps.of(job, **device.described(torch.device("cpu")))
 start = time.perf_counter()
 frame = lookup.resolve("experiments", job.wildcards.experiment).run(**job.params.options)
 stamped_parquet.write(job.output[0], pa.Table.from_pandas(frame), made)
-print(f"{len(frame)} rows in {time.perf_counter() - start:.1f} s")
+print(f"{counted(len(frame), 'row')} in {time.perf_counter() - start:.1f} s")

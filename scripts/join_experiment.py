@@ -8,6 +8,7 @@ import pandas as pd
 import pyarrow as pa
 
 from lipdescent.jobs.progress import log_to
+from lipdescent.jobs.words import counted
 from lipdescent.storage import atomic, stamped_parquet, stamps
 from lipdescent.study import job_stamps
 
@@ -28,4 +29,4 @@ with atomic.complete(job.output.csv) as csv:
     if made is not None:
         made = stamps.with_companion(made, job.output.csv, csv)
 stamped_parquet.write(job.output.parquet, pa.Table.from_pandas(frame), made)
-print(f"{len(frame)} rows of {len(job.input)} parts")
+print(f"{counted(len(frame), 'row')} of {counted(len(job.input), 'part')}")

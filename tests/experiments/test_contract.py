@@ -80,4 +80,9 @@ def test_the_same_table_twice_and_a_figure_of_what_is_read_back(name, quick, tmp
     frame.to_parquet(tmp_path / "table.parquet", index=False)
     read = pd.read_parquet(tmp_path / "table.parquet")
     contracts.check_drawing(lambda: EXPERIMENTS[name].draw(read))
-    printed.check_without_colour(EXPERIMENTS[name].draw(read))
+    figure = EXPERIMENTS[name].draw(read)
+    printed.check_without_colour(figure)
+    for axes in figure.axes:  # what a line across is, is said
+        names = {line.get_label() for line in axes.lines if line.get_linestyle() == ":"}
+        unnamed = any(label.startswith("_") for label in names)
+        assert not unnamed or axes.texts or "exact: " in axes.figure.axes[0].get_ylabel()

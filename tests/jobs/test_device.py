@@ -32,6 +32,12 @@ def another_process_takes(folder, index):
     return file
 
 
+@pytest.mark.parametrize(("threads", "said"), [(1, "cpu (1 thread)"), (2, "cpu (2 threads)")])
+def test_a_processor_is_told_with_its_threads(threads, said, monkeypatch):
+    monkeypatch.setattr(device.torch, "get_num_threads", lambda: threads)
+    assert device.describe(device.torch.device("cpu")) == said
+
+
 def test_jobs_spread_over_the_devices(folder):
     with PretendCuda(count=3) as pretence:
         assert device.choose("auto").index == 0

@@ -16,7 +16,14 @@ PROVENANCE = {
             "seed": [0, 1, 2],
             "epoch": [0, 10],
         },
-        "training": {"loss": "cross_entropy", "learning_rate": 0.05, "penalty": None},
+        "training": {
+            "loss": "cross_entropy",
+            "learning_rate": 0.05,
+            "penalty": None,
+            "optimizer": "sgd",
+            "momentum": 0.9,
+            "betas": [0.9, 0.999],
+        },
         "datasets": {"mnist1d": {"num_train": 60}},
         "architectures": {"mlp": {"bias": False, "depth": 2}},
         "bounds": {"upper_lipsdp": {"norms": ["l2"]}, "lower_pairs": None},
@@ -25,7 +32,7 @@ PROVENANCE = {
     "uncommitted_changes": True,
     "python": "3.11.7",
     "versions": {"torch": "2.15.0", "snakemake": "9.27.1"},
-    "device": "cpu (1 threads)",
+    "device": "cpu (1 thread)",
     "cpu": {"model": "fast", "cores": 2},
     "started": "2026-01-02T03:04:05+00:00",
     "finished": "2026-01-02T03:06:05+00:00",
@@ -39,7 +46,9 @@ def test_the_header_says_what_was_trained_and_how_long():
         "mlp on mnist1d: 2 widths (4 to 8), 2 levels of label noise (0 % to 20 %), 3 seeds; "
         "2 checkpoints each, the last at epoch 10"
     )
-    assert told["training"] == "loss cross_entropy, learning rate 0.05"
+    said = "loss cross_entropy, learning rate 0.05, optimizer "
+    assert told["training"] == said + "sgd, momentum 0.9"
+    assert told["device"] == "cpu (1 thread); fast, 2 cores"
     assert told["data"] == "mnist1d (num train 60)"
     assert told["bounds"] == "upper_lipsdp (norms l2); lower_pairs"
     assert told["revision"] == "0123456789ab, with uncommitted changes"
@@ -47,6 +56,13 @@ def test_the_header_says_what_was_trained_and_how_long():
     assert told["duration"].startswith("2 min of the last run")
     assert told["duration"].endswith("2.0 h of jobs in all")
     assert "snakemake --report results/some/workflow.html" in told["jobs"]
+
+
+def test_adam_has_its_own_options():
+    config = PROVENANCE["config"]
+    training = config["training"] | {"optimizer": "adamw"}
+    told = header.header(PROVENANCE | {"config": config | {"training": training}})
+    assert told["training"].endswith("optimizer adamw, betas 0.9 0.999")
 
 
 def test_experiments_have_their_options():

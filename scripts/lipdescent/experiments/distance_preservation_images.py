@@ -158,7 +158,9 @@ def draw(frame: pd.DataFrame) -> Figure:
         axes[0, 2 * j].set_ylabel("smallest / largest\non the low band")
         _draw_networks(axes[0, 2 * j + 1], part, part["k"])
         axes[0, 2 * j + 1].axhline(1, color=GREY)
-        axes[0, 2 * j + 1].set(title=str(TITLES[str(dataset)]), ylabel="largest branch constant")
+        axes[0, 2 * j + 1].set(
+            title=str(TITLES[str(dataset)]), ylabel="largest branch constant\n(invertible: below 1)"
+        )
     for axis in axes[0, 2 * len(parts) :]:
         axis.remove()
     _draw_pair(axes[1], frame[frame["dataset"] == frame["dataset"].iloc[-1]])

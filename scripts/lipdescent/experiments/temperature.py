@@ -242,7 +242,7 @@ def _draw_mixture(axis: Axes, rows: pd.DataFrame) -> None:
         (("accuracy", "test accuracy"), ("mean_radius", "mean signed radius"))
     ):
         axis.plot(median.index, median[column], label=name, **look(i))
-    axis.axhline(RADIUS_LIMIT, color=GREY, linestyle=":")
+    axis.axhline(RADIUS_LIMIT, color=GREY, linestyle=":", label="half the transport distance")
     axis.set_ylim(0, 1.85)
     width_axis(axis, np.sort(median.index.to_numpy(float)))
     axis.set(xlabel="temperature tau", ylabel="accuracy, radius", title="mixture on the line")

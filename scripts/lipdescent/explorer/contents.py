@@ -17,6 +17,7 @@ from lipdescent.analysis import ladder, statistics
 from lipdescent.analysis.groups import Group, Rung, Series
 from lipdescent.analysis.labels import rung_name
 from lipdescent.analysis.statistics import MIN_SEEDS, Array
+from lipdescent.jobs.words import counted
 
 # Of the packed values; the page with its library stays below 6 MB.
 LARGEST = 3_800_000
@@ -121,7 +122,7 @@ def contents(
         entries, described, packed = _packed(groups, confidence, whole=True)
     whole = 0 < len(packed) <= largest
     if not whole:
-        told = f"Means over {seeds} seeds: single seeds do not fit into this page."
+        told = f"Means over {counted(seeds, 'seed')}: single seeds do not fit into this page."
         entries, described, packed, said = _summarised(groups, confidence, largest, told)
     return {
         "study": groups[0].study,

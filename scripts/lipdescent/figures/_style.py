@@ -26,6 +26,7 @@ from lipdescent.analysis import labels
 from lipdescent.analysis.groups import Group, Rung
 from lipdescent.analysis.statistics import band_name
 from lipdescent.figures._fitting import fit
+from lipdescent.jobs.words import counted
 from lipdescent.storage import atomic, stamps
 
 # As printed, unless configured otherwise: inches, points. Heights are given for this size of type.
@@ -296,12 +297,7 @@ def heading_of(
     text = [group.dataset, *parts]
     if confidence is not None:
         text.append(band_name(seeds, confidence).replace("bands", drawn))
-    text.append(f"{count(models, 'model')}, {count(seeds, 'seed')}")
+    text.append(f"{counted(models, 'model')}, {counted(seeds, 'seed')}")
     if diverged:
-        text.append(f"{count(diverged, 'diverged model')} left out")
+        text.append(f"{counted(diverged, 'diverged model')} left out")
     figure.suptitle("; ".join(filter(None, text)), fontsize=small(), color=GREY)
-
-
-def count(number: int, word: str) -> str:
-    """``6 seeds``, ``1 seed``."""
-    return f"{number} {word}{'s' * (number != 1)}"

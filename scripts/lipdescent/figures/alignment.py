@@ -21,6 +21,7 @@ from lipdescent.analysis.groups import Group
 from lipdescent.figures import _axes
 from lipdescent.figures import _drawing as drawing
 from lipdescent.figures import _style as style
+from lipdescent.jobs.words import counted
 
 
 def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
@@ -49,5 +50,5 @@ def draw(group: Group, *, statistics: Mapping[str, Any], loss: str) -> Figure:
     axes[0, 0].set_ylabel("Spearman's rank correlation\nover width")
     entries = {labels.rung_name(rung): styles[rung] | {"linestyle": ""} for rung in rungs}
     style.legend(figure, entries, columns=5)
-    style.heading(figure, group, style.count(len(group.width), "width"), f"epoch {group.epoch[-1]}")
+    style.heading(figure, group, counted(len(group.width), "width"), f"epoch {group.epoch[-1]}")
     return figure

@@ -8,6 +8,7 @@ import numpy as np
 from lipdescent.analysis.power_law import Range
 from lipdescent.analysis.statistics import Estimate
 from lipdescent.arithmetic import decimals
+from lipdescent.jobs.words import counted
 
 Facts = dict[str, Any]
 NORMS = {"l1": "l1", "l2": "l2", "linf": "l-infinity"}
@@ -71,7 +72,7 @@ def edge(peaks: Facts, place: int) -> str:
 
 def count(values: Sequence, word: str) -> str:
     """``6 seeds``, ``1 seed``."""
-    return f"{len(values)} {word}{'s' * (len(values) != 1)}"
+    return counted(len(values), word)
 
 
 def span(values: Sequence, form: Callable[[Any], str] = str) -> str:

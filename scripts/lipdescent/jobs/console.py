@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lipdescent.jobs.terminal import LIVE
+from lipdescent.jobs.words import counted
 
 STAGES = {
     "dataset": "data sets",
@@ -126,7 +127,7 @@ class Console(logging.Filter):
 
     def summary(self) -> str:
         """``45 of 101 jobs in 2 min, about 3 min left``."""
-        text = f"{self.done.total()} of {self.wanted.total()} jobs in "
+        text = f"{self.done.total()} of {counted(self.wanted.total(), 'job')} in "
         text += spell(self.clock() - self.began)
         left = self.seconds_left()
         return text if left is None or not left else f"{text}, about {spell(left)} left"

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lipdescent.jobs.words import counted
 from lipdescent.study.machine import cpu_model
 
 # Lock of the CUDA device that this process has taken; it is free again when the process ends.
@@ -102,7 +103,7 @@ def describe(device: torch.device) -> str:
     """The device's name for logs and provenance."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
-    return f"cpu ({torch.get_num_threads()} threads)"
+    return f"cpu ({counted(torch.get_num_threads(), 'thread')})"
 
 
 def described(device: torch.device) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from lipdescent.jobs import folder_lock
 from lipdescent.jobs.console import place
+from lipdescent.jobs.words import counted
 
 SHOWN, LONGEST = 5, 300  # jobs that are named, letters of what a log says
 KILLED = "ended without an error of its own: killed, perhaps for want of memory or time"
@@ -44,7 +45,7 @@ class Failures(logging.Filter):
         ``datasets`` : name of a data set's file -> its entry in the configuration.
         """
         count = len(self.found)
-        what = f"{count} job{'s' * (count != 1)} failed; " if count else ""
+        what = f"{counted(count, 'job')} failed; " if count else ""
         told = [f"study {study} is not complete: {what}what is done stays"]
         for rule, log in list(self.found.values())[:SHOWN]:
             why = reason(log)

@@ -7,6 +7,8 @@ from typing import Any
 from lipdescent.analysis.labels import noise_name
 from lipdescent.findings import words
 from lipdescent.jobs.console import spell
+from lipdescent.jobs.words import counted
+from lipdescent.study.checks import OPTIMIZER_OPTIONS
 
 VERSIONS = ("torch", "numpy", "pyarrow", "scipy", "snakemake")
 
@@ -54,12 +56,18 @@ def _networks(config: Mapping[str, Any]) -> dict[str, str]:
         "trained": f"{', '.join(grid['architecture'])} on {', '.join(grid['dataset'])}: "
         f"{', '.join(size)}; {words.count(epochs, 'checkpoint')} each, the last at epoch "
         f"{epochs[-1]}",
-        "training": settings(training),
+        "training": settings(_used(training)),
         "data": _named(config["datasets"]),
         "architecture": _named(config["architectures"]),
         "bounds": _named(config["bounds"]) or "none",
     }
     return rows | ({"further": _named(config["quantities"])} if config.get("quantities") else {})
+
+
+def _used(training: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what another optimiser would take."""
+    own = training.get("optimizer")
+    return {k: v for k, v in training.items() if own in OPTIMIZER_OPTIONS.get(k, (own,))}
 
 
 def settings(options: Mapping[str, Any]) -> str:
@@ -94,7 +102,7 @@ def _versions(provenance: Mapping[str, Any]) -> str:
 
 def _device(provenance: Mapping[str, Any]) -> str:
     cpu = provenance["cpu"]
-    return f"{provenance['device']}; {cpu['model']}, {cpu['cores']} cores"
+    return f"{provenance['device']}; {cpu['model']}, {counted(cpu['cores'], 'core')}"
 
 
 def _duration(provenance: Mapping[str, Any]) -> str:
