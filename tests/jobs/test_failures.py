@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from lipdescent.jobs import folder_lock
-from lipdescent.jobs.failures import KILLED, NEVER, Failures, LockAdvice, reason
+from lipdescent.jobs.failures import KILLED, NEVER, Advice, Failures, reason
 
 
 def record(message="", **extra):
@@ -96,9 +96,9 @@ def test_an_error_without_a_traceback_is_the_reason(logs):
 
 def test_who_holds_the_folder_is_told_in_place_of_snakemakes_advice(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    advice, said = LockAdvice("s"), record("remove it by --unlock", exception="LockException")
+    advice, said = Advice("s"), record("remove it by --unlock", exception="LockException")
     assert advice.filter(said)
-    assert said.getMessage() == f"not started: {LockAdvice.BEGUN}"  # no note of an owner
+    assert said.getMessage() == f"not started: {Advice.BEGUN}"  # no note of an owner
     folder_lock.claim("s")
     assert advice.filter(said)
     told = said.getMessage()
@@ -108,3 +108,17 @@ def test_who_holds_the_folder_is_told_in_place_of_snakemakes_advice(tmp_path, mo
     other = record("100 % wrong", exception="WorkflowError")
     assert advice.filter(other)
     assert other.getMessage() == "100 % wrong"
+
+
+def test_a_target_that_the_study_does_not_have_is_told_in_our_words_alone():
+    """As ``snakemake.exceptions.InputFunctionException`` writes them."""
+    body = '\nWildcards:\n  study=s\nTraceback:\n  File "common.smk", line 9, in check'
+    for kind, told in (
+        ("WorkflowError", "not started: unknown figure 'a'\nknown: 100 %"),
+        ("KeyError", ""),
+    ):
+        text = f"InputFunctionException in rule figure in file x, line 1:\nError:\n  {kind}:\n"
+        text += "    unknown figure 'a'\n    known: 100 %" + body
+        said = record(text, exception="InputFunctionException")
+        assert Advice("s").filter(said)
+        assert said.getMessage() == (told or text)

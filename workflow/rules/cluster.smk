@@ -8,7 +8,7 @@ from lipdescent.jobs import folder_lock, resources, slurm
 LONGEST = "LIPDESCENT_LONGEST_JOB"
 
 if workflow.is_main_process:
-    workflow.logger_manager.logger.addFilter(failures.LockAdvice(STUDY))
+    workflow.logger_manager.logger.addFilter(failures.Advice(STUDY))
     if "--unlock" in sys.argv:
         folder_lock.forget(STUDY)
     if folder_lock.clear_stale(STUDY):

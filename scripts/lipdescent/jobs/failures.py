@@ -2,6 +2,7 @@
 
 import logging
 import re
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from lipdescent.jobs.console import place
 from lipdescent.jobs.words import counted
 
 SHOWN, LONGEST = 5, 300  # jobs that are named, letters of what a log says
+REFUSAL = re.MULTILINE | re.DOTALL
 KILLED = "ended without an error of its own: killed, perhaps for want of memory or time"
 NEVER = "has no log: it never started"
 
@@ -73,10 +75,11 @@ def reason(log: str | Path) -> str:
     return errors[-1][:LONGEST] if errors else KILLED
 
 
-class LockAdvice(logging.Filter):
+class Advice(logging.Filter):
     """A filter of Snakemake's logger: in place of its advice to --unlock, ours.
 
-    Snakemake cannot tell a living owner of its lock from a dead one.
+    Snakemake cannot tell a living owner of its lock from a dead one. Of a target that the study
+    does not have our words are left, without the places in the workflow where they were said.
     """
 
     BEGUN: ClassVar[str] = (
@@ -90,7 +93,7 @@ class LockAdvice(logging.Filter):
         self.study = study
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Change the words of a folder that is locked; always True."""
+        """Change the words of a folder that is locked, or of a target; always True."""
         if getattr(record, "exception", "") == "LockException":
             owner = folder_lock.owner(self.study)
             told = self.BEGUN
@@ -98,4 +101,9 @@ class LockAdvice(logging.Filter):
                 told = folder_lock.what_to_do(owner)
             record.msg = f"not started: {told}"
             record.args = ()
+        if getattr(record, "exception", "") == "InputFunctionException":
+            refusal = re.search(r"^ *WorkflowError:\n(.*)\nWildcards:$", str(record.msg), REFUSAL)
+            if refusal:
+                record.msg = f"not started: {textwrap.dedent(refusal[1]).strip()}"
+                record.args = ()
         return True
