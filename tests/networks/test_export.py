@@ -168,6 +168,7 @@ CASES = {
     ),
     "written into": (Own(written_into, a=linear(6, 6)), (6,)),
     "filled": (Own(filled, a=linear(6, 6)), (6,)),
+    "folded": (Own(lambda s, x: F.fold(s.a(x), (4, 5), (2, 3), 1, 1, 2), a=linear(9, 9)), (12, 9)),
     "overwritten": (Own(overwritten, a=linear(3, 3)), (3,)),
     "batch norm": (
         nn.Sequential(nn.BatchNorm1d(4), nn.PReLU(4), nn.ConstantPad1d(1, 2.0)),

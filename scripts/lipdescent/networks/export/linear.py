@@ -182,8 +182,29 @@ def _convolution(b: Builder, node: fx.Node, a: Arguments) -> Value:
     return Value(b.vertex(layer, (index,), out, node), size)
 
 
+def _folded(b: Builder, node: fx.Node, a: Arguments) -> Value:
+    """``fold``: a transposed convolution whose kernels have a single 1; overlaps are added."""
+    value, kernel, size = a["self"], tuple(a["kernel_size"]), size_of(node)
+    channels, each = size[-3], math.prod(kernel)
+    options: Arguments = {n: tuple(a[n]) for n in ("stride", "padding", "dilation")}
+    places = list(zip(size[-2:], kernel, *options.values(), strict=True))
+    counts = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in places]
+    options["output_padding"] = tuple(
+        n - ((m - 1) * s - 2 * p + d * (k - 1) + 1)
+        for m, (n, k, s, p, d) in zip(counts, places, strict=True)
+    )
+    like = torch.get_default_dtype()
+    ones = torch.eye(each, dtype=like).reshape(each, 1, *kernel).repeat(channels, 1, 1, 1)
+    weight = Constant(ones, lambda c: ones, ("fold", channels, kernel))
+    options |= {"groups": channels, "bias": False, "tensors": {"weight": weight}}
+    layer = b.module(nn.ConvTranspose2d, channels * each, channels, kernel, **options)
+    index = b.in_shape(value, (channels * each, *counts), node)
+    return Value(b.vertex(layer, (index,), size[-3:], node), size)
+
+
 RULES = {
     "linear": _linear,
+    "col2im": _folded,
     "bilinear": _bilinear,
     "addmm": _add_matrix_product,
     "baddbmm": _add_matrix_product,

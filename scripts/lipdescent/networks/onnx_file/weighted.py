@@ -129,7 +129,18 @@ def _attention(
     return found.transpose(1, 2).flatten(2) if flat else found
 
 
+def _folded(c: Call, x: Tensor, *_: Any) -> Tensor:
+    size, kernel = (np.asarray(c.argument(i)) for i in (1, 2))
+    count = len(size)
+    amount = np.reshape(c.get("pads", [0] * 2 * count), (2, count))
+    if count != 2 or (amount[0] != amount[1]).any():
+        raise c.refusal("allowed are images of two axes with equal pads before and after")
+    strides, dilations = c.get("strides", [1, 1]), c.get("dilations", [1, 1])
+    return F.fold(x, size.tolist(), kernel.tolist(), dilations, amount[0].tolist(), strides)
+
+
 RULES: dict[str, Rule] = {
+    "Col2Im": _folded,
     "Gemm": _gemm,
     "MatMul": lambda c, a, b: torch.matmul(a, b),
     "Einsum": _einsum,
