@@ -60,6 +60,24 @@ def test_memory_is_bounded(monkeypatch):
     assert found.upper < 1e9
 
 
+def test_a_multiplier_of_one_is_kept_apart_from_none():
+    """Multipliers are multiples of the outputs squared: these are scaled such that one is 1."""
+    model, box = chain(2, 12, 12, 2, seed=1), Box(-1.0, 1.0).regions((2,))
+    none, bound = torch.zeros(1, 24, dtype=torch.int8), torch.full((1,), 1e9, dtype=torch.float64)
+    effort, exponent = branching._Effort(24.0, 0.0), torch.zeros(1)
+    for _ in range(2):
+        with torch.no_grad():
+            model[-1].weight *= 2.0 ** (-float(exponent[0]) / (2 * branching._OCTAVE))
+        part = branching._Parts(box.low, box.high, bound, none, none.short(), torch.zeros(1).long())
+        part = part[torch.tensor([0])]
+        part = branching._bounded(network(model, 2), part, "l2", 0.0, effort, 1e18)
+        open_ = part.state[0] == 0
+        assert int(open_.sum()) > 6
+        exponent = part.exponent[0, open_]
+        assert bool((exponent != 0).all())
+    assert abs(int(exponent[0])) <= 1
+
+
 def test_effort_follows_success():
     effort = branching._Effort(100.0, 0.5 / 100**3)
     effort.learn(torch.tensor([95, 98]), torch.tensor([True, True]))

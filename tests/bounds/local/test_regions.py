@@ -8,6 +8,7 @@ from local_cases import ORDERS, chain, jacobians, network, of_all_patterns
 from torch import nn
 
 from lipdescent.bounds import upper_geolip, upper_lipsdp
+from lipdescent.bounds.local import multipliers
 from lipdescent.bounds.local import regions as local
 from lipdescent.bounds.local.entries import largest_of_patterns, sum_norms
 from lipdescent.bounds.local.multipliers import geolip, lipsdp
@@ -54,6 +55,17 @@ def test_each_bound_is_above_the_largest_of_all_patterns(norm, slope, sizes):
             assert float(bound) >= float(truth) * (1 - 1e-13), name
             if name == "patterns":
                 assert float(bound) == pytest.approx(float(truth), rel=1e-10)
+
+
+def test_lipsdp_finds_back_from_multipliers_that_prove_nothing(monkeypatch):
+    """Those of the last layer so large that no common factor makes those before them suffice."""
+    monkeypatch.setattr(multipliers, "_CHEAP", 0)  # as with many units: one start is tried
+    _, _, system = known_and_system(chain(3, 12, 12, 3), 3, 2.0)
+    assert system.hidden.shape[2] > 16
+    unknown = torch.full_like(system.doubt, torch.inf)
+    truth = lipsdp(system, torch.zeros_like(system.into), unknown, steps=60)
+    start = truth.multipliers * torch.where(system.index >= 12, 1e3, 1.0).double()
+    assert float(lipsdp(system, start, unknown, steps=60).bound) <= 1.1 * float(truth.bound)
 
 
 @pytest.mark.parametrize("norm", NORMS)

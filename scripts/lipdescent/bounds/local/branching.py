@@ -156,8 +156,9 @@ def _bounded(
         best = own.bound[at]
         found = bounded(network, known[few], given, best=best, norm=norm, goal=goal, steps=steps)
         own.bound[at] = found.bound
-        octaves = (found.multipliers.log2() * _OCTAVE).clamp(-(2.0**15), 2.0**15 - 1)
-        own.exponent[at] = torch.where(found.multipliers > 0, octaves.round(), 0.0).to(torch.int16)
+        octaves = (found.multipliers.log2() * _OCTAVE).clamp(-(2.0**15), 2.0**15 - 1).round()
+        octaves = torch.where(octaves == 0, 1.0, octaves)  # 0 is for units without one
+        own.exponent[at] = torch.where(found.multipliers > 0, octaves, 0.0).to(torch.int16)
         if goal:
             effort.learn(count[few], found.bound <= goal)
     return own

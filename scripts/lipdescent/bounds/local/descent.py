@@ -27,15 +27,20 @@ _LONGER, _SHORTER = 1.3, 0.4
 _SHORTEST = 1e-4
 _HOPE = 8.0  # times the goal, at first: a bound beyond is not expected to reach it
 _RANGE = 1e90
+_ADDED = 2.0**-9  # of multipliers that are feasible, at first, to those that are not
 
 # Indices of problems and their multipliers, to bounds squared and logarithms to step along.
 Value = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def descend(value: Value, start: Tensor, *, goal: float, steps: int) -> tuple[Tensor, Tensor]:
+def descend(
+    value: Value, start: Tensor, inner: Tensor, *, goal: float, steps: int
+) -> tuple[Tensor, Tensor]:
     """Least squares (B,), perhaps infinite, and their multipliers (B, K).
 
-    ``goal``: a bound at which one is done; where it seems out of reach the search ends, too.
+    ``inner``: multipliers with a finite bound, or when enlarged; more and more of them is added to
+    a ``start`` without one. ``goal``: a bound at which one is done; where it seems out of reach the
+    search ends, too.
     """
     best, found, direction = start.new_full(start.shape[:1], torch.inf), start.clone(), 0 * start
     step = torch.full_like(best, _FIRST)
@@ -49,8 +54,8 @@ def descend(value: Value, start: Tensor, *, goal: float, steps: int) -> tuple[Te
         best[better], found[better], direction[better] = square[good], t[good], gradient[good]
         step[todo] *= torch.where(good, torch.full_like(square, _LONGER), _SHORTER)
         now = best[todo].sqrt()
-        lost = ~now.isfinite()  # nothing has been found yet: t is too small
-        found[todo[lost]] *= 8.0
+        lost = ~now.isfinite()  # nothing has been found yet, and what is feasible is convex
+        found[todo[lost]] += _ADDED * 8.0**k * inner[todo[lost]]
         step[todo[lost]] = _FIRST
         ahead = _HOPE ** (1 - (k + 1) / steps) * goal
         hopeless = (now > ahead) & now.isfinite() & (goal > 0)

@@ -71,7 +71,7 @@ def lipsdp(
         every = torch.arange(len(t))
         better = value(every, natural)[0] < value(every, given)[0]
         t = torch.where(better[:, None], natural, given)
-    square, t = descend(value, t, goal=goal, steps=steps)
+    square, t = descend(value, t, natural, goal=goal, steps=steps)
     bound = torch.full_like(square, torch.inf)
     use = ((square > 0) & (square.sqrt() < known)).nonzero().flatten()
     if len(use):
@@ -145,7 +145,7 @@ def geolip(system: Tangents, *, goal: float = 0.0, steps: int = 40) -> Tensor:
     def value(todo: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         return _sum_square(system.hidden[todo // outputs], columns[todo], t)
 
-    square, t = descend(value, start, goal=goal, steps=steps)
+    square, t = descend(value, start, start, goal=goal, steps=steps)
     mu, t = t[:, :n], t[:, n:]
     hidden = system.hidden.repeat_interleave(outputs, 0)
     # c is such that G G^T has norm 1: Y^T Q^-1 Y.
