@@ -57,6 +57,15 @@ def test_each_bound_is_above_the_largest_of_all_patterns(norm, slope, sizes):
                 assert float(bound) == pytest.approx(float(truth), rel=1e-10)
 
 
+def test_forms_leave_out_only_zeros():
+    _, _, system = known_and_system(chain(3, 6, 7, 5, 2), 3, 1.0)
+    assert len(system.sizes) == 3
+    t = torch.rand(system.into.shape, generator=torch.Generator().manual_seed(0)).double()
+    for own in (system, system.turned()):
+        dense = own.output @ own.output.mT + own.hidden @ torch.diag_embed(t) @ own.hidden.mT
+        torch.testing.assert_close(multipliers._forms(own, t).tril(), dense.tril())
+
+
 def test_lipsdp_finds_back_from_multipliers_that_prove_nothing(monkeypatch):
     """Those of the last layer so large that no common factor makes those before them suffice."""
     monkeypatch.setattr(multipliers, "_CHEAP", 0)  # as with many units: one start is tried

@@ -34,6 +34,7 @@ _SHARP = 8  # power of eigenvalues: the largest ones are lowered together
 _LARGEST = 1e60
 _CHEAP = 64  # open units for which two sets of multipliers are compared
 _SMALL = 1e-290
+_BETTER = 0.97  # than the bound known
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def lipsdp(
     given = _usable(torch.where(start > 0, start, natural), system.real)
 
     def value(todo: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        return _square(system.hidden[todo], system.output[todo], t)
+        return _square(system if len(todo) == len(natural) else system[todo], t)
 
     t = given
     if t.shape[1] <= _CHEAP:
@@ -73,7 +74,9 @@ def lipsdp(
         t = torch.where(better[:, None], natural, given)
     square, t = descend(value, t, natural, goal=goal, steps=steps)
     bound = torch.full_like(square, torch.inf)
-    use = ((square > 0) & (square.sqrt() < known)).nonzero().flatten()
+    # A certificate costs as much as two steps: where the goal was missed, for what is far better.
+    enough = torch.where(square.sqrt() < goal, known, _BETTER * known) if goal else known
+    use = ((square > 0) & (square.sqrt() < enough)).nonzero().flatten()
     if len(use):
         mu = (square[use] * (1 + 2.0**-39))[:, None].expand(-1, n)
         own = system.hidden[use], system.output[use], mu, t[use], torch.ones_like(mu[:, 0])
@@ -92,10 +95,10 @@ def _usable(t: Tensor, real: Tensor) -> Tensor:
     return torch.where(real, t, 1.0)
 
 
-def _square(hidden: Tensor, output: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+def _square(system: Tangents, t: Tensor) -> tuple[Tensor, Tensor]:
     """L^2 (B,), and log w^2 / (r p)^2 (B, K) at the largest eigenvectors."""
-    n = hidden.shape[1] - hidden.shape[2]
-    total = output @ output.mT + (hidden * t[:, None]) @ hidden.mT
+    n, hidden = system.inputs, system.hidden
+    total = _forms(system, t)
     rest = -total[:, n:, n:]
     rest.diagonal(dim1=1, dim2=2).add_(t)
     factor, sound = _factor(rest)
@@ -110,6 +113,25 @@ def _square(hidden: Tensor, output: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     tangent = hidden.mT @ torch.cat([inner, noise], 1)
     direction = _logarithm(noise.square().sum(2), tangent.square().sum(2))
     return torch.where(sound, values[:, -1], torch.inf), direction
+
+
+def _forms(system: Tangents, t: Tensor) -> Tensor:
+    """Y Y^T + P diag(t) P^T, its lower triangle: of a layer's part of P only what is not 0."""
+    n, total, at = system.inputs, system.output @ system.output.mT, system.inputs
+    for size in system.sizes:
+        own = system.hidden[:, :, at - n : at - n + size]
+        weights = t[:, None, at - n : at - n + size]
+        at += size
+        if not system.is_turned:
+            own = own[:, : at - size]  # noises of layers before it
+            total[:, : at - size, : at - size] += (own * weights) @ own.mT
+            continue
+        first, own = own[:, :n], own[:, at:]  # of those behind it
+        weighted = first * weights
+        total[:, :n, :n] += weighted @ first.mT
+        total[:, at:, :n] += own @ weighted.mT
+        total[:, at:, at:] += (own * weights) @ own.mT
+    return total
 
 
 def _factor(matrix: Tensor) -> tuple[Tensor, Tensor]:

@@ -43,6 +43,7 @@ class Tangents:
     real : bool (B, K), what is no padding. index : (B, K), which unit of all.
     into, out_of : (B, K), upper bounds of the gains g and q.
     doubt : (B,), l2 distance of a Jacobian of this system from the network's.
+    sizes : how many of the K belong to each layer.
     is_turned : whether it is the system of the transposed Jacobians.
     """
 
@@ -53,6 +54,7 @@ class Tangents:
     into: Tensor
     out_of: Tensor
     doubt: Tensor
+    sizes: tuple[int, ...]
     is_turned: bool = False
 
     @property
@@ -60,8 +62,8 @@ class Tangents:
         return self.hidden.shape[1] - self.hidden.shape[2]
 
     def __getitem__(self, rows: Tensor) -> Tangents:
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "is_turned"}
-        return replace(self, **{name: tensor[rows] for name, tensor in tensors.items()})
+        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{k: v[rows] for k, v in own.items() if isinstance(v, Tensor)})
 
     def turned(self) -> Tangents:
         """The system of the transposed Jacobians."""
@@ -77,6 +79,7 @@ class Tangents:
             self.out_of,
             self.into,
             self.doubt,
+            self.sizes,
             not self.is_turned,
         )
 
@@ -117,8 +120,9 @@ def tangents(network: Network, known: Values) -> Tangents:
     out_of = solution(noise, length_up(output[:, n:])[..., None], upper=True)[..., 0]
     extra = (out_of * torch.cat(deltas, 1)).sum(1)
     doubt = round_up(delta + extra, out_of.shape[1] + 4)
+    sizes = tuple(r.shape[2] for r in rows)
     return Tangents(
-        hidden, output, torch.cat(reals, 1), torch.cat(indices, 1), gains, out_of, doubt
+        hidden, output, torch.cat(reals, 1), torch.cat(indices, 1), gains, out_of, doubt, sizes
     )
 
 
