@@ -60,22 +60,24 @@ def test_memory_is_bounded(monkeypatch):
     assert found.upper < 1e9
 
 
-def test_a_multiplier_of_one_is_kept_apart_from_none():
-    """Multipliers are multiples of the outputs squared: these are scaled such that one is 1."""
+def test_multipliers_are_inherited_whatever_their_size():
+    """A part that is bounded again begins where it ended, and one of its multipliers is 1."""
     model, box = chain(2, 12, 12, 2, seed=1), Box(-1.0, 1.0).regions((2,))
     none, bound = torch.zeros(1, 24, dtype=torch.int8), torch.full((1,), 1e9, dtype=torch.float64)
-    effort, exponent = branching._Effort(24.0, 0.0), torch.zeros(1)
+    effort, part = branching._Effort(24.0, 0.0), None
     for _ in range(2):
-        with torch.no_grad():
-            model[-1].weight *= 2.0 ** (-float(exponent[0]) / (2 * branching._OCTAVE))
-        part = branching._Parts(box.low, box.high, bound, none, none.short(), torch.zeros(1).long())
+        if part is not None:  # multipliers are multiples of the outputs squared
+            with torch.no_grad():
+                model[-1].weight /= part.multipliers[0, part.state[0] == 0][0].sqrt()
+        part = branching._Parts(box.low, box.high, bound, none, none.float(), none[:, 0].long())
         part = part[torch.tensor([0])]
-        part = branching._bounded(network(model, 2), part, "l2", 0.0, effort, 1e18)
-        open_ = part.state[0] == 0
-        assert int(open_.sum()) > 6
-        exponent = part.exponent[0, open_]
-        assert bool((exponent != 0).all())
-    assert abs(int(exponent[0])) <= 1
+        part = branching._bounded(network(model, 2), part, "l2", 0.0, effort, 1e18, steps=30)
+    of_open = part.multipliers[part.state == 0]
+    assert len(of_open) > 6
+    assert float((of_open.log2().abs()).min()) < 1e-3
+    first, part.bound[:] = float(part.bound[0]), 1e9
+    again = branching._bounded(network(model, 2), part, "l2", 0.0, effort, 1e18, steps=1)
+    assert float(again.bound[0]) <= first * (1 + 1e-6)
 
 
 def test_effort_follows_success():

@@ -28,19 +28,19 @@ _BATCH = 256  # parts that are halved at once
 _ROOM = 2**31  # bytes that open parts may take
 _THOROUGH = 150  # steps for the multipliers of the whole box, which all parts start from
 _SHARE = 0.75  # the next goal, relative to the largest bound
-_OCTAVE = 32  # multipliers are stored as 2^(k / _OCTAVE), 2 bytes each
+_LARGEST = 1e37  # multiplier that is stored, in float32, and 1 / smallest
 
 
 @dataclass
 class _Parts:
-    """Open parts: boxes (B, n), bounds (B,), states (B, N), multipliers as exponents (B, N), the
+    """Open parts: boxes (B, n), bounds (B,), states (B, N), multipliers (B, N) of open units, the
     input to halve next (B,)."""
 
     low: Tensor
     high: Tensor
     bound: Tensor
     state: Tensor
-    exponent: Tensor
+    multipliers: Tensor
     axis: Tensor
 
     def __len__(self) -> int:
@@ -102,7 +102,7 @@ def branch(
         regions.high.flatten(1),
         torch.full((1,), start, dtype=torch.float64),
         none,
-        none.to(torch.int16),
+        none.float(),
         torch.zeros(1, dtype=torch.int64),
     )
     effort = _Effort(math.inf, 4.0 / (network.units + 64) ** 3)
@@ -151,14 +151,12 @@ def _bounded(
         few = count <= effort.most
         if not bool(few.any()):
             continue
-        at, exponent = part[few], own.exponent[part[few]].double()
-        given = torch.where(exponent != 0, (exponent / _OCTAVE).exp2(), 0.0)
-        best = own.bound[at]
+        at = part[few]
+        given, best = own.multipliers[at].double(), own.bound[at]
         found = bounded(network, known[few], given, best=best, norm=norm, goal=goal, steps=steps)
         own.bound[at] = found.bound
-        octaves = (found.multipliers.log2() * _OCTAVE).clamp(-(2.0**15), 2.0**15 - 1).round()
-        octaves = torch.where(octaves == 0, 1.0, octaves)  # 0 is for units without one
-        own.exponent[at] = torch.where(found.multipliers > 0, octaves, 0.0).to(torch.int16)
+        kept = found.multipliers.clamp(1 / _LARGEST, _LARGEST)
+        own.multipliers[at] = torch.where(found.multipliers > 0, kept, 0.0).float()
         if goal:
             effort.learn(count[few], found.bound <= goal)
     return own

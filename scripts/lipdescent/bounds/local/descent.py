@@ -27,7 +27,7 @@ _LONGER, _SHORTER = 1.3, 0.4
 _SHORTEST = 1e-4
 _HOPE = 8.0  # times the goal, at first: a bound beyond is not expected to reach it
 _RANGE = 1e90
-_ADDED = 2.0**-9  # of multipliers that are feasible, at first, to those that are not
+_ADDED = 2.0**-15  # of multipliers that are feasible, at first, to those that are not
 
 # Indices of problems and their multipliers, to bounds squared and logarithms to step along.
 Value = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]

@@ -23,6 +23,7 @@ within ``doubt`` = delta_L + sum_i q_i r delta of the network's.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,7 +64,8 @@ class Tangents:
 
     def __getitem__(self, rows: Tensor) -> Tangents:
         own = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{k: v[rows] for k, v in own.items() if isinstance(v, Tensor)})
+        tensors: dict[str, Any] = {k: v[rows] for k, v in own.items() if isinstance(v, Tensor)}
+        return replace(self, **tensors)
 
     def turned(self) -> Tangents:
         """The system of the transposed Jacobians."""
