@@ -4,6 +4,7 @@ Nothing of it is kept: what counts is that a study does not stop after hours of 
 """
 
 import contextlib
+import importlib
 import json
 import os
 import signal
@@ -81,7 +82,7 @@ def _prepare_export(network: nn.Module) -> None:
     """
     with contextlib.suppress(Exception):  # what is wrong with the network, a trial will say
         if needs_export(network):
-            torch.export.export(nn.Identity(), (torch.zeros(1),), strict=False)
+            importlib.import_module("torch.export._trace")  # no export: a fork could not train then
 
 
 def random_data(shape: tuple[int, ...], classes: int, count: int) -> Dataset:
