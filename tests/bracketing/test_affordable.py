@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -17,14 +19,23 @@ def two_layers(inputs: int, units: int, outputs: int) -> ModelStack:
     return ModelStack.from_modules([module], (inputs,))
 
 
+def test_a_larger_budget_repeats_the_search_more_often():
+    found = [
+        affordable.options("lower_search", affordable.UNLIMITED, seconds)["repeats"]
+        for seconds in (0.001, 9.9, 40.0, math.inf)
+    ]
+    assert found[:3] == [4, 4, 20]
+    assert found[3] > 1000
+
+
 @pytest.mark.parametrize(("outputs", "all_points"), [(3, True), (2000, False)])
 def test_a_chain_with_many_outputs_gets_few_points(outputs, all_points):
     stack = two_layers(64, 64, outputs)
     points = torch.randn(5000, 64, generator=torch.Generator().manual_seed(0))
     count = affordable.Rate(Prover(stack), {"": points}, norm="l2").points(3.0)
     assert (count >= len(points)) == all_points
-    assert (affordable.options("lower_ascent", count) == {}) == all_points
-    assert (affordable.options("lower_search", count) == {"repeats": 4}) == all_points
+    assert (affordable.options("lower_ascent", count, 3.0) == {}) == all_points
+    assert (affordable.options("lower_search", count, 3.0) == {"repeats": 4}) == all_points
 
 
 def test_points_grow_with_the_time_and_there_is_at_least_one(monkeypatch):

@@ -24,7 +24,7 @@ UNLIMITED = 2**31
 _DEAR, _DEARER = 1.0, 3.0  # seconds of a proof after which a point is not measured; times as many
 _ONCE = 5.0  # seconds that a process may take for what it loads at its first proof, and for that
 _CUBIC, _CUBIC_FLOPS = ("upper_eclipse_fast", "upper_lipsdp", "upper_local"), 2e10
-_AMPLE = {"lower_search": {"repeats": 4}}  # where time is no matter, but for the deadline
+_REPEATS, _REPEAT = 4, 2.0  # of lower_search where time is no matter; one more for so many seconds
 _SEARCHED, _POPULATION = 2**16, 1200  # points of lower_search, and of each of its populations
 # Which take at least one point's Jacobian and its proof; lower_jacobian does too, but is needed.
 _OF_POINTS = ("lower_ascent", "lower_attack", "lower_convex_combinations", "lower_gaussian")
@@ -43,10 +43,12 @@ _OPTIONS: dict[str, Callable[[int], dict[str, int]]] = {
 }
 
 
-def options(name: str, count: int) -> dict[str, int]:
-    """Options of the bound ``name`` where ``count`` points are affordable."""
+def options(name: str, count: int, seconds: float) -> dict[str, int]:
+    """Options of the bound ``name`` where ``count`` points are affordable, in its share of time."""
     if count >= UNLIMITED:
-        return dict(_AMPLE.get(name, {}))
+        if name != "lower_search":
+            return {}
+        return {"repeats": max(_REPEATS, int(min(seconds, UNLIMITED) / _REPEAT))}
     return _OPTIONS[name](count) if name in _OPTIONS else {}
 
 

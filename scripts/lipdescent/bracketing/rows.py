@@ -113,7 +113,7 @@ def _fitting(
     file = bound_entries.bound_of(name, entry)
     asked.rate.refuse(file, seconds)
     count = asked.rate.points(seconds) if lower else affordable.UNLIMITED
-    own = affordable.options(file, count)
+    own = affordable.options(file, count, seconds)
     own |= domains.options(name, entry, asked.domain, seconds)
     some_of = {split: some(p, max(1, count), asked.seed) for split, p in asked.inputs.items()}
     return {split: points.clone() for split, points in some_of.items()}, own
