@@ -93,6 +93,15 @@ def filled(s, x):
     return torch.cat([y + z, first.scatter(1, torch.zeros_like(x[:, :1]).long(), x[:, 5:])], 1)
 
 
+def written_later(s, x):
+    y = torch.ones(3)
+    first = x * y
+    y[1] = 5
+    second = x * y
+    y.mul_(2)
+    return torch.cat([first, second, x + y], 1)
+
+
 def overwritten(s, x):
     y = s.a(x).clone()
     y.zero_()
@@ -169,6 +178,7 @@ CASES = {
     "written into": (Own(written_into, a=linear(6, 6)), (6,)),
     "filled": (Own(filled, a=linear(6, 6)), (6,)),
     "folded": (Own(lambda s, x: F.fold(s.a(x), (4, 5), (2, 3), 1, 1, 2), a=linear(9, 9)), (12, 9)),
+    "constants written later": (Own(written_later), (3,)),
     "overwritten": (Own(overwritten, a=linear(3, 3)), (3,)),
     "batch norm": (
         nn.Sequential(nn.BatchNorm1d(4), nn.PReLU(4), nn.ConstantPad1d(1, 2.0)),
@@ -429,6 +439,9 @@ def test_what_is_written_over_adds_nothing_to_the_bound(write):
             lambda s, x: s.a(x).index_put((torch.tensor([0]),), x, accumulate=True),
             r"index_put.default with accumulate=True; without it is read",
         ),
+        (lambda s, x: torch.zeros(1, 3).long().copy_(x) + x, "a cast to torch.int64 rounds"),
+        (lambda s, x: torch.zeros(1, 3).bool().fill_(x[0, 0]) * x, "a cast to torch.bool rounds"),
+        (lambda s, x: torch.where(x > 0.1, 0.3 * x + 0.07, x), r"from 0.1 to 0.1 \(by 1.67e-18\)"),
     ],
 )
 def test_writing_that_is_not_read_says_why(function, message):

@@ -164,7 +164,7 @@ REFUSED = {
     ),
     "jump": (
         lambda s, x: torch.where(x > 1, x, 0 * x),
-        r"where jumps at 1, from 0 to 1: it is not Lipschitz, no constant exists",
+        r"where jumps at 1, from 0 to 1 \(by 1\): it is not Lipschitz, no constant exists",
     ),
     "complex": (lambda s, x: torch.fft.fft(x).abs(), r"complex numbers.* as two real matrices"),
     "special": (lambda s, x: torch.special.bessel_j0(x), r"bessel_j0.default is not known"),

@@ -66,6 +66,50 @@ def test_bounds_are_those_of_the_layers_in_sequence():
     assert Prover(plain).links is not None
 
 
+class Held(nn.Module):
+    """A function of x and a tensor that is another one in every network."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function, self.t = function, nn.Parameter(torch.rand(()))
+        self.out = nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.out(self.function(x, self.t))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, t: torch.where(x > t, x, t),
+        lambda x, t: x.masked_fill(x < t, t),
+        lambda x, t: torch.where(torch.tensor([True, False, True]), x, t),
+    ],
+)
+def test_learnt_thresholds_and_numbers_are_those_of_each_network(function):
+    modules, stack = stack_of(lambda: Held(function), 3, (3,))
+    x = torch.randn(20, 3)
+    for outputs, module in zip(plain_stack(stack)(x), modules, strict=True):
+        assert torch.allclose(outputs, module(x), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, t: torch.where(t > 0.6, x, 2 * x),
+        lambda x, t: x.masked_fill(torch.tensor([True, False, True]), t),
+        lambda x, t: x.index_fill(1, torch.tensor([1]), t),
+    ],
+)
+def test_what_is_read_into_the_network_is_the_same_in_a_stack(function):
+    modules, stack = stack_of(lambda: Held(function), 3, (3,))
+    assert plain_network(modules[0], (3,)).settled
+    with pytest.raises(ValueError, match="a number that is filled in is not the same in all netw"):
+        plain_stack(stack)
+    modules = [modules[0], modules[0]]
+    assert plain_stack(ModelStack.from_modules(modules, (3,))).num_models == 2
+
+
 def test_networks_of_known_layers_stay_what_they_are():
     net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
     stack = ModelStack.from_modules([net], (3,))

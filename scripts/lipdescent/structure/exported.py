@@ -160,7 +160,7 @@ def _states(found: Exported, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for name, constant in found.tensors.items()
         if isinstance(constant.key, fx.Node) and constant.key in sources
     }
-    if len(direct) == len(found.tensors):
+    if len(direct) == len(found.tensors) and not found.settled:
         return direct
     count = len(next(iter(state.values())))
     each = [found.state({name: t[i] for name, t in state.items()}) for i in range(count)]

@@ -240,7 +240,7 @@ def _given_mask(
         size = (*lead, *size) if lead else size[len(size) - len(shape) :]
         found.biases.append((b.expanded(Value(mask.vertex, size), shape, node).vertex, []))
     elif mask is not None and mask.value.dtype == torch.bool:
-        found.kept = _in_shape(mask.value, shape).flatten()
+        found.kept = _in_shape(b.settle(mask), shape).flatten()
     elif mask is not None:
         left = mask.value == -math.inf
         found.kept = _in_shape(~left, shape).flatten() & (

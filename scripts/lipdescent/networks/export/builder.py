@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from lipdescent.networks.export.program import Program, place
+from lipdescent.networks.export.program import Program, dependent, place
 from lipdescent.networks.operations import Gather
 from lipdescent.networks.reading import Unreadable
 from lipdescent.networks.vertices import Size, Value, Vertices
@@ -38,6 +38,7 @@ class Builder(Vertices[fx.Node]):
     ----------
     tensors : (module, name) -> the constant that this tensor of it is.
     notes : what a user should know of the reading.
+    settled : constants whose values are part of what is read: all networks of a stack share them.
     """
 
     def __init__(self, program: Program, state: Mapping[str, Tensor]) -> None:
@@ -48,6 +49,8 @@ class Builder(Vertices[fx.Node]):
         super().__init__(shapes[0] if len(shapes) == 1 else flat, "the input")
         self.tensors: dict[tuple[nn.Module, str], Constant] = {}
         self.notes: dict[str, None] = {}
+        self.settled: dict[Hashable, Constant] = {}
+        self._held = dependent(tuple(program.sources), program.nodes)
         self.values: dict[fx.Node, Any] = {}
         start = 0
         for node, shape in zip(program.inputs, shapes, strict=True):
@@ -66,6 +69,23 @@ class Builder(Vertices[fx.Node]):
         if isinstance(constant, Tensor):
             return Constant(constant, lambda c: c[node], node)
         return constant
+
+    def is_held(self, constant: Constant) -> bool:
+        """Whether it is made of parameters or buffers: networks of a stack have their own."""
+        parts: list[Any] = [constant.key]
+        while parts:
+            part = parts.pop()
+            if isinstance(part, tuple):
+                parts += part
+            elif isinstance(part, fx.Node) and part in self._held:
+                return True
+        return False
+
+    def settle(self, constant: Constant) -> Tensor:
+        """Its value, on which what is read depends."""
+        if self.is_held(constant):
+            self.settled[constant.key] = constant
+        return constant.value
 
     def place(self, origin: fx.Node) -> str:
         return place(origin)

@@ -58,8 +58,8 @@ def compared(larger: bool) -> Any:
         if not all(map(_chooses, node.users)):
             raise refused(node, f"the operation {node.target} {reason('round')}")
         if not isinstance(value, Value):  # c > x is x < c
-            return Comparison(other, not larger, _number(value))
-        return Comparison(value, larger, _number(other))
+            return Comparison(other, not larger, value)
+        return Comparison(value, larger, other)
 
     return rule
 
@@ -70,12 +70,12 @@ def _chooses(node: fx.Node) -> bool:
     return known or (name in _CASTS and all(map(_chooses, node.users)))
 
 
-def _number(x: Any) -> Any:
+def _number(b: Builder, x: Any) -> Any:
     """The number that a constant is everywhere; other constants and values as they are."""
     if not isinstance(x, Constant):
         return float(x) if isinstance(x, (int, float)) else x
     numbers = x.value.unique()
-    return float(numbers) if len(numbers) == 1 else x
+    return float(b.settle(x).flatten()[0]) if len(numbers) == 1 else x
 
 
 def _name(node: fx.Node) -> str:
@@ -90,9 +90,9 @@ def chosen(b: Builder, node: fx.Node, a: Arguments) -> Any:
     if not isinstance(mask, Constant):
         raise refused(node, "where, as the input says (jumps)")
     size = size_of(node)
-    keep = mask.value.cpu().expand(size)
+    keep = b.settle(mask).cpu().expand(size)
     for i, part in enumerate(parts):
-        if isinstance(part, Value):
+        if isinstance(part, Value) or (isinstance(part, Constant) and b.is_held(part)):
             continue
         number = part.value.unique() if isinstance(part, Constant) else torch.tensor([part])
         if len(number) == 1:
@@ -111,25 +111,27 @@ def _bent(b: Builder, node: fx.Node, mask: Comparison, parts: list[Any]) -> Valu
     ``where(x > 20, x, softplus(x))``, as exporters write it, is ``nn.Softplus``.
     """
     above, below = parts if mask.larger else reversed(parts)
-    x = mask.value
+    x, than = mask.value, mask.than
+    if not isinstance(than, Constant) or not b.is_held(than):
+        than = _number(b, than)
     for largest in (True, False):
-        ends = (x, mask.than) if largest else (mask.than, x)
+        ends = (x, than) if largest else (than, x)
         if all(_same(b, one, end) for one, end in zip((above, below), ends, strict=True)):
-            return extremum(b, node, {"self": x, "other": mask.than}, largest)
+            return extremum(b, node, {"self": x, "other": than}, largest)
     if (
         isinstance(below, Value)
         and isinstance(above, Value)
         and _is_softplus(b, mask, below, above)
     ):
         return below  # as PyTorch's own is x from there on
-    pieces = [_piece(b, x, part) for part in (above, below)]
-    if not isinstance(mask.than, float) or None in pieces or not math.isfinite(mask.than):
+    pieces, than = [_piece(b, x, part) for part in (above, below)], _number(b, than)
+    if not isinstance(than, float) or None in pieces or not math.isfinite(than):
         raise refused(
             node,
             "where, as the input says: it may jump; where(x > t, a * x + b, c * x + d) with "
             "numbers that agree at t is read, and so are relu, clamp and maximum",
         )
-    return _of_pieces(b, node, x, Fraction(mask.than), *pieces)  # type: ignore[arg-type]
+    return _of_pieces(b, node, x, Fraction(than), *pieces)  # type: ignore[arg-type]
 
 
 def _of_pieces(
@@ -140,8 +142,8 @@ def _of_pieces(
     if ends[0] != ends[1]:
         raise refused(
             node,
-            f"where jumps at {float(at):g}, from {float(ends[1]):g} to {float(ends[0]):g}: it is "
-            "not Lipschitz, no constant exists",
+            f"where jumps at {float(at):g}, from {float(ends[1]):g} to {float(ends[0]):g} (by "
+            f"{float(ends[0] - ends[1]):.3g}): it is not Lipschitz, no constant exists",
         )
     flat = not above[0]
     steep, ratio = (-below[0], Fraction(0)) if flat else (above[0], below[0] / above[0])
@@ -155,11 +157,14 @@ def _of_pieces(
 
 def _same(b: Builder, one: Any, other: Any) -> bool:
     """Whether two numbers, constants or values are the same."""
-    one = _number(one)
     if isinstance(one, Value) and isinstance(other, Value):
         return one.size == other.size and b.unviewed(one.vertex) == b.unviewed(other.vertex)
     if isinstance(one, Constant) and isinstance(other, Constant):
-        return torch.equal(one.value, other.value)
+        if one.key == other.key:
+            return True
+        if torch.equal(one.value, other.value):
+            return torch.equal(b.settle(one), b.settle(other))
+    one, other = _number(b, one), _number(b, other)
     return isinstance(one, float) and isinstance(other, float) and one == other
 
 
@@ -170,12 +175,12 @@ def _is_softplus(b: Builder, mask: Comparison, below: Value, above: Value) -> bo
     if not isinstance(own.operation, nn.Softplus) or b.unviewed(above.vertex) != x:
         return False
     known = b.unviewed(own.inputs[0]) == x and own.operation.beta == 1 and mask.larger
-    return known and own.operation.threshold == mask.than
+    return known and own.operation.threshold == _number(b, mask.than)
 
 
 def _piece(b: Builder, x: Value, part: Any) -> Piece | None:
     """a and b of ``part`` = a x + b; None if it is nothing such."""
-    part = _number(part)
+    part = _number(b, part)
     if isinstance(part, float):
         return (Fraction(0), Fraction(part)) if math.isfinite(part) else None
     if not isinstance(part, Value) or part.size != x.size:

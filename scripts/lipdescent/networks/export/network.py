@@ -40,6 +40,7 @@ class Exported:
     network : layers, or a :class:`GraphNetwork`, in eval mode; one tensor in, one out.
     graph : the same as a graph.
     program : as PyTorch traced it.
+    settled : constants of whose values ``network`` was made: those of other networks are the same.
     input_shape : of the network's one input, without the batch axis.
     output : which one of several outputs; None if they are side by side, or only one.
     notes : what a user should know.
@@ -49,13 +50,23 @@ class Exported:
     graph: Graph
     program: Program
     tensors: Mapping[str, Constant]
+    settled: Sequence[Constant]
     input_shape: tuple[int, ...]
     output: int | None
     notes: tuple[str, ...]
 
     def state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Tensors of the plain network, from those of another network of the user's class."""
+        """Tensors of the plain network, from those of another network of the user's class.
+
+        ValueError where numbers or masks that are part of what was read are others there.
+        """
         constants = self.program.constants(state)
+        for one in self.settled:
+            if not torch.equal(made := one.make(constants), one.value.to(made.device)):
+                raise ValueError(
+                    "a threshold, a mask, an index or a number that is filled in is not the same "
+                    "in all networks of a stack; allowed is one, or each network by itself"
+                )
         return {name: constant.make(constants).detach() for name, constant in self.tensors.items()}
 
     def evaluate(self, x: Tensor, state: Mapping[str, Tensor]) -> Tensor:
@@ -130,7 +141,8 @@ def export(
         if id(m) in places
     }
     shape = graph.input_shape
-    return Exported(plain, graph, traced, tensors, shape, chosen, tuple(builder.notes))
+    settled, notes = tuple(builder.settled.values()), tuple(builder.notes)
+    return Exported(plain, graph, traced, tensors, settled, shape, chosen, notes)
 
 
 def _value(builder: Builder, node: fx.Node) -> Any:

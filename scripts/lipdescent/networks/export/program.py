@@ -71,7 +71,7 @@ class Program:
 
     def dependent(self) -> set[fx.Node]:
         """Nodes whose values depend on an input."""
-        return _dependent(self.inputs, self.nodes)
+        return dependent(self.inputs, self.nodes)
 
     def constants(self, state: Mapping[str, Tensor]) -> dict[fx.Node, Any]:
         """Values of all nodes that depend on no input, from a network's tensors."""
@@ -79,10 +79,10 @@ class Program:
             node: state[name].clone() for node, name in self.sources.items()
         }
         values |= {node: tensor.clone() for node, tensor in self.fixed.items()}
-        dependent = self.dependent()
+        changing = self.dependent()
         with torch.no_grad():
             for node in self.nodes:
-                if node not in dependent:
+                if node not in changing:
                     values[node] = called(node, _with_shapes(node, values))
         return values
 
@@ -100,7 +100,8 @@ def _with_shapes(node: fx.Node, values: dict[fx.Node, Any]) -> Mapping[fx.Node, 
     return {**values, **shown}
 
 
-def _dependent(inputs: Sequence[fx.Node], nodes: Sequence[fx.Node]) -> set[fx.Node]:
+def dependent(inputs: Sequence[fx.Node], nodes: Sequence[fx.Node]) -> set[fx.Node]:
+    """Those of the nodes, and the inputs, whose values depend on the inputs."""
     found = set(inputs)
     for node in nodes:
         shape = node.args[0] if name(node) in _OF_THE_SHAPE else None
@@ -152,9 +153,10 @@ def _simplified(exported: Any) -> Any:
     calls = [node for node in exported.graph.nodes if node.op == "call_function"]
     given = exported.graph_signature.user_inputs
     inputs = [node for node in exported.graph.nodes if node.name in given]
-    dependent = _dependent(inputs, calls)
+    changing = dependent(inputs, calls)
     wanted = {node.target for node in calls if name(node) in _TAKEN_APART}
-    if not wanted and not any(_writes_into_a_view(node) for node in calls if node in dependent):
+    written = any(_writes_into_a_view(node) for node in calls if node in changing)
+    if not wanted and not written and not _changes_what_was_read(calls, changing):
         return exported
     table = torch.export.default_decompositions() if wanted else {}
     return exported.run_decompositions({op: table[op] for op in wanted if op in table})
@@ -201,6 +203,18 @@ def _writes_into_a_view(node: fx.Node) -> bool:
         return True
     views = [user for user in target.users if user is not node and _is_view(user)]
     return bool(views) or _is_view(target)
+
+
+def _changes_what_was_read(calls: Sequence[fx.Node], changing: set[fx.Node]) -> bool:
+    """Whether constants are written in place after something else has read such ones."""
+    read = False
+    for node in calls:
+        if node in changing:
+            others = (arg for arg in node.all_input_nodes if arg not in changing)
+            read = read or any(arg.op == "call_function" for arg in others)
+        elif read and writes(node) is not None and name(node) != "detach_":
+            return True
+    return False
 
 
 def _is_view(node: fx.Node) -> bool:

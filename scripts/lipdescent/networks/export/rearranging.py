@@ -27,7 +27,7 @@ def _of_places(b: Builder, node: fx.Node, value: Value, a: Arguments, fill: floa
             return places
         if isinstance(arg, (list, tuple)):
             return type(arg)(map(argument, arg)) if not isinstance(arg, Value) else places
-        return arg.value.cpu() if isinstance(arg, Constant) else arg
+        return b.settle(arg).cpu() if isinstance(arg, Constant) else arg
 
     target: Any = node.target
     found = target(**{name: argument(arg) for name, arg in a.items()})
@@ -50,18 +50,18 @@ def merged(b: Builder, node: fx.Node, a: Arguments) -> Value:
         places[name] = torch.arange(start, start + count).reshape(part.size)
         inputs.append(b.in_shape(part, (count,), node))
         start += count
-    given = {n: _plain(arg) for n, arg in a.items() if n not in places}
+    given = {n: _plain(b, arg) for n, arg in a.items() if n not in places}
     target: Any = node.target
     found = target(**(given | places))
     both = Value(b.vertex(Concatenation(0), inputs, (start - 1,), node), (1, start - 1))
     return b.gathered(both, found - 1, node)
 
 
-def _plain(arg: Any) -> Any:
+def _plain(b: Builder, arg: Any) -> Any:
     """Tensors in place of constants, also in lists."""
     if isinstance(arg, (list, tuple)) and not isinstance(arg, Value):
-        return [_plain(part) for part in arg]
-    return arg.value.cpu() if isinstance(arg, Constant) else arg
+        return [_plain(b, part) for part in arg]
+    return b.settle(arg).cpu() if isinstance(arg, Constant) else arg
 
 
 def put(b: Builder, node: fx.Node, a: Arguments) -> Value:
@@ -73,15 +73,22 @@ def put(b: Builder, node: fx.Node, a: Arguments) -> Value:
         raise refused(node, f"{node.target} with accumulate=True; without it is read")
     if "value" not in a:
         return merged(b, node, a)
-    fill = a["value"].value.item() if isinstance(a["value"], Constant) else a["value"]
+    fill, zero = _filling(b, a["value"])
     if isinstance(fill, Value):
         raise refused(node, f"{node.target} by a number of the input; a tensor of its size is read")
-    return _of_places(b, node, a["self"], {**a, "value": 0}, float(fill))
+    return _of_places(b, node, a["self"], {**a, "value": zero}, float(fill))
+
+
+def _filling(b: Builder, value: Any) -> tuple[Any, Any]:
+    """The number that is written, and what stands for place 0 in the operation's own form."""
+    return (b.settle(value).item(), torch.tensor(0)) if isinstance(value, Constant) else (value, 0)
 
 
 def copied(b: Builder, node: fx.Node, a: Arguments) -> Any:
-    """What is copied, in the size of what it is copied to."""
-    return shown_as(b, node, {"self": a["src"]})
+    """What is copied, in the size and the type of what it is copied to."""
+    value = a["src"] if "src" in a else a["value"]
+    _check_type(b, node, node.args[1])
+    return shown_as(b, node, {"self": value})
 
 
 def padded(b: Builder, node: fx.Node, a: Arguments) -> Any:
@@ -94,14 +101,12 @@ def padded(b: Builder, node: fx.Node, a: Arguments) -> Any:
 
 def masked(b: Builder, node: fx.Node, a: Arguments) -> Any:
     """``masked_fill`` by a number, where a constant says."""
-    fill, mask = a["value"], a["mask"]
-    if isinstance(fill, Constant):
-        fill = fill.value.item()
+    (fill, zero), mask = _filling(b, a["value"]), a["mask"]
     if not isinstance(a["self"], Value) or not isinstance(mask, Constant):
         raise refused(node, "masked_fill where the input says (jumps)")
     if fill == float("inf"):  # minus infinity is what a softmax leaves out
         raise refused(node, "masked_fill by inf")
-    return _of_places(b, node, a["self"], {**a, "value": 0}, float(fill))
+    return _of_places(b, node, a["self"], {**a, "value": zero}, float(fill))
 
 
 def concatenated(b: Builder, node: fx.Node, a: Arguments) -> Value:
@@ -191,14 +196,18 @@ def _count(size: tuple[int, ...]) -> int:
 
 def cast(b: Builder, node: fx.Node, a: Arguments) -> Any:
     """To another type of real numbers: bounds are of the network without its rounding."""
-    before, after = node.args[0].meta["val"], node.meta["val"]  # type: ignore[union-attr]
+    _check_type(b, node, node.args[0])
+    return next(arg for arg in a.values() if isinstance(arg, Value))
+
+
+def _check_type(b: Builder, node: fx.Node, source: Any) -> None:
+    before, after = source.meta["val"], node.meta["val"]
     if isinstance(before, Tensor) and before.dtype != after.dtype:
         if not after.is_floating_point():
             raise refused(node, f"a cast to {after.dtype} rounds to whole numbers, which jumps")
         b.notes[f"a cast to {after.dtype} is left out: bounds are of the function not rounded"] = (
             None
         )
-    return next(arg for arg in a.values() if isinstance(arg, Value))
 
 
 def same(b: Builder, node: fx.Node, a: Arguments) -> Any:
@@ -233,8 +242,7 @@ RULES = {
     **dict.fromkeys(_PADS, padded),
     **dict.fromkeys(("cat", "concat", "concatenate"), concatenated),
     "stack": stacked,
-    "copy": copied,
-    "fill": lambda b, node, a: shown_as(b, node, {"self": a["value"]}),
+    **dict.fromkeys(("copy", "fill"), copied),
     **dict.fromkeys(("slice_scatter", "select_scatter", "diagonal_scatter"), merged),
     **dict.fromkeys(("index_put", "index_fill", "index_copy", "scatter"), put),
     **dict.fromkeys(("expand_as", "view_as", "reshape_as"), shown_as),
