@@ -93,6 +93,11 @@ def filled(s, x):
     return torch.cat([y + z, first.scatter(1, torch.zeros_like(x[:, :1]).long(), x[:, 5:])], 1)
 
 
+def shrunk(s, x):
+    y = s.a(F.max_pool2d(x, 2)).flatten(1)
+    return s.b(F.relu(y - 0.3) - F.relu(-y - 0.3))
+
+
 def written_later(s, x):
     y = torch.ones(3)
     first = x * y
@@ -178,6 +183,7 @@ CASES = {
     "written into": (Own(written_into, a=linear(6, 6)), (6,)),
     "filled": (Own(filled, a=linear(6, 6)), (6,)),
     "folded": (Own(lambda s, x: F.fold(s.a(x), (4, 5), (2, 3), 1, 1, 2), a=linear(9, 9)), (12, 9)),
+    "shrunk": (Own(shrunk, a=linear(2, 2), b=linear(4, 3)), (1, 4, 4)),
     "constants written later": (Own(written_later), (3,)),
     "overwritten": (Own(overwritten, a=linear(3, 3)), (3,)),
     "batch norm": (

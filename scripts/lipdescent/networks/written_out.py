@@ -244,12 +244,13 @@ class _Written:
         return None
 
     def _ramps(self, i: int) -> list[tuple[int, Fraction, tuple[Fraction, Fraction]]]:
-        """x, a, (c, b) of c relu(a x + b)."""
+        """x of the same shape, a, (c, b) of c relu(a x + b)."""
         return [
             (x, a, (c, b))
             for ramp, c, shift in affine_of(self.vertices, i)
             if not shift and isinstance(self.vertices[ramp].operation, nn.ReLU)
             for x, a, b in affine_of(self.vertices, self._only(ramp))
+            if self.vertices[x].shape == self.vertices[i].shape
         ]
 
     def _bell(self, i: int) -> Found | None:
