@@ -24,8 +24,7 @@ def test_a_larger_budget_repeats_the_search_more_often():
         affordable.options("lower_search", affordable.UNLIMITED, seconds)["repeats"]
         for seconds in (0.001, 9.9, 40.0, math.inf)
     ]
-    assert found[:3] == [4, 4, 20]
-    assert found[3] > 1000
+    assert found == [4, 4, 20, 32]
 
 
 @pytest.mark.parametrize(("outputs", "all_points"), [(3, True), (2000, False)])

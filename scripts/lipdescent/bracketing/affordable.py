@@ -24,7 +24,8 @@ UNLIMITED = 2**31
 _DEAR, _DEARER = 1.0, 3.0  # seconds of a proof after which a point is not measured; times as many
 _ONCE = 5.0  # seconds that a process may take for what it loads at its first proof, and for that
 _CUBIC, _CUBIC_FLOPS = ("upper_eclipse_fast", "upper_lipsdp", "upper_local"), 2e10
-_REPEATS, _REPEAT = 4, 2.0  # of lower_search where time is no matter; one more for so many seconds
+_REPEATS = 4, 32  # of lower_search where time is no matter, and where its share is minutes:
+_REPEAT = 2.0  # one for so many seconds
 _SEARCHED, _POPULATION = 2**16, 1200  # points of lower_search, and of each of its populations
 # Which take at least one point's Jacobian and its proof; lower_jacobian does too, but is needed.
 _OF_POINTS = ("lower_ascent", "lower_attack", "lower_convex_combinations", "lower_gaussian")
@@ -48,7 +49,8 @@ def options(name: str, count: int, seconds: float) -> dict[str, int]:
     if count >= UNLIMITED:
         if name != "lower_search":
             return {}
-        return {"repeats": max(_REPEATS, int(min(seconds, UNLIMITED) / _REPEAT))}
+        few, many = _REPEATS
+        return {"repeats": max(few, int(min(seconds / _REPEAT, many)))}
     return _OPTIONS[name](count) if name in _OPTIONS else {}
 
 
