@@ -15,6 +15,7 @@ from lipdescent.jobs import (
     network_trial,
     terminal,
 )
+from lipdescent.jobs.words import counted
 from lipdescent.study.config import as_in_a_file, prepare
 from lipdescent.study import ending, published
 from lipdescent.study import network_checks
@@ -269,12 +270,9 @@ def what_runs():
         parts = {
             name: len(experiment_parts(config, name)) for name in config["experiments"]
         }
-        told = (
-            f"{name} ({count} job{'s' * (count != 1)})" for name, count in parts.items()
-        )
+        told = (f"{name} ({counted(count, 'job')})" for name, count in parts.items())
         return f"experiments {', '.join(told)}"
-    stacks, models = len(RUNS), num_models()
-    told = f"{stacks} stack{'s' * (stacks != 1)}, {models} model{'s' * (models != 1)}"
+    told = f"{counted(len(RUNS), 'stack')}, {counted(num_models(), 'model')}"
     return f"{told}, device {config['device']}"
 
 
