@@ -12,6 +12,7 @@ import torch
 from lipdescent import datasets
 from lipdescent.jobs import device, workers
 from lipdescent.jobs.progress import log_to
+from lipdescent.jobs.words import counted
 from lipdescent.measuring.measure import checkpoint_stack, measure, to_table
 from lipdescent.storage import atomic, checkpoints, table
 from lipdescent.study import job_stamps
@@ -56,10 +57,10 @@ rows = measure(
 found = to_table(rows, stack, saved, study=job.wildcards.study)
 table.write(job.output[0], found, made)
 logging.getLogger("lipdescent.measure").info(
-    "%s, %d quantities of %d checkpoints on %s in %.2f s",
+    "%s, %s of %s on %s in %.2f s",
     w.measure,
-    len(rows),
-    stack.num_models,
+    counted(len(rows), "measurement"),
+    counted(stack.num_models, "checkpoint"),
     device.describe(place),
     time.perf_counter() - began,
 )

@@ -19,6 +19,7 @@ import torch
 from lipdescent import datasets
 from lipdescent.jobs import device, time_limit
 from lipdescent.jobs.progress import Progress, log_to
+from lipdescent.jobs.words import counted
 from lipdescent.plugins import lookup
 from lipdescent.storage import atomic, checkpoints, stamped_parquet, stamps
 from lipdescent.study import job_stamps
@@ -75,7 +76,7 @@ training = StackTraining(
     options=options,
     at_once=execution["models_at_once"],
 )
-logger.info("%d models on %s", len(seeds), device.describe(place))
+logger.info("%s on %s", counted(len(seeds), "model"), device.describe(place))
 # Slurm ends a job at its limit: stop a little before, the job that follows goes on from there.
 stop_at = (time_limit.job_end() or float("inf")) - execution["stop_before_limit"]
 state_path = Path(job.output.checkpoints).with_suffix(".state")
@@ -117,4 +118,4 @@ resume.keep_end(training.state(), job.output.checkpoints)
 state_path.unlink(missing_ok=True)
 diverged = int((training.diverged >= 0).sum())
 if diverged:
-    logger.info("%d of %d models diverged", diverged, len(seeds))
+    logger.info("%d of %s diverged", diverged, counted(len(seeds), "model"))

@@ -63,7 +63,8 @@ def test_a_terminal_that_went_away_costs_nothing(kind, tmp_path, monkeypatch):
         stream = {"none": None, "raising": Raising()}[kind]
     monkeypatch.setattr(sys, "stderr", stream)
     log_to(tmp_path / "log", label="100 % {0}")
-    progress = Progress(2, 3, interval=0)
+    count = 1 if kind == "none" else 2
+    progress = Progress(count, 3, interval=0)
     progress.begin(0)
     for epoch in range(3):
         progress.update(epoch + 1)
@@ -71,6 +72,7 @@ def test_a_terminal_that_went_away_costs_nothing(kind, tmp_path, monkeypatch):
     sys.stdout.close()
     lines = (tmp_path / "log").read_text().splitlines()
     assert [line[:20] for line in lines] == [f"100 % {{0}}: epoch {i}/3" for i in (1, 2, 3)]
+    assert all((", 1 model, " if count == 1 else ", 2 models, ") in line for line in lines)
     if kind in ("pipe", "terminal"):
         os.write(stream.fileno(), b"a process started from here writes to nowhere")
         stream.close()

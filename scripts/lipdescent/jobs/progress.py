@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from lipdescent.jobs.terminal import LIVE, Terminal
+from lipdescent.jobs.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -86,10 +87,10 @@ class Progress:
         rate = (epoch - self._first) / elapsed
         left = (self.total - epoch) / rate if rate > 0 else float("inf")
         logger.info(
-            "epoch %d/%d, %d models, %.0f model epochs/s, %.2f models/s, %.0f s left",
+            "epoch %d/%d, %s, %.0f model epochs/s, %.2f models/s, %.0f s left",
             epoch,
             self.total,
-            self.num_models,
+            counted(self.num_models, "model"),
             self.num_models * rate,
             self.num_models * rate / max(self.total, 1),
             left,
