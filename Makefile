@@ -90,6 +90,10 @@ protocols: $(ENV)  #- write docs/protocols.md from the headers of the papers' st
 rooms: $(ENV)  #- draw the rooms of the library and their imports anew (docs/rooms.md)
 	python scripts/rooms.py docs/rooms.md
 
+.PHONY: plugin
+plugin: $(ENV)  #- write a plug-in to begin with (KIND=bounds NAME=my_bound)
+	@python scripts/skeleton.py $(KIND) $(NAME)
+
 .PHONY: table-words
 table-words: $(ENV)  #- write what the table's columns and quantities are into docs/table.md
 	python scripts/table_words.py docs/table.md
