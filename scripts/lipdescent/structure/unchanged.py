@@ -1,5 +1,6 @@
 """Whether a network's modules are what their classes say: not changed on the instance or class."""
 
+from functools import cache
 from pathlib import Path
 from types import FunctionType
 
@@ -14,7 +15,9 @@ from lipdescent.networks.expressions import place
 from lipdescent.stacks.model_stack import refuse_shared
 
 _CALLS = ("__call__", "_wrapped_call_impl", "_call_impl", "forward")
-_SOURCES = (Path(torch.__file__).parent, Path(__file__).parents[1])  # of the classes in the table
+_TORCH = Path(torch.__file__).parent
+_SOURCES = (_TORCH, Path(__file__).parents[1])  # of the classes in the table
+_OPERATIONS = tuple(dir(torch._C._VariableFunctions))
 
 
 def check_module(module: nn.Module) -> None:
@@ -68,19 +71,22 @@ def check_measurable(module: nn.Module) -> None:
 
 def _check_functions() -> None:
     """Refuse functions that were put in the place of torch's own: every layer calls them."""
-    operations = dir(torch._C._VariableFunctions)
-    for space, names in ((torch, operations), (functional, vars(functional))):
+    for space, names in ((torch, _OPERATIONS), (functional, vars(functional))):
         for name in names:
-            function = getattr(space, name, None)
-            if isinstance(function, FunctionType) and not _of_torch(function):
+            function = vars(space).get(name)
+            if not isinstance(function, FunctionType):
+                continue
+            file = function.__code__.co_filename
+            if not _within(file, _TORCH):
                 raise ValueError(
-                    f"{space.__name__}.{name} was replaced by a function of "
-                    f"{function.__code__.co_filename}; allowed is torch's own"
+                    f"{space.__name__}.{name} was replaced by a function of {file}; allowed is "
+                    "torch's own"
                 )
 
 
-def _of_torch(function: FunctionType) -> bool:
-    return _SOURCES[0] in Path(function.__code__.co_filename).parents
+@cache
+def _within(file: str, *folders: Path) -> bool:
+    return any(folder in Path(file).parents for folder in folders)
 
 
 def _check_tensors(m: nn.Module, where: str) -> None:
@@ -119,4 +125,4 @@ def _original(kind: type[nn.Module], name: str) -> bool:
     if name != "forward":
         return method is getattr(nn.Module, name)
     code = getattr(method, "__code__", None)
-    return code is not None and any(src in Path(code.co_filename).parents for src in _SOURCES)
+    return code is not None and _within(code.co_filename, *_SOURCES)
