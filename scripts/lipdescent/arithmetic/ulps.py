@@ -5,6 +5,7 @@ Accuracy and Stability of Numerical Algorithms, 2002, lemma 3.1).
 """
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 UNIT_ROUNDOFF = 2.0**-53
 TINY = 2.0**-1074  # the smallest positive float64: a result that underflows is off by at most half
 _EPS = 2.0**-52
+_INFINITE = torch.tensor(torch.inf, dtype=torch.float64)  # on every device: it has no axes
 
 
 def gamma(k: int) -> float:
@@ -28,7 +30,7 @@ def round_up(x: Tensor, ulps: int = 1) -> Tensor:
     """
     x = x.to(torch.float64)
     y = x + (x.abs() * (ulps * _EPS) + ulps * TINY)
-    return torch.nextafter(y, torch.full_like(y, torch.inf))
+    return torch.nextafter(y, _INFINITE)
 
 
 def round_down(x: Tensor, ulps: int = 1) -> Tensor:
@@ -64,14 +66,20 @@ def scaled_to_one(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
 def times_power(x: Tensor, exponent: Tensor) -> Tensor:
     """x 2^exponent; exact unless it leaves the normal range."""
-    # torch.ldexp takes the power in float32. Three factors, as one may leave float64's range.
+    # torch.ldexp takes the power in float32. Three factors, as one may leave float64's range: of
+    # the thirds floor((e + i) / 3), i = 0, 1, 2, whose sum is e, with the bits of their powers.
     # Beyond 2190 every float64 but 0 has left it, whatever it was.
-    exponent = exponent.clamp(-2190, 2190)
-    first = torch.div(exponent, 3, rounding_mode="floor")
-    second = torch.div(exponent - first, 2, rounding_mode="floor")
-    for part in (first, second, exponent - first - second):
-        x = x * ((part + 1023) << 52).view(torch.float64)
+    thirds = exponent.clamp(-2190, 2190)[..., None] + _three(exponent.device)
+    powers = torch.div(thirds, 3, rounding_mode="floor") << 52
+    for factor in powers.view(torch.float64).unbind(-1):
+        x = x * factor
     return x
+
+
+@cache
+def _three(device: torch.device) -> Tensor:
+    """0, 1, 2, and three times the exponent of 1 in float64."""
+    return torch.arange(3 * 1023, 3 * 1023 + 3, device=device)
 
 
 def unscaled_up(x: Tensor, exponent: Tensor) -> Tensor:
