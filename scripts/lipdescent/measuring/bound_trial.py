@@ -10,7 +10,8 @@ import os
 import signal
 import warnings
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -64,8 +65,10 @@ def mistakes(task: dict[str, Any], loaded: Dataset | None = None) -> list[str]:
     found = []
     if wrong := _wrong(lambda: _train(build, data, task["training"])):
         found.append(f"config: {what}: cannot be trained: {wrong}")
+    # Made where it can be stopped, so anew in each process.
+    subject = cache(partial(_subject, build, data, task))
     for name, asked in {"metrics": {}, **task["quantities"], **task["bounds"]}.items():
-        if wrong := _wrong(partial(_measure, name, asked, build, data, task)):
+        if wrong := _wrong(partial(_measure, name, asked, subject)):
             section = "quantities" if name in task["quantities"] else "bounds"
             key, ways = f"{section}.{name}", f"those that can (write {name}: null to take it out)"
             if name == "metrics":  # of every network
@@ -107,14 +110,8 @@ def _train(build: Callable[[], nn.Module], data: Dataset, options: dict[str, Any
     ).one_epoch()
 
 
-def _measure(
-    name: str,
-    options: dict[str, Any],
-    build: Callable[[], nn.Module],
-    data: Dataset,
-    task: dict[str, Any],
-) -> None:
-    """One measurement of random networks, by the way that a job takes it."""
+def _subject(build: Callable[[], nn.Module], data: Dataset, task: dict[str, Any]) -> Subject:
+    """Random networks, by the way that a job reads them."""
     network = task["network"]
     state = initial_stack(build, SEEDS, data.input_shape).state
     saved = Checkpoints(
@@ -138,9 +135,13 @@ def _measure(
         split: torch.from_numpy(getattr(data, f"{split}_inputs")).to(dtype)
         for split in ("train", "test")
     }
-    subject = Subject(name, stack, stack.finite(), saved, data, inputs)
+    return Subject("", stack, stack.finite(), saved, data, inputs)
+
+
+def _measure(name: str, options: dict[str, Any], subject: Callable[[], Subject]) -> None:
+    """One measurement of them, by the way that a job takes it."""
     kind = lookup.resolve("measurements", lookup.measurement_kind(name))
-    list(kind.take(subject, options))
+    list(kind.take(replace(subject(), name=name), options))
 
 
 def _wrong(attempt: Callable[[], object]) -> str:

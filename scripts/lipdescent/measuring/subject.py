@@ -40,7 +40,7 @@ class Subject:
     @property
     def sound(self) -> ModelStack:
         """The checkpoints that are measured."""
-        return self.stack[self.finite]
+        return self.stack if bool(self.finite.all()) else self.stack[self.finite]
 
     @property
     def initial(self) -> dict[str, Tensor]:
