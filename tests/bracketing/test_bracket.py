@@ -27,6 +27,7 @@ from lipdescent.bracketing.ends import best, check_order
 from lipdescent.bracketing.result import Bracket
 from lipdescent.bracketing.text import text
 from lipdescent.commands.main import main
+from lipdescent.measuring.bound_trial import random_data
 from lipdescent.networks.expressions import chain
 from lipdescent.plugins import lookup
 
@@ -150,6 +151,7 @@ def test_attention_is_not_applicable_for_upper_bounds():
 
 def test_a_lower_bound_above_an_upper_one_is_an_error():
     rows = [("lower_x", "lower", 2.0), ("upper_y", "upper", 1.0), ("upper_local", "upper", 0.5)]
+    rows = [("jacobian_norm_mean", "metric", 2.0), *rows]  # which happens to be as large
     frame = pd.DataFrame(rows, columns=["quantity", "direction", "value"]).assign(status="ok")
     with pytest.raises(RuntimeError, match=r"lower_x = 2\.0 exceeds upper_y = 1\.0"):
         check_order(frame)
@@ -445,6 +447,14 @@ def test_a_model_file_may_have_the_name_of_a_standard_module(foreign):
     assert sys.modules["random"] is standard
     assert sys.path[0] != str(Path.cwd())
     assert foreign_network.load_data("x.npy", (3,))[""].shape == (4, 3)
+
+
+def test_data_may_be_a_studys_data_set_which_holds_a_stamp(tmp_path):
+    data = random_data((3,), 2, 4)
+    data.save(tmp_path / "x.npz", {"rule": "dataset", "recipe": "r"})
+    found = foreign_network.load_data(str(tmp_path / "x.npz"), (3,))
+    assert found.keys() == {"train", "test"}
+    assert np.array_equal(found["train"], data.train_inputs)
 
 
 @pytest.mark.parametrize(

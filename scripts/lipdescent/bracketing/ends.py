@@ -13,15 +13,23 @@ LOCAL, PATTERNS = "upper_local", "fgl"
 
 def best(table: pd.DataFrame) -> tuple[float, float]:
     """Largest lower and smallest upper bound of the global constant, NaN where there is none."""
-    sound = table[(table.status == "ok") & ~table.quantity.str.startswith(LOCAL)]
-    lower = sound[(sound.direction == "lower") & ~sound.quantity.str.contains(PATTERNS)]
-    return float(lower.value.max()), float(sound[sound.direction == "upper"].value.min())
+    (lower, _), (upper, _) = holders(table)
+    return lower, upper
 
 
 def check_order(table: pd.DataFrame) -> None:
     """Raise RuntimeError where the largest lower bound exceeds the smallest upper one."""
-    lower, upper = best(table)
+    (lower, by), (upper, other) = holders(table)
     if lower > upper:
-        sound = table[table.status == "ok"]
-        pair = [sound[sound.value == value].quantity.iloc[0] for value in (lower, upper)]
-        raise RuntimeError(f"{pair[0]} = {lower!r} exceeds {pair[1]} = {upper!r}")
+        raise RuntimeError(f"{by} = {lower!r} exceeds {other} = {upper!r}")
+
+
+def holders(table: pd.DataFrame) -> list[tuple[float, str]]:
+    """The ends of :func:`best`, each with the first bound that gives it, "" where there is none."""
+    sound = table[(table.status == "ok") & ~table.quantity.str.startswith(LOCAL)]
+    lower = sound[(sound.direction == "lower") & ~sound.quantity.str.contains(PATTERNS)]
+    upper = sound[sound.direction == "upper"]
+    return [
+        (float(end), next(iter(rows[rows.value == end].quantity), ""))
+        for rows, end in ((lower, lower.value.max()), (upper, upper.value.min()))
+    ]

@@ -95,8 +95,10 @@ def load_data(path: str, input_shape: Sequence[int]) -> dict[str, torch.Tensor]:
     """
     try:
         loaded = np.load(path, allow_pickle=False)
-        arrays = {"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded.items())
-        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+        members = {"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded.items())
+        # A study's data set holds its stamp, too.
+        arrays = {n: array for n, array in members.items() if isinstance(array, np.ndarray)}
+        if not arrays:
             raise ValueError("an archive of something else")
     except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise ValueError(f"--data {path}: not a readable npz or npy file ({error})") from error
