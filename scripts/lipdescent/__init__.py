@@ -22,6 +22,7 @@ OFFERED = {
     "concat": "lipdescent.networks.expressions",
     "plain_network": "lipdescent.structure.exported",
     "residual": "lipdescent.networks.expressions",
+    "trained": "lipdescent.measuring.trained",
 }
 
 

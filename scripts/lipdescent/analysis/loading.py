@@ -29,6 +29,15 @@ def load(study: str | Path) -> Study:
     ValueError
         If the table is truncated, altered or of another kind.
     """
+    path = table_of(study)
+    return {
+        (dataset, architecture): group_of(path, dataset=dataset, architecture=architecture)
+        for dataset, architecture in group_names(path)
+    }
+
+
+def table_of(study: str | Path) -> Path:
+    """The table's file; FileNotFoundError, which says what makes one, if there is none."""
     path = Path(study)
     path = path / "table.parquet" if path.is_dir() else path
     if not path.is_file():
@@ -36,7 +45,4 @@ def load(study: str | Path) -> Study:
             f"{path}: no table there; allowed is the folder of a study that has run "
             "(results/<study>) or its table.parquet"
         )
-    return {
-        (dataset, architecture): group_of(path, dataset=dataset, architecture=architecture)
-        for dataset, architecture in group_names(path)
-    }
+    return path

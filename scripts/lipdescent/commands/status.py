@@ -103,8 +103,5 @@ def _explained(job: status.Job) -> list[str]:
         then = "goes on from its saved state" if saved else "starts again"
         return [f"stopped: {job.name}{where}, without an error (killed?); the same command {then}"]
     if job.state == "removed":
-        return [
-            f"removed: {job.output}; nothing published needs it, and it is made anew when "
-            f"something does (at once: snakemake ... {job.output})"
-        ]
+        return [status.removed(job.output)]
     return []

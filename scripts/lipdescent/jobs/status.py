@@ -123,6 +123,14 @@ def _gone(job: Job) -> bool:
     return job.state not in ("done", "running", "outdated")
 
 
+def removed(output: Path) -> str:
+    """What is said of checkpoints or data that are gone, while all that they were for is there."""
+    return (
+        f"removed: {output}; nothing published needs it, and it is made anew when something does "
+        f"(at once: snakemake ... {output})"
+    )
+
+
 def failed_others(study: str, found: list[Job]) -> list[Job]:
     """Jobs that are not ``found``, as of figures, with an error in a log of this start."""
     known, since = {job.log for job in found}, plan_file(study).stat().st_mtime
