@@ -19,6 +19,7 @@ SCRIPTS = {name: ROOT / f"scripts/{name}.py" for name in command.COMMANDS}
 # A call that fails, per command, and what it says.
 FAILING = {
     "bracket": (["--model", "gone.py:net", "--input-shape", "3"], "error: ", "gone.py"),
+    "network": (["gone", "width=2"], "error: ", "gone: no table there; allowed is the folder of a"),
     "status": (["other"], "", "no study 'other'"),
     "archive": (["other"], "", "results/other: no study has been run there"),
 }

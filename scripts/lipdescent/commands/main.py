@@ -9,6 +9,7 @@ import lipdescent
 
 COMMANDS = {
     "bracket": "certified bounds of the Lipschitz constant of a network in a file of yours",
+    "network": "what a study in results/ found of one of its networks, and its weights",
     "status": "what of a study in results/ is done, running or failed",
     "archive": "pack what a study in results/ publishes, or check such a file",
 }
