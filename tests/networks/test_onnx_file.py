@@ -157,6 +157,8 @@ CASES = [
     one("Upsample", IMAGE, np.float32([1, 1, 2, 3]), opset=9),
     one("Upsample", IMAGE, np.float32([1, 1, 2, 2]), opset=9, mode="linear"),
     one("Resize", IMAGE, np.float32([1, 1, 2, 0.5]), opset=10),
+    one("Resize", IMAGE, np.float32([1, 1, 1.5, 0.4]), opset=10),
+    one("TopK", ROW, whole(1), sorted=0),
     *(one("Resize", IMAGE, None, np.float32([1, 1, 1.5, 0.6]), mode="nearest", nearest_mode=how,
           coordinate_transformation_mode=places)
       for how, places in itertools.product(
@@ -428,6 +430,36 @@ BAD = {
                 Unreadable, r"pads \[\[0, -2\], \[0, -1\]\] cut off all of a shape \(1, 3\)"),
     "custom": (of_nodes((("Snake", ["x"], ["y"]), {"domain": "me"}), domains=["me"]), Unreadable,
                "operator me::Snake is unknown"),
+    "drawn": (of_nodes((("RandomNormal", [], ["n"]), {"shape": [3], "scale": 1e-6}),
+                       (("Mul", ["x", "n"], ["y"]), {})), Unreadable,
+              "RandomNormal 'n': is random; allowed is a network that is the same"),
+    "ends": (of_nodes((("Clip", ["x", "n"], ["y"]), {}), weights={"n": np.float32("nan")}),
+             Unreadable, "Clip 'y': between nan and None; allowed are numbers"),
+    "order": (of_nodes((("TopK", ["x", "k"], ["y", "i"]), {"sorted": 0}), weights={"k": whole(2)}),
+              Unreadable, "TopK 'y': sorted = 0 leaves the order .*; allowed is sorted = 1"),
+    "none": (of_nodes((("TopK", ["x", "k"], ["y", "i"]), {}), weights={"k": whole(0)}),
+             Unreadable, "TopK 'y': its output is empty"),
+    "places": (of_nodes((("TopK", ["x", "k"], ["v", "i"]), {}), (("Cast", ["i"], ["y"]), {"to": 1}),
+                        weights={"k": whole(2)}), Unreadable,
+               "Cast 'y': takes 'i', an output that is not read"),
+    "statistics": (of_nodes(
+        (("BatchNormalization", ["x", "w", "w", "w", "w"], ["y", "m", "v", "n", "u"]), {}),
+        weights={"w": np.ones(3, np.float32)}, opset=9), Unreadable, "is in training mode"),
+    "scale": (of_nodes(
+        (("ReduceMax", ["x"], ["s"]), {"axes": [0], "keepdims": 0}),
+        (("BatchNormalization", ["x", "s", "w", "w", "w"], ["y"]), {}),
+        weights={"w": np.ones(3, np.float32)}), Unreadable,
+        "BatchNormalization 'y': .*its weight depends on the input"),
+    "quantised": (of_nodes((("QuantizeLinear", ["x", "s"], ["y"]), {}),
+                           weights={"s": np.float32(0.1)}), Unreadable,
+                  "QuantizeLinear 'y': jumps or picks"),
+    **{kind: (of_nodes((("CastLike", ["x", "l"], ["y"]), {}), weights={"l": np.zeros(1, kind)}),
+              Unreadable, "CastLike 'y': makes integers of numbers: it jumps")
+       for kind in ("int64", "bool")},
+    **{how: (of_nodes((("ScatterElements", ["x", "i", "u"], ["y"]), {"axis": 1, "reduction": how}),
+                      weights={"i": whole([0]), "u": np.float32([[1e6]])}, opset=18), Unreadable,
+             f"ScatterElements 'y': reduction '{how}' is unknown; allowed is 'none'")
+       for how in ("max", "add")},
     "jump": (of_nodes((("Cast", ["x"], ["c"]), {"to": 7}), (("Cast", ["c"], ["y"]), {"to": 1})),
              Unreadable, "Cast 'c': makes integers of numbers: it jumps"),
     "crop": (of_nodes((("MaxPool", ["x"], ["y"]), {"kernel_shape": [1], "strides": [3],
@@ -506,8 +538,10 @@ def test_an_open_batch_is_read_wherever_its_axis_ends(operator, weights, tmp_pat
 def test_an_open_shape_is_given(tmp_path):
     path = saved(tmp_path / "n.onnx", [helper.make_node("Relu", ["x"], ["y"])], ("n", "m", 3))
     assert load_onnx(path, (2, 3)).input_shape == (2, 3)
-    with pytest.raises(ValueError, match=r"input_shape \(2, 4\); its input is \(n, m, 3\)"):
-        read_onnx(path, (2, 4))
+    for wrong in ((2, 4), (-2, 3)):
+        said = rf"input_shape \({wrong[0]}, {wrong[1]}\); its input is \(n, m, 3\)"
+        with pytest.raises(ValueError, match=said):
+            read_onnx(path, wrong)
 
 
 def test_several_inputs_are_one_vector(tmp_path):
@@ -558,12 +592,58 @@ def test_the_softplus_of_exporters_is_pytorchs(tmp_path):
 
 
 def test_one_of_several_outputs(tmp_path):
-    nodes = [helper.make_node("Relu", ["x"], ["y"]), helper.make_node("Neg", ["x"], ["z"])]
+    """What others take, as a label does, need not be read."""
+    nodes = [helper.make_node("Round", ["x"], ["y"]), helper.make_node("Neg", ["x"], ["z"])]
     path = saved(tmp_path / "n.onnx", nodes, (1, 3), outputs=("y", "z"))
     with pytest.raises(ValueError, match="several outputs; allowed are y, z"):
         read_onnx(path)
     x = torch.from_numpy(array(2, 3))
     assert torch.equal(load_onnx(path, output="z").network(x), -x)
+
+
+def test_weights_that_are_integers_and_those_of_several_types_are_numbers(tmp_path):
+    """Behind a cast to half precision, as converters write it; before version 19 of the opset."""
+    make, float16 = helper.make_node, TensorProto.FLOAT16
+    nodes = [
+        make("DequantizeLinear", ["q", "s", "z"], ["V"], axis=1), make("MatMul", ["x", "V"], ["a"]),
+        make("Cast", ["a"], ["b"], to=float16), make("MatMul", ["b", "W"], ["c"]),
+        make("Cast", ["c"], ["y"], to=TensorProto.FLOAT),
+    ]  # fmt: skip
+    held = {
+        "q": RNG.integers(0, 255, (3, 3)).astype(np.uint8), "s": np.float32([0.1, 0.2, 0.3]),
+        "z": np.uint8([1, 200, 9]), "W": array(3, 2).astype(np.float16),
+    }  # fmt: skip
+    for opset in (13, 19):
+        read = load_onnx(saved(tmp_path / "q.onnx", nodes, (1, 3), held, opset=opset))
+        found = bracket(read.network, (3,), methods=["upper_graph", "lower_jacobian"])
+        first = np.float32(held["q"].astype(int) - held["z"]) * held["s"]
+        truth = np.linalg.norm(first.astype(float) @ held["W"].astype(float), 2)
+        assert found.lower <= truth * (1 + 1e-9)
+        assert truth * (1 - 1e-9) <= found.upper <= truth * (1 + 1e-6)
+
+
+def test_the_long_name_of_onnx_is_none(tmp_path):
+    model = onnx.load(saved(tmp_path / "r.onnx", [helper.make_node("Relu", ["x"], ["y"])], (1, 3)))
+    model.graph.node[0].domain = "ai.onnx"
+    onnx.save(model, tmp_path / "r.onnx")
+    assert isinstance(load_onnx(tmp_path / "r.onnx").network[0], nn.ReLU)
+
+
+def test_inputs_have_their_own_types(tmp_path):
+    make = helper.make_node
+    nodes = [make("Cast", ["d"], ["e"], to=1), make("Sub", ["x", "e"], ["y"])]
+    model = onnx.load(saved(tmp_path / "t.onnx", nodes, (1, 3)))
+    model.graph.input.append(helper.make_tensor_value_info("d", TensorProto.DOUBLE, [1, 3]))
+    onnx.save(model, tmp_path / "t.onnx")
+    x = torch.from_numpy(array(1, 6))
+    assert torch.equal(load_onnx(tmp_path / "t.onnx").network(x), x[:, :3] - x[:, 3:])
+
+
+def test_a_saturated_gate_is_right_to_the_largest_values(tmp_path):
+    """onnxruntime's own sigmoid is 0 from somewhere on, where the true one is tiny."""
+    held = {"w": np.ones((1, 8, 3), np.float32), "r": np.ones((1, 8, 2), np.float32)}
+    node = helper.make_node("LSTM", ["x", "w", "r"], ["y"], hidden_size=2)
+    assert load_onnx(saved(tmp_path / "l.onnx", [node], (1, 1, 3), held)).input_shape == (1, 3)
 
 
 def test_an_operator_of_ones_own(tmp_path):

@@ -60,7 +60,7 @@ def clamp(b: Builder, node: fx.Node, a: Arguments) -> Value:
         raise refused(node, "clamp between tensors")
     if low is not None and high is not None:
         if low >= high:
-            raise refused(node, f"clamp between {low} and {high}")
+            raise refused(node, f"clamp between {low} and {high}; allowed is the smaller first")
         return b.entrywise(b.module(nn.Hardtanh, low, high), value, node)
     if low is not None:
         layer = b.module(nn.ReLU) if low == 0 else b.module(nn.Threshold, low, low)

@@ -98,6 +98,9 @@ class Builder(Vertices[fx.Node]):
         ``tensors`` maps names of parameters and buffers to :class:`Constant`, or None.
         """
         given = {name: c for name, c in (tensors or {}).items() if c is not None}
+        for name, c in given.items():
+            if isinstance(c, Value):
+                raise TypeError(f"its {name} depends on the input")
         key = (kind, repr((args, options)), tuple((n, c.key) for n, c in given.items()))
         if key not in self._modules:
             if tensors is not None:

@@ -159,7 +159,7 @@ def _bilinear(b: Builder, node: fx.Node, a: Arguments) -> Value:
 def _convolution(b: Builder, node: fx.Node, a: Arguments) -> Value:
     value, weight, bias = a["input"], a["weight"], a["bias"]
     if not isinstance(value, Value) or not isinstance(weight, Constant) or isinstance(bias, Value):
-        raise refused(node, "a convolution whose kernel depends on the input")
+        raise refused(node, "a convolution whose kernel or bias depends on the input")
     dims = weight.value.ndim - 2
     if len(value.size) == dims + 2 and value.size[0] != 1:
         raise refused(node, f"a convolution of {value.size[0]} inputs made of one example")

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from lipdescent.networks.onnx_file.calls import Call, Given, Layer, Moved, Rule, Step
-from lipdescent.networks.reading import Unreadable
 from lipdescent.networks.vertices import Size
 
 # Operators that only move the numbers of some of their inputs, the first one unless stated.
@@ -27,8 +26,13 @@ MOVING = (
     "Squeeze", "Tile", "Transpose", "Trilu", "Unsqueeze",
 )  # fmt: skip
 JUMPING = (
-    "And", "ArgMax", "ArgMin", "Ceil", "Compress", "Equal", "Floor", "Hardmax", "IsInf", "IsNaN",
-    "Mod", "NonZero", "Not", "OneHot", "Or", "Round", "Unique", "Xor",
+    "And", "ArgMax", "ArgMin", "Ceil", "Compress", "DynamicQuantizeLinear", "Equal", "Floor",
+    "Hardmax", "IsInf", "IsNaN", "Mod", "NonZero", "Not", "OneHot", "Or", "QuantizeLinear", "Round",
+    "Unique", "Xor",
+)  # fmt: skip
+RANDOM = (
+    "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
+    "RandomUniformLike",
 )  # fmt: skip
 _MOVED = {"ScatterElements": (0, 2), "ScatterND": (0, 2)}
 REFERENCE_ONLY = ("Shape", "Size")  # of whatever they are asked about only the size counts
@@ -68,7 +72,9 @@ class Steps(nn.Module):
 
     def add(self, node: Any, rules: Mapping[str, Rule]) -> None:
         """Whatever a node gives."""
-        inputs = tuple(map(self._given, node.input))
+        if node.domain == "ai.onnx":  # the long name of none
+            node.domain = ""
+        inputs = self._given(node)
         call = Call(node, inputs, self.opsets.get(node.domain, self.opsets.get("", 1)))
         if node.op_type == "If" and not node.domain:
             self._branch(call, rules)
@@ -77,6 +83,8 @@ class Steps(nn.Module):
         dependent = [name for name, given in pairs if isinstance(given, Tensor)]
         own = not node.domain
         kind = node.op_type if own else f"{node.domain}::{node.op_type}"
+        if kind in RANDOM:
+            raise call.refusal("is random; allowed is a network that is the same at every call")
         if own and (not dependent or kind in REFERENCE_ONLY):
             blank = [np.zeros(v.shape) if isinstance(v, Tensor) else v for v in inputs]
             self._name(node.output, self._evaluated(call, blank))
@@ -97,7 +105,7 @@ class Steps(nn.Module):
 
     def layer(self, node: Any, kind: Callable[..., Any]) -> None:
         """A node that is a layer of the user's."""
-        inputs = tuple(map(self._given, node.input))
+        inputs = self._given(node)
         call = Call(node, inputs, 1)
         try:
             module = kind(**call.attributes)
@@ -120,20 +128,24 @@ class Steps(nn.Module):
         self.steps, self.output = kept[::-1], output
         return self.eval()
 
-    def _given(self, name: str) -> Given:
-        if name and name not in self.values:
-            raise Unreadable(f"the output {name!r} of an operator is not known")
-        return self.values[name] if name else None
+    def _given(self, node: Any) -> tuple[Given, ...]:
+        for name in node.input:
+            if name and name not in self.values:
+                raise Call(node, (), 1).refusal(f"takes {name!r}, an output that is not read")
+        return tuple(self.values[name] if name else None for name in node.input)
 
     def _step(self, call: Call, step: nn.Module, inputs: list[str], outputs: Sequence[str]) -> None:
         values: list[Any] = [self.values[name] for name in inputs]
         with torch.no_grad():
             found = step(*values)
+        found = found if isinstance(found, (tuple, list)) else [found]
+        if any(isinstance(y, Tensor) and not y.numel() for y in found):
+            raise call.refusal("its output is empty")
         name = call.place.replace(".", "_")
         name += f" ({len(self.steps)})" if name in self._modules else ""
         self.add_module(name, step)
         self.steps.append((name, inputs, list(outputs)))
-        self._name(outputs, found if isinstance(found, (tuple, list)) else [found])
+        self._name(outputs, found)
 
     def _name(self, names: Sequence[str], results: Sequence[Given]) -> None:
         self.values |= {n: v for n, v in zip(names, results, strict=False) if v is not None}
@@ -142,6 +154,8 @@ class Steps(nn.Module):
         """An operator that moves numbers: it is told their places, and gives them back."""
         node, inputs, fill, start = call.node, list(call.inputs), 0.0, 1  # 0 is a gap
         moved = _MOVED.get(node.op_type, (0,))
+        if (own := call.get("reduction", "none")) != "none":  # places do not add up
+            raise call.refusal(f"reduction {own!r} is unknown; allowed is 'none'")
         if any(isinstance(x, Tensor) for i, x in enumerate(inputs) if i not in moved):
             raise call.refusal("where numbers go depends on the network's input")
         parts = tuple(inputs[i] for i in moved)
@@ -156,8 +170,8 @@ class Steps(nn.Module):
             ]
         names = [node.input[i] for i in moved if isinstance(call.inputs[i], Tensor)]
         for name, places in zip(node.output, self._places(call, inputs), strict=False):
-            if not places.size:
-                raise call.refusal("its output is empty")
+            if places is None:
+                continue
             index = torch.from_numpy(places.astype(np.int64) - 1)
             self._step(call, Moved(replace(call, inputs=parts), index, fill), names, [name])
 
@@ -172,7 +186,7 @@ class Steps(nn.Module):
         for inner, outer in zip(taken.output, call.node.output, strict=True):
             self.add(helper.make_node("Identity", [inner.name], [outer]), rules)
 
-    def _places(self, call: Call, inputs: Sequence[Any]) -> list[np.ndarray]:
+    def _places(self, call: Call, inputs: Sequence[Any]) -> list[np.ndarray | None]:
         if call.node.op_type != "Pad":
             return self._evaluated(call, inputs)
         # By ONNX's reference, negative pads, which cut off, are errors.
@@ -185,8 +199,10 @@ class Steps(nn.Module):
         kept = [slice(max(0, -a), n + min(0, b)) for n, (a, b) in zip(shape, amount, strict=True)]
         return [np.pad(inputs[0][tuple(kept)], amount.clip(0), call.get("mode", "constant"))]
 
-    def _evaluated(self, call: Call, inputs: Sequence[np.ndarray | None]) -> list[np.ndarray]:
-        """What a node makes of arrays, by ONNX's own reference."""
+    def _evaluated(
+        self, call: Call, inputs: Sequence[np.ndarray | None]
+    ) -> list[np.ndarray | None]:
+        """What a node makes of arrays, by ONNX's own reference; None for outputs without a name."""
         from onnx import helper
         from onnx.reference import ReferenceEvaluator
 
@@ -196,9 +212,13 @@ class Steps(nn.Module):
             # A model, as of a node alone the newest version is taken, whatever the opset.
             names = [helper.make_empty_tensor_value_info(n) for n in (*feeds, *node.output) if n]
             graph = helper.make_graph([node], "", names[: len(feeds)], names[len(feeds) :])
-            opsets = [helper.make_opsetid(*pair) for pair in self.opsets.items()]
+            opsets = [
+                # Which the reference has since 19 alone; before, it did the same to fewer types.
+                helper.make_opsetid(n, max(v, 19) if node.op_type == "DequantizeLinear" else v)
+                for n, v in self.opsets.items()
+            ]
             model = helper.make_model(graph, opset_imports=opsets)
-            found = ReferenceEvaluator(model).run(None, feeds)
+            found = iter(ReferenceEvaluator(model).run(None, feeds))
         except Exception as error:  # of another library: anything can be raised
             raise call.refusal(f"{type(error).__name__}: {error}") from error
-        return [np.asarray(array) for array in found]
+        return [np.asarray(next(found)) if name else None for name in node.output]

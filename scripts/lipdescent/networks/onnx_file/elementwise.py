@@ -12,7 +12,9 @@ from lipdescent.networks.onnx_file.calls import Call, Rule
 
 # A parameter's value where the file says nothing, by ONNX's definitions.
 _SELU = {"alpha": 1.67326319217681884765625, "gamma": 1.05070102214813232421875}
-_FLOATS = {1: torch.float32, 10: torch.float16, 11: torch.float64, 16: torch.bfloat16}
+_TYPES = {
+    1: torch.float32, 9: torch.bool, 10: torch.float16, 11: torch.float64, 16: torch.bfloat16,
+}  # fmt: skip
 
 
 def _selu(c: Call, x: Tensor) -> Tensor:
@@ -23,10 +25,11 @@ def _selu(c: Call, x: Tensor) -> Tensor:
 
 def _clip(c: Call, x: Tensor, *_: Any) -> Tensor:
     low, high = c.number(1, "min"), c.number(2, "max")
-    low, high = (
-        None if end is None or math.isinf(end) or abs(end) >= torch.finfo(x.dtype).max else end
-        for end in (low, high)
-    )
+    most = torch.finfo(x.dtype).max
+    if any(end is not None and math.isnan(end) for end in (low, high)):
+        raise c.refusal(f"between {low} and {high}; allowed are numbers")
+    low = None if low is None or low <= -most else low
+    high = None if high is None or high >= most else high
     if low is None and high is None:
         return x
     return F.relu(x) if (low, high) == (0.0, None) else x.clamp(low, high)
@@ -38,12 +41,11 @@ def _dropout(c: Call, x: Tensor, *_: Any) -> Tensor:
     return x
 
 
-def _cast(c: Call, x: Tensor, *_: Any) -> Tensor:
-    if x.dtype is torch.bool and c.get("to") == 9:
-        return x
-    if c.get("to", 1) not in _FLOATS:
+def _cast(c: Call, x: Tensor, *like: Tensor) -> Tensor:
+    to = like[0].dtype if like else _TYPES.get(c.get("to"))
+    if to is None or not (to.is_floating_point or x.dtype is to):
         raise c.refusal("makes integers of numbers: it jumps, so it is not Lipschitz")
-    return x if c.node.op_type == "CastLike" else x.to(_FLOATS[c.get("to")])
+    return x.to(to)
 
 
 def _power(c: Call, x: Tensor, *_: Any) -> Tensor:

@@ -89,7 +89,7 @@ def read_onnx(
     inputs = _inputs(onnx, graph, input_shape, path)
     own, chosen = operators or {}, _output(graph, output, path)
     steps = Steps(graph, inputs, opsets)
-    for node in graph.node:
+    for node in _needed(graph, chosen):
         what = f"{node.op_type} {node.name or node.output[0]!r}"
         kind = f"{node.domain}::{node.op_type}".removeprefix("::")
         with _named(path, what):
@@ -97,7 +97,9 @@ def read_onnx(
                 steps.layer(node, own[kind])
             else:
                 steps.add(node, RULES)
-    if not isinstance(steps.values.get(chosen), Tensor):
+    if chosen not in steps.values:
+        raise Unreadable(f"{path}: its output {chosen!r} is none that is read")
+    if not isinstance(steps.values[chosen], Tensor):
         said = ", ".join(map(repr, inputs))
         raise ValueError(f"{path}: its output {chosen!r} does not depend on its input {said}")
     sizes, dtype = (
@@ -106,7 +108,29 @@ def read_onnx(
     )
     with _named(path, "the network"):
         read = export(steps.needed(chosen), [*map(shape_of, sizes.values())], dtype=dtype)
+    floating = [t.dtype for t in read.network.state_dict().values() if t.is_floating_point()]
+    if len(set(floating)) > 1:  # of the largest type, which changes no number
+        read.network.to(max(floating, key=lambda kind: torch.finfo(kind).bits))
     return OnnxNetwork(read.network, read.graph, sizes, read.input_shape, chosen)
+
+
+def _needed(graph: Any, output: str) -> list[Any]:
+    """The nodes that an output takes, in their order: others need not be read."""
+    wanted, kept = {output}, []
+    for node in reversed(graph.node):
+        if wanted & set(node.output):
+            kept.append(node)
+            wanted |= _taken(node)
+    return kept[::-1]
+
+
+def _taken(node: Any) -> set[str]:
+    """Names that a node reads, and the nodes of its branches do."""
+    inner = [a.g for a in node.attribute if a.HasField("g")]
+    parts = (own for graph in inner for own in map(_taken, graph.node))
+    return {name for name in node.input if name}.union(
+        *parts, (one.name for graph in inner for one in graph.output)
+    )
 
 
 @contextlib.contextmanager
@@ -200,10 +224,13 @@ def _size(given: Any, input_shape: Sequence[int] | None, path: str | Path) -> Si
         return tuple(size)
     own = tuple(input_shape)
     size = [1, *own] if len(own) < len(stated) or not stated else list(own)
-    if stated and (
-        len(size) != len(stated) or any(a and a != b for a, b in zip(stated, size, strict=True))
+    if min(size) < 1 or (
+        stated
+        and (
+            len(size) != len(stated) or any(a and a != b for a, b in zip(stated, size, strict=True))
+        )
     ):
-        raise ValueError(f"{path}: input_shape {own}; its input is {said}")
+        raise ValueError(f"{path}: input_shape {own}; its input is {said}, lengths are above 0")
     return tuple(size)
 
 

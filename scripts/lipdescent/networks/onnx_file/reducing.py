@@ -76,6 +76,8 @@ def _global_pool(c: Call, x: Tensor) -> Tensor:
 
 def _largest(c: Call, x: Tensor, *_: Any) -> Any:
     count, axis = int(c.number(1, "k") or 0), c.get("axis", -1)
+    if count > 1 and not c.get("sorted", 1):
+        raise c.refusal("sorted = 0 leaves the order of its outputs open; allowed is sorted = 1")
     return [torch.topk(x, count, axis, bool(c.get("largest", 1)))[0], None]
 
 

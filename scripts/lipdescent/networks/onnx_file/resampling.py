@@ -54,7 +54,9 @@ def _resampling(c: Call, before: int, after: int, scale: float, *, old: bool) ->
     if kind not in places:
         raise c.refusal(f"{kind} is unknown; allowed are {', '.join(places)}")
     place = places[kind]
-    how = "floor" if old else c.get("nearest_mode", "")
+    how = c.get("nearest_mode", "")
+    if old:  # which onnxruntime's first version of both rounded up where there are fewer
+        how = "ceil" if scale < 1 else "floor"
     if mode == "nearest":
         nearest: Any = {
             "floor": np.floor,

@@ -82,7 +82,8 @@ def _transposed(c: Call, x: Tensor, weight: Tensor, bias: Tensor | None = None) 
 def _batch_norm(
     c: Call, x: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, variance: Tensor
 ) -> Any:
-    if c.get("training_mode", 0):
+    # Before version 14, whoever asks for the statistics of the batch has it normalise by them.
+    if c.get("training_mode", 0) or (c.opset < 14 and any(c.node.output[1:])):
         raise c.refusal("is in training mode; export the network in eval mode")
     eps = c.get("epsilon", 1e-5)
     return F.batch_norm(x, mean, variance, scale, shift, training=False, eps=eps)
