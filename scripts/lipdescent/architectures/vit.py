@@ -54,7 +54,7 @@ class SelfAttention(nn.Module):
         parts = x.reshape(n, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         q, k, v = parts.unbind()  # each (n, heads, tokens, d)
         # Written out: PyTorch's fused kernels have no rule for stacks of models or of gradients.
-        weights = torch.softmax(q @ k.mT / q.shape[-1] ** 0.5, dim=-1)
+        weights = torch.softmax(q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5, dim=-1)
         return (weights @ v).transpose(1, 2).reshape(n, tokens, -1)
 
 
