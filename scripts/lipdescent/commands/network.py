@@ -95,8 +95,7 @@ def report(found: Trained, norm: str) -> Iterator[str]:
     frame = pd.DataFrame(bounds)
     yield f"\n{text.text(frame, norm)}"
     lower, upper = ends.holders(frame)
-    given = {"lower": lower[1], "upper": upper[1]}
-    yield ", ".join(f"{side} by {by}" for side, by in given.items() if by)
+    yield f"lower by {lower[1] or 'none'}, upper by {upper[1] or 'none'}"
     count = len(found.saved.epoch) * found.saved.num_replicas
     yield f"seconds: of a job, for all {count} checkpoints of the stack"
     yield from _explained(found, norm, *upper)
@@ -135,16 +134,19 @@ def _explained(found: Trained, norm: str, upper: float, by: str) -> Iterator[str
     try:
         stack = as_read(found.stack, {"train": torch.from_numpy(found.dataset.train_inputs)})
         node = trace(stack)
-        for depth, place, value in factors(node, stack, norm=norm):
-            yield f"  {'    ' * depth}{place:{40 - 4 * depth}} {decimals.at_most(float(value))}"
+        lines = [
+            ("  " * depth + place, float(v)) for depth, place, v in factors(node, stack, norm=norm)
+        ]
         product = float(bound(node, stack, norm=norm))
     except (NotApplicable, TypeError, ValueError) as error:
         yield f"  there is none: {error}"
         return
-    yield f"  {'product':40} {decimals.at_most(product)}"
-    if by and upper < product:
-        gain = f"{product / upper:.4g} times less"
-        yield f"  {by:40} {decimals.at_most(upper)}, {gain}"
+    lines += [("product", product)]
+    lines += [(by, upper)] if by and upper < product else []
+    width = max(len(place) for place, _ in lines)
+    for place, value in lines:
+        gain = f", {product / upper:.4g} times less" if place == by else ""
+        yield f"  {place:{width}} {decimals.at_most(value)}{gain}"
 
 
 def _built(found: Trained) -> str:
@@ -152,16 +154,18 @@ def _built(found: Trained) -> str:
     about, data = found.saved.origin, found.dataset
     options = {"input_shape": data.input_shape, "num_classes": data.num_classes} | about.build
     told = ", ".join(f"{name}={value!r}" for name, value in options.items())
-    return f"of lipdescent.architectures.{about.module}.build({about.run['width']}, {told})"
+    plain = found.stack.state.keys() == found.saved.state.keys()
+    more = "" if plain else ", constrained layers as ordinary ones"
+    return f"of lipdescent.architectures.{about.module}.build({about.run['width']}, {told}){more}"
 
 
 def save(path: str | Path, network: nn.Module, input_shape: Sequence[int]) -> None:
-    """Write a network's state_dict, or of ``.onnx`` the network, of any number of inputs at once.
+    """Write a network's state_dict, or to ``.onnx`` the network, for one input at a time.
 
     Raises
     ------
-    ImportError
-        If ONNX files cannot be written here.
+    ImportError, RuntimeError, ValueError
+        If ONNX files cannot be written here, or not of this network.
     """
     with atomic.complete(path) as partial:
         if Path(path).suffix == ".safetensors":
@@ -177,6 +181,7 @@ def save(path: str | Path, network: nn.Module, input_shape: Sequence[int]) -> No
 def _save_onnx(path: Path, network: nn.Module, input_shape: Sequence[int]) -> None:
     try:
         import onnx  # noqa: F401  or torch fails in its midst
+        import onnxruntime
     except ImportError as error:
         raise ImportError("ONNX files need pip install 'lipdescent[onnx]'") from error
     example = torch.zeros(1, *input_shape, dtype=next(network.parameters()).dtype)
@@ -188,9 +193,14 @@ def _save_onnx(path: Path, network: nn.Module, input_shape: Sequence[int]) -> No
             str(path),
             input_names=["input"],
             output_names=["logits"],
-            dynamic_axes={"input": {0: "batch"}, "logits": {0: "batch"}},
             dynamo=False,
             # The weights as they are: batch normalisations stay apart.
             training=torch.onnx.TrainingMode.PRESERVE,
             do_constant_folding=False,
         )
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        session.run(None, {"input": example.numpy()})
+    except Exception as error:  # of another library: anything can be raised
+        said = str(error).splitlines()[0]
+        raise ValueError(f"onnxruntime does not run the network as an ONNX file: {said}") from error
