@@ -1,6 +1,7 @@
 """The weights before the first step are kept whichever epochs a study asks for."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -84,8 +85,23 @@ def test_a_continued_training_has_them_too(tmp_path):
     assert all(torch.equal(t[1], longer.state[name][1]) for name, t in whole.state.items())
 
 
-def test_metrics_without_the_initial_weights_are_refused():
+def test_without_the_initial_weights_only_what_starts_there_is_not_applicable():
+    """As of networks trained elsewhere, whose start is in no file."""
     _, saved = trained("mlp", [2])
     stack = checkpoint_stack(saved, DATASET)
-    with pytest.raises(ValueError, match=r"epochs \[2\]: metrics needs the weights before"):
-        measure("metrics", stack, saved, DATASET, options={})
+
+    def values(name, **more):
+        found = to_table(measure(name, stack, saved, DATASET, options={}, **more), stack, saved,
+                         study="s").to_pandas()  # fmt: skip
+        return found.set_index(["quantity", "seed", "split"])[["value", "status"]].astype(
+            {"status": str}
+        )
+
+    whole = values("metrics", start=checkpoint_stack(saved.at_start(), DATASET))
+    without = values("metrics")
+    starts = whole.index.get_level_values(0).isin(["distance_from_init", "path_length"])
+    assert starts.sum() == 2 * len(SEEDS)
+    pd.testing.assert_frame_equal(without[~starts], whole[~starts], check_exact=True)
+    assert set(without[starts]["status"]) == {"not_applicable"}
+    assert without[starts]["value"].isna().all()
+    assert set(values("linearised")["status"]) == {"not_applicable"}

@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from lipdescent.datasets import Dataset
+from lipdescent.measurement import NotApplicable
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.storage.checkpoints import Checkpoints
 
@@ -48,8 +49,8 @@ class Subject:
 
         Raises
         ------
-        ValueError
-            If neither epoch 0 nor ``start`` is there.
+        NotApplicable
+            If neither epoch 0 nor ``start`` is there, as where they were trained elsewhere.
         """
         epochs, count = self.saved.epoch.tolist(), self.saved.num_replicas
         if self.start is not None:
@@ -58,8 +59,6 @@ class Subject:
             first = epochs.index(0) * count
             state = {name: t[first : first + count] for name, t in self.stack.state.items()}
         else:
-            raise ValueError(
-                f"epochs {epochs}: {self.name} needs the weights before the first step"
-            )
+            raise NotApplicable(f"epochs {epochs}: without the weights before the first step")
         device = self.stack.device
         return {n: t.to(device).repeat(len(epochs), *[1] * (t.dim() - 1)) for n, t in state.items()}

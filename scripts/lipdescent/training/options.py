@@ -1,6 +1,7 @@
 """How a network is trained: the ``training`` section of the configuration."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -43,3 +44,9 @@ class TrainingOptions(TrainingSection):
             **self.schedule_options,
         )
         return self.learning_rate * factors
+
+
+def loss_of(training: Mapping[str, Any]) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss of a ``training`` section, which has no other keys where training was elsewhere."""
+    others = {"learning_rate": 0.0, "batch_size": 1}  # no loss reads them
+    return TrainingOptions(**(others | dict(training))).make_loss()

@@ -20,7 +20,7 @@ from lipdescent.measuring.subject import Subject
 from lipdescent.stacks.model_stack import ModelStack
 from lipdescent.stacks.seeding import seed_of
 from lipdescent.stacks.workload import activation_bytes
-from lipdescent.training.options import TrainingOptions
+from lipdescent.training.options import loss_of
 
 CHUNK_BYTES = 512 << 20
 COPIES = 8  # of the activations that a product with the Hessian holds at once
@@ -35,7 +35,7 @@ def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
         subject.sound,
         inputs=subject.inputs["train"],
         labels=labels_of(subject)["train"],
-        loss=TrainingOptions(**subject.saved.origin.training).make_loss(),
+        loss=loss_of(subject.saved.origin.training),
         num_classes=subject.dataset.num_classes,
         seed=seed_of("curvature", *subject.saved.origin.run.values()),
         **options,

@@ -20,7 +20,7 @@ from lipdescent.measuring.point_labels import labels_of
 from lipdescent.measuring.subject import Subject
 from lipdescent.stacks.evaluation import outputs_of
 from lipdescent.stacks.model_stack import ModelStack
-from lipdescent.training.options import TrainingOptions
+from lipdescent.training.options import loss_of
 
 
 def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
@@ -30,7 +30,7 @@ def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
         subject.sound,
         inputs=subject.inputs,
         labels=labels | {"test": labels["test"].expand(len(labels["train"]), -1)},
-        loss=TrainingOptions(**subject.saved.origin.training).make_loss(),
+        loss=loss_of(subject.saved.origin.training),
         num_classes=subject.dataset.num_classes,
         **options,
     )

@@ -6,21 +6,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lipdescent.measurement import Measurement
+from lipdescent.measurement import Measurement, NotApplicable
 from lipdescent.measuring import fitted_scale
 from lipdescent.measuring.point_labels import labels_of
 from lipdescent.measuring.subject import Subject
 from lipdescent.stacks.evaluation import outputs_of
 from lipdescent.stacks.model_stack import ModelStack
-from lipdescent.training.options import TrainingOptions
+from lipdescent.training.options import loss_of
 
 
 def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
     """Everything in metrics.py, with each model's own noisy labels and initial weights."""
-    saved, dataset, finite = subject.saved, subject.dataset, subject.finite
+    saved, dataset = subject.saved, subject.dataset
     labels = labels_of(subject)
     device = subject.stack.device
-    first = subject.initial
     yield from measure(
         subject.sound,
         inputs=subject.inputs,
@@ -29,10 +28,26 @@ def take(subject: Subject, options: dict[str, Any]) -> Iterator[Measurement]:
             "train": torch.from_numpy(dataset.train_labels).to(device),
             "test": labels["test"],
         },
-        initial={name: tensor[finite] for name, tensor in first.items()},
-        loss=TrainingOptions(**saved.origin.training).make_loss(),
+        loss=loss_of(saved.origin.training),
         num_classes=dataset.num_classes,
     )
+    yield from distances(subject)
+
+
+def distances(subject: Subject) -> Iterator[Measurement]:
+    """From the weights before the first step, straight and along the checkpoints."""
+    finite, saved = subject.finite, subject.saved
+    try:
+        first = subject.initial
+    except NotApplicable as reason:
+        print(f"distances: not applicable: {reason}")
+        nothing = torch.full((int(finite.sum()),), torch.nan, dtype=torch.float64)
+        for name in ("distance_from_init", "path_length"):
+            absent = torch.zeros(len(nothing), dtype=torch.bool)
+            yield Measurement(name, "metric", "l2", nothing, defined=absent)
+        return
+    start = {name: tensor[finite] for name, tensor in first.items()}
+    yield Measurement("distance_from_init", "metric", "l2", distance(subject.sound, start))
     initial = {name: tensor[: saved.num_replicas] for name, tensor in first.items()}
     travelled = path_length(subject.stack, initial, epochs=len(saved.epoch))
     yield Measurement("path_length", "metric", "l2", travelled[finite])
@@ -44,7 +59,6 @@ def measure(
     inputs: dict[str, Tensor],
     noisy_labels: Tensor,
     clean_labels: dict[str, Tensor],
-    initial: dict[str, Tensor],
     loss: Callable[[Tensor, Tensor], Tensor],
     num_classes: int,
 ) -> Iterator[Measurement]:
@@ -55,7 +69,6 @@ def measure(
     inputs : "train" and "test" -> (n, *input_shape).
     noisy_labels : int64 (num_models, num_train), what each model was trained on.
     clean_labels : "train" and "test" -> int64 (n,).
-    initial : state at epoch 0 for every model, name -> (num_models, *shape).
     loss : (logits, one-hot) -> loss per sample; its mean over samples is reported.
 
     ``test_loss_calibrated`` is the cross-entropy at a fitted scale of the logits, ``inverse_
@@ -84,7 +97,6 @@ def measure(
     for name, number in (("num_train", len(inputs["train"])), ("num_classes", num_classes)):
         constant = torch.full((count,), number, dtype=torch.float64)
         yield Measurement(name, "metric", "", constant)
-    yield Measurement("distance_from_init", "metric", "l2", _distance(stack, initial))
 
 
 # (logits (models, n, num_classes), labels (models, n)) -> one or more (models,) float64
@@ -121,7 +133,7 @@ def _taken(
     ]
 
 
-def _distance(stack: ModelStack, initial: dict[str, Tensor]) -> Tensor:
+def distance(stack: ModelStack, initial: dict[str, Tensor]) -> Tensor:
     """l2 distance of the parameters from their initial values, (num_models,)."""
     names = [name for name, _ in stack.module.named_parameters()]
     squares = [
