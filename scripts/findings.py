@@ -32,9 +32,10 @@ for dataset, architecture in pairs:
         at_points.append(group)
 further = slopes.over_points(at_points, job.params.statistics)
 study = job.wildcards.study
-blocks = document.report(study, groups, further)
+blocks = document.report(study, groups, further, read_from=job.params.read_from)
 apart = between.in_short(groups)
 whole = {"study": study, "side_by_side": apart, "groups": groups, "slopes": further}
+whole["read_from"] = job.params.read_from
 write(job.output.json, stamps.document(whole, made))
 write(job.output.markdown, stamps.in_comment(page.markdown(blocks), made))
 as_html = page.html(blocks, title=f"Findings of study {study}")

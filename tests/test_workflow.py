@@ -8,12 +8,15 @@ import signal
 import subprocess
 import time
 
+import pandas as pd
 import pytest
+import torch
 import yaml
 from tiny_study import NO_BOUNDS, ROOT, TINY, code, command, planned, run, source
 
 from lipdescent import datasets
 from lipdescent.analysis import groups
+from lipdescent.commands import status
 from lipdescent.figures import _style as style
 from lipdescent.measuring.measure import checkpoint_stack
 from lipdescent.plugins import lookup
@@ -236,6 +239,45 @@ def test_a_changed_learning_rate_retrains_but_keeps_the_data(study):
         assert jobs["train"] == 2
         assert "dataset" not in jobs
         assert "train: made with training.learning_rate = 0.02, wanted is 0.01" in output
+
+
+def test_networks_trained_elsewhere_give_the_values_that_training_them_here_gives(
+    study, monkeypatch
+):
+    """Bit for bit: the tiny study's networks, from plain state_dicts of each epoch and seed."""
+    stack = study / "results/tiny/checkpoints/mnist1d/mlp/width=5/seeds=0-1.safetensors"
+    saved = checkpoints.read(stack)
+    for replica in range(2):  # of label noise 0
+        for place, epoch in enumerate(saved.epoch.tolist()):
+            file = study / f"runs/5/{int(saved.seed[replica])}/{epoch:02d}.pt"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            own = {name: t[place, replica].clone() for name, t in saved.state.items()}
+            torch.save({"model_state_dict": own}, file)
+    given = {"checkpoints": {"files": "runs/{width}/{seed}/{epoch:02d}.pt"}, "study": "mine"}
+    grid = TINY["grid"] | {"width": [5], "label_noise": [0]}
+    config = {**TINY, **given, "grid": grid, "figures": []}
+    run(study, "--", "results/mine/report.html", config=config)
+    here, there = (
+        table.read(study / f"results/{name}/table.parquet").to_pandas().drop(columns="study")
+        for name in ("tiny", "mine")
+    )
+    here = here[(here["label_noise"] == 0) & (here["width"] == 5)]
+    assert len(here) > 100
+    key = [name for name in here if name not in ("value", "status")]
+    pd.testing.assert_frame_equal(
+        *(found.sort_values(key, ignore_index=True) for found in (here, there)), check_exact=True
+    )
+    results = study / "results/mine"
+    for page in ("findings.md", "report.html", "provenance.json"):
+        assert given["checkpoints"]["files"] in (results / page).read_text()
+    ran = json.loads((results / "provenance.json").read_text())
+    assert "read" in ran["made_with"]
+    assert "learning" not in json.dumps(ran["config"]) + (results / "report.html").read_text()
+    torch.save(own, file)  # the same numbers; another file
+    jobs = planned(run(study, "-n", config=config))
+    assert (jobs["read"], jobs["measure"], jobs["table"], jobs.get("dataset")) == (1, 3, 1, None)
+    monkeypatch.chdir(study)
+    assert "stacks read: 0 of 1 done, 1 to be made anew" in status.report("mine")
 
 
 def test_how_jobs_run_changes_nothing(study):

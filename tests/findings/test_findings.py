@@ -271,7 +271,7 @@ def test_the_script_writes_three_files_of_every_group(tmp_path):
         output=SimpleNamespace(**{name: str(tmp_path / f"findings.{name}") for name in names}),
         log=[tmp_path / "log"],
         wildcards=SimpleNamespace(study="made-up"),
-        params=SimpleNamespace(statistics=OPTIONS),
+        params=SimpleNamespace(statistics=OPTIONS, read_from="runs/w{width}.pt"),
     )
     streams = sys.stdout, sys.stderr
     try:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 import torch
 import yaml
+from configurations import checked
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -408,6 +409,12 @@ def test_a_rule_gives_its_jobs_all_that_their_recipes_ask_for(tmp_path):
     asked += [known.experiment_figure(experiment=name)]
     pages = Recipes(prepared())
     asked += [pages.explorer(), pages.start_page()]
+    (tmp_path / "0.pt").touch()
+    one = {"label_noise": [0], "width": [5], "seed": [0], "epoch": [0]}
+    files = {"files": f"{tmp_path}/{{epoch}}.pt"}
+    elsewhere = {"checkpoints": files, "grid": DEFAULT["grid"] | one}
+    read = Recipes(checked(copy.deepcopy(DEFAULT) | elsewhere))
+    asked += [read.read(dataset="mnist1d", architecture="mlp", width="5", seeds="0-0")]
     assert {one.rule for one in asked} >= given.keys()
     for one in asked:
         assert set(one.asked) == given.get(one.rule, set()), one.path

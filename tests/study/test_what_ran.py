@@ -66,3 +66,12 @@ def test_what_ran_is_all_of_the_default_study():
     config = prepared(STUDIES[0]) | {"experiments": {}}
     config |= {key: DEFAULT[key] for key in ("grid", "datasets", "architectures")}
     assert published.ran(config) == {k: v for k, v in config.items() if k != "experiments"}
+
+
+def test_the_report_tells_that_networks_were_trained_elsewhere(tmp_path):
+    config = copy.deepcopy(DEFAULT) | {"checkpoints": {"files": f"{tmp_path}/{{width}}.pt"}}
+    config["grid"] |= {"width": [4], "label_noise": [0], "seed": [0], "epoch": [3]}
+    (tmp_path / "4.pt").touch()
+    told = f"trained elsewhere and read from the files\n``{tmp_path}/{{width}}.pt``"
+    assert told in report(checked(config))
+    assert "elsewhere" not in report(prepared("ks_depth_small"))

@@ -131,7 +131,7 @@ def needs(stage, key):
                 run_of(wildcards),
                 attempt,
                 gpus=GPUS,
-                name=wildcards.measure,
+                name=wildcards.get("measure", "metrics"),
             )[key]
         else:
             found = resources.publish(config, RUNS, attempt)[key]
@@ -152,7 +152,7 @@ def check_cluster():
 
 def allow_continuations():
     """Training that takes longer than a job may last goes on in as many jobs as it needs."""
-    if longest_job() < float("inf"):
+    if longest_job() < float("inf") and not config["checkpoints"]:
         jobs = math.ceil(
             resources.train(config, RUNS, gpus=GPUS)["runtime"] / longest_job()
         )

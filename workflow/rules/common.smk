@@ -118,6 +118,8 @@ except ConfigError as error:
 
 STUDY = config["study"]
 RESULTS = f"results/{STUDY}"
+# What makes them: their training, or files of networks trained elsewhere.
+CHECKPOINTS = "read.smk" if config["checkpoints"] else "train.smk"
 RUN = "{dataset}/{architecture}/width={width}/seeds={seeds}"
 GRID, EXECUTION = config["grid"], config["execution"]
 RECIPES, FRESHNESS = Recipes(config), Freshness()
@@ -236,7 +238,7 @@ def other_seeds(wildcards):
     own, *rest = [
         one.path
         for one in recipe_of("measure", wildcards).inputs
-        if one.rule == "train"
+        if one.rule in ("train", "read")
     ]
     return rest
 

@@ -107,6 +107,7 @@ rule findings:
         runtime=needs("publish", "runtime"),
     params:
         statistics=asked("findings", "statistics"),
+        read_from=asked("findings", "read_from"),
         code=code("findings"),
         recipe=recipe("findings"),
     script:

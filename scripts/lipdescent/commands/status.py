@@ -19,6 +19,7 @@ OTHERS = {state: state for state in ("running", "failed", "stopped", "waiting", 
 STAGES = {
     "dataset": "data sets",
     "train": "stacks trained",
+    "read": "stacks read",
     "measure": "measurements",
     "experiment": "experiments",
 }
@@ -50,7 +51,8 @@ def report(study: str) -> str:
         if count:
             done = f"{unit}: {count['done']} of {count.total()} done"
             lines.append(", ".join([done, *shown]))
-    trained = [job.run for job in found if job.run and job.stage == "train" and job.state == "done"]
+    made = [job for job in found if job.stage in ("train", "read") and job.state == "done"]
+    trained = [job.run for job in made if job.run]
     if trained:
         bad = {run: status.diverged(config, run) for run in trained}
         of = len(config["grid"]["label_noise"]) * sum(len(run.seeds) for run in trained)

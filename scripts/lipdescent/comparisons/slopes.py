@@ -11,7 +11,7 @@ three points. Right: the exponents (least noise filled, most noise hollow) with 
 intervals of their means over seeds (95 % unless configured otherwise), with fewer than four seeds
 the range over them: the heading says which. Black bars: what the brackets prove of the true
 constant over the same range, thick of its exponent by least squares, thin of its average exponent
-between the two ends; both are means over the seeds trained here, and need no power law to hold.
+between the two ends; both are means over the seeds measured here, and need no power law to hold.
 Diverged models are left out and counted in the heading.
 """
 

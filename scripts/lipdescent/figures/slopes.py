@@ -12,7 +12,7 @@ noise filled, most noise hollow) with Student's t intervals of their means over 
 configured otherwise), with fewer than four seeds the range over them: the heading says which. Black
 bars: what the brackets prove of the true constant over the same range, thick of its exponent by
 least squares, thin of its average exponent between the two ends; both are means over the seeds
-trained here, and need no power law to hold. Dotted: as many parameters as training samples, p = n.
+measured here, and need no power law to hold. Dotted: as many parameters as training samples, p = n.
 Diverged models are left out and counted in the heading.
 """
 

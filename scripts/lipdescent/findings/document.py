@@ -14,14 +14,20 @@ from lipdescent.findings.words import NORMS, SIDES, Facts
 
 
 def report(
-    study: str, groups: Sequence[Facts], further: Mapping[str, list[Facts]] | None = None
+    study: str,
+    groups: Sequence[Facts],
+    further: Mapping[str, list[Facts]] | None = None,
+    *,
+    read_from: str = "",
 ) -> list[Block]:
     """The whole document: architectures side by side, then answers and tables of every group.
 
-    ``further`` are fits over further axes, by norm.
+    ``further`` are fits over further axes, by norm; ``read_from`` is the pattern of the files of
+    networks that were trained elsewhere.
     """
     blocks: list[Block] = [
         Heading(1, f"Findings of study {study}"),
+        *([Text(words.elsewhere(read_from))] if read_from else []),
         *side_by_side(groups, between.in_short(groups)),
     ]
     blocks += slopes.point_blocks(further or {})
@@ -112,7 +118,7 @@ def how_to_read(groups: Sequence[Facts]) -> str:
     facts = groups[0]
     confidence, level = (noise_name(facts[key]) for key in ("confidence", "interpolation_accuracy"))
     return (
-        f"Proved: by certified brackets, rounding included, for the networks trained here. Seen: "
+        f"Proved: by certified brackets, rounding included, for the networks measured here. Seen: "
         f"in means over seeds, steps and intervals at {confidence}. A fitted scale: the test "
         f"cross-entropy of each network's logits times the number that is best on one half of the "
         f"test points, judged on the other, both ways; it does not change with the logits' scale, "
@@ -129,8 +135,8 @@ def how_to_read(groups: Sequence[Facts]) -> str:
         f"lies above both ends; each step counts only where paired t-tests over the seeds show it "
         f"({confidence}, all places together); else no peak. The true constant lies between the "
         f"best lower and the best upper bound: a statement about it is made only where these "
-        f"brackets prove it, for the networks trained here; the verdict over seeds also asks it of "
-        f"the ends of their intervals or ranges."
+        f"brackets prove it, for the networks measured here; the verdict over seeds also asks it "
+        f"of the ends of their intervals or ranges."
     )
 
 

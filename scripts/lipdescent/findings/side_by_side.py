@@ -56,7 +56,7 @@ def side_by_side(
             Text(
                 f"Means over seeds, of losses and bounds geometric ones, at width "
                 f"{max(rows[0]['width'])}, epoch {rows[0]['epoch']}. "
-                "Losses are those trained with: where an architecture has its own, compare how "
+                "Losses are those configured: where an architecture has its own, compare how "
                 "they move, not their values. The certified radius counts wrong points as 0."
             ),
             Table(

@@ -17,7 +17,7 @@ READ = (
     "Exponents b of y = c x^b: by least squares of the logarithms, and on average between the two "
     "ends; in brackets as above. All of one range start together, where statistics.fit_from says, "
     "or else at the first value from which every curve stays within a factor 1.1 of its line. Of "
-    "the constant: between what the brackets prove, for the mean over the seeds trained here."
+    "the constant: between what the brackets prove, for the mean over the seeds measured here."
 )
 HOW = {"least_squares": "by least squares", "average": "on average"}
 

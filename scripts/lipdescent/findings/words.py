@@ -16,6 +16,14 @@ NORMS |= {f"{norm}_softmax": f"softmax, {name}" for norm, name in NORMS.items()}
 SIDES = ("best lower", "best upper")
 
 
+def elsewhere(files: str) -> str:
+    """Of networks that were trained elsewhere, and the pattern of their files."""
+    return (
+        f"The networks were trained elsewhere and read from the files {files}. That they were "
+        "trained on the data set named, with its labels, is not known here: the study says so."
+    )
+
+
 def interval(estimate: Facts, form: str = "{:.2f}") -> str:
     """``32 [32, 40]``; a dash where there is no value, or no upper end."""
     if not known(estimate):

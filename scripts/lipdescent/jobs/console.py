@@ -22,6 +22,7 @@ from lipdescent.jobs.words import counted
 STAGES = {
     "dataset": "data sets",
     "train": "stacks trained",
+    "read": "stacks read",
     "measure": "measurements",
     "experiment_part": "experiments",
     "figure": "figures",

@@ -16,7 +16,7 @@ from typing import Any
 
 from lipdescent.jobs import forking
 from lipdescent.plugins import bound_entries
-from lipdescent.study import asked_once, axes, network_checks, network_costs
+from lipdescent.study import asked_once, axes, checkpoint_files, network_checks, network_costs
 from lipdescent.study.code_digest import code_versions, measurement_files, training_files
 from lipdescent.study.recipes import with_digests
 from lipdescent.study.schema import ConfigError
@@ -90,7 +90,7 @@ def _task(config: dict[str, Any], dataset: str, name: str) -> dict[str, Any]:
         "network": asdict(network),
         "load": None if known else data_options(config, dataset),
         "points": min(POINTS, points or POINTS),
-        "training": training_options(config, name),
+        "training": checkpoint_files.training(config, training_options(config, name)),
         # With the files that they read: another file is tried anew.
         "bounds": {key: with_digests(entry) for key, entry in config["bounds"].items()},
         "quantities": config["quantities"],
@@ -100,7 +100,7 @@ def _task(config: dict[str, Any], dataset: str, name: str) -> dict[str, Any]:
 
 def _key(task: dict[str, Any]) -> str:
     module, training, maker = task["network"]["module"], task["training"], task["noise_maker"]
-    plugins = [*training_files(module, training, maker)]
+    plugins = training_files(module, training, maker) if "schedule" in training else []
     for name in ["metrics", *task["quantities"]]:
         plugins += measurement_files(name, module, training["loss"], maker)
     for name, entry in task["bounds"].items():

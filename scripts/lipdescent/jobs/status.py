@@ -94,7 +94,7 @@ def jobs(config: dict[str, Any], runs: list[Run], owner: Owner | None = None) ->
         ]
     certificates = ["certificates"] if config["certificates"] else []
     measures = ["metrics", *config.get("quantities", {}), *config["bounds"], *certificates]
-    found = []
+    found, make = [], "read" if config.get("checkpoints") else "train"
     for run in runs:
         measured = [
             state.job(
@@ -104,11 +104,11 @@ def jobs(config: dict[str, Any], runs: list[Run], owner: Owner | None = None) ->
             for name in measures
         ]  # fmt: skip
         trained = state.job(
-            "train", run, "", f"checkpoints/{run.path}.safetensors", f"train/{run.path}"
+            make, run, "", f"checkpoints/{run.path}.safetensors", f"{make}/{run.path}"
         )
         gone = trained.state not in ("done", "running")
         if gone and all(job.state == "done" for job in measured):
-            trained = Job("train", run, "", "removed", trained.log, trained.output)
+            trained = Job(make, run, "", "removed", trained.log, trained.output)
         found += [trained, *measured]
     complete = all(job.state in ("done", "removed") for job in found)
     data = [

@@ -45,7 +45,7 @@ def _expected(config: dict[str, Any], job: Job) -> float:
         return 0.0
     if job.stage == "train":
         return resources.train_seconds(config, job.run, count=False)
-    return resources.measure_seconds(config, job.run, name=job.measure, count=False)
+    return resources.measure_seconds(config, job.run, name=job.measure or "metrics", count=False)
 
 
 def _measured(config: dict[str, Any], job: Job) -> float:

@@ -1,4 +1,4 @@
-"""The run's header: what was trained, with what settings, versions and device, and how long."""
+"""The run's header: what was trained or read, settings, versions, device, and how long."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -52,11 +52,15 @@ def _networks(config: Mapping[str, Any]) -> dict[str, str]:
     size += [
         f"{axis}: {', '.join(map(str, points))}" for axis, points in config.get("vary", {}).items()
     ]
+    files = (config.get("checkpoints") or {}).get("files")
     rows = {
-        "trained": f"{', '.join(grid['architecture'])} on {', '.join(grid['dataset'])}: "
+        "read"
+        if files
+        else "trained": f"{', '.join(grid['architecture'])} on {', '.join(grid['dataset'])}: "
         f"{', '.join(size)}; {words.count(epochs, 'checkpoint')} each, the last at epoch "
         f"{epochs[-1]}",
-        "training": settings(_used(training)),
+        "training": words.elsewhere(files) if files else settings(_used(training)),
+        **({"measured by": settings(training)} if files else {}),
         "data": _named(config["datasets"]),
         "architecture": _named(config["architectures"]),
         "bounds": _named(config["bounds"]) or "none",

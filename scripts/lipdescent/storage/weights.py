@@ -153,7 +153,7 @@ def _hint(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
     for name in state:
         prefix = name.removesuffix(first)
         if prefix != name and prefix and all(prefix + other in state for other in wanted):
-            return f"; the prefix {prefix!r} (--prefix) would make them fit"
+            return f"; the prefix {prefix!r} (--prefix, checkpoints.prefix) would make them fit"
     return ""
 
 

@@ -111,10 +111,11 @@ def products(of: Sequence[Axis]) -> list[dict[str, Value]]:
 
 
 def concerns(config: Mapping[str, Any], axis: Axis, dataset: str, architecture: str) -> bool:
-    """Whether an axis changes networks of a data set and an architecture."""
+    """Whether an axis changes networks of a data set and an architecture; without keys, all."""
     own = ("datasets", dataset), ("architectures", architecture)
-    places = (path(config, key) for key in axis.keys)
-    return any(place[:2] in own or place[0] in ("training", *KEYS) for place in places)
+    places = [path(config, key) for key in axis.keys]
+    of_all = not places or any(place[0] in ("training", *KEYS) for place in places)
+    return of_all or any(place[:2] in own for place in places)
 
 
 def at(config: Mapping[str, Any], point: Point) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def check_written(config: Mapping[str, Any]) -> None:
         _check_values(name, entry)
     found = axes.axes(config)
     for axis in found:
-        if not axis.keys:
+        if not axis.keys and not config.get("checkpoints"):
             raise ConfigError(
                 f"config: vary.{axis.name} sets no key: allowed are points of which some set one, "
                 "{NAME: {KEY: value}}"
@@ -173,6 +173,8 @@ def _check_different(config: dict[str, Any], dataset: str, architecture: str) ->
             sections.data_module(here, dataset),
             sections.data_options(here, dataset),
             *(here[key] for key in axes.KEYS),
+            # Of networks trained elsewhere their files tell what else they differ in.
+            point if config.get("checkpoints") else {},
         ]
         same = seen.setdefault(json.dumps(asked, sort_keys=True), name)
         if same != name:

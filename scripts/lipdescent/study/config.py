@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from lipdescent.storage.variants import Point
-from lipdescent.study import axes, axis_checks, training_section
+from lipdescent.study import axes, axis_checks, checkpoint_files, training_section
 from lipdescent.study.checks import check_config
 from lipdescent.study.runs import plan_file
 from lipdescent.study.schema import ConfigError, check_keys, check_schema
@@ -78,6 +78,7 @@ def prepare(
         return here
 
     axis_checks.check_points(config, check)
+    checkpoint_files.check(config, written)
     return config
 
 

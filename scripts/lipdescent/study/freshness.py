@@ -81,7 +81,8 @@ class Freshness:
         """A file that was made from what is there is not older than that, whatever was touched."""
         if any(self._stale[one.path] for one in recipe.inputs):
             return
-        times = [os.stat(one.path).st_mtime_ns for one in recipe.inputs if self._stamp(one.path)]
+        read = [one.path for one in recipe.inputs if self._stamp(one.path)] + recipe.files
+        times = [os.stat(path).st_mtime_ns for path in read]
         newest = max(times, default=0)
         # For Snakemake the benchmark is an output like the others.
         for path in (*there, recipe.benchmark):

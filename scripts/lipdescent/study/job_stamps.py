@@ -38,7 +38,8 @@ def of(job: Any, **by: Any) -> Stamp | None:
     if getattr(job, "rule", None) is None:
         return None
     inputs: dict[str, Stamp] = {}
-    for path in map(str, job.input):
+    own = getattr(job.params, "files", ())  # the user's, whose digests are asked for
+    for path in (path for path in map(str, job.input) if path not in own):
         found = read(path)
         if found is None:
             raise OtherRecipe(f"{path} {NO_RECORD}; {START_AGAIN}")

@@ -5,7 +5,7 @@ Paths are below results/<study>/.
 
 from typing import Any
 
-from lipdescent.study import runs, sections
+from lipdescent.study import axes, checkpoint_files, runs, sections
 
 KINDS = ("pdf", "png", "svg")
 # Beside the start page, and always there.
@@ -43,6 +43,9 @@ def ran(config: dict[str, Any]) -> dict[str, Any]:
         if section in kept:
             named = config["grid"][axis]
             kept[section] = {name: o for name, o in kept[section].items() if name in named}
+    if checkpoint_files.pattern(config):
+        kept["training"] = checkpoint_files.training(config, kept["training"])
+        kept = {key: value for key, value in kept.items() if key not in axes.KEYS}
     return kept
 
 

@@ -33,6 +33,11 @@ class Recipe:
         return self.outputs[0]
 
     @property
+    def files(self) -> list[str]:
+        """Files of the user's that the job reads; their digests are asked for."""
+        return list(self.asked.get("files", ()))
+
+    @property
     def benchmark(self) -> str:
         """Snakemake's record of the job's time."""
         results, study, *_ = self.path.split("/")

@@ -14,7 +14,7 @@ from typing import Any
 from lipdescent.plugins import bound_entries, lookup, signatures
 from lipdescent.storage import stamps
 from lipdescent.storage.seed_blocks import block_name
-from lipdescent.study import axes, published, sections
+from lipdescent.study import axes, checkpoint_files, published, sections
 from lipdescent.study.code_digest import caption, code_versions, measurement_files, training_files
 from lipdescent.study.recipe import Recipe
 from lipdescent.study.runs import Run, at, experiment_parts, runs_of, variants_of
@@ -87,7 +87,7 @@ class Recipes:
         if self.config["experiments"]:
             whole = [self.experiment(experiment=name) for name in self.config["experiments"]]
             return [one for joined in whole for one in joined.inputs]
-        return [*(self.train(**_wildcards(run)) for run in self.runs), *self.table().inputs]
+        return [*(self.checkpoints(**_wildcards(run)) for run in self.runs), *self.table().inputs]
 
     @_once
     def dataset(self, *, dataset: str) -> Recipe:
@@ -102,6 +102,42 @@ class Recipes:
             self.code(
                 "prepare_dataset.py", f"lipdescent/datasets/{sections.data_module(here, name)}.py"
             ),
+        )
+
+    def checkpoints(self, **place: str) -> Recipe:
+        """Of a stack's: trained here, or read from files."""
+        elsewhere = checkpoint_files.pattern(self.config)
+        return self.read(**place) if elsewhere else self.train(**place)
+
+    @cached_property
+    def file_digests(self) -> dict[str, str]:
+        """Of all files that networks trained elsewhere are read from."""
+        files = (path for run in self.runs for path in checkpoint_files.files(self.config, run))
+        return checkpoint_files.digests(files)
+
+    @_once
+    def read(self, **place: str) -> Recipe:
+        """Of checkpoints that were trained elsewhere."""
+        run = self.run(place)
+        here = at(self.config, run)
+        module = sections.module(here, run.architecture)
+        options = sections.training_options(here, run.architecture)
+        return Recipe(
+            "read",
+            f"read/{run.path}",
+            (f"{self.base}/checkpoints/{run.path}.safetensors",),
+            {
+                "run": run.asked,
+                "epochs": here["grid"]["epoch"],
+                "module": module,
+                "build_options": sections.build_options(here, run.architecture),
+                "training": checkpoint_files.training(here, options),
+                "noise_maker": here["noise_maker"],
+                "prefix": here["checkpoints"].get("prefix"),
+                "files": {p: self.file_digests[p] for p in checkpoint_files.files(here, run)},
+            },
+            self.code("read_checkpoints.py", f"lipdescent/architectures/{module}.py"),
+            (self.dataset(dataset=axes.data_file(here, run.dataset)),),
         )
 
     @_once
@@ -160,8 +196,8 @@ class Recipes:
             self.code("measure.py", *files),
             (
                 self.dataset(dataset=axes.data_file(here, run.dataset)),
-                self.train(**place),
-                *(self.train(**_wildcards(other)) for other in self._other_seeds(run, measure)),
+                self.checkpoints(**place),
+                *(self.checkpoints(**_wildcards(r)) for r in self._other_seeds(run, measure)),
                 *(self.measure(measure=name, **place) for name in _earlier(here, run, measure)),
             ),
         )
@@ -228,7 +264,10 @@ class Recipes:
             "findings",
             "findings",
             tuple(f"{self.base}/findings.{kind}" for kind in ("json", "md", "html")),
-            {"statistics": self.config["statistics"]},
+            {
+                "statistics": self.config["statistics"],
+                "read_from": checkpoint_files.pattern(self.config),
+            },
             self.code("findings.py"),
             (self.table(),),
         )
@@ -304,7 +343,7 @@ class Recipes:
     def verify(self) -> Recipe:
         bounds = lookup.known("bounds")
         sets = [self.dataset(dataset=name) for name in self.data_files]
-        stacks = [self.train(**_wildcards(run)) for run in self.runs]
+        stacks = [self.checkpoints(**_wildcards(run)) for run in self.runs]
         return Recipe(
             "verify",
             "verify",
