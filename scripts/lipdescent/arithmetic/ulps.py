@@ -5,7 +5,6 @@ Accuracy and Stability of Numerical Algorithms, 2002, lemma 3.1).
 """
 
 from collections.abc import Sequence
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -69,17 +68,12 @@ def times_power(x: Tensor, exponent: Tensor) -> Tensor:
     # torch.ldexp takes the power in float32. Three factors, as one may leave float64's range: of
     # the thirds floor((e + i) / 3), i = 0, 1, 2, whose sum is e, with the bits of their powers.
     # Beyond 2190 every float64 but 0 has left it, whatever it was.
-    thirds = exponent.clamp(-2190, 2190)[..., None] + _three(exponent.device)
+    biased = torch.arange(3 * 1023, 3 * 1023 + 3, device=exponent.device)  # i, and the bias thrice
+    thirds = exponent.clamp(-2190, 2190)[..., None] + biased
     powers = torch.div(thirds, 3, rounding_mode="floor") << 52
     for factor in powers.view(torch.float64).unbind(-1):
         x = x * factor
     return x
-
-
-@cache
-def _three(device: torch.device) -> Tensor:
-    """0, 1, 2, and three times the exponent of 1 in float64."""
-    return torch.arange(3 * 1023, 3 * 1023 + 3, device=device)
 
 
 def unscaled_up(x: Tensor, exponent: Tensor) -> Tensor:
