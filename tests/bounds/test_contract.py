@@ -4,6 +4,8 @@ That its values are bounds, rounding included, each one's own tests say; that it
 stack is, test_cuda.py of every bound.
 """
 
+import functools
+
 import contracts
 import pytest
 import torch
@@ -46,6 +48,12 @@ def measured(name: str, data: tuple, **wanted) -> list[Measurement]:
     return list(bound.measure(stack, inputs=points, **options))
 
 
+@functools.cache
+def of_every_norm(name: str) -> list[Measurement]:
+    with contracts.no_global_draws():
+        return measured(name, given(name))
+
+
 def rows(found: list[Measurement]) -> dict[tuple, Tensor]:
     return {(m.quantity, m.direction, m.norm, m.split): m.values for m in found}
 
@@ -63,8 +71,7 @@ def test_signature(name):
 @every_bound
 def test_measurements_are_of_every_norm_without_a_global_draw(name):
     bound = BOUNDS[name]
-    with contracts.no_global_draws():
-        found = list(checked(measured(name, given(name)), name, 3, norms=bound.NORMS))
+    found = list(checked(of_every_norm(name), name, 3, norms=bound.NORMS))
     assert {m.norm for m in found} >= set(bound.NORMS)
     assert bound.DIRECTION in {m.direction for m in found}
     assert not any(no_bound(m).any() for m in found)
@@ -86,7 +93,7 @@ def test_the_same_seed_gives_the_same_bits_and_nothing_is_written_into(name):
 def test_a_model_s_values_are_its_own(name):
     """To rounding; test_batch_independence.py has large and awkward stacks."""
     stack, points, labels = given(name)
-    together = rows(measured(name, (stack, points, labels)))
+    together = rows(of_every_norm(name))
     for key, value in rows(measured(name, (stack[1:2], points, labels))).items():
         torch.testing.assert_close(value, together[key][1:2], rtol=1e-9, atol=0, equal_nan=True)
 
