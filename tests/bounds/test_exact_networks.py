@@ -19,6 +19,8 @@ from lipdescent.plugins import lookup
 from lipdescent.stacks.model_stack import ModelStack
 
 BOUNDS = {name: lookup.resolve("bounds", name) for name in lookup.known("bounds")}
+# Of the whole space: a bound around points is no bound of what they are compared with here.
+BOUNDS = {name: bound for name, bound in BOUNDS.items() if bound.DIRECTION != "metric"}
 # Float32 rounds the first of them up or down; 1, steeper ones, and those that turn back.
 SLOPES = (0.01, 0.1, 1 / 3, 1.0, 1.5, -0.1, -2.5)
 
