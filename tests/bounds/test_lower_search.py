@@ -149,25 +149,27 @@ def test_refusals():
             found([network((3, 5, 5, 2))], draw(10, 3), **{name: 0})
 
 
-@pytest.mark.parametrize("norm", ["linf", "l1"])
-def test_other_norms_climb_from_where_the_l2_norm_is_large(norm):
+def test_other_norms_climb_from_where_the_l2_norm_is_large():
     """At least what the l2 search's own points have in that norm, but for chance: then more."""
     modules = [network((5, 20, 20, 20, 20, 4), seed) for seed in range(3)]
     points = draw(40, 5)
-    values = found(modules, points, norm, **SMALL)
-    for module, value in zip(modules, values, strict=True):
-        stack = ModelStack.from_modules([module], (5,))
-        starts = mixed_starts(points, SMALL["populations"], seed=0)
-        (ends,) = search(chain(stack), starts[None], norm="l2", rounds=SMALL["rounds"], seed=0)
-        there = torch.stack([torch.func.jacrev(module)(x) for x in ends]).detach()
-        largest = float(torch.linalg.matrix_norm(there, ORDERS[norm]).amax())
-        assert value >= largest * (1 - 1e-9)
+    values = {norm: found(modules, points, norm, **SMALL) for norm in ("linf", "l1")}
+    starts = mixed_starts(points, SMALL["populations"], seed=0).expand(3, -1, -1, -1)
+    links = chain(ModelStack.from_modules(modules, (5,)))
+    ends = search(links, starts, norm="l2", rounds=SMALL["rounds"], seed=0)
+    for i, module in enumerate(modules):
+        there = torch.func.vmap(torch.func.jacrev(module))(ends[i]).detach()
+        for norm, by_model in values.items():
+            largest = float(torch.linalg.matrix_norm(there, ORDERS[norm]).amax())
+            assert by_model[i] >= largest * (1 - 1e-9)
 
 
 def test_repeated_searches_keep_the_best_of_their_seeds():
     points, module = draw(20, 3), network([3, 8, 8, 2])
+    few = {"populations": 1, "rounds": 1}  # after more of them all seeds are equally good
     for norm in ("l2", "linf"):
-        alone = [found([module], points, norm, seed=s, **SMALL)[0] for s in (5, 6, 7)]
-        assert found([module], points, norm, seed=5, repeats=3, **SMALL) == [max(alone)]
+        alone = [found([module], points, norm, seed=s, **few)[0] for s in (5, 6, 7)]
+        assert max(alone) > alone[0]
+        assert found([module], points, norm, seed=5, repeats=3, **few) == [max(alone)]
     with pytest.raises(ValueError, match="repeats"):
         found([module], points, repeats=0)
