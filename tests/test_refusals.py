@@ -438,8 +438,11 @@ SAME_READER = {
 }  # fmt: skip
 OPTIONS = {
     "vit": {"patch": 2, "blocks": 1}, "lipschitz_cnn": {"stages": 2}, "wide_resnet": {"depth": 10},
-    "resnet_cifar": {"blocks": 1}, "bilipschitz_resnet": {"blocks": 1}, "densenet": {"layers": 1},
+    "resnet_cifar": {"blocks": 1}, "bilipschitz_resnet": {"blocks": 1, "stages": 2},
+    "densenet": {"layers": 1},
 }  # fmt: skip
+
+WIDTHS = {"wide_resnet": 1, "resnet18": 2, "torchvision_resnet": 2}
 
 
 @pytest.fixture
@@ -465,7 +468,7 @@ def task_of(module):
     side = 8 if module == "resnet18" else 4
     shape = [40] if module in ("conv1d", "mlp", "lipschitz_mlp") else [3, side, side]
     network = {
-        "module": module, "width": 1 if module == "wide_resnet" else 4, "input_shape": shape,
+        "module": module, "width": WIDTHS.get(module, 4), "input_shape": shape,
         "num_classes": 3, "options": json.dumps(OPTIONS.get(module, {})),
     }  # fmt: skip
     every = module in ("mlp", "cnn", "vit")
