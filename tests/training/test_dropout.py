@@ -22,7 +22,7 @@ from lipdescent.training.engines.stacked_autograd import StackedAutograd
 from lipdescent.training.options import TrainingOptions
 from lipdescent.training.stack_training import Interrupted, StackTraining
 
-NUM_TRAIN, BATCH, CLASSES, EPOCHS, SEEDS = 25, 8, 3, 3, [4, 7, 9]
+NUM_TRAIN, BATCH, CLASSES, EPOCHS, SEEDS = 17, 8, 3, 2, [4, 7, 9]
 NETWORKS = {
     "mlp": (partial(mlp.build, 9, depth=2, bias=True), (6,), StackedAutograd),
     "cnn": (partial(cnn.build, 2), (1, 8, 8), StackedAutograd),
@@ -105,7 +105,7 @@ def test_equals_plain_pytorch_with_the_same_masks(name, engine, monkeypatch):
     assert {type(b.engine) for b in training.blocks} == {engine}
     found = trained(training)
     build, _ = builder(name)
-    data, updates = training.data, 3
+    data, updates = training.data, (NUM_TRAIN - 1) // BATCH
     for replica, seed in enumerate(SEEDS):
         model = build().double()
         assert any(isinstance(part, nn.Dropout) for part in model.modules())
@@ -164,7 +164,7 @@ def test_halved_is_bit_identical(monkeypatch):
 
     def limited(self, *args, **kwargs):
         calls.append(len(self.parameters[0]))
-        if calls[-1] > 2 and len(calls) > 2:
+        if calls[-1] > 2 and len(calls) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return plain(self, *args, **kwargs)
 
