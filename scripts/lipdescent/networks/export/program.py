@@ -11,6 +11,7 @@ import traceback
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -158,8 +159,14 @@ def _simplified(exported: Any) -> Any:
     written = any(_writes_into_a_view(node) for node in calls if node in changing)
     if not wanted and not written and not _changes_what_was_read(calls, changing):
         return exported
-    table = torch.export.default_decompositions() if wanted else {}
+    table = _decompositions() if wanted else {}
     return exported.run_decompositions({op: table[op] for op in wanted if op in table})
+
+
+@cache
+def _decompositions() -> Mapping[Any, Any]:
+    """How PyTorch takes operations apart; it looks through all of them to say so."""
+    return torch.export.default_decompositions()
 
 
 def _settle_eps(nodes: Iterable[fx.Node]) -> None:
