@@ -16,7 +16,8 @@ from lipdescent.bounds.upper_graph import graph_bounds
 from lipdescent.constrained.layers import GroupSort
 from lipdescent.domains.domain import Everywhere
 from lipdescent.networks.export.network import export
-from lipdescent.networks.graph import Attention, GraphNetwork
+from lipdescent.networks.graph import Attention, Extremum, GraphNetwork
+from lipdescent.networks.operations import Gather
 from lipdescent.networks.reading import Unreadable
 from lipdescent.stacks.model_stack import tensors
 
@@ -361,6 +362,82 @@ def test_minimum_and_maximum_side_by_side_are_a_sort():
 
     found = compared(Own(ordered, a=linear(3, 6)), (3,))
     assert [type(part) for part in found.network] == [nn.Linear, GroupSort]
+
+
+def halves(x):
+    return x.chunk(2, 1)
+
+
+def columns(x):
+    return x.view(len(x), -1, 2, *x.shape[2:]).unbind(2)
+
+
+def two(x):
+    return x.view(len(x), 2, -1, *x.shape[2:])
+
+
+# However others write MaxMin (GroupSort of two): a permutation of its input.
+MAX_MIN = {
+    "cat of max and min of halves": lambda x: torch.cat(
+        [torch.max(*halves(x)), torch.min(*halves(x))], 1
+    ),
+    "smaller first": lambda x: torch.cat([torch.minimum(*halves(x)), torch.maximum(*halves(x))], 1),
+    "every second": lambda x: torch.stack(
+        [torch.max(x[:, ::2], x[:, 1::2]), torch.min(x[:, 1::2], x[:, ::2])], 2
+    ).flatten(1, 2),
+    "neighbours": lambda x: torch.stack(
+        [torch.minimum(*columns(x)), torch.maximum(*columns(x))], 2
+    ).flatten(1, 2),
+    "over an axis": lambda x: torch.cat([two(x).max(1)[0], two(x).amin(1)], 1),
+}
+
+
+@pytest.mark.parametrize(
+    ("first", "shape"),
+    [(linear(3, 6), (3,)), (lambda: nn.Conv2d(3, 4, 2), (3, 3, 4))],
+    ids=["vector", "image"],
+)
+@pytest.mark.parametrize("written", MAX_MIN.values(), ids=MAX_MIN)
+def test_max_and_min_of_the_same_two_are_a_permutation(written, first, shape):
+    kinds = [
+        type(part)
+        for part in compared(Own(lambda s, x: written(s.a(x)), a=first), shape).network
+        if not isinstance(part, Gather) or part.multiplicity() > 1
+    ]
+    assert kinds.count(GroupSort) == 1
+    assert {*kinds[1:]} <= {GroupSort, nn.Flatten, nn.Unflatten}
+
+
+def test_max_and_min_of_two_networks_are_a_permutation_of_both():
+    found = compared(
+        Own(
+            lambda s, x: torch.cat([torch.max(s.a(x), s.b(x)), torch.min(s.b(x), s.a(x))], 1),
+            a=linear(3, 2), b=linear(3, 2),
+        ),
+        (3,),
+    )  # fmt: skip
+    operations = [vertex.operation for vertex in found.graph.vertices]
+    assert any(isinstance(operation, GroupSort) for operation in operations)
+    assert not any(isinstance(operation, Extremum) for operation in operations)
+
+
+def others(x):
+    return x[:, :2], x[:, 2:4], x[:, 4:]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda a, b, c: [torch.max(a, b), torch.min(a, c)],
+        lambda a, b, c: [torch.max(a, b), torch.max(b, a)],
+        lambda a, b, c: [torch.max(a, b), torch.min(b.flip(1), a)],
+        lambda a, b, c: [torch.max(a, b), torch.min(a, b), c],
+    ],
+    ids=["another", "twice the larger", "in another order", "three parts"],
+)
+def test_other_two_are_read_as_they_are(written):
+    found = compared(Own(lambda s, x: torch.cat(written(*others(s.a(x))), 1), a=linear(3, 6)), (3,))
+    assert not any(isinstance(v.operation, GroupSort) for v in found.graph.vertices)
 
 
 def test_several_inputs_are_one_vector():

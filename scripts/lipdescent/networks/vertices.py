@@ -98,6 +98,10 @@ class Vertices(ABC, Generic[Origin]):
         """The vertex that a vertex shows in another shape."""
         return unviewed(self.vertices, index)
 
+    def flat(self, index: int) -> Value:
+        """A vertex as a row of its numbers."""
+        return Value(index, (1, math.prod(self.vertices[index].shape)))
+
     def apply(
         self, module: nn.Module, value: Value, size: Size, origin: Origin, *, shape: Size = ()
     ) -> Value:

@@ -8,7 +8,7 @@ import torch
 from torch import fx, nn
 
 from lipdescent.networks.export.builder import Builder, Constant, refused, size_of
-from lipdescent.networks.export.elementwise import multiply, scaled
+from lipdescent.networks.export.elementwise import extremum, multiply, scaled
 from lipdescent.networks.export.normalising import example_of
 from lipdescent.networks.export.rearranging import as_value
 from lipdescent.networks.graph import Combination, Concatenation
@@ -99,6 +99,8 @@ def reduced(b: Builder, node: fx.Node, kind: str, value: Value, axes: Sequence[i
 
 def _reduction(kind: str) -> Rule:
     def rule(b: Builder, node: fx.Node, a: Arguments) -> Any:
+        if "other" in a:  # of two values, which has the same name
+            return extremum(b, node, a, largest=kind == "max")
         several = isinstance(node.meta["val"], (tuple, list))
         value = a["self"]
         index = reduced(b, node, kind, value, _axes(node, value, a))
