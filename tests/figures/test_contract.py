@@ -32,3 +32,10 @@ def test_the_same_figure_twice_and_nothing_left_behind(name):
     group = groups.group_of(study, dataset="mnist1d", architecture="mlp")
     options = {"statistics": STATISTICS, "loss": "cross_entropy"}
     contracts.check_drawing(lambda: FIGURES[name].draw(group, **options))
+
+
+@every_figure
+def test_a_study_whose_every_network_diverged_has_all_figures(name):
+    group = groups.group_of(synthetic_study.diverged(), dataset="mnist1d", architecture="mlp")
+    figure = FIGURES[name].draw(group, statistics=STATISTICS, loss="cross_entropy")
+    assert figure.axes or figure.texts

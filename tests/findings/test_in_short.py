@@ -116,6 +116,31 @@ def test_growth_over_epochs_is_of_last_lower_over_best_upper():
     assert text.endswith("test loss grows 10.0-fold, the l2 constant at least 9.8-fold.")
 
 
+def test_where_only_the_constants_growth_is_shown_it_grows():
+    found = sentence(facts_of(bounds=TIGHT, scatter=0.001, seeds=(0,)), "best epoch")
+    assert found["text"].endswith("to the last (100), the l2 constant grows at least 9.7-fold.")
+    assert found["badges"] == ["proved"]
+
+
+def test_nothing_is_proved_where_the_most_widths_are_undecided():
+    def loosen(frame):
+        loose = (frame["direction"] == "upper") & ~frame["width"].isin([8, 16, 32])
+        frame.loc[loose, "value"] *= 100
+
+    widths = (2, *synthetic_study.WIDTHS)
+    found = sentence(facts_of(loosen, bounds=TIGHT, widths=widths, **SIX), "noise, the l2")
+    assert "undecided at 2 of 3 widths below the threshold; so at both beyond" in found["text"]
+    assert found["badges"] == ["undecided"]
+
+
+def test_a_study_whose_every_network_diverged_says_so():
+    group = group_of(synthetic_study.diverged(), dataset="mnist1d", architecture="mlp")
+    facts = measured.findings(group, OPTIONS)
+    text = page.markdown(document.report("gone", [facts]))
+    assert "54 diverged networks are left out" in text
+    assert [one["badges"] for one in facts["in_short"]] == [["undecided"]]
+
+
 def test_label_noise_below_the_threshold_divides_the_constant():
     facts = facts_of(bounds=TIGHT, scatter=0, **SIX)
     rows = facts["label_noise_below"]["l2"]["widths"]

@@ -103,3 +103,11 @@ def make(
             for name, item in cell.items():
                 rows[name].append(item)
     return table.from_columns(len(rows["value"]), point=point, **rows)
+
+
+def diverged(**study) -> pa.Table:
+    """A study whose every network diverged: rows of what was asked for, as no metric is known."""
+    frame = make(epochs=(100,), bounds=(), **study).to_pandas()
+    frame = frame[frame["quantity"] == "test_loss"].astype({"quantity": str, "status": str})
+    frame = frame.assign(quantity="metrics", value=np.nan, status="diverged")
+    return table.from_columns(len(frame), **{name: frame[name].to_numpy() for name in frame})

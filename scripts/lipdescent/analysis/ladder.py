@@ -10,11 +10,15 @@ from lipdescent.analysis.statistics import Array
 def metric(group: Group, quantity: str) -> Array:
     """A loss, an accuracy or another metric without a norm, (W, N, E, S).
 
+    All NaN where every checkpoint diverged, so that none was measured.
+
     Raises
     ------
     KeyError
         Naming the metric and those that are there.
     """
+    if group.diverged.all():
+        return np.full(group.diverged.shape, np.nan)
     for key, values in group.series.items():
         if key.quantity == quantity and key.direction == "metric":
             return values

@@ -145,9 +145,10 @@ def _over_epochs(facts: Facts, norm: str) -> Facts | None:
     start = f"At width {found['width']}, from the best epoch ({found['best']}) to the last "
     start += f"({facts['epoch']}),"
     loss = f"test loss grows {words.value(rise, '{:.1f}')}-fold" if seen else ""
-    constant = f"the {NORMS[norm]} constant at least {words.at_least(grows, '.1f')}-fold"
     if grows > 1:
-        text = f"{start} {loss}, {constant}" if seen else f"{start} {constant} grows"
+        verb = "" if seen else "grows "  # said of the loss already
+        constant = f"the {NORMS[norm]} constant {verb}at least {words.at_least(grows, '.1f')}-fold"
+        text = f"{start} {loss}, {constant}" if seen else f"{start} {constant}"
     else:
         if not seen:
             return None
@@ -167,18 +168,18 @@ def _noise(facts: Facts, norm: str) -> Facts | None:
     if not told:
         return None
     least, most = (noise_name(level) for level in found[told[0]]["between"])
-    parts, before = [], ""
+    parts, before, decided = [], "", False
     for where in told:
         verdicts = [row["verdict"] for row in known[where]]
         first = max(VERDICTS, key=verdicts.count)
         share = words.share(verdicts.count(first), len(verdicts), "width")
+        decided |= first != "undecided"
         verb = "so" if first == before else VERDICTS[first]
         parts.append(f"{verb} at {share} {where} the threshold")
         before = first
     text = f"From {least} to {most} noise, the {NORMS[norm]} constant {'; '.join(parts)}"
     if len(parts) > 1:
         text = text.removesuffix(" the threshold").replace(" widths beyond", " beyond")
-    decided = any(row["verdict"] in ("grows", "falls", "flat") for r in known.values() for row in r)
     also = "; ".join(_factors(where, known[where]) for where in told)
     curves = [f"{side}, {norm}{of}" for of in (" (least noise)", "") for side in ("lower", "upper")]
     sketch = _sketch(facts, *curves)
