@@ -216,7 +216,7 @@ def _follows(facts: Facts, norm: str) -> Facts | None:
     if len(found) < 2:
         return None
     # The range over so many seeds holds the median of all seeds with the confidence asked for.
-    held = statistics.held_by_range(len(facts["seed"])) >= facts["confidence"]
+    held = statistics.held_by_range(bound["seeds"][-1]) >= facts["confidence"]
     start = f"Over width, the {NORMS[norm]} upper bound"
     told = ", ".join(f"{words.value(estimate)} {of}" for of, estimate in found.items())
     text = f"{start}'s rank correlation is {told}."

@@ -113,7 +113,8 @@ def follows(bound: Array, test_loss: Array, width: Axis, confidence: float) -> d
     """Peak of a bound, its distance from the test loss's and their correlation, per label noise.
 
     ``bound`` and ``test_loss`` are (W, N, S). ``steps_from_test_peak`` counts widths of the grid:
-    positive where the bound is largest at a larger width than the test loss.
+    positive where the bound is largest at a larger width than the test loss. ``seeds`` are those
+    that have a rank correlation, which networks that diverged may leave without.
     """
     both = np.isfinite(bound) & np.isfinite(test_loss)
     test_loss = np.where(both, test_loss, np.nan)
@@ -130,7 +131,10 @@ def follows(bound: Array, test_loss: Array, width: Axis, confidence: float) -> d
         )
     }
     steps = statistics.over_seeds(ours - theirs, each_ours - each_theirs)
-    return peaks(bound, width, confidence) | {"steps_from_test_peak": plain(steps)} | correlations
+    each = statistics.spearman(*(np.moveaxis(side, 0, -1) for side in (bound, test_loss)))
+    counts = {"seeds": np.isfinite(each).sum(-1).tolist()}
+    own = peaks(bound, width, confidence) | {"steps_from_test_peak": plain(steps)}
+    return own | correlations | counts
 
 
 def constant_over_width(group: Group, norm: str) -> list[dict[str, Any]]:
