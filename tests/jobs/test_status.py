@@ -84,9 +84,22 @@ def states(stage="train"):
 def test_a_study_that_was_never_started_names_those_that_were(config):
     with pytest.raises(FileNotFoundError, match=r"no study 'x' has been started in .*there are: s"):
         study_status.plan("x")
-    plan_file("s").write_text("cut in ha")
-    with pytest.raises(ValueError, match=r"plan\.json: broken"):
-        study_status.plan("s")
+    broken = [{"config": config | {key: None}} for key in ("grid", "bounds", "study", "figures")]
+    without = {"config": {key: value for key, value in config.items() if key != "execution"}}
+    for text in ("cut in ha", *map(json.dumps, ([], {"config": []}, without, *broken))):
+        plan_file("s").write_text(text)
+        with pytest.raises(ValueError, match=r"plan\.json: broken .* writes it anew"):
+            study_status.plan("s")
+
+
+def test_a_plan_of_an_earlier_version_and_a_log_that_vanishes_have_a_state(config):
+    later = {"experiments", "certificates", "quantities", "comparisons"}
+    old = {key: value for key, value in config.items() if key not in later}
+    record_plan(old)
+    assert set(states()) == {2, 3, 4, 5}
+    gone = write_log(2, "").with_name("gone.log")
+    gone.symlink_to("nowhere")
+    assert study_status.failed_others("s", []) == []
 
 
 def test_states_by_the_logs_age_where_the_jobs_are_elsewhere(config):

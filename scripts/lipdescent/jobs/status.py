@@ -20,6 +20,15 @@ from lipdescent.study.runs import Run, experiment_parts, plan_file, runs_of
 # whose Snakemake does not live, does not run.
 SILENT_INTERVALS, SILENT_SECONDS = 10, 120
 LAST_LINES = 3
+# Of a plan, what is read here; what plans of earlier versions may be without.
+MAPPINGS = ("grid", "execution", "datasets", "architectures", "training", "bounds")
+KINDS = {"study": str, "figures": list, **dict.fromkeys(MAPPINGS, dict)}
+LATER: dict[str, Any] = {
+    "experiments": {},
+    "certificates": None,
+    "quantities": {},
+    "comparisons": [],
+}
 
 
 @dataclass(frozen=True)
@@ -62,11 +71,15 @@ def plan(study: str) -> tuple[dict[str, Any], list[Run]]:
     FileNotFoundError
         If the study was never started here; the message lists those that were.
     ValueError
-        If the plan is broken.
+        If the plan is broken, or of a version that is read no more.
     """
     path = plan_file(study)
     try:
         config = json.loads(path.read_text())["config"]
+        if wrong := [key for key, kind in KINDS.items() if not isinstance(config[key], kind)]:
+            raise ValueError(f"{', '.join(wrong)}: not as it is written")
+        config = LATER | config
+        return config, runs_of(config)
     except OSError:
         known = sorted(path.parent.name for path in Path("results").glob("*/plan.json"))
         raise FileNotFoundError(
@@ -75,7 +88,6 @@ def plan(study: str) -> tuple[dict[str, Any], list[Run]]:
         ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: broken ({error}); starting the study writes it anew") from error
-    return config, runs_of(config)
 
 
 def jobs(config: dict[str, Any], runs: list[Run], owner: Owner | None = None) -> list[Job]:
@@ -136,15 +148,16 @@ def failed_others(study: str, found: list[Job]) -> list[Job]:
     known, since = {job.log for job in found}, plan_file(study).stat().st_mtime
     folder, others = Path("results", study, "logs"), []
     for log in sorted(folder.rglob("*.log")):
-        if log not in known and log.stat().st_mtime >= since and _has_error(log):
+        if log not in known and _has_error(log, since):
             stage, _, name = log.relative_to(folder).with_suffix("").as_posix().partition("/")
             others.append(Job(stage, None, name, "failed", log, log))
     return others
 
 
-def _has_error(log: Path) -> bool:
+def _has_error(log: Path, since: float) -> bool:
     try:
-        return "Traceback" in log.read_text(errors="replace")
+        new = log.stat().st_mtime >= since
+        return new and "Traceback" in log.read_text(errors="replace")
     except OSError:
         return False
 
