@@ -25,7 +25,7 @@ import torch
 from leaves import tensors
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _pop_mode_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -74,7 +74,10 @@ class PretendCuda(contextlib.ExitStack):
 
     def place(self, tensor: Tensor) -> int | None:
         """Index of the device that holds the tensor; None: the host."""
-        found = self._places.get(_storage(tensor))
+        return self.of_storage(_storage(tensor))
+
+    def of_storage(self, address: int) -> int | None:
+        found = self._places.get(address)
         return None if found is None else found[1]
 
     def is_pinned(self, tensor: Tensor) -> bool:
@@ -148,6 +151,16 @@ class PretendCuda(contextlib.ExitStack):
         self.forbids_waiting = mode == "error"
 
 
+@contextlib.contextmanager
+def unwatched():
+    """What is done meanwhile is the host's alone: nothing is watched, and it takes a third."""
+    with contextlib.ExitStack() as stack:
+        while torch._C._len_torch_function_stack():
+            stack.enter_context(_pop_mode_temporarily())
+        stack.enter_context(_disable_current_modes())
+        yield
+
+
 class _Functions(TorchFunctionMode):
     """What is decided above the dispatcher: devices by name, and ways out of torch."""
 
@@ -156,9 +169,13 @@ class _Functions(TorchFunctionMode):
         self._pretence = pretence
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
+        name = _name(func)
+        special = getattr(self, f"_{name}", None) if name else None
+        if special is None and name.endswith("_get"):
+            return func(*args)  # a property allocates nothing: half of what is asked of tensors
         pretence, kwargs = self._pretence, dict(kwargs or {})
         tensor = args[0] if args and isinstance(args[0], Tensor) else None
-        if special := getattr(self, f"_{_name(func)}", None):
+        if special is not None:
             return special(func, *args, **kwargs)
         if func in (Tensor.numpy, Tensor.__array__) and pretence.place(tensor) is not None:
             raise TypeError("can't convert cuda:0 device type tensor to numpy.")
@@ -268,7 +285,8 @@ class _Operations(TorchDispatchMode):
         pretence = self._pretence
         packet = func.overloadpacket
         given = tensors((args, kwargs))
-        places = list(map(pretence.place, given))
+        keys = list(map(_storage, given))
+        places = list(map(pretence.of_storage, keys))
         if any(place is not None for place in places):
             self._check(packet, args, given, places)
         out = func(*args, **kwargs)
@@ -278,7 +296,7 @@ class _Operations(TorchDispatchMode):
         kept = pretence.captured is not None and place in (None, pretence.capturing)
         if place is None and not kept:
             return out
-        mine = {_storage(t) for t in given}
+        mine = set(keys)
         for made in tensors([out]):
             if _storage(made) not in mine and place is not None:
                 pretence.put(made, place)

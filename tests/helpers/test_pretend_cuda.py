@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from pretend_cuda import PretendCuda, Waits
+from pretend_cuda import PretendCuda, Waits, unwatched
 
 from lipdescent.training.cuda_graph import UpdateGraph
 
@@ -119,6 +119,14 @@ def test_a_stale_buffer_is_noticed(pretence):
     graph(torch.ones(1, device="cuda"))
     graph(torch.ones(1, device="cuda"))
     assert holder["x"].item() == 2, "the second of the two calls that captured, replayed twice"
+
+
+def test_the_host_alone_is_not_watched(pretence):
+    x = torch.ones(3, device="cuda")
+    with unwatched(), unwatched():
+        x + torch.ones(3)
+    with pytest.raises(RuntimeError, match="found at least two devices"):
+        x + torch.ones(3)
 
 
 def test_nothing_of_it_stays():
