@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from itertools import combinations, pairwise
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import Collection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.text import Text
 
 from lipdescent.figures._drawing import MARKS
@@ -25,6 +28,31 @@ BARE = ("", "None", "none", None)  # markers of a line without any
 def settings() -> dict[str, Any]:
     """Matplotlib's, but for the backend, which it chooses when it is first asked for."""
     return {key: value for key, value in matplotlib.rcParams.items() if key != "backend"}
+
+
+def contents(figure: Figure) -> str:
+    """A digest of all that is drawn: figures that agree in it look the same once laid out."""
+    told: list[Any] = [figure.get_size_inches().tolist()]
+    for artist in figure.findobj():
+        about: list[Any] = [type(artist).__name__, artist.get_visible(), artist.get_gid()]
+        if isinstance(artist, Axes):
+            about += [artist.get_label(), artist.get_xlim(), artist.get_ylim()]
+            about += [artist.get_xscale(), artist.get_yscale(), artist.get_position().bounds]
+        if isinstance(artist, Text):
+            about += [artist.get_text(), artist.get_position(), artist.get_rotation()]
+            about += [artist.get_fontsize(), artist.get_color(), artist.get_horizontalalignment()]
+        if isinstance(artist, Line2D):
+            about += [np.asarray(artist.get_xydata()).tolist(), artist.get_linestyle()]
+            about += [artist.get_color(), artist.get_linewidth(), artist.get_alpha()]
+            about += [artist.get_marker(), artist.get_markersize(), artist.get_markerfacecolor()]
+        if isinstance(artist, Collection):
+            about += [path.vertices.tolist() for path in artist.get_paths()]
+            about += [artist.get_array(), artist.get_clim(), artist.get_linestyle()]
+            about += [artist.get_facecolor().tolist(), artist.get_edgecolor().tolist()]
+        if isinstance(artist, Patch):
+            about += [artist.get_path().vertices.tolist(), artist.get_facecolor()]
+        told.append(about)
+    return hashlib.sha256(repr(told).encode()).hexdigest()
 
 
 def check(figure: Figure) -> None:
