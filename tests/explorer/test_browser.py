@@ -15,6 +15,7 @@ from lipdescent.explorer.contents import contents
 from lipdescent.explorer.page import html
 from lipdescent.storage import table as tables
 
+PHONE = {"width": 400, "height": 800}
 CHROMIUM = shutil.which("chromium")
 pytestmark = [
     pytest.mark.browser,
@@ -83,18 +84,28 @@ def first(open_page, place):
     return open_page(place, "")
 
 
+@pytest.fixture(scope="module")
+def on_a_phone(open_page, place):
+    """Opened there in the dark: a page takes a second to open, and a moment to look at again."""
+    return open_page(place, "", viewport=PHONE, color_scheme="dark")
+
+
 @pytest.fixture
 def shown(first, open_page, heard):
     """Shows the page at an address; nothing is asked of the network, nothing goes wrong."""
+    opened = []
 
-    def show(address, path=None, **options):
-        if path or options:
-            return open_page(path, address, **options)
-        first.evaluate("address => { location.hash = '#'; location.hash = address; }", address)
-        until(first, f"location.hash.length > {len(address)}")
-        return first
+    def show(address, path=None, page=first):
+        if path:
+            opened.append(open_page(path, address))
+            return opened[-1]
+        page.evaluate("address => { location.hash = '#'; location.hash = address; }", address)
+        until(page, f"location.hash.length > {len(address)}")
+        return page
 
     yield show
+    for page in opened:
+        page.close()
     assert not heard["wrong"]
     asked = [url.split("#")[0] for url in heard["asked"]]
     assert [url for url in asked if not url.startswith(("data:", "blob:"))] == heard["opened"]
@@ -241,10 +252,11 @@ def test_an_axis_of_the_study_is_an_axis_here(shown, tmp_path):
     assert "depth 2" in drawn(page)[1]["text"][1]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_reflows_on_a_phone(shown, place, scheme):
-    page = shown("", place, viewport={"width": 400, "height": 800}, color_scheme=scheme)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+def test_it_reflows_on_a_phone(on_a_phone):
+    for scheme in ("dark", "light"):
+        on_a_phone.emulate_media(color_scheme=scheme)
+        assert on_a_phone.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    on_a_phone.emulate_media(color_scheme="dark")
 
 
 def told(page):
@@ -334,9 +346,11 @@ def test_a_place_is_marked_without_a_mouse(shown):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_line_stands_out_from_the_page(shown, place, scheme):
+def test_every_line_stands_out_from_the_page(shown, first, on_a_phone, scheme):
     """By the contrast of WCAG 2.1, 1.4.11: 3 for graphics."""
-    page = shown("#y=test_loss&below=", place, color_scheme=scheme)
+    page = shown("#y=test_loss&below=", page=first if scheme == "light" else on_a_phone)
+    dark = page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
+    assert dark == (scheme == "dark")
     colours = page.evaluate(
         "[2, 3, 6].flatMap((n) => [...Array(n).keys()].map((i) => colourOf(i, n)))"
     )
@@ -347,8 +361,9 @@ def test_every_line_stands_out_from_the_page(shown, place, scheme):
         assert (high + 0.05) / (low + 0.05) >= 2.99, colour
 
 
-def test_on_paper_it_is_dark_on_white_and_as_wide_as_the_sheet(shown, place):
-    page = shown("#y=test_loss&below=", place, color_scheme="dark")
+def test_on_paper_it_is_dark_on_white_and_as_wide_as_the_sheet(shown, on_a_phone):
+    page = shown("#y=test_loss&below=", page=on_a_phone)
+    page.set_viewport_size({"width": 1280, "height": 720})
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     page.emulate_media(media="print")
     ink = page.evaluate("getComputedStyle(document.body).color")
