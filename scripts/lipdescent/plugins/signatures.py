@@ -159,6 +159,7 @@ def _constant(path: Path, wanted: str) -> Any:
         return None
 
 
+@cache
 def _definition(path: Path, name: str) -> tuple[Path, ast.expr | None]:
     """What ``name`` is set to, and in which file: ``path`` or one that it is imported from."""
     for node in _parsed(path).body:
@@ -180,6 +181,7 @@ def _assigned(target: ast.expr, value: ast.expr | None) -> Iterator[tuple[str, a
                 yield from _assigned(one, other)
 
 
+@cache
 def _imported(path: Path, name: str) -> tuple[Path | None, Path | None]:
     """Files of the library that a file imports as ``name``, and that it imports ``name`` from."""
     for node in _parsed(path).body:

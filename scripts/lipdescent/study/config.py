@@ -63,7 +63,7 @@ def prepare(
     removed = _take_out(config, overlaid)
     written = _training_as_written(config, overlaid)
     _take_replaced(config)
-    rules = training_section.with_defaults(_read(schema))
+    rules = _rules(Path(schema).read_text(encoding="utf-8"))
     _check_schema(config, rules)
     check_one = partial(check_config, removed=removed, figures=figures, comparisons=comparisons)
     axis_checks.check_written(config)
@@ -122,6 +122,12 @@ def _take_replaced(config: dict[str, Any]) -> None:
 def _read(path: str | Path) -> Any:
     """A YAML file, which is not changed."""
     return _parsed(Path(path).read_text(encoding="utf-8"))
+
+
+@cache
+def _rules(schema: str) -> dict[str, Any]:
+    """The JSON schema, which is not changed."""
+    return training_section.with_defaults(_parsed(schema))
 
 
 @cache
