@@ -5,6 +5,7 @@ import importlib
 import json
 from dataclasses import asdict
 
+import checked_shapes
 import pytest
 import torch
 from hypothesis import settings
@@ -37,7 +38,7 @@ SHAPES = (
     "lipdescent.structure.relu_chain",
     "lipdescent.structure.scaling",
 )
-with install_import_hook(SHAPES, "checked_shapes.checker"):
+with checked_shapes.once_a_test(), install_import_hook(SHAPES, "checked_shapes.checker"):
     for name in SHAPES:
         importlib.import_module(name)
 
@@ -74,6 +75,10 @@ def pytest_collection_modifyitems(items):
         return next((i for i, name in enumerate(LONGEST) if path.endswith(name)), len(LONGEST))
 
     items.sort(key=place)
+
+
+def pytest_runtest_setup():
+    checked_shapes.KNOWN.clear()
 
 
 def pytest_collection_finish():
