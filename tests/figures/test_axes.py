@@ -33,6 +33,23 @@ def test_numbers_far_apart_are_apart_on_their_axis(values, scale):
         assert {values[0], values[1], values[-1]} <= set(axes.get_xticks())
 
 
+@pytest.mark.parametrize("values", [[1.5e20, 4e31], [1e-3, 2e21], [1e-306, 1e308], [3e-25, 4e-25]])
+def test_values_of_all_sizes_are_named_by_round_numbers(values):
+    """As the upper bounds of transformers."""
+    axes = Figure().subplots()
+    axes.plot(values)
+    _axes.log_values(axes)
+    low, high = axes.get_ylim()
+    assert low <= max(values[0], _axes.SMALLEST)
+    assert min(values[1], _axes.LARGEST) <= high
+    ticks = axes.get_yticks()
+    assert 2 <= len(ticks) <= 8
+    assert all(
+        low <= tick <= high and float(f"{tick:.1e}") == pytest.approx(tick) for tick in ticks
+    )
+    assert np.ptp(np.log(ticks)) > 0.6 * np.ptp(np.log([low, high]))
+
+
 def test_a_long_title_goes_on_in_lines_of_about_one_length():
     """Parentheses and the second of two parts below the first; a number stays with its unit."""
     lines = {

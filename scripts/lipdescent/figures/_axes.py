@@ -17,6 +17,8 @@ from lipdescent.figures import _style as style
 from lipdescent.figures._style import GREY
 
 NO_BRACKET = "needs a lower and\nan upper bound"
+# Ends of logarithmic axes, which Matplotlib takes apart without overflow.
+SMALLEST, LARGEST = 1e-300, 1e300
 FAR = 8.0  # the largest over the smallest of numbers on a logarithmic axis
 
 
@@ -134,11 +136,13 @@ def log_values(*axes: Axes) -> None:
     ends = [end for own in of.values() for end in own]
     if not ends:
         return
-    low, high = min(ends), max(ends)
+    low, high = float(min(ends)), float(max(ends))
     margin = max((high / low) ** 0.05, 1.02)
-    low, high = low / margin, high * margin
+    # A bound of many layers may be near the largest float64, and is at the edge then.
+    low, high = max(low / margin, SMALLEST), min(high * margin, LARGEST)
     for place in filter(of.get, of):
-        place.set_yscale("log")
+        with np.errstate(over="ignore"):  # of the limits before those set here
+            place.set_yscale("log")
         place.set_ylim(low, high)
         place.yaxis.set_minor_locator(NullLocator())
         place.yaxis.set_major_formatter(FuncFormatter(short))
@@ -152,13 +156,14 @@ def short(value: float, _: int | None = None) -> str:
 
 def log_ticks(low: float, high: float) -> list[float]:
     """Round numbers in [low, high], between two and about seven."""
+    powers = range(math.floor(math.log10(low)), math.floor(math.log10(high)) + 1)
     for steps in (
         (1,),
         (1, 2, 5),
         (1, 1.5, 2, 3, 5, 7),
         (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 5, 7),
     ):
-        ticks = [step * 10.0**power for power in range(-12, 13) for step in steps]
+        ticks = [step * 10.0**power for power in powers for step in steps]
         inside = [tick for tick in ticks if low <= tick <= high]
         if len(inside) >= 3:
             return inside[:: -(-len(inside) // 7)]

@@ -98,7 +98,7 @@ def _far(curves: Curves) -> list[Rung]:
         below, above = ordered[:place], ordered[place:]
         bounded = any(rung.direction == "upper" for rung in below)
         highest = max(np.nanmax(there[rung]) for rung in below)
-        if bounded and min(np.nanmin(there[rung]) for rung in above) > FAR * highest > 0:
+        if bounded and min(np.nanmin(there[rung]) for rung in above) / FAR > highest > 0:
             return above
     return []
 
