@@ -145,6 +145,7 @@ def test_names_in_wrappers_and_prefixes_are_found(states, read, caplog):
             r"bias is torch\.float32 and torch\.sparse",
         ),
         ("into.bias", torch.zeros(4, dtype=torch.complex64), r"is torch\.complex64; allowed"),
+        ("into.bias", torch.zeros(4, device="meta"), r"bias is torch\.float32 without values"),
         (
             "norm.num_batches_tracked",
             torch.tensor(3.5),

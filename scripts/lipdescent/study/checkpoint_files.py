@@ -176,6 +176,11 @@ def _check_pattern(config: dict[str, Any]) -> None:
             ) from None
         except ValueError as error:  # a format that a value does not have
             raise ConfigError(f"{place}: {error}; allowed are formats of the values") from None
+        if braced := [path for path in found if "{" in path or "}" in path]:
+            raise ConfigError(
+                f"{place}: {braced[0]}: braces in a file's name, which Snakemake takes for "
+                "wildcards; allowed are names without, such as those of a link to the folder"
+            )
         wanted = len(config["grid"]["epoch"]) * len(run.seeds)
         twice = [path for path in found if path in owners]
         if twice or len(found) < wanted:

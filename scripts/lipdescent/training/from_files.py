@@ -108,8 +108,9 @@ def _check_types(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> N
     for name, tensor in state.items():
         own = wanted[name].dtype
         allowed = [*HELD_AS] if own in HELD_AS else [own]
-        if tensor.dtype not in allowed or tensor.layout != torch.strided:
+        if tensor.dtype not in allowed or tensor.layout != torch.strided or tensor.is_meta:
             plain = "" if tensor.layout == torch.strided else f" and {tensor.layout}"
+            plain += " without values (on the device meta)" if tensor.is_meta else ""
             told = ", ".join(map(str, allowed))
             wrong.append(f"{name} is {tensor.dtype}{plain}; allowed is {told}, not sparse")
     if wrong:
