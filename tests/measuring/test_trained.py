@@ -14,6 +14,7 @@ from torch import nn
 import lipdescent
 from lipdescent.architectures import functional_mlp
 from lipdescent.measuring import trained as of_studies
+from lipdescent.study import archive
 from lipdescent.study.recipes import Recipes
 
 GRID = {"architecture": ["mlp", "lipschitz_mlp", "functional_mlp"], "width": [2, 4]}
@@ -154,6 +155,12 @@ def test_what_was_removed_or_broken_is_named(file, study):
         lipdescent.trained(study, **MLP)
     path.unlink()
     with pytest.raises(FileNotFoundError, match=re.escape(f"(at once: snakemake ... {file})")):
+        lipdescent.trained(study, **MLP)
+
+
+def test_an_archive_has_no_networks(study, tmp_path):
+    (Path(study) / archive.SUMS).touch()
+    with pytest.raises(FileNotFoundError, match=r"results/made: an archive, unpacked, .* allowed"):
         lipdescent.trained(study, **MLP)
 
 

@@ -54,13 +54,21 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
     try:
         if args.save is not None and Path(args.save).suffix not in SAVED:
             raise ValueError(f"--save {args.save}: allowed are files named {', '.join(SAVED)}")
-        found = find(args.study, dict(map(_axis, args.cell)))
+        found = find(args.study, _cell(args.cell))
         print("\n".join(report(found, args.norm)))
         if args.save is not None:
             save(args.save, found.network, found.dataset.input_shape)
             print(f"\nwritten: {args.save}, {_built(found)}")
     except (OSError, ValueError, TypeError, ImportError, RuntimeError) as error:
         sys.exit(f"error: {error}")
+
+
+def _cell(given: Sequence[str]) -> dict[str, Value]:
+    """Axis -> value; one that is given twice is an error."""
+    cell = dict(map(_axis, given))
+    if len(cell) < len(given):
+        raise ValueError(f"{' '.join(given)}: allowed is each axis once")
+    return cell
 
 
 def _axis(given: str) -> tuple[str, Value]:

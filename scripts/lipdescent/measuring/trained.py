@@ -20,6 +20,7 @@ from lipdescent.storage import checkpoints, stamps, table, table_columns, varian
 from lipdescent.storage.checkpoints import Checkpoints
 from lipdescent.storage.stamp_differences import differences
 from lipdescent.storage.variants import Value
+from lipdescent.study import archive
 from lipdescent.study.code_digest import code_versions
 
 # Behind what a network computes, of the files that its training rests on.
@@ -88,7 +89,7 @@ def trained(
     Raises
     ------
     FileNotFoundError
-        If the study has no table, or its checkpoints or data were removed.
+        If the study has no table, is an archive, or its checkpoints or data were removed.
     ValueError
         For an axis or a value that the study does not have, or one that is missing, with those
         that it has. For files that are broken, or were made otherwise than those behind the table.
@@ -102,6 +103,11 @@ def find(study: str | Path, given: Mapping[str, Any]) -> Trained:
     path = table_of(study)
     cell = _cell(table.read(path), given, study)
     folder, made = path.parent, _stamp(path)["inputs"]
+    if (folder / archive.SUMS).exists():
+        raise FileNotFoundError(
+            f"{folder}: an archive, unpacked, has a study's table but not its networks; allowed is "
+            "the folder where the study has run"
+        )
     rows: dict[str, list[dict[str, Any]]] = {}
     for name in sorted(name for name in made if name.startswith(_place(cell))):
         found = _at(table.read(_there(folder / name)), cell)
