@@ -5,6 +5,7 @@ lie in, below scripts/lipdescent.
 """
 
 import ast
+import keyword
 import re
 import subprocess
 import sys
@@ -74,8 +75,11 @@ def write(kind: str, name: str) -> str:
         If there is no such kind, the name is none of a public module, or it is taken.
     """
     lookup.check("KIND", kind, sorted(examples()))
-    if not name.isidentifier() or name.startswith("_"):
-        raise ValueError(f"NAME={name}: a plug-in has a name of Python's that begins with no '_'")
+    if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_"):
+        raise ValueError(
+            f"NAME={name}: a plug-in has a name of Python's that is no keyword and begins with no "
+            "'_'"
+        )
     path = lookup.LIBRARY / lookup.place(kind) / f"{name}.py"
     if path.exists():
         raise ValueError(f"{kind}/{name}.py exists already: choose another NAME")

@@ -132,6 +132,7 @@ def test_a_new_file_is_an_example_and_mistakes_are_named(tmp_path, monkeypatch):
         ("loss", "mine", "unknown KIND 'loss' (did you mean 'losses'?)"),
         ("losses", "_mine", "NAME=_mine: "),
         ("losses", "my-loss", "NAME=my-loss: "),
+        ("losses", "class", "NAME=class: a plug-in has a name of Python's that is no keyword"),
     ):
         with pytest.raises(ValueError, match=re.escape(said)):
             skeleton.write(kind, name)

@@ -206,7 +206,7 @@ def test_the_given_configuration_is_not_changed():
         ),
         (
             {"architectures": {}, "grid.architecture": ["mlp"]},
-            r"unknown grid.architecture 'mlp'; known: none",
+            r"unknown grid.architecture 'mlp'; known: none; architectures: {mlp: {}} beside",
         ),
         ({"grid.width": [4.0, 8]}, r"grid.width contains 4.0: allowed is an integer \(write 4\)"),
         ({"grid.width": [10**11]}, r"grid.width contains 100000000000: allowed is at most"),

@@ -87,7 +87,14 @@ def _check_names(config: dict[str, Any], figures: list[str], comparisons: list[s
     sets = sorted({*lookup.known("datasets"), *config["datasets"]})
     checks += [("grid.dataset", name, sets) for name in grid["dataset"]]
     described = sorted(config["architectures"])
-    checks += [("grid.architecture", name, described) for name in grid["architecture"]]
+    for name in grid["architecture"]:
+        if name not in described and name in lookup.known("architectures"):
+            raise ConfigError(
+                f"config: unknown grid.architecture {name!r}; known: "
+                f"{', '.join(described) or 'none'}; architectures: {{{name}: {{}}}} beside the "
+                "grid adds the file of this name"
+            )
+        checks.append(("grid.architecture", name, described))
     for name in config["architectures"]:
         module = module_of(config, name)
         checks.append((f"architectures.{name}.module", module, lookup.known("architectures")))
