@@ -270,6 +270,7 @@ def test_networks_trained_elsewhere_give_the_values_that_training_them_here_give
     results = study / "results/mine"
     for page in ("findings.md", "report.html", "provenance.json"):
         assert given["checkpoints"]["files"] in (results / page).read_text()
+    assert "0 % label noise is these labels" in (results / "findings.md").read_text()
     ran = json.loads((results / "provenance.json").read_text())
     assert "read" in ran["made_with"]
     assert "learning" not in json.dumps(ran["config"]) + (results / "report.html").read_text()

@@ -20,7 +20,8 @@ def elsewhere(files: str) -> str:
     """Of networks that were trained elsewhere, and the pattern of their files."""
     return (
         f"The networks were trained elsewhere and read from the files {files}. That they were "
-        "trained on the data set named, with its labels, is not known here: the study says so."
+        "trained on the data set named, with its labels, is not known here: the study says so. "
+        "0 % label noise is these labels, whatever has made some of them wrong before."
     )
 
 
