@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 import struct
 
 import pytest
@@ -115,6 +116,20 @@ def test_a_network_with_weights_that_are_not_finite_has_diverged(states, read, c
         saved = read(states)
     assert saved.diverged_epoch.tolist() == [3, 0]
     assert "3-5.pt: diverged: into.weight, norm.bias not finite" in caplog.text
+
+
+def test_weights_that_are_there_twice_are_told(states, read, caplog):
+    """As of a loop that keeps its state_dict without a copy; they are taken as they are."""
+    with caplog.at_level("WARNING"):
+        read(states)
+        assert not caplog.text
+        states[3, 5] = states[0, 5]
+        read(states)
+        assert "3-5.pt has the same weights as" in caplog.text
+        assert "0-5.pt: is that meant?" in caplog.text
+        caplog.clear()
+        read(dict.fromkeys(states, states[0, 6]))
+    assert re.search(r"3-5\.pt has the .*0-5\.pt, and 3 more like this", caplog.text)
 
 
 def test_names_in_wrappers_and_prefixes_are_found(states, read, caplog):

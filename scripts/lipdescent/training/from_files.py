@@ -67,6 +67,7 @@ def read_stack(
         else _held(own, dtype).expand(len(epochs), *own.shape)
         for name, own in like.state.items()
     }
+    _tell_repeated([stacked[name] for name in wanted], list(files))
     return checkpoints.Checkpoints(
         state=stacked,
         epoch=torch.tensor(epochs),
@@ -124,6 +125,25 @@ def _held(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _types(tensors: list[Tensor]) -> str:
     return ", ".join(sorted({str(tensor.dtype) for tensor in tensors})) or "no floating-point type"
+
+
+def _tell_repeated(state: list[Tensor], files: list[str]) -> None:
+    """Log files with all the weights of the last epoch's or seed's, tensors (epochs, seeds, ...).
+
+    A loop that keeps ``state_dict()`` without copying it saves the end of training at every epoch.
+    """
+    epochs, seeds = state[0].shape[:2]
+    place = torch.arange(len(files)).view(epochs, seeds)
+    found: list[list[int]] = []
+    for dim, length in enumerate((epochs, seeds)):
+        later, before = (place.narrow(dim, start, length - 1).flatten() for start in (1, 0))
+        flat = (t.reshape(len(files), t[0, 0].numel()) for t in state)
+        same = torch.stack([(t[later] == t[before]).all(1) for t in flat]).all(0)
+        found += torch.stack([later, before], 1)[same].tolist()
+    if found:
+        one, other = (files[k] for k in found[0])
+        more = f", and {len(found) - 1} more like this" if len(found) > 1 else ""
+        logger.warning("%s has the same weights as %s%s: is that meant?", one, other, more)
 
 
 def _diverged(
