@@ -114,6 +114,7 @@ def test_all_missing_files_are_told_at_once(folder):
         ({"files": "w{width!r}"}, r"!r: allowed is {width:FORMAT}"),
         ({"files": "w{width"}, r"checkpoints.files = 'w{width': expected '}' .*allowed are {NAME}"),
         ({"files": "{{x}}{width}"}, r"= '{{x}}{width}': {x}8: braces in a file's name, .* without"),
+        ({"files": "runs/../results/default/{width}"}, r"8 lies among .*but results/default"),
         ({"files": "w{width:q}"}, r"Unknown format code 'q'.*allowed are formats of the values"),
         ({"files": ""}, r"checkpoints.files = '': allowed is a file's name with axes in braces"),
         ({"checkpoints": {"pattern": "w{width}"}}, r"unknown key 'checkpoints.pattern'"),

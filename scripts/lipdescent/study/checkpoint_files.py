@@ -176,11 +176,7 @@ def _check_pattern(config: dict[str, Any]) -> None:
             ) from None
         except ValueError as error:  # a format that a value does not have
             raise ConfigError(f"{place}: {error}; allowed are formats of the values") from None
-        if braced := [path for path in found if "{" in path or "}" in path]:
-            raise ConfigError(
-                f"{place}: {braced[0]}: braces in a file's name, which Snakemake takes for "
-                "wildcards; allowed are names without, such as those of a link to the folder"
-            )
+        _check_names(config, found)
         wanted = len(config["grid"]["epoch"]) * len(run.seeds)
         twice = [path for path in found if path in owners]
         if twice or len(found) < wanted:
@@ -192,6 +188,22 @@ def _check_pattern(config: dict[str, Any]) -> None:
                 "a file for each" + (f"; not in it: {', '.join(missing)}" if missing else "")
             )
         owners |= {path: (run, *of) for path, of in found.items()}
+
+
+def _check_names(config: dict[str, Any], found: Iterable[str]) -> None:
+    """None that Snakemake would misread, or that `make clean` deletes."""
+    place, own = f"config: checkpoints.files = {pattern(config)!r}", f"results/{config['study']}"
+    for path in found:
+        if "{" in path or "}" in path:
+            raise ConfigError(
+                f"{place}: {path}: braces in a file's name, which Snakemake takes for wildcards; "
+                "allowed are names without, such as those of a link to the folder"
+            )
+        if os.path.abspath(path).startswith(os.path.join(os.path.abspath(own), "")):
+            raise ConfigError(
+                f"{place}: {path} lies among the study's own results, which are written anew and "
+                f"deleted (make clean); allowed is any folder but {own}"
+            )
 
 
 def _with_several_values(config: dict[str, Any]) -> list[str]:
