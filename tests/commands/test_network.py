@@ -177,10 +177,12 @@ def test_without_the_extra_no_onnx_file_is_written(tmp_path, monkeypatch):
         (["width"], "width: expected AXIS=VALUE, such as width=64"),
         (["width=7"], "width 7: results/made has 3"),
         (["width=3", "seed=0"], r"label_noise=0\.2 seed=1 width=3 seed=0: allowed is each"),
+        (["--save", "dir.pt"], r"--save dir\.pt: a folder; allowed is a file"),
         (["--norm", "linf"], "norm 'linf': results/made has l2"),
         (["--save", "x.h5"], r"--save x\.h5: allowed are files named \.safetensors, \.pt, \.onnx"),
     ],
 )
-def test_mistakes_are_named(arguments, said_of_it, said):
+def test_mistakes_are_named(arguments, said_of_it, said, folder):
+    (folder / "dir.pt").mkdir(exist_ok=True)
     with pytest.raises(SystemExit, match=f"^error: {said_of_it}"):
         said(*arguments)

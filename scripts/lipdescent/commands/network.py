@@ -54,6 +54,8 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
     try:
         if args.save is not None and Path(args.save).suffix not in SAVED:
             raise ValueError(f"--save {args.save}: allowed are files named {', '.join(SAVED)}")
+        if args.save is not None and Path(args.save).is_dir():
+            raise ValueError(f"--save {args.save}: a folder; allowed is a file")
         found = find(args.study, _cell(args.cell))
         print("\n".join(report(found, args.norm)))
         if args.save is not None:
