@@ -18,7 +18,7 @@ study: $(ENV)  ## run a study and write its report (STUDY=name for config/studie
 
 .PHONY: verify
 verify: $(ENV)  ## recompute every invariant of the bounds for a sample of a study's checkpoints (STUDY=name)
-	@echo "30 checkpoints are taken and every bound of each computed anew: minutes for small networks, an hour for large ones"
+	@echo "up to 30 checkpoints are drawn and every bound of each computed anew: minutes for small networks, an hour for large ones"
 	snakemake --cores all $(CONFIG) --forcerun verify -- results/$(STUDY)/verification.json
 
 .PHONY: status

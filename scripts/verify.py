@@ -30,6 +30,7 @@ sampled = random.integers(len(job.input.checkpoints), size=job.params.samples)
 whole = table.read(job.input.table)
 broken: list[dict] = []
 done: Counter[str] = Counter()
+seen: set[tuple[int, int]] = set()  # a small study's checkpoints are drawn more than once
 told = logging.getLogger("lipdescent.verify")
 for number, place in enumerate(sampled, 1):
     path = job.input.checkpoints[place]
@@ -41,8 +42,9 @@ for number, place in enumerate(sampled, 1):
     index = int(random.integers(stack.num_models))
     epoch, replica = divmod(index, saved.num_replicas)
     one = stack[index : index + 1]
-    if not one.finite().all():
+    if (place, index) in seen or not one.finite().all():
         continue
+    seen.add((place, index))
     inputs = {"train": torch.from_numpy(dataset.train_inputs)}
     one = as_read(one, inputs)
     cell = {
@@ -74,9 +76,9 @@ for number, place in enumerate(sampled, 1):
             broken.append({"cell": cell, "check": check.name, "detail": check.detail})
             print(f"BROKEN {check.name} at {cell}: {check.detail}")
     print(f"{cell}: {len(checks)} checks")
-    told.info("%d of %d checkpoints, width %d", number, len(sampled), run["width"])
+    told.info("%d of %d draws, width %d", number, len(sampled), run["width"])
 
-told.info("%d checks on %d checkpoints, %d broken", sum(done.values()), len(sampled), len(broken))
+told.info("%d checks on %d checkpoints, %d broken", sum(done.values()), len(seen), len(broken))
 if broken:
     sys.exit(1)
 with atomic.complete(job.output[0]) as partial:
