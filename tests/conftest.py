@@ -44,6 +44,10 @@ with checked_shapes.once_a_test(), install_import_hook(SHAPES, "checked_shapes.c
 
 from lipdescent.stacks.model_stack import ModelStack  # noqa: E402 - after the hook
 
+# Autograd counts the devices at its first backward pass, and with one no fork can use it. An export
+# beforehand has PyTorch pretend one: then tests of processes that share a bound would fail.
+torch.ones((), requires_grad=True).backward()
+
 # A file's tests share what they make, so one worker runs them (xdist's loadfile), and files that
 # run the workflow share the process that its own are forks of. Files that take longest begin first,
 # or one of them would be what all wait for at the end.

@@ -100,7 +100,7 @@ def _task(config: dict[str, Any], dataset: str, name: str) -> dict[str, Any]:
 
 def _key(task: dict[str, Any]) -> str:
     module, training, maker = task["network"]["module"], task["training"], task["noise_maker"]
-    plugins = training_files(module, training, maker) if "schedule" in training else []
+    plugins = training_files(module, training, maker) if "learning_rate" in training else []
     for name in ["metrics", *task["quantities"]]:
         plugins += measurement_files(name, module, training["loss"], maker)
     for name, entry in task["bounds"].items():

@@ -63,7 +63,7 @@ def mistakes(task: dict[str, Any], loaded: Dataset | None = None) -> list[str]:
     _prepare_export(build().eval())
     data = random_data(shape, classes, task["points"])
     found = []
-    trained_here = "schedule" in task["training"]  # elsewhere, only its loss is known
+    trained_here = "learning_rate" in task["training"]  # elsewhere, only its loss is known
     if trained_here and (wrong := _wrong(lambda: _train(build, data, task["training"]))):
         found.append(f"config: {what}: cannot be trained: {wrong}")
     # Made where it can be stopped, so anew in each process.
