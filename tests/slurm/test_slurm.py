@@ -261,6 +261,8 @@ def test_snakemake_killed_with_jobs_running_then_a_node_goes_down(undisturbed, s
     old = set(orphans)
     wait_for("a new job", lambda: {j[0] for j in training_jobs()} - old, process)
     raw, job, node = next(j for j in training_jobs() if j[0] not in old)
+    # Of a job that a lost node has not launched yet, Slurm holds what it requeues.
+    wait_for("its processes", lambda: processes(raw), process)
     subprocess.run(
         ["scontrol", "update", f"nodename={node}", "state=down", "reason=test"], check=True
     )
@@ -276,6 +278,15 @@ def test_snakemake_killed_with_jobs_running_then_a_node_goes_down(undisturbed, s
 
 def end_processes(job):
     """Kill what runs of a job, as the loss of its node does; how many processes there were."""
+    found = processes(job)
+    for pid in found:
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+    return len(found)
+
+
+def processes(job):
+    """What runs of a job."""
     found = []
     for place in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -283,8 +294,7 @@ def end_processes(job):
             step = command.startswith(f"slurmstepd: [{job}.".encode())
             if step or f"SLURM_JOB_ID={job}".encode() in environment.split(b"\0"):
                 found.append(int(place.name))
-                os.kill(int(place.name), signal.SIGKILL)
-    return len(found)
+    return found
 
 
 def resumed(node):
