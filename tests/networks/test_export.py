@@ -13,13 +13,14 @@ from torch.nn.utils import parametrizations
 
 from lipdescent.bounds.graph.conversion import double
 from lipdescent.bounds.upper_graph import graph_bounds
+from lipdescent.bounds.upper_layer_product import layer_product
 from lipdescent.constrained.layers import GroupSort
 from lipdescent.domains.domain import Everywhere
 from lipdescent.networks.export.network import export
 from lipdescent.networks.graph import Attention, Extremum, GraphNetwork
 from lipdescent.networks.operations import Gather
 from lipdescent.networks.reading import Unreadable
-from lipdescent.stacks.model_stack import tensors
+from lipdescent.stacks.model_stack import ModelStack, tensors
 
 
 class Own(nn.Module):
@@ -419,6 +420,22 @@ def test_max_and_min_of_two_networks_are_a_permutation_of_both():
     operations = [vertex.operation for vertex in found.graph.vertices]
     assert any(isinstance(operation, GroupSort) for operation in operations)
     assert not any(isinstance(operation, Extremum) for operation in operations)
+
+
+def test_numbers_of_two_pairs_count_twice():
+    """Neighbours that overlap: their maxima and minima have the constants 2, sqrt(2) and 1."""
+
+    def both(s, x):
+        x = s.a(x)
+        return torch.cat([torch.max(x[:, 1:], x[:, :-1]), torch.min(x[:, 1:], x[:, :-1])], 1)
+
+    same = nn.Linear(4, 4, bias=False)
+    nn.init.eye_(same.weight)
+    found = compared(Own(both, a=lambda: same), (4,))
+    stack = ModelStack.from_modules([found.network], (4,))
+    for norm, constant in (("l1", 2.0), ("l2", math.sqrt(2)), ("linf", 1.0)):
+        bound = layer_product(stack, norm=norm).item()
+        assert constant <= bound <= constant * (1 + 1e-12)
 
 
 def others(x):
